@@ -1,0 +1,1 @@
+"""A keyed mutex you can check."""
