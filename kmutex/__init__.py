@@ -1,1 +1,29 @@
-"""A keyed mutex you can check."""
+"""A keyed mutex you can check.
+
+`KeyedMutex` is for threads, `AsyncKeyedMutex` for asyncio; both give each key a mutex of its own, made on demand
+and gone when idle. What they promise is written down clause by clause in specs/clauses.toml.
+"""
+
+from kmutex._aio import AsyncKeyedMutex, AsyncLease
+from kmutex._entry import Entry
+from kmutex._errors import KMutexError, LeaseReusedError, UnheldKeyError, WrongLoopError
+from kmutex._noop import AsyncNoopLocker, NoopLocker
+from kmutex._protocol import AsyncKeyedLocker, KeyedLocker, Releasable
+from kmutex._threads import KeyedMutex, Lease
+
+__all__ = [
+    "AsyncKeyedLocker",
+    "AsyncKeyedMutex",
+    "AsyncLease",
+    "AsyncNoopLocker",
+    "Entry",
+    "KMutexError",
+    "KeyedLocker",
+    "KeyedMutex",
+    "Lease",
+    "LeaseReusedError",
+    "NoopLocker",
+    "Releasable",
+    "UnheldKeyError",
+    "WrongLoopError",
+]

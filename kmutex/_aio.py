@@ -1,0 +1,153 @@
+"""The keyed mutex for asyncio: the lock table on one event loop, and a future for each waiter.
+
+One loop runs one step at a time and nothing here awaits between two steps on the table, so there is no guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Hashable, Mapping
+from types import TracebackType
+
+from kmutex._core import LockTable
+from kmutex._entry import Entry, Ticket
+from kmutex._errors import LeaseReusedError, WrongLoopError
+from kmutex._protocol import check_timeout
+
+_NO_TICKET: Ticket = 0
+
+
+class AsyncKeyedMutex:
+    """A mutex for each key, made on demand and gone when idle. For the tasks of one event loop; not re-entrant.
+
+    The contract is that of `KeyedMutex`, with two differences. It belongs to the loop in which it was first
+    locked, and raises at once in any other, also where nothing would wait (KM-LOOP). And a cancellation that meets a
+    grant wins: the call raises CancelledError and the grant goes on to the next waiter (KM-RACE).
+    """
+
+    __slots__ = ("_loop", "_table", "_tickets")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._table: LockTable[asyncio.Future[None]] = LockTable()
+        self._tickets = itertools.count(_NO_TICKET + 1)
+
+    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        """Return once the calling task holds ``key`` (KM-EXCL). A free key is taken without a pause.
+
+        timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
+        TimeoutError: the time was over before the grant (KM-CANCEL).
+        CancelledError: the task was cancelled; it does not hold the key, and if it was granted, the next does.
+        ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. WrongLoopError: KM-LOOP.
+        Nothing has changed.
+        """
+        await self._acquire(key, timeout)
+
+    def unlock(self, key: Hashable) -> None:
+        """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
+
+        UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
+        """
+        self._release(key, None)
+
+    def hold(self, key: Hashable, timeout: float | None = None) -> AsyncLease:
+        """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
+        return AsyncLease(self, key, timeout)
+
+    def snapshot(self) -> Mapping[Hashable, Entry]:
+        """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
+        return self._table.snapshot()
+
+    def __len__(self) -> int:
+        """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
+        return len(self._table)
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether somebody holds ``key`` just now."""
+        return key in self._table
+
+    async def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
+        check_timeout(timeout)
+        loop = self._own_loop()
+        ticket = next(self._tickets)
+        future = self._table.request(key, ticket, loop.create_future)
+        self._loop = loop
+        if future is None:
+            return ticket
+        if timeout == 0:
+            self._table.cancel(key, ticket)
+            raise TimeoutError(f"no grant of {key!r} within {timeout} s")
+        timer = None
+        try:
+            if timeout is not None:
+                timer = loop.call_later(timeout, self._expire, key, ticket, future, timeout)
+            await future
+        except BaseException:
+            # A granted ticket that is cancelled before its task runs again still stands at the head of the queue:
+            # withdrawing it passes the key on. One that timed out left the queue in `_expire`.
+            self._wake(self._table.withdraw(key, ticket))
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return ticket
+
+    def _expire(self, key: Hashable, ticket: Ticket, future: asyncio.Future[None], timeout: float) -> None:
+        # Leaving the queue and failing the future are one step of the loop, so no grant can come between.
+        if not future.done():
+            self._table.cancel(key, ticket)
+            future.set_exception(TimeoutError(f"no grant of {key!r} within {timeout} s"))
+
+    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
+        self._own_loop()
+        self._wake(self._table.release(key, ticket))
+
+    def _wake(self, future: asyncio.Future[None] | None) -> None:
+        # A future that is done here was cancelled, and its task has not run yet. It holds the key for that long;
+        # when it runs, `_acquire` withdraws it and the key goes on.
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise WrongLoopError("an AsyncKeyedMutex is used from within a running event loop only") from None
+        if self._loop is not None and self._loop is not loop:
+            raise WrongLoopError("this AsyncKeyedMutex belongs to another event loop; make one for each loop")
+        return loop
+
+
+class AsyncLease:
+    """One grant of one key: ``async with km.hold(key) as lease``. Ends its own grant only (KM-TOKEN)."""
+
+    __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
+
+    def __init__(self, mutex: AsyncKeyedMutex, key: Hashable, timeout: float | None) -> None:
+        self._mutex = mutex
+        self._key = key
+        self._timeout = timeout
+        self._ticket: Ticket | None = None
+
+    def release(self) -> None:
+        """End the grant now; the block then ends without a second release. A plain call.
+
+        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
+        A later holder is not touched.
+        """
+        ticket = _NO_TICKET if self._ticket is None else self._ticket
+        self._mutex._release(self._key, ticket)
+        self._ticket = _NO_TICKET
+
+    async def __aenter__(self) -> AsyncLease:
+        if self._ticket is not None:
+            raise LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")
+        self._ticket = await self._mutex._acquire(self._key, self._timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ticket != _NO_TICKET:
+            self.release()

@@ -1,0 +1,107 @@
+"""The lock table: who holds which key and who waits for it. No threads, no clock, no awaiting.
+
+An entry is the queue of the tickets that asked for its key, oldest first. Its head holds the key, the others
+wait, and its length is the reference count. There is nothing else to keep in step, so
+
+- two holders, a negative count, or a count that differs from holder + waiters can't be written down;
+- handing the key over *is* removing the head: the next ticket holds from that step on, and no newcomer,
+  who can only append, gets between (KM-HANDOFF);
+- a cancelled waiter leaves its place in the middle in constant time, wherever it stands;
+- the entry goes in the step in which its last ticket goes (KM-IDLE).
+
+Each call makes at most one change, and makes it last. So an exception out of a call, an interrupt included,
+means that the call has changed nothing, or that it has changed everything it meant to (KM-ATOMIC).
+
+An OrderedDict, not a dict: finding the head of a dict that was emptied from the front walks over the gaps.
+
+The table knows no lock. The driver calls it with its guard held, or from its one event loop.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from kmutex._entry import Entry, Ticket
+from kmutex._errors import UnheldKeyError
+
+Waker = TypeVar("Waker")
+"""What a driver needs to tell a waiter of its grant: a gate, a future. The table only keeps it."""
+
+
+class LockTable(Generic[Waker]):
+    """Keys to entries. Keys are any hashable values; tickets are the driver's, each used for one request."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, OrderedDict[Ticket, Waker | None]] = {}
+
+    def request(self, key: Hashable, ticket: Ticket, make_waker: Callable[[], Waker]) -> Waker | None:
+        """Ask for ``key``. None: granted. A waker: the ticket waits, and is told by it (KM-EXCL, KM-FIFO)."""
+        queue = self._entries.get(key)
+        if queue is None:
+            queue = OrderedDict()
+            queue[ticket] = None
+            self._entries[key] = queue
+            return None
+        waker = make_waker()
+        queue[ticket] = waker
+        return waker
+
+    def release(self, key: Hashable, ticket: Ticket | None = None) -> Waker | None:
+        """Let go of ``key``; the waker of the ticket that holds it now, None when the key is idle (KM-HANDOFF).
+
+        With ``ticket``, only where that ticket is the holder (KM-TOKEN).
+        UnheldKeyError: there is no holder, or it is another ticket; nothing has changed (KM-UNHELD).
+        """
+        queue = self._entries.get(key)
+        if queue is None:
+            raise UnheldKeyError(f"unlock of {key!r}, which nobody holds")
+        if ticket is not None and next(iter(queue)) != ticket:
+            raise UnheldKeyError(f"this lease of {key!r} has ended; the key has another holder now")
+        if len(queue) == 1:
+            del self._entries[key]
+            return None
+        queue.popitem(last=False)
+        return next(iter(queue.values()))
+
+    def cancel(self, key: Hashable, ticket: Ticket) -> bool:
+        """Take a waiter out of the queue (KM-CANCEL). False: it holds the key already, and stays (KM-RACE)."""
+        queue = self._entries[key]
+        if next(iter(queue)) == ticket:
+            return False
+        del queue[ticket]
+        return True
+
+    def withdraw(self, key: Hashable, ticket: Ticket) -> Waker | None:
+        """Undo a request in whatever state it is: not made, waiting, or granted (KM-INTERRUPT).
+
+        The waker of the next holder, where the ticket held the key and somebody waits for it.
+        """
+        queue = self._entries.get(key)
+        if queue is None or ticket not in queue or self.cancel(key, ticket):
+            return None
+        return self.release(key, ticket)
+
+    def entry(self, key: Hashable) -> Entry | None:
+        """The entry of ``key`` as a value; None when it has none."""
+        queue = self._entries.get(key)
+        return None if queue is None else _as_value(queue)
+
+    def snapshot(self) -> Mapping[Hashable, Entry]:
+        """Every live key with its entry, as values that stay as they are."""
+        return MappingProxyType({key: _as_value(queue) for key, queue in self._entries.items()})
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._entries
+
+
+def _as_value(queue: OrderedDict[Ticket, Waker | None]) -> Entry:
+    holder, *waiters = queue
+    return Entry(holder, tuple(waiters))

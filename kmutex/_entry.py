@@ -1,0 +1,69 @@
+"""The rules of one key, as functions from one small immutable value to the next.
+
+A key is absent, or it has an entry: one holder and the waiters in the order in which they asked.
+Three things can happen to it.
+
+request   absent -> the asker holds.          held -> the asker waits, behind everybody who asked before.
+release   nobody waits -> the key is absent.  somebody waits -> the oldest waiter holds, at once.
+cancel    a waiter leaves; the holder and the order of the others stay.
+
+The contracts under the functions are PEP 316; CrossHair must report each as confirmed over all paths
+(tests/contracts). ``kmutex._core.LockTable`` is what runs: it keeps the same entry in a form in which each
+step takes constant time, and the refinement check (kmutex/verify/refinement.py) compares it with these
+functions in every reachable state of the model and for every action there.
+"""
+
+from typing import NamedTuple
+
+Ticket = int
+"""Names one request. Never used twice by one locker."""
+
+
+class Entry(NamedTuple):
+    """What is known of a key that is held: a snapshot, so it never changes."""
+
+    holder: Ticket
+    waiters: tuple[Ticket, ...]
+
+    @property
+    def refs(self) -> int:
+        """The number of requests that keep the entry alive: one holder and its waiters (KM-REF)."""
+        return 1 + len(self.waiters)
+
+
+def after_request(entry: Entry | None, ticket: Ticket) -> Entry:
+    """The entry once ``ticket`` has asked for the key (KM-EXCL, KM-FIFO, KM-REF).
+
+    pre: entry is None or ticket != entry.holder
+    post: __return__.holder == (ticket if entry is None else entry.holder)
+    post: entry is not None or __return__.waiters == ()
+    post: entry is None or __return__.waiters == entry.waiters + (ticket,)
+    post: entry is None or __return__.refs == entry.refs + 1
+    """
+    if entry is None:
+        return Entry(ticket, ())
+    return Entry(entry.holder, entry.waiters + (ticket,))  # noqa: RUF005 - CrossHair does not confirm a starred tuple
+
+
+def after_release(entry: Entry) -> Entry | None:
+    """The entry once its holder has let go; None when nothing is left to keep (KM-HANDOFF, KM-FIFO, KM-IDLE).
+
+    post: (__return__ is None) == (entry.waiters == ())
+    post: __return__ is None or __return__.holder == entry.waiters[0]
+    post: __return__ is None or __return__.waiters == entry.waiters[1:]
+    post: (0 if __return__ is None else __return__.refs) == entry.refs - 1
+    """
+    if not entry.waiters:
+        return None
+    return Entry(entry.waiters[0], entry.waiters[1:])
+
+
+def after_cancel(holder: Ticket, before: tuple[Ticket, ...], ticket: Ticket, after: tuple[Ticket, ...]) -> Entry:
+    """The entry ``Entry(holder, (*before, ticket, *after))`` once the waiter ``ticket`` has left (KM-CANCEL).
+
+    pre: ticket != holder
+    post: __return__.holder == holder
+    post: __return__.waiters == before + after
+    post: __return__.refs == Entry(holder, before + (ticket,) + after).refs - 1
+    """
+    return Entry(holder, before + after)

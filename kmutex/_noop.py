@@ -1,0 +1,47 @@
+"""Lockers that lock nothing, for code that takes any keyed locker and sometimes needs none."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+
+from kmutex._protocol import Releasable
+
+
+class _NoLease:
+    __slots__ = ()
+
+    def release(self) -> None:
+        """Nothing to end."""
+
+
+class NoopLocker:
+    """A `KeyedLocker` that grants every request at once: no clause of the contract holds, and none is promised."""
+
+    __slots__ = ()
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        """Return at once."""
+
+    def unlock(self, key: Hashable) -> None:
+        """Return at once, whatever the key."""
+
+    def hold(self, key: Hashable, timeout: float | None = None) -> AbstractContextManager[Releasable]:
+        """A block that holds nothing."""
+        return nullcontext(_NoLease())
+
+
+class AsyncNoopLocker:
+    """An `AsyncKeyedLocker` that grants every request at once; see `NoopLocker`."""
+
+    __slots__ = ()
+
+    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        """Return at once."""
+
+    def unlock(self, key: Hashable) -> None:
+        """Return at once, whatever the key."""
+
+    def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Releasable]:
+        """A block that holds nothing."""
+        return nullcontext(_NoLease())

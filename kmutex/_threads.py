@@ -1,0 +1,150 @@
+"""The keyed mutex for threads: the lock table behind one guard, and a gate for each waiter."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Hashable, Mapping
+from types import TracebackType
+
+from kmutex._core import LockTable
+from kmutex._entry import Entry, Ticket
+from kmutex._errors import LeaseReusedError
+from kmutex._protocol import check_timeout
+
+_NO_TICKET: Ticket = 0
+
+
+class KeyedMutex:
+    """A mutex for each key, made on demand and gone when idle. For threads; not re-entrant.
+
+    Any hashable value is a key. Waiters are served in the order in which they asked (KM-FIFO), `unlock` passes
+    the key straight to the oldest (KM-HANDOFF), and no call on one key waits for another key (KM-INDEP): the
+    guard of the table is held for a few dictionary steps and never while anybody waits.
+
+    A thread that locks a key it holds already waits for itself: forever, or until its timeout.
+    """
+
+    __slots__ = ("_guard", "_table", "_tickets")
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._table: LockTable[threading.Lock] = LockTable()
+        self._tickets = itertools.count(_NO_TICKET + 1)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        """Return once the caller holds ``key`` (KM-EXCL).
+
+        timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
+        TimeoutError: the time is over and the caller does not hold the key (KM-CANCEL). A grant that came
+        before the caller could leave the queue is kept, so the call returns although its time is over (KM-RACE).
+        ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. Nothing has changed.
+        """
+        self._acquire(key, timeout)
+
+    def unlock(self, key: Hashable) -> None:
+        """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
+
+        UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC).
+        """
+        self._release(key, None)
+
+    def hold(self, key: Hashable, timeout: float | None = None) -> Lease:
+        """Hold ``key`` for a ``with`` block. Arguments and errors are those of `lock`, raised on entry."""
+        return Lease(self, key, timeout)
+
+    def snapshot(self) -> Mapping[Hashable, Entry]:
+        """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
+        with self._guard:
+            return self._table.snapshot()
+
+    def __len__(self) -> int:
+        """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
+        return len(self._table)
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether somebody holds ``key`` just now."""
+        return key in self._table
+
+    def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
+        check_timeout(timeout)
+        ticket = _NO_TICKET
+        try:
+            # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
+            # so there is no moment in which a wake-up can be lost.
+            with self._guard:
+                ticket = next(self._tickets)
+                gate = self._table.request(key, ticket, _closed_gate)
+            if gate is None or _pass(gate, timeout):
+                return ticket
+            # The time is over, but the grant may have come since. Only the table knows, under the guard.
+            with self._guard:
+                if not self._table.cancel(key, ticket):
+                    return ticket
+        except BaseException:
+            # Wherever the exception struck, the ticket was known before the request was made, so it finds what
+            # there is to undo: nothing, a place in the queue, or a grant that goes on to the next (KM-INTERRUPT).
+            self._withdraw(key, ticket)
+            raise
+        raise TimeoutError(f"no grant of {key!r} within {timeout} s")
+
+    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
+        with self._guard:
+            gate = self._table.release(key, ticket)
+            if gate is not None:
+                gate.release()
+
+    def _withdraw(self, key: Hashable, ticket: Ticket) -> None:
+        if ticket == _NO_TICKET or key.__hash__ is None:
+            return
+        with self._guard:
+            gate = self._table.withdraw(key, ticket)
+            if gate is not None:
+                gate.release()
+
+
+class Lease:
+    """One grant of one key, as a context manager: ``with km.hold(key) as lease``; ends its own only (KM-TOKEN)."""
+
+    __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
+
+    def __init__(self, mutex: KeyedMutex, key: Hashable, timeout: float | None) -> None:
+        self._mutex = mutex
+        self._key = key
+        self._timeout = timeout
+        self._ticket: Ticket | None = None
+
+    def release(self) -> None:
+        """End the grant now; the block then ends without a second release.
+
+        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
+        A later holder is not touched.
+        """
+        ticket = _NO_TICKET if self._ticket is None else self._ticket
+        self._mutex._release(self._key, ticket)
+        self._ticket = _NO_TICKET
+
+    def __enter__(self) -> Lease:
+        if self._ticket is not None:
+            raise LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")
+        self._ticket = self._mutex._acquire(self._key, self._timeout)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ticket != _NO_TICKET:
+            self.release()
+
+
+def _closed_gate() -> threading.Lock:
+    gate = threading.Lock()
+    gate.acquire()
+    return gate
+
+
+def _pass(gate: threading.Lock, timeout: float | None) -> bool:
+    """Wait until the gate is opened: True. False: the time is over."""
+    if timeout is None:
+        return gate.acquire()
+    return gate.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
