@@ -1,0 +1,1 @@
+"""For a test suite of your own: judge any keyed locker, threads or asyncio, against the contract."""

@@ -1,0 +1,345 @@
+"""The contract as an observer: watches one run of a locker from outside and names the clause that it breaks.
+
+It sees calls, returns and errors, the moments when all is quiet, and len() if the locker has one. What it concludes
+from these holds for any locker:
+
+- Who got a key and has not begun to unlock it holds it. Two of these break KM-EXCL.
+- Who waits when all is quiet is in the queue. Whoever calls after that moment comes later, and must not overtake.
+- When all is quiet and a key has no holder, nobody can be waiting for it: a wake-up was lost.
+- When all is quiet, the live keys are those that are held or waited for, and len() says how many.
+
+A symptom has its own clause, and where the run contains something that may have caused it (a cancelled wait, a
+failed try, a stray unlock, an old lease) the clause of that comes first: the same program without it is run too,
+and a symptom that is known from there is not blamed on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections import Counter
+from collections.abc import Mapping, Set
+from typing import Any, NamedTuple
+
+from kmutex.schedule.observer import Ending, UncontrolledError
+from kmutex.schedule.program import ASKING, Step
+
+CLAUSES = (
+    "KM-EXCL",
+    "KM-REF",
+    "KM-IDLE",
+    "KM-FIFO",
+    "KM-HANDOFF",
+    "KM-INDEP",
+    "KM-CANCEL",
+    "KM-RACE",
+    "KM-INTERRUPT",
+    "KM-EXPIRED",
+    "KM-UNHELD",
+    "KM-ATOMIC",
+    "KM-TOKEN",
+    "KM-LIVE",
+    "KM-LOOP",
+)
+"""The clauses of the contract, in the order of reports."""
+
+_TIMED_OUT = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError)
+_BLAME = {
+    "race": "KM-RACE",
+    "interrupt": "KM-INTERRUPT",
+    "cancel": "KM-CANCEL",
+    "lease": "KM-TOKEN",
+    "stray": "KM-ATOMIC",
+    "try": "KM-EXPIRED",
+}
+"""What a run contains, and the clause that speaks of it; the first that fits is named."""
+
+
+class Finding(NamedTuple):
+    """A broken clause: the best name first, then what else the run breaks; the symptom alone; and what was seen."""
+
+    clauses: tuple[str, ...]
+    symptom: str
+    message: str
+
+
+class Event(NamedTuple):
+    """One line of a lane picture. client -1: of nobody in particular."""
+
+    client: int
+    text: str
+
+
+class Judge:
+    """Judges one run. An `Observer`."""
+
+    def __init__(
+        self,
+        *,
+        off: Set[str] = frozenset(),
+        known: Set[str] = frozenset(),
+        tail_from: int | None = None,
+        names: Mapping[int, str] | None = None,
+    ) -> None:
+        """off: clauses that are not judged. known: symptoms seen in plainer programs. tail_from: the phase in which
+        the epilogue begins, which asks whether the key is as good as new."""
+        self.finding: Finding | None = None
+        self.exited: str | None = None
+        self.events: list[Event] = []
+        self.witnesses: Counter[str] = Counter()
+        self._off = off
+        self._known = known
+        self._tail_from = tail_from
+        self._tail = False
+        self._subject: Any = None
+        self._counts = False
+        self._quiets = 0
+        self._holder: dict[str, int] = {}
+        self._asking: dict[int, Step] = {}
+        self._since: dict[int, int] = {}
+        self._alone: set[int] = set()
+        self._parked: dict[int, int] = {}
+        self._cancelled: set[int] = set()
+        self._releasing: dict[int, str] = {}
+        self._stray: set[int] = set()
+        self._stalled: dict[int, bool] = {}
+        self._ingredients: set[str] = set()
+        self._used: set[str] = set()
+
+    # -- Observer ------------------------------------------------------------------------------------------------
+
+    @property
+    def stopped(self) -> bool:
+        return self.finding is not None or self.exited is not None
+
+    def made(self, subject: Any) -> None:
+        self._subject = subject
+        self._counts = hasattr(type(subject), "__len__")
+
+    def phase(self, number: int) -> None:
+        self._tail = self._tail_from is not None and number >= self._tail_from
+
+    def called(self, client: int, step: Step) -> None:
+        self._log(client, f"{step} ...")
+        key = step.key
+        if step.kind in ASKING:
+            others = [other for other, asked in self._asking.items() if asked.key == key]
+            self._alone -= set(others)
+            if not others and key not in self._holder and key not in self._releasing.values():
+                self._alone.add(client)
+            self._asking[client] = step
+            self._since[client] = self._quiets
+            self._cancelled.discard(client)
+        elif step.kind == "x":
+            if key not in self._holder and not any(asked.key == key for asked in self._asking.values()):
+                self._stray.add(client)
+        elif self._holder.get(key) == client:
+            del self._holder[key]
+            self._releasing[client] = key
+        else:
+            self._ingredient("lease")
+
+    def returned(self, client: int, step: Step) -> None:
+        key = step.key
+        if step.kind in ASKING:
+            self._log(client, f"{step}: got it")
+            self._granted(client, step)
+        else:
+            self._log(client, f"{step}: done")
+            self._releasing.pop(client, None)
+            if client in self._stray:
+                self._find("KM-UNHELD", f"client {client} unlocked {key}, which nobody held, and no error was raised")
+        self._over(client)
+
+    def raised(self, client: int, step: Step, error: BaseException) -> None:
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        self._log(client, f"{step}: {said.splitlines()[0]}")
+        if isinstance(error, SystemExit):
+            self.exited = f"{step} raised SystemExit"
+        elif step.kind in ASKING:
+            self._refused(client, step, error, said)
+        elif step.kind == "x":
+            if client in self._stray:
+                self._witness("KM-UNHELD")
+            self._ingredient("stray")
+        elif client in self._releasing:
+            self._find("KM-REF", f"client {client} holds {step.key}, and its {step} raised {said}", "KM-LIVE")
+        self._over(client)
+
+    def cancelled(self, client: int) -> None:
+        step = self._asking.get(client)
+        self._log(client, "its wait is over (timeout, cancellation or interrupt)")
+        if step is None or client in self._cancelled:
+            return
+        self._cancelled.add(client)
+        self._parked.pop(client, None)
+        if step.kind == "!":
+            self._ingredient("interrupt")
+        elif step.key in self._holder:
+            self._ingredient("cancel")
+        else:
+            self._ingredient("race")
+
+    def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
+        self._quiets += 1
+        for client, step in waiting.items():
+            self._waits(client, step, overdue)
+        if self.finding is None and self._counts and not self._stalled:
+            self._count(waiting)
+
+    def ended(self, ending: Ending, waiting: Mapping[int, Step] | None = None) -> None:
+        """The run is over: what is still waiting waits for ever (KM-LIVE)."""
+        if self.stopped or ending is not Ending.DONE:
+            return
+        for client, elsewhere in self._stalled.items():
+            also = ("KM-INDEP",) if elsewhere else ()
+            if client in self._asking:
+                key = self._asking[client].key
+                self._find("KM-LIVE", f"client {client} waits for {key} for ever, and nobody holds it", *also)
+            else:
+                self._find("KM-INDEP", f"client {client} waits for ever in its call to unlock", "KM-LIVE")
+            return
+
+    # -- what follows --------------------------------------------------------------------------------------------
+
+    def _granted(self, client: int, step: Step) -> None:
+        key = step.key
+        holder = self._holder.get(key)
+        if holder is not None:
+            who = "again, and did not let go of it" if holder == client else f"while client {holder} holds it"
+            self._find("KM-EXCL", f"client {client} got {key} {who}")
+        elif client in self._stalled:
+            self._find("KM-INDEP", f"client {client} got {key} only after something else let go, though it was free")
+        elif client in self._cancelled and step.kind == "!":
+            self._find(
+                "KM-INTERRUPT", f"client {client} was interrupted in its wait for {key}, and got it all the same"
+            )
+        self._in_order(client, step)
+        self._holder[key] = client
+        self._used.add(key)
+        self._witness("KM-EXCL")
+        if client in self._parked:
+            self._witness("KM-LIVE")
+        if step.kind == "?":
+            self._witness("KM-EXPIRED")
+        if any(held != key and asked.key == held for held in self._holder for asked in self._asking.values()):
+            self._witness("KM-INDEP")
+        if self._tail:
+            for blame in self._ingredients:
+                self._witness(_BLAME[blame])
+
+    def _in_order(self, client: int, step: Step) -> None:
+        for other, rank in self._parked.items():
+            if other == client or self._asking[other].key != step.key or self._since[client] < rank:
+                continue
+            if client in self._parked:
+                self._find(
+                    "KM-FIFO", f"client {client} got {step.key} before client {other}, who had been waiting for longer"
+                )
+            else:
+                self._find(
+                    "KM-HANDOFF", f"client {client}, who came new, got {step.key} while client {other} waits", "KM-FIFO"
+                )
+        if client in self._parked:
+            behind = [other for other in self._parked if self._asking[other].key == step.key]
+            newer = [other for other, asked in self._asking.items() if asked.key == step.key]
+            if len(behind) > 1:
+                self._witness("KM-FIFO")
+            if len(newer) > 1:
+                self._witness("KM-HANDOFF")
+
+    def _refused(self, client: int, step: Step, error: BaseException, said: str) -> None:
+        key = step.key
+        over = client in self._cancelled
+        if isinstance(error, _TIMED_OUT) and step.kind == "?":
+            if client in self._alone:
+                self._find(
+                    "KM-LIVE" if self._tail else "KM-EXPIRED",
+                    f"client {client} tried {key}, which was free, and was refused",
+                )
+            if not self._tail:
+                self._witness("KM-EXPIRED")
+            self._ingredient("try")
+        elif isinstance(error, _TIMED_OUT) and step.kind == "~":
+            if not over:
+                self._find("KM-EXPIRED", f"client {client} was refused {key} before its time was over")
+        elif isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) and over:
+            pass
+        elif over and step.kind == "~":
+            self._find("KM-CANCEL", f"client {client}'s wait for {key} was cancelled, and it raised {said}")
+        else:
+            self._find("KM-REF", f"client {client}'s {step} raised {said}", "KM-LIVE")
+
+    def _waits(self, client: int, step: Step, overdue: frozenset[int]) -> None:
+        key = step.key
+        if step.kind not in ASKING:
+            self._stalled.setdefault(client, True)
+        elif step.kind == "?":
+            self._find("KM-EXPIRED", f"client {client} waits for {key}, with timeout 0")
+        elif client in self._cancelled or client in overdue:
+            clause = "KM-INTERRUPT" if step.kind == "!" else "KM-CANCEL"
+            self._find(clause, f"client {client} still waits for {key}, though its wait was cancelled")
+        elif key not in self._holder:
+            self._stalled.setdefault(client, any(other != key for other in self._holder))
+        elif client not in self._parked:
+            self._parked[client] = self._quiets
+
+    def _count(self, waiting: Mapping[int, Step]) -> None:
+        live = set(self._holder) | {step.key for step in waiting.values()}
+        try:
+            said = len(self._subject)
+        except UncontrolledError:
+            self._find("KM-INDEP", "len() waits for a lock that a waiter keeps while it waits")
+            return
+        except Exception as error:
+            self._find("KM-REF", f"len() raised {type(error).__name__}: {error}")
+            return
+        if said < len(live):
+            self._find("KM-REF", f"len() is {said}, and {_keys(live)} held or waited for")
+        elif said > len(live):
+            clause = "KM-REF" if live else "KM-IDLE"
+            self._find(clause, f"len() is {said}, and {_keys(live)} held or waited for", *({"KM-IDLE"} - {clause}))
+        if waiting:
+            self._witness("KM-REF")
+        if not live and self._used:
+            self._witness("KM-IDLE")
+
+    def _over(self, client: int) -> None:
+        self._asking.pop(client, None)
+        self._parked.pop(client, None)
+        self._alone.discard(client)
+        self._stray.discard(client)
+        self._releasing.pop(client, None)
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    def _find(self, symptom: str, message: str, *also: str) -> None:
+        if self.finding is not None or symptom in self._off:
+            return
+        clauses = [symptom, *also]
+        if symptom not in self._known:
+            for ingredient, clause in _BLAME.items():
+                if ingredient in self._ingredients and clause not in self._off:
+                    if clause != symptom:
+                        clauses.insert(0, clause)
+                    break
+        self.finding = Finding(
+            tuple(dict.fromkeys(clause for clause in clauses if clause not in self._off)), symptom, message
+        )
+        self._log(-1, f"{self.finding.clauses[0]}: {message}")
+
+    def _ingredient(self, name: str) -> None:
+        if not self._tail:
+            self._ingredients.add(name)
+
+    def _witness(self, clause: str) -> None:
+        self.witnesses[clause] += 1
+
+    def _log(self, client: int, text: str) -> None:
+        self.events.append(Event(client, text))
+
+
+def _keys(live: Set[str]) -> str:
+    if not live:
+        return "no key is"
+    return f"{len(live)} key{'s are' if len(live) > 1 else ' is'}"
