@@ -82,7 +82,7 @@ class _Loop(asyncio.AbstractEventLoop):
         self.ready.append(handle)
         return handle
 
-    call_soon_threadsafe = call_soon
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -210,6 +210,9 @@ class LoopRun:
         except BaseException as caught:
             # The traceback holds the subject's frames, and so the entries in them, alive.
             error = caught.with_traceback(None)
+        if error is not None and me.step_ends is not None and me.step_ends <= self._loop.now and step.kind == "~":
+            # It looked at the clock itself.
+            self._observer.cancelled(me.index)
         me.step = me.step_ends = None
         if me.cancelled and me.task is not None and hasattr(me.task, "uncancel"):
             me.task.uncancel()
@@ -320,6 +323,9 @@ class LoopRun:
             if due or (not asked and (owner is None or owner.polls < POLLS)):
                 if owner is not None:
                     owner.polls += 1
+                    if asked and not owner.cancelled:
+                        owner.cancelled = True
+                        self._observer.cancelled(owner.index)
                 self._loop.fire(timer)
                 return True
         return False
@@ -330,7 +336,10 @@ class LoopRun:
         overdue = frozenset(
             client.index
             for client in self._clients
-            if client.step is not None and client.step_ends is not None and client.step_ends <= self._loop.now
+            if client.step is not None
+            and client.step_ends is not None
+            and client.step_ends <= self._loop.now
+            and self._own_timer(client) is None
         )
         self._observer.quiet(waiting, overdue)
         if self._observer.stopped:
@@ -363,5 +372,5 @@ def _close(client: _Client) -> None:
     try:
         if inspect.iscoroutine(coroutine):
             coroutine.close()
-    except BaseException:  # noqa: S110, BLE001 - the run is over, and its verdict given
-        pass
+    except BaseException:
+        return  # The run is over, and its verdict given.

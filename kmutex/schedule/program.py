@@ -3,8 +3,8 @@
     0+a | 1~a-a 2+b-b | 0-a
 
 A program is a row of phases, divided by ``|``. In each phase some clients (a digit) do one or more things. What
-stands in one phase runs concurrently. The next phase begins when all is quiet: everybody waits or has nothing left to do in this
-phase. A client that still waits goes on with its later steps once it gets through.
+stands in one phase runs concurrently. The next phase begins when all is quiet: everybody waits or has nothing left
+to do in this phase. A client that still waits goes on with its later steps once it gets through.
 
     +a  lock a, for as long as it takes        -a  unlock a, if the client got it
     ~a  lock a; may be cancelled in the wait   ?a  lock a without waiting (timeout 0)

@@ -192,6 +192,7 @@ class _Client:
         self.steps: deque[Step] = deque()
         self.step: Step | None = None
         self.step_ends: float | None = None
+        self.timed = False
         self.idle = False
         self.done = False
         self.lock: CoopLock | None = None
@@ -401,6 +402,10 @@ class ThreadRun:
         me = self._running
         me.lock = lock
         me.ends = None if timeout is None else self._now + timeout
+        if me.ends is not None and me.step_ends is not None and not me.timed:
+            # The caller's time runs from its call, the wait's from here, and the clock may have moved between.
+            me.step_ends = max(me.step_ends, me.ends)
+            me.timed = True
         me.parked = False
         try:
             while True:
@@ -494,6 +499,8 @@ class ThreadRun:
             return
         self.point()
         me.step = step
+        me.timed = False
+        asked = self._now
         me.step_ends = self._now + TIMEOUT if step.kind == "~" else self._now if step.kind == "?" else None
         self._tell(lambda: self._observer.called(me.index, step))
         error: BaseException | None = None
@@ -504,6 +511,9 @@ class ThreadRun:
         except BaseException as caught:
             # The traceback holds the subject's frames, and so the entries in them, alive.
             error = caught.with_traceback(None)
+        if error is not None and step.kind == "~" and self._now >= asked + TIMEOUT:
+            # It looked at the clock itself.
+            self._tell_cancelled(me)
         me.step = me.step_ends = None
         self._progress()
         if error is not None:
@@ -625,7 +635,7 @@ class ThreadRun:
             self._now = max(self._now, client.ends or 0)
             client.woken = "expired"
             if client.step_ends is not None and client.step_ends <= self._now:
-                self._tell(lambda: self._observer.cancelled(client.index))
+                self._tell_cancelled(client)
             return True
         return False
 
@@ -634,6 +644,9 @@ class ThreadRun:
         if how == "expired":
             self._now = max(self._now, client.ends or 0, client.step_ends or 0)
         self._progress()
+        self._tell_cancelled(client)
+
+    def _tell_cancelled(self, client: _Client) -> None:
         self._tell(lambda: self._observer.cancelled(client.index))
 
     def _quiet(self, me: _Client) -> None:

@@ -1,0 +1,178 @@
+"""Running a locker through a program in every way up to a bound, and one way again from its text."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from kmutex.schedule.choices import Chooser, Sampler, Search, UnreplayableError, picks_of
+from kmutex.schedule.loop import LoopRun
+from kmutex.schedule.observer import Ending
+from kmutex.schedule.program import Program, ProgramError, parse
+from kmutex.schedule.threads import Bytecode, Crew, ThreadRun, foreign
+from kmutex.testing.judge import Finding, Judge
+from kmutex.testing.scenarios import with_epilogue
+
+Level = Literal["locks", "bytecode", "tasks", "timeouts"]
+"""Where a switch may come. Threads: at lock operations only, or at bytecodes as well. asyncio: a wait ends because its
+task is cancelled, or because its timeout fires."""
+
+_SCHEDULE = re.compile(r"(?P<program>.+?) @(?P<level>locks|bytecode|tasks|timeouts)(?P<tries>-)?(?P<picks>( \d+:\d+)*)")
+
+
+class Schedule(NamedTuple):
+    """One run, as text: what the clients do, where switches may come, and which choices were not the plain ones."""
+
+    program: Program
+    level: Level
+    picks: tuple[tuple[int, int], ...]
+    tries: bool = True
+    """Whether the epilogue may call lock with timeout 0."""
+
+    def __str__(self) -> str:
+        level = self.level if self.tries else f"{self.level}-"
+        return f"{self.program} @{level}" + "".join(f" {at}:{pick}" for at, pick in self.picks)
+
+
+def parse_schedule(text: str) -> Schedule:
+    """The schedule that ``text`` says. ProgramError: it says none."""
+    found = _SCHEDULE.fullmatch(text.strip())
+    if found is None:
+        raise ProgramError(f"{text!r} is no schedule: it reads PROGRAM @LEVEL CHOICE:ALTERNATIVE ...")
+    picks = tuple((int(at), int(pick)) for at, _, pick in (word.partition(":") for word in found["picks"].split()))
+    level: Level = found["level"]  # type: ignore[assignment]
+    return Schedule(parse(found["program"]), level, picks, found["tries"] is None)
+
+
+@dataclass
+class Exploration:
+    """What running a program in many ways gave."""
+
+    program: Program
+    level: Level
+    bound: int
+    runs: int = 0
+    complete: bool = False
+    """Whether every way within the bound was run."""
+    endless: int = 0
+    longest: int = 0
+    finding: Finding | None = None
+    schedule: Schedule | None = None
+    judge: Judge | None = None
+    """The judge of the run that broke a clause."""
+    exited: str | None = None
+    witnesses: Counter[str] = field(default_factory=Counter)
+
+
+def key_of(letter: str) -> str:
+    """The key for a letter: equal each time, and never the same object."""
+    return "".join(["key-", letter])
+
+
+class Explorer:
+    """Runs programs on what ``make()`` returns."""
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        *,
+        crew: Crew | None,
+        off: Set[str] = frozenset(),
+        tries: bool = True,
+        keys: Callable[[str], Any] = key_of,
+    ) -> None:
+        """crew: for a thread subject, which must be made within `kmutex.schedule.threads.replaced`; None for asyncio.
+        off: clauses that are not judged. tries: whether the locker takes timeout 0."""
+        self._make = make
+        self._crew = crew
+        self._off = off
+        self._tries = tries
+        self._keys = keys
+        self._bytecode = Bytecode(lambda filename: not foreign(filename))
+
+    def every(
+        self,
+        program: Program,
+        level: Level,
+        bound: int,
+        *,
+        known: Set[str] = frozenset(),
+        go_on: Callable[[int], bool] = lambda runs: True,
+    ) -> Exploration:
+        """Every way with at most ``bound`` preemptions, until one breaks a clause or ``go_on(runs)`` says no."""
+        result = Exploration(program, level, bound)
+        search = Search(bound)
+        for chooser in search:
+            self._once(result, chooser, known)
+            if result.finding or result.exited or not go_on(result.runs):
+                return result
+        result.complete = search.complete
+        return result
+
+    def some(
+        self,
+        program: Program,
+        level: Level,
+        preemptions: int,
+        seeds: range,
+        *,
+        length: int,
+        known: Set[str] = frozenset(),
+        go_on: Callable[[int], bool] = lambda runs: True,
+    ) -> Exploration:
+        """Random ways, one for each seed, with that many preemptions among ``length`` choices."""
+        result = Exploration(program, level, preemptions)
+        for seed in seeds:
+            self._once(result, Sampler(seed, length, preemptions), known)
+            if result.finding or result.exited or not go_on(result.runs):
+                break
+        return result
+
+    def again(self, schedule: Schedule) -> Exploration:
+        """The one run that a schedule says. UnreplayableError: the subject does not come by that way."""
+        result = Exploration(schedule.program, schedule.level, 0)
+        self._tries = schedule.tries
+        chooser = Chooser(picks_of(dict(schedule.picks)))
+        judge = self._once(result, chooser, frozenset())
+        last = max((at for at, _ in schedule.picks), default=-1)
+        if len(chooser.path) <= last and result.finding is None:
+            raise UnreplayableError(f"the run has {len(chooser.path)} choices, and choice {last} was recorded")
+        result.judge = judge
+        return result
+
+    def _once(self, result: Exploration, chooser: Chooser, known: Set[str]) -> Judge:
+        whole, tail = with_epilogue(result.program, tries=self._tries)
+        judge = Judge(off=self._off, known=known, tail_from=len(result.program.phases), outrun=result.level != "tasks")
+        run: ThreadRun | LoopRun
+        if self._crew is not None:
+            run = ThreadRun(
+                self._make,
+                whole,
+                chooser,
+                judge,
+                crew=self._crew,
+                keys=self._keys,
+                bytecode=self._bytecode if result.level == "bytecode" else None,
+                quiet_tail=tail,
+            )
+        else:
+            run = LoopRun(
+                self._make, whole, chooser, judge, keys=self._keys, timeouts=result.level == "timeouts", quiet_tail=tail
+            )
+        ending = run.run()
+        judge.ended(ending)
+        result.runs += 1
+        result.endless += ending is Ending.ENDLESS
+        result.longest = max(result.longest, len(chooser.path))
+        result.witnesses.update(judge.witnesses)
+        result.exited = judge.exited
+        if judge.finding is not None:
+            result.finding = judge.finding
+            result.judge = judge
+            result.schedule = Schedule(
+                result.program, result.level, tuple(sorted(chooser.recorded().items())), self._tries
+            )
+        return judge
