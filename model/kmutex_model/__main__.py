@@ -57,11 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(_ROW.format("broken model", "bound", "states", "transitions", "depth", "violates", "seconds"))
     for broken in BROKEN:
         found = explore(broken.model, broken.config, properties=broken.judged_by)
-        violation = next((v for v in found.violations if v.clause == broken.clause), None)
-        print(_row(found, violation.clause if violation else f"not {broken.clause}!"))
-        wrong += violation is None
-        if options.runs and violation:
-            print("  " + str(violation).replace("\n", "\n  "))
+        first = next((v for v in found.violations if v.clause == broken.clause), None)
+        print(_row(found, first.clause if first else f"not {broken.clause}!"))
+        wrong += first is None
+        if options.runs and first:
+            print("  " + str(first).replace("\n", "\n  "))
     print(
         "The search does not go past a violation, so the counts of a broken model are of what comes before."
     )

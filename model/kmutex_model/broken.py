@@ -388,7 +388,7 @@ BROKEN: tuple[Broken, ...] = (
         _swap("raises_and_evicts", Row("cancel", "granted", "any", _raise_and_evict)),
         "KM-RACE",
         "the woken waiter is cancelled and evicts the entry that others wait in",
-        Config(3, 1, "pass"),
+        Config(2, 1, "pass"),
     ),
     Broken(
         _swap("stray_unlock_accepted", Row("stray_unlock", "idle", "free", _unlock_anything)),

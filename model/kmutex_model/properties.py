@@ -410,7 +410,7 @@ KM_RACE = Property(
         Sometimes(
             "a cancel comes after the grant and the next waiter gets it",
             lambda t: _cancelled_then(t, waiters=True) and bool(gets_it(t)),
-            clients=3,
+            clients=2,
             races=("pass",),
         ),
         Sometimes(
@@ -482,7 +482,7 @@ KM_EXPIRED = Property(
                 t.outcome == "timeout"
                 and any(t.before.clients[c].phase == "granted" for c in owners(t.before, t.key))
             ),
-            clients=3,
+            clients=2,
         ),
     ),
 )
@@ -498,7 +498,7 @@ KM_INTERRUPT = Property(
         Sometimes(
             "a client is interrupted after its grant and the next waiter gets the key",
             lambda t: act_on(t, "interrupt", "granted") and bool(gets_it(t)),
-            clients=3,
+            clients=2,
         ),
     ),
 )

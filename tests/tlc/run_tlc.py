@@ -49,9 +49,9 @@ class Unreadable(Exception):  # noqa: N818
 
 
 class Found(NamedTuple):
-    """What TLC said: `violated` names the property (KM-LIVE and its kind are not named by TLC: "temporal"),
-    and is empty if all held. `generated` counts every step and the initial state, `depth` levels, and `depth` is 0
-    where a property was violated."""
+    """What TLC said. `violated` is the property that failed, "temporal" if it is one that TLC does not name
+    (those of KM-LIVE's kind), or empty if all held. `generated` counts the steps and the initial state;
+    `depth` counts levels, and is 0 where a property failed."""
 
     violated: str
     generated: int
