@@ -1,0 +1,85 @@
+"""`python -m kmutex_model`: explore the correct model and every broken one, and print what was found.
+
+The correct model must hold at every bound, and every broken one must violate the clause it is there for.
+Exit code: 0 if so, 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from kmutex_model.actions import CORRECT, format_schedule
+from kmutex_model.broken import BROKEN
+from kmutex_model.explore import Exploration, explore
+from kmutex_model.properties import ALL
+from kmutex_model.state import Config, Race
+
+BOUNDS: tuple[tuple[int, int], ...] = ((1, 1), (2, 1), (3, 1), (4, 1), (2, 2), (3, 2), (4, 2), (3, 3))
+"""Clients and keys. Four clients are the fewest with a waiter in the middle of a queue."""
+RACES: tuple[Race, ...] = ("keep", "pass")
+
+_ROW = "{:<25} {:<10} {:>7} {:>12} {:>6}  {:<20} {:>8}"
+
+
+def _row(found: Exploration, verdict: str) -> str:
+    bound = f"{found.config.clients}x{found.config.keys} {found.config.race}"
+    seconds = f"{found.seconds:.2f}"
+    return _ROW.format(
+        found.model.name, bound, found.states, found.transitions, found.depth, verdict, seconds
+    ).rstrip()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the tables; 0 if every model did as expected, 1 if not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kmutex_model", description="Explore the correct model and every broken one."
+    )
+    parser.add_argument("--runs", action="store_true", help="print the counterexamples and the witnesses too")
+    options = parser.parse_args(arguments)
+    wrong = 0
+
+    print(_ROW.format("model", "bound", "states", "transitions", "depth", "verdict", "seconds"))
+    met: dict[tuple[str, str], tuple[str, str]] = {}
+    for clients, keys in BOUNDS:
+        for race in RACES:
+            found = explore(CORRECT, Config(clients, keys, race))
+            print(_row(found, found.verdict))
+            wrong += found.verdict != "holds"
+            for violation in found.violations:
+                print(f"  {violation}")
+            for clause, statement in found.missing:
+                print(f"  {clause}: never met: {statement}")
+            for name, path in found.witnesses.items():
+                met.setdefault(name, (f"{clients}x{keys} {race}", format_schedule(path)))
+
+    print()
+    print(_ROW.format("broken model", "bound", "states", "transitions", "depth", "violates", "seconds"))
+    for broken in BROKEN:
+        found = explore(broken.model, broken.config, properties=broken.judged_by)
+        first = next((v for v in found.violations if v.clause == broken.clause), None)
+        print(_row(found, first.clause if first else f"not {broken.clause}!"))
+        wrong += first is None
+        if options.runs and first:
+            print("  " + str(first).replace("\n", "\n  "))
+    print(
+        "The search does not go past a violation, so the counts of a broken model are of what comes before."
+    )
+
+    print()
+    for prop in ALL:
+        print(f"{prop.clause:<13} {prop.statement}")
+        for situation in prop.sometimes:
+            bound, run = met.get((prop.clause, situation.statement), ("", ""))
+            wrong += not run
+            print(f"{'':<13} sometimes {situation.statement}: {f'met at {bound}' if run else 'NEVER MET'}")
+            if options.runs and run:
+                print(f"{'':<13}   {run}")
+
+    print()
+    print("all as expected" if not wrong else f"{wrong} not as expected")
+    return 0 if not wrong else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""What can happen: the rules, then the table of them.
+
+Rule 1   Every action is one step, atomic, by one client and at one key.
+Rule 2   An idle client may ask for a key. If the key is free it holds it at once; else it joins the end of
+         the queue and waits.
+Rule 3   An idle client may try a key with timeout 0. It holds a free key at once; else the call fails and
+         nothing has changed.
+Rule 4   A holder that releases hands the key to the oldest waiter in the same step. The key is never free in
+         between, so no newcomer can take it. Without a waiter the entry is evicted in the same step.
+Rule 5   The client that got the key by Rule 4 owns it from that step on ("granted"), and its call returns
+         some time later ("wake").
+Rule 6   A waiting client may be cancelled (timeout, task cancellation). It leaves the queue and the others
+         keep their places.
+Rule 7   A cancel may come when the key is granted already and the call has not returned. Then, by `race`:
+         "keep": the call returns holding, as if there had been no cancel;
+         "pass": the call raises, and the grant goes on as in Rule 4.
+Rule 8   An interrupt may come wherever a cancel may. It must raise, so it never keeps a grant: a waiter
+         leaves as in Rule 6, and a grant goes on as in Rule 4, whatever `race` is.
+Rule 9   Unlocking a key that has no holder fails and changes nothing.
+Rule 10  Releasing an old lease fails and changes nothing, whoever holds the key now. The lease may be older
+         than the run, so any idle client may have one for any key.
+
+Failed calls are steps too: they lead back to the state they came from, and that they do is checked.
+Not modelled: `unlock(key)` of a key that somebody else holds, which releases that holder's grant and is, seen
+from the table, that holder's `release`.
+
+A row of the table is taken when the client is in that phase and the table shows the key as "free" (no entry,
+or one that nobody holds) or "held". A broken model is this table with some rows replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from kmutex_model.state import (
+    IDLE,
+    NOBODY,
+    Client,
+    Config,
+    Entry,
+    Phase,
+    State,
+    initial,
+    record_order,
+    with_client,
+    with_entry,
+)
+
+Outcome = Literal[
+    "granted", "waiting", "timeout", "returned", "cancelled", "kept", "interrupted", "released", "unheld"
+]
+KeyView = Literal["free", "held", "any"]
+
+
+class Step(NamedTuple):
+    """Where an action led, and what the caller was told."""
+
+    state: State
+    outcome: Outcome
+
+
+class NotEnabledError(ValueError):
+    """The action cannot happen in this state."""
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Actions as values and as text
+
+
+class Action(NamedTuple):
+    """One action. `client` and `key` are None where the action has none; its text form is `request(0,1)`."""
+
+    name: str
+    client: int | None = None
+    key: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}({','.join(str(n) for n in (self.client, self.key) if n is not None)})"
+
+
+KEYED = ("request", "try", "stray_unlock", "stale_release")
+"""Actions that name their key: (client, key). The client is idle, so nothing else tells."""
+UNKEYED = ("wake", "cancel", "interrupt", "release")
+"""Actions of a client that is at a key already: (client)."""
+
+_ACTION = re.compile(r"(\w+)\((\d+)(?:,\s*(\d+))?\)", re.ASCII)
+
+
+def parse_action(text: str) -> Action:
+    """The action written as `request(0,1)` or `wake(0)`; ValueError for anything else."""
+    match = _ACTION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"not an action: {text!r}")
+    name, client, key = match.groups()
+    if name not in (UNKEYED if key is None else KEYED):
+        raise ValueError(f"no such action: {text!r}")
+    return Action(name, int(client), None if key is None else int(key))
+
+
+def format_schedule(actions: tuple[Action, ...]) -> str:
+    """A run as text: `request(0,0); request(1,0); release(0)`."""
+    return "; ".join(str(action) for action in actions)
+
+
+def parse_schedule(text: str) -> tuple[Action, ...]:
+    """The run that `format_schedule` wrote; ValueError if it is not one."""
+    return tuple(parse_action(part) for part in text.split(";")) if text.strip() else ()
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Effects: what a row of the table does. (config, state, client, key) -> Step
+
+Effect = Callable[[Config, State, int, int], Step]
+
+
+def entry_at(state: State, key: int) -> Entry:
+    """The entry of a key that has one."""
+    entry = state.entries[key]
+    if entry is None:
+        raise AssertionError(f"key {key} has no entry")
+    return entry
+
+
+def enter(config: Config, state: State, client: int, key: int) -> Step:
+    """A free key is taken at once."""
+    state = with_entry(state, key, Entry(client, (), 1))
+    return Step(with_client(state, client, Client("holding", key)), "granted")
+
+
+def join(config: Config, state: State, client: int, key: int) -> Step:
+    """A held key is waited for, behind all who asked before."""
+    holder, queue, refs = entry_at(state, key)
+    state = with_entry(state, key, Entry(holder, (*queue, client), refs + 1))
+    return Step(with_client(state, client, Client("waiting", key)), "waiting")
+
+
+def time_out(config: Config, state: State, client: int, key: int) -> Step:
+    """The call fails: no time was given to wait."""
+    return Step(state, "timeout")
+
+
+def refuse(config: Config, state: State, client: int, key: int) -> Step:
+    """The call fails: there is nothing of this client's to release."""
+    return Step(state, "unheld")
+
+
+def come_back(config: Config, state: State, client: int, key: int) -> Step:
+    """The call that got the key returns."""
+    return Step(with_client(state, client, Client("holding", key)), "returned")
+
+
+def leave_queue(state: State, client: int, key: int) -> State:
+    """A waiter is gone, as if it had never asked."""
+    holder, queue, refs = entry_at(state, key)
+    state = with_entry(state, key, Entry(holder, tuple(c for c in queue if c != client), refs - 1))
+    return with_client(state, client, IDLE)
+
+
+def hand_on(state: State, client: int, key: int) -> State:
+    """The owner lets go; the oldest waiter owns the key in the same step, or the entry is evicted."""
+    _, queue, refs = entry_at(state, key)
+    state = with_client(state, client, IDLE)
+    if not queue:
+        return with_entry(state, key, None)
+    oldest, *others = queue
+    state = with_entry(state, key, Entry(oldest, tuple(others), refs - 1))
+    return with_client(state, oldest, Client("granted", key))
+
+
+def give_up(config: Config, state: State, client: int, key: int) -> Step:
+    """Rule 6."""
+    return Step(leave_queue(state, client, key), "cancelled")
+
+
+def settle(config: Config, state: State, client: int, key: int) -> Step:
+    """Rule 7: the grant was first, the cancel second."""
+    if config.race == "keep":
+        return Step(with_client(state, client, Client("holding", key)), "kept")
+    return Step(hand_on(state, client, key), "cancelled")
+
+
+def break_off(config: Config, state: State, client: int, key: int) -> Step:
+    """Rule 8, before the grant."""
+    return Step(leave_queue(state, client, key), "interrupted")
+
+
+def break_off_late(config: Config, state: State, client: int, key: int) -> Step:
+    """Rule 8, after the grant."""
+    return Step(hand_on(state, client, key), "interrupted")
+
+
+def let_go(config: Config, state: State, client: int, key: int) -> Step:
+    """Rule 4."""
+    return Step(hand_on(state, client, key), "released")
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The table
+
+
+class Row(NamedTuple):
+    """When a client in this phase meets a key that the table shows so, this action has this effect."""
+
+    action: str
+    phase: Phase
+    key: KeyView
+    effect: Effect
+
+
+TABLE: tuple[Row, ...] = (
+    #    action           client is   key is   effect             outcome
+    Row("request", "idle", "free", enter),  # granted
+    Row("request", "idle", "held", join),  # waiting
+    Row("try", "idle", "free", enter),  # granted
+    Row("try", "idle", "held", time_out),  # timeout
+    Row("wake", "granted", "any", come_back),  # returned
+    Row("cancel", "waiting", "any", give_up),  # cancelled
+    Row("cancel", "granted", "any", settle),  # kept, or cancelled
+    Row("interrupt", "waiting", "any", break_off),  # interrupted
+    Row("interrupt", "granted", "any", break_off_late),  # interrupted
+    Row("release", "holding", "any", let_go),  # released
+    Row("stray_unlock", "idle", "free", refuse),  # unheld
+    Row("stale_release", "idle", "any", refuse),  # unheld
+)
+
+
+def key_view(state: State, key: int) -> KeyView:
+    """How the table shows the key."""
+    entry = state.entries[key]
+    return "free" if entry is None or entry.holder == NOBODY else "held"
+
+
+class Model(NamedTuple):
+    """A table of rows under a name: the correct one, or a broken one."""
+
+    name: str
+    table: tuple[Row, ...]
+
+    def initial(self, config: Config) -> State:
+        """The state every run starts from."""
+        return initial(config)
+
+    def enabled(self, config: Config, state: State) -> tuple[Action, ...]:
+        """Every action that can happen here, in a fixed order."""
+        found = []
+        for number, client in enumerate(state.clients):
+            for name in KEYED:
+                found += [
+                    Action(name, number, key)
+                    for key in range(config.keys)
+                    if self._row(name, client.phase, key_view(state, key))
+                ]
+            if client.key is not None:
+                view = key_view(state, client.key)
+                found += [Action(name, number) for name in UNKEYED if self._row(name, client.phase, view)]
+        return tuple(found)
+
+    def step(self, config: Config, state: State, action: Action) -> Step:
+        """Take the action. NotEnabledError if it cannot happen here."""
+        client, key = action.client, action_key(state, action)
+        if (
+            client is None
+            or key is None
+            or client not in range(config.clients)
+            or key not in range(config.keys)
+        ):
+            raise NotEnabledError(f"{action} cannot happen in {state}")
+        row = self._row(action.name, state.clients[client].phase, key_view(state, key))
+        if row is None:
+            raise NotEnabledError(f"{action} cannot happen in {state}")
+        after, outcome = row.effect(config, state, client, key)
+        return Step(record_order(state, after), outcome)
+
+    def replay(self, config: Config, schedule: tuple[Action, ...]) -> tuple[Step, ...]:
+        """The steps of a run from the initial state. NotEnabledError at the first that cannot happen."""
+        state, steps = self.initial(config), []
+        for action in schedule:
+            steps.append(self.step(config, state, action))
+            state = steps[-1].state
+        return tuple(steps)
+
+    def replacing(self, name: str, *rows: Row) -> Model:
+        """The same model, under another name, with these rows in place of those they answer to."""
+        table = dict(zip((row[:3] for row in self.table), self.table, strict=True))
+        for row in rows:
+            if row[:3] not in table:
+                raise ValueError(f"{self.name} has no row {row[:3]}")
+            table[row[:3]] = row
+        return Model(name, tuple(table.values()))
+
+    def _row(self, name: str, phase: Phase, view: KeyView) -> Row | None:
+        for row in self.table:
+            if row.action == name and row.phase == phase and row.key in (view, "any"):
+                return row
+        return None
+
+
+def action_key(state: State, action: Action) -> int | None:
+    """The key the action is about: the one it names, or the one its client is at."""
+    if action.name in KEYED:
+        return action.key
+    if action.client is None or action.key is not None or not 0 <= action.client < len(state.clients):
+        return None
+    return state.clients[action.client].key
+
+
+CORRECT = Model("correct", TABLE)
+
+
+def enabled(config: Config, state: State) -> tuple[Action, ...]:
+    """Every action that can happen in this state of the correct model."""
+    return CORRECT.enabled(config, state)
+
+
+def step(config: Config, state: State, action: Action) -> Step:
+    """One step of the correct model. NotEnabledError if the action cannot happen here."""
+    return CORRECT.step(config, state, action)

@@ -1,0 +1,307 @@
+"""How every run is looked at: breadth first, so that the first counterexample is a shortest one.
+
+A step or state that breaks a clause is reported and not followed further: what a model does after it has gone
+wrong would blame the wrong step. So each counterexample is a shortest one among the runs that break nothing
+before their last step.
+
+KM-LIVE is about infinite runs. In a finite graph such a run ends up going round in one strongly connected
+component. If a client waits in all of a component, and for each fair action the component has a state where
+it is disabled or an edge where it is taken, then going round all of it for ever is a fair run in which that
+client is never granted: a lasso, reported as a path to the component and a cycle in it. If no component is
+like that there is no such run, since a smaller cycle meets no more of the fairness conditions than the
+component it is part of. Doing nothing for ever counts as a cycle of no actions, and is fair where no fair
+action is enabled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from kmutex_model.actions import Action, Model, format_schedule
+from kmutex_model.properties import ALL, Eventually, Property, Sometimes, make_transition
+from kmutex_model.state import Config, State
+
+Verdict = Literal["holds", "violated", "incomplete", "unreached"]
+
+
+class Violation(NamedTuple):
+    """A clause, and a run that breaks it. `cycle` is None for a finite run; for an infinite one it has the
+    actions repeated for ever after `path`, or is empty if nothing happens any more."""
+
+    clause: str
+    path: tuple[Action, ...]
+    message: str
+    cycle: tuple[Action, ...] | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.clause}: {self.message}\n  {format_schedule(self.path)}"
+        if self.cycle is not None:
+            text += f"\n  and for ever: {format_schedule(self.cycle) or '(nothing)'}"
+        return text
+
+
+class Progress(NamedTuple):
+    """How far an exploration has come."""
+
+    states: int
+    transitions: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The states that were reached, in the order in which they were, and the steps between them."""
+
+    initial: State
+    parents: dict[State, tuple[State, Action]]
+    edges: dict[State, tuple[tuple[Action, State], ...]]
+    depths: dict[State, int]
+
+    def __iter__(self) -> Iterator[State]:
+        return iter(self.depths)
+
+    def __len__(self) -> int:
+        return len(self.depths)
+
+    def path(self, state: State) -> tuple[Action, ...]:
+        """A shortest run from the initial state to this one."""
+        actions = []
+        while state != self.initial:
+            state, action = self.parents[state]
+            actions.append(action)
+        return tuple(reversed(actions))
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What an exploration found.
+
+    states, transitions  distinct states, and enabled actions summed over the states that were looked at
+    depth                steps of the longest of the shortest paths
+    violations           the first for each clause
+    witnesses            for each clause and situation that was met, a shortest run to it
+    missing              situations due at this bound and not met
+    complete             every reachable state was looked at; false after a state limit, or a violation
+    """
+
+    model: Model
+    config: Config
+    states: int
+    transitions: int
+    depth: int
+    violations: tuple[Violation, ...]
+    witnesses: dict[tuple[str, str], tuple[Action, ...]]
+    missing: tuple[tuple[str, str], ...]
+    complete: bool
+    seconds: float
+    graph: Graph = field(repr=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """ "holds" only if all was looked at, nothing was violated and every situation due was met."""
+        if self.violations:
+            return "violated"
+        if not self.complete:
+            return "incomplete"
+        return "unreached" if self.missing else "holds"
+
+
+def explore(
+    model: Model,
+    config: Config,
+    *,
+    properties: Sequence[Property] = ALL,
+    max_states: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Exploration:
+    """Look at every reachable state and every step from it.
+
+    Stops at `max_states` states; the result is then incomplete. KM-LIVE is judged on a complete graph only.
+    `on_progress` is called each time the search is about to go one step deeper.
+    """
+    started = time.perf_counter()
+    start = model.initial(config)
+    graph = Graph(start, {}, {}, {start: 0})
+    violations: dict[str, Violation] = {}
+    witnesses: dict[tuple[str, str], tuple[Action, ...]] = {}
+    wanted = {(p.clause, s.statement): s for p in properties for s in p.sometimes}
+    missing: dict[tuple[str, str], Sometimes] = dict(wanted)
+    transitions, depth, complete = 0, 0, True
+
+    def blame(prop: Property, message: str, path: tuple[Action, ...]) -> None:
+        violations.setdefault(prop.clause, Violation(prop.clause, path, message))
+
+    todo = deque([start])
+    for prop in properties:
+        if prop.in_state and (message := prop.in_state(config, start)):
+            blame(prop, message, ())
+            complete = False
+            todo.clear()
+
+    while todo:
+        before = todo.popleft()
+        if graph.depths[before] > depth:
+            depth = graph.depths[before]
+            if on_progress:
+                on_progress(Progress(len(graph), transitions, depth))
+        edges = []
+        for action in model.enabled(config, before):
+            after, outcome = model.step(config, before, action)
+            transitions += 1
+            transition = make_transition(config, before, action, outcome, after)
+            for name, situation in list(missing.items()):
+                if situation.seen(transition):
+                    del missing[name]
+                    witnesses[name] = (*graph.path(before), action)
+            broken = False
+            for prop in properties:
+                message = (prop.on_step(transition) if prop.on_step else "") or (
+                    prop.in_state(config, after) if prop.in_state and after not in graph.depths else ""
+                )
+                if message:
+                    broken = True
+                    blame(prop, message, (*graph.path(before), action))
+            if broken:
+                complete = False
+                continue
+            if after not in graph.depths:
+                if max_states is not None and len(graph) >= max_states:
+                    complete = False
+                    continue
+                graph.depths[after] = graph.depths[before] + 1
+                graph.parents[after] = (before, action)
+                todo.append(after)
+            edges.append((action, after))
+        graph.edges[before] = tuple(edges)
+
+    if complete:
+        for prop in properties:
+            if prop.eventually and (lasso := find_lasso(config, graph, prop.clause, prop.eventually)):
+                violations[prop.clause] = lasso
+
+    return Exploration(
+        model=model,
+        config=config,
+        states=len(graph),
+        transitions=transitions,
+        depth=depth,
+        violations=tuple(violations.values()),
+        witnesses=witnesses,
+        missing=tuple(name for name, situation in missing.items() if situation.due(config)),
+        complete=complete,
+        seconds=time.perf_counter() - started,
+        graph=graph,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Liveness
+
+
+def find_lasso(config: Config, graph: Graph, clause: str, goal: Eventually) -> Violation | None:
+    """A fair run in which something pending never ends, with a shortest path to its cycle; None if none."""
+    fair = tuple(Action(name, client) for name in goal.fair for client in range(config.clients))
+    best: tuple[State, set[State], int] | None = None
+    for client in range(config.clients):
+        pending = [state for state in graph if goal.pending(state, client)]
+        for component in components(graph, pending):
+            first = min(component, key=graph.depths.__getitem__)
+            nearer = best is None or graph.depths[first] < graph.depths[best[0]]
+            if nearer and all(_allows(graph, component, action) for action in fair):
+                best = (first, component, client)
+    if best is None:
+        return None
+    first, component, client = best
+    cycle = go_round(graph, component, first, fair)
+    return Violation(clause, graph.path(first), f"client {client} waits for ever", cycle)
+
+
+def components(graph: Graph, states: Sequence[State]) -> list[set[State]]:
+    """The strongly connected components of the graph cut down to these states (Tarjan, without recursion)."""
+    inside = set(states)
+    index: dict[State, int] = {}
+    low: dict[State, int] = {}
+    stack: list[State] = []
+    on_stack: set[State] = set()
+    found = []
+
+    def successors(state: State) -> Iterator[State]:
+        return (after for _, after in graph.edges[state] if after in inside)
+
+    def open_state(state: State) -> tuple[State, Iterator[State]]:
+        index[state] = low[state] = len(index)
+        stack.append(state)
+        on_stack.add(state)
+        return state, successors(state)
+
+    for root in states:
+        work = [] if root in index else [open_state(root)]
+        while work:
+            state, rest = work[-1]
+            for after in rest:
+                if after not in index:
+                    work.append(open_state(after))
+                    break
+                if after in on_stack:
+                    low[state] = min(low[state], index[after])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[state])
+                if low[state] == index[state]:
+                    component = set(stack[stack.index(state) :])
+                    del stack[stack.index(state) :]
+                    on_stack -= component
+                    found.append(component)
+    return found
+
+
+def _disabled(graph: Graph, state: State, action: Action) -> bool:
+    return all(taken != action for taken, _ in graph.edges[state])
+
+
+def _allows(graph: Graph, component: set[State], action: Action) -> bool:
+    """Whether a run that goes round all of the component for ever is fair to the action."""
+    return any(
+        _disabled(graph, state, action)
+        or any(taken == action and after in component for taken, after in graph.edges[state])
+        for state in component
+    )
+
+
+def go_round(graph: Graph, component: set[State], first: State, fair: Sequence[Action]) -> tuple[Action, ...]:
+    """A cycle through `first`, within the component, that is fair to each of the actions."""
+    cycle: list[Action] = []
+    visited = [first]
+
+    def walk_until(last: Callable[[Action, State], bool]) -> None:
+        """Go on by a shortest walk whose last step, an action and where it leads, is as asked for."""
+        walks: deque[tuple[State, tuple[tuple[Action, State], ...]]] = deque([(visited[-1], ())])
+        reached = {visited[-1]}
+        while walks:
+            state, walk = walks.popleft()
+            for action, after in graph.edges[state]:
+                if after not in component:
+                    continue
+                if last(action, after):
+                    cycle.extend(a for a, _ in (*walk, (action, after)))
+                    visited.extend(s for _, s in (*walk, (action, after)))
+                    return
+                if after not in reached:
+                    reached.add(after)
+                    walks.append((after, (*walk, (action, after))))
+        raise AssertionError("no such step in this component")
+
+    def is_fair_to(wanted: Action) -> Callable[[Action, State], bool]:
+        return lambda action, after: action == wanted or _disabled(graph, after, wanted)
+
+    for wanted in fair:
+        if wanted not in cycle and not any(_disabled(graph, state, wanted) for state in visited):
+            walk_until(is_fair_to(wanted))
+    if visited[-1] != first:
+        walk_until(lambda action, after: after == first)
+    return tuple(cycle)
