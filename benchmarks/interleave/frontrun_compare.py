@@ -156,10 +156,7 @@ ENGINES: dict[str, Callable[[type[CountInsideGuard], int, int, float], Search]] 
 def print_speed(rounds: int, limit: float) -> None:
     print(f"\nspeed: preemption bound 2, median of {rounds} rounds, each stopped after {limit:g} s")
     print("(executions as a range: the rounds of one search did not agree)")
-    print(
-        f"{'engine':10} {'subject':18} {'threads':>7} {'verdict':>8} "
-        f"{'executions':>10} {'seconds':>8} {'per s':>7}"
-    )
+    print(f"{'engine':10} {'subject':18} {'threads':>7} {'verdict':>8} {'executions':>10} {'seconds':>8} {'per s':>7}")
     for name, search in ENGINES.items():
         for subject in (CountInsideGuard, CountOutsideGuard):
             for threads in (2, 3):
@@ -219,9 +216,7 @@ def print_orders() -> None:
 
         result = explore(one_lock, [note(0), note(1)], record, strategy=strategy, **options)
         print(f"  {strategy:7} {sorted(seen)}  executions={result.num_explored} exhausted={result.exhausted}")
-    false_claim = explore(
-        one_lock, [note(0), note(1)], lambda world: world.order == (0, 1), preemption_bound=None
-    )
+    false_claim = explore(one_lock, [note(0), note(1)], lambda world: world.order == (0, 1), preemption_bound=None)
     print(f"  dpor asked whether thread 0 is always first: property_holds={false_claim.property_holds}")
 
 
@@ -312,9 +307,7 @@ def print_choices() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="rounds per row of the speed table")
     parser.add_argument("--limit", type=float, default=20.0, help="seconds after which one search is stopped")
     arguments = parser.parse_args()

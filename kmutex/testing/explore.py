@@ -20,6 +20,9 @@ Level = Literal["locks", "bytecode", "tasks", "timeouts"]
 """Where a switch may come. Threads: at lock operations only, or at bytecodes as well. asyncio: a wait ends because its
 task is cancelled, or because its timeout fires."""
 
+MOST_AFTER = 400
+"""Runs of a program that are made after the first that breaks a clause."""
+
 _SCHEDULE = re.compile(r"(?P<program>.+?) @(?P<level>locks|bytecode|tasks|timeouts)(?P<tries>-)?(?P<picks>( \d+:\d+)*)")
 
 
@@ -47,6 +50,13 @@ def parse_schedule(text: str) -> Schedule:
     return Schedule(parse(found["program"]), level, picks, found["tries"] is None)
 
 
+class Found(NamedTuple):
+    """A broken clause and the run that shows it."""
+
+    finding: Finding
+    schedule: Schedule
+
+
 @dataclass
 class Exploration:
     """What running a program in many ways gave."""
@@ -59,12 +69,22 @@ class Exploration:
     """Whether every way within the bound was run."""
     endless: int = 0
     longest: int = 0
-    finding: Finding | None = None
-    schedule: Schedule | None = None
-    judge: Judge | None = None
-    """The judge of the run that broke a clause."""
+    found: dict[str, Found] = field(default_factory=dict)
+    """By symptom: the shortest run that shows it."""
     exited: str | None = None
     witnesses: Counter[str] = field(default_factory=Counter)
+    last: Judge | None = None
+    """The judge of the last run."""
+
+    def add(self, finding: Finding, schedule: Schedule) -> None:
+        """Keep it if it is the first of its symptom, or shorter."""
+        before = self.found.get(finding.symptom)
+        if before is None or _size(finding, schedule) < _size(*before):
+            self.found[finding.symptom] = Found(finding, schedule)
+
+
+def _size(finding: Finding, schedule: Schedule) -> tuple[int, int]:
+    return len(schedule.picks), len(finding.events)
 
 
 def key_of(letter: str) -> str:
@@ -102,12 +122,17 @@ class Explorer:
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
     ) -> Exploration:
-        """Every way with at most ``bound`` preemptions, until one breaks a clause or ``go_on(runs)`` says no."""
+        """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no.
+
+        Once a run has broken a clause, MOST_AFTER more are made: they may show what else is broken, or a shorter way.
+        """
         result = Exploration(program, level, bound)
         search = Search(bound)
+        since = 0
         for chooser in search:
             self._once(result, chooser, known)
-            if result.finding or result.exited or not go_on(result.runs):
+            since += bool(result.found)
+            if result.exited or since > MOST_AFTER or not go_on(result.runs):
                 return result
         result.complete = search.complete
         return result
@@ -127,7 +152,7 @@ class Explorer:
         result = Exploration(program, level, preemptions)
         for seed in seeds:
             self._once(result, Sampler(seed, length, preemptions), known)
-            if result.finding or result.exited or not go_on(result.runs):
+            if result.found or result.exited or not go_on(result.runs):
                 break
         return result
 
@@ -136,14 +161,13 @@ class Explorer:
         result = Exploration(schedule.program, schedule.level, 0)
         self._tries = schedule.tries
         chooser = Chooser(picks_of(dict(schedule.picks)))
-        judge = self._once(result, chooser, frozenset())
+        self._once(result, chooser, frozenset())
         last = max((at for at, _ in schedule.picks), default=-1)
-        if len(chooser.path) <= last and result.finding is None:
+        if len(chooser.path) <= last and not result.found:
             raise UnreplayableError(f"the run has {len(chooser.path)} choices, and choice {last} was recorded")
-        result.judge = judge
         return result
 
-    def _once(self, result: Exploration, chooser: Chooser, known: Set[str]) -> Judge:
+    def _once(self, result: Exploration, chooser: Chooser, known: Set[str]) -> None:
         whole, tail = with_epilogue(result.program, tries=self._tries)
         judge = Judge(off=self._off, known=known, tail_from=len(result.program.phases), outrun=result.level != "tasks")
         run: ThreadRun | LoopRun
@@ -169,10 +193,8 @@ class Explorer:
         result.longest = max(result.longest, len(chooser.path))
         result.witnesses.update(judge.witnesses)
         result.exited = judge.exited
-        if judge.finding is not None:
-            result.finding = judge.finding
-            result.judge = judge
-            result.schedule = Schedule(
-                result.program, result.level, tuple(sorted(chooser.recorded().items())), self._tries
-            )
-        return judge
+        result.last = judge
+        if judge.findings:
+            picks = tuple(sorted(chooser.recorded().items()))
+            for finding in judge.findings:
+                result.add(finding, Schedule(result.program, result.level, picks, self._tries))

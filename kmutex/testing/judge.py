@@ -55,19 +55,21 @@ _BLAME = {
 """What a run contains, and the clause that speaks of it; the first that fits is named."""
 
 
+class Event(NamedTuple):
+    """One line of a lane picture. client -1: of nobody in particular."""
+
+    client: int
+    text: str
+
+
 class Finding(NamedTuple):
     """A broken clause: the best name first, then what else the run breaks; the symptom alone; and what was seen."""
 
     clauses: tuple[str, ...]
     symptom: str
     message: str
-
-
-class Event(NamedTuple):
-    """One line of a lane picture. client -1: of nobody in particular."""
-
-    client: int
-    text: str
+    events: tuple[Event, ...]
+    """What happened up to there."""
 
 
 class Judge:
@@ -84,10 +86,11 @@ class Judge:
         """off: clauses that are not judged. known: symptoms seen in plainer programs. tail_from: the phase in which
         the epilogue begins, which asks whether the key is as good as new. outrun: whether a grant may still come
         between the end of a wait and the waiter's next step, as with a timeout; not so with a cancelled task."""
-        self.finding: Finding | None = None
+        self.findings: list[Finding] = []
         self.exited: str | None = None
         self.events: list[Event] = []
         self.witnesses: Counter[str] = Counter()
+        self._hopeless = False
         self._off = off
         self._outrun = outrun
         self._known = known
@@ -113,7 +116,7 @@ class Judge:
 
     @property
     def stopped(self) -> bool:
-        return self.finding is not None or self.exited is not None
+        return self._hopeless or self.exited is not None
 
     def made(self, subject: Any) -> None:
         self._subject = subject
@@ -189,10 +192,10 @@ class Judge:
         self._quiets += 1
         for client, step in waiting.items():
             self._waits(client, step, overdue)
-        if self.finding is None and self._counts and not self._stalled:
+        if not self.findings and self._counts and not self._stalled:
             self._count(waiting)
 
-    def ended(self, ending: Ending, waiting: Mapping[int, Step] | None = None) -> None:
+    def ended(self, ending: Ending) -> None:
         """The run is over: what is still waiting waits for ever (KM-LIVE)."""
         if self.stopped or ending is not Ending.DONE:
             return
@@ -300,10 +303,11 @@ class Judge:
             self._find("KM-REF", f"len() raised {type(error).__name__}: {error}")
             return
         if said < len(live):
-            self._find("KM-REF", f"len() is {said}, and {_keys(live)} held or waited for")
+            self._find("KM-REF", f"len() is {said}, and {_keys(live)} held or waited for", hopeless=False)
         elif said > len(live):
             clause = "KM-REF" if live else "KM-IDLE"
-            self._find(clause, f"len() is {said}, and {_keys(live)} held or waited for", *({"KM-IDLE"} - {clause}))
+            also = () if clause == "KM-IDLE" else ("KM-IDLE",)
+            self._find(clause, f"len() is {said}, and {_keys(live)} held or waited for", *also, hopeless=False)
         if waiting:
             self._witness("KM-REF")
         if not live and self._used:
@@ -319,20 +323,20 @@ class Judge:
 
     # -- names ---------------------------------------------------------------------------------------------------
 
-    def _find(self, symptom: str, message: str, *also: str) -> None:
-        if self.finding is not None or symptom in self._off:
+    def _find(self, symptom: str, message: str, *also: str, hopeless: bool = True) -> None:
+        """hopeless: nothing that the run shows after this means anything."""
+        if self._hopeless or symptom in self._off:
             return
         clauses = [symptom, *also]
         if symptom not in self._known:
             for ingredient, clause in _BLAME.items():
-                if ingredient in self._ingredients and clause not in self._off:
-                    if clause != symptom:
-                        clauses.insert(0, clause)
+                if ingredient in self._ingredients:
+                    clauses.insert(0, clause)
                     break
-        self.finding = Finding(
-            tuple(dict.fromkeys(clause for clause in clauses if clause not in self._off)), symptom, message
-        )
-        self._log(-1, f"{self.finding.clauses[0]}: {message}")
+        self._hopeless = hopeless
+        self._log(-1, f"{clauses[0]}: {message}")
+        judged = dict.fromkeys(clause for clause in clauses if clause not in self._off)
+        self.findings.append(Finding(tuple(judged), symptom, message, tuple(self.events)))
 
     def _ingredient(self, name: str) -> None:
         if not self._tail:

@@ -25,9 +25,7 @@ _ROW = "{:<25} {:<10} {:>7} {:>12} {:>6}  {:<20} {:>8}"
 def _row(found: Exploration, verdict: str) -> str:
     bound = f"{found.config.clients}x{found.config.keys} {found.config.race}"
     seconds = f"{found.seconds:.2f}"
-    return _ROW.format(
-        found.model.name, bound, found.states, found.transitions, found.depth, verdict, seconds
-    ).rstrip()
+    return _ROW.format(found.model.name, bound, found.states, found.transitions, found.depth, verdict, seconds).rstrip()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,9 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         wrong += first is None
         if options.runs and first:
             print("  " + str(first).replace("\n", "\n  "))
-    print(
-        "The search does not go past a violation, so the counts of a broken model are of what comes before."
-    )
+    print("The search does not go past a violation, so the counts of a broken model are of what comes before.")
 
     print()
     for prop in ALL:

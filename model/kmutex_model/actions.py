@@ -48,9 +48,7 @@ from kmutex_model.state import (
     with_entry,
 )
 
-Outcome = Literal[
-    "granted", "waiting", "timeout", "returned", "cancelled", "kept", "interrupted", "released", "unheld"
-]
+Outcome = Literal["granted", "waiting", "timeout", "returned", "cancelled", "kept", "interrupted", "released", "unheld"]
 KeyView = Literal["free", "held", "any"]
 
 
@@ -260,12 +258,7 @@ class Model(NamedTuple):
     def step(self, config: Config, state: State, action: Action) -> Step:
         """Take the action. NotEnabledError if it cannot happen here."""
         client, key = action.client, action_key(state, action)
-        if (
-            client is None
-            or key is None
-            or client not in range(config.clients)
-            or key not in range(config.keys)
-        ):
+        if client is None or key is None or client not in range(config.clients) or key not in range(config.keys):
             raise NotEnabledError(f"{action} cannot happen in {state}")
         row = self._row(action.name, state.clients[client].phase, key_view(state, key))
         if row is None:

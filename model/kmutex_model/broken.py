@@ -54,9 +54,7 @@ def _enter_anyway(config: Config, state: State, client: int, key: int) -> Step:
 
 def _join_uncounted(config: Config, state: State, client: int, key: int) -> Step:
     after = join(config, state, client, key).state
-    return Step(
-        with_entry(after, key, entry_at(after, key)._replace(refs=entry_at(state, key).refs)), "waiting"
-    )
+    return Step(with_entry(after, key, entry_at(after, key)._replace(refs=entry_at(state, key).refs)), "waiting")
 
 
 def _steal_before_wake(config: Config, state: State, client: int, key: int) -> Step:
@@ -146,9 +144,7 @@ def _clear_the_table(config: Config, state: State, client: int, key: int) -> Ste
 
 def _give_up_counted(config: Config, state: State, client: int, key: int) -> Step:
     after = leave_queue(state, client, key)
-    return Step(
-        with_entry(after, key, entry_at(after, key)._replace(refs=entry_at(state, key).refs)), "cancelled"
-    )
+    return Step(with_entry(after, key, entry_at(after, key)._replace(refs=entry_at(state, key).refs)), "cancelled")
 
 
 def _give_up_queued(config: Config, state: State, client: int, key: int) -> Step:

@@ -75,9 +75,7 @@ class Property:
     eventually: Eventually | None = None
 
 
-def make_transition(
-    config: Config, before: State, action: Action, outcome: Outcome, after: State
-) -> Transition:
+def make_transition(config: Config, before: State, action: Action, outcome: Outcome, after: State) -> Transition:
     """A step as the properties read it."""
     key = action_key(before, action)
     assert key is not None
@@ -114,9 +112,7 @@ def others_moved(t: Transition) -> list[int]:
 def gets_it(t: Transition) -> list[int]:
     """The clients that own a key after the step and did not before."""
     pairs = enumerate(zip(t.before.clients, t.after.clients, strict=True))
-    return [
-        c for c, (was, now) in pairs if now.key is not None and owns(now, now.key) and not owns(was, now.key)
-    ]
+    return [c for c, (was, now) in pairs if now.key is not None and owns(now, now.key) and not owns(was, now.key)]
 
 
 def left_the_queue(t: Transition) -> str:
@@ -479,8 +475,7 @@ KM_EXPIRED = Property(
         Sometimes(
             "timeout 0 fails while the key is on its way to a waiter",
             lambda t: (
-                t.outcome == "timeout"
-                and any(t.before.clients[c].phase == "granted" for c in owners(t.before, t.key))
+                t.outcome == "timeout" and any(t.before.clients[c].phase == "granted" for c in owners(t.before, t.key))
             ),
             clients=2,
         ),
@@ -492,9 +487,7 @@ KM_INTERRUPT = Property(
     "an interrupted call raises and leaves no reference and no grant behind",
     on_step=interrupted_is_gone,
     sometimes=(
-        Sometimes(
-            "a waiter is interrupted before its grant", lambda t: act_on(t, "interrupt", "waiting"), clients=2
-        ),
+        Sometimes("a waiter is interrupted before its grant", lambda t: act_on(t, "interrupt", "waiting"), clients=2),
         Sometimes(
             "a client is interrupted after its grant and the next waiter gets the key",
             lambda t: act_on(t, "interrupt", "granted") and bool(gets_it(t)),

@@ -62,9 +62,7 @@ class Found(NamedTuple):
 # ------------------------------------------------------------------------------------------------------------
 # Reading what TLC prints
 
-_STATS = re.compile(
-    r"^(\d+) states generated, (\d+) distinct states found, (\d+) states left on queue\.$", re.M
-)
+_STATS = re.compile(r"^(\d+) states generated, (\d+) distinct states found, (\d+) states left on queue\.$", re.M)
 _DEPTH = re.compile(r"^The depth of the complete state graph search is (\d+)\.$", re.M)
 _ERROR = re.compile(r"^Error: (.*)$", re.M)
 _NAMED = re.compile(r"(?:Invariant|Action property) (\w+) is violated\.")
@@ -297,9 +295,7 @@ def check_holds(tools: tuple[str, Path], config: Config) -> tuple[str, list[str]
     return text, problems if again == found else [*problems, f"two runs of TLC differ: {found}, {again}"]
 
 
-def check_broken(
-    tools: tuple[str, Path], config: Config, action: str, by: str, prop: str
-) -> tuple[str, list[str]]:
+def check_broken(tools: tuple[str, Path], config: Config, action: str, by: str, prop: str) -> tuple[str, list[str]]:
     """Run a broken variant; what was found, and what is wrong with it."""
     every = listed((SPECS / "KMutex.cfg").read_text(encoding="utf-8"))
     only = {section: [name for name in names if name == prop] for section, names in every.items()}
