@@ -96,7 +96,7 @@ class _Gates:
 
 
 class _Entry:
-    __slots__ = ("lock", "users", "__weakref__")
+    __slots__ = ("__weakref__", "lock", "users")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -1094,7 +1094,7 @@ class CachedPerThread(_Counted):
 class ReentrantPerKey:
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._entries: dict[Hashable, tuple[threading.RLock, list[int]]] = {}  # type: ignore[valid-type]
+        self._entries: dict[Hashable, tuple[threading.RLock, list[int]]] = {}
 
     def __len__(self) -> int:
         with self._guard:
@@ -1107,7 +1107,7 @@ class ReentrantPerKey:
             users[0] += 1
         taken = False
         try:
-            taken = rlock.acquire(timeout=-1 if timeout is None else timeout)  # type: ignore[attr-defined]
+            taken = rlock.acquire(timeout=-1 if timeout is None else timeout)
         finally:
             if not taken:
                 with self._guard:
@@ -1117,7 +1117,7 @@ class ReentrantPerKey:
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            self._entries[key][0].release()  # type: ignore[attr-defined]
+            self._entries[key][0].release()
             self._drop(key)
 
     def _drop(self, key: Hashable) -> None:
