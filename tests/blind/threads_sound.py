@@ -1,4 +1,4 @@
-"""Thread lockers that keep the contract, each in its own way; some make no promise of order (see manifest.toml).
+"""Thread lockers that keep the contract, each in its own way; the last few make no promise of order.
 
 They share nothing but the check of the time-out, so that a checker meets as many shapes as possible.
 """
@@ -46,18 +46,20 @@ class DequeOfEvents:
             gate = threading.Event()
             waiting.append(gate)
         try:
-            gate.wait(timeout)
+            if gate.wait(timeout):
+                return
+            with self._guard:
+                if gate.is_set():
+                    return
+                waiting.remove(gate)
         except BaseException:
             with self._guard:
                 if gate.is_set():
                     self._pass_on(key)
-                else:
+                elif gate in waiting:
                     waiting.remove(gate)
             raise
-        with self._guard:
-            if not gate.is_set():
-                waiting.remove(gate)
-                raise TimeoutError(key)
+        raise TimeoutError(key)
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
@@ -108,16 +110,20 @@ class LinkedList:
             node.before, node.after = ring.before, ring
             ring.before.after = ring.before = node
         try:
-            opened = node.gate.acquire(timeout=-1 if timeout is None else timeout)
+            if node.gate.acquire(timeout=-1 if timeout is None else timeout):
+                return
+            with self._guard:
+                if node.granted:
+                    return
+                self._unlink(node)
         except BaseException:
             with self._guard:
-                self._leave(key, node)
+                if node.granted:
+                    self._grant(key, ring)
+                else:
+                    self._unlink(node)
             raise
-        if not opened:
-            with self._guard:
-                if not node.granted:
-                    self._leave(key, node)
-                    raise TimeoutError(key)
+        raise TimeoutError(key)
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
@@ -128,12 +134,7 @@ class LinkedList:
 
     def _unlink(self, node: _Node) -> None:
         node.before.after, node.after.before = node.after, node.before
-
-    def _leave(self, key: Hashable, node: _Node) -> None:
-        if node.granted:
-            self._grant(key, self._rings[key])
-        else:
-            self._unlink(node)
+        node.before = node.after = node
 
     def _grant(self, key: Hashable, ring: _Node) -> None:
         head = ring.after
@@ -228,16 +229,17 @@ class HeapOfTickets:
             heapq.heappush(self._heaps[key], (next(self._serial), waiter))
         try:
             waiter.gate.wait(timeout)
+            with self._guard:
+                if waiter.state == "granted":
+                    return
+                waiter.state = "cancelled"
         except BaseException:
             with self._guard:
                 if waiter.state == "granted":
                     self._grant(key)
                 waiter.state = "cancelled"
             raise
-        with self._guard:
-            if waiter.state == "waiting":
-                waiter.state = "cancelled"
-                raise TimeoutError(key)
+        raise TimeoutError(key)
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
@@ -264,7 +266,7 @@ class _Queueing:
 
 
 class ConditionPerKey:
-    """A condition per key over the one guard; unlock names the next owner and wakes all of the key's waiters."""
+    """A condition per key over the one guard; unlock names the next owner and wakes all who wait."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -430,19 +432,19 @@ class FuturePerWaiter:
             waiting = self._queues[key]
             waiting.append(grant)
         try:
-            grant.result(timeout)
-        except concurrent.futures.TimeoutError:
-            with self._guard:
-                if grant.done():
-                    return
-                waiting.remove(grant)
-            raise TimeoutError(key) from None
+            try:
+                grant.result(timeout)
+            except concurrent.futures.TimeoutError:
+                with self._guard:
+                    if not grant.done():
+                        waiting.remove(grant)
+                        raise TimeoutError(key) from None
         except BaseException:
             with self._guard:
-                if grant.done():
-                    self._grant(key)
-                else:
+                if grant in waiting:
                     waiting.remove(grant)
+                elif grant.done():
+                    self._grant(key)
             raise
 
     def unlock(self, key: Hashable) -> None:
@@ -478,19 +480,24 @@ class Mailboxes:
                 raise TimeoutError(key)
             box: queue.Queue[str] = queue.Queue(maxsize=1)
             boxes.append(box)
+        expired = False
         try:
-            box.get(timeout=timeout)
-        except BaseException as error:
+            try:
+                box.get(timeout=timeout)
+            except queue.Empty:
+                with self._guard:
+                    expired = box in boxes
+                    if expired:
+                        boxes.remove(box)
+        except BaseException:
             with self._guard:
                 if box in boxes:
                     boxes.remove(box)
-                elif isinstance(error, queue.Empty):
-                    return
-                else:
+                elif not expired:
                     self.unlock(key)
-            if isinstance(error, queue.Empty):
-                raise TimeoutError(key) from None
             raise
+        if expired:
+            raise TimeoutError(key)
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
@@ -650,21 +657,22 @@ def closures() -> SimpleNamespace:
             gate = threading.BoundedSemaphore(1)
             gate.acquire()
             held[key].append(gate)
+            waiting = held[key]
         try:
             gate.acquire(timeout=timeout)
+            with guard:
+                if gate in granted:
+                    granted.remove(gate)
+                    return
+                waiting.remove(gate)
         except BaseException:
             with guard:
                 if gate in granted:
                     granted.remove(gate)
                     pass_on(key)
-                else:
-                    held[key].remove(gate)
+                elif gate in waiting:
+                    waiting.remove(gate)
             raise
-        with guard:
-            if gate in granted:
-                granted.remove(gate)
-                return
-            held[key].remove(gate)
         raise TimeoutError(key)
 
     def unlock(key: Hashable) -> None:
@@ -704,23 +712,30 @@ class Configured:
             request = _Request()
             self._states[key] = (*self._states[key], request)
         try:
-            if not request.gate.wait(timeout):
-                raise TimeoutError(key)
-        except BaseException as stop:
+            if request.gate.wait(timeout):
+                return
             with self._guard:
-                if not request.granted:
-                    self._states[key] = tuple(r for r in self._states[key] if r is not request)
-                elif isinstance(stop, TimeoutError):
+                if request.granted:
                     return
-                else:
+                self._strike(key, request)
+        except BaseException:
+            with self._guard:
+                if request.granted:
                     self._next(key)
+                else:
+                    self._strike(key, request)
             raise
+        raise TimeoutError(key)
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
             if key not in self._states:
                 raise self.error(f"{key!r} is not held")
             self._next(key)
+
+    def _strike(self, key: Hashable, request: _Request) -> None:
+        if request in self._states.get(key, ()):
+            self._states[key] = tuple(other for other in self._states[key] if other is not request)
 
     def _next(self, key: Hashable) -> None:
         match self._states[key]:
@@ -774,14 +789,14 @@ class WaitsOnPredecessor:
                 return
         try:
             while True:
-                before.gate.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                opened = before.gate.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
                 with self._guard:
                     before = self._nearest(mine)
                     if before.released:
                         mine.before = None
                         self._holders[key] = mine
                         return
-                    if deadline is not None and time.monotonic() >= deadline:
+                    if not opened:
                         self._abandon(key, mine, before)
                         raise TimeoutError(key)
         except BaseException:
@@ -839,27 +854,30 @@ class Sharded:
 
 
 class _Call:
+    size = 0
+
     def __init__(self, key: Hashable, may_wait: bool) -> None:
+        hash(key)
         self.key = key
         self.may_wait = may_wait
         self.answer: queue.Queue[bool] = queue.Queue(maxsize=1)
+
+
+_Service = Callable[[_Call], "bool | None"]
 
 
 class Actor:
     """A daemon thread owns the table; callers send it calls and read the answers."""
 
     def __init__(self) -> None:
-        self._inbox: queue.Queue[tuple[Callable[[_Call], bool | None], _Call, queue.Queue[bool]]] = (
-            queue.Queue()
-        )
+        self._inbox: queue.Queue[tuple[_Service, _Call, queue.Queue[bool]]] = queue.Queue()
         self._table: dict[Hashable, deque[_Call]] = {}
         threading.Thread(target=self._serve, daemon=True, name="lock-table").start()
 
     def __len__(self) -> int:
         call = _Call(None, False)
-        size: list[int] = []
-        self._ask(lambda _: bool(size.append(len(self._table))), call)
-        return size[0]
+        self._ask(self._count, call)
+        return call.size
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
@@ -880,7 +898,7 @@ class Actor:
         if not self._ask(self._release, _Call(key, False)):
             raise RuntimeError(f"{key!r} is not held")
 
-    def _ask(self, what: Callable[[_Call], bool | None], call: _Call) -> bool:
+    def _ask(self, what: _Service, call: _Call) -> bool:
         reply: queue.Queue[bool] = queue.Queue(maxsize=1)
         self._inbox.put((what, call, reply))
         return reply.get()
@@ -901,6 +919,10 @@ class Actor:
             return False
         calls.append(call)
         return None
+
+    def _count(self, call: _Call) -> bool:
+        call.size = len(self._table)
+        return True
 
     def _expire(self, call: _Call) -> bool:
         calls = self._table[call.key]
