@@ -4,10 +4,10 @@
 counts the keys that are held or waited for. A class named `...Leases` adds `hold(key)`.
 
 asyncio.Lock, as read in CPython 3.10.13, 3.11.7, 3.12.1 and 3.13.0, is first-in-first-out and nobody barges:
-release clears the flag and wakes the head, but acquire takes the fast path only where every future in the queue
-is cancelled, and the woken head stays in the queue, not cancelled, until it has run. A woken head that is
-cancelled wakes the next one. Two edges follow: between release and the run of the head `locked()` is False, and
-an exception other than CancelledError thrown into a woken head loses the wake-up.
+release clears the flag and wakes the head, but acquire takes the fast path only where every future in the
+queue is cancelled, and the woken head stays in the queue, not cancelled, until it has run. A woken head that
+is cancelled wakes the next one. Two edges follow: between release and the run of the head `locked()` is False,
+and an exception other than CancelledError thrown into a woken head loses the wake-up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Hashable
 
 
 class Ticketed:
-    """lock and unlock over the two calls each style writes in its own way; the first loop to use it owns it."""
+    """lock and unlock over two calls each style writes in its own way; the first loop to use it owns it."""
 
     _loop: asyncio.AbstractEventLoop | None = None
 
@@ -162,7 +162,7 @@ class FutureQueue(Ticketed):
         self, key: Hashable, queue: OrderedDict[asyncio.Future[None], None], me: asyncio.Future[None]
     ) -> None:
         del queue[me]
-        # A cancelled future may still be in the queue, as its task runs later: it is passed over, not cut out.
+        # A cancelled future may still be in the queue, as its task runs later: it is passed over.
         if any(place.done() and not place.cancelled() for place in queue):
             return
         heir = next((place for place in queue if not place.done()), None)

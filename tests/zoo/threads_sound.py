@@ -1,7 +1,7 @@
 """Sound keyed lockers for threads, each in another style, and two that only lack first-in-first-out.
 
 `lock(key, timeout=None)` takes seconds and raises TimeoutError; `unlock(key)` raises RuntimeError for a key
-without a holder; `len()` counts the keys that are held or waited for. A class named `...Leases` adds `hold(key)`.
+without a holder; `len()` counts the keys held or waited for. A class named `...Leases` adds `hold(key)`.
 """
 
 from __future__ import annotations
