@@ -6,8 +6,8 @@ counts the keys that are held or waited for. A class named `...Leases` adds `hol
 asyncio.Lock, as read in CPython 3.10.13, 3.11.7, 3.12.1 and 3.13.0, is first-in-first-out and nobody barges:
 release clears the flag and wakes the head, but acquire takes the fast path only where every future in the
 queue is cancelled, and the woken head stays in the queue, not cancelled, until it has run. A woken head that
-is cancelled wakes the next one. Two edges follow: between release and the run of the head `locked()` is False,
-and an exception other than CancelledError thrown into a woken head loses the wake-up.
+is cancelled wakes the next one. Two edges follow: between release and the run of the head, `locked()` is
+False; and an exception other than CancelledError thrown into a woken head loses the wake-up.
 """
 
 from __future__ import annotations

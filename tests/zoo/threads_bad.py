@@ -70,7 +70,7 @@ class Counted:
 
 
 class CountOutsideGuard:
-    """Finds the entry in one turn of the guard and counts itself in another: it may count on an evicted one."""
+    """Finds the entry in one turn of the guard and counts in another: it may count on an evicted one."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -912,7 +912,7 @@ class StaleLeaseReleasesLater(Handing):
 
 
 class InterruptBetweenCountAndAcquire:
-    """Cleans up after a timeout only: an interrupt after the count and before the acquire leaves its count."""
+    """Cleans up after a timeout only: an interrupt between count and acquire leaves the count."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
