@@ -1,8 +1,8 @@
 """Keyed lockers for asyncio with one known mistake each; the docstring of each class says which.
 
 `await lock(key)`; `unlock(key)` is a plain call that raises for a key without a holder, save where that is
-the mistake; `len()` counts the keys that are held or waited for. All but TwoLoops belong to the first loop that
-uses them and raise in another.
+the mistake; `len()` counts the keys that are held or waited for. All but TwoLoops belong to the first loop
+that uses them and raise in another.
 """
 
 from __future__ import annotations

@@ -80,11 +80,14 @@ class CountOutsideGuard:
         with self._guard:
             return self._entries.setdefault(key, Counted())
 
+    def _count(self, entry: Counted) -> None:
+        with self._guard:
+            entry.users += 1
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = checked(timeout)
         entry = self._find(key)
-        with self._guard:
-            entry.users += 1
+        self._count(entry)
         acquired = False
         try:
             acquired = entry.lock.acquire(timeout=for_lock(seconds))
