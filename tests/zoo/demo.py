@@ -500,6 +500,7 @@ def contend(make: Factory, seed: int, callers: int = 4, rounds: int = 60) -> Fin
     locker = make()
     inside = {"a": 0, "b": 0}
     overlaps: list[str] = []
+    refused: list[str] = []
     granted = [0] * callers
 
     def work(number: int) -> None:
@@ -516,7 +517,8 @@ def contend(make: Factory, seed: int, callers: int = 4, rounds: int = 60) -> Fin
             time.sleep(0)
             inside[key] -= 1
             granted[number] += 1
-            locker.unlock(key)
+            if refuses(locker.unlock, key):
+                refused.append(key)
 
     threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(callers)]
     for thread in threads:
@@ -527,6 +529,8 @@ def contend(make: Factory, seed: int, callers: int = 4, rounds: int = 60) -> Fin
         return "KM-LIVE", f"a caller never ended, seed {seed}"
     if overlaps:
         return "KM-EXCL", f"two held {overlaps[0]}, seed {seed}"
+    if refused:
+        return "KM-UNHELD", f"a holder of {refused[0]} could not unlock it, seed {seed}"
     if not all(granted):
         return "KM-LIVE", f"a caller was never granted, seed {seed}"
     return ("KM-IDLE", f"{len(locker)} entries stayed, seed {seed}") if len(locker) else None
