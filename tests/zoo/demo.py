@@ -34,6 +34,7 @@ Factory = Callable[[], Any]
 ZOO = Path(__file__).resolve().parent
 DEADLINE = 20.0
 SHORT = 0.001
+POLL = 0.0005
 # Seconds after which a waiter counts as never woken; only a locker that does not wake it uses them up.
 PATIENCE = 1.0
 
@@ -56,33 +57,43 @@ def until(state: Callable[[], object], what: str) -> None:
     while not state():
         if time.monotonic() > end:
             raise RuntimeError(f"never came: {what}")
-        time.sleep(0)
+        time.sleep(POLL)
 
 
 def source(frame: FrameType) -> str:
     return linecache.getline(frame.f_code.co_filename, frame.f_lineno)
 
 
+def module_file(locker: object) -> str:
+    return str(sys.modules[type(locker).__module__].__file__)
+
+
 class Parked:
-    """True once a thread has stood still in an acquire or a wait over several looks."""
+    """True once a thread has stood in a wait of the subject for several looks.
 
-    looks = 4
+    All that a waiter can block on ends in one of these two lines, the second one in threading.Condition.wait.
+    """
 
-    def __init__(self, ident: int | None) -> None:
-        self._ident = ident
+    lines = (".acquire(timeout=", "waiter.acquire(")
+    looks = 3
+
+    def __init__(self, ident: int | None, file: str) -> None:
+        self._ident, self._file = ident, file
         self._place: tuple[int, int] | None = None
         self._seen = 0
 
     def __call__(self) -> bool:
         frame = sys._current_frames().get(self._ident or 0)
-        if frame is None or not any(call in source(frame) for call in (".acquire(", ".wait(")):
+        if frame is None or not any(line in source(frame) for line in self.lines):
             self._place = None
             return False
         place = (id(frame), frame.f_lasti)
         self._seen = self._seen + 1 if place == self._place else 1
         self._place = place
-        time.sleep(sys.getswitchinterval() / 10)
-        return self._seen >= self.looks
+        caller: FrameType | None = frame
+        while caller is not None and caller.f_code.co_filename != self._file:
+            caller = caller.f_back
+        return caller is not None and self._seen >= self.looks
 
 
 class Caller:
@@ -90,7 +101,7 @@ class Caller:
 
     def __init__(self, call: Callable[..., object], *args: object, stop: str = "") -> None:
         self._call, self._args, self._stop = call, args, stop
-        self._file = sys.modules[call.__self__.__class__.__module__].__file__  # type: ignore[attr-defined]
+        self._file = module_file(call.__self__)  # type: ignore[attr-defined]
         self._at_line = threading.Event()
         self._go = threading.Event()
         self.error: BaseException | None = None
@@ -130,7 +141,7 @@ class Caller:
 
     def settled(self) -> None:
         """Wait until it stands at its line, has ended, or is blocked."""
-        parked = Parked(self._thread.ident)
+        parked = Parked(self._thread.ident, self._file)
         until(lambda: self._standing or self.ended or parked(), "a halt, an end or a wait")
 
     def resume(self) -> None:
@@ -373,7 +384,7 @@ def interrupted(make: Factory, stop: str = "") -> Finding:
             raise Interrupt
 
     def poke(main: int) -> None:
-        until(Parked(main), "the wait of the main thread")
+        until(Parked(main, module_file(locker)), "the wait of the main thread")
         while not left.is_set():
             signal.pthread_kill(main, signal.SIGUSR1)
             left.wait(0.05)
