@@ -32,11 +32,13 @@ Finding = tuple[str, str] | None
 Factory = Callable[[], Any]
 
 ZOO = Path(__file__).resolve().parent
-DEADLINE = 20.0
 SHORT = 0.001
+# Seconds between two looks at a state. Deadlines count looks, not seconds, so that a machine that stood still
+# for a while does not end them.
 POLL = 0.0005
-# Seconds after which a waiter counts as never woken; only a locker that does not wake it uses them up.
-PATIENCE = 1.0
+LOOKS = 40_000
+# Looks after which a waiter counts as never woken; only a locker that does not wake it uses them up.
+PATIENCE = 1_500
 
 
 def manifest() -> dict[str, dict[str, Any]]:
@@ -51,13 +53,19 @@ def load(factory: str) -> Factory:
     return found
 
 
+def comes(state: Callable[[], object], looks: int) -> bool:
+    """Whether a state is seen in that many looks."""
+    for _ in range(looks):
+        if state():
+            return True
+        time.sleep(POLL)
+    return bool(state())
+
+
 def until(state: Callable[[], object], what: str) -> None:
     """Wait for a state; to miss it is an error of the script, never a finding."""
-    end = time.monotonic() + DEADLINE
-    while not state():
-        if time.monotonic() > end:
-            raise RuntimeError(f"never came: {what}")
-        time.sleep(POLL)
+    if not comes(state, LOOKS):
+        raise RuntimeError(f"never came: {what}")
 
 
 def source(frame: FrameType) -> str:
@@ -124,7 +132,7 @@ class Caller:
         if event == "line" and not self._at_line.is_set() and self._stop in source(frame):
             sys.settrace(None)
             self._at_line.set()
-            self._go.wait(DEADLINE)
+            self._go.wait()
         return self._trace
 
     @property
@@ -149,15 +157,12 @@ class Caller:
 
     def starves(self) -> bool:
         """Whether its call has not come to an end within the patience."""
-        self._thread.join(PATIENCE)
-        return self._thread.is_alive()
+        return not comes(lambda: self.ended, PATIENCE)
 
     def holds(self) -> bool:
         """Let it go on, wait for the end of its call, and say whether it returned."""
         self._go.set()
-        self._thread.join(DEADLINE)
-        if self._thread.is_alive():
-            raise RuntimeError("the call never ended")
+        until(lambda: self.ended, "the end of the call")
         return self.error is None
 
 
@@ -398,7 +403,8 @@ def interrupted(make: Factory, stop: str = "") -> Finding:
         pass
     finally:
         left.set()
-        helper.join(DEADLINE)
+        # Without a limit: a signal that comes after the handler is gone would end the process.
+        helper.join()
         signal.signal(signal.SIGUSR1, before)
     locker.unlock("k")
     if len(locker):
@@ -534,9 +540,7 @@ def contend(make: Factory, seed: int, callers: int = 4, rounds: int = 60) -> Fin
     threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(callers)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(DEADLINE)
-    if any(thread.is_alive() for thread in threads):
+    if not comes(lambda: not any(thread.is_alive() for thread in threads), LOOKS):
         return "KM-LIVE", f"a caller never ended, seed {seed}"
     if overlaps:
         return "KM-EXCL", f"two held {overlaps[0]}, seed {seed}"
