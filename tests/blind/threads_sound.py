@@ -1,0 +1,1089 @@
+"""Thread lockers that keep the contract, each in its own way; the last few make no promise of order.
+
+They share nothing but the check of the time-out, so that a checker meets as many shapes as possible.
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import heapq
+import itertools
+import queue
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Hashable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+
+def _checked(timeout: float | None) -> None:
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout must be zero or more, not {timeout!r}")
+
+
+class DequeOfEvents:
+    """A key in the table is held; its deque is the queue. An event is set only under the guard."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._queues: dict[Hashable, deque[threading.Event]] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._queues)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        with self._guard:
+            waiting = self._queues.get(key)
+            if waiting is None:
+                self._queues[key] = deque()
+                return
+            if timeout == 0:
+                raise TimeoutError(key)
+            gate = threading.Event()
+            waiting.append(gate)
+        try:
+            if gate.wait(timeout):
+                return
+            with self._guard:
+                if gate.is_set():
+                    return
+                waiting.remove(gate)
+        except BaseException:
+            with self._guard:
+                if gate.is_set():
+                    self._pass_on(key)
+                elif gate in waiting:
+                    waiting.remove(gate)
+            raise
+        raise TimeoutError(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            if key not in self._queues:
+                raise KeyError(key)
+            self._pass_on(key)
+
+    def _pass_on(self, key: Hashable) -> None:
+        if self._queues[key]:
+            self._queues[key].popleft().set()
+        else:
+            del self._queues[key]
+
+
+class _Node:
+    __slots__ = ("after", "before", "gate", "granted")
+
+    def __init__(self) -> None:
+        self.before = self.after = self
+        self.gate = threading.Lock()
+        self.granted = False
+
+
+class LinkedList:
+    """A ring per key; its sentinel stands for the holder, and each node carries a closed lock as its gate."""
+
+    __slots__ = ("_guard", "_rings")
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._rings: dict[Hashable, _Node] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._rings)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        node = _Node()
+        with self._guard:
+            ring = self._rings.get(key)
+            if ring is None:
+                self._rings[key] = node
+                return
+            if timeout == 0:
+                raise TimeoutError(key)
+            node.gate.acquire()
+            node.before, node.after = ring.before, ring
+            ring.before.after = ring.before = node
+        try:
+            if node.gate.acquire(timeout=-1 if timeout is None else timeout):
+                return
+            with self._guard:
+                if node.granted:
+                    return
+                self._unlink(node)
+        except BaseException:
+            with self._guard:
+                if node.granted:
+                    self._grant(key, ring)
+                else:
+                    self._unlink(node)
+            raise
+        raise TimeoutError(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            ring = self._rings.get(key)
+            if ring is None:
+                raise LookupError(f"{key!r} is not held")
+            self._grant(key, ring)
+
+    def _unlink(self, node: _Node) -> None:
+        node.before.after, node.after.before = node.after, node.before
+        node.before = node.after = node
+
+    def _grant(self, key: Hashable, ring: _Node) -> None:
+        head = ring.after
+        if head is ring:
+            del self._rings[key]
+            return
+        self._unlink(head)
+        head.granted = True
+        head.gate.release()
+
+
+class OrderedTickets:
+    """The first ticket of a key's ordered dict is its holder; a semaphore per ticket."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._serial = itertools.count(1)
+        self._table: dict[Hashable, OrderedDict[int, threading.Semaphore]] = {}
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        gate = threading.Semaphore(0)
+        with self._guard:
+            ticket = next(self._serial)
+            tickets = self._table.setdefault(key, OrderedDict())
+            if not tickets:
+                tickets[ticket] = gate
+                return
+            if timeout == 0:
+                raise TimeoutError(key)
+            tickets[ticket] = gate
+        try:
+            if gate.acquire(timeout=timeout):
+                return
+            with self._guard:
+                if next(iter(tickets)) == ticket:
+                    return
+                del tickets[ticket]
+        except BaseException:
+            with self._guard:
+                if ticket in tickets:
+                    self._remove(key, tickets, ticket)
+            raise
+        raise TimeoutError(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            tickets = self._table.get(key)
+            if not tickets:
+                raise RuntimeError(f"{key!r} is not held")
+            self._remove(key, tickets, next(iter(tickets)))
+
+    def _remove(self, key: Hashable, tickets: "OrderedDict[int, threading.Semaphore]", ticket: int) -> None:
+        was_holder = next(iter(tickets)) == ticket
+        del tickets[ticket]
+        if not tickets:
+            del self._table[key]
+        elif was_holder:
+            next(iter(tickets.values())).release()
+
+
+class _HeapWaiter:
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.state = "waiting"
+
+
+class HeapOfTickets:
+    """A heap of (number, waiter); a cancelled waiter stays in it, marked, until it comes to the top."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._serial = itertools.count()
+        self._heaps: dict[Hashable, list[tuple[int, _HeapWaiter]]] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._heaps)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        with self._guard:
+            if key not in self._heaps:
+                self._heaps[key] = []
+                return
+            if timeout == 0:
+                raise TimeoutError(key)
+            waiter = _HeapWaiter()
+            heapq.heappush(self._heaps[key], (next(self._serial), waiter))
+        try:
+            waiter.gate.wait(timeout)
+            with self._guard:
+                if waiter.state == "granted":
+                    return
+                waiter.state = "cancelled"
+        except BaseException:
+            with self._guard:
+                if waiter.state == "granted":
+                    self._grant(key)
+                waiter.state = "cancelled"
+            raise
+        raise TimeoutError(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            if key not in self._heaps:
+                raise ValueError(f"{key!r} is not held")
+            self._grant(key)
+
+    def _grant(self, key: Hashable) -> None:
+        heap = self._heaps[key]
+        while heap:
+            _, waiter = heapq.heappop(heap)
+            if waiter.state == "waiting":
+                waiter.state = "granted"
+                waiter.gate.set()
+                return
+        del self._heaps[key]
+
+
+class _Queueing:
+    def __init__(self, guard: threading.Lock, owner: object) -> None:
+        self.changed = threading.Condition(guard)
+        self.owner = owner
+        self.waiters: list[object] = []
+
+
+class ConditionPerKey:
+    """A condition per key over the one guard; unlock names the next owner and wakes all who wait."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Hashable, _Queueing] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._entries)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        me = object()
+        with self._guard:
+            entry = self._entries.get(key)
+            if entry is None:
+                self._entries[key] = _Queueing(self._guard, me)
+                return
+            if timeout == 0:
+                raise TimeoutError(key)
+            entry.waiters.append(me)
+            try:
+                if not entry.changed.wait_for(lambda: entry.owner is me, timeout):
+                    raise TimeoutError(key)
+            except BaseException:
+                if entry.owner is me:
+                    self._next(key, entry)
+                else:
+                    entry.waiters.remove(me)
+                raise
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            try:
+                entry = self._entries[key]
+            except KeyError:
+                raise RuntimeError(f"{key!r} is not held") from None
+            self._next(key, entry)
+
+    def _next(self, key: Hashable, entry: _Queueing) -> None:
+        if entry.waiters:
+            entry.owner = entry.waiters.pop(0)
+            entry.changed.notify_all()
+        else:
+            del self._entries[key]
+
+
+class TableIsACondition(threading.Condition):
+    """The locker is the condition of its whole table; a key's first ticket holds it."""
+
+    def __init__(self) -> None:
+        super().__init__(threading.Lock())
+        self.tickets: dict[Hashable, list[object]] = {}
+
+    def __len__(self) -> int:
+        with self:
+            return len(self.tickets)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        ticket = object()
+        with self:
+            tickets = self.tickets.setdefault(key, [])
+            if tickets and timeout == 0:
+                raise TimeoutError(key)
+            tickets.append(ticket)
+            try:
+                if not self.wait_for(lambda: tickets[0] is ticket, timeout):
+                    raise TimeoutError(key)
+            except BaseException:
+                self._strike(key, tickets, ticket)
+                raise
+
+    def unlock(self, key: Hashable) -> None:
+        with self:
+            if key not in self.tickets:
+                raise RuntimeError(f"{key!r} is not held")
+            self._strike(key, self.tickets[key], self.tickets[key][0])
+
+    def _strike(self, key: Hashable, tickets: list[object], ticket: object) -> None:
+        tickets.remove(ticket)
+        if not tickets:
+            del self.tickets[key]
+        self.notify_all()
+
+
+class _Turns:
+    __slots__ = ("abandoned", "next", "serving")
+
+    def __init__(self) -> None:
+        self.next = 0
+        self.serving = 0
+        self.abandoned: set[int] = set()
+
+
+class NowServing:
+    """A bakery ticket per request and a number being served; abandoned numbers are passed over."""
+
+    def __init__(self) -> None:
+        self._called = threading.Condition()
+        self._turns: dict[Hashable, _Turns] = {}
+
+    def __len__(self) -> int:
+        with self._called:
+            return len(self._turns)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._called:
+            if timeout == 0 and key in self._turns:
+                raise TimeoutError(key)
+            turns = self._turns.setdefault(key, _Turns())
+            mine = turns.next
+            turns.next += 1
+            try:
+                while turns.serving != mine:
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise TimeoutError(key)
+                    self._called.wait(left)
+            except BaseException:
+                if turns.serving == mine:
+                    self._serve_next(key, turns)
+                else:
+                    turns.abandoned.add(mine)
+                raise
+
+    def unlock(self, key: Hashable) -> None:
+        with self._called:
+            turns = self._turns.get(key)
+            if turns is None:
+                raise ArithmeticError(f"nobody is being served for {key!r}")
+            self._serve_next(key, turns)
+
+    def _serve_next(self, key: Hashable, turns: _Turns) -> None:
+        turns.serving += 1
+        while turns.serving in turns.abandoned:
+            turns.abandoned.remove(turns.serving)
+            turns.serving += 1
+        if turns.serving == turns.next:
+            del self._turns[key]
+        self._called.notify_all()
+
+
+class FuturePerWaiter:
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._queues: dict[Hashable, list[concurrent.futures.Future[None]]] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._queues)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        with self._guard:
+            if key not in self._queues:
+                self._queues[key] = []
+                return
+            if timeout == 0:
+                raise TimeoutError(key)
+            grant: concurrent.futures.Future[None] = concurrent.futures.Future()
+            waiting = self._queues[key]
+            waiting.append(grant)
+        try:
+            try:
+                grant.result(timeout)
+            except concurrent.futures.TimeoutError:
+                with self._guard:
+                    if not grant.done():
+                        waiting.remove(grant)
+                        raise TimeoutError(key) from None
+        except BaseException:
+            with self._guard:
+                if grant in waiting:
+                    waiting.remove(grant)
+                elif grant.done():
+                    self._grant(key)
+            raise
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            self._grant(key)
+
+    def _grant(self, key: Hashable) -> None:
+        if self._queues[key]:
+            self._queues[key].pop(0).set_result(None)
+        else:
+            del self._queues[key]
+
+
+class Mailboxes:
+    """Each waiter reads its own mailbox of one letter; unlock posts the grant."""
+
+    def __init__(self) -> None:
+        self._guard = threading.RLock()
+        self._table: dict[Hashable, deque[queue.Queue[str]]] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._table)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        with self._guard:
+            boxes = self._table.get(key)
+            if boxes is None:
+                self._table[key] = deque()
+                return
+            if timeout == 0:
+                raise TimeoutError(key)
+            box: queue.Queue[str] = queue.Queue(maxsize=1)
+            boxes.append(box)
+        expired = False
+        try:
+            try:
+                box.get(timeout=timeout)
+            except queue.Empty:
+                with self._guard:
+                    expired = box in boxes
+                    if expired:
+                        boxes.remove(box)
+        except BaseException:
+            with self._guard:
+                if box in boxes:
+                    boxes.remove(box)
+                elif not expired:
+                    self.unlock(key)
+            raise
+        if expired:
+            raise TimeoutError(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            if key not in self._table:
+                raise RuntimeError(f"{key!r} is not held")
+            if self._table[key]:
+                self._table[key].popleft().put_nowait("yours")
+            else:
+                del self._table[key]
+
+
+class ContextManaged:
+    """A generator owns the place in the queue: it takes it, and gives it up where its body raises."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._queues: dict[Hashable, deque[threading.Event]] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._queues)
+
+    @contextlib.contextmanager
+    def _place(self, key: Hashable) -> Generator[threading.Event, None, None]:
+        gate = threading.Event()
+        with self._guard:
+            if key in self._queues:
+                self._queues[key].append(gate)
+            else:
+                self._queues[key] = deque()
+                gate.set()
+        try:
+            yield gate
+        except BaseException:
+            with self._guard:
+                if gate.is_set():
+                    self._advance(key)
+                elif gate in self._queues.get(key, ()):
+                    self._queues[key].remove(gate)
+            raise
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        if timeout == 0:
+            with self._guard:
+                if key in self._queues:
+                    raise TimeoutError(key)
+                self._queues[key] = deque()
+            return
+        with self._place(key) as gate:
+            if not gate.wait(timeout):
+                with self._guard:
+                    if not gate.is_set():
+                        self._queues[key].remove(gate)
+                        raise TimeoutError(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            if key not in self._queues:
+                raise RuntimeError(f"{key!r} is not held")
+            self._advance(key)
+
+    def _advance(self, key: Hashable) -> None:
+        if self._queues[key]:
+            self._queues[key].popleft().set()
+        else:
+            del self._queues[key]
+
+
+class _Granting(threading.Event):
+    """An event that knows its place among a key's waiters."""
+
+    def __init__(self, line: "list[_Granting]") -> None:
+        super().__init__()
+        self.line = line
+
+    def __enter__(self) -> "_Granting":
+        self.line.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self in self.line:
+            self.line.remove(self)
+
+
+class EventSubclassOnAStack:
+    """The undo is registered on an ExitStack before the wait and dropped from it once the key is ours."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._lines: dict[Hashable, list[_Granting]] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._lines)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        with contextlib.ExitStack() as undo:
+            with self._guard:
+                if key not in self._lines:
+                    self._lines[key] = []
+                    return
+                if timeout == 0:
+                    raise TimeoutError(key)
+                gate = _Granting(self._lines[key])
+                undo.callback(self._give_up, key, gate)
+                gate.__enter__()
+            if not gate.wait(timeout):
+                with self._guard:
+                    if not gate.is_set():
+                        gate.__exit__()
+                        raise TimeoutError(key)
+            undo.pop_all()
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            self._move(key)
+
+    def _give_up(self, key: Hashable, gate: _Granting) -> None:
+        with self._guard:
+            if gate.is_set():
+                self._move(key)
+            else:
+                gate.__exit__()
+
+    def _move(self, key: Hashable) -> None:
+        line = self._lines[key]
+        if line:
+            line.pop(0).set()
+        else:
+            del self._lines[key]
+
+
+def closures() -> SimpleNamespace:
+    """Two functions over shared variables, in a plain namespace; it has no length."""
+    guard = threading.Lock()
+    held: dict[Hashable, list[threading.Semaphore]] = {}
+    granted: set[threading.Semaphore] = set()
+
+    def pass_on(key: Hashable) -> None:
+        if held[key]:
+            gate = held[key].pop(0)
+            granted.add(gate)
+            gate.release()
+        else:
+            del held[key]
+
+    def lock(key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        with guard:
+            if key not in held:
+                held[key] = []
+                return
+            if timeout == 0:
+                raise TimeoutError(key)
+            gate = threading.BoundedSemaphore(1)
+            gate.acquire()
+            held[key].append(gate)
+            waiting = held[key]
+        try:
+            gate.acquire(timeout=timeout)
+            with guard:
+                if gate in granted:
+                    granted.remove(gate)
+                    return
+                waiting.remove(gate)
+        except BaseException:
+            with guard:
+                if gate in granted:
+                    granted.remove(gate)
+                    pass_on(key)
+                elif gate in waiting:
+                    waiting.remove(gate)
+            raise
+        raise TimeoutError(key)
+
+    def unlock(key: Hashable) -> None:
+        with guard:
+            if key not in held:
+                raise RuntimeError(f"{key!r} is not held")
+            pass_on(key)
+
+    return SimpleNamespace(lock=lock, unlock=unlock)
+
+
+@dataclass(eq=False)
+class _Request:
+    gate: threading.Event = field(default_factory=threading.Event)
+    granted: bool = False
+
+
+@dataclass(eq=False)
+class Configured:
+    """A dataclass told which error to raise; its states are tuples, replaced whole under the guard."""
+
+    error: Callable[[str], Exception]
+    _guard: Any = field(default_factory=threading.Lock)
+    _states: dict[Hashable, tuple[_Request, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        with self._guard:
+            if key not in self._states:
+                self._states[key] = ()
+                return
+            if timeout == 0:
+                raise TimeoutError(key)
+            request = _Request()
+            self._states[key] = (*self._states[key], request)
+        try:
+            if request.gate.wait(timeout):
+                return
+            with self._guard:
+                if request.granted:
+                    return
+                self._strike(key, request)
+        except BaseException:
+            with self._guard:
+                if request.granted:
+                    self._next(key)
+                else:
+                    self._strike(key, request)
+            raise
+        raise TimeoutError(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            if key not in self._states:
+                raise self.error(f"{key!r} is not held")
+            self._next(key)
+
+    def _strike(self, key: Hashable, request: _Request) -> None:
+        if request in self._states.get(key, ()):
+            self._states[key] = tuple(other for other in self._states[key] if other is not request)
+
+    def _next(self, key: Hashable) -> None:
+        match self._states[key]:
+            case ():
+                del self._states[key]
+            case (first, *others):
+                self._states[key] = tuple(others)
+                first.granted = True
+                first.gate.set()
+
+
+configured = functools.partial(Configured, error=PermissionError)
+
+
+class _Predecessor:
+    __slots__ = ("abandoned", "before", "gate", "released")
+
+    def __init__(self, before: "_Predecessor | None") -> None:
+        self.before = before
+        self.gate = threading.Event()
+        self.released = False
+        self.abandoned = False
+
+
+class WaitsOnPredecessor:
+    """Each request waits on the gate of the one before it; who gives up refers its successor further back.
+
+    The table knows the last request of each key only. An abandoned one opens its gate too: its successor
+    wakes, finds it abandoned and goes on to wait for the one before it.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._tails: dict[Hashable, _Predecessor] = {}
+        self._holders: dict[Hashable, _Predecessor] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._tails)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._guard:
+            before = self._tails.get(key)
+            if before is not None and timeout == 0:
+                raise TimeoutError(key)
+            mine = self._tails[key] = _Predecessor(before)
+            if before is None:
+                self._holders[key] = mine
+                return
+        try:
+            while True:
+                opened = before.gate.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                with self._guard:
+                    before = self._nearest(mine)
+                    if before.released:
+                        mine.before = None
+                        self._holders[key] = mine
+                        return
+                    if not opened:
+                        self._abandon(key, mine, before)
+                        raise TimeoutError(key)
+        except BaseException:
+            with self._guard:
+                if not mine.abandoned:
+                    before = self._nearest(mine)
+                    if before.released:
+                        self._release(key, mine)
+                    else:
+                        self._abandon(key, mine, before)
+            raise
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            holder = self._holders.pop(key, None)
+            if holder is None:
+                raise RuntimeError(f"{key!r} is not held")
+            self._release(key, holder)
+
+    def _nearest(self, mine: _Predecessor) -> _Predecessor:
+        before = mine.before
+        while before is not None and before.abandoned:
+            before = before.before
+        assert before is not None
+        mine.before = before
+        return before
+
+    def _release(self, key: Hashable, mine: _Predecessor) -> None:
+        mine.released = True
+        if self._tails[key] is mine:
+            del self._tails[key]
+        mine.gate.set()
+
+    def _abandon(self, key: Hashable, mine: _Predecessor, before: _Predecessor) -> None:
+        mine.abandoned = True
+        if self._tails[key] is mine:
+            self._tails[key] = before
+        mine.gate.set()
+
+
+class Sharded:
+    """Sixteen tables with a guard each; a guard is held for a few steps only, so keys stay independent."""
+
+    def __init__(self) -> None:
+        self._shards = [DequeOfEvents() for _ in range(16)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._shards))
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        self._shards[hash(key) % 16].lock(key, timeout)
+
+    def unlock(self, key: Hashable) -> None:
+        self._shards[hash(key) % 16].unlock(key)
+
+
+class _Call:
+    size = 0
+
+    def __init__(self, key: Hashable, may_wait: bool) -> None:
+        hash(key)
+        self.key = key
+        self.may_wait = may_wait
+        self.answer: queue.Queue[bool] = queue.Queue(maxsize=1)
+
+
+_Service = Callable[[_Call], "bool | None"]
+
+
+class Actor:
+    """A daemon thread owns the table; callers send it calls and read the answers."""
+
+    def __init__(self) -> None:
+        self._inbox: queue.Queue[tuple[_Service, _Call, queue.Queue[bool]]] = queue.Queue()
+        self._table: dict[Hashable, deque[_Call]] = {}
+        threading.Thread(target=self._serve, daemon=True, name="lock-table").start()
+
+    def __len__(self) -> int:
+        call = _Call(None, False)
+        self._ask(self._count, call)
+        return call.size
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        call = _Call(key, timeout != 0)
+        try:
+            self._inbox.put((self._request, call, call.answer))
+            try:
+                granted = call.answer.get(timeout=timeout if timeout else None)
+            except queue.Empty:
+                granted = self._ask(self._expire, call)
+        except BaseException:
+            self._ask(self._abandon, call)
+            raise
+        if not granted:
+            raise TimeoutError(key)
+
+    def unlock(self, key: Hashable) -> None:
+        if not self._ask(self._release, _Call(key, False)):
+            raise RuntimeError(f"{key!r} is not held")
+
+    def _ask(self, what: _Service, call: _Call) -> bool:
+        reply: queue.Queue[bool] = queue.Queue(maxsize=1)
+        self._inbox.put((what, call, reply))
+        return reply.get()
+
+    def _serve(self) -> None:
+        while True:
+            what, call, reply = self._inbox.get()
+            answer = what(call)
+            if answer is not None:
+                reply.put(answer)
+
+    def _request(self, call: _Call) -> bool | None:
+        calls = self._table.get(call.key)
+        if calls is None:
+            self._table[call.key] = deque([call])
+            return True
+        if not call.may_wait:
+            return False
+        calls.append(call)
+        return None
+
+    def _count(self, call: _Call) -> bool:
+        call.size = len(self._table)
+        return True
+
+    def _expire(self, call: _Call) -> bool:
+        calls = self._table[call.key]
+        if calls[0] is call:
+            return True
+        calls.remove(call)
+        return False
+
+    def _abandon(self, call: _Call) -> bool:
+        calls = self._table.get(call.key, deque())
+        if call in calls:
+            if calls[0] is call:
+                return self._release(call)
+            calls.remove(call)
+        return True
+
+    def _release(self, call: _Call) -> bool:
+        calls = self._table.get(call.key)
+        if calls is None:
+            return False
+        calls.popleft()
+        if calls:
+            calls[0].answer.put(True)
+        else:
+            del self._table[call.key]
+        return True
+
+
+# No order promised: verify these without "fifo".
+
+
+class Polls:
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._held: set[Hashable] = set()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        start = time.monotonic()
+        while True:
+            with self._guard:
+                if key not in self._held:
+                    self._held.add(key)
+                    return
+            if timeout is not None and time.monotonic() - start >= timeout:
+                raise TimeoutError(key)
+            time.sleep(0.001)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            self._held.remove(key)
+
+
+class BargingOnOneCondition:
+    def __init__(self) -> None:
+        self._freed = threading.Condition()
+        self._held: set[Hashable] = set()
+
+    def __len__(self) -> int:
+        with self._freed:
+            return len(self._held)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        with self._freed:
+            if timeout == 0 and key in self._held:
+                raise TimeoutError(key)
+            if not self._freed.wait_for(lambda: key not in self._held, timeout):
+                raise TimeoutError(key)
+            self._held.add(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._freed:
+            self._held.remove(key)
+            self._freed.notify_all()
+
+
+class _Users:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+
+
+class LockAndCount:
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Hashable, _Users] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._entries)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        with self._guard:
+            entry = self._entries.setdefault(key, _Users())
+            entry.count += 1
+        taken = False
+        try:
+            taken = entry.lock.acquire(timeout=-1 if timeout is None else timeout)
+        finally:
+            if not taken:
+                with self._guard:
+                    self._drop(key, entry)
+        if not taken:
+            raise TimeoutError(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            entry = self._entries[key]
+            entry.lock.release()
+            self._drop(key, entry)
+
+    def _drop(self, key: Hashable, entry: _Users) -> None:
+        entry.count -= 1
+        if not entry.count:
+            del self._entries[key]
+
+
+class NotifiesOne:
+    """A condition per contended key; who is interrupted hands the wake-up on, who times out looks again."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._held: set[Hashable] = set()
+        self._waiting: dict[Hashable, tuple[threading.Condition, list[int]]] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._held.union(self._waiting))
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        _checked(timeout)
+        with self._guard:
+            if key not in self._held:
+                self._held.add(key)
+                return
+            if timeout == 0:
+                raise TimeoutError(key)
+            freed, count = self._waiting.setdefault(key, (threading.Condition(self._guard), [0]))
+            count[0] += 1
+            try:
+                if not freed.wait_for(lambda: key not in self._held, timeout):
+                    raise TimeoutError(key)
+                self._held.add(key)
+            except BaseException:
+                if key not in self._held:
+                    freed.notify()
+                raise
+            finally:
+                count[0] -= 1
+                if not count[0]:
+                    del self._waiting[key]
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            if key not in self._held:
+                raise RuntimeError(f"{key!r} is not held")
+            self._held.discard(key)
+            if key in self._waiting:
+                self._waiting[key][0].notify()
