@@ -102,7 +102,7 @@ class _Loop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
-    def create_task(  # type: ignore[override]
+    def create_task(
         self, coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **kwargs: Any
     ) -> asyncio.Task[Any]:
         context = kwargs.pop("context", None)
@@ -360,6 +360,21 @@ class LoopRun:
                 self._canceller(self._clients[index])()
         for index, steps in phase.steps:
             self._clients[index].steps.extend(steps)
+
+
+def looked_at(make: Callable[[], Any]) -> bool:
+    """Whether lock("key") of what ``make()`` returns gives something to await, when it is called in a running loop."""
+    before = asyncio._get_running_loop()
+    asyncio._set_running_loop(_Loop())  # type: ignore[abstract]
+    try:
+        answer = make().lock("key")
+        if inspect.iscoroutine(answer):
+            answer.close()
+        return inspect.isawaitable(answer)
+    except Exception:
+        return False
+    finally:
+        asyncio._set_running_loop(before)
 
 
 def _close(client: _Client) -> None:

@@ -103,15 +103,22 @@ class Explorer:
         off: Set[str] = frozenset(),
         tries: bool = True,
         keys: Callable[[str], Any] = key_of,
+        patience: float = 5.0,
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.schedule.threads.replaced`; None for asyncio.
-        off: clauses that are not judged. tries: whether the locker takes timeout 0."""
+        off: clauses that are not judged. tries: whether the locker takes timeout 0. keys: the value for a key's
+        letter. patience: real seconds without a scheduling point before a run counts as out of control."""
         self._make = make
         self._crew = crew
         self._off = off
         self._tries = tries
         self._keys = keys
+        self._patience = patience
         self._bytecode = Bytecode(lambda filename: not foreign(filename))
+
+    def on(self, make: Callable[[], Any], *, keys: Callable[[str], Any] = key_of) -> Explorer:
+        """The same for another factory, or with other keys."""
+        return Explorer(make, crew=self._crew, off=self._off, tries=self._tries, keys=keys, patience=self._patience)
 
     def every(
         self,
@@ -181,6 +188,7 @@ class Explorer:
                 keys=self._keys,
                 bytecode=self._bytecode if result.level == "bytecode" else None,
                 quiet_tail=tail,
+                patience=self._patience,
             )
         else:
             run = LoopRun(

@@ -158,9 +158,7 @@ class FutureQueue(Ticketed):
                 self._leave(key, queue, me)
         return me
 
-    def _leave(
-        self, key: Hashable, queue: OrderedDict[asyncio.Future[None], None], me: asyncio.Future[None]
-    ) -> None:
+    def _leave(self, key: Hashable, queue: OrderedDict[asyncio.Future[None], None], me: asyncio.Future[None]) -> None:
         del queue[me]
         # A cancelled future may still be in the queue, as its task runs later: it is passed over.
         if any(place.done() and not place.cancelled() for place in queue):

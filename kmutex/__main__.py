@@ -1,0 +1,5 @@
+"""``python -m kmutex`` is the command."""
+
+from kmutex.cli import main
+
+main()

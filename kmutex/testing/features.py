@@ -1,0 +1,41 @@
+"""Features that a locker may do without, by declaration: what each is, and which clauses it turns off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Feature(NamedTuple):
+    """A property that a locker can be declared to lack."""
+
+    clauses: tuple[str, ...]
+    """The clauses that are then not judged."""
+    meaning: str
+    """What a locker without it does."""
+
+
+FEATURES = {
+    "fifo": Feature(("KM-FIFO", "KM-HANDOFF"), "grants keys in no order: a newcomer may overtake a waiter"),
+    "timeout": Feature(("KM-EXPIRED",), "has no timeout argument: a waiting thread can't give up"),
+    "interrupt": Feature(("KM-INTERRUPT",), "does not clean up when an interrupt strikes its wait"),
+    "evict": Feature(("KM-IDLE",), "keeps the entries of idle keys"),
+    "len": Feature(("KM-REF",), "has a len() that means something else than the live keys"),
+    "unheld": Feature(("KM-UNHELD", "KM-ATOMIC"), "accepts the unlock of a key that nobody holds"),
+    "independence": Feature(("KM-INDEP",), "lets keys share a lock"),
+    "lease": Feature(("KM-TOKEN",), "has a hold() whose lease may release another's grant"),
+    "loop": Feature(("KM-LOOP",), "does not notice use from a second event loop"),
+}
+
+
+class UnknownFeatureError(ValueError):
+    """A feature that is none."""
+
+
+def clauses_off(without: Iterable[str]) -> frozenset[str]:
+    """The clauses that are not judged without these features. UnknownFeatureError: one of them is none."""
+    names = list(without)
+    unknown = [name for name in names if name not in FEATURES]
+    if unknown:
+        raise UnknownFeatureError(f"{unknown[0]!r} is no feature; the features are {', '.join(FEATURES)}")
+    return frozenset(clause for name in names for clause in FEATURES[name].clauses)

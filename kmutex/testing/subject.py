@@ -1,0 +1,106 @@
+"""What a factory makes: a locker for threads or for asyncio, and what it has. Found out by looking."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kmutex.schedule.loop import looked_at
+
+Kind = Literal["threads", "asyncio"]
+
+
+class NotALockerError(Exception):
+    """The subject is not a keyed locker. One line: what is missing, and what to do."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a subject offers."""
+
+    kind: Kind
+    timeout: bool
+    """lock() takes a timeout."""
+    counts: bool
+    """len() gives the number of live keys."""
+    leases: bool
+    """There is a hold()."""
+
+
+def look(make: Callable[[], Any], without: frozenset[str] = frozenset()) -> Shape:
+    """The shape of what ``make()`` returns; features in ``without`` are not looked for.
+
+    NotALockerError: it is no locker, or the factory fails.
+    """
+    first = _made(make)
+    for name in ("lock", "unlock"):
+        if not callable(getattr(first, name, None)):
+            raise NotALockerError(f"{_name(first)} has no {name}(); a keyed locker has lock(key) and unlock(key)")
+    if _made(make) is first:
+        raise NotALockerError("the factory returned the same object twice; it must make a new locker at each call")
+    if _is_coroutine_function(first.unlock):
+        raise NotALockerError(f"{_name(first)}.unlock() is a coroutine function; it must be a plain call")
+    for name in ("lock", "unlock"):
+        if not _accepts(getattr(first, name), "key"):
+            raise NotALockerError(f"{_name(first)}.{name}() does not take one key")
+    kind: Kind = "asyncio" if _waits_in_a_loop(first, make) else "threads"
+    timeout = "timeout" not in without and _accepts(first.lock, "key", timeout=0)
+    if kind == "threads" and not timeout and "timeout" not in without:
+        raise NotALockerError(
+            f"{_name(first)}.lock() takes no timeout; give it lock(key, timeout=None), or declare --without timeout"
+        )
+    return Shape(
+        kind=kind,
+        timeout=timeout,
+        counts="len" not in without and hasattr(type(first), "__len__"),
+        leases="lease" not in without and callable(getattr(first, "hold", None)),
+    )
+
+
+def _made(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        said = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        raise NotALockerError(f"the factory raised {said}; it is called without arguments") from None
+
+
+def _waits_in_a_loop(subject: Any, make: Callable[[], Any]) -> bool:
+    if _is_coroutine_function(subject.lock):
+        return True
+    try:
+        source = inspect.getsource(inspect.unwrap(subject.lock))
+    except (OSError, TypeError):
+        source = ""
+    if "return" not in source and source:
+        return False
+    # A plain function may still return something to await. Only a call can tell.
+    return looked_at(make)
+
+
+def _is_coroutine_function(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return any(
+        asyncio.iscoroutinefunction(candidate)
+        for candidate in (function, inspect.unwrap(function), type(function).__call__)
+    )
+
+
+def _accepts(function: Any, *args: Any, **kwargs: Any) -> bool:
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # A builtin without a signature: the runs will tell.
+    return True
+
+
+def _name(subject: Any) -> str:
+    return type(subject).__qualname__

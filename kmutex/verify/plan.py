@@ -1,0 +1,195 @@
+"""What a subject is put through: units of work, in passes, and what their results add up to.
+
+A pass is one method at one bound. Its units are independent, so several workers can share them. The plainest and
+widest pass comes first; what is left of the time goes to chance.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from kmutex.schedule.program import Program, parse
+from kmutex.testing.explore import Level
+from kmutex.testing.judge import CLAUSES
+from kmutex.testing.scenarios import programs
+from kmutex.testing.subject import Shape
+from kmutex.verify.evidence import Result, Row, Violation
+
+MOST_RUNS = 6_000
+"""Runs of one program in one pass; a program with more is left to chance."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work for one worker."""
+
+    number: int
+    method: str
+    """The pass it belongs to."""
+    task: str
+    """What the worker does: every, some, histories, keys, memory, loops."""
+    program: str = ""
+    level: Level = "locks"
+    bound: int = 0
+    seed: int = 0
+    required: bool = False
+    """Whether the clause counts as undecided when this was not completed."""
+
+    @property
+    def ingredients(self) -> frozenset[str]:
+        """What the program has beside plain locking."""
+        return parse(self.program).kinds - frozenset("+-c") if self.program else frozenset()
+
+
+@dataclass
+class Outcome:
+    """What a worker says of a unit."""
+
+    unit: Unit
+    runs: int = 0
+    complete: bool = False
+    endless: int = 0
+    seconds: float = 0.0
+    longest: int = 0
+    witnesses: Counter[str] = field(default_factory=Counter)
+    found: list[dict[str, Any]] = field(default_factory=list)
+    """Each with symptom, clauses, message, schedule, picture."""
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    """Clause and remark: a difference from the reference that is no violation."""
+    bound: str = ""
+    """The bound in words, where the method has its own."""
+
+
+def plan(shape: Shape) -> Iterator[list[Unit]]:
+    """The passes for a subject of this shape, one list of units each."""
+    counter = iter(range(1_000_000))
+    wanted = programs(
+        cancel=shape.timeout or shape.kind == "asyncio",
+        tries=shape.timeout,
+        interrupt=shape.kind == "threads",
+        leases=shape.leases,
+    )
+    busy = [program for program in wanted if _concurrent(program)]
+
+    def every(
+        method: str, chosen: Iterable[Program], level: Level, bound: int, *, required: bool = False
+    ) -> list[Unit]:
+        return [Unit(next(counter), method, "every", str(p), level, bound, required=required) for p in chosen]
+
+    if shape.kind == "threads":
+        yield every("interleavings at locks", wanted, "locks", 1, required=True)
+        yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
+        yield every("interleavings at bytecodes", busy, "bytecode", 1)
+        yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
+        yield every("interleavings at locks, deeper", busy, "locks", 2)
+        chance: Level = "bytecode"
+    else:
+        yield every("interleavings of tasks", wanted, "tasks", 2, required=True)
+        yield [Unit(next(counter), "loops", "loops")]
+        yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
+        if shape.timeout:
+            timed = [program for program in wanted if "~" in program.kinds]
+            yield every("interleavings with timeouts", timed, "timeouts", 2, required=True)
+        yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
+        yield every("interleavings of tasks, deeper", busy, "tasks", 4)
+        chance = "tasks"
+    for seed in range(0, 1_000_000, 200):
+        yield [Unit(next(counter), "chance", "some", str(p), chance, 2 + (seed // 200) % 2, seed=seed) for p in busy]
+
+
+def _concurrent(program: Program) -> bool:
+    """Whether two things can happen at once in it: in a phase, or because a wait can end at any time."""
+    return bool(program.kinds & frozenset("~!")) or any(
+        len(phase.steps) + len(phase.cancel) > 1 for phase in program.phases
+    )
+
+
+def rows(
+    subject: str, shape: Shape, off: frozenset[str], outcomes: Iterable[Outcome], left: Iterable[Unit], *, why: str = ""
+) -> list[Row]:
+    """The evidence, clause by clause. left: units that were planned and not run; why: for what reason."""
+    done = list(outcomes)
+    methods = list(dict.fromkeys([outcome.unit.method for outcome in done]))
+    missing = [unit for unit in left if unit.required]
+    table: list[Row] = []
+    for clause in CLAUSES:
+        if clause in off:
+            table.append(Row(clause, "-", "-", 0, Result.OFF, 0.0, "declared off with --without", subject))
+            continue
+        mine = [_row(clause, method, subject, [o for o in done if o.unit.method == method]) for method in methods]
+        mine = [row for row in mine if row is not None]
+        table.extend(row for row in mine if row is not None)
+        if not mine:
+            table.append(_untested(clause, subject, shape, bool(missing)))
+        elif missing and not any(row.result is Result.VIOLATED for row in mine if row is not None):
+            detail = f"{len(missing)} of the planned programs were not run{': ' + why if why else ''}"
+            table.append(Row(clause, missing[0].method, "-", 0, Result.INCONCLUSIVE, 0.0, detail, subject))
+    return table
+
+
+def _row(clause: str, method: str, subject: str, done: list[Outcome]) -> Row | None:
+    cases = sum(outcome.witnesses[clause] for outcome in done)
+    found = [entry for outcome in done for entry in outcome.found if clause in entry["clauses"]]
+    notes = [text for outcome in done for about, text in outcome.notes if about == clause]
+    if not cases and not found and not notes:
+        return None
+    seconds = sum(outcome.seconds for outcome in done)
+    bound = _bound(done)
+    if found:
+        found.sort(key=lambda entry: (entry["clauses"][0] != clause, len(entry["picture"])))
+        violations = tuple(
+            Violation(tuple(entry["clauses"]), entry["message"], entry["schedule"], entry["picture"])
+            for entry in found[:3]
+        )
+        return Row(clause, method, bound, cases, Result.VIOLATED, seconds, found[0]["message"], subject, violations)
+    endless = sum(outcome.endless for outcome in done)
+    if endless:
+        detail = f"{endless} runs had no end within the step limit"
+        return Row(clause, method, bound, cases, Result.INCONCLUSIVE, seconds, detail, subject)
+    incomplete = [outcome for outcome in done if outcome.unit.required and not (outcome.complete or outcome.found)]
+    if incomplete:
+        detail = f"{len(incomplete)} programs have more ways than were run"
+        return Row(clause, method, bound, cases, Result.INCONCLUSIVE, seconds, detail, subject)
+    if notes and not cases:
+        return Row(clause, method, bound, len(notes), Result.NOTED, seconds, notes[0], subject)
+    return Row(clause, method, bound, cases, Result.HOLDS, seconds, notes[0] if notes else "", subject)
+
+
+def _bound(done: list[Outcome]) -> str:
+    own = [outcome.bound for outcome in done if outcome.bound]
+    if own:
+        return own[0]
+    chosen = [parse(outcome.unit.program) for outcome in done]
+    clients = max(program.clients for program in chosen)
+    keys = max(len(program.keys) for program in chosen)
+    runs = sum(outcome.runs for outcome in done)
+    bounds = sorted({outcome.unit.bound for outcome in done})
+    depth = f"{'-'.join(map(str, bounds))} preemption{'s' if bounds[-1] > 1 else ''}"
+    size = f"{clients} clients, {keys} keys, {depth}, {runs:,}"
+    if done[0].unit.task == "some":
+        return f"{size} random runs"
+    whole = sum(outcome.complete for outcome in done)
+    return f"{size} runs" if whole == len(done) else f"{size} runs, {whole} of {len(done)} programs complete"
+
+
+_SEEN_ONLY_WITH = {
+    "KM-TOKEN": ("leases", "the subject has no hold()"),
+    "KM-IDLE": ("counts", "the subject has no len()"),
+    "KM-REF": ("counts", "the subject has no len()"),
+    "KM-EXPIRED": ("timeout", "lock() takes no timeout"),
+}
+
+
+def _untested(clause: str, subject: str, shape: Shape, missing: bool) -> Row:
+    attribute, reason = _SEEN_ONLY_WITH.get(clause, ("", ""))
+    if attribute and not getattr(shape, attribute):
+        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
+    if clause == "KM-LOOP" and shape.kind == "threads":
+        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "for asyncio only", subject)
+    if clause == "KM-INTERRUPT" and shape.kind == "asyncio":
+        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "cancelling a task is KM-CANCEL", subject)
+    reason = "the time was over before it was put to the test" if missing else "no run put it to the test"
+    return Row(clause, "-", "-", 0, Result.INCONCLUSIVE, 0.0, reason, subject)

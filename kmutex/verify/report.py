@@ -1,0 +1,153 @@
+"""Rows of evidence as a table, as JSON and as JUnit XML."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+from xml.etree import ElementTree
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kmutex.verify.evidence import Result, Row, Violation, exit_status
+
+_STYLE = {
+    Result.HOLDS: "green",
+    Result.VIOLATED: "bold red",
+    Result.INCONCLUSIVE: "yellow",
+    Result.NOTED: "cyan",
+    Result.OFF: "dim",
+    Result.NOT_APPLICABLE: "dim",
+}
+VERDICT = {0: "holds", 1: "violated", 2: "inconclusive"}
+
+
+def show(rows: Sequence[Row], console: Console, *, command: str) -> None:
+    """The table, then each violated clause with its lanes and the command that replays it, then the verdict."""
+    table = Table(title_justify="left", pad_edge=False)
+    for column in ("clause", "method", "bound"):
+        table.add_column(column, overflow="fold")
+    table.add_column("cases", justify="right")
+    table.add_column("result")
+    table.add_column("seconds", justify="right")
+    many = len({row.subject for row in rows}) > 1
+    for subject, group in groupby(rows, key=lambda row: row.subject):
+        if many:
+            table.add_section()
+            table.add_row(Text(subject, style="bold"))
+        clause = ""
+        for row in group:
+            cases = f"{row.cases:,}" if row.cases else "-"
+            seconds = f"{row.seconds:.1f}" if row.seconds else "-"
+            result = Text(row.result.value, style=_STYLE[row.result])
+            table.add_row("" if row.clause == clause else row.clause, row.method, row.bound, cases, result, seconds)
+            clause = row.clause
+            if row.detail and row.result is not Result.HOLDS:
+                table.add_row("", Text(row.detail, style=_STYLE[row.result]), "", "", "", "")
+    console.print(table)
+    for clauses, violation in _violations(rows):
+        console.print()
+        console.print(Text(f"{', '.join(clauses)}: {violation.message}", style="bold red"))
+        if violation.picture:
+            console.print(Text(violation.picture), soft_wrap=True)
+        if violation.schedule:
+            console.print("replay it with:", style="dim")
+            console.print(Text(f"{command} --replay {shlex.quote(violation.schedule)}"), soft_wrap=True)
+    console.print()
+    console.print(summary(rows), style=_STYLE[_overall(rows)], soft_wrap=True)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """One line: the verdict, and how many clauses are what."""
+    by_clause: dict[tuple[str, str], set[Result]] = {}
+    for row in rows:
+        by_clause.setdefault((row.subject, row.clause), set()).add(row.result)
+    worst = [next(result for result in _WORST if result in results) for results in by_clause.values()]
+    counts = [(result, worst.count(result)) for result in _WORST if result in worst]
+    parts = ", ".join(f"{number} {result.value}" for result, number in counts)
+    violated = sorted({clause for (_, clause), results in by_clause.items() if Result.VIOLATED in results})
+    names = f" ({', '.join(violated)})" if violated else ""
+    return f"{VERDICT[exit_status(rows)]}{names}: of {len(worst)} clauses, {parts}"
+
+
+_WORST = (
+    Result.VIOLATED,
+    Result.INCONCLUSIVE,
+    Result.HOLDS,
+    Result.NOTED,
+    Result.OFF,
+    Result.NOT_APPLICABLE,
+)
+"""What a clause is, from its rows: the first of these that one of them says."""
+
+
+def _overall(rows: Sequence[Row]) -> Result:
+    return (Result.HOLDS, Result.VIOLATED, Result.INCONCLUSIVE)[exit_status(rows)]
+
+
+def _violations(rows: Iterable[Row]) -> list[tuple[tuple[str, ...], Violation]]:
+    """One violation for each clause, each run shown once, under all the clauses that it breaks."""
+    shown: dict[str, Violation] = {}
+    named: dict[str, list[str]] = {}
+    covered: set[tuple[str, str]] = set()
+    for row in rows:
+        if row.result is not Result.VIOLATED or not row.violations or (row.subject, row.clause) in covered:
+            continue
+        best = row.violations[0]
+        identity = best.message + best.schedule + best.picture
+        shown.setdefault(identity, best)
+        for clause in best.clauses:
+            covered.add((row.subject, clause))
+            if clause not in named.setdefault(identity, []):
+                named[identity].append(clause)
+    return [(tuple(named[identity]), violation) for identity, violation in shown.items()]
+
+
+def as_json(rows: Sequence[Row], *, subjects: Sequence[str], seconds: float) -> str:
+    """The rows and the verdict. The form is in docs/verify.md."""
+    body: dict[str, Any] = {
+        "format": "kmutex-verify/1",
+        "python": sys.version.split()[0],
+        "subjects": list(subjects),
+        "exit": exit_status(rows),
+        "verdict": VERDICT[exit_status(rows)],
+        "violated": sorted({row.clause for row in rows if row.result is Result.VIOLATED}),
+        "seconds": round(seconds, 3),
+        "rows": [{**asdict(row), "result": row.result.value, "seconds": round(row.seconds, 3)} for row in rows],
+    }
+    return json.dumps(body, indent=2) + "\n"
+
+
+def as_junit(rows: Sequence[Row]) -> str:
+    """A test case for each row: violated is a failure, inconclusive an error, off and not applicable are skipped."""
+    suites = ElementTree.Element("testsuites", name="kmutex verify")
+    for subject, group in groupby(rows, key=lambda row: row.subject):
+        cases = list(group)
+        suite = ElementTree.SubElement(
+            suites,
+            "testsuite",
+            name=subject or "kmutex",
+            tests=str(len(cases)),
+            failures=str(sum(row.result is Result.VIOLATED for row in cases)),
+            errors=str(sum(row.result is Result.INCONCLUSIVE for row in cases)),
+            skipped=str(sum(row.result in (Result.OFF, Result.NOT_APPLICABLE) for row in cases)),
+        )
+        for row in cases:
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=row.clause, name=f"{row.method} [{row.bound}]", time=f"{row.seconds:.3f}"
+            )
+            if row.result is Result.VIOLATED:
+                body = "\n\n".join(f"{v.message}\n{v.picture}\nreplay: {v.schedule}" for v in row.violations)
+                ElementTree.SubElement(case, "failure", message=row.detail).text = body
+            elif row.result is Result.INCONCLUSIVE:
+                ElementTree.SubElement(case, "error", message=row.detail)
+            elif row.result in (Result.OFF, Result.NOT_APPLICABLE):
+                ElementTree.SubElement(case, "skipped", message=row.detail)
+    ElementTree.indent(suites)
+    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"

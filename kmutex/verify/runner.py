@@ -1,0 +1,297 @@
+"""Putting a subject through its plan: workers, the clock, and what to say when a subject misbehaves.
+
+The subject runs in worker processes only. Whatever it does there (hang, exit, print), this process goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kmutex.testing.features import clauses_off
+from kmutex.testing.subject import Shape
+from kmutex.verify.evidence import Result, Row
+from kmutex.verify.plan import Outcome, Unit, plan, rows
+
+WORKERS = 2
+SHARE_OF_CHANCE = 0.75
+"""Random runs end when this share of the time is over; what is planned may take all of it."""
+LEAST_PATIENCE = 2.0
+"""Real seconds that a subject may stay silent, at the least."""
+
+
+class SubjectError(Exception):
+    """The subject could not be put to work. One line; the exit status is 3."""
+
+
+class ReplayError(Exception):
+    """The schedule can't be replayed on this subject. One line; the exit status is 4."""
+
+
+@dataclass
+class Progress:
+    """What can be shown while it runs."""
+
+    method: str = ""
+    done: int = 0
+    planned: int = 0
+    runs: int = 0
+    violated: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass
+class _Report:
+    outcomes: list[Outcome] = field(default_factory=list)
+    left: list[Unit] = field(default_factory=list)
+
+
+def verify(
+    target: str,
+    *,
+    without: tuple[str, ...] = (),
+    seconds: float = 30.0,
+    workers: int = WORKERS,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> list[Row]:
+    """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
+
+    without: declared features that are off. workers: processes that share the work.
+    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` names none.
+    """
+    off = clauses_off(without)
+    crew = _Workers(target, without, seconds, workers)
+    try:
+        shape, whole = crew.begin()
+        report = _drive(crew, shape, seconds, whole, on_progress)
+    finally:
+        crew.end()
+    table = rows(target, shape, off, report.outcomes, report.left, why="the time was over")
+    if not whole:
+        detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
+        table.append(Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
+    return table
+
+
+def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tuple[list[dict[str, Any]], str]:
+    """Run one schedule again: what it breaks (clauses, message) and the lane picture.
+
+    SubjectError, ReplayError: there was no run.
+    """
+    clauses_off(without)
+    crew = _Workers(target, without, 30.0, workers=1)
+    try:
+        crew.begin()
+        worker = crew.workers[0]
+        worker.tell({"replay": schedule})
+        answer = crew.answer(30.0)
+    finally:
+        crew.end()
+    if answer is None:
+        raise SubjectError(f"{target} did not come to an end within 30 s")
+    if answer["kind"] == "unreplayable":
+        raise ReplayError(answer["message"])
+    if answer["exited"]:
+        raise SubjectError(f"{target} tried to leave the process: {answer['exited']}")
+    return answer["found"], answer["picture"]
+
+
+def _drive(
+    crew: _Workers, shape: Shape, seconds: float, bytecode: bool, on_progress: Callable[[Progress], None]
+) -> _Report:
+    report = _Report()
+    progress = Progress()
+    symptoms: list[tuple[frozenset[str], str]] = []
+    broken: set[str] = set()
+    passes = _passes(shape, bytecode)
+    waiting: list[Unit] = []
+    over = False
+    while True:
+        now = crew.elapsed()
+        late = now > seconds * SHARE_OF_CHANCE
+        if not waiting and not over:
+            # A pass begins when the one before has ended, so that its symptoms are known.
+            if any(worker.unit is not None for worker in crew.workers):
+                pass
+            else:
+                waiting = next(passes, [])
+                # Chance adds nothing to what was caught already.
+                if not waiting or (waiting[0].task == "some" and (late or broken)):
+                    over, waiting = True, []
+                progress.planned += len(waiting)
+        for worker in crew.workers:
+            if worker.unit is None and waiting:
+                unit = waiting.pop(0)
+                if unit.program in broken and unit.method != "interleavings at locks":
+                    progress.planned -= 1
+                    continue
+                known = sorted({name for parts, name in symptoms if parts < unit.ingredients or not unit.program})
+                worker.begin(unit, known)
+                progress.method = unit.method
+        if over and all(worker.unit is None for worker in crew.workers):
+            return report
+        answer = crew.answer(0.2)
+        progress.seconds = crew.elapsed()
+        if answer is not None and answer["kind"] == "outcome":
+            worker = answer["worker"]
+            outcome = _outcome(answer["outcome"])
+            worker.unit = None
+            if answer["exited"]:
+                raise SubjectError(f"{crew.target} tried to leave the process: {answer['exited']}")
+            report.outcomes.append(outcome)
+            progress.done += 1
+            progress.runs += outcome.runs
+            for found in outcome.found:
+                symptoms.append((outcome.unit.ingredients, found["symptom"]))
+                broken.add(outcome.unit.program)
+                progress.violated = tuple(dict.fromkeys([*progress.violated, *found["clauses"]]))
+        elif answer is not None and answer["kind"] != "beat":
+            if report.outcomes and any(outcome.found for outcome in report.outcomes):
+                # It was caught already; that it also gets out of hand changes nothing.
+                report.left += waiting
+                return report
+            raise SubjectError(crew.explain(answer))
+        on_progress(progress)
+        if crew.elapsed() > seconds:
+            report.left += waiting + [worker.unit for worker in crew.workers if worker.unit is not None]
+            for rest in passes:
+                if rest[0].task == "some":
+                    break
+                report.left += rest
+            return report
+
+
+def _passes(shape: Shape, bytecode: bool) -> Iterator[list[Unit]]:
+    for units in plan(shape):
+        kept = [unit for unit in units if bytecode or unit.level != "bytecode"]
+        if kept:
+            yield kept
+
+
+def _outcome(plain: dict[str, Any]) -> Outcome:
+    plain["unit"] = Unit(**plain["unit"])
+    plain["witnesses"] = Counter(plain["witnesses"])
+    plain["notes"] = [(clause, text) for clause, text in plain["notes"]]
+    return Outcome(**plain)
+
+
+class _Worker:
+    def __init__(self, target: str, without: tuple[str, ...], patience: float, answers: queue.Queue[Any]) -> None:
+        config = json.dumps({"target": target, "without": list(without), "patience": patience})
+        # The folder in which the user stands must not come before this package and the standard library.
+        start = "import sys; sys.path.pop(0); from kmutex.verify.worker import main; main()"
+        self.unit: Unit | None = None
+        self.last_sign = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", start, config],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
+        self._answers = answers
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def begin(self, unit: Unit, known: list[str]) -> None:
+        self.unit = unit
+        self.last_sign = time.monotonic()
+        self.tell({"unit": asdict(unit), "known": known})
+
+    def tell(self, order: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        # Where it is gone already, its end is on the way to us.
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                answer = json.loads(line)
+            except ValueError:
+                continue
+            answer["worker"] = self
+            self.last_sign = time.monotonic()
+            self._answers.put(answer)
+        self._answers.put({"kind": "gone", "worker": self, "status": self._process.wait()})
+
+
+class _Workers:
+    def __init__(self, target: str, without: tuple[str, ...], seconds: float, workers: int = WORKERS) -> None:
+        self.target = target
+        self._without = without
+        self._begun = time.monotonic()
+        self._seconds = seconds
+        self._patience = max(LEAST_PATIENCE, min(5.0, seconds / 4))
+        self._answers: queue.Queue[Any] = queue.Queue()
+        self._number = workers
+        self.workers: list[_Worker] = []
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self._begun
+
+    def begin(self) -> tuple[Shape, bool]:
+        """Start the workers; the subject's shape, and whether bytecode switches are seen."""
+        for _ in range(self._number):
+            self.workers.append(_Worker(self.target, self._without, self._patience, self._answers))
+        shape, bytecode = None, True
+        for _ in range(self._number):
+            answer = self.answer(max(self._seconds / 2, LEAST_PATIENCE), silence=False)
+            if answer is None:
+                raise SubjectError(f"{self.target} did not come back from being imported and made")
+            if answer["kind"] != "ready":
+                raise SubjectError(self.explain(answer))
+            shape, bytecode = Shape(**answer["shape"]), bytecode and answer["bytecode"]
+        assert shape is not None
+        return shape, bytecode
+
+    def answer(self, seconds: float, *, silence: bool = True) -> dict[str, Any] | None:
+        """The next answer, waiting for it at most so long. A busy worker's long silence is an answer too."""
+        try:
+            found: dict[str, Any] = self._answers.get(timeout=seconds)
+            return found
+        except queue.Empty:
+            if silence:
+                for worker in self.workers:
+                    if worker.unit is not None and time.monotonic() - worker.last_sign > 2 * self._patience + 1:
+                        return {"kind": "silent", "worker": worker}
+            return None
+
+    def explain(self, answer: dict[str, Any]) -> str:
+        """One line for an answer that ends it all."""
+        kind = answer["kind"]
+        if kind == "failed":
+            return str(answer["message"])
+        if kind == "uncontrolled":
+            return f"{self.target} is out of the scheduler's control: {answer['message']}"
+        if kind == "gone":
+            return f"{self.target} ended the process it ran in (status {answer['status']})"
+        if kind == "silent":
+            return f"{self.target} hangs: no sign of life for {2 * self._patience + 1:.0f} s"
+        if kind == "broken":
+            return f"the worker failed, which is an error of kmutex, not of {self.target}: {answer['message']}"
+        return f"unexpected answer {kind}"
+
+    def end(self) -> None:
+        for worker in self.workers:
+            worker.kill()

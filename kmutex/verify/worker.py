@@ -1,0 +1,244 @@
+"""The process in which a subject runs. It imports the subject, does units of work, and says what came of them.
+
+Lines of JSON: units come on standard input, answers go to what was standard output. The subject's own output goes
+nowhere. Whatever the subject does to this process, the runner is another one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from kmutex.schedule.choices import UnreplayableError
+from kmutex.schedule.observer import SubjectFailedError, UncontrolledError
+from kmutex.schedule.program import ProgramError, parse
+from kmutex.schedule.threads import Crew, bytecode_events_seen, replaced
+from kmutex.testing.explore import Exploration, Explorer, Found, parse_schedule
+from kmutex.testing.features import clauses_off
+from kmutex.testing.lanes import lanes
+from kmutex.testing.subject import NotALockerError, Shape, look
+from kmutex.verify import special
+from kmutex.verify.plan import MOST_RUNS, Outcome, Unit
+
+BEAT = 0.2
+"""Real seconds between two signs of life."""
+RANDOM_RUNS = 60
+"""Runs that a unit of random ways makes."""
+HISTORIES = 60
+"""Examples that a unit of random histories makes."""
+
+_clock = time.perf_counter
+
+
+class _RefusedError(Exception):
+    """The subject can't be put to work; said in one line."""
+
+
+class _Worker:
+    def __init__(self, say: Callable[..., None]) -> None:
+        self._say = say
+        self._last_beat = _clock()
+
+    def serve(self, target: str, without: list[str], patience: float) -> None:
+        make = self._load(target)
+        crew = Crew()
+        shape = self._look(make, without)
+        self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
+        explorer = Explorer(
+            make,
+            crew=crew if shape.kind == "threads" else None,
+            off=clauses_off(without),
+            tries=shape.timeout,
+            patience=patience,
+        )
+        for line in sys.stdin:
+            order = json.loads(line)
+            if "replay" in order:
+                self._replay(explorer, order["replay"])
+            else:
+                self._do(explorer, make, shape, frozenset(without), Unit(**order["unit"]), frozenset(order["known"]))
+
+    def _load(self, target: str) -> Callable[[], Any]:
+        module_name, _, path = target.partition(":")
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (module_name + ".").startswith(error.name + "."):
+                raise _RefusedError(
+                    f"there is no module {error.name!r} here; the current directory is searched too"
+                ) from None
+            raise _RefusedError(f"importing {module_name} raised {_said(error)}") from None
+        except BaseException as error:
+            raise _RefusedError(f"importing {module_name} raised {_said(error)}") from None
+        for name in path.split("."):
+            if not hasattr(found, name):
+                raise _RefusedError(f"{module_name} has no {path!r}")
+            found = getattr(found, name)
+        if not callable(found):
+            raise _RefusedError(f"{target} is not callable; name a class or a function without arguments")
+        make: Callable[[], Any] = found
+        return make
+
+    def _look(self, make: Callable[[], Any], without: list[str]) -> Shape:
+        try:
+            shape = look(make, frozenset(without))
+        except NotALockerError as error:
+            raise _RefusedError(str(error)) from None
+        return shape
+
+    def _do(
+        self,
+        explorer: Explorer,
+        make: Callable[[], Any],
+        shape: Shape,
+        without: frozenset[str],
+        unit: Unit,
+        known: frozenset[str],
+    ) -> None:
+        started = _clock()
+        outcome = Outcome(unit)
+        if unit.task == "every":
+            result = explorer.every(
+                parse(unit.program),
+                unit.level,
+                unit.bound,
+                known=known,
+                go_on=lambda runs: self._beat(runs) < MOST_RUNS,
+            )
+            _take(outcome, result)
+        elif unit.task == "some":
+            program = parse(unit.program)
+            plain = explorer.every(program, unit.level, 0, known=known, go_on=lambda runs: False)
+            seeds = range(unit.seed, unit.seed + RANDOM_RUNS)
+            result = explorer.some(
+                program,
+                unit.level,
+                unit.bound,
+                seeds,
+                length=plain.longest * 3 // 2,
+                known=known,
+                go_on=lambda runs: self._beat(runs) >= 0,
+            )
+            _take(outcome, result)
+        elif unit.task == "histories":
+            self._histories(explorer, make, shape, without, unit, outcome)
+        else:
+            special.CHECKS[unit.task](special.Bench(make, shape, explorer, self._beat, known), outcome)
+        outcome.seconds = _clock() - started
+        self._say("outcome", outcome=_plain(outcome), exited=result.exited if unit.task in ("every", "some") else None)
+
+    def _histories(
+        self,
+        explorer: Explorer,
+        make: Callable[[], Any],
+        shape: Shape,
+        without: frozenset[str],
+        unit: Unit,
+        outcome: Outcome,
+    ) -> None:
+        from kmutex.testing.machine import check_histories
+
+        histories = check_histories(
+            make,
+            kind=shape.kind,
+            without=without,
+            examples=HISTORIES,
+            seed=unit.seed,
+            on_example=lambda runs: self._beat(runs),
+        )
+        outcome.runs = histories.examples
+        outcome.complete = True
+        outcome.witnesses.update(histories.witnesses)
+        outcome.bound = f"{histories.examples} random histories, {histories.phases:,} phases, seed {unit.seed}"
+        if histories.finding is not None and histories.schedule is not None:
+            _add(outcome, Found(histories.finding, histories.schedule))
+
+    def _replay(self, explorer: Explorer, text: str) -> None:
+        try:
+            result = explorer.again(parse_schedule(text))
+        except (ProgramError, UnreplayableError) as error:
+            self._say("unreplayable", message=str(error))
+            return
+        found = [_entry(found) for found in result.found.values()]
+        picture = lanes(result.last.events) if result.last is not None else ""
+        self._say("replayed", found=found, picture=picture, exited=result.exited)
+
+    def _beat(self, runs: int) -> int:
+        now = _clock()
+        if now - self._last_beat > BEAT:
+            self._last_beat = now
+            self._say("beat", runs=runs)
+        return runs
+
+
+def _take(outcome: Outcome, result: Exploration) -> None:
+    outcome.runs = result.runs
+    outcome.complete = result.complete
+    outcome.endless = result.endless
+    outcome.longest = result.longest
+    outcome.witnesses = result.witnesses
+    for found in result.found.values():
+        _add(outcome, found)
+
+
+def _add(outcome: Outcome, found: Found) -> None:
+    outcome.found.append(_entry(found))
+
+
+def _entry(found: Found) -> dict[str, Any]:
+    finding, schedule = found
+    return {
+        "symptom": finding.symptom,
+        "clauses": list(finding.clauses),
+        "message": finding.message,
+        "schedule": str(schedule),
+        "picture": lanes(finding.events),
+    }
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    plain = asdict(outcome)
+    plain["witnesses"] = dict(outcome.witnesses)
+    return plain
+
+
+def _said(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def main() -> None:
+    """Serve until standard input ends. The first argument is JSON: target, without, patience."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    saying = threading.Lock()
+
+    def say(kind: str, **what: Any) -> None:
+        with saying:
+            out.write(json.dumps({"kind": kind, **what}) + "\n")
+            out.flush()
+
+    config = json.loads(sys.argv[1])
+    # A script's own folder is what `python -m` would put first; the subject is looked for where the user stands.
+    sys.path.insert(0, os.getcwd())
+    with replaced():
+        try:
+            _Worker(say).serve(**config)
+        except (_RefusedError, SubjectFailedError) as error:
+            say("failed", message=str(error))
+        except UncontrolledError as error:
+            say("uncontrolled", message=str(error))
+        except BaseException:
+            say("broken", message=traceback.format_exc())
+    # The threads of the crew, and what the subject started, wait for ever.
+    os._exit(0)
