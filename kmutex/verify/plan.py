@@ -113,13 +113,14 @@ def rows(
     """The evidence, clause by clause. left: units that were planned and not run; why: for what reason."""
     done = list(outcomes)
     methods = list(dict.fromkeys([outcome.unit.method for outcome in done]))
-    missing = [unit for unit in left if unit.required]
+    unrun = [Outcome(unit) for unit in left]
+    missing = [outcome.unit for outcome in unrun if outcome.unit.required]
     table: list[Row] = []
     for clause in CLAUSES:
         if clause in off:
             table.append(Row(clause, "-", "-", 0, Result.OFF, 0.0, "declared off with --without", subject))
             continue
-        mine = [_row(clause, method, subject, [o for o in done if o.unit.method == method]) for method in methods]
+        mine = [_row(clause, method, subject, _of(done, method), len(_of(unrun, method))) for method in methods]
         mine = [row for row in mine if row is not None]
         table.extend(row for row in mine if row is not None)
         if not mine:
@@ -130,14 +131,18 @@ def rows(
     return table
 
 
-def _row(clause: str, method: str, subject: str, done: list[Outcome]) -> Row | None:
+def _of(outcomes: list[Outcome], method: str) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome.unit.method == method]
+
+
+def _row(clause: str, method: str, subject: str, done: list[Outcome], unrun: int) -> Row | None:
     cases = sum(outcome.witnesses[clause] for outcome in done)
     found = [entry for outcome in done for entry in outcome.found if clause in entry["clauses"]]
     notes = [text for outcome in done for about, text in outcome.notes if about == clause]
     if not cases and not found and not notes:
         return None
     seconds = sum(outcome.seconds for outcome in done)
-    bound = _bound(done)
+    bound = _bound(done, unrun)
     if found:
         found.sort(key=lambda entry: (entry["clauses"][0] != clause, len(entry["picture"])))
         violations = tuple(
@@ -158,7 +163,7 @@ def _row(clause: str, method: str, subject: str, done: list[Outcome]) -> Row | N
     return Row(clause, method, bound, cases, Result.HOLDS, seconds, notes[0] if notes else "", subject)
 
 
-def _bound(done: list[Outcome]) -> str:
+def _bound(done: list[Outcome], unrun: int) -> str:
     own = [outcome.bound for outcome in done if outcome.bound]
     if own:
         return own[0]
@@ -172,7 +177,8 @@ def _bound(done: list[Outcome]) -> str:
     if done[0].unit.task == "some":
         return f"{size} random runs"
     whole = sum(outcome.complete for outcome in done)
-    return f"{size} runs" if whole == len(done) else f"{size} runs, {whole} of {len(done)} programs complete"
+    planned = len(done) + unrun
+    return f"{size} runs" if whole == planned else f"{size} runs, {whole} of {planned} programs complete"
 
 
 _SEEN_ONLY_WITH = {
