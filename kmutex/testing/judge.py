@@ -108,7 +108,7 @@ class Judge:
         self._too_late: set[int] = set()
         self._releasing: dict[int, str] = {}
         self._stray: set[int] = set()
-        self._stalled: dict[int, bool] = {}
+        self._stalled: set[int] = set()
         self._ingredients: set[str] = set()
         self._used: set[str] = set()
 
@@ -199,14 +199,12 @@ class Judge:
         """The run is over: what is still waiting waits for ever (KM-LIVE)."""
         if self.stopped or ending is not Ending.DONE:
             return
-        for client, elsewhere in self._stalled.items():
-            also = ("KM-INDEP",) if elsewhere else ()
+        for client in sorted(self._stalled):
             if client in self._asking:
                 key = self._asking[client].key
-                self._find("KM-LIVE", f"client {client} waits for {key} for ever, and nobody holds it", *also)
+                self._find("KM-LIVE", f"client {client} waits for {key} for ever, and nobody holds it", "KM-INDEP")
             else:
                 self._find("KM-INDEP", f"client {client} waits for ever in its call to unlock", "KM-LIVE")
-            return
 
     # -- what follows --------------------------------------------------------------------------------------------
 
@@ -281,14 +279,17 @@ class Judge:
     def _waits(self, client: int, step: Step, overdue: frozenset[int]) -> None:
         key = step.key
         if step.kind not in ASKING:
-            self._stalled.setdefault(client, True)
+            self._stalled.add(client)
         elif step.kind == "?":
             self._find("KM-EXPIRED", f"client {client} waits for {key}, with timeout 0")
         elif client in self._cancelled or client in overdue:
             clause = "KM-INTERRUPT" if step.kind == "!" else "KM-CANCEL"
             self._find(clause, f"client {client} still waits for {key}, though its wait was cancelled")
         elif key not in self._holder:
-            self._stalled.setdefault(client, any(other != key for other in self._holder))
+            if any(other != key for other in self._holder):
+                self._stalled.add(client)
+            else:
+                self._find("KM-LIVE", f"client {client} waits for {key}, nobody holds it, and nobody can move")
         elif client not in self._parked:
             self._parked[client] = self._quiets
 

@@ -64,7 +64,7 @@ def look(make: Callable[[], Any], without: frozenset[str] = frozenset()) -> Shap
 def _made(make: Callable[[], Any]) -> Any:
     try:
         return make()
-    except Exception as error:
+    except BaseException as error:
         text = str(error).strip().splitlines()
         said = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
         raise NotALockerError(f"the factory raised {said}; it is called without arguments") from None

@@ -51,7 +51,6 @@ class _Worker:
         make = self._load(target)
         crew = Crew()
         shape = self._look(make, without)
-        self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
         explorer = Explorer(
             make,
             crew=crew if shape.kind == "threads" else None,
@@ -59,6 +58,8 @@ class _Worker:
             tries=shape.timeout,
             patience=patience,
         )
+        _try_out(explorer, shape)
+        self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
         for line in sys.stdin:
             order = json.loads(line)
             if "replay" in order:
@@ -177,6 +178,16 @@ class _Worker:
             self._last_beat = now
             self._say("beat", runs=runs)
         return runs
+
+
+def _try_out(explorer: Explorer, shape: Shape) -> None:
+    """A subject whose very first lock() does not come through is no locker to be judged."""
+    result = explorer.every(parse("0+a"), "locks" if shape.kind == "threads" else "tasks", 0)
+    if result.exited is not None:
+        raise _RefusedError(f"it tried to leave the process: {result.exited}")
+    if not result.witnesses["KM-EXCL"]:
+        reasons = [found.finding.message for found in result.found.values()] or ["it has no end"]
+        raise _RefusedError(f"lock() of a free key does not come through: {reasons[0]}")
 
 
 def _take(outcome: Outcome, result: Exploration) -> None:
