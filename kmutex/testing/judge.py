@@ -153,6 +153,8 @@ class Judge:
         else:
             self._log(client, f"{step}: done")
             self._releasing.pop(client, None)
+            if client in self._stalled:
+                self._find("KM-INDEP", f"client {client}'s {step} came back only after something else let go")
             if client in self._stray:
                 self._find("KM-UNHELD", f"client {client} unlocked {key}, which nobody held, and no error was raised")
         self._over(client)
@@ -318,6 +320,7 @@ class Judge:
         self._asking.pop(client, None)
         self._parked.pop(client, None)
         self._alone.discard(client)
+        self._stalled.discard(client)
         self._too_late.discard(client)
         self._stray.discard(client)
         self._releasing.pop(client, None)
