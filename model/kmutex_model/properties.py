@@ -129,7 +129,7 @@ def left_the_queue(t: Transition) -> str:
     if was is None:
         return f"a waiter gave up at key {t.key}, which had no entry"
     without = Entry(was.holder, tuple(c for c in was.queue if c != t.action.client), was.refs - 1)
-    # The last reference is a waiter's only where a key may be free and waited for; KM-HANDOFF says it may not.
+    # The last reference is a waiter's only where a free key may be waited for; KM-HANDOFF says it may not.
     if now != (without if without.refs else None):
         return f"a waiter gave up and the entry went from {was} to {now}"
     return ""
