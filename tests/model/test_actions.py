@@ -11,6 +11,7 @@ from kmutex_model.actions import (
     UNKEYED,
     Action,
     NotEnabledError,
+    Outcome,
     Row,
     Step,
     enabled,
@@ -123,7 +124,7 @@ def test_an_interrupt_never_keeps_a_grant(config: Config) -> None:
         ("request(0,0); request(1,0); release(0)", "stale_release(0,0)", "unheld"),
     ],
 )
-def test_a_call_that_fails_changes_nothing(before: str, failing: str, outcome: str) -> None:
+def test_a_call_that_fails_changes_nothing(before: str, failing: str, outcome: Outcome) -> None:
     """KM-ATOMIC, KM-EXPIRED, KM-UNHELD, KM-TOKEN."""
     assert run(f"{before}; {failing}") == Step(run(before).state, outcome)
 

@@ -36,7 +36,7 @@ from kmutex_model.explore import Exploration, explore
 from kmutex_model.state import Client, Config, Entry, Phase, Race, State
 
 SPECS = Path(__file__).resolve().parents[2] / "specs"
-TIME_LIMIT = 120.0
+TIME_LIMIT = 300.0
 """Seconds for one run of TLC, after which it counts as failed."""
 
 
