@@ -289,6 +289,8 @@ def check_holds(tools: tuple[str, Path], config: Config) -> tuple[str, list[str]
     """Run the spec at a bound; what was found, and what is wrong with it."""
     checks = listed((SPECS / "KMutex.cfg").read_text(encoding="utf-8"))
     found, _ = run_tlc(tools, "KMutex", write_cfg(config, checks))
+    if found.violated:
+        return f"violates {found.violated}", ["it should have held"]
     # The graph is dumped by a run of its own: while TLC 2.15 checks temporal properties its dump lacks
     # steps.
     again, dot = run_tlc(tools, "KMutex", write_cfg(config, {}), dump=True)
