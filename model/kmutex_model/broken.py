@@ -189,6 +189,19 @@ def _raise_and_evict(config: Config, state: State, client: int, key: int) -> Ste
     return Step(with_entry(with_client(state, client, IDLE), key, None), "cancelled")
 
 
+def _pass_on_and_keep(config: Config, state: State, client: int, key: int) -> Step:
+    return Step(_holding(hand_on(state, client, key), client, key), "cancelled")
+
+
+def _keep_uncounted(config: Config, state: State, client: int, key: int) -> Step:
+    entry = entry_at(state, key)
+    return Step(_holding(with_entry(state, key, entry._replace(refs=entry.refs - 1)), client, key), "kept")
+
+
+def _swallow(config: Config, state: State, client: int, key: int) -> Step:
+    return Step(_holding(state, client, key), "kept")
+
+
 def _break_off_counted(config: Config, state: State, client: int, key: int) -> Step:
     return Step(with_client(state, client, IDLE), "interrupted")
 
@@ -348,7 +361,7 @@ BROKEN: tuple[Broken, ...] = (
         _swap("cancelled_head_stays", Row("cancel", "waiting", "any", _give_up_queued)),
         "KM-CANCEL",
         "the oldest waiter is cancelled and stays in the queue, to be handed the key when it is gone",
-        Config(2, 1, "keep"),
+        Config(3, 1, "keep"),
     ),
     Broken(
         _swap("cancel_deletes_key", Row("cancel", "waiting", "any", _give_up_and_delete)),
@@ -385,6 +398,18 @@ BROKEN: tuple[Broken, ...] = (
         "KM-RACE",
         "the woken waiter is cancelled and evicts the entry that others wait in",
         Config(2, 1, "pass"),
+    ),
+    Broken(
+        _swap("passes_on_and_keeps", Row("cancel", "granted", "any", _pass_on_and_keep)),
+        "KM-RACE",
+        "the grant goes to the next waiter and is kept as well",
+        Config(2, 1, "pass"),
+    ),
+    Broken(
+        _swap("keeps_uncounted", Row("cancel", "granted", "any", _keep_uncounted)),
+        "KM-RACE",
+        "the grant is kept, and the reference dropped as if it were not",
+        Config(2, 1, "keep"),
     ),
     Broken(
         _swap("stray_unlock_accepted", Row("stray_unlock", "idle", "free", _unlock_anything)),
@@ -432,6 +457,12 @@ BROKEN: tuple[Broken, ...] = (
         _swap("interrupted_grant_stays", Row("interrupt", "granted", "any", _break_off_counted)),
         "KM-INTERRUPT",
         "a client interrupted after its grant leaves the key locked by nobody",
+        Config(2, 1, "keep"),
+    ),
+    Broken(
+        _swap("interrupt_swallowed", Row("interrupt", "granted", "any", _swallow)),
+        "KM-INTERRUPT",
+        "an interrupt after the grant is lost and the call returns",
         Config(2, 1, "keep"),
     ),
     Broken(
