@@ -495,7 +495,7 @@ def test_another_loop_is_refused_at_once_free_or_held() -> None:
     async def refused() -> None:
         for key in ("held", "free"):
             with pytest.raises(
-                WrongLoopError, match=r"belongs to another event loop; make one for each loop$"
+                WrongLoopError, match=r"^this AsyncKeyedMutex belongs to another event loop; make one for each loop$"
             ) as caught:
                 mutex.lock(key).send(None)
             assert isinstance(caught.value, KMutexError)

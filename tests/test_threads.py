@@ -407,6 +407,27 @@ def test_an_interrupt_before_the_ticket_is_drawn_touches_nothing() -> None:
     assert mutex.snapshot() == before
 
 
+def test_an_interrupt_before_the_guard_is_taken_does_not_go_back_for_it() -> None:
+    """KM-INTERRUPT: no request was made, so there is nothing to undo and nothing to wait for."""
+    mutex = KeyedMutex()
+
+    class Struck:
+        entered = 0
+
+        def __enter__(self) -> None:
+            self.entered += 1
+            raise KeyboardInterrupt
+
+        def __exit__(self, *error: object) -> None:
+            raise AssertionError("it was never entered")
+
+    guard = Struck()
+    mutex._guard = guard  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        mutex.lock("k")
+    assert guard.entered == 1
+
+
 def test_a_snapshot_is_frozen() -> None:
     """KM-REF"""
     mutex = KeyedMutex()
