@@ -16,7 +16,7 @@ import pytest
 
 from kmutex import Entry, KeyedLocker, KeyedMutex, KMutexError, Lease, LeaseReusedError, UnheldKeyError, _threads
 
-DEADLINE = 20.0
+DEADLINE = 120.0
 """Seconds after which a test that waits has failed; nothing here takes long."""
 
 T = TypeVar("T")
