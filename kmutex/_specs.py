@@ -1,0 +1,25 @@
+"""The files of specs/, as an installation carries them or as they stand in a checkout."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+
+def path(name: str) -> Traversable:
+    """The file ``name`` of specs/, for example "clauses.toml". FileNotFoundError: there is none."""
+    installed = files("kmutex") / "_specs_data"
+    checkout = Path(__file__).resolve().parents[1] / "specs"
+    found = (installed if installed.is_dir() else checkout) / name
+    if not found.is_file():
+        raise FileNotFoundError(f"kmutex has no {name} among its specs: {found}")
+    return found
+
+
+def read(name: str) -> str:
+    """The text of the file ``name`` of specs/. FileNotFoundError: there is none."""
+    return path(name).read_text(encoding="utf-8")

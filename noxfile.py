@@ -1,0 +1,80 @@
+"""The project's checks, one session each: ``nox -s NAME``, or ``nox -l`` for the list.
+
+Each session installs the checkout with its dev extra. With ``--no-venv`` nothing is installed: the sessions then use
+the environment that nox runs from, as .ci/run does.
+"""
+
+import nox
+
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "imports", "model", "crosshair", "tests"]
+
+
+def install(session: nox.Session) -> None:
+    if session.venv_backend != "none":
+        session.install("-q", "-e", ".[dev]")
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    """Run pytest on each supported Python that is found. Arguments after -- are pytest's."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", *session.posargs)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types with mypy, strictly."""
+    install(session)
+    session.run("mypy")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format with ruff."""
+    install(session)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check who imports whom with import-linter."""
+    install(session)
+    session.run("lint-imports", "--no-logo")
+
+
+@nox.session
+def model(session: nox.Session) -> None:
+    """Explore the model and every broken one."""
+    install(session)
+    session.run("python", "-m", "kmutex_model", *session.posargs)
+
+
+@nox.session
+def tlc(session: nox.Session) -> None:
+    """Check specs/KMutex.tla with TLC, and its counts against the model's. Needs Java."""
+    install(session)
+    session.run("python", "tests/tlc/run_tlc.py", *session.posargs)
+
+
+@nox.session
+def crosshair(session: nox.Session) -> None:
+    """Confirm the contracts of kmutex._entry, and refute a twin of each."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "tests/contracts")
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Run the mutants against the list of survivors; takes some minutes and wants the machine to itself."""
+    install(session)
+    session.run("python", "tests/mutants/run_mutants.py")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the sdist and the wheel, and look at what they install."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "tests/house/test_packaging.py")

@@ -1,0 +1,131 @@
+"""Who may import whom: the contracts in pyproject.toml, kept by the tree and broken by trees made for it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def copy_of_the_tree(into: Path) -> Path:
+    for name in ("kmutex", "model"):
+        shutil.copytree(ROOT / name, into / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", into)
+    return into
+
+
+def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
+    program = "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tree), str(tree / "model")])}
+    command = [sys.executable, "-c", program, "--no-cache", "--config", "pyproject.toml"]
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_tree_keeps_the_contracts(tmp_path: Path) -> None:
+    run = lint_imports(copy_of_the_tree(tmp_path))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert " 0 broken." in run.stdout
+    assert "Contracts: 0 kept" not in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "broken"),
+    [
+        ("kmutex/_core.py", "import rich", "The lock imports nothing that checks it"),
+        ("kmutex/_threads.py", "import hypothesis", "The lock imports nothing that checks it"),
+        ("kmutex/_aio.py", "import kmutex_model", "The lock imports nothing that checks it"),
+        ("kmutex/_entry.py", "import crosshair", "The lock imports nothing that checks it"),
+        ("kmutex/_core.py", "from kmutex import _threads", "Each layer of kmutex"),
+        ("kmutex/_entry.py", "from kmutex._core import LockTable", "Each layer of kmutex"),
+        ("kmutex/_threads.py", "from kmutex._aio import AsyncLease", "Each layer of kmutex"),
+        ("kmutex/_threads.py", "from kmutex.verify import evidence", "Each layer of kmutex"),
+        ("kmutex/unplaced.py", "import os", "Each layer of kmutex"),
+        ("model/kmutex_model/__init__.py", "from kmutex._core import LockTable", "The model shares no code"),
+        ("model/kmutex_model/__init__.py", "import hypothesis", "The model shares no code"),
+    ],
+)
+def test_a_tree_that_breaks_a_contract_is_rejected(tmp_path: Path, file: str, line: str, broken: str) -> None:
+    tree = copy_of_the_tree(tmp_path)
+    with (tree / file).open("a", encoding="utf-8") as source:
+        source.write(f"\n{line}\n")
+    run = lint_imports(tree)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert any(line.startswith(broken) and line.endswith("BROKEN") for line in run.stdout.splitlines()), run.stdout
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that the source at ``path`` imports, wherever the statement stands; "." for its own package."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." if node.level else node.module or ""
+
+
+def foreign(path: Path, own: str) -> set[str]:
+    """What ``path`` imports from neither the standard library nor the package ``own``."""
+    tops = {name.partition(".")[0] for name in imported(path)}
+    return tops - set(sys.stdlib_module_names) - {own, ""}
+
+
+def only_standard_library() -> list[Path]:
+    model = sorted((ROOT / "model" / "kmutex_model").rglob("*.py"))
+    schedule = [ROOT / "kmutex" / "schedule.py", *sorted((ROOT / "kmutex" / "schedule").rglob("*.py"))]
+    return model + [path for path in schedule if path.exists()]
+
+
+@pytest.mark.parametrize("path", only_standard_library(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_model_and_the_schedule_import_the_standard_library_only(path: Path) -> None:
+    assert foreign(path, "kmutex_model" if "kmutex_model" in path.parts else "kmutex") == set()
+
+
+def test_a_foreign_import_is_seen_wherever_it_stands(tmp_path: Path) -> None:
+    """The known-bad twin of the test above."""
+    path = tmp_path / "m.py"
+    path.write_text("import os, rich\ndef f():\n    from hypothesis.stateful import rule\n", encoding="utf-8")
+    assert foreign(path, "kmutex_model") == {"rich", "hypothesis"}
+
+
+def test_the_package_itself_imports_the_core_and_the_drivers_only() -> None:
+    names = set(imported(ROOT / "kmutex" / "__init__.py"))
+    assert names <= {
+        f"kmutex.{name}" for name in ("_aio", "_core", "_entry", "_errors", "_noop", "_protocol", "_threads")
+    }
+    assert "kmutex._threads" in names
+
+
+LOADED = """
+import sys
+before = set(sys.modules)
+sys.path.insert(0, sys.argv[1])
+import kmutex
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+
+
+def loaded_by(tree: Path) -> set[str]:
+    """What ``import kmutex`` loads in an interpreter without site-packages."""
+    command = [sys.executable, "-I", "-S", "-c", LOADED, str(tree)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return set(run.stdout.split()) - set(sys.stdlib_module_names)
+
+
+def test_import_kmutex_loads_the_standard_library_only() -> None:
+    assert loaded_by(ROOT) == {"kmutex"}
+
+
+def test_a_module_that_is_loaded_on_the_side_is_seen(tmp_path: Path) -> None:
+    """The known-bad twin of the test above: a dependency that happens to be importable."""
+    tree = copy_of_the_tree(tmp_path)
+    (tree / "dependency.py").write_text("", encoding="utf-8")
+    with (tree / "kmutex" / "_core.py").open("a", encoding="utf-8") as source:
+        source.write("\nimport dependency\n")
+    assert loaded_by(tree) == {"kmutex", "dependency"}

@@ -1,0 +1,176 @@
+"""What is built and installed. Nothing is fetched: the backend and the dependencies are those of this environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+IGNORED = shutil.ignore_patterns(
+    "__pycache__", ".git", ".venv", ".nox", ".*_cache", ".hypothesis", "dist", "build", "mutants"
+)
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """The standard output of ``command``, in an environment that doesn't lead back to this checkout."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def copy_of_the_tree(into: Path) -> Path:
+    shutil.copytree(ROOT, into, ignore=IGNORED, symlinks=True)
+    return into
+
+
+def make_venv(at: Path, *, with_dependencies: bool) -> Path:
+    """A new environment; its python. Its dependencies are borrowed from this one, without what is installed here."""
+    venv.create(at, with_pip=False, symlinks=True)
+    python = at / "bin" / "python"
+    if with_dependencies:
+        site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=at).strip())
+        (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return python
+
+
+def install(python: Path, wheel: Path) -> None:
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-index", "--no-deps"]
+    run(*command, wheel, cwd=wheel.parent)
+
+
+def content(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist, and the wheel built from the tree itself."""
+    folder = tmp_path_factory.mktemp("built")
+    tree = copy_of_the_tree(folder / "tree")
+    run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--wheel", "-o", folder / "dist", cwd=tree)
+    (sdist,) = (folder / "dist").glob("*.tar.gz")
+    (wheel,) = (folder / "dist").glob("*.whl")
+    return sdist, wheel
+
+
+@pytest.fixture(scope="module")
+def bare_python(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean environment with the wheel and no dependency."""
+    python = make_venv(tmp_path_factory.mktemp("bare") / "venv", with_dependencies=False)
+    install(python, built[1])
+    return python
+
+
+def test_the_wheel_holds_the_packages_and_the_specs(built: tuple[Path, Path]) -> None:
+    names = set(content(built[1]))
+    for package in (ROOT / "kmutex", ROOT / "model" / "kmutex_model"):
+        for path in package.rglob("*.py"):
+            assert str(path.relative_to(package.parent)) in names
+    for path in (ROOT / "specs").iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            assert f"kmutex/_specs_data/{path.name}" in names
+    assert {"kmutex/py.typed", "kmutex_model/py.typed"} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"kmutex", "kmutex_model"}
+
+
+def test_the_sdist_builds_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
+    sdist, wheel = built
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path)
+    (tree,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "-o", tmp_path, cwd=tree)
+    (again,) = tmp_path.glob("*.whl")
+    assert content(again) == content(wheel)
+
+
+def test_the_sdist_carries_the_tests(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[0]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert str(Path(__file__).relative_to(ROOT)) in names
+
+
+def test_the_wheel_alone_imports_kmutex_and_locks(bare_python: Path, tmp_path: Path) -> None:
+    """The lock has no dependency: none is installed here."""
+    program = "import kmutex; m = kmutex.KeyedMutex(); m.lock('k'); print(kmutex.__file__, len(m))"
+    file, held = run(bare_python, "-I", "-c", program, cwd=tmp_path).split()
+    assert Path(file).is_relative_to(bare_python.parents[1])
+    assert held == "1"
+
+
+def test_the_wheel_alone_has_no_dependency_to_fall_back_on(bare_python: Path, tmp_path: Path) -> None:
+    """The known-bad twin of the test above: what it would miss is really missing."""
+    program = "import importlib.util as u; print(*[n for n in ('rich', 'hypothesis', 'pytest') if u.find_spec(n)])"
+    assert run(bare_python, "-I", "-c", program, cwd=tmp_path).split() == []
+
+
+def test_the_wheel_reads_its_own_specs(bare_python: Path, tmp_path: Path) -> None:
+    program = "from kmutex import _specs; print(_specs.read('README.md'), end='')"
+    assert run(bare_python, "-I", "-c", program, cwd=tmp_path) == (ROOT / "specs" / "README.md").read_text("utf-8")
+
+
+def test_a_spec_that_is_not_there_is_told(bare_python: Path, tmp_path: Path) -> None:
+    program = "\n".join(
+        [
+            "from kmutex import _specs",
+            "try:",
+            "    _specs.read('no-such-file')",
+            "except FileNotFoundError as error:",
+            "    print(error)",
+        ]
+    )
+    assert "no no-such-file among its specs" in run(bare_python, "-I", "-c", program, cwd=tmp_path)
+
+
+def test_an_editable_install_sees_an_edit(tmp_path: Path) -> None:
+    """Of the lock, of the model and of the specs: no copy of them is installed that could go stale."""
+    tree = copy_of_the_tree(tmp_path / "tree")
+    program = "import sys; from hatchling.build import build_editable; print(build_editable(sys.argv[1]))"
+    wheel = tmp_path / run(sys.executable, "-c", program, tmp_path, cwd=tree).split()[-1]
+    python = make_venv(tmp_path / "venv", with_dependencies=False)
+    install(python, wheel)
+
+    def seen() -> list[str]:
+        lines = ["import kmutex, kmutex_model", "from kmutex import _specs"]
+        lines += [
+            "print([getattr(m, 'EDITED', 0) for m in (kmutex, kmutex_model)], _specs.read('README.md').count('EDITED'))"
+        ]
+        return run(python, "-I", "-c", "\n".join(lines), cwd=tmp_path).split()
+
+    assert seen() == ["[0,", "0]", "0"]
+    for name in ("kmutex/__init__.py", "model/kmutex_model/__init__.py", "specs/README.md"):
+        with (tree / name).open("a", encoding="utf-8") as source:
+            source.write("\nEDITED = 1\n")
+    assert seen() == ["[1,", "1]", "1"]
+
+
+@pytest.mark.skipif(not (ROOT / "kmutex" / "cli.py").exists(), reason="there is no command yet")
+@pytest.mark.parametrize("arguments", [["--help"], ["verify", "--help"]])
+def test_the_wheel_with_its_dependencies_has_the_command(
+    built: tuple[Path, Path], tmp_path: Path, arguments: list[str]
+) -> None:
+    python = make_venv(tmp_path / "venv", with_dependencies=True)
+    install(python, built[1])
+    assert "usage: kmutex" in run(python.with_name("kmutex"), *arguments, cwd=tmp_path)
