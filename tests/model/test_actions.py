@@ -217,9 +217,7 @@ def test_every_row_of_the_table_is_taken() -> None:
 
 
 def test_a_run_is_written_and_read_back() -> None:
-    text = (
-        "request(0,0); try(1,0); request(1,0); cancel(1); release(0); stray_unlock(2,1); stale_release(0,0)"
-    )
+    text = "request(0,0); try(1,0); request(1,0); cancel(1); release(0); stray_unlock(2,1); stale_release(0,0)"
     assert format_schedule(parse_schedule(text)) == text
     assert parse_schedule("") == ()
     assert format_schedule(()) == ""

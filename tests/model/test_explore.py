@@ -30,16 +30,12 @@ def violation_of(broken: Broken) -> Violation:
     return violation
 
 
-def faults(
-    model: Model, config: Config, before: State, action: Action, props: tuple[Property, ...]
-) -> list[str]:
+def faults(model: Model, config: Config, before: State, action: Action, props: tuple[Property, ...]) -> list[str]:
     """The clauses that one step breaks."""
     after, outcome = model.step(config, before, action)
     transition = make_transition(config, before, action, outcome, after)
     return [
-        p.clause
-        for p in props
-        if (p.on_step and p.on_step(transition)) or (p.in_state and p.in_state(config, after))
+        p.clause for p in props if (p.on_step and p.on_step(transition)) or (p.in_state and p.in_state(config, after))
     ]
 
 

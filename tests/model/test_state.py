@@ -75,9 +75,7 @@ def test_a_step_leaves_the_state_it_began_from() -> None:
     assert state == copy == after("request(0,0); request(1,0)")
 
 
-@pytest.mark.parametrize(
-    "config", [Config(0, 1, "keep"), Config(1, 0, "keep"), Config(1, 1, cast(Any, "both"))]
-)
+@pytest.mark.parametrize("config", [Config(0, 1, "keep"), Config(1, 0, "keep"), Config(1, 1, cast(Any, "both"))])
 def test_an_empty_or_unknown_bound_is_refused(config: Config) -> None:
     with pytest.raises(ValueError, match=r"at least one|race must be"):
         initial(config)

@@ -92,9 +92,7 @@ WRITTEN = r"""/\ clients = (0 :> [phase |-> "holding", key |-> 1] @@ 1 :> [phase
 
 def test_a_state_is_read() -> None:
     clients = (Client("holding", 1), Client("waiting", 1), Client("idle", None))
-    assert run_tlc.read_state(WRITTEN, Config(3, 2, "keep")) == State(
-        (None, Entry(0, (1,), 2)), clients, ((), (1,))
-    )
+    assert run_tlc.read_state(WRITTEN, Config(3, 2, "keep")) == State((None, Entry(0, (1,), 2)), clients, ((), (1,)))
 
 
 @pytest.mark.parametrize(
@@ -124,9 +122,7 @@ color="white";
 {rank = same; 7;}
 }
 }
-""".replace(
-    "@", r"/\\ clients = (0 :> [phase |-> \"idle\", key |-> -1])\n/\\ entries = <<>>\n/\\ order = (0 :> <<>>)"
-)
+""".replace("@", r"/\\ clients = (0 :> [phase |-> \"idle\", key |-> -1])\n/\\ entries = <<>>\n/\\ order = (0 :> <<>>)")
 
 
 def test_a_graph_is_read() -> None:
