@@ -95,8 +95,12 @@ class KeyedMutex:
                 gate.release()
 
     def _withdraw(self, key: Hashable, ticket: Ticket) -> None:
-        if ticket == _NO_TICKET or key.__hash__ is None:
+        if ticket == _NO_TICKET:
             return
+        try:
+            hash(key)
+        except TypeError:
+            return  # The table has refused it: there is nothing to undo.
         with self._guard:
             gate = self._table.withdraw(key, ticket)
             if gate is not None:

@@ -325,7 +325,7 @@ class ThreadRun:
         self._patience = patience
         self._clients = [_Client(index) for index in range(program.clients)]
         self._running = self._clients[0]
-        self._plain = True
+        self.plain = True
         self._now = 1000.0
         self._steps = 0
         self._alone = 0
@@ -378,7 +378,7 @@ class ThreadRun:
             return
         me = self._running
         self._count(me, sync)
-        if self._plain:
+        if self.plain:
             return
         moves: list[tuple[str, _Client]] = [("run", me)]
         costs = [0]
@@ -615,7 +615,7 @@ class ThreadRun:
                 self._rest(me)
             able = [client for client in (me, *self._others(me)) if client.able()]
             if able:
-                cancels = [] if self._plain else [(client, client.cancellable()) for client in self._clients]
+                cancels = [] if self.plain else [(client, client.cancellable()) for client in self._clients]
                 cancels = [(client, how) for client, how in cancels if how]
                 number = self._choose(len(able) + len(cancels))
                 if number < len(able):
@@ -625,7 +625,7 @@ class ThreadRun:
                 self._quiet(me)
 
     def _choose(self, alternatives: int) -> int:
-        if alternatives == 1 or self._plain:
+        if alternatives == 1 or self.plain:
             return 0
         return self._chooser.choose([0] * alternatives)
 
@@ -674,7 +674,7 @@ class ThreadRun:
             self._end(Ending.DONE)
             self._rest(me)
         at, phase = self._phases.popleft()
-        self._plain = at >= self._plain_from
+        self.plain = at >= self._plain_from
         self._observer.phase(at)
         for index in phase.cancel:
             how = self._clients[index].cancellable()
@@ -687,7 +687,7 @@ class ThreadRun:
     def _end(self, ending: Ending) -> None:
         if self.ending is None:
             self.ending = ending
-            self._plain = True
+            self.plain = True
             self._ended.release()
 
     def _trace(self) -> None:
@@ -707,7 +707,7 @@ class Bytecode:
         """A function for sys.settrace."""
 
         def enter(frame: FrameType, event: str, arg: Any) -> Any:
-            if run.aside or run.abandoning:
+            if run.plain or run.aside or run.abandoning:
                 return None
             places = self._of(frame.f_code)
             if not places:

@@ -127,7 +127,7 @@ def _drive(
             else:
                 waiting = next(passes, [])
                 # Chance adds nothing to what was caught already.
-                if not waiting or (waiting[0].task == "some" and (late or broken)):
+                if not waiting or (waiting[0].task == "some" and waiting[0].seed and (late or broken)):
                     over, waiting = True, []
                 progress.planned += len(waiting)
         for worker in crew.workers:

@@ -26,12 +26,10 @@ from kmutex.testing.features import clauses_off
 from kmutex.testing.lanes import lanes
 from kmutex.testing.subject import NotALockerError, Shape, look
 from kmutex.verify import special
-from kmutex.verify.plan import MOST_RUNS, Outcome, Unit
+from kmutex.verify.plan import MOST_RUNS, SEEDS, Outcome, Unit
 
 BEAT = 0.2
 """Real seconds between two signs of life."""
-RANDOM_RUNS = 60
-"""Runs that a unit of random ways makes."""
 HISTORIES = 60
 """Examples that a unit of random histories makes."""
 
@@ -118,7 +116,7 @@ class _Worker:
         elif unit.task == "some":
             program = parse(unit.program)
             plain = explorer.every(program, unit.level, 0, known=known, go_on=lambda runs: False)
-            seeds = range(unit.seed, unit.seed + RANDOM_RUNS)
+            seeds = range(unit.seed, unit.seed + SEEDS)
             result = explorer.some(
                 program,
                 unit.level,
