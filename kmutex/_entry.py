@@ -45,21 +45,24 @@ def after_request(entry: Entry | None, ticket: Ticket) -> Entry:
     return Entry(entry.holder, entry.waiters + (ticket,))  # noqa: RUF005 - CrossHair does not confirm a starred tuple
 
 
-def after_release(entry: Entry) -> Entry | None:
-    """The entry once its holder has let go; None when nothing is left to keep (KM-HANDOFF, KM-FIFO, KM-IDLE).
+def after_release(holder: Ticket, oldest: Ticket | None, younger: tuple[Ticket, ...]) -> Entry | None:
+    """The entry once ``holder`` has let go; None when nothing is left to keep (KM-HANDOFF, KM-FIFO, KM-IDLE, KM-REF).
 
-    post: (__return__ is None) == (entry.waiters == ())
-    post: __return__ is None or __return__.holder == entry.waiters[0]
-    post: __return__ is None or __return__.waiters == entry.waiters[1:]
-    post: (0 if __return__ is None else __return__.refs) == entry.refs - 1
+    The waiters come as the oldest, None where nobody waits, and those behind it.
+
+    pre: oldest is not None or younger == ()
+    post: (__return__ is None) == (oldest is None)
+    post: __return__ is None or __return__.holder == oldest
+    post: __return__ is None or __return__.waiters == younger
+    post: __return__ is None or __return__.refs == Entry(holder, (oldest,) + younger).refs - 1
     """
-    if not entry.waiters:
+    if oldest is None:
         return None
-    return Entry(entry.waiters[0], entry.waiters[1:])
+    return Entry(oldest, younger)
 
 
 def after_cancel(holder: Ticket, before: tuple[Ticket, ...], ticket: Ticket, after: tuple[Ticket, ...]) -> Entry:
-    """The entry ``Entry(holder, (*before, ticket, *after))`` once the waiter ``ticket`` has left (KM-CANCEL).
+    """The entry ``Entry(holder, (*before, ticket, *after))`` once the waiter ``ticket`` has left (KM-CANCEL, KM-REF).
 
     pre: ticket != holder
     post: __return__.holder == holder
