@@ -128,7 +128,7 @@ def _walk(config: Config, make: MakeTable, book: RuleBook, tally: Tally) -> None
             after, outcome = CORRECT.step(config, state, action)
             t = make_transition(config, state, action, outcome, after)
             for way in ways(state, action):
-                bench = Bench(make, config)
+                bench = Bench(make, config, action.key if action.name == "stale_release" else None)
                 run = by_path(t, path, way)
                 at = CORRECT.initial(config)
                 for earlier in path:
@@ -156,23 +156,21 @@ def ways(state: State, action: Action) -> Iterator[str]:
 
 
 class Bench:
-    """A table, driven as a driver drives it, and who asked with which ticket.
+    """A table, driven as a driver drives it, and who asked with which ticket."""
 
-    Before the run each key was taken and let go once, so that there is an old lease of it.
-    """
-
-    def __init__(self, make: MakeTable, config: Config) -> None:
+    def __init__(self, make: MakeTable, config: Config, leased: int | None = None) -> None:
+        """leased: a key that was taken and let go before the run, so that there is an old lease of it."""
         self.book: RuleBook | None = None
         self._table = make()
         self._tickets = itertools.count(1)
         self._keys = range(config.keys)
         self._asker: dict[Ticket, int] = {}
         self._own: dict[int, Ticket] = {}
-        self._old: dict[int, Ticket] = {}
-        for key in self._keys:
-            ticket = self._old[key] = next(self._tickets)
-            self._table.request(_key(key), ticket, lambda: Waker(0))
-            self._table.release(_key(key), ticket)
+        self._old: Ticket | None = None
+        if leased is not None:
+            old = self._old = next(self._tickets)
+            self._table.request(_key(leased), old, lambda: Waker(old))
+            self._table.release(_key(leased), old)
 
     def observe(self, race: Race, state: State, action: Action, way: str) -> Observed:
         """Take the action and say what was to be seen."""
@@ -205,8 +203,7 @@ class Bench:
                 ticket = self._own.pop(client)
                 return "released", self._told(self._release(key, ticket if way == "ticket" else None))
             if action.name in ("stray_unlock", "stale_release"):
-                old = self._old[number] if action.name == "stale_release" else None
-                return "released", self._told(self._release(key, old))
+                return "released", self._told(self._release(key, self._old))
         except UnheldKeyError:
             return "unheld", ()
         except Exception as error:
