@@ -21,7 +21,7 @@ from typing import Any
 from kmutex.schedule.choices import Chooser
 from kmutex.schedule.limits import MOST_STEPS, POLLS, TIMEOUT
 from kmutex.schedule.observer import Ending, Observer, SubjectFailedError, UncontrolledError
-from kmutex.schedule.program import ASKING, Program, Step
+from kmutex.schedule.program import ASKING, Program, Step, possible
 
 MOST_IDLE = 60
 """Loop steps without an event after which those who still spin count as waiting."""
@@ -190,7 +190,7 @@ class LoopRun:
             await me.gate
             while me.steps:
                 step = me.steps.popleft()
-                if step.kind in "-^]" and step.key not in me.got:
+                if not possible(step, me.got):
                     continue
                 await self._perform(me, step)
                 if step.kind in ASKING and me.steps:

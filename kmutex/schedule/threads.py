@@ -33,7 +33,7 @@ from typing import Any
 from kmutex.schedule.choices import Chooser
 from kmutex.schedule.limits import MOST_STEPS, POLLS, TIMEOUT
 from kmutex.schedule.observer import Ending, Observer, SubjectFailedError, UncontrolledError
-from kmutex.schedule.program import ASKING, Program, Step
+from kmutex.schedule.program import ASKING, Program, Step, possible
 
 MOST_ALONE = 3_000
 """Instructions that one thread may execute without a lock operation before another gets the baton."""
@@ -499,7 +499,7 @@ class ThreadRun:
         self._observer.made(self._subject)
 
     def _perform(self, me: _Client, step: Step) -> None:
-        if step.kind in "-^]" and step.key not in me.got:
+        if not possible(step, me.got):
             return
         self.point()
         me.step = step

@@ -7,7 +7,7 @@ promises no order, who is served is not determined, and the model follows what w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ from kmutex_model.state import Config, Race, State, initial, with_entry
 
 GOT, LET_GO, REFUSED = "got it", "done", "raised"
 """How a call ended: it returned with the key, it returned from a release, it raised."""
+
+_ENDS = {"granted": GOT, "released": LET_GO}
 
 
 class Rest(NamedTuple):
@@ -120,10 +122,10 @@ class History:
         self.asked[client] = kind
         self._happens(Action(name, client, self.keys.index(key)), _one(client, kind, key))
 
-    def cancel(self, client: int) -> None:
-        """A waiting client's time is over, its task is cancelled, or it is interrupted."""
-        name = "interrupt" if self.asked[client] == "!" else "cancel"
-        self._happens(Action(name, client), Phase((), (client,)))
+    def cancel(self, *clients: int) -> None:
+        """Waiting clients' time is over, or their tasks are cancelled, or they are interrupted: in one phase."""
+        actions = [Action("interrupt" if self.asked[client] == "!" else "cancel", client) for client in clients]
+        self._happen(actions, Phase((), clients))
 
     def release(self, client: int, kind: str = "-", served: int | None = None) -> None:
         """A holder lets go, by unlock or by its lease. served: who gets the key, where the order is not determined."""
@@ -155,21 +157,21 @@ class History:
         self.moments.append(Moment(action, self._rest({client: LET_GO})))
 
     def _happens(self, action: Action, phase: Phase, anybody: frozenset[int] = frozenset()) -> None:
-        assert action.client is not None
-        self._state, outcome = step(self._config, self._state, action)
+        self._happen([action], phase, anybody)
+
+    def _happen(self, actions: Sequence[Action], phase: Phase, anybody: frozenset[int] = frozenset()) -> None:
         ended = {}
-        if outcome == "granted":
-            ended[action.client] = GOT
-        elif outcome == "released":
-            ended[action.client] = LET_GO
-        elif outcome != "waiting":
-            ended[action.client] = REFUSED
+        for action in actions:
+            assert action.client is not None
+            self._state, outcome = step(self._config, self._state, action)
+            if outcome != "waiting":
+                ended[action.client] = _ENDS.get(outcome, REFUSED)
         for client, (stage, _) in enumerate(self._state.clients):
             if stage == "granted":
                 self._state, _ = step(self._config, self._state, Action("wake", client))
                 ended[client] = GOT
         self.phases.append(phase)
-        self.moments.append(Moment(action, self._rest(ended), anybody))
+        self.moments.append(Moment(actions[0], self._rest(ended), anybody))
 
     def _rest(self, ended: Mapping[int, str]) -> Rest:
         clients = self._state.clients
@@ -222,7 +224,9 @@ def _place(rest: Rest, client: int) -> str:
 
 def _clause(moment: Moment, seen: Rest, client: int) -> str:
     expected, action = moment.rest, moment.action
-    if action.client == client and action.name in _OWN:
+    # Of several that are cancelled, each call was to end.
+    acting = {action.client, *expected.ended} if action.name in ("cancel", "interrupt") else {action.client}
+    if client in acting and action.name in _OWN:
         return _OWN[action.name]
     key = seen.holds.get(client) or expected.holds.get(client)
     others = [other for other, held in seen.holds.items() if held == key and other != client]
