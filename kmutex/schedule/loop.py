@@ -356,8 +356,12 @@ class LoopRun:
         self._observer.phase(at)
         self._event()
         for index in phase.cancel:
-            if self._cancellable(self._clients[index]):
-                self._canceller(self._clients[index])()
+            client = self._clients[index]
+            if self._cancellable(client):
+                self._canceller(client)()
+            elif client.step is not None and client.step.kind == "~" and client.step_ends is not None:
+                # It waits in nothing that ends by itself: it is overdue.
+                self._loop.now = max(self._loop.now, client.step_ends)
         for index, steps in phase.steps:
             self._clients[index].steps.extend(steps)
 

@@ -677,9 +677,13 @@ class ThreadRun:
         self._plain = at >= self._plain_from
         self._observer.phase(at)
         for index in phase.cancel:
-            how = self._clients[index].cancellable()
+            client = self._clients[index]
+            how = client.cancellable()
             if how:
-                self._cancel(self._clients[index], how)
+                self._cancel(client, how)
+            elif client.step is not None and client.step.kind == "~" and client.step_ends is not None:
+                # It waits in nothing that ends by itself: it may look at the clock, or it is overdue.
+                self._now = max(self._now, client.step_ends)
         for index, steps in phase.steps:
             self._clients[index].steps.extend(steps)
         self._progress()
