@@ -21,7 +21,7 @@ from typing import Any
 from kmutex.schedule.choices import Chooser
 from kmutex.schedule.limits import MOST_STEPS, POLLS, TIMEOUT
 from kmutex.schedule.observer import Ending, Observer, SubjectFailedError, UncontrolledError
-from kmutex.schedule.program import ASKING, Program, Step
+from kmutex.schedule.program import ASKING, Program, Step, possible
 
 MOST_IDLE = 60
 """Loop steps without an event after which those who still spin count as waiting."""
@@ -190,7 +190,7 @@ class LoopRun:
             await me.gate
             while me.steps:
                 step = me.steps.popleft()
-                if step.kind in "-^]" and step.key not in me.got:
+                if not possible(step, me.got):
                     continue
                 await self._perform(me, step)
                 if step.kind in ASKING and me.steps:
@@ -356,8 +356,12 @@ class LoopRun:
         self._observer.phase(at)
         self._event()
         for index in phase.cancel:
-            if self._cancellable(self._clients[index]):
-                self._canceller(self._clients[index])()
+            client = self._clients[index]
+            if self._cancellable(client):
+                self._canceller(client)()
+            elif client.step is not None and client.step.kind == "~" and client.step_ends is not None:
+                # It waits in nothing that ends by itself: it is overdue.
+                self._loop.now = max(self._loop.now, client.step_ends)
         for index, steps in phase.steps:
             self._clients[index].steps.extend(steps)
 

@@ -18,6 +18,7 @@ Cancelled means: for threads the timeout fires, for asyncio the task is cancelle
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 STEPS = {
@@ -118,3 +119,10 @@ def parse(text: str) -> Program:
     if any(client >= program.clients for phase in phases for client in phase.cancel):
         raise ProgramError(f"{text!r} cancels a client that it does not have")
     return program
+
+
+def possible(step: Step, got: Mapping[str, object]) -> bool:
+    """Whether a client has what the step ends. got: by key, the lease by which it has the key, None by lock."""
+    if step.kind == "-":
+        return step.key in got and got[step.key] is None
+    return step.kind not in "^]" or got.get(step.key) is not None

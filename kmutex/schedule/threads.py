@@ -33,7 +33,7 @@ from typing import Any
 from kmutex.schedule.choices import Chooser
 from kmutex.schedule.limits import MOST_STEPS, POLLS, TIMEOUT
 from kmutex.schedule.observer import Ending, Observer, SubjectFailedError, UncontrolledError
-from kmutex.schedule.program import ASKING, Program, Step
+from kmutex.schedule.program import ASKING, Program, Step, possible
 
 MOST_ALONE = 3_000
 """Instructions that one thread may execute without a lock operation before another gets the baton."""
@@ -499,7 +499,7 @@ class ThreadRun:
         self._observer.made(self._subject)
 
     def _perform(self, me: _Client, step: Step) -> None:
-        if step.kind in "-^]" and step.key not in me.got:
+        if not possible(step, me.got):
             return
         self.point()
         me.step = step
@@ -677,9 +677,13 @@ class ThreadRun:
         self.plain = at >= self._plain_from
         self._observer.phase(at)
         for index in phase.cancel:
-            how = self._clients[index].cancellable()
+            client = self._clients[index]
+            how = client.cancellable()
             if how:
-                self._cancel(self._clients[index], how)
+                self._cancel(client, how)
+            elif client.step is not None and client.step.kind == "~" and client.step_ends is not None:
+                # It waits in nothing that ends by itself: it may look at the clock, or it is overdue.
+                self._now = max(self._now, client.step_ends)
         for index, steps in phase.steps:
             self._clients[index].steps.extend(steps)
         self._progress()

@@ -176,9 +176,9 @@ class Judge:
 
     def cancelled(self, client: int) -> None:
         step = self._asking.get(client)
-        self._log(client, "its wait is over (timeout, cancellation or interrupt)")
         if step is None or client in self._cancelled:
             return
+        self._log(client, "its wait is over (timeout, cancellation or interrupt)")
         self._cancelled.add(client)
         self._parked.pop(client, None)
         if step.kind == "!":

@@ -1,0 +1,74 @@
+"""A factory on the bench: what it makes, what is judged, and one run of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from kmutex.schedule.choices import Chooser
+from kmutex.schedule.loop import LoopRun
+from kmutex.schedule.observer import Ending, Observer
+from kmutex.schedule.program import Program
+from kmutex.schedule.threads import Crew, ThreadRun
+from kmutex.testing.control import controlled
+from kmutex.testing.explore import Explorer, Level, key_of
+from kmutex.testing.features import clauses_off
+from kmutex.testing.scenarios import with_epilogue
+from kmutex.testing.subject import Kind, Shape, look
+
+
+class Bench:
+    """Where a factory's lockers are put to work. Nothing is made before the first use."""
+
+    def __init__(self, make: Callable[[], Any], *, kind: Kind | None = None, without: Iterable[str] = ()) -> None:
+        """make: called without arguments, it makes a new locker. kind: None finds it out. without: features.
+
+        UnknownFeatureError: ``without`` names none.
+        """
+        self.make = make
+        self.without = frozenset(without)
+        self.off = clauses_off(self.without)
+        self._kind = kind
+
+    @cached_property
+    def shape(self) -> Shape:
+        """What the factory makes. NotALockerError: no locker."""
+        with self.control():
+            shape = look(self.make, self.without)
+        return shape if self._kind is None else replace(shape, kind=self._kind)
+
+    @cached_property
+    def _crew(self) -> Crew:
+        return Crew()
+
+    def control(self) -> AbstractContextManager[None]:
+        """Within it, the subject's locks and its clock are the scheduler's."""
+        return controlled(self.make)
+
+    @cached_property
+    def explorer(self) -> Explorer:
+        """To be used within `control`."""
+        crew = self._crew if self.shape.kind == "threads" else None
+        return Explorer(self.make, crew=crew, off=self.off, tries=self.shape.timeout)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The ways in which a wait of this kind of locker can end."""
+        if self.shape.kind == "threads":
+            return ("locks",)
+        return ("tasks", "timeouts") if self.shape.timeout else ("tasks",)
+
+    def run(self, program: Program, level: Level, observer: Observer) -> Ending:
+        """The plain run of a program and its epilogue: nobody is preempted, and nothing ends by chance."""
+        whole, tail = with_epilogue(program, tries=self.shape.timeout)
+        chooser = Chooser()
+        with self.control():
+            if self.shape.kind == "threads":
+                return ThreadRun(
+                    self.make, whole, chooser, observer, crew=self._crew, keys=key_of, quiet_tail=tail
+                ).run()
+            timeouts = level == "timeouts"
+            return LoopRun(self.make, whole, chooser, observer, keys=key_of, timeouts=timeouts, quiet_tail=tail).run()

@@ -1,0 +1,45 @@
+"""What is said of a broken clause: the words, the picture, and the command that shows it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kmutex.testing.explore import Schedule
+from kmutex.testing.judge import Finding
+from kmutex.testing.lanes import lanes
+
+
+class ContractError(AssertionError):
+    """A locker broke a clause of the contract."""
+
+    def __init__(self, finding: Finding, schedule: Schedule, make: Callable[[], Any], without: Iterable[str]) -> None:
+        super().__init__(describe(finding, schedule, make, without))
+        self.finding = finding
+        self.schedule = schedule
+
+
+class InconclusiveError(AssertionError):
+    """A run or a search ended without an answer, which is no pass."""
+
+
+def describe(finding: Finding, schedule: Schedule, make: Callable[[], Any], without: Iterable[str]) -> str:
+    """Several lines: clauses and message, the program, the command that replays it, and the lanes."""
+    features = "".join(f" --without {feature}" for feature in sorted(without))
+    return "\n".join(
+        (
+            f"{', '.join(finding.clauses)}: {finding.message}",
+            "",
+            f"program: {schedule.program}",
+            f"replay:  kmutex verify {target(make)}{features} --replay '{schedule}'",
+            "",
+            lanes(finding.events),
+        )
+    )
+
+
+def target(make: Callable[[], Any]) -> str:
+    """The factory as MODULE:FACTORY; in capitals where it has no name that can be imported."""
+    function: Any = getattr(make, "__func__", make)
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "<")
+    return f"{module}:{name}" if module and "<" not in name else "MODULE:FACTORY"
