@@ -89,7 +89,7 @@ class AnyioLock(_PerKey):
 
 
 class LockAndCount:
-    """The recipe for threads that most people write: a dict of [Lock, count]. Correct, but it lets newcomers overtake."""
+    """The recipe that most people write for threads: a dict of [Lock, count]. Correct, but newcomers overtake."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
