@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 STEPS = {
     "+": "lock",
-    "~": "lock, may be cancelled",
-    "!": "lock, may be interrupted",
+    "~": "lock (cancellable)",
+    "!": "lock (interruptible)",
     "?": "try",
     "-": "unlock",
     "x": "unlock unheld",

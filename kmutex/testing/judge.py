@@ -178,7 +178,7 @@ class Judge:
         step = self._asking.get(client)
         if step is None or client in self._cancelled:
             return
-        self._log(client, "its wait is over (timeout, cancellation or interrupt)")
+        self._log(client, "... its wait is ended from outside")
         self._cancelled.add(client)
         self._parked.pop(client, None)
         if step.kind == "!":

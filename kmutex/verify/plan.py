@@ -92,8 +92,8 @@ def plan(shape: Shape) -> Iterator[list[Unit]]:
         yield every("interleavings at locks", wanted, "locks", 1, required=True)
         yield some("chance, many clients", wide, "locks", 1, 0)
         yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
-        yield every("interleavings at bytecodes", busy, "bytecode", 1)
         yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
+        yield every("interleavings at bytecodes", busy, "bytecode", 1)
         yield every("interleavings at locks, deeper", busy, "locks", 2)
         chance: Level = "bytecode"
     else:
@@ -173,14 +173,14 @@ def _row(clause: str, method: str, subject: str, done: list[Outcome], unrun: int
 def _bound(done: list[Outcome], unrun: int) -> str:
     own = [outcome.bound for outcome in done if outcome.bound]
     if own:
-        return own[0]
+        return "; ".join(own)
     chosen = [parse(outcome.unit.program) for outcome in done]
     clients = max(program.clients for program in chosen)
     keys = max(len(program.keys) for program in chosen)
     runs = sum(outcome.runs for outcome in done)
     bounds = sorted({outcome.unit.bound for outcome in done})
     depth = f"{'-'.join(map(str, bounds))} preemption{'s' if bounds[-1] > 1 else ''}"
-    size = f"{clients} clients, {keys} keys, {depth}, {runs:,}"
+    size = f"{clients} clients, {keys} key{'s' if keys > 1 else ''}, {depth}, {runs:,}"
     if done[0].unit.task == "some":
         return f"{size} random runs"
     whole = sum(outcome.complete for outcome in done)

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any
 from xml.etree import ElementTree
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,27 +31,9 @@ VERDICT = {0: "holds", 1: "violated", 2: "inconclusive"}
 
 def show(rows: Sequence[Row], console: Console, *, command: str) -> None:
     """The table, then each violated clause with its lanes and the command that replays it, then the verdict."""
-    table = Table(title_justify="left", pad_edge=False)
-    for column in ("clause", "method", "bound"):
-        table.add_column(column, overflow="fold")
-    table.add_column("cases", justify="right")
-    table.add_column("result")
-    table.add_column("seconds", justify="right")
     many = len({row.subject for row in rows}) > 1
-    for subject, group in groupby(rows, key=lambda row: row.subject):
-        if many:
-            table.add_section()
-            table.add_row(Text(subject, style="bold"))
-        clause = ""
-        for row in group:
-            cases = f"{row.cases:,}" if row.cases else "-"
-            seconds = f"{row.seconds:.1f}" if row.seconds else "-"
-            result = Text(row.result.value, style=_STYLE[row.result])
-            table.add_row("" if row.clause == clause else row.clause, row.method, row.bound, cases, result, seconds)
-            clause = row.clause
-            if row.detail and row.result is not Result.HOLDS:
-                table.add_row("", Text(row.detail, style=_STYLE[row.result]), "", "", "", "")
-    console.print(table)
+    for subject, group in groupby(_by_method(rows), key=lambda row: row.subject):
+        console.print(_table(group, title=subject if many else None))
     for clauses, violation in _violations(rows):
         console.print()
         console.print(Text(f"{', '.join(clauses)}: {violation.message}", style="bold red"))
@@ -63,15 +46,46 @@ def show(rows: Sequence[Row], console: Console, *, command: str) -> None:
     console.print(summary(rows), style=_STYLE[_overall(rows)], soft_wrap=True)
 
 
+def _table(rows: Iterable[Row], *, title: str | None) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD)
+    table.add_column("clause", no_wrap=True)
+    table.add_column("method", no_wrap=True)
+    table.add_column("bound", overflow="fold")
+    table.add_column("cases", justify="right", no_wrap=True)
+    table.add_column("result", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    for (method, bound), group in groupby(rows, key=lambda row: (row.method, row.bound)):
+        table.add_section()
+        for number, row in enumerate(group):
+            # What a method covered, and how long it took, is the same for each clause that it speaks of.
+            said = (method, bound, f"{row.seconds:.1f}" if row.seconds else "-") if number == 0 else ("", "", "")
+            cases = f"{row.cases:,}" if row.cases else "-"
+            result = Text(row.result.value, style=_STYLE[row.result])
+            table.add_row(row.clause, said[0], said[1], cases, result, said[2])
+            if row.detail and row.result is not Result.HOLDS:
+                table.add_row("", "", Text(row.detail, style=_STYLE[row.result]), "", "", "")
+    return table
+
+
+def _by_method(rows: Sequence[Row]) -> list[Row]:
+    """The rows of one method together, subjects and methods in the order in which they first come."""
+    order: dict[tuple[str, str], int] = {}
+    subjects: dict[str, int] = {}
+    for row in rows:
+        subjects.setdefault(row.subject, len(subjects))
+        order.setdefault((row.subject, row.method), len(order))
+    return sorted(rows, key=lambda row: (subjects[row.subject], row.method == "-", order[(row.subject, row.method)]))
+
+
 def summary(rows: Sequence[Row]) -> str:
     """One line: the verdict, and how many clauses are what."""
-    by_clause: dict[tuple[str, str], set[Result]] = {}
+    by_clause: dict[str, set[Result]] = {}
     for row in rows:
-        by_clause.setdefault((row.subject, row.clause), set()).add(row.result)
+        by_clause.setdefault(row.clause, set()).add(row.result)
     worst = [next(result for result in _WORST if result in results) for results in by_clause.values()]
     counts = [(result, worst.count(result)) for result in _WORST if result in worst]
     parts = ", ".join(f"{number} {result.value}" for result, number in counts)
-    violated = sorted({clause for (_, clause), results in by_clause.items() if Result.VIOLATED in results})
+    violated = sorted(clause for clause, results in by_clause.items() if Result.VIOLATED in results)
     names = f" ({', '.join(violated)})" if violated else ""
     return f"{VERDICT[exit_status(rows)]}{names}: of {len(worst)} clauses, {parts}"
 

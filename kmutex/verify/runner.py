@@ -25,7 +25,7 @@ from kmutex.verify.evidence import Result, Row
 from kmutex.verify.plan import Outcome, Unit, plan, rows
 
 WORKERS = 2
-SHARE_OF_CHANCE = 0.75
+SHARE_OF_CHANCE = 0.5
 """Random runs end when this share of the time is over; what is planned may take all of it."""
 LEAST_PATIENCE = 2.0
 """Real seconds that a subject may stay silent, at the least."""
