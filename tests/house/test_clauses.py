@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kmutex.testing.features import FEATURES
 
 from kmutex.schedule.program import parse
+from kmutex.testing.features import FEATURES
 from kmutex.testing.judge import CLAUSES
 from kmutex_model import properties
 from kmutex_model.broken import BROKEN
