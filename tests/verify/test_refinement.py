@@ -428,7 +428,7 @@ BROKEN_RULES: list[tuple[str, Any, str]] = [
 def test_a_broken_rule_is_noticed(name: str, rule: Any, clause: str) -> None:
     """KM-CANCEL, KM-HANDOFF, KM-FIFO, KM-IDLE, KM-REF and KM-EXCL: contracts on functions that differ from what runs
     are evidence of nothing. The table itself is found sound."""
-    rows = refinement.check(rules=Rules()._replace(**{name: rule}), bounds=SMALL, subjects=())
+    rows = refinement.check(rules=Rules()._replace(**{name: rule}), bounds=[(4, 1)], subjects=())
     assert clause in violated(rows, refinement.RULES_METHOD)
     assert violated(rows, refinement.RULES_METHOD) == set(refinement.RULE_CLAUSES[name])
     assert violated(rows, refinement.METHOD) == set()
@@ -461,6 +461,16 @@ class IgnoresTheLease(KeyedMutex):
 
     def _release(self, key: Hashable, ticket: Ticket | None) -> None:
         super()._release(key, None)
+
+
+class TimedLockForgets(KeyedMutex):
+    """A lock with a timeout returns and does not hold."""
+
+    def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
+        ticket = super()._acquire(key, timeout)
+        if timeout:
+            self._withdraw(key, ticket)
+        return ticket
 
 
 class LeaseNeverEnds(KeyedMutex):
@@ -520,6 +530,7 @@ BROKEN_DRIVERS: list[tuple[Callable[[], Any], str, str]] = [
     (LosesTheWakeUp, "threads", "KM-HANDOFF"),
     (ExpiredStaysQueued, "threads", "KM-CANCEL"),
     (IgnoresTheLease, "threads", "KM-TOKEN"),
+    (TimedLockForgets, "threads", "KM-REF"),
     (LeaseNeverEnds, "threads", "KM-IDLE"),
     (LeaseNeverEnds, "threads", "KM-HANDOFF"),
     (InterruptedStaysQueued, "threads", "KM-CANCEL"),
@@ -533,7 +544,8 @@ BROKEN_DRIVERS: list[tuple[Callable[[], Any], str, str]] = [
 
 @pytest.mark.parametrize(("make", "kind", "clause"), BROKEN_DRIVERS)
 def test_a_broken_driver_is_rejected(make: Callable[[], Any], kind: str, clause: str) -> None:
-    """A driver can be wrong where the table is right: KM-HANDOFF, KM-IDLE, KM-CANCEL, KM-TOKEN, KM-EXPIRED, KM-UNHELD."""
+    """A driver can be wrong where the table is right: KM-HANDOFF, KM-IDLE, KM-REF, KM-CANCEL, KM-TOKEN, KM-EXPIRED and
+    KM-UNHELD."""
     rows = drivers.check(lambda text: None, [Subject("broken", make, kind)], bounds=[(3, 1)])
     row = by_clause(rows, drivers.METHOD)[clause]
     assert row.result is Result.VIOLATED
