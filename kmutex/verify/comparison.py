@@ -283,4 +283,8 @@ def by_path(t: Transition, path: Sequence[object], way: str = "") -> str:
 
 def bound_text(bounds: Sequence[tuple[int, int]]) -> str:
     """Clients and keys, in words."""
-    return " and ".join(f"{clients} clients x {keys} key{'s' if keys > 1 else ''}" for clients, keys in bounds)
+    return " and ".join(f"{_some(clients, 'client')} x {_some(keys, 'key')}" for clients, keys in bounds)
+
+
+def _some(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"

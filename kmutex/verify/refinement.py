@@ -124,33 +124,28 @@ def _walk(config: Config, make: MakeTable, book: RuleBook, tally: Tally) -> None
                 continue
         tally.states += 1
         path = graph.path(state)
+        reached = (CORRECT.initial(config), *(step.state for step in CORRECT.replay(config, path)))
         for action in CORRECT.enabled(config, state):
             after, outcome = CORRECT.step(config, state, action)
             t = make_transition(config, state, action, outcome, after)
-            for way in ways(state, action):
+            for way in ways(action):
                 bench = Bench(make, config, action.key if action.name == "stale_release" else None)
                 run = by_path(t, path, way)
-                at = CORRECT.initial(config)
-                for earlier in path:
+                for at, earlier in zip(reached[:-1], path, strict=True):
                     bench.take(config.race, at, earlier)
-                    at = CORRECT.step(config, at, earlier).state
                 bench.book = book
                 book.run = run
                 if not tally.compare(t, bench.observe(config.race, state, action, way), (run, "")):
                     wrong.add((state, action))
 
 
-def ways(state: State, action: Action) -> Iterator[str]:
+def ways(action: Action) -> Iterator[str]:
     """The calls on the table that an action stands for; the first is what a run on the way to a state takes.
 
-    A release goes by the ticket of a lease or by the key alone. A waiter that leaves before its grant is cancelled
-    where its time is over, and withdrawn where its task is cancelled. `wake` is no call at all: nothing.
+    A release goes by the ticket of a lease or by the key alone. `wake` is no call at all: nothing.
     """
-    client = state.clients[action.client or 0]
     if action.name == "release":
         yield from ("ticket", "key")
-    elif action.name == "cancel" and client.phase == "waiting":
-        yield from ("cancel", "withdraw")
     elif action.name != "wake":
         yield ""
 
@@ -192,13 +187,13 @@ class Bench:
         number, client = action_key(state, action), action.client
         assert number is not None
         assert client is not None
-        way = way or next(ways(state, action), "")
+        way = way or next(ways(action), "")
         key = _key(number)
         try:
             if action.name in ("request", "try"):
                 return self._ask(key, client, action.name)
             if action.name in ("cancel", "interrupt"):
-                return self._leave(key, client, state.clients[client].phase, race, action.name, way)
+                return self._leave(key, client, state.clients[client].phase, race, action.name)
             if action.name == "release":
                 ticket = self._own.pop(client)
                 return "released", self._told(self._release(key, ticket if way == "ticket" else None))
@@ -227,12 +222,11 @@ class Bench:
             return "waiting", ()
         return ("timeout" if self._cancel(key, ticket) else "granted"), ()
 
-    def _leave(
-        self, key: Hashable, client: int, phase: str, race: Race, name: str, way: str
-    ) -> tuple[str, tuple[int, ...]]:
+    def _leave(self, key: Hashable, client: int, phase: str, race: Race, name: str) -> tuple[str, tuple[int, ...]]:
+        # A waiter whose time is over is cancelled. An interrupt, or a task's cancellation after the grant, withdraws.
         ticket = self._own[client]
         told = "interrupted" if name == "interrupt" else "cancelled"
-        if way == "cancel" or (name == "cancel" and phase == "granted" and race == "keep"):
+        if name == "cancel" and (phase == "waiting" or race == "keep"):
             if not self._cancel(key, ticket):
                 return "kept", ()
             del self._own[client]

@@ -126,5 +126,5 @@ def test_progress_is_told() -> None:
     """The command can say what goes on."""
     said: list[str] = []
     model.check(said.append, bounds=[(1, 1)])
-    assert said[:2] == ["model, 1 clients x 1 key, keep", "model, 1 clients x 1 key, pass"]
+    assert said[:2] == ["model, 1 client x 1 key, keep", "model, 1 client x 1 key, pass"]
     assert said[2:] == [f"known-bad models of {prop.clause}" for prop in ALL]

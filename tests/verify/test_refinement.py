@@ -91,7 +91,7 @@ def test_progress_is_told() -> None:
     """The command can say what goes on."""
     said: list[str] = []
     refinement.check(said.append, bounds=[(1, 1)], subjects=())
-    assert said == ["LockTable, 1 clients x 1 key, keep", "LockTable, 1 clients x 1 key, pass"]
+    assert said == ["LockTable, 1 client x 1 key, keep", "LockTable, 1 client x 1 key, pass"]
 
 
 def test_what_a_bound_never_meets_is_inconclusive() -> None:
@@ -227,6 +227,25 @@ class WithdrawWakesNobody(Table):
         return None
 
 
+class WithdrawWakesTheNext(Table):
+    """A waiter that withdraws passes on a grant that it never had; one that is cancelled does not."""
+
+    def withdraw(self, key: Hashable, ticket: Ticket) -> Waker | None:
+        waker = super().withdraw(key, ticket)
+        return waker or next((other for other in self.queue(key).values() if other is not None), None)
+
+
+class UnlockServesTheYoungest(Table):
+    """A release by key serves the youngest, one by ticket the oldest."""
+
+    def release(self, key: Hashable, ticket: Ticket | None = None) -> Waker | None:
+        queue = self.queue(key)
+        if ticket is None and len(queue) > 2:
+            queue.move_to_end(next(reversed(queue)), last=False)
+            queue.move_to_end(list(queue)[1], last=False)
+        return super().release(key, ticket)
+
+
 class ForgetsTheTicket(Table):
     """A lease releases the key, whoever holds it now."""
 
@@ -298,6 +317,9 @@ BROKEN_TABLES: list[tuple[type[Table], str]] = [
     (CancelSwapsPlaces, "KM-CANCEL"),
     (CancelDropsAGrant, "KM-RACE"),
     (WithdrawWakesNobody, "KM-RACE"),
+    (WithdrawWakesTheNext, "KM-CANCEL"),
+    (WithdrawWakesTheNext, "KM-EXCL"),
+    (UnlockServesTheYoungest, "KM-FIFO"),
     (ForgetsTheTicket, "KM-TOKEN"),
     (StrayAccepted, "KM-UNHELD"),
     (FailedReleaseDrops, "KM-ATOMIC"),
@@ -332,6 +354,37 @@ def test_a_violation_says_a_shortest_run_that_the_model_can_take(table: type[Tab
             assert found is not None, violation.message
             config = Config(int(found[1]), int(found[2]), "keep" if found[3] == "keep" else "pass")
             assert CORRECT.replay(config, parse_schedule(found[4]))
+
+
+def test_a_difference_that_no_clause_speaks_of_is_not_lost() -> None:
+    """The waiter is given another's waker: order and entries are right, and it will wait for ever. What the step was
+    to show is then not shown (KM-EXCL, KM-REF)."""
+
+    class MixesUpWakers(Table):
+        def request(self, key: Hashable, ticket: Ticket, make_waker: Callable[[], Waker]) -> Waker | None:
+            waker = super().request(key, ticket, make_waker)
+            return waker and Waker(ticket + 1)
+
+    rows = refinement.check(table=MixesUpWakers, bounds=SMALL, subjects=())
+    assert violated(rows, refinement.METHOD) >= {"KM-EXCL", "KM-REF"}
+    assert exit_status(rows) == 1
+
+
+def test_a_table_that_depends_on_more_than_the_run_is_not_held() -> None:
+    """A table that is in another state than the run leads to is noticed before the step is judged (KM-REF)."""
+    made = 0
+
+    class Remembers(Table):
+        def __init__(self) -> None:
+            nonlocal made
+            super().__init__()
+            made += 1
+            if made > 40:
+                self.request("key of a table before", 1, lambda: Waker(1))
+
+    rows = refinement.check(table=Remembers, bounds=[(2, 1)], subjects=())
+    assert exit_status(rows) == 1
+    assert any("did not lead" in row.detail for row in rows)
 
 
 def test_an_equivalent_table_is_accepted() -> None:
@@ -375,7 +428,7 @@ BROKEN_RULES: list[tuple[str, Any, str]] = [
 def test_a_broken_rule_is_noticed(name: str, rule: Any, clause: str) -> None:
     """KM-CANCEL, KM-HANDOFF, KM-FIFO, KM-IDLE, KM-REF and KM-EXCL: contracts on functions that differ from what runs
     are evidence of nothing. The table itself is found sound."""
-    rows = refinement.check(rules=Rules()._replace(**{name: rule}), bounds=SMALL, subjects=())
+    rows = refinement.check(rules=Rules()._replace(**{name: rule}), bounds=[(4, 1)], subjects=())
     assert clause in violated(rows, refinement.RULES_METHOD)
     assert violated(rows, refinement.RULES_METHOD) == set(refinement.RULE_CLAUSES[name])
     assert violated(rows, refinement.METHOD) == set()
@@ -410,6 +463,31 @@ class IgnoresTheLease(KeyedMutex):
         super()._release(key, None)
 
 
+class TimedLockForgets(KeyedMutex):
+    """A lock with a timeout returns and does not hold."""
+
+    def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
+        ticket = super()._acquire(key, timeout)
+        if timeout:
+            self._withdraw(key, ticket)
+        return ticket
+
+
+class LeaseNeverEnds(KeyedMutex):
+    """Leaving the block of a lease releases nothing."""
+
+    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
+        if ticket is None:
+            super()._release(key, ticket)
+
+
+class InterruptedStaysQueued(KeyedMutex):
+    """A waiter that is interrupted raises and stays in the queue; one that times out leaves it."""
+
+    def _withdraw(self, key: Hashable, ticket: Ticket) -> None:
+        pass
+
+
 class TryWaitsForEver(KeyedMutex):
     """Timeout 0 is taken for none."""
 
@@ -424,6 +502,13 @@ class AsyncStaysQueued(AsyncKeyedMutex):
         super().__init__()
         table: LockTable[Any] = CancelKeepsTheRef()
         self._table = table
+
+
+class AsyncNeverTimesOut(AsyncKeyedMutex):
+    """A wait ends when its task is cancelled, and not when its time is over."""
+
+    def _expire(self, key: Hashable, ticket: Ticket, future: Any, timeout: float) -> None:
+        pass
 
 
 class AsyncWakesNobody(AsyncKeyedMutex):
@@ -445,7 +530,12 @@ BROKEN_DRIVERS: list[tuple[Callable[[], Any], str, str]] = [
     (LosesTheWakeUp, "threads", "KM-HANDOFF"),
     (ExpiredStaysQueued, "threads", "KM-CANCEL"),
     (IgnoresTheLease, "threads", "KM-TOKEN"),
+    (TimedLockForgets, "threads", "KM-REF"),
+    (LeaseNeverEnds, "threads", "KM-IDLE"),
+    (LeaseNeverEnds, "threads", "KM-HANDOFF"),
+    (InterruptedStaysQueued, "threads", "KM-CANCEL"),
     (TryWaitsForEver, "threads", "KM-EXPIRED"),
+    (AsyncNeverTimesOut, "asyncio", "KM-CANCEL"),
     (AsyncStaysQueued, "asyncio", "KM-CANCEL"),
     (AsyncWakesNobody, "asyncio", "KM-HANDOFF"),
     (AsyncStrayAccepted, "asyncio", "KM-UNHELD"),
@@ -454,7 +544,8 @@ BROKEN_DRIVERS: list[tuple[Callable[[], Any], str, str]] = [
 
 @pytest.mark.parametrize(("make", "kind", "clause"), BROKEN_DRIVERS)
 def test_a_broken_driver_is_rejected(make: Callable[[], Any], kind: str, clause: str) -> None:
-    """A driver can be wrong where the table is right: KM-HANDOFF, KM-CANCEL, KM-TOKEN, KM-EXPIRED, KM-UNHELD."""
+    """A driver can be wrong where the table is right: KM-HANDOFF, KM-IDLE, KM-REF, KM-CANCEL, KM-TOKEN, KM-EXPIRED and
+    KM-UNHELD."""
     rows = drivers.check(lambda text: None, [Subject("broken", make, kind)], bounds=[(3, 1)])
     row = by_clause(rows, drivers.METHOD)[clause]
     assert row.result is Result.VIOLATED
