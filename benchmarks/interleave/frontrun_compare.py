@@ -2,7 +2,7 @@
 
     python benchmarks/interleave/frontrun_compare.py [--rounds 3] [--limit 20]
 
-Needs `pip install frontrun==0.7.0`. The figures behind docs/adr/0003-interleaving-engine.md come from here.
+Needs the dev extra, which brings frontrun 0.7.0. The figures behind docs/adr/0003-interleaving-engine.md come from here.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ try:
     frontrun: Any = importlib.import_module("frontrun")
 except ImportError:
     sys.exit("frontrun is not installed; pip install frontrun==0.7.0")
+
+from kmutex.schedule.choices import Search as Search_
+from kmutex.schedule.program import parse
+from kmutex.schedule.threads import Bytecode, Crew, ThreadRun, replaced
+from kmutex.testing.judge import Judge
 
 KEY = "k"
 
@@ -147,9 +152,30 @@ def search_with_frontrun(subject: type[CountInsideGuard], threads: int, bound: i
     return Search(result.property_holds, result.num_explored, time.perf_counter() - started)
 
 
-# The project's own engine belongs here as a second entry, with the same four arguments.
+def search_with_kmutex(subject: type[CountInsideGuard], threads: int, bound: int, limit: float) -> Search:
+    """The engine of ``kmutex verify``: the same visits as a program, the judge in the place of the invariant."""
+    started = time.perf_counter()
+    program = parse(" ".join(f"{number}+k-k" for number in range(threads)))
+    search = Search_(bound)
+    executions, holds = 0, True
+    with replaced():
+        crew = Crew()
+        bytecode = Bytecode(lambda filename: filename == __file__)
+        for chooser in search:
+            judge = Judge(off={"KM-FIFO", "KM-HANDOFF"})
+            run = ThreadRun(subject, program, chooser, judge, crew=crew, keys=lambda letter: letter, bytecode=bytecode)
+            judge.ended(run.run())
+            executions += 1
+            holds = not judge.findings
+            if not holds or time.perf_counter() - started > limit:
+                break
+    verdict = False if not holds else True if search.complete else None
+    return Search(verdict, executions, time.perf_counter() - started)
+
+
 ENGINES: dict[str, Callable[[type[CountInsideGuard], int, int, float], Search]] = {
     "frontrun": search_with_frontrun,
+    "kmutex": search_with_kmutex,
 }
 
 

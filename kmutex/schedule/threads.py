@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import _thread
 import dis
+import gc
 import queue
 import sys
 import sysconfig
@@ -339,6 +340,10 @@ class ThreadRun:
     def run(self) -> Ending:
         """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
         _World.run = self
+        # A collection comes when it likes, and what it calls (finalizers, callbacks) would run in the midst of a
+        # step of this scheduler, and be traced.
+        collecting = gc.isenabled()
+        gc.disable()
         try:
             for number, client in enumerate(self._clients):
                 self._crew.start(number, lambda client=client: self._body(client))  # type: ignore[misc]
@@ -347,6 +352,8 @@ class ThreadRun:
             self._abandon()
         finally:
             _World.run = None
+            if collecting:
+                gc.enable()
         if self._error is not None:
             raise self._error
         assert self.ending is not None
