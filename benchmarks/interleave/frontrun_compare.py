@@ -2,7 +2,7 @@
 
     python benchmarks/interleave/frontrun_compare.py [--rounds 3] [--limit 20]
 
-Needs the dev extra, which brings frontrun 0.7.0. The figures behind docs/adr/0003-interleaving-engine.md come from here.
+Needs the dev extra, which brings frontrun 0.7.0. The figures of docs/adr/0003-interleaving-engine.md come from here.
 """
 
 from __future__ import annotations

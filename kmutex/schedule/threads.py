@@ -70,6 +70,8 @@ class CoopLock:
         run = _World.run
         if run is None or run.aside:
             return self._acquire_aside(blocking and timeout != 0)
+        if not run.mine():
+            raise _Abandoned
         run.point(sync=True)
         if self._taken:
             if not blocking or timeout == 0:
@@ -94,6 +96,9 @@ class CoopLock:
 
     def release(self) -> None:
         run = _World.run
+        if run is not None and not run.aside and not run.mine():
+            self._taken = False
+            return
         if not self._taken and not (run is not None and run.abandoning):
             raise RuntimeError("release unlocked lock")
         self._taken = False
@@ -102,7 +107,7 @@ class CoopLock:
 
     def locked(self) -> bool:
         run = _World.run
-        if run is not None and not run.aside:
+        if run is not None and not run.aside and run.mine():
             run.point(sync=True)
         return self._taken
 
@@ -141,7 +146,7 @@ class CoopRLock:
     def release(self) -> None:
         run = _World.run
         if self._owner != _whoami():
-            if run is not None and run.abandoning:
+            if run is not None and (run.abandoning or not run.mine()):
                 return
             raise RuntimeError("cannot release un-acquired lock")
         self._count -= 1
@@ -188,6 +193,7 @@ class _Client:
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self.ident = 0
         self.baton = _real_lock()
         self.baton.acquire()
         self.steps: deque[Step] = deque()
@@ -375,6 +381,10 @@ class ThreadRun:
             if client.index >= 0 and not self._crew.at_rest(number, 1.0):
                 self._crew.replace(number)
 
+    def mine(self) -> bool:
+        """Whether the calling thread is the one that has the baton. One that outlived its own run is not."""
+        return self._running.ident == _thread.get_ident()
+
     # -- called from the threads of the run ----------------------------------------------------------------------
 
     def point(self, *, sync: bool = False) -> None:
@@ -455,6 +465,7 @@ class ThreadRun:
         client = _Client(-1)
 
         def whole() -> None:
+            client.ident = _thread.get_ident()
             client.baton.acquire()
             try:
                 if self.abandoning:
@@ -472,6 +483,7 @@ class ThreadRun:
         _real_start_new_thread(whole, ())
 
     def _body(self, me: _Client) -> None:
+        me.ident = _thread.get_ident()
         me.baton.acquire()
         try:
             if self.abandoning:
@@ -857,8 +869,10 @@ def _sleep(seconds: float) -> None:
     run = _World.run
     if run is None:
         _real_time["sleep"](seconds)
-    else:
+    elif run.aside or run.mine():
         run.sleep(seconds)
+    else:
+        raise _Abandoned
 
 
 def _starter(real: Callable[..., Any]) -> Callable[..., Any]:
