@@ -366,19 +366,29 @@ class LoopRun:
             self._clients[index].steps.extend(steps)
 
 
-def looked_at(make: Callable[[], Any]) -> bool:
-    """Whether lock("key") of what ``make()`` returns gives something to await, when it is called in a running loop."""
+def in_a_loop(call: Callable[[], Any]) -> Any:
+    """What ``call()`` returns where a loop is running."""
     before = asyncio._get_running_loop()
     asyncio._set_running_loop(_Loop())  # type: ignore[abstract]
     try:
+        return call()
+    finally:
+        asyncio._set_running_loop(before)
+
+
+def looked_at(make: Callable[[], Any]) -> bool:
+    """Whether lock("key") of what ``make()`` returns gives something to await, when it is called in a running loop."""
+
+    def ask() -> bool:
         answer = make().lock("key")
         if inspect.iscoroutine(answer):
             answer.close()
         return inspect.isawaitable(answer)
+
+    try:
+        return bool(in_a_loop(ask))
     except Exception:
         return False
-    finally:
-        asyncio._set_running_loop(before)
 
 
 def _close(client: _Client) -> None:

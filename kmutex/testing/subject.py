@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kmutex.schedule.loop import looked_at
+from kmutex.schedule.loop import in_a_loop, looked_at
 
 Kind = Literal["threads", "asyncio"]
 
@@ -63,7 +63,8 @@ def look(make: Callable[[], Any], without: frozenset[str] = frozenset()) -> Shap
 
 def _made(make: Callable[[], Any]) -> Any:
     try:
-        return make()
+        # A locker for asyncio may ask for the running loop as it is made.
+        return in_a_loop(make)
     except BaseException as error:
         text = str(error).strip().splitlines()
         said = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
