@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kmutex.schedule.choices import Chooser
 from kmutex.schedule.loop import in_a_loop, looked_at
+from kmutex.schedule.observer import SubjectFailedError
+from kmutex.schedule.program import Step, parse
+from kmutex.schedule.threads import Crew, ThreadRun
 
 Kind = Literal["threads", "asyncio"]
 
@@ -62,13 +66,38 @@ def look(make: Callable[[], Any], without: frozenset[str] = frozenset()) -> Shap
 
 
 def _made(make: Callable[[], Any]) -> Any:
+    # In a run, since a locker may start a thread as it is made; in a loop, since another may ask for the running one.
+    maker = _Maker()
+    run = ThreadRun(lambda: in_a_loop(make), parse("0+a"), Chooser(), maker, crew=Crew(), keys=lambda letter: letter)
     try:
-        # A locker for asyncio may ask for the running loop as it is made.
-        return in_a_loop(make)
-    except BaseException as error:
-        text = str(error).strip().splitlines()
-        said = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-        raise NotALockerError(f"the factory raised {said}; it is called without arguments") from None
+        run.run()
+    except SubjectFailedError as error:
+        raise NotALockerError(f"{error}; it is called without arguments") from None
+    return maker.subject
+
+
+class _Maker:
+    """An `Observer` that ends the run when the subject is made."""
+
+    stopped = True
+
+    def __init__(self) -> None:
+        self.subject: Any = None
+
+    def made(self, subject: Any) -> None:
+        self.subject = subject
+
+    def phase(self, number: int) -> None: ...
+
+    def called(self, client: int, step: Step) -> None: ...
+
+    def returned(self, client: int, step: Step) -> None: ...
+
+    def raised(self, client: int, step: Step, error: BaseException) -> None: ...
+
+    def cancelled(self, client: int) -> None: ...
+
+    def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None: ...
 
 
 def _waits_in_a_loop(subject: Any, make: Callable[[], Any]) -> bool:

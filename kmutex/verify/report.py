@@ -84,12 +84,13 @@ def summary(rows: Sequence[Row]) -> str:
         by_clause.setdefault(row.clause, set()).add(row.result)
     worst = [next(result for result in _WORST if result in results) for results in by_clause.values()]
     counts = [(result, worst.count(result)) for result in _WORST if result in worst]
-    parts = ", ".join(f"{number} {result.value}" for result, number in counts)
+    parts = ", ".join(f"{number} {_MANY.get(result, result.value)}" for result, number in counts)
     violated = sorted(clause for clause, results in by_clause.items() if Result.VIOLATED in results)
     names = f" ({', '.join(violated)})" if violated else ""
     return f"{VERDICT[exit_status(rows)]}{names}: of {len(worst)} clauses, {parts}"
 
 
+_MANY = {Result.HOLDS: "hold"}
 _WORST = (
     Result.VIOLATED,
     Result.INCONCLUSIVE,
