@@ -44,8 +44,8 @@ _real_time = {name: getattr(time, name) for name in ("sleep", "monotonic", "time
 _real_start_new_thread = _thread.start_new_thread
 
 
-class _Abandoned(BaseException):
-    """Unwinds a thread whose run is over."""
+class _Abandoned(SystemExit):
+    """Unwinds a thread whose run is over. A SystemExit, so that a thread of the subject's ends without a word."""
 
 
 class _World:
@@ -227,7 +227,7 @@ class _Client:
 
     def cancellable(self) -> str:
         """How its wait can be ended by a choice now: "expired", "interrupted", or not ("")."""
-        if self.step is None or self.woken or self.lock is None or self.lock.free():
+        if self.step is None or self.woken or not self.waits or (self.lock is not None and self.lock.free()):
             return ""
         if self.step.kind == "~" and self.ends is not None:
             return "expired"
@@ -446,12 +446,15 @@ class ThreadRun:
         if self.aside:
             return
         me = self._running
+        me.parked = False
         me.asleep = True
         me.ends = self._now + max(seconds, 0)
         try:
             while not me.woken:
                 self._give_up(me)
-            me.woken = ""
+            woken, me.woken = me.woken, ""
+            if woken == "interrupted":
+                raise KeyboardInterrupt
         finally:
             me.asleep = False
             me.ends = None

@@ -20,6 +20,8 @@ from kmutex.verify.evidence import Result, Row, Violation
 
 SEEDS = 60
 """Random runs of one program in one unit."""
+MOST_PLAIN_RUNS = 200
+"""The same for the first pass, which must come to its end."""
 MOST_RUNS = 2_000
 """Runs of one program in one pass; one that has more ways counts as not complete, and the bound says so."""
 WIDE = 5
@@ -39,6 +41,8 @@ class Unit:
     level: Level = "locks"
     bound: int = 0
     seed: int = 0
+    most: int = 0
+    """Runs after which the unit ends although there are more ways."""
     required: bool = False
     """Whether the clause counts as undecided when this was not completed."""
 
@@ -83,13 +87,17 @@ def plan(shape: Shape) -> Iterator[list[Unit]]:
     def every(
         method: str, chosen: Iterable[Program], level: Level, bound: int, *, required: bool = False
     ) -> list[Unit]:
-        return [Unit(next(counter), method, "every", str(p), level, bound, required=required) for p in chosen]
+        most = MOST_PLAIN_RUNS if required else MOST_RUNS
+        return [
+            Unit(next(counter), method, "every", str(p), level, bound, most=most, required=required) for p in chosen
+        ]
 
     def some(method: str, chosen: Iterable[Program], level: Level, preemptions: int, seed: int) -> list[Unit]:
         return [Unit(next(counter), method, "some", str(p), level, preemptions, seed=seed) for p in chosen]
 
     if shape.kind == "threads":
-        yield every("interleavings at locks", wanted, "locks", 1, required=True)
+        yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
+        yield every("interleavings at locks", wanted, "locks", 1)
         yield some("chance, many clients", wide, "locks", 1, 0)
         yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
         yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
@@ -97,13 +105,14 @@ def plan(shape: Shape) -> Iterator[list[Unit]]:
         yield every("interleavings at locks, deeper", busy, "locks", 2)
         chance: Level = "bytecode"
     else:
-        yield every("interleavings of tasks", wanted, "tasks", 2, required=True)
+        yield every("interleavings of tasks, plain", wanted, "tasks", 0, required=True)
+        yield every("interleavings of tasks", wanted, "tasks", 2)
         yield some("chance, many clients", wide, "tasks", 1, 0)
         yield [Unit(next(counter), "loops", "loops")]
         yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
         if shape.timeout:
             timed = [program for program in wanted if "~" in program.kinds]
-            yield every("interleavings with timeouts", timed, "timeouts", 2, required=True)
+            yield every("interleavings with timeouts", timed, "timeouts", 2)
         yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
         yield every("interleavings of tasks, deeper", busy, "tasks", 4)
         chance = "tasks"

@@ -133,7 +133,7 @@ def _drive(
         for worker in crew.workers:
             if worker.unit is None and waiting:
                 unit = waiting.pop(0)
-                if unit.program in broken and unit.method != "interleavings at locks":
+                if unit.program in broken and not unit.method.startswith("interleavings at locks"):
                     progress.planned -= 1
                     continue
                 known = sorted({name for parts, name in symptoms if parts < unit.ingredients or not unit.program})

@@ -26,7 +26,7 @@ from kmutex.testing.features import clauses_off
 from kmutex.testing.lanes import lanes
 from kmutex.testing.subject import NotALockerError, Shape, look
 from kmutex.verify import special
-from kmutex.verify.plan import MOST_RUNS, SEEDS, Outcome, Unit
+from kmutex.verify.plan import SEEDS, Outcome, Unit
 
 BEAT = 0.2
 """Real seconds between two signs of life."""
@@ -110,7 +110,7 @@ class _Worker:
                 unit.level,
                 unit.bound,
                 known=known,
-                go_on=lambda runs: self._beat(runs) < MOST_RUNS,
+                go_on=lambda runs: self._beat(runs) < unit.most,
             )
             _take(outcome, result)
         elif unit.task == "some":
