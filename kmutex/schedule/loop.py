@@ -24,7 +24,7 @@ from kmutex.schedule.observer import Ending, Observer, SubjectFailedError, Uncon
 from kmutex.schedule.program import ASKING, Program, Step, possible
 
 MOST_IDLE = 60
-"""Loop steps without an event after which those who still spin count as waiting."""
+"""Loop steps without an event after which those who still spin count as waiting; more where many are ready."""
 
 _client: contextvars.ContextVar[_Client | None] = contextvars.ContextVar("client", default=None)
 
@@ -151,6 +151,7 @@ class LoopRun:
         self._loop = _Loop()  # type: ignore[abstract]
         self._plain = True
         self._idle = 0
+        self._crowd = 0
         self._subject: Any = None
 
     def run(self) -> Ending:
@@ -250,7 +251,8 @@ class LoopRun:
         """One step of the run; how it ended, if it did."""
         if self._observer.stopped:
             return Ending.STOPPED
-        spinning = self._idle > MOST_IDLE
+        self._crowd = max(self._crowd, len(self._loop.ready))
+        spinning = self._idle > MOST_IDLE + 8 * self._crowd
         moves: list[tuple[Callable[[], None], int]] = []
         if self._loop.ready and not spinning:
             moves.append((self._step, 0))
@@ -276,7 +278,7 @@ class LoopRun:
             handle._run()
 
     def _event(self) -> None:
-        self._idle = 0
+        self._idle = self._crowd = 0
         for client in self._clients:
             client.polls = 0
 

@@ -235,11 +235,15 @@ class _Client:
             return "interrupted"
         return ""
 
+    def due(self, now: float) -> bool:
+        """Whether its wait is over, or the time of its whole call: then it must come to look at the clock."""
+        return any(ends is not None and ends <= now for ends in (self.ends, self.step_ends))
+
     def polling(self) -> bool:
         """Whether it waits for a time that is not the end of its call."""
         if self.ends is None or self.woken:
             return False
-        return self.step_ends is None or self.ends < self.step_ends
+        return self.asleep or self.step_ends is None or self.ends < self.step_ends
 
 
 class _Seat:
@@ -654,7 +658,7 @@ class ThreadRun:
     def _end_a_wait(self) -> bool:
         """End the next wait that ends without a choice: one that is due, or a poll."""
         timed = [c for c in self._clients if c.waits and c.ends is not None and not c.woken]
-        due = [c for c in timed if c.ends is not None and c.ends <= self._now]
+        due = [c for c in timed if c.due(self._now)]
         polls = [c for c in timed if c.polling() and c.polls < POLLS]
         for client in due or sorted(polls, key=lambda c: c.ends or 0):
             client.polls += 1

@@ -72,6 +72,8 @@ class Exploration:
     found: dict[str, Found] = field(default_factory=dict)
     """By symptom: the shortest run that shows it."""
     exited: str | None = None
+    uncountable: bool = False
+    """Whether len() could not be asked at a quiet moment."""
     witnesses: Counter[str] = field(default_factory=Counter)
     last: Judge | None = None
     """The judge of the last run."""
@@ -201,6 +203,7 @@ class Explorer:
         result.longest = max(result.longest, len(chooser.path))
         result.witnesses.update(judge.witnesses)
         result.exited = judge.exited
+        result.uncountable |= judge.uncountable
         result.last = judge
         if judge.findings:
             picks = tuple(sorted(chooser.recorded().items()))

@@ -88,6 +88,8 @@ class Judge:
         between the end of a wait and the waiter's next step, as with a timeout; not so with a cancelled task."""
         self.findings: list[Finding] = []
         self.exited: str | None = None
+        self.uncountable = False
+        """Whether len() never came back without the help of another thread, so it is of no use at a quiet moment."""
         self.events: list[Event] = []
         self.witnesses: Counter[str] = Counter()
         self._hopeless = False
@@ -305,7 +307,7 @@ class Judge:
         except UncontrolledError:
             if self._counted:
                 self._find("KM-INDEP", "len() waits for a lock that a waiter keeps while it waits")
-            # Otherwise it never comes back without the help of another thread, so it can't be asked from outside.
+            self.uncountable = not self._counted
             self._counts = False
             return
         except Exception as error:

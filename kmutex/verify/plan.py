@@ -20,7 +20,7 @@ from kmutex.verify.evidence import Result, Row, Violation
 
 SEEDS = 60
 """Random runs of one program in one unit."""
-MOST_PLAIN_RUNS = 200
+MOST_PLAIN_RUNS = 100
 """The same for the first pass, which must come to its end."""
 MOST_RUNS = 2_000
 """Runs of one program in one pass; one that has more ways counts as not complete, and the bound says so."""

@@ -127,6 +127,8 @@ def _drive(
             else:
                 waiting = next(passes, [])
                 # Chance adds nothing to what was caught already.
+                while broken and waiting and waiting[0].method.endswith("deeper"):
+                    waiting = next(passes, [])
                 if not waiting or (waiting[0].task == "some" and waiting[0].seed and (late or broken)):
                     over, waiting = True, []
                 progress.planned += len(waiting)

@@ -193,6 +193,10 @@ def _take(outcome: Outcome, result: Exploration) -> None:
     outcome.complete = result.complete
     outcome.endless = result.endless
     outcome.longest = result.longest
+    if result.uncountable:
+        outcome.notes.append(
+            ("KM-REF", "len() needs the help of another thread, so it can't be asked when all is quiet")
+        )
     outcome.witnesses = result.witnesses
     for found in result.found.values():
         _add(outcome, found)
