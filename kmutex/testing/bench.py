@@ -64,11 +64,14 @@ class Bench:
     def run(self, program: Program, level: Level, observer: Observer) -> Ending:
         """The plain run of a program and its epilogue: nobody is preempted, and nothing ends by chance."""
         whole, tail = with_epilogue(program, tries=self.shape.timeout)
-        chooser = Chooser()
         with self.control():
-            if self.shape.kind == "threads":
-                return ThreadRun(
-                    self.make, whole, chooser, observer, crew=self._crew, keys=key_of, quiet_tail=tail
-                ).run()
+            return self._run(self.make, whole, level, observer, tail)
+
+    def _run(self, make: Callable[[], Any], program: Program, level: Level, observer: Observer, tail: int) -> Ending:
+        run: ThreadRun | LoopRun
+        if level == "locks":
+            run = ThreadRun(make, program, Chooser(), observer, crew=self._crew, keys=key_of, quiet_tail=tail)
+        else:
             timeouts = level == "timeouts"
-            return LoopRun(self.make, whole, chooser, observer, keys=key_of, timeouts=timeouts, quiet_tail=tail).run()
+            run = LoopRun(make, program, Chooser(), observer, keys=key_of, timeouts=timeouts, quiet_tail=tail)
+        return run.run()

@@ -2,11 +2,10 @@
 
     TestMyLocker = locker_machine(MyLocker).TestCase
 
-Each rule adds one action of one client to a program; preconditions come from the model's state. At the end of an
-example the program is run from the beginning on a fresh locker under the deterministic scheduler. The judge watches
-every event, and each moment of rest is compared with the model: who holds what, who waits, which calls came back and
-how, len(). For a locker declared without "fifo" the program so far is run at each release that has a choice of
-waiters, to see which it served.
+Each rule adds one action of one client to a program; preconditions come from the model's state. After each step the
+program so far is run from the beginning on a fresh locker under the deterministic scheduler, and then an epilogue: is
+each of its keys as good as new? The judge watches every event, and each moment of rest is compared with the model:
+who holds what, who waits, which calls came back and how, len().
 
 In a history one thing happens at a time, and nobody is preempted: what happens at once is put to the test by
 `kmutex.testing.suite` and by ``kmutex verify``, on short programs.
@@ -14,7 +13,6 @@ In a history one thing happens at a time, and nobody is preempted: what happens 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -25,7 +23,14 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import hypothesis
 from hypothesis import HealthCheck, Verbosity, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from kmutex.schedule.observer import Ending
 from kmutex.schedule.program import ASKING, Step
@@ -38,8 +43,8 @@ from kmutex.testing.verdict import ContractError, InconclusiveError
 
 CLIENTS = 4
 KEYS = "abc"
-STEPS = 30
-"""The most actions in one history of `check_histories`; a test case of Hypothesis has its own setting."""
+STEPS = 20
+"""The most steps of one history: its actions, and one that says how waits end."""
 _T = TypeVar("_T")
 _NOT_CHECKED = [
     # Runs pass a baton between real threads. How fast that is depends on the machine and is no fault of the test.
@@ -59,6 +64,13 @@ class Tally:
     witnesses: Counter[str] = field(default_factory=Counter)
     actions: Counter[str] = field(default_factory=Counter)
     longest_queue: int = 0
+
+    def add(self, history: History, watch: Watch) -> None:
+        """Count a history and its last run."""
+        self.phases += watch.compared
+        self.open += watch.diverged
+        self.witnesses.update(watch.judge.witnesses)
+        self.actions.update(moment.action.name for moment in history.moments[: watch.compared])
 
 
 class Histories(NamedTuple):
@@ -203,7 +215,7 @@ def check_histories(
     machine = hypothesis.seed(seed)(_machine(bench))
     search = _Search(machine.tally, on_example, None if deadline is None else time.perf_counter() + deadline)
     machine.search = search
-    complete, flaky = True, False
+    flaky = False
     try:
         run_state_machine_as_test(
             machine,
@@ -224,14 +236,24 @@ def check_histories(
     except _Enough as end:
         if end.__cause__ is not None:
             raise end.__cause__ from None
-        complete = search.best is not None
     except hypothesis.errors.Flaky:
-        flaky = True
-        if search.best is None:
+        # After the deadline every example ends at once, also one that is to be run again.
+        flaky = not search.late
+        if search.best is None and flaky:
             raise
     finding, schedule, judge = search.best if search.best is not None else (None, None, None)
     tally = machine.tally
-    return Histories(tally.histories, tally.phases, finding, schedule, judge, tally.witnesses, seed, complete, flaky)
+    return Histories(
+        tally.histories,
+        tally.phases,
+        finding,
+        schedule,
+        judge,
+        tally.witnesses,
+        seed,
+        not search.late or search.best is not None,
+        flaky,
+    )
 
 
 class _Search:
@@ -239,6 +261,8 @@ class _Search:
 
     def __init__(self, tally: Tally, on_example: Callable[[int], object] | None, until: float | None) -> None:
         self.best: tuple[Finding, Schedule, Judge] | None = None
+        self.late = False
+        """Whether the deadline ended it."""
         self._tally = tally
         self._on_example = on_example
         self._until = until
@@ -251,6 +275,7 @@ class _Search:
         if self._on_example is not None:
             self._on_example(self._tally.histories)
         if self._until is not None and time.perf_counter() > self._until:
+            self.late = True
             raise _Enough
 
 
@@ -283,8 +308,9 @@ class LockerMachine(RuleBasedStateMachine):
         cls = type(self)
         if cls.search is not None:
             cls.search.begins()
-        self._before = sys.exc_info()[1]
-        self._over = False
+        cls.tally.histories += 1
+        self._judged = 0
+        self._last: Watch | None = None
         shape = self._unbroken(lambda: self.bench.shape)
         off = self.bench.without
         self._timeout = shape.timeout
@@ -342,7 +368,7 @@ class LockerMachine(RuleBasedStateMachine):
     # -- rules ---------------------------------------------------------------------------------------------------
 
     @initialize(level=_one_of("levels"))
-    def ends_waits_by(self, level: Level) -> None:
+    def waits_end_by(self, level: Level) -> None:
         self._level = level
 
     @_possible("idle")
@@ -405,11 +431,17 @@ class LockerMachine(RuleBasedStateMachine):
     def unlock_unheld(self, client: int, key: str) -> None:
         self.history.stray_unlock(client, key)
 
+    @invariant()
+    def keeps_the_contract(self) -> None:
+        # After every step, so that the failing step is the last and Hypothesis can leave out others.
+        if len(self.history.phases) > self._judged:
+            self._judged = len(self.history.phases)
+            self._last = self._run(self.history)
+
     def teardown(self) -> None:
-        # While an error goes by there is nothing to add; giving up an example is one too, to Hypothesis.
-        if self._over or sys.exc_info()[1] is not self._before or not self.history.phases:
-            return
-        self._run(self.history, final=True)
+        # Each run begins with all of the runs before it, so the last one has everything to count.
+        if self._last is not None:
+            self.tally.add(self.history, self._last)
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
@@ -424,24 +456,17 @@ class LockerMachine(RuleBasedStateMachine):
         """Which waiter gets the key that a client releases now: the program so far is run to see it."""
         ahead = self.history.copy()
         ahead.release(client, kind, queue[0])
-        watch = self._run(ahead, final=False)
+        watch = self._run(ahead)
         seen = watch.last.holds if watch.last is not None else {}
         return next((waiter for waiter in queue if waiter in seen), queue[0])
 
-    def _run(self, history: History, *, final: bool) -> Watch:
-        bench, tally = self.bench, self.tally
+    def _run(self, history: History) -> Watch:
+        bench = self.bench
         judge = Judge(off=bench.off, tail_from=len(history.phases), outrun=self._level != "tasks")
         watch = Watch(judge, history.moments, off=bench.off, counts=self._counts)
         self._unbroken(lambda: self._to_its_end(history, watch))
-        if final:
-            tally.histories += 1
-            tally.phases += watch.compared
-            tally.open += watch.diverged
-            tally.witnesses.update(judge.witnesses)
-            tally.actions.update(moment.action.name for moment in history.moments[: watch.compared])
         finding = watch.finding if not judge.findings else judge.findings[0]
         if finding is not None and not watch.diverged:
-            self._over = True
             schedule = Schedule(history.program, self._level, (), bench.shape.timeout)
             if self.search is not None:
                 self.search.found(finding, schedule, judge)
@@ -464,7 +489,6 @@ class LockerMachine(RuleBasedStateMachine):
                 return do()
             except Exception as error:
                 cls.broken = (error, error.__traceback__)
-        self._over = True
         broken, trace = cls.broken
         if cls.search is not None:
             raise _Enough from broken
