@@ -60,7 +60,7 @@ class Tally:
     phases: int = 0
     """Moments of rest that were compared with the model."""
     open: int = 0
-    """Runs that ended early because a locker without order served another waiter than in the run before."""
+    """Histories that could not be followed to their end."""
     witnesses: Counter[str] = field(default_factory=Counter)
     actions: Counter[str] = field(default_factory=Counter)
     longest_queue: int = 0
@@ -101,7 +101,8 @@ class Watch:
         self.finding: Finding | None = None
         self.compared = 0
         self.diverged = False
-        """The locker served another waiter than the history was built upon. What follows has no meaning."""
+        """What follows has no meaning: the locker served another waiter than the history was built upon, an interrupt
+        found nothing to strike, or a clause is broken that is not judged."""
         self.last: Rest | None = None
         """The rest after the last phase that was seen and is not the epilogue's."""
         self._moments = moments
@@ -111,10 +112,12 @@ class Watch:
         self._subject: Any = None
         self._holds: dict[int, str] = {}
         self._ended: dict[int, str] = {}
+        self._cancelled: set[int] = set()
 
     @property
     def stopped(self) -> bool:
-        return self.judge.stopped or self.diverged or self.finding is not None
+        # A difference from the model alone ends nothing: the judge may have a better name for it.
+        return self.judge.stopped or self.diverged
 
     def made(self, subject: Any) -> None:
         self._subject = subject
@@ -123,6 +126,7 @@ class Watch:
     def phase(self, number: int) -> None:
         self._phase = number
         self._ended.clear()
+        self._cancelled.clear()
         self.judge.phase(number)
 
     def called(self, client: int, step: Step) -> None:
@@ -143,11 +147,12 @@ class Watch:
         self.judge.raised(client, step, error)
 
     def cancelled(self, client: int) -> None:
+        self._cancelled.add(client)
         self.judge.cancelled(client)
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         self.judge.quiet(waiting, overdue)
-        if not 0 <= self._phase < len(self._moments) or self.judge.findings:
+        if not 0 <= self._phase < len(self._moments) or self.judge.findings or self.finding is not None:
             return
         seen = Rest(dict(self._holds), {client: step.key for client, step in waiting.items()}, dict(self._ended))
         self.last = seen
@@ -156,10 +161,14 @@ class Watch:
         if differs is None:
             self.compared += 1
             self._compare_len(moment)
-        elif _another_served(moment, seen) or differs[0] in self._off:
+        elif _another_served(moment, seen) or self._not_interrupted(moment) or differs[0] in self._off:
             self.diverged = True
         else:
             self._find(*differs)
+
+    def _not_interrupted(self, moment: Moment) -> bool:
+        # Nothing strikes a thread that sleeps between two looks; its wait goes on, and rightly so.
+        return moment.action.name == "interrupt" and moment.action.client not in self._cancelled
 
     def _compare_len(self, moment: Moment) -> None:
         if not self._counts:
@@ -281,7 +290,9 @@ class _Search:
 
 def _machine(bench: Bench) -> type[LockerMachine]:
     body = {"bench": bench, "tally": Tally(), "search": None, "broken": None, "__module__": __name__}
-    return type("LockerMachine", (LockerMachine,), body)
+    machine = type("LockerMachine", (LockerMachine,), body)
+    machine.TestCase.settings = settings(stateful_step_count=STEPS, deadline=None, suppress_health_check=_NOT_CHECKED)
+    return machine
 
 
 def _one_of(what: str) -> st.SearchStrategy[Any]:
@@ -461,6 +472,7 @@ class LockerMachine(RuleBasedStateMachine):
         return next((waiter for waiter in queue if waiter in seen), queue[0])
 
     def _run(self, history: History) -> Watch:
+        __tracebackhide__ = True
         bench = self.bench
         judge = Judge(off=bench.off, tail_from=len(history.phases), outrun=self._level != "tasks")
         watch = Watch(judge, history.moments, off=bench.off, counts=self._counts)
