@@ -13,11 +13,11 @@ In a history one thing happens at a time, and nobody is preempted: what happens 
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import hypothesis
@@ -45,6 +45,9 @@ CLIENTS = 4
 KEYS = "abc"
 STEPS = 20
 """The most steps of one history: its actions, and one that says how waits end."""
+MOST_SHORTER = 150
+"""Histories that are run in search of a shorter one."""
+
 _T = TypeVar("_T")
 _NOT_CHECKED = [
     # Runs pass a baton between real threads. How fast that is depends on the machine and is no fault of the test.
@@ -189,8 +192,11 @@ def _another_served(moment: Moment, seen: Rest) -> bool:
     return len(served) == 1 and served != moment.anybody & moment.rest.holds.keys()
 
 
-class _Enough(BaseException):
-    """Ends a search. Not an Exception: Hypothesis would look for a shorter way to it."""
+class NoVerdict(BaseException):
+    """Ends a search; its cause is the error, if it is one.
+
+    Not an Exception: Hypothesis would look for a shorter way to it, and each try may take seconds.
+    """
 
 
 def locker_machine(
@@ -242,12 +248,12 @@ def check_histories(
         )
     except ContractError:
         pass  # The search has it.
-    except _Enough as end:
-        if end.__cause__ is not None:
+    except NoVerdict as end:
+        if end.__cause__ is not None and search.best is None:
             raise end.__cause__ from None
     except hypothesis.errors.Flaky:
-        # After the deadline every example ends at once, also one that is to be run again.
-        flaky = not search.late
+        # After its end every example ends at once, also one that is to be run again.
+        flaky = not search.ended
         if search.best is None and flaky:
             raise
     finding, schedule, judge = search.best if search.best is not None else (None, None, None)
@@ -272,9 +278,16 @@ class _Search:
         self.best: tuple[Finding, Schedule, Judge] | None = None
         self.late = False
         """Whether the deadline ended it."""
+        self._since = 0
+
         self._tally = tally
         self._on_example = on_example
         self._until = until
+
+    @property
+    def ended(self) -> bool:
+        """Whether further histories are refused."""
+        return self.late or self._since > MOST_SHORTER
 
     def found(self, finding: Finding, schedule: Schedule, judge: Judge) -> None:
         if self.best is None or len(schedule.program.phases) <= len(self.best[1].program.phases):
@@ -285,13 +298,28 @@ class _Search:
             self._on_example(self._tally.histories)
         if self._until is not None and time.perf_counter() > self._until:
             self.late = True
-            raise _Enough
+            raise NoVerdict("the time is over")
+        self._since += self.best is not None
+        if self._since > MOST_SHORTER:
+            raise NoVerdict("short enough")
 
 
 def _machine(bench: Bench) -> type[LockerMachine]:
-    body = {"bench": bench, "tally": Tally(), "search": None, "broken": None, "__module__": __name__}
-    machine = type("LockerMachine", (LockerMachine,), body)
-    machine.TestCase.settings = settings(stateful_step_count=STEPS, deadline=None, suppress_health_check=_NOT_CHECKED)
+    body = {"bench": bench, "tally": Tally(), "search": None, "__module__": __name__}
+    machine: type[LockerMachine] = type("LockerMachine", (LockerMachine,), body)
+    case: Any = machine.TestCase
+    case.settings = settings(stateful_step_count=STEPS, deadline=None, suppress_health_check=_NOT_CHECKED)
+    run = case.runTest
+
+    @functools.wraps(run)
+    def run_test(self: Any) -> None:
+        __tracebackhide__ = True
+        try:
+            run(self)
+        except NoVerdict as end:
+            raise (end.__cause__ or end) from None
+
+    case.runTest = run_test
     return machine
 
 
@@ -311,8 +339,6 @@ class LockerMachine(RuleBasedStateMachine):
     bench: ClassVar[Bench]
     tally: ClassVar[Tally]
     search: ClassVar[_Search | None]
-    broken: ClassVar[tuple[Exception, TracebackType | None] | None]
-    """What kept a run from its end. Each later example says it again at once: it may have taken seconds to find."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -494,15 +520,8 @@ class LockerMachine(RuleBasedStateMachine):
             raise InconclusiveError(f"this program has no end within the step limit: {history.program}")
 
     def _unbroken(self, do: Callable[[], _T]) -> _T:
-        """What ``do()`` returns. An error of its own ends the search: at once, or by being said for each example."""
-        cls = type(self)
-        if cls.broken is None:
-            try:
-                return do()
-            except Exception as error:
-                cls.broken = (error, error.__traceback__)
-        broken, trace = cls.broken
-        if cls.search is not None:
-            raise _Enough from broken
-        # Raised again from the same place, it is the same failure to Hypothesis.
-        raise broken.with_traceback(trace)
+        """What ``do()`` returns. What keeps it from its end is no verdict on a history, and ends the search at once."""
+        try:
+            return do()
+        except Exception as error:
+            raise NoVerdict(str(error)) from error

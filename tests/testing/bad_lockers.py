@@ -1,4 +1,4 @@
-"""Small known-bad lockers, each with one mistake, and a sound one without an order: what the tests here reject or accept."""
+"""Small known-bad lockers, each with one mistake, and a sound one without an order."""
 
 from __future__ import annotations
 
