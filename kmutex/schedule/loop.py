@@ -153,6 +153,7 @@ class LoopRun:
         self._idle = 0
         self._crowd = 0
         self._subject: Any = None
+        self._closing = False
 
     def run(self) -> Ending:
         """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
@@ -167,6 +168,7 @@ class LoopRun:
                 ending = Ending.ENDLESS if steps > MOST_STEPS else self._go_on()
             return ending
         finally:
+            self._closing = True
             for client in self._clients:
                 _close(client)
             asyncio._set_running_loop(before)
@@ -209,6 +211,8 @@ class LoopRun:
         except GeneratorExit:
             raise
         except BaseException as caught:
+            if self._closing:
+                raise  # The subject's way of being unwound, not an event of the run.
             # The traceback holds the subject's frames, and so the entries in them, alive.
             error = caught.with_traceback(None)
         if error is not None and me.step_ends is not None and me.step_ends <= self._loop.now and step.kind == "~":

@@ -539,6 +539,9 @@ class ThreadRun:
         except _Abandoned:
             raise
         except BaseException as caught:
+            if self.abandoning:
+                # The subject's way of being unwound, not an event of the run.
+                raise _Abandoned from None
             # The traceback holds the subject's frames, and so the entries in them, alive.
             error = caught.with_traceback(None)
         if error is not None and step.kind == "~" and self._now >= asked + TIMEOUT:

@@ -233,7 +233,10 @@ def _clause(moment: Moment, seen: Rest, client: int) -> str:
     if client in seen.holds:
         return "KM-EXCL" if others else "KM-FIFO"
     if client in expected.holds:
-        return "KM-FIFO" if others else "KM-LIVE"
+        if others:
+            return "KM-FIFO"
+        # A free key that is not had while other keys are held: the one may wait for the other.
+        return "KM-INDEP" if action.client == client and len(seen.holds) > 0 else "KM-LIVE"
     return "KM-REF"
 
 

@@ -2,11 +2,10 @@
 
     TestMyLocker = locker_machine(MyLocker).TestCase
 
-Each rule adds one action of one client to a program; preconditions come from the model's state. At the end of an
-example the program is run from the beginning on a fresh locker under the deterministic scheduler. The judge watches
-every event, and each moment of rest is compared with the model: who holds what, who waits, which calls came back and
-how, len(). For a locker declared without "fifo" the program so far is run at each release that has a choice of
-waiters, to see which it served.
+Each rule adds one action of one client to a program; preconditions come from the model's state. After each step the
+program so far is run from the beginning on a fresh locker under the deterministic scheduler, and then an epilogue: is
+each of its keys as good as new? The judge watches every event, and each moment of rest is compared with the model:
+who holds what, who waits, which calls came back and how, len().
 
 In a history one thing happens at a time, and nobody is preempted: what happens at once is put to the test by
 `kmutex.testing.suite` and by ``kmutex verify``, on short programs.
@@ -14,18 +13,24 @@ In a history one thing happens at a time, and nobody is preempted: what happens 
 
 from __future__ import annotations
 
-import sys
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import hypothesis
 from hypothesis import HealthCheck, Verbosity, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from kmutex.schedule.observer import Ending
 from kmutex.schedule.program import ASKING, Step
@@ -38,8 +43,11 @@ from kmutex.testing.verdict import ContractError, InconclusiveError
 
 CLIENTS = 4
 KEYS = "abc"
-STEPS = 30
-"""The most actions in one history of `check_histories`; a test case of Hypothesis has its own setting."""
+STEPS = 20
+"""The most steps of one history: its actions, and one that says how waits end."""
+MOST_SHORTER = 150
+"""Histories that are run in search of a shorter one."""
+
 _T = TypeVar("_T")
 _NOT_CHECKED = [
     # Runs pass a baton between real threads. How fast that is depends on the machine and is no fault of the test.
@@ -55,10 +63,17 @@ class Tally:
     phases: int = 0
     """Moments of rest that were compared with the model."""
     open: int = 0
-    """Runs that ended early because a locker without order served another waiter than in the run before."""
+    """Histories that could not be followed to their end."""
     witnesses: Counter[str] = field(default_factory=Counter)
     actions: Counter[str] = field(default_factory=Counter)
     longest_queue: int = 0
+
+    def add(self, history: History, watch: Watch) -> None:
+        """Count a history and its last run."""
+        self.phases += watch.compared
+        self.open += watch.diverged
+        self.witnesses.update(watch.judge.witnesses)
+        self.actions.update(moment.action.name for moment in history.moments[: watch.compared])
 
 
 class Histories(NamedTuple):
@@ -89,7 +104,8 @@ class Watch:
         self.finding: Finding | None = None
         self.compared = 0
         self.diverged = False
-        """The locker served another waiter than the history was built upon. What follows has no meaning."""
+        """What follows has no meaning: the locker served another waiter than the history was built upon, an interrupt
+        found nothing to strike, or a clause is broken that is not judged."""
         self.last: Rest | None = None
         """The rest after the last phase that was seen and is not the epilogue's."""
         self._moments = moments
@@ -99,10 +115,12 @@ class Watch:
         self._subject: Any = None
         self._holds: dict[int, str] = {}
         self._ended: dict[int, str] = {}
+        self._cancelled: set[int] = set()
 
     @property
     def stopped(self) -> bool:
-        return self.judge.stopped or self.diverged or self.finding is not None
+        # A difference from the model alone ends nothing: the judge may have a better name for it.
+        return self.judge.stopped or self.diverged
 
     def made(self, subject: Any) -> None:
         self._subject = subject
@@ -111,6 +129,7 @@ class Watch:
     def phase(self, number: int) -> None:
         self._phase = number
         self._ended.clear()
+        self._cancelled.clear()
         self.judge.phase(number)
 
     def called(self, client: int, step: Step) -> None:
@@ -131,11 +150,12 @@ class Watch:
         self.judge.raised(client, step, error)
 
     def cancelled(self, client: int) -> None:
+        self._cancelled.add(client)
         self.judge.cancelled(client)
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         self.judge.quiet(waiting, overdue)
-        if not 0 <= self._phase < len(self._moments) or self.judge.findings:
+        if not 0 <= self._phase < len(self._moments) or self.judge.findings or self.finding is not None:
             return
         seen = Rest(dict(self._holds), {client: step.key for client, step in waiting.items()}, dict(self._ended))
         self.last = seen
@@ -144,10 +164,14 @@ class Watch:
         if differs is None:
             self.compared += 1
             self._compare_len(moment)
-        elif _another_served(moment, seen) or differs[0] in self._off:
+        elif _another_served(moment, seen) or self._not_interrupted(moment) or differs[0] in self._off:
             self.diverged = True
         else:
             self._find(*differs)
+
+    def _not_interrupted(self, moment: Moment) -> bool:
+        # Nothing strikes a thread that sleeps between two looks; its wait goes on, and rightly so.
+        return moment.action.name == "interrupt" and moment.action.client not in self._cancelled
 
     def _compare_len(self, moment: Moment) -> None:
         if not self._counts:
@@ -168,8 +192,11 @@ def _another_served(moment: Moment, seen: Rest) -> bool:
     return len(served) == 1 and served != moment.anybody & moment.rest.holds.keys()
 
 
-class _Enough(BaseException):
-    """Ends a search. Not an Exception: Hypothesis would look for a shorter way to it."""
+class NoVerdict(BaseException):
+    """Ends a search; its cause is the error, if it is one.
+
+    Not an Exception: Hypothesis would look for a shorter way to it, and each try may take seconds.
+    """
 
 
 def locker_machine(
@@ -203,7 +230,7 @@ def check_histories(
     machine = hypothesis.seed(seed)(_machine(bench))
     search = _Search(machine.tally, on_example, None if deadline is None else time.perf_counter() + deadline)
     machine.search = search
-    complete, flaky = True, False
+    flaky = False
     try:
         run_state_machine_as_test(
             machine,
@@ -221,17 +248,27 @@ def check_histories(
         )
     except ContractError:
         pass  # The search has it.
-    except _Enough as end:
-        if end.__cause__ is not None:
+    except NoVerdict as end:
+        if end.__cause__ is not None and search.best is None:
             raise end.__cause__ from None
-        complete = search.best is not None
     except hypothesis.errors.Flaky:
-        flaky = True
-        if search.best is None:
+        # After its end every example ends at once, also one that is to be run again.
+        flaky = not search.ended
+        if search.best is None and flaky:
             raise
     finding, schedule, judge = search.best if search.best is not None else (None, None, None)
     tally = machine.tally
-    return Histories(tally.histories, tally.phases, finding, schedule, judge, tally.witnesses, seed, complete, flaky)
+    return Histories(
+        tally.histories,
+        tally.phases,
+        finding,
+        schedule,
+        judge,
+        tally.witnesses,
+        seed,
+        not search.late or search.best is not None,
+        flaky,
+    )
 
 
 class _Search:
@@ -239,9 +276,18 @@ class _Search:
 
     def __init__(self, tally: Tally, on_example: Callable[[int], object] | None, until: float | None) -> None:
         self.best: tuple[Finding, Schedule, Judge] | None = None
+        self.late = False
+        """Whether the deadline ended it."""
+        self._since = 0
+
         self._tally = tally
         self._on_example = on_example
         self._until = until
+
+    @property
+    def ended(self) -> bool:
+        """Whether further histories are refused."""
+        return self.late or self._since > MOST_SHORTER
 
     def found(self, finding: Finding, schedule: Schedule, judge: Judge) -> None:
         if self.best is None or len(schedule.program.phases) <= len(self.best[1].program.phases):
@@ -251,12 +297,30 @@ class _Search:
         if self._on_example is not None:
             self._on_example(self._tally.histories)
         if self._until is not None and time.perf_counter() > self._until:
-            raise _Enough
+            self.late = True
+            raise NoVerdict("the time is over")
+        self._since += self.best is not None
+        if self._since > MOST_SHORTER:
+            raise NoVerdict("short enough")
 
 
 def _machine(bench: Bench) -> type[LockerMachine]:
-    body = {"bench": bench, "tally": Tally(), "search": None, "broken": None, "__module__": __name__}
-    return type("LockerMachine", (LockerMachine,), body)
+    body = {"bench": bench, "tally": Tally(), "search": None, "__module__": __name__}
+    machine: type[LockerMachine] = type("LockerMachine", (LockerMachine,), body)
+    case: Any = machine.TestCase
+    case.settings = settings(stateful_step_count=STEPS, deadline=None, suppress_health_check=_NOT_CHECKED)
+    run = case.runTest
+
+    @functools.wraps(run)
+    def run_test(self: Any) -> None:
+        __tracebackhide__ = True
+        try:
+            run(self)
+        except NoVerdict as end:
+            raise (end.__cause__ or end) from None
+
+    case.runTest = run_test
+    return machine
 
 
 def _one_of(what: str) -> st.SearchStrategy[Any]:
@@ -275,16 +339,15 @@ class LockerMachine(RuleBasedStateMachine):
     bench: ClassVar[Bench]
     tally: ClassVar[Tally]
     search: ClassVar[_Search | None]
-    broken: ClassVar[tuple[Exception, TracebackType | None] | None]
-    """What kept a run from its end. Each later example says it again at once: it may have taken seconds to find."""
 
     def __init__(self) -> None:
         super().__init__()
         cls = type(self)
         if cls.search is not None:
             cls.search.begins()
-        self._before = sys.exc_info()[1]
-        self._over = False
+        cls.tally.histories += 1
+        self._judged = 0
+        self._last: Watch | None = None
         shape = self._unbroken(lambda: self.bench.shape)
         off = self.bench.without
         self._timeout = shape.timeout
@@ -342,7 +405,7 @@ class LockerMachine(RuleBasedStateMachine):
     # -- rules ---------------------------------------------------------------------------------------------------
 
     @initialize(level=_one_of("levels"))
-    def ends_waits_by(self, level: Level) -> None:
+    def waits_end_by(self, level: Level) -> None:
         self._level = level
 
     @_possible("idle")
@@ -405,11 +468,17 @@ class LockerMachine(RuleBasedStateMachine):
     def unlock_unheld(self, client: int, key: str) -> None:
         self.history.stray_unlock(client, key)
 
+    @invariant()
+    def keeps_the_contract(self) -> None:
+        # After every step, so that the failing step is the last and Hypothesis can leave out others.
+        if len(self.history.phases) > self._judged:
+            self._judged = len(self.history.phases)
+            self._last = self._run(self.history)
+
     def teardown(self) -> None:
-        # While an error goes by there is nothing to add; giving up an example is one too, to Hypothesis.
-        if self._over or sys.exc_info()[1] is not self._before or not self.history.phases:
-            return
-        self._run(self.history, final=True)
+        # Each run begins with all of the runs before it, so the last one has everything to count.
+        if self._last is not None:
+            self.tally.add(self.history, self._last)
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
@@ -424,24 +493,18 @@ class LockerMachine(RuleBasedStateMachine):
         """Which waiter gets the key that a client releases now: the program so far is run to see it."""
         ahead = self.history.copy()
         ahead.release(client, kind, queue[0])
-        watch = self._run(ahead, final=False)
+        watch = self._run(ahead)
         seen = watch.last.holds if watch.last is not None else {}
         return next((waiter for waiter in queue if waiter in seen), queue[0])
 
-    def _run(self, history: History, *, final: bool) -> Watch:
-        bench, tally = self.bench, self.tally
+    def _run(self, history: History) -> Watch:
+        __tracebackhide__ = True
+        bench = self.bench
         judge = Judge(off=bench.off, tail_from=len(history.phases), outrun=self._level != "tasks")
         watch = Watch(judge, history.moments, off=bench.off, counts=self._counts)
         self._unbroken(lambda: self._to_its_end(history, watch))
-        if final:
-            tally.histories += 1
-            tally.phases += watch.compared
-            tally.open += watch.diverged
-            tally.witnesses.update(judge.witnesses)
-            tally.actions.update(moment.action.name for moment in history.moments[: watch.compared])
         finding = watch.finding if not judge.findings else judge.findings[0]
         if finding is not None and not watch.diverged:
-            self._over = True
             schedule = Schedule(history.program, self._level, (), bench.shape.timeout)
             if self.search is not None:
                 self.search.found(finding, schedule, judge)
@@ -457,16 +520,8 @@ class LockerMachine(RuleBasedStateMachine):
             raise InconclusiveError(f"this program has no end within the step limit: {history.program}")
 
     def _unbroken(self, do: Callable[[], _T]) -> _T:
-        """What ``do()`` returns. An error of its own ends the search: at once, or by being said for each example."""
-        cls = type(self)
-        if cls.broken is None:
-            try:
-                return do()
-            except Exception as error:
-                cls.broken = (error, error.__traceback__)
-        self._over = True
-        broken, trace = cls.broken
-        if cls.search is not None:
-            raise _Enough from broken
-        # Raised again from the same place, it is the same failure to Hypothesis.
-        raise broken.with_traceback(trace)
+        """What ``do()`` returns. What keeps it from its end is no verdict on a history, and ends the search at once."""
+        try:
+            return do()
+        except Exception as error:
+            raise NoVerdict(str(error)) from error

@@ -1,0 +1,163 @@
+"""Small known-bad lockers, each with one mistake, and a sound one without an order."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Hashable
+from threading import Lock
+
+from kmutex import AsyncKeyedMutex, KeyedMutex
+from kmutex._core import LockTable
+
+
+class NeverEvicts(KeyedMutex):
+    """len() counts every key there ever was (KM-IDLE)."""
+
+    __slots__ = ("_ever",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ever: set[Hashable] = set()
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        self._ever.add(key)
+        super().lock(key, timeout)
+
+    def __len__(self) -> int:
+        return len(self._ever)
+
+
+class StrayAccepted(KeyedMutex):
+    """Shrugs off the unlock of a key that nobody holds (KM-UNHELD)."""
+
+    __slots__ = ()
+
+    def unlock(self, key: Hashable) -> None:
+        if key in self:
+            super().unlock(key)
+
+
+class IgnoresTime(KeyedMutex):
+    """Waits for ever, whatever time it is given, unless that is 0 (KM-CANCEL)."""
+
+    __slots__ = ()
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        super().lock(key, 0 if timeout == 0 else None)
+
+
+class Stack(KeyedMutex):
+    """Serves the youngest waiter first (KM-FIFO)."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._table = _StackTable()
+
+
+class _StackTable(LockTable[Lock]):
+    __slots__ = ()
+
+    def release(self, key: Hashable, ticket: int | None = None) -> Lock | None:
+        queue = self._entries.get(key)
+        if queue is not None and len(queue) > 2 and ticket is None:
+            youngest = next(reversed(queue))
+            queue.move_to_end(next(iter(queue)), last=False)
+            holder = next(iter(queue))
+            del queue[holder]
+            queue.move_to_end(youngest, last=False)
+            return queue[youngest]
+        return super().release(key, ticket)
+
+
+class CountsLate:
+    """Looks whether anybody waits in one turn of the guard, and drops the lock in another (KM-EXCL)."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[Hashable, Lock] = {}
+        self._users: dict[Hashable, int] = {}
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with self._guard:
+            self._users[key] = self._users.get(key, 0) + 1
+        if not lock.acquire(timeout=-1 if timeout is None else timeout):
+            with self._guard:
+                self._drop(key)
+            raise TimeoutError
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            lock = self._locks[key]
+            self._drop(key)
+            lock.release()
+
+    def _drop(self, key: Hashable) -> None:
+        self._users[key] -= 1
+        if not self._users[key]:
+            del self._users[key]
+            self._locks.pop(key, None)
+
+
+class AsyncCancelKeepsPlace(AsyncKeyedMutex):
+    """A cancelled waiter stays in the queue (KM-CANCEL)."""
+
+    __slots__ = ()
+
+    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        if timeout == 0 or key not in self:
+            await super().lock(key, timeout)
+            return
+        waiting = asyncio.ensure_future(super().lock(key, timeout))
+        await asyncio.shield(waiting)
+
+
+class AsyncTryLeavesTrace(AsyncKeyedMutex):
+    """A try that fails is counted for ever (KM-EXPIRED)."""
+
+    __slots__ = ("_tried",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tried: set[Hashable] = set()
+
+    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        if timeout == 0 and key in self:
+            self._tried.add(key)
+        await super().lock(key, timeout)
+
+    def __len__(self) -> int:
+        return len(set(self.snapshot()) | self._tried)
+
+
+class Barging:
+    """Sound, and in no order: whoever comes when the key is free takes it."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._holders: dict[Hashable, bool] = {}
+        self._waiting: dict[Hashable, int] = {}
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        with self._free:
+            self._waiting[key] = self._waiting.get(key, 0) + 1
+            try:
+                if not self._free.wait_for(lambda: key not in self._holders, timeout):
+                    raise TimeoutError
+                self._holders[key] = True
+            finally:
+                self._waiting[key] -= 1
+                if not self._waiting[key]:
+                    del self._waiting[key]
+
+    def unlock(self, key: Hashable) -> None:
+        with self._free:
+            del self._holders[key]
+            self._free.notify_all()
+
+    def __len__(self) -> int:
+        return len(self._holders.keys() | self._waiting.keys())

@@ -1,0 +1,255 @@
+"""The Hypothesis machine and `check_histories`: sound lockers pass and are put to the test, bad ones are named."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import hypothesis
+import pytest
+
+from kmutex import AsyncKeyedMutex, KeyedMutex
+from kmutex.schedule.program import parse
+from kmutex.testing import (
+    CLAUSES,
+    ContractError,
+    Histories,
+    InconclusiveError,
+    NotALockerError,
+    UnknownFeatureError,
+    check_histories,
+    locker_machine,
+)
+from kmutex.testing.bench import Bench
+from kmutex.testing.history import History
+from kmutex.testing.judge import Judge
+from kmutex.testing.machine import Watch
+
+SEED = 20_231
+
+
+def _load(name: str) -> ModuleType:
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+bad = _load("bad_lockers")
+BAD = [
+    (bad.NeverEvicts, "KM-IDLE", ()),
+    (bad.StrayAccepted, "KM-UNHELD", ()),
+    (bad.IgnoresTime, "KM-CANCEL", ()),
+    (bad.Stack, "KM-FIFO", ()),
+    (bad.AsyncCancelKeepsPlace, "KM-CANCEL", ()),
+    (bad.AsyncTryLeavesTrace, "KM-EXPIRED", ()),
+]
+ACTIONS = {"request", "try", "cancel", "release", "stray_unlock", "stale_release", "leave"}
+
+
+def _check(
+    make: Callable[[], Any], *, without: tuple[str, ...] = (), examples: int = 60, seed: int = SEED
+) -> Histories:
+    print(f"seed {seed}")
+    return _checked(make, without, examples, seed)
+
+
+@functools.cache
+def _checked(make: Callable[[], Any], without: tuple[str, ...], examples: int, seed: int) -> Histories:
+    return check_histories(make, kind=None, without=without, examples=examples, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("make", "silent"),
+    [(KeyedMutex, {"KM-RACE", "KM-LOOP"}), (AsyncKeyedMutex, {"KM-RACE", "KM-LOOP", "KM-INTERRUPT"})],
+)
+def test_sound_lockers_pass_and_every_clause_has_its_witness(make: Callable[[], Any], silent: set[str]) -> None:
+    """All clauses but those that need two things at once, a second loop, or an interrupt of a task."""
+    found = _check(make)
+    assert found.finding is None
+    assert found.complete
+    assert found.examples >= 60
+    assert found.phases > found.examples
+    assert {clause for clause in CLAUSES if not found.witnesses[clause]} == silent
+
+
+@pytest.mark.parametrize(("make", "clause", "without"), BAD)
+def test_bad_lockers_are_named_and_the_schedule_replays(
+    make: Callable[[], Any], clause: str, without: tuple[str, ...]
+) -> None:
+    """Each with its own clause first; the schedule that is printed shows the same clauses again."""
+    found = _check(make, without=without)
+    assert found.finding is not None
+    assert found.schedule is not None
+    assert found.finding.clauses[0] == clause
+    assert found.finding.events
+    bench = Bench(make, without=without)
+    with bench.control():
+        again = bench.explorer.again(found.schedule)
+    assert found.finding.clauses in [entry.finding.clauses for entry in again.found.values()]
+
+
+@pytest.mark.parametrize(
+    ("make", "program", "clause"),
+    [
+        (bad.NeverEvicts, "0+a | 0-a", "KM-REF"),
+        (bad.StrayAccepted, "0xa", "KM-UNHELD"),
+        (bad.IgnoresTime, "0+a | 1~a | c1", "KM-CANCEL"),
+        (bad.Stack, "0+a | 1+a | 2+a | 0-a", "KM-FIFO"),
+        (bad.AsyncCancelKeepsPlace, "0+a | 1~a | c1 | 0-a", "KM-REF"),
+        (bad.AsyncTryLeavesTrace, "0+a | 1?a | 0-a", "KM-REF"),
+    ],
+)
+def test_the_model_alone_rejects_what_the_judge_rejects(make: Callable[[], Any], program: str, clause: str) -> None:
+    """With a judge that looks at nothing, each moment of rest still has to be the model's, and only here is not."""
+    for subject, wanted in ((make, [clause]), (AsyncKeyedMutex if "Async" in make.__name__ else KeyedMutex, [])):
+        bench = Bench(subject)
+        history = _history_of(parse(program), bench)
+        watch = Watch(Judge(off=frozenset(CLAUSES)), history.moments, off=frozenset(), counts=bench.shape.counts)
+        bench.run(history.program, bench.levels[0], watch)
+        assert ([watch.finding.symptom] if watch.finding else []) == wanted
+        assert watch.compared == len(history.phases) - len(wanted)
+
+
+def _history_of(program: Any, bench: Bench) -> History:
+    """The history that makes this program."""
+    history = History(4, "abc", "keep" if bench.shape.kind == "threads" else "pass")
+    for phase in program.phases:
+        if phase.cancel:
+            history.cancel(*phase.cancel)
+            continue
+        ((client, (step,)),) = phase.steps
+        if step.kind in "+~!?[":
+            history.ask(client, step.kind, step.key)
+        elif step.kind == "x":
+            history.stray_unlock(client, step.key)
+        elif client in history.stale:
+            history.stale_release(client) if step.kind == "^" else history.leave(client)
+        else:
+            history.release(client, step.kind)
+    assert str(history.program) == str(program)
+    return history
+
+
+def test_a_locker_without_order_is_followed_where_it_goes() -> None:
+    """A sound barging lock passes without "fifo", and is rejected with it (KM-FIFO, KM-HANDOFF)."""
+    found = _check(bad.Barging, without=("fifo",), examples=80)
+    assert found.finding is None
+    assert found.phases > 80
+    stack = _check(bad.Stack, without=("fifo",))
+    assert stack.finding is None
+    assert stack.witnesses["KM-LIVE"]
+
+
+def test_the_same_seed_gives_the_same_histories() -> None:
+    """What is reported can be had again."""
+    first, second, other = (
+        check_histories(KeyedMutex, kind=None, without=(), examples=10, seed=seed) for seed in (1, 1, 2)
+    )
+    assert first == second._replace(judge=first.judge)
+    assert first.witnesses != other.witnesses
+
+
+def test_the_deadline_ends_a_search_as_incomplete() -> None:
+    """Out of time is no pass."""
+    found = check_histories(KeyedMutex, kind=None, without=(), examples=10_000, seed=SEED, deadline=0.0)
+    assert not found.complete
+    assert found.finding is None
+
+
+def test_each_example_is_announced() -> None:
+    """on_example hears how many histories were run so far."""
+    heard: list[int] = []
+    check_histories(KeyedMutex, kind=None, without=(), examples=5, seed=SEED, on_example=heard.append)
+    assert heard == list(range(len(heard)))
+    assert len(heard) >= 5
+
+
+@pytest.mark.parametrize("make", [KeyedMutex, AsyncKeyedMutex])
+def test_every_rule_is_used(make: Callable[[], Any]) -> None:
+    """The machine as a test case; each action of the model was taken, and queues grew to the last client."""
+    machine = locker_machine(make)
+    case = machine.TestCase
+    case.settings = hypothesis.settings(case.settings, max_examples=50, derandomize=True)
+    case("runTest").debug()
+    wanted = ACTIONS | ({"interrupt"} if make is KeyedMutex else set())
+    assert wanted <= set(machine.tally.actions)
+    assert machine.tally.longest_queue >= 2
+    assert machine.tally.open == 0
+
+
+def test_a_failing_case_shows_clause_program_replay_and_lanes() -> None:
+    """All that is needed to see what happened, in the message."""
+    with pytest.raises(ContractError) as caught:
+        locker_machine(bad.Stack).TestCase("runTest").debug()
+    text = str(caught.value)
+    assert text.startswith("KM-FIFO: client ")
+    assert f"\nprogram: {caught.value.schedule.program}\n" in text
+    assert f"\nreplay:  kmutex verify bad_lockers:Stack --replay '{caught.value.schedule}'\n" in text
+    assert "\nclient 0" in text
+    assert ">> KM-FIFO: " in text
+
+
+class _Hangs:
+    """Waits for a lock that was made before anybody was watching."""
+
+    _early = bad.Lock()
+
+    def __init__(self) -> None:
+        self._early = type(self)._early
+
+    def lock(self, key: str, timeout: float | None = None) -> None:
+        pass
+
+    def unlock(self, key: str) -> None:
+        raise RuntimeError
+
+
+class _Endless(_Hangs):
+    def lock(self, key: str, timeout: float | None = None) -> None:
+        while not self._early.locked():
+            lock = bad.threading.Lock()
+            lock.acquire()
+            lock.release()
+
+
+class _Leaves(_Hangs):
+    def lock(self, key: str, timeout: float | None = None) -> None:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [(_Endless, InconclusiveError), (_Leaves, InconclusiveError), (dict, NotALockerError)],
+)
+def test_what_has_no_verdict_is_no_pass(make: Callable[[], Any], error: type[Exception]) -> None:
+    """Neither for the test case nor for the search; and it is not looked for a second time."""
+    with pytest.raises(error):
+        _check(make)
+    machine = locker_machine(make)
+    with pytest.raises(error):
+        machine.TestCase("runTest").debug()
+
+
+def test_an_unknown_feature_is_refused_at_once() -> None:
+    """With the list of those there are."""
+    with pytest.raises(UnknownFeatureError, match="'speed' is no feature; the features are fifo, timeout,"):
+        locker_machine(KeyedMutex, without={"speed"})
+
+
+def test_a_real_lock_in_a_modules_name_comes_under_control_and_goes_back() -> None:
+    """``from threading import Lock`` in the subject's module, which was imported before."""
+    before = bad.Lock
+    with Bench(bad.CountsLate).control():
+        assert bad.Lock is bad.threading.Lock
+        assert bad.Lock is not before
+    assert bad.Lock is before

@@ -1,0 +1,126 @@
+"""Programs and schedules as text, the search over choices, and the lanes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmutex import KeyedMutex
+from kmutex.schedule.choices import Chooser, Search, UnreplayableError, picks_of
+from kmutex.schedule.program import STEPS, Phase, Program, ProgramError, Step, parse, possible
+from kmutex.testing import parse_schedule
+from kmutex.testing.bench import Bench
+from kmutex.testing.explore import Schedule
+from kmutex.testing.judge import Event
+from kmutex.testing.lanes import lanes
+
+steps = st.builds(Step, st.sampled_from(sorted(STEPS)), st.sampled_from("abcz"))
+does = st.tuples(st.integers(0, 9), st.lists(steps, min_size=1, max_size=4).map(tuple))
+
+
+@st.composite
+def any_program(draw: st.DrawFn) -> Program:
+    phases = [draw(st.lists(does, min_size=1, max_size=3).map(tuple)) for _ in range(draw(st.integers(1, 4)))]
+    most = max(client for phase in phases for client, _ in phase)
+    cancels = st.lists(st.integers(0, most), max_size=2).map(tuple)
+    return Program(tuple(Phase(phase, draw(cancels)) for phase in phases))
+
+
+@given(any_program())
+def test_a_program_is_its_text(program: Program) -> None:
+    """parse(str(p)) is p."""
+    assert parse(str(program)) == program
+
+
+@given(
+    any_program(),
+    st.sampled_from(["locks", "bytecode", "tasks", "timeouts"]),
+    st.dictionaries(st.integers(0, 500), st.integers(1, 9), max_size=4),
+    st.booleans(),
+)
+def test_a_schedule_is_its_text(program: Program, level: str, picks: dict[int, int], tries: bool) -> None:
+    """parse_schedule(str(s)) is s."""
+    schedule = Schedule(program, level, tuple(sorted(picks.items())), tries)  # type: ignore[arg-type]
+    assert parse_schedule(str(schedule)) == schedule
+
+
+@pytest.mark.parametrize("text", ["", "|", "0+a |", "0", "+a", "0a+", "0+A", "c1", "0+a | c1", "0+a c", "00+a+"])
+def test_what_is_no_program_is_refused(text: str) -> None:
+    """With an error of its own."""
+    with pytest.raises(ProgramError):
+        parse(text)
+
+
+@pytest.mark.parametrize("text", ["0+a", "0+a @", "0+a @nowhere", "@locks", "0+a @locks 1", "0+a @locks 1:"])
+def test_what_is_no_schedule_is_refused(text: str) -> None:
+    """With an error of its own."""
+    with pytest.raises(ProgramError):
+        parse_schedule(text)
+
+
+def test_a_client_ends_only_what_it_has_and_as_it_has_it() -> None:
+    """By unlock what it locked, by the lease what it leased."""
+    got = {"a": None, "b": object()}
+    assert [kind + key for kind in "-]^" for key in "abc" if possible(Step(kind, key), got)] == ["-a", "]b", "^b"]
+
+
+@pytest.mark.parametrize("bound", range(5))
+def test_a_search_runs_every_path_within_the_bound_once(bound: int) -> None:
+    """A tree of 4 choices of 3 ways that cost 0, 1, 1: paths with at most `bound` costly picks, by counting."""
+    search = Search(bound)
+    paths = []
+    for chooser in search:
+        paths.append(tuple(chooser.choose([0, 1, 1]) for _ in range(4)))
+    assert search.complete
+    assert len(paths) == len(set(paths)) == sum(math.comb(4, costly) * 2**costly for costly in range(bound + 1))
+    assert paths[0] == (0, 0, 0, 0)
+
+
+def test_a_search_that_was_left_is_not_complete() -> None:
+    """Whoever stops early has not seen all."""
+    search = Search(2)
+    for chooser in search:
+        chooser.choose([0, 0])
+        break
+    assert not search.complete
+
+
+def test_recorded_picks_lead_the_same_way_again() -> None:
+    """And one that does not fit is refused."""
+    first = Chooser([0, 2, 0, 1])
+    taken = [first.choose([0, 1, 1]) for _ in range(5)]
+    again = Chooser(picks_of(first.recorded()))
+    assert [again.choose([0, 1, 1]) for _ in range(5)] == taken == [0, 2, 0, 1, 0]
+    with pytest.raises(UnreplayableError, match="choice 1 has 2 alternatives here, and 2 was recorded"):
+        [Chooser.choose(other, [0, 1]) for other in [Chooser([0, 2])] for _ in range(2)]
+
+
+@pytest.mark.parametrize("text", ["0+a 1+a @locks 0:7", "0+a-a @locks 99:1"])
+def test_a_schedule_of_another_subject_is_refused(text: str) -> None:
+    """Too many alternatives, or too many choices."""
+    bench = Bench(KeyedMutex)
+    with bench.control(), pytest.raises(UnreplayableError):
+        bench.explorer.again(parse_schedule(text))
+
+
+def test_lanes_give_each_client_a_column() -> None:
+    """Who does nothing has none; what is of nobody stands across."""
+    events = [Event(0, "lock a ..."), Event(0, "lock a: got it"), Event(2, "lock a ..."), Event(-1, "KM-LIVE: stuck")]
+    assert lanes(events) == "\n".join(
+        [
+            "client 0        client 2",
+            "--------------  ----------",
+            "lock a ...      |",
+            "lock a: got it  |",
+            "|               lock a ...",
+            ">> KM-LIVE: stuck",
+        ]
+    )
+    assert lanes(events, most=2).splitlines()[2:] == [
+        "(2 earlier lines left out)",
+        "|               lock a ...",
+        ">> KM-LIVE: stuck",
+    ]
