@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kmutex.testing.features import clauses_off
@@ -102,6 +103,8 @@ def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tupl
         raise SubjectError(f"{target} did not come to an end within 30 s")
     if answer["kind"] == "unreplayable":
         raise ReplayError(answer["message"])
+    if answer["kind"] != "replayed":
+        raise SubjectError(crew.explain(answer))
     if answer["exited"]:
         raise SubjectError(f"{target} tried to leave the process: {answer['exited']}")
     return answer["found"], answer["picture"]
@@ -190,11 +193,13 @@ class _Worker:
     def __init__(self, target: str, without: tuple[str, ...], patience: float, answers: queue.Queue[Any]) -> None:
         config = json.dumps({"target": target, "without": list(without), "patience": patience})
         # The folder in which the user stands must not come before this package and the standard library.
-        start = "import sys; sys.path.pop(0); from kmutex.verify.worker import main; main()"
+        start = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from kmutex.verify.worker import main; main()"
+        home = str(Path(__file__).resolve().parents[2])
+        path = [entry for entry in sys.path if entry]
         self.unit: Unit | None = None
         self.last_sign = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", start, config],
+            [sys.executable, "-c", start, config, "\n".join(path if home in path else [*path, home])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
