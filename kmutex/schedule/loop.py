@@ -22,6 +22,7 @@ from kmutex.schedule.choices import Chooser
 from kmutex.schedule.limits import MOST_STEPS, POLLS, TIMEOUT
 from kmutex.schedule.observer import Ending, Observer, SubjectFailedError, UncontrolledError
 from kmutex.schedule.program import ASKING, Program, Step, possible
+from kmutex.schedule.words import said
 
 MOST_IDLE = 60
 """Loop steps without an event after which those who still spin count as waiting."""
@@ -174,8 +175,7 @@ class LoopRun:
         try:
             self._subject = self._make()
         except BaseException as error:
-            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise SubjectFailedError(f"the factory raised {said}") from None
+            raise SubjectFailedError(f"the factory raised {said(error)}") from None
         self._observer.made(self._subject)
         for client in self._clients:
             context = contextvars.copy_context()

@@ -34,6 +34,7 @@ from kmutex.schedule.choices import Chooser
 from kmutex.schedule.limits import MOST_STEPS, POLLS, TIMEOUT
 from kmutex.schedule.observer import Ending, Observer, SubjectFailedError, UncontrolledError
 from kmutex.schedule.program import ASKING, Program, Step, possible
+from kmutex.schedule.words import said
 
 MOST_ALONE = 3_000
 """Instructions that one thread may execute without a lock operation before another gets the baton."""
@@ -493,7 +494,7 @@ class ThreadRun:
         except _Abandoned:
             raise
         except BaseException as error:
-            self._error = SubjectFailedError(f"the factory raised {_said(error)}")
+            self._error = SubjectFailedError(f"the factory raised {said(error)}")
             self._end(Ending.STOPPED)
             raise _Abandoned from None
         self._observer.made(self._subject)
@@ -878,8 +879,3 @@ def _where(client: _Client, crew: Crew) -> str:
         if lines and frame.f_code.co_name not in ("_rest", "_hand_to"):
             return f", at {lines[0]}"
     return ""
-
-
-def _said(error: BaseException) -> str:
-    text = str(error).splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

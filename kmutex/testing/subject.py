@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kmutex.schedule.loop import looked_at
+from kmutex.schedule.words import said
 
 Kind = Literal["threads", "asyncio"]
 
@@ -65,9 +66,7 @@ def _made(make: Callable[[], Any]) -> Any:
     try:
         return make()
     except BaseException as error:
-        text = str(error).strip().splitlines()
-        said = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-        raise NotALockerError(f"the factory raised {said}; it is called without arguments") from None
+        raise NotALockerError(f"the factory raised {said(error)}; it is called without arguments") from None
 
 
 def _waits_in_a_loop(subject: Any, make: Callable[[], Any]) -> bool:

@@ -30,6 +30,8 @@ SHARE_OF_CHANCE = 0.75
 """Random runs end when this share of the time is over; what is planned may take all of it."""
 LEAST_PATIENCE = 2.0
 """Real seconds that a subject may stay silent, at the least."""
+STARTING = 5.0
+"""Real seconds that a process may take to start, beyond a subject's silence: more than one does on a busy machine."""
 
 
 class SubjectError(Exception):
@@ -261,7 +263,7 @@ class _Workers:
             self.workers.append(_Worker(self.target, self._without, self._patience, self._answers))
         shape, bytecode = None, True
         for _ in range(self._number):
-            answer = self.answer(max(self._seconds / 2, LEAST_PATIENCE), silence=False)
+            answer = self.answer(max(self._seconds / 2, self._patience + STARTING), silence=False)
             if answer is None:
                 raise SubjectError(f"{self.target} did not come back from being imported and made")
             if answer["kind"] != "ready":

@@ -21,6 +21,7 @@ from kmutex.schedule.choices import UnreplayableError
 from kmutex.schedule.observer import SubjectFailedError, UncontrolledError
 from kmutex.schedule.program import ProgramError, parse
 from kmutex.schedule.threads import Crew, bytecode_events_seen, replaced
+from kmutex.schedule.words import said
 from kmutex.testing.explore import Exploration, Explorer, Found, parse_schedule
 from kmutex.testing.features import clauses_off
 from kmutex.testing.lanes import lanes
@@ -74,13 +75,16 @@ class _Worker:
                 raise _RefusedError(
                     f"there is no module {error.name!r} here; the current directory is searched too"
                 ) from None
-            raise _RefusedError(f"importing {module_name} raised {_said(error)}") from None
+            raise _RefusedError(f"importing {module_name} raised {said(error)}") from None
         except BaseException as error:
-            raise _RefusedError(f"importing {module_name} raised {_said(error)}") from None
+            raise _RefusedError(f"importing {module_name} raised {said(error)}") from None
         for name in path.split("."):
-            if not hasattr(found, name):
-                raise _RefusedError(f"{module_name} has no {path!r}")
-            found = getattr(found, name)
+            try:
+                found = getattr(found, name)
+            except AttributeError:
+                raise _RefusedError(f"{module_name} has no {path!r}{_home(module_name)}") from None
+            except BaseException as error:
+                raise _RefusedError(f"getting {path} from {module_name} raised {said(error)}") from None
         if not callable(found):
             raise _RefusedError(f"{target} is not callable; name a class or a function without arguments")
         make: Callable[[], Any] = found
@@ -91,6 +95,8 @@ class _Worker:
             shape = look(make, frozenset(without))
         except NotALockerError as error:
             raise _RefusedError(str(error)) from None
+        except BaseException as error:
+            raise _RefusedError(f"looking at what the factory makes raised {said(error)}") from None
         return shape
 
     def _do(
@@ -219,9 +225,17 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
     return plain
 
 
-def _said(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+def _home(module_name: str) -> str:
+    """Which file was imported, where that may surprise."""
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        return ": this is the standard library's module"
+    return ""
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised, for a message."""
+    trace = traceback.extract_tb(error.__traceback__)
+    return f"{os.path.basename(trace[-1].filename)}:{trace[-1].lineno}" if trace else "an unknown place"
 
 
 def main() -> None:
@@ -247,7 +261,7 @@ def main() -> None:
             say("failed", message=str(error))
         except UncontrolledError as error:
             say("uncontrolled", message=str(error))
-        except BaseException:
-            say("broken", message=traceback.format_exc())
+        except BaseException as error:
+            say("broken", message=f"{said(error)}, at {_place(error)}")
     # The threads of the crew, and what the subject started, wait for ever.
     os._exit(0)
