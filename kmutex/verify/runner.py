@@ -193,7 +193,7 @@ def _outcome(plain: dict[str, Any]) -> Outcome:
 
 class _Worker:
     def __init__(self, target: str, without: tuple[str, ...], patience: float, answers: queue.Queue[Any]) -> None:
-        config = json.dumps({"target": target, "without": list(without), "patience": patience})
+        config = json.dumps({"target": target, "without": list(without), "patience": patience, "parent": os.getpid()})
         # The folder in which the user stands must not come before this package and the standard library.
         start = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from kmutex.verify.worker import main; main()"
         home = str(Path(__file__).resolve().parents[2])
@@ -265,7 +265,7 @@ class _Workers:
         for _ in range(self._number):
             answer = self.answer(max(self._seconds / 2, self._patience + STARTING), silence=False)
             if answer is None:
-                raise SubjectError(f"{self.target} did not come back from being imported and made")
+                raise SubjectError(f"{self.target} did not come back from its import, its factory or its first lock()")
             if answer["kind"] != "ready":
                 raise SubjectError(self.explain(answer))
             shape, bytecode = Shape(**answer["shape"]), bytecode and answer["bytecode"]
