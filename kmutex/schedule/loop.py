@@ -25,7 +25,7 @@ from kmutex.schedule.program import ASKING, Program, Step, possible
 from kmutex.schedule.words import said
 
 MOST_IDLE = 60
-"""Loop steps without an event after which those who still spin count as waiting."""
+"""Loop steps without an event, for each task begun in this phase, after which those who still spin count as waiting."""
 
 _client: contextvars.ContextVar[_Client | None] = contextvars.ContextVar("client", default=None)
 
@@ -59,6 +59,8 @@ class _Loop(asyncio.AbstractEventLoop):
     def __init__(self) -> None:
         self.ready: deque[asyncio.Handle] = deque()
         self.timers: list[_Timer] = []
+        self.begun = 0
+        """Tasks so far."""
         self.now = 1000.0
 
     def time(self) -> float:
@@ -106,6 +108,7 @@ class _Loop(asyncio.AbstractEventLoop):
     def create_task(
         self, coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **kwargs: Any
     ) -> asyncio.Task[Any]:
+        self.begun += 1
         context = kwargs.pop("context", None)
         if context is None:
             return asyncio.Task(coro, loop=self, **kwargs)
@@ -152,6 +155,7 @@ class LoopRun:
         self._loop = _Loop()  # type: ignore[abstract]
         self._plain = True
         self._idle = 0
+        self._begun = 0
         self._subject: Any = None
 
     def run(self) -> Ending:
@@ -250,7 +254,7 @@ class LoopRun:
         """One step of the run; how it ended, if it did."""
         if self._observer.stopped:
             return Ending.STOPPED
-        spinning = self._idle > MOST_IDLE
+        spinning = self._idle > MOST_IDLE * (1 + self._loop.begun - self._begun)
         moves: list[tuple[Callable[[], None], int]] = []
         if self._loop.ready and not spinning:
             moves.append((self._step, 0))
@@ -354,6 +358,7 @@ class LoopRun:
         at, phase = self._phases.popleft()
         self._plain = at >= self._plain_from
         self._observer.phase(at)
+        self._begun = self._loop.begun
         self._event()
         for index in phase.cancel:
             client = self._clients[index]
