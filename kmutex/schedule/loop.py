@@ -157,6 +157,7 @@ class LoopRun:
         self._idle = 0
         self._begun = 0
         self._subject: Any = None
+        self._error: BaseException | None = None
 
     def run(self) -> Ending:
         """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
@@ -169,6 +170,8 @@ class LoopRun:
             while ending is None:
                 steps += 1
                 ending = Ending.ENDLESS if steps > MOST_STEPS else self._go_on()
+                if self._error is not None:
+                    raise self._error
             return ending
         finally:
             for client in self._clients:
@@ -189,6 +192,15 @@ class LoopRun:
             self._step()
 
     async def _body(self, me: _Client) -> None:
+        try:
+            await self._serve(me)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            # Of the observer or of this scheduler: not a finding, and not to be lost in a task.
+            self._error = error
+
+    async def _serve(self, me: _Client) -> None:
         while True:
             me.gate = self._loop.create_future()
             await me.gate
@@ -209,7 +221,7 @@ class LoopRun:
         error: BaseException | None = None
         try:
             await self._call(me, step, TIMEOUT if timed else None)
-        except GeneratorExit:
+        except (GeneratorExit, UncontrolledError):
             raise
         except BaseException as caught:
             # The traceback holds the subject's frames, and so the entries in them, alive.

@@ -553,9 +553,12 @@ class ThreadRun:
         self.aside = True
         try:
             what()
+        except BaseException as error:
+            # It may strike within a call of the subject's, and is no answer of that.
+            self._error = error
         finally:
             self.aside = False
-        if self._observer.stopped:
+        if self._error is not None or self._observer.stopped:
             self._end(Ending.STOPPED)
             self._rest(self._running)
 
@@ -676,7 +679,7 @@ class ThreadRun:
             self._rest(me)
         at, phase = self._phases.popleft()
         self.plain = at >= self._plain_from
-        self._observer.phase(at)
+        self._tell(lambda: self._observer.phase(at))
         for index in phase.cancel:
             client = self._clients[index]
             how = client.cancellable()
