@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,14 +23,28 @@ exit status:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status."""
+    # What a subject says may be in no encoding that standard output has.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         status = _main(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         _complain("interrupted")
         status = 130
     except BrokenPipeError:
+        # Nobody reads any more; the interpreter flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    finally:
+        signal.signal(signal.SIGTERM, before)
     sys.exit(status)
+
+
+def _terminated(number: int, frame: object) -> None:
+    """End as after an exception, so that the workers end too."""
+    raise SystemExit(128 + number)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -162,20 +179,24 @@ def _report(
     from kmutex.verify import report
     from kmutex.verify.evidence import Row, exit_status
 
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # Rich would exit with 1, which says here that a clause is violated.
+
     table = [row for row in rows if isinstance(row, Row)]
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    report.show(table, console, command=command)
     outputs: list[tuple[Path | None, Callable[[], str]]] = [
         (args.json, lambda: report.as_json(table, subjects=subjects, seconds=seconds)),
         (args.junit, lambda: report.as_junit(table)),
     ]
+    faults = []
     for path, text in outputs:
         if path is not None:
             try:
                 path.write_text(text(), encoding="utf-8")
             except OSError as error:
-                return _complain(f"{path}: {error.strerror}")
-    return exit_status(table)
+                faults.append(f"{path}: {error.strerror}")
+    report.show(table, _Console(width=None if sys.stdout.isatty() else 160), command=command)
+    return _complain("; ".join(faults)) if faults else exit_status(table)
 
 
 def _complain(message: str, *, status: int = 4) -> int:

@@ -22,9 +22,10 @@ from kmutex.schedule.choices import Chooser
 from kmutex.schedule.limits import MOST_STEPS, POLLS, TIMEOUT
 from kmutex.schedule.observer import Ending, Observer, SubjectFailedError, UncontrolledError
 from kmutex.schedule.program import ASKING, Program, Step, possible
+from kmutex.schedule.words import said
 
 MOST_IDLE = 60
-"""Loop steps without an event after which those who still spin count as waiting; more where many are ready."""
+"""Loop steps without an event, for each task begun in this phase, after which those who still spin count as waiting."""
 
 _client: contextvars.ContextVar[_Client | None] = contextvars.ContextVar("client", default=None)
 
@@ -58,6 +59,8 @@ class _Loop(asyncio.AbstractEventLoop):
     def __init__(self) -> None:
         self.ready: deque[asyncio.Handle] = deque()
         self.timers: list[_Timer] = []
+        self.begun = 0
+        """Tasks so far."""
         self.now = 1000.0
 
     def time(self) -> float:
@@ -105,6 +108,7 @@ class _Loop(asyncio.AbstractEventLoop):
     def create_task(
         self, coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **kwargs: Any
     ) -> asyncio.Task[Any]:
+        self.begun += 1
         context = kwargs.pop("context", None)
         if context is None:
             return asyncio.Task(coro, loop=self, **kwargs)
@@ -151,8 +155,9 @@ class LoopRun:
         self._loop = _Loop()  # type: ignore[abstract]
         self._plain = True
         self._idle = 0
-        self._crowd = 0
+        self._begun = 0
         self._subject: Any = None
+        self._error: BaseException | None = None
         self._closing = False
 
     def run(self) -> Ending:
@@ -166,6 +171,8 @@ class LoopRun:
             while ending is None:
                 steps += 1
                 ending = Ending.ENDLESS if steps > MOST_STEPS else self._go_on()
+                if self._error is not None:
+                    raise self._error
             return ending
         finally:
             self._closing = True
@@ -177,8 +184,7 @@ class LoopRun:
         try:
             self._subject = self._make()
         except BaseException as error:
-            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise SubjectFailedError(f"the factory raised {said}") from None
+            raise SubjectFailedError(f"the factory raised {said(error)}") from None
         self._observer.made(self._subject)
         for client in self._clients:
             context = contextvars.copy_context()
@@ -188,6 +194,15 @@ class LoopRun:
             self._step()
 
     async def _body(self, me: _Client) -> None:
+        try:
+            await self._serve(me)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            # Of the observer or of this scheduler: not a finding, and not to be lost in a task.
+            self._error = error
+
+    async def _serve(self, me: _Client) -> None:
         while True:
             me.gate = self._loop.create_future()
             await me.gate
@@ -208,7 +223,7 @@ class LoopRun:
         error: BaseException | None = None
         try:
             await self._call(me, step, TIMEOUT if timed else None)
-        except GeneratorExit:
+        except (GeneratorExit, UncontrolledError):
             raise
         except BaseException as caught:
             if self._closing:
@@ -255,8 +270,7 @@ class LoopRun:
         """One step of the run; how it ended, if it did."""
         if self._observer.stopped:
             return Ending.STOPPED
-        self._crowd = max(self._crowd, len(self._loop.ready))
-        spinning = self._idle > MOST_IDLE + 8 * self._crowd
+        spinning = self._idle > MOST_IDLE * (1 + self._loop.begun - self._begun)
         moves: list[tuple[Callable[[], None], int]] = []
         if self._loop.ready and not spinning:
             moves.append((self._step, 0))
@@ -282,7 +296,7 @@ class LoopRun:
             handle._run()
 
     def _event(self) -> None:
-        self._idle = self._crowd = 0
+        self._idle = 0
         for client in self._clients:
             client.polls = 0
 
@@ -360,6 +374,7 @@ class LoopRun:
         at, phase = self._phases.popleft()
         self._plain = at >= self._plain_from
         self._observer.phase(at)
+        self._begun = self._loop.begun
         self._event()
         for index in phase.cancel:
             client = self._clients[index]

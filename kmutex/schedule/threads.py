@@ -35,6 +35,7 @@ from kmutex.schedule.choices import Chooser
 from kmutex.schedule.limits import MOST_STEPS, POLLS, TIMEOUT
 from kmutex.schedule.observer import Ending, Observer, SubjectFailedError, UncontrolledError
 from kmutex.schedule.program import ASKING, Program, Step, possible
+from kmutex.schedule.words import said
 
 MOST_ALONE = 3_000
 """Instructions that one thread may execute without a lock operation before another gets the baton."""
@@ -519,7 +520,7 @@ class ThreadRun:
         except _Abandoned:
             raise
         except BaseException as error:
-            self._error = SubjectFailedError(f"the factory raised {_said(error)}")
+            self._error = SubjectFailedError(f"the factory raised {said(error)}")
             self._end(Ending.STOPPED)
             raise _Abandoned from None
         self._observer.made(self._subject)
@@ -581,9 +582,12 @@ class ThreadRun:
         self.aside = True
         try:
             what()
+        except BaseException as error:
+            # It may strike within a call of the subject's, and is no answer of that.
+            self._error = error
         finally:
             self.aside = False
-        if self._observer.stopped:
+        if self._error is not None or self._observer.stopped:
             self._end(Ending.STOPPED)
             self._rest(self._running)
 
@@ -704,7 +708,7 @@ class ThreadRun:
             self._rest(me)
         at, phase = self._phases.popleft()
         self.plain = at >= self._plain_from
-        self._observer.phase(at)
+        self._tell(lambda: self._observer.phase(at))
         for index in phase.cancel:
             client = self._clients[index]
             how = client.cancellable()
@@ -909,8 +913,3 @@ def _where(client: _Client, crew: Crew) -> str:
         if lines and frame.f_code.co_name not in ("_rest", "_hand_to"):
             return f", at {lines[0]}"
     return ""
-
-
-def _said(error: BaseException) -> str:
-    text = str(error).splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

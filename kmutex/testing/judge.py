@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from kmutex.schedule.observer import Ending, UncontrolledError
 from kmutex.schedule.program import ASKING, Step
+from kmutex.schedule.words import said
 
 CLAUSES = (
     "KM-EXCL",
@@ -163,18 +164,18 @@ class Judge:
         self._over(client)
 
     def raised(self, client: int, step: Step, error: BaseException) -> None:
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        self._log(client, f"{step}: {said.splitlines()[0]}")
+        words = said(error)
+        self._log(client, f"{step}: {words}")
         if isinstance(error, SystemExit):
             self.exited = f"{step} raised SystemExit"
         elif step.kind in ASKING:
-            self._refused(client, step, error, said)
+            self._refused(client, step, error, words)
         elif step.kind == "x":
             if client in self._stray:
                 self._witness("KM-UNHELD")
             self._ingredient("stray")
         elif client in self._releasing:
-            self._find("KM-REF", f"client {client} holds {step.key}, and its {step} raised {said}", "KM-LIVE")
+            self._find("KM-REF", f"client {client} holds {step.key}, and its {step} raised {words}", "KM-LIVE")
         self._over(client)
 
     def cancelled(self, client: int) -> None:
@@ -259,7 +260,7 @@ class Judge:
             if len(newer) > 1:
                 self._witness("KM-HANDOFF")
 
-    def _refused(self, client: int, step: Step, error: BaseException, said: str) -> None:
+    def _refused(self, client: int, step: Step, error: BaseException, words: str) -> None:
         key = step.key
         over = client in self._cancelled
         if isinstance(error, _TIMED_OUT) and step.kind == "?":
@@ -279,9 +280,9 @@ class Judge:
         elif self._holder.get(key) == client:
             pass  # Its own key: it would wait for itself, and a locker may say so.
         elif over and step.kind == "~":
-            self._find("KM-CANCEL", f"client {client}'s wait for {key} was cancelled, and it raised {said}")
+            self._find("KM-CANCEL", f"client {client}'s wait for {key} was cancelled, and it raised {words}")
         else:
-            self._find("KM-REF", f"client {client}'s {step} raised {said}", "KM-LIVE")
+            self._find("KM-REF", f"client {client}'s {step} raised {words}", "KM-LIVE")
 
     def _waits(self, client: int, step: Step, overdue: frozenset[int]) -> None:
         key = step.key
@@ -303,23 +304,26 @@ class Judge:
     def _count(self, waiting: Mapping[int, Step]) -> None:
         live = set(self._holder) | {step.key for step in waiting.values()}
         try:
-            said = len(self._subject)
+            length = len(self._subject)
         except UncontrolledError:
             if self._counted:
                 self._find("KM-INDEP", "len() waits for a lock that a waiter keeps while it waits")
             self.uncountable = not self._counted
             self._counts = False
             return
+        except SystemExit:
+            self.exited = "len() raised SystemExit"
+            return
         except Exception as error:
-            self._find("KM-REF", f"len() raised {type(error).__name__}: {error}")
+            self._find("KM-REF", f"len() raised {said(error)}")
             return
         self._counted = True
-        if said < len(live):
-            self._find("KM-REF", f"len() is {said}, and {_keys(live)} held or waited for", hopeless=False)
-        elif said > len(live):
+        if length < len(live):
+            self._find("KM-REF", f"len() is {length}, and {_keys(live)} held or waited for", hopeless=False)
+        elif length > len(live):
             clause = "KM-REF" if live else "KM-IDLE"
             also = () if clause == "KM-IDLE" else ("KM-IDLE",)
-            self._find(clause, f"len() is {said}, and {_keys(live)} held or waited for", *also, hopeless=False)
+            self._find(clause, f"len() is {length}, and {_keys(live)} held or waited for", *also, hopeless=False)
         if waiting:
             self._witness("KM-REF")
         if not live and self._used:

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kmutex.testing.features import clauses_off
@@ -29,6 +30,8 @@ SHARE_OF_CHANCE = 0.5
 """Random runs end when this share of the time is over; what is planned may take all of it."""
 LEAST_PATIENCE = 2.0
 """Real seconds that a subject may stay silent, at the least."""
+STARTING = 5.0
+"""Real seconds that a process may take to start, beyond a subject's silence: more than one does on a busy machine."""
 
 
 class SubjectError(Exception):
@@ -102,6 +105,8 @@ def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tupl
         raise SubjectError(f"{target} did not come to an end within 30 s")
     if answer["kind"] == "unreplayable":
         raise ReplayError(answer["message"])
+    if answer["kind"] != "replayed":
+        raise SubjectError(crew.explain(answer))
     if answer["exited"]:
         raise SubjectError(f"{target} tried to leave the process: {answer['exited']}")
     return answer["found"], answer["picture"]
@@ -190,13 +195,15 @@ def _outcome(plain: dict[str, Any]) -> Outcome:
 
 class _Worker:
     def __init__(self, target: str, without: tuple[str, ...], patience: float, answers: queue.Queue[Any]) -> None:
-        config = json.dumps({"target": target, "without": list(without), "patience": patience})
+        config = json.dumps({"target": target, "without": list(without), "patience": patience, "parent": os.getpid()})
         # The folder in which the user stands must not come before this package and the standard library.
-        start = "import sys; sys.path.pop(0); from kmutex.verify.worker import main; main()"
+        start = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from kmutex.verify.worker import main; main()"
+        home = str(Path(__file__).resolve().parents[2])
+        path = [entry for entry in sys.path if entry]
         self.unit: Unit | None = None
         self.last_sign = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", start, config],
+            [sys.executable, "-c", start, config, "\n".join(path if home in path else [*path, home])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -258,9 +265,9 @@ class _Workers:
             self.workers.append(_Worker(self.target, self._without, self._patience, self._answers))
         shape, bytecode = None, True
         for _ in range(self._number):
-            answer = self.answer(max(self._seconds / 2, LEAST_PATIENCE), silence=False)
+            answer = self.answer(max(self._seconds / 2, self._patience + STARTING), silence=False)
             if answer is None:
-                raise SubjectError(f"{self.target} did not come back from being imported and made")
+                raise SubjectError(f"{self.target} did not come back from its import, its factory or its first lock()")
             if answer["kind"] != "ready":
                 raise SubjectError(self.explain(answer))
             shape, bytecode = Shape(**answer["shape"]), bytecode and answer["bytecode"]

@@ -205,6 +205,7 @@ def loops(bench: Bench, outcome: Outcome) -> None:
     elif _own(busy):
         _loop_finding(outcome, "a call from a second loop raises where it would wait, but takes a free key")
     else:
+        # No witness: half of the clause was not kept, so that it must not read "holds".
         outcome.notes.append(
             ("KM-LOOP", "left to asyncio's own primitives, which raise where they would wait; a free key is taken")
         )

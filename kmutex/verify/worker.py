@@ -6,9 +6,11 @@ nowhere. Whatever the subject does to this process, the runner is another one.
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,7 +23,8 @@ from kmutex.schedule.choices import UnreplayableError
 from kmutex.schedule.observer import SubjectFailedError, UncontrolledError
 from kmutex.schedule.program import ProgramError, parse
 from kmutex.schedule.threads import Crew, bytecode_events_seen, replaced
-from kmutex.testing.explore import Exploration, Explorer, Found, parse_schedule
+from kmutex.schedule.words import said
+from kmutex.testing.explore import Exploration, Explorer, Found, Schedule, parse_schedule
 from kmutex.testing.features import clauses_off
 from kmutex.testing.lanes import lanes
 from kmutex.testing.subject import NotALockerError, Shape, look
@@ -34,6 +37,8 @@ HISTORIES = 60
 """Examples that a unit of random histories makes."""
 
 _clock = time.perf_counter
+_real_sleep = time.sleep
+_real_start_new_thread = _thread.start_new_thread
 
 
 class _RefusedError(Exception):
@@ -61,7 +66,7 @@ class _Worker:
         for line in sys.stdin:
             order = json.loads(line)
             if "replay" in order:
-                self._replay(explorer, order["replay"])
+                self._replay(explorer, shape, order["replay"])
             else:
                 self._do(explorer, make, shape, frozenset(without), Unit(**order["unit"]), frozenset(order["known"]))
 
@@ -74,13 +79,16 @@ class _Worker:
                 raise _RefusedError(
                     f"there is no module {error.name!r} here; the current directory is searched too"
                 ) from None
-            raise _RefusedError(f"importing {module_name} raised {_said(error)}") from None
+            raise _RefusedError(f"importing {module_name} raised {said(error)}") from None
         except BaseException as error:
-            raise _RefusedError(f"importing {module_name} raised {_said(error)}") from None
+            raise _RefusedError(f"importing {module_name} raised {said(error)}") from None
         for name in path.split("."):
-            if not hasattr(found, name):
-                raise _RefusedError(f"{module_name} has no {path!r}")
-            found = getattr(found, name)
+            try:
+                found = getattr(found, name)
+            except AttributeError:
+                raise _RefusedError(f"{module_name} has no {path!r}{_home(module_name)}") from None
+            except BaseException as error:
+                raise _RefusedError(f"getting {path} from {module_name} raised {said(error)}") from None
         if not callable(found):
             raise _RefusedError(f"{target} is not callable; name a class or a function without arguments")
         make: Callable[[], Any] = found
@@ -91,6 +99,8 @@ class _Worker:
             shape = look(make, frozenset(without))
         except NotALockerError as error:
             raise _RefusedError(str(error)) from None
+        except BaseException as error:
+            raise _RefusedError(f"looking at what the factory makes raised {said(error)}") from None
         return shape
 
     def _do(
@@ -160,9 +170,11 @@ class _Worker:
         if histories.finding is not None and histories.schedule is not None:
             _add(outcome, Found(histories.finding, histories.schedule))
 
-    def _replay(self, explorer: Explorer, text: str) -> None:
+    def _replay(self, explorer: Explorer, shape: Shape, text: str) -> None:
         try:
-            result = explorer.again(parse_schedule(text))
+            schedule = parse_schedule(text)
+            _fit(schedule, shape)
+            result = explorer.again(schedule)
         except (ProgramError, UnreplayableError) as error:
             self._say("unreplayable", message=str(error))
             return
@@ -176,6 +188,18 @@ class _Worker:
             self._last_beat = now
             self._say("beat", runs=runs)
         return runs
+
+
+def _fit(schedule: Schedule, shape: Shape) -> None:
+    """UnreplayableError: the schedule asks for what a subject of this shape does not have."""
+    if (schedule.level in ("locks", "bytecode")) != (shape.kind == "threads"):
+        raise UnreplayableError(f"a schedule @{schedule.level} is not for a subject of {shape.kind}")
+    timed = schedule.tries or schedule.level == "timeouts" or "?" in schedule.program.kinds
+    timed = timed or (shape.kind == "threads" and "~" in schedule.program.kinds)
+    if timed and not shape.timeout:
+        raise UnreplayableError("it wants a timeout, which the subject does not take")
+    if schedule.program.kinds & frozenset("[]^") and not shape.leases:
+        raise UnreplayableError("it wants leases, and the subject has no hold()")
 
 
 def _try_out(explorer: Explorer, shape: Shape) -> None:
@@ -223,13 +247,28 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
     return plain
 
 
-def _said(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+def _home(module_name: str) -> str:
+    """Which file was imported, where that may surprise."""
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        return ": this is the standard library's module"
+    return ""
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised, for a message."""
+    trace = traceback.extract_tb(error.__traceback__)
+    return f"{os.path.basename(trace[-1].filename)}:{trace[-1].lineno}" if trace else "an unknown place"
+
+
+def _end_with(parent: int) -> None:
+    """End this process, and what the subject started in it, when the one that started it is gone."""
+    while os.getppid() == parent:
+        _real_sleep(BEAT)
+    os.killpg(0, signal.SIGKILL)
 
 
 def main() -> None:
-    """Serve until standard input ends. The first argument is JSON: target, without, patience."""
+    """Serve until standard input ends. The first argument is JSON: target, without, patience, parent."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -242,6 +281,7 @@ def main() -> None:
             out.flush()
 
     config = json.loads(sys.argv[1])
+    _real_start_new_thread(_end_with, (config.pop("parent"),))
     # A script's own folder is what `python -m` would put first; the subject is looked for where the user stands.
     sys.path.insert(0, os.getcwd())
     with replaced():
@@ -251,7 +291,7 @@ def main() -> None:
             say("failed", message=str(error))
         except UncontrolledError as error:
             say("uncontrolled", message=str(error))
-        except BaseException:
-            say("broken", message=traceback.format_exc())
+        except BaseException as error:
+            say("broken", message=f"{said(error)}, at {_place(error)}")
     # The threads of the crew, and what the subject started, wait for ever.
     os._exit(0)

@@ -1,0 +1,577 @@
+"""The command as a user runs it: another process, in a folder with the user's module. Its exit status and its words.
+
+The commands are started together and a few at a time, for most of them wait for something.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+import kmutex
+import kmutex_model
+from kmutex.testing.judge import CLAUSES
+
+SUBJECTS = Path(__file__).with_name("subjects.py")
+MARK = "KMUTEX_TEST_MARK"
+PATH = os.pathsep.join(str(Path(str(package.__file__)).parents[1]) for package in (kmutex, kmutex_model))
+QUICK = ("--seconds", "2")
+FILES = ("--json", "rows.json", "--junit", "rows.xml")
+ENOUGH = ("4", "12", "40")
+"""Seconds to verify with, one after the other, until they are enough for this machine."""
+ENDING = 2000
+"""Looks for a process that is about to end."""
+MODULES = {
+    "raises.py": "raise ValueError('not\\ntoday')",
+    "exits.py": "raise SystemExit(0)",
+    "leaves.py": "import os; os._exit(0)",
+    "hangs.py": "while True: pass",
+    "sleeps.py": "import time; time.sleep(1000)",
+    "wrong.py": "def (",
+    "needs.py": "import no_such_module_anywhere",
+}
+"""Modules that can't be imported."""
+
+
+@dataclass
+class Done:
+    """What became of a command."""
+
+    status: int
+    out: str
+    err: str
+    folder: Path
+    left: list[int] = field(default_factory=list)
+    """Processes that it started and that are still there."""
+
+
+def environment(mark: str) -> dict[str, str]:
+    """A plain environment that leads to the package under test, wherever that is, and marks whoever inherits it."""
+    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR", "PATH")}
+    return {**kept, "PYTHONPATH": PATH, "PYTHONDONTWRITEBYTECODE": "1", MARK: mark}
+
+
+def marked(mark: str) -> list[int]:
+    """The processes with this mark."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except OSError:
+            continue  # It is not ours, or it has just ended.
+    return found
+
+
+def left_by(mark: str) -> list[int]:
+    """The marked processes that don't end: one that was killed may take a moment."""
+    for _ in range(ENDING):
+        left = marked(mark)
+        if not left:
+            break
+        time.sleep(0.005)
+    return left
+
+
+def prepared(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    shutil.copy(SUBJECTS, folder / "subjects.py")
+    for name, text in MODULES.items():
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+def run(folder: Path, *command: str) -> Done:
+    mark = uuid.uuid4().hex
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(mark),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=200,
+        check=False,
+    )
+    out, err = done.stdout.decode(), done.stderr.decode()
+    return Done(done.returncode, out, err, folder, left_by(mark))
+
+
+def kmutex_(folder: Path, *arguments: str) -> Done:
+    """Run the command in ``folder``."""
+    return run(folder, sys.executable, "-m", "kmutex", *arguments)
+
+
+def verify(folder: Path, subject: str, *arguments: str) -> Done:
+    return kmutex_(folder, "verify", f"subjects:{subject}", *arguments)
+
+
+def verify_enough(folder: Path, subject: str, *arguments: str) -> Done:
+    """Verify, with more time as long as the time was too short."""
+    for seconds in ENOUGH:
+        done = verify(folder, subject, "--seconds", seconds, *FILES, *arguments)
+        if done.status != 2 or "the time was over" not in (folder / "rows.json").read_text(encoding="utf-8"):
+            break
+    return done
+
+
+# -- the commands ------------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "a module that is not there": (("no_such_module:Locker",), "no module 'no_such_module'"),
+    "a package that is not there": (("no_such.module:Locker",), "no module 'no_such'"),
+    "a module that needs one": (("needs:Locker",), "No module named 'no_such_module_anywhere'"),
+    "an attribute that is not there": (("subjects:Nobody",), "subjects has no 'Nobody'"),
+    "a nested one": (("subjects:Sound.Nobody",), "subjects has no 'Sound.Nobody'"),
+    "a standard module": (("queue:Locker",), "this is the standard library's module"),
+    "import raises": (("raises:Locker",), "importing raises raised ValueError: not"),
+    "import exits": (("exits:Locker",), "importing exits raised SystemExit: 0"),
+    "import leaves": (("leaves:Locker",), "ended the process it ran in (status 0)"),
+    "import hangs": (("hangs:Locker",), "did not come back from its import"),
+    "import sleeps": (("sleeps:Locker",), "did not come back from its import"),
+    "import of nonsense": (("wrong:Locker",), "importing wrong raised SyntaxError"),
+    "not callable": (("subjects:not_callable",), "is not callable"),
+    "factory raises": (("subjects:FactoryRaises",), "the factory raised ValueError: no"),
+    "factory hangs": (("subjects:FactoryHangs",), "did not come back"),
+    "factory exits": (("subjects:FactoryExits",), "the factory raised SystemExit: 0"),
+    "factory is killed": (("subjects:FactoryIsKilled",), "ended the process it ran in (status -9)"),
+    "factory needs arguments": (("subjects:FactoryNeedsArguments",), "it is called without arguments"),
+    "the same object": (("subjects:same",), "the same object twice"),
+    "a child that stays": (("subjects:LeavesChildren",), "did not come back"),
+    "no lock": (("subjects:NoLock",), "NoLock has no lock()"),
+    "no unlock": (("subjects:NoUnlock",), "NoUnlock has no unlock()"),
+    "no key": (("subjects:NoKey",), "does not take one key"),
+    "an attribute that raises": (("subjects:AttributeRaises",), "raised OSError: not now"),
+    "unlock is a coroutine": (("subjects:CoroutineUnlock",), "unlock() is a coroutine function"),
+    "no timeout": (("subjects:NoTimeout",), "--without timeout"),
+    "lock spins": (("subjects:Spins",), "no scheduling point for 2 s, at subjects.py"),
+    "lock waits for ever": (("subjects:WaitsForEver",), "does not come through"),
+    "lock raises": (("subjects:Raises",), "raised RuntimeError: nope"),
+    "lock raises without words": (("subjects:ErrorWithoutWords",), "raised SpeechlessError"),
+    "lock leaves": (("subjects:Leaves",), "ended the process it ran in (status 0)"),
+    "lock exits": (("subjects:Exits",), "tried to leave the process"),
+    "lock exits when contended": (("subjects:ExitsLater",), "tried to leave the process"),
+    "lock leaves when contended": (("subjects:LeavesLater",), "ended the process it ran in (status 0)"),
+    "len exits": (("subjects:LengthExits",), "len() raised SystemExit"),
+    "lock crashes": (("subjects:SegmentationFault",), "ended the process it ran in (status -11)"),
+    "lock waits out of control": (("subjects:ForeignLock",), "out of the scheduler's control"),
+    "async lock spins": (("subjects:AsyncSpins",), "its first lock()"),
+    "async lock yields for ever": (("subjects:AsyncYieldsForEver",), "does not come through"),
+    "async lock waits for ever": (("subjects:AsyncWaitsForEver",), "does not come through"),
+    "replay out of control": (
+        ("subjects:ForeignLock", "--replay", "0+a | 1+a @locks"),
+        "out of the scheduler's control",
+    ),
+    "replay that leaves": (("subjects:LeavesLater", "--replay", "0+a | 1+a @locks"), "ended the process"),
+    "replay that exits": (("subjects:ExitsLater", "--replay", "0+a | 1+a @locks"), "tried to leave"),
+    "replay of nobody": (("subjects:Nobody", "--replay", "0+a @locks"), "has no 'Nobody'"),
+}
+"""Exit status 3: the command, and words of its complaint."""
+
+USAGE = {
+    "no command": ((), "COMMAND"),
+    "no such command": (("prove",), "invalid choice"),
+    "no such option": (("verify", "--fast"), "unrecognized arguments"),
+    "no colon": (("verify", "subjects"), "not of the form MODULE:FACTORY"),
+    "no module": (("verify", ":Sound"), "not of the form MODULE:FACTORY"),
+    "no factory": (("verify", "subjects:"), "not of the form MODULE:FACTORY"),
+    "no such feature": (("verify", "subjects:Sound", "--without", "speed"), "'speed' is no feature"),
+    "one of two features": (("verify", "subjects:Sound", "--without", "fifo,speed"), "'speed' is no feature"),
+    "features without a subject": (("verify", "--without", "fifo"), "need a subject"),
+    "a replay without a subject": (("verify", "--replay", "0+a @locks"), "need a subject"),
+    "no number": (("verify", "subjects:Sound", "--seconds", "soon"), "'soon' is not a number of seconds"),
+    "no time": (("verify", "subjects:Sound", "--seconds", "0"), "'0' is not a number of seconds"),
+    "not a number": (("verify", "subjects:Sound", "--seconds", "nan"), "'nan' is not a number of seconds"),
+    "for ever": (("verify", "subjects:Sound", "--seconds", "inf"), "'inf' is not a number of seconds"),
+    "no such folder": (("verify", "subjects:Sound", "--json", "nowhere/rows.json"), "no such folder"),
+    "no such folder for JUnit": (("verify", "subjects:Sound", "--junit", "nowhere/rows.xml"), "no such folder"),
+    "a folder for a file": (("verify", "subjects:Sound", "--json", ".", *QUICK), "directory"),
+    "a replay of nothing": (("verify", "subjects:Sound", "--replay", "again"), "is no schedule"),
+    "a replay of no program": (("verify", "subjects:Sound", "--replay", "0+A @locks"), "is no step"),
+    "a replay of too many": (("verify", "subjects:Sound", "--replay", "0+a @locks 0:9"), "cannot replay"),
+    "a replay of too long": (("verify", "subjects:Sound", "--replay", "0+a @locks 900:1"), "choice 900 was recorded"),
+    "a replay for tasks": (("verify", "subjects:Sound", "--replay", "0+a @tasks"), "cannot replay"),
+    "a replay for threads": (("verify", "subjects:AsyncSound", "--replay", "0+a @locks"), "cannot replay"),
+    "a replay of tries": (("verify", "subjects:AsyncSound", "--replay", "0+a @tasks"), "wants a timeout"),
+    "a replay of leases": (("verify", "subjects:Sound", "--replay", "0[a]a @locks"), "no hold()"),
+}
+"""Exit status 4."""
+
+Command = Callable[[Path], Done]
+
+
+def _commands() -> dict[str, Command]:
+    def refused(arguments: tuple[str, ...]) -> Command:
+        return lambda folder: kmutex_(folder, "verify", *arguments, *QUICK)
+
+    def usage(arguments: tuple[str, ...]) -> Command:
+        return lambda folder: kmutex_(folder, *arguments)
+
+    commands = {f"refused-{name}": refused(arguments) for name, (arguments, _) in REFUSED.items()}
+    commands |= {f"usage-{name}": usage(arguments) for name, (arguments, _) in USAGE.items()}
+    commands["sound"] = lambda folder: verify_enough(folder, "Sound", "--without", "fifo")
+    commands["sound, no timeout"] = lambda folder: verify_enough(folder, "NoTimeout", "--without", "timeout")
+    commands["async"] = lambda folder: verify_enough(folder, "AsyncSound")
+    commands["async, plain call"] = lambda folder: verify_enough(folder, "AsyncPlain")
+    commands["evicts"] = lambda folder: verify(folder, "Evicts", *FILES, *QUICK)
+    commands["async, bad"] = lambda folder: verify(folder, "AsyncKeepsCancelled", *FILES, *QUICK)
+    commands["prints"] = lambda folder: verify(folder, "Prints", *FILES, *QUICK)
+    commands["odd words"] = lambda folder: verify(folder, "OddWords", *FILES, *QUICK)
+    commands["endless"] = lambda folder: verify(folder, "Spinning", "--without", "fifo", *QUICK)
+    commands["no time"] = lambda folder: verify(folder, "Sound", "--seconds", "1")
+    commands["shadows"] = _in_the_shadow
+    commands["in the way"] = _in_the_way
+    return commands
+
+
+def _in_the_shadow(folder: Path) -> Done:
+    """In a folder whose modules are named as those of the standard library, and of what the command needs."""
+    for name in sorted(sys.stdlib_module_names | {"rich", "kmutex", "kmutex_model", "hypothesis"}):
+        (folder / f"{name}.py").write_text(f"raise RuntimeError('the wrong {name}')\n", encoding="utf-8")
+    # Python itself imports some of them for -m; who has installed the command has a script elsewhere.
+    script = folder.with_name(f"{folder.name}-script")
+    script.write_text("from kmutex.cli import main\nmain()\n", encoding="utf-8")
+    return run(folder, sys.executable, str(script), "verify", "subjects:Evicts", "--json", "rows.json", *QUICK)
+
+
+def _in_the_way(folder: Path) -> Done:
+    """The same for -m, with what the command imports after Python has found it."""
+    for name in ("argparse", "queue", "json", "rich"):
+        (folder / f"{name}.py").write_text(f"raise RuntimeError('the wrong {name}')\n", encoding="utf-8")
+    return verify(folder, "Evicts", "--json", "rows.json", *QUICK)
+
+
+COMMANDS = _commands()
+
+
+@pytest.fixture(scope="module")
+def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The commands that the chosen tests want, running."""
+    wanted: dict[str, None] = {}
+    for item in request.session.items:
+        marker = item.get_closest_marker("command")
+        names = marker.args if marker else ()
+        callspec = getattr(item, "callspec", None)
+        if item.path == Path(__file__) and callspec is not None and "command" in callspec.params:
+            names = (callspec.params["command"],)
+        wanted.update(dict.fromkeys(name for name in names if item.path == Path(__file__)))
+    root = tmp_path_factory.mktemp("cli")
+    with ThreadPoolExecutor(4) as pool:
+        # The longest first.
+        order = sorted(wanted, key=lambda name: name.startswith(("refused-", "usage-")))
+        yield {name: pool.submit(COMMANDS[name], prepared(root / str(number))) for number, name in enumerate(order)}
+
+
+@pytest.fixture
+def done(command: str, started: dict[str, Future[Done]]) -> Done:
+    result = started[command].result()
+    assert "Traceback" not in result.out + result.err
+    assert result.left == []
+    return result
+
+
+# -- 3 and 4 -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [f"refused-{name}" for name in REFUSED])
+def test_what_can_not_be_put_to_work_is_said_in_one_line(command: str, done: Done) -> None:
+    words = REFUSED[command.removeprefix("refused-")][1]
+    assert (done.status, done.out) == (3, ""), done.err
+    (line,) = done.err.splitlines()
+    assert line.startswith("kmutex: cannot verify ")
+    assert words in line
+
+
+@pytest.mark.parametrize("command", [f"usage-{name}" for name in USAGE])
+def test_wrong_usage_is_said_in_one_line(command: str, done: Done) -> None:
+    words = USAGE[command.removeprefix("usage-")][1]
+    assert done.status == 4, done.err
+    said = [line for line in done.err.splitlines() if not line.startswith(("usage:", " "))]
+    assert len(said) == 1, done.err
+    assert said[0].startswith("kmutex")
+    assert words in said[0]
+
+
+# -- 0 -----------------------------------------------------------------------------------------------------------------
+
+
+def rows(done: Done) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((done.folder / "rows.json").read_text(encoding="utf-8"))
+    return found
+
+
+def results(done: Done) -> dict[str, set[str]]:
+    by_clause: dict[str, set[str]] = {}
+    for row in rows(done)["rows"]:
+        by_clause.setdefault(row["clause"], set()).add(row["result"])
+    return by_clause
+
+
+@pytest.mark.parametrize("command", ["sound"])
+def test_a_sound_locker_holds(command: str, done: Done) -> None:
+    """And what was declared is off: KM-FIFO and KM-HANDOFF."""
+    assert (done.status, done.err) == (0, "")
+    off = {clause for clause, found in results(done).items() if found == {"off"}}
+    missing = {clause for clause, found in results(done).items() if found == {"not applicable"}}
+    assert off == {"KM-FIFO", "KM-HANDOFF"}
+    assert missing == {"KM-TOKEN", "KM-LOOP"}
+    assert all(found == {"holds"} for clause, found in results(done).items() if clause not in off | missing)
+    assert done.out.splitlines()[-1].startswith("holds: of 15 clauses, 11 holds, 2 off")
+    assert len(re.findall(r"│ off +│", done.out)) == 2
+
+
+@pytest.mark.parametrize("command", ["sound, no timeout"])
+def test_a_locker_without_timeouts_holds_where_that_is_declared(command: str, done: Done) -> None:
+    """KM-EXPIRED is off, and nothing can be cancelled."""
+    assert results(done)["KM-EXPIRED"] == {"off"}
+    assert results(done)["KM-EXCL"] == {"holds"}
+    assert rows(done)["violated"] == []
+
+
+@pytest.mark.parametrize("command", ["async", "async, plain call"])
+def test_an_asyncio_locker_holds(command: str, done: Done) -> None:
+    """As a coroutine function, and as a plain call that returns something to await."""
+    assert (done.status, done.err) == (0, "")
+    assert results(done)["KM-LOOP"] == {"holds"}
+    assert results(done)["KM-CANCEL"] == {"holds"}
+    assert {row["method"] for row in rows(done)["rows"]} >= {"interleavings of tasks", "loops"}
+
+
+# -- 1 -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["evicts", "async, bad", "prints", "odd words", "shadows", "in the way"])
+def test_a_bad_locker_is_caught(command: str, done: Done) -> None:
+    """Whatever it prints or says, and whatever lies beside it."""
+    wanted = {"evicts": "KM-EXCL", "async, bad": "KM-CANCEL", "odd words": "KM-REF"}.get(command, "KM-EXCL")
+    assert (done.status, done.err) == (1, "")
+    assert wanted in rows(done)["violated"]
+    assert wanted in done.out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["shadows", "in the way"])
+def test_a_file_beside_the_subject_replaces_nothing(command: str, done: Done) -> None:
+    """Every method was at work that is for threads, so nothing of it imported the wrong module."""
+    assert "the wrong" not in done.out + done.err
+    assert "interleavings at locks" in {row["method"] for row in rows(done)["rows"]}
+
+
+def moves(picture: list[str]) -> list[tuple[str, str]]:
+    """Who did what, from a picture of lanes: the column's head and the text, line by line."""
+    heads = re.split(" {2,}", picture[0])
+    found = []
+    for line in picture[2:]:
+        if not line or line.startswith(">>"):
+            break
+        cells = re.split(" {2,}", line)
+        found += [(heads[at], cell) for at, cell in enumerate(cells) if cell != "|"]
+    return found
+
+
+@pytest.mark.parametrize("command", ["evicts", "async, bad"])
+def test_the_printed_command_shows_the_same_again(command: str, done: Done, tmp_path: Path) -> None:
+    """The whole line, as a shell takes it: exit status 1, the same clauses and the same lanes."""
+    script = tmp_path / "kmutex"
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m kmutex "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    blocks = [block.splitlines() for block in done.out.split("\n\n") if "\nreplay it with:\n" in block]
+    assert blocks
+    for *block, _, line in blocks:
+        assert line.startswith("kmutex verify subjects:")
+        mark = uuid.uuid4().hex
+        variables = environment(mark)
+        variables["PATH"] = f"{tmp_path}{os.pathsep}{variables['PATH']}"
+        again = subprocess.run(
+            ["/bin/sh", "-c", line], cwd=done.folder, env=variables, capture_output=True, text=True, check=False
+        )
+        assert (again.returncode, again.stderr) == (1, ""), again.stdout
+        heading = block[0]
+        assert heading.partition(": ")[2] in again.stdout
+        assert set(heading.partition(": ")[0].split(", ")) & set(
+            again.stdout.splitlines()[-1].replace(",", "").replace(":", "").split()
+        )
+        seen = moves(block[1:])
+        assert seen
+        assert moves(again.stdout.splitlines())[: len(seen)] == seen
+        assert left_by(mark) == []
+
+
+@pytest.mark.parametrize("command", ["odd words"])
+def test_words_that_no_xml_takes_are_written_with_escapes(command: str, done: Done) -> None:
+    """In each of the three forms of the report."""
+    words = "OSError: \\x00\\x1b[31m\\ud800 caf\xe9 ]]> [bold]"
+    assert words in done.out
+    assert words in json.dumps(rows(done), ensure_ascii=False).replace("\\\\", "\\")
+    failures = ElementTree.parse(done.folder / "rows.xml").iter("failure")
+    assert any(words in str(failure.get("message")) for failure in failures)
+
+
+# -- 2 -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["endless", "no time"])
+def test_what_was_not_decided_is_inconclusive(command: str, done: Done) -> None:
+    """Runs without an end, or too little time: never a pass."""
+    assert (done.status, done.err) == (2, "")
+    assert done.out.splitlines()[-1].startswith("inconclusive: of 15 clauses, ")
+
+
+# -- the files ---------------------------------------------------------------------------------------------------------
+
+FORM = {
+    "format": str,
+    "python": str,
+    "subjects": list,
+    "exit": int,
+    "verdict": str,
+    "violated": list,
+    "seconds": float,
+    "rows": list,
+}
+ROW = {
+    "clause": str,
+    "method": str,
+    "bound": str,
+    "cases": int,
+    "result": str,
+    "seconds": float,
+    "detail": str,
+    "subject": str,
+    "violations": list,
+}
+VIOLATION = {"clauses": list, "message": str, "schedule": str, "picture": str}
+RESULTS = {"holds", "violated", "inconclusive", "noted", "off", "not applicable"}
+
+
+def conforms(value: dict[str, Any], form: dict[str, type]) -> bool:
+    return {name: type(found) for name, found in value.items()} == form
+
+
+@pytest.mark.parametrize("command", ["sound", "async", "evicts", "odd words"])
+def test_the_json_has_the_form_that_is_written_down(command: str, done: Done) -> None:
+    """docs/verify.md; every clause has a row."""
+    body = rows(done)
+    assert conforms(body, FORM)
+    assert body["format"] == "kmutex-verify/1"
+    assert body["exit"] == done.status
+    assert body["verdict"] == ("holds", "violated", "inconclusive")[done.status]
+    assert {row["clause"] for row in body["rows"]} == set(CLAUSES)
+    assert set(body["violated"]) == {row["clause"] for row in body["rows"] if row["result"] == "violated"}
+    for row in body["rows"]:
+        assert conforms(row, ROW)
+        assert row["result"] in RESULTS
+        assert [row["subject"]] == body["subjects"]
+        assert bool(row["violations"]) == (row["result"] == "violated")
+        assert row["result"] != "holds" or row["cases"] > 0
+        for violation in row["violations"]:
+            assert conforms(violation, VIOLATION)
+            assert row["clause"] in violation["clauses"]
+
+
+def test_the_form_of_the_json_is_that_of_its_page() -> None:
+    """docs/verify.md names the fields that the command writes, and no others."""
+    page = Path(__file__).parents[2] / "docs" / "verify.md"
+    if not page.is_file():
+        pytest.skip("there is no checkout around")
+    section = page.read_text(encoding="utf-8").partition("## JSON")[2]
+    named = {word for line in section.splitlines() for word in line.split("`")[1::2]}
+    assert named >= set(FORM) | set(ROW) | set(VIOLATION)
+
+
+@pytest.mark.parametrize("command", ["sound", "async", "evicts", "odd words"])
+def test_the_junit_file_agrees_with_the_json(command: str, done: Done) -> None:
+    suites = ElementTree.parse(done.folder / "rows.xml").getroot()
+    assert suites.tag == "testsuites"
+    (suite,) = suites
+    found = [row["result"] for row in rows(done)["rows"]]
+    assert int(suite.attrib["tests"]) == len(suite.findall("testcase")) == len(found)
+    for attribute, tag, names in (
+        ("failures", "failure", {"violated"}),
+        ("errors", "error", {"inconclusive"}),
+        ("skipped", "skipped", {"off", "not applicable"}),
+    ):
+        wanted = sum(result in names for result in found)
+        assert int(suite.attrib[attribute]) == len(suite.findall(f"testcase/{tag}")) == wanted
+    assert [case.attrib["classname"] for case in suite] == [row["clause"] for row in rows(done)["rows"]]
+
+
+# -- how it ends -------------------------------------------------------------------------------------------------------
+
+
+def begun(folder: Path, mark: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """The command, once it has a worker."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kmutex", "verify", *arguments],
+        cwd=folder,
+        env=environment(mark),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    for _ in range(ENDING):
+        if len(marked(mark)) > 1:
+            break
+        time.sleep(0.005)
+    assert len(marked(mark)) > 1
+    return process
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "words"), [("SIGTERM", 143, b""), ("SIGINT", 130, b"kmutex: interrupted\n")]
+)
+def test_an_ended_command_leaves_no_process(tmp_path: Path, sent: str, status: int, words: bytes) -> None:
+    """Also not the worker that hangs in an import."""
+    mark = uuid.uuid4().hex
+    process = begun(prepared(tmp_path / "here"), mark, "hangs:Locker", "--seconds", "100")
+    process.send_signal(getattr(signal, sent))
+    out, err = process.communicate()
+    assert (process.returncode, out, err) == (status, b"", words)
+    assert left_by(mark) == []
+
+
+def test_a_reader_that_goes_away_is_no_violation(tmp_path: Path) -> None:
+    """The status is 141, without a complaint, and the file is written."""
+    folder = prepared(tmp_path / "here")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-m", "kmutex", "verify", "subjects:AsyncSound", "--seconds", "1", "--json", "rows.json"],
+            cwd=folder,
+            env=environment(uuid.uuid4().hex),
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+    assert json.loads((folder / "rows.json").read_text(encoding="utf-8"))["rows"]
+
+
+def test_a_terminal_that_knows_ascii_only_gets_the_report(tmp_path: Path) -> None:
+    folder = prepared(tmp_path / "here")
+    variables = {**environment(uuid.uuid4().hex), "PYTHONIOENCODING": "ascii"}
+    schedule = "0+a 1+b @locks"
+    done = subprocess.run(
+        [sys.executable, "-m", "kmutex", "verify", "subjects:OddWords", "--replay", schedule],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert b"caf\\xe9" in done.stdout
