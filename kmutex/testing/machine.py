@@ -162,8 +162,8 @@ class Watch:
         moment = self._moments[self._phase]
         differs = difference(moment, seen)
         if differs is None:
-            self.compared += 1
             self._compare_len(moment)
+            self.compared += self.finding is None
         elif _another_served(moment, seen) or self._not_interrupted(moment) or differs[0] in self._off:
             self.diverged = True
         else:
@@ -279,7 +279,6 @@ class _Search:
         self.late = False
         """Whether the deadline ended it."""
         self._since = 0
-
         self._tally = tally
         self._on_example = on_example
         self._until = until

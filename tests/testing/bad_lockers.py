@@ -20,9 +20,9 @@ class NeverEvicts(KeyedMutex):
         super().__init__()
         self._ever: set[Hashable] = set()
 
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+    def _acquire(self, key: Hashable, timeout: float | None) -> int:
         self._ever.add(key)
-        super().lock(key, timeout)
+        return super()._acquire(key, timeout)
 
     def __len__(self) -> int:
         return len(self._ever)

@@ -25,7 +25,7 @@ def _run(folder: Path, make: str, *options: str, without: tuple[str, ...] = ()) 
     shutil.copy(Path(__file__).with_name("bad_lockers.py"), folder)
     (folder / "test_it.py").write_text(HEAD + SUITE.format(name="It", make=make, without=without), encoding="utf-8")
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py", *options],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "model"), str(folder)])},
         capture_output=True,
@@ -37,7 +37,7 @@ def _run(folder: Path, make: str, *options: str, without: tuple[str, ...] = ()) 
 @pytest.mark.parametrize(("make", "level"), [("KeyedMutex", "locks"), ("AsyncKeyedMutex", "timeouts")])
 def test_sound_lockers_pass(tmp_path: Path, make: str, level: str) -> None:
     """Every program of a few kinds, of the kind that the locker is."""
-    done = _run(tmp_path, make, "-k", f"{level} and c1 or histories")
+    done = _run(tmp_path, make, "test_it.py", "-k", f"{level} and c1 or histories")
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
     assert int(done.stdout.rsplit(" passed", 1)[0].split()[-1].removeprefix("\n")) > 10
@@ -54,14 +54,14 @@ def test_sound_lockers_pass(tmp_path: Path, make: str, level: str) -> None:
             "KM-CANCEL",
             "--replay '0+a | 1~a | c1 @tasks",
         ),
-        ("bad_lockers.CountsLate", "locks 1: 0+a-a 1+a]", "KM-", "--replay '0+a-a 1+a @locks "),
+        ("bad_lockers.CountsLate", "locks 1: 0+a-a 1+a]", "KM-REF", "--replay '0+a-a 1+a @locks "),
     ],
 )
 def test_bad_lockers_fail_with_clause_lanes_and_replay(
     tmp_path: Path, make: str, test: str, clause: str, replay: str
 ) -> None:
     """One program is enough for each."""
-    done = _run(tmp_path, make, without=("fifo",))
+    done = _run(tmp_path, make, f"test_it.py::TestIt::test_program[{test}", without=("fifo",))
     assert done.returncode == 1, done.stdout
     name = f"TestIt.test_program[{test}"
     assert name in done.stdout
@@ -74,7 +74,7 @@ def test_bad_lockers_fail_with_clause_lanes_and_replay(
 
 def test_what_is_no_locker_fails_and_says_why(tmp_path: Path) -> None:
     """Not an error of collection, and not a suite without tests."""
-    done = _run(tmp_path, "dict")
+    done = _run(tmp_path, "dict", "test_it.py")
     assert done.returncode == 1
     assert "NotALockerError: dict has no lock(); a keyed locker has lock(key) and unlock(key)" in done.stdout
 
