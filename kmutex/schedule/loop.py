@@ -258,7 +258,8 @@ class LoopRun:
         elif step.kind == "]":
             await me.got.pop(step.key)[0].__aexit__(None, None, None)
         else:
-            me.got.pop(step.key, None)
+            if step.kind != "u":
+                me.got.pop(step.key, None)
             if inspect.isawaitable(self._subject.unlock(key)):
                 raise TypeError("unlock() returned an awaitable; it must be a plain call")
         if step.kind in ASKING:

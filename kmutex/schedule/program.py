@@ -10,7 +10,8 @@ to do in this phase. A client that still waits goes on with its later steps once
     ~a  lock a; may be cancelled in the wait   ?a  lock a without waiting (timeout 0)
     !a  lock a; may be interrupted in the wait xa  unlock a, which nobody holds
     [a  enter a lease of a                     ]a  leave it
-    ^a  release the lease inside its block     c1  (alone) cancel client 1 in its wait, now
+    ^a  release the lease inside its block     ua  unlock a, which the client has by a lease
+    c1  (alone) cancel client 1 in its wait, now
 
 Cancelled means: for threads the timeout fires, for asyncio the task is cancelled.
 """
@@ -31,12 +32,13 @@ STEPS = {
     "[": "enter lease",
     "]": "leave lease",
     "^": "release lease",
+    "u": "unlock leased",
 }
 ASKING = frozenset("+~!?[")
 """The steps that end in holding the key, if they end well."""
 
-_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?x\[\]^][a-z])+)")
-_STEP = re.compile(r"([-+~!?x\[\]^])([a-z])")
+_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^][a-z])+)")
+_STEP = re.compile(r"([-+~!?xu\[\]^])([a-z])")
 
 
 class ProgramError(ValueError):
@@ -125,4 +127,4 @@ def possible(step: Step, got: Mapping[str, object]) -> bool:
     """Whether a client has what the step ends. got: by key, the lease by which it has the key, None by lock."""
     if step.kind == "-":
         return step.key in got and got[step.key] is None
-    return step.kind not in "^]" or got.get(step.key) is not None
+    return step.kind not in "^]u" or got.get(step.key) is not None

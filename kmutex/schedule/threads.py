@@ -573,7 +573,8 @@ class ThreadRun:
         elif step.kind == "]":
             me.got.pop(step.key)[0].__exit__(None, None, None)
         else:
-            me.got.pop(step.key, None)
+            if step.kind != "u":
+                me.got.pop(step.key, None)
             subject.unlock(key)
         if step.kind in ASKING:
             me.got.setdefault(step.key, None)

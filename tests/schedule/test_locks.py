@@ -217,7 +217,7 @@ def test_a_timed_wait_ends_on_the_virtual_clock(make: type, control: None, crew:
     """At its deadline, which is 5 s after the call, at 1000 s; nobody waits for that."""
     ending, log = ran(make, "0+a | 1~a | c1", crew)
     assert ending is Ending.DONE
-    assert log.lines[-3:] == ["1 cancelled", "1 lock, may be cancelled a: TimeoutError: at 1005", "quiet []"]
+    assert log.lines[-3:] == ["1 cancelled", "1 lock (cancellable) a: TimeoutError: at 1005", "quiet []"]
 
 
 class ByBarrier(Built):

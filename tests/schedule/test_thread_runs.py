@@ -172,7 +172,7 @@ def test_a_locker_that_polls_sees_its_time_over(crew: Crew) -> None:
     """It looks at the clock itself, which is the virtual one."""
     ending, log = ran(Polls, "0+a | 1~a | c1", crew)
     assert ending is Ending.DONE
-    assert log.lines[-3:-1] == ["1 cancelled", "1 lock, may be cancelled a: TimeoutError"]
+    assert log.lines[-3:-1] == ["1 cancelled", "1 lock (cancellable) a: TimeoutError"]
 
 
 class Spins(Polls):
