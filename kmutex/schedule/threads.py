@@ -823,6 +823,7 @@ def replaced() -> Iterator[None]:
         (threading, "_CRLock", CoopRLock),
         (threading, "_allocate_lock", CoopLock),
         (threading, "_time", _now),
+        (threading, "excepthook", _hook(threading.excepthook)),
         (_thread, "allocate_lock", CoopLock),
         (_thread, "RLock", CoopRLock),
         (queue, "SimpleQueue", queue._PySimpleQueue),  # type: ignore[attr-defined]
@@ -856,6 +857,11 @@ def _sleep(seconds: float) -> None:
         _real_time["sleep"](seconds)
     else:
         run.sleep(seconds)
+
+
+def _hook(real: Callable[[Any], object]) -> Callable[[Any], object]:
+    """An excepthook that is silent about threads unwound by us: the real one would run code, and take locks, then."""
+    return lambda args: None if args.exc_type is _Abandoned else real(args)
 
 
 def _starter(real: Callable[..., Any]) -> Callable[..., Any]:
