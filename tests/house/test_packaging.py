@@ -166,11 +166,108 @@ def test_an_editable_install_sees_an_edit(tmp_path: Path) -> None:
     assert seen() == ["[1,", "1]", "1"]
 
 
-@pytest.mark.skipif(not (ROOT / "kmutex" / "cli.py").exists(), reason="there is no command yet")
 @pytest.mark.parametrize("arguments", [["--help"], ["verify", "--help"]])
-def test_the_wheel_with_its_dependencies_has_the_command(
-    built: tuple[Path, Path], tmp_path: Path, arguments: list[str]
-) -> None:
-    python = make_venv(tmp_path / "venv", with_dependencies=True)
+def test_the_wheel_with_its_dependencies_has_the_command(installed: Path, tmp_path: Path, arguments: list[str]) -> None:
+    assert "usage: kmutex" in run(installed, *arguments, cwd=tmp_path)
+
+
+SOUND = """\
+import threading
+
+
+class Locker:
+    def __init__(self):
+        self._guard = threading.Lock()
+        self._lines = {}
+
+    def lock(self, key):
+        gate = threading.Lock()
+        gate.acquire()
+        with self._guard:
+            line = self._lines.setdefault(key, [])
+            line.append(gate)
+            if line[0] is gate:
+                return
+        gate.acquire()
+
+    def unlock(self, key):
+        with self._guard:
+            if key not in self._lines:
+                raise RuntimeError("nobody holds it")
+            line = self._lines[key]
+            del line[0]
+            if line:
+                line[0].release()
+            else:
+                del self._lines[key]
+
+
+class Forgets(Locker):
+    def unlock(self, key):
+        with self._guard:
+            del self._lines[key]
+"""
+SECONDS = ("6", "18", "54")
+"""Real seconds for verify, one after the other, until they are enough for this machine."""
+
+
+def verified(command: Path, folder: Path, *arguments: str) -> tuple[int, str]:
+    """The exit status and the last line of ``kmutex verify``, with more time as long as the time was too short."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    for seconds in SECONDS:
+        done = subprocess.run(
+            [str(command), "verify", *arguments, "--seconds", seconds],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        if done.returncode != 2:
+            break
+    assert done.stderr == ""
+    return done.returncode, done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of a clean environment with the wheel and its dependencies."""
+    python = make_venv(tmp_path_factory.mktemp("installed") / "venv", with_dependencies=True)
     install(python, built[1])
-    assert "usage: kmutex" in run(python.with_name("kmutex"), *arguments, cwd=tmp_path)
+    return python.with_name("kmutex")
+
+
+def test_the_installed_command_verifies_a_locker_in_the_current_directory(installed: Path, tmp_path: Path) -> None:
+    """A sound one holds; its known-bad twin does not (KM-LIVE, KM-EXCL)."""
+    (tmp_path / "mine.py").write_text(SOUND, encoding="utf-8")
+    features = ("--without", "timeout", "--without", "interrupt")
+    assert verified(installed, tmp_path, "mine:Locker", *features)[0] == 0
+    status, verdict = verified(installed, tmp_path, "mine:Forgets", *features)
+    assert status == 1
+    assert "KM-LIVE" in verdict or "KM-EXCL" in verdict
+
+
+@pytest.mark.parametrize("factory", ["kmutex:KeyedMutex", "kmutex:AsyncKeyedMutex"])
+def test_the_installed_command_verifies_its_own_lockers(installed: Path, tmp_path: Path, factory: str) -> None:
+    status, verdict = verified(installed, tmp_path, factory)
+    assert (status, verdict.partition(":")[0]) == (0, "holds")
+
+
+def test_the_command_of_an_editable_install_sees_an_edit(tmp_path: Path) -> None:
+    """Of the lock: an unlock that does nothing is found at once; before the edit, the same run broke nothing."""
+    tree = copy_of_the_tree(tmp_path / "tree")
+    program = "import sys; from hatchling.build import build_editable; print(build_editable(sys.argv[1]))"
+    wheel = tmp_path / run(sys.executable, "-c", program, tmp_path, cwd=tree).split()[-1]
+    python = make_venv(tmp_path / "venv", with_dependencies=True)
+    install(python, wheel)
+    replay = ("verify", "kmutex:KeyedMutex", "--replay", "0+a | 1+a | 0-a @locks")
+    command = python.with_name("kmutex")
+    assert "no clause is violated" in run(command, *replay, cwd=tmp_path)
+    with (tree / "kmutex" / "_threads.py").open("a", encoding="utf-8") as source:
+        source.write("\nKeyedMutex.unlock = lambda self, key: None\n")
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    done = subprocess.run(
+        [str(command), *replay], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
