@@ -71,13 +71,13 @@ class Outcome:
     """The bound in words, where the method has its own."""
 
 
-def plan(shape: Shape) -> Iterator[list[Unit]]:
-    """The passes for a subject of this shape, one list of units each."""
+def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]]:
+    """The passes for a subject of this shape, one list of units each. off: clauses that are not judged."""
     counter = iter(range(1_000_000))
     wanted = programs(
         cancel=shape.timeout or shape.kind == "asyncio",
         tries=shape.timeout,
-        interrupt=shape.kind == "threads",
+        interrupt=shape.kind == "threads" and "KM-INTERRUPT" not in off,
         leases=shape.leases,
     )
     wide = [program for program in wanted if program.clients >= WIDE]

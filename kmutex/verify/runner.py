@@ -77,7 +77,7 @@ def verify(
     crew = _Workers(target, without, seconds, workers)
     try:
         shape, whole = crew.begin()
-        report = _drive(crew, shape, seconds, whole, on_progress)
+        report = _drive(crew, shape, off, seconds, whole, on_progress)
     finally:
         crew.end()
     table = rows(target, shape, off, report.outcomes, report.left, why="the time was over")
@@ -113,13 +113,18 @@ def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tupl
 
 
 def _drive(
-    crew: _Workers, shape: Shape, seconds: float, bytecode: bool, on_progress: Callable[[Progress], None]
+    crew: _Workers,
+    shape: Shape,
+    off: frozenset[str],
+    seconds: float,
+    bytecode: bool,
+    on_progress: Callable[[Progress], None],
 ) -> _Report:
     report = _Report()
     progress = Progress()
     symptoms: list[tuple[frozenset[str], str]] = []
     broken: set[str] = set()
-    passes = _passes(shape, bytecode)
+    passes = _passes(shape, off, bytecode)
     waiting: list[Unit] = []
     over = False
     while True:
@@ -179,8 +184,8 @@ def _drive(
             return report
 
 
-def _passes(shape: Shape, bytecode: bool) -> Iterator[list[Unit]]:
-    for units in plan(shape):
+def _passes(shape: Shape, off: frozenset[str], bytecode: bool) -> Iterator[list[Unit]]:
+    for units in plan(shape, off):
         kept = [unit for unit in units if bytecode or unit.level != "bytecode"]
         if kept:
             yield kept

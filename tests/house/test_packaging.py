@@ -239,7 +239,7 @@ def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 
 
 def test_the_installed_command_verifies_a_locker_in_the_current_directory(installed: Path, tmp_path: Path) -> None:
-    """A sound one holds; its known-bad twin does not, by KM-EXCL."""
+    """A sound one holds; its known-bad twin does not (KM-LIVE, KM-EXCL)."""
     (tmp_path / "mine.py").write_text(SOUND, encoding="utf-8")
     features = ("--without", "timeout", "--without", "interrupt")
     assert verified(installed, tmp_path, "mine:Locker", *features)[0] == 0
