@@ -74,6 +74,13 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def acceptance(session: nox.Session) -> None:
+    """Judge every locker of the zoo and of the blind set with the command. Takes an hour; arguments go after --."""
+    install(session)
+    session.run("python", "tests/acceptance/run.py", *session.posargs)
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build the sdist and the wheel, and look at what they install."""
     install(session)
