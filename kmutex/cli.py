@@ -8,8 +8,11 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from kmutex.schedule.words import said
 
 EXIT_STATUS = """\
 exit status:
@@ -37,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Nobody reads any more; the interpreter flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    except Exception as error:
+        # Ours, not the subject's: nothing was decided, and the place is what a report of it needs.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        status = _complain(f"an error of kmutex itself, please report it: {said(error)}, at {where}", status=2)
     finally:
         signal.signal(signal.SIGTERM, before)
     sys.exit(status)

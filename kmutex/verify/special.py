@@ -154,6 +154,7 @@ def memory(bench: Bench, outcome: Outcome) -> None:
     texts = ["0+a", "0+a | 1+a | 0-a"]
     texts += ["0+a | 1?a"] if bench.shape.timeout else []
     texts += ["0+a | 1~a | c1"] if bench.shape.timeout or bench.shape.kind == "asyncio" else []
+    outcome.bound = f"{KEPT} keys, each used in {len(texts)} ways and dropped"
     level = _level(bench)
     explorer = bench.explorer.on(make, keys=key)
     for text in texts:
@@ -179,7 +180,6 @@ def memory(bench: Bench, outcome: Outcome) -> None:
         outcome.witnesses["KM-IDLE"] += KEPT
         bench.beat(outcome.runs)
     outcome.complete = True
-    outcome.bound = f"{KEPT} keys, each used in {len(texts)} ways and dropped"
 
 
 def loops(bench: Bench, outcome: Outcome) -> None:

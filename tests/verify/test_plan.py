@@ -1,0 +1,66 @@
+"""What the outcomes of units add up to."""
+
+from collections import Counter
+
+import pytest
+
+from kmutex import cli
+from kmutex.testing.subject import Shape
+from kmutex.verify import runner, special
+from kmutex.verify.evidence import Result
+from kmutex.verify.plan import Outcome, Unit, rows
+
+SHAPE = Shape(kind="threads", timeout=True, counts=True, leases=False)
+
+
+class Keeps:
+    """Known bad: remembers every key that was ever locked."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def lock(self, key: str) -> None:
+        self.seen.append(key)
+
+    def unlock(self, key: str) -> None: ...
+
+
+def test_a_check_that_finds_something_states_its_bound() -> None:
+    """KM-IDLE: the row of a violation has the bound of its check beside it."""
+    from kmutex.testing.explore import Explorer
+
+    shape = Shape(kind="asyncio", timeout=False, counts=False, leases=False)
+    off = frozenset({"KM-UNHELD", "KM-EXCL", "KM-HANDOFF", "KM-FIFO"})
+    explorer = Explorer(Keeps, crew=None, off=off, tries=False)
+    outcome = Outcome(Unit(0, "memory", "memory"))
+    special.memory(special.Bench(Keeps, shape, explorer, lambda runs: runs, frozenset()), outcome)
+    assert [found["clauses"] for found in outcome.found] == [["KM-IDLE"]]
+    assert outcome.bound
+    table = rows("it", shape, off, [outcome], [])
+    assert [row.bound for row in table if row.result is Result.VIOLATED] == [outcome.bound]
+
+
+def test_what_was_never_put_to_the_test_is_inconclusive() -> None:
+    """Every clause without a witness is undecided, and one with a witness but runs without an end as well."""
+    endless = Outcome(Unit(0, "m", "every", "0+a", most=1), runs=1, endless=1, witnesses=Counter({"KM-EXCL": 1}))
+    table = {row.clause: row.result for row in rows("it", SHAPE, frozenset(), [endless], [])}
+    assert table["KM-EXCL"] is Result.INCONCLUSIVE
+    assert table["KM-FIFO"] is Result.INCONCLUSIVE
+    assert Result.HOLDS not in table.values()
+
+
+def test_an_error_of_the_command_itself_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No traceback reaches the user, and nothing counts as decided."""
+
+    def broken(*args: object, **options: object) -> None:
+        raise ValueError("not\nmeant")
+
+    monkeypatch.setattr(runner, "verify", broken)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["verify", "a:b"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
