@@ -14,6 +14,7 @@ PLAIN = (
     # One after the other: who waits, in which order, and who comes new.
     "0+a | 1+a | 2+a | 3+a | 0-a",
     "0+a | 1+a | 2+a | 3+a | 4+a | 0-a | 1-a | 2-a | 3-a",
+    "0+a | 1+a | 2+a | 3+a | 0-a | 1-a | 4+a | 2-a",
     "0+a | 1+a | 0-a+a",
     "0+a | 1+a-a+a | 2+a | 0-a",
     "0+a | 1+a | 2+b-b | 0-a",
@@ -63,6 +64,7 @@ TRIES = (
     "0+a | 1+a | 2?a 3+a",
 )
 CANCELS = (
+    "0+a | 0~a | c0",
     "0+a | 1~a | c1",
     "0+a | 1~a | c1 | 1~a | 0-a",
     "0+a | 1~a | c1 | 2+a | 0-a | 1+a",
@@ -108,6 +110,7 @@ STRAYS = (
     "0xa",
     "0xa | 0xa",
     "0+a-a | 0xa",
+    "0+a-axa",
     "0+a-a | 1xa | 0xa | 0+a | 1+a | 2+a | 0-a",
     "0+a | 1xb",
     "0+a | 1+a | 2xb | 0-a",

@@ -36,7 +36,7 @@ class Unit:
     method: str
     """The pass it belongs to."""
     task: str
-    """What the worker does: every, some, histories, keys, memory, loops."""
+    """What the worker does: every, some, histories, or a check of `special`."""
     program: str = ""
     level: Level = "locks"
     bound: int = 0
@@ -97,18 +97,20 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
 
     if shape.kind == "threads":
         yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
+        # Two clients at bytecodes are many races for little time.
+        yield every("interleavings at bytecodes", [p for p in busy if p.clients < 3], "bytecode", 1)
         yield every("interleavings at locks", wanted, "locks", 1)
         yield some("chance, many clients", wide, "locks", 1, 0)
         yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
         yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
-        yield every("interleavings at bytecodes", busy, "bytecode", 1)
+        yield every("interleavings at bytecodes", [p for p in busy if p.clients >= 3], "bytecode", 1)
         yield every("interleavings at locks, deeper", busy, "locks", 2)
         chance: Level = "bytecode"
     else:
         yield every("interleavings of tasks, plain", wanted, "tasks", 0, required=True)
         yield every("interleavings of tasks", wanted, "tasks", 2)
         yield some("chance, many clients", wide, "tasks", 1, 0)
-        yield [Unit(next(counter), "loops", "loops")]
+        yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
         yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
         if shape.timeout:
             timed = [program for program in wanted if "~" in program.kinds]

@@ -56,6 +56,22 @@ class _ManyTasks(_ManyThreads):
             await self._subject.lock(f"{key}-{number}", **timeout)
 
 
+class _Alike:
+    """A key that looks like every other of its kind, and is equal only to itself."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Alike) and other._name == self._name
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
+    def __repr__(self) -> str:
+        return "<key>"
+
+
 _ODD_KEYS: tuple[tuple[Any, Any], ...] = (
     ("", "0"),
     (0, ""),
@@ -65,9 +81,13 @@ _ODD_KEYS: tuple[tuple[Any, Any], ...] = (
     ((), 0),
     (("key", 1), ("key", 2)),
     ("a" * 5000 + "1", "a" * 5000 + "2"),
+    ("Key", "key"),
+    (" key", "key"),
+    ("\u00e9", "e\u0301"),
+    (_Alike("1"), _Alike("2")),
 )
 """Pairs of different keys that a careless locker takes for one another, or for none: falsy ones, equal hashes, equal
-texts, long and alike."""
+texts, long and alike, spelled almost the same."""
 _KEY_PROGRAMS = ("0+a | 1+a | 2+b | 0-a | 1-a", "0+a | 1+b | 0-a 1-b")
 
 
@@ -211,6 +231,36 @@ def loops(bench: Bench, outcome: Outcome) -> None:
         )
 
 
+def unstarted(bench: Bench, outcome: Outcome) -> None:
+    """KM-CANCEL: a task that is cancelled before its first step has asked for nothing."""
+    loop = asyncio.new_event_loop()
+
+    async def run() -> str:
+        subject = bench.make()
+        asyncio.ensure_future(subject.lock(key_of("a"))).cancel()
+        await _settle()
+        task = asyncio.ensure_future(subject.lock(key_of("a")))
+        await _settle()
+        got = task.done() and task.exception() is None
+        task.cancel()
+        await _settle()
+        return "" if got else "a task was cancelled before its first step, and its key is not free"
+
+    try:
+        message = loop.run_until_complete(run())
+    finally:
+        loop.close()
+    outcome.runs = 1
+    outcome.complete = True
+    outcome.bound = "a task that never began"
+    if message:
+        outcome.found.append(
+            {"symptom": "KM-CANCEL", "clauses": ["KM-CANCEL"], "message": message, "schedule": "", "picture": ""}
+        )
+    else:
+        outcome.witnesses["KM-CANCEL"] += 1
+
+
 def _loop_finding(outcome: Outcome, message: str) -> None:
     outcome.found.append(
         {"symptom": "KM-LOOP", "clauses": ["KM-LOOP"], "message": message, "schedule": "", "picture": ""}
@@ -235,8 +285,12 @@ def _other_loop(
             subject.unlock(key)
         return subject
 
+    async def call(subject: Any) -> None:
+        # Where lock() is a plain function, it may raise before there is anything to await.
+        await subject.lock(key_of("a" if contended else "b"))
+
     async def ask(subject: Any) -> Exception | str:
-        task = asyncio.ensure_future(subject.lock(key_of("a" if contended else "b")))
+        task = asyncio.ensure_future(call(subject))
         await _settle()
         if not task.done():
             task.cancel()
@@ -261,4 +315,9 @@ def _own(error: Exception) -> bool:
     return trace is None or "asyncio" not in trace.tb_frame.f_code.co_filename.replace("\\", "/").split("/")
 
 
-CHECKS: dict[str, Callable[[Bench, Outcome], None]] = {"keys": keys, "memory": memory, "loops": loops}
+CHECKS: dict[str, Callable[[Bench, Outcome], None]] = {
+    "keys": keys,
+    "memory": memory,
+    "loops": loops,
+    "unstarted": unstarted,
+}
