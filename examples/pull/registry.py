@@ -40,11 +40,11 @@ _TOKEN_HEADER = "X-Kmutex-Registry"
 _BLOB_GET = re.compile(r'"GET /v2/(?P<repository>[^ "]+)/blobs/(?P<digest>sha256:[0-9a-f]{64}) HTTP/[\d.]+" \d{3} ')
 
 
-class RegistryError(Exception):
+class RegistryFailedError(Exception):
     """The registry could not be started, or refused a request that it should serve."""
 
 
-class RegistryMissingError(RegistryError):
+class RegistryMissingError(RegistryFailedError):
     """Debian's registry is not installed."""
 
 
@@ -67,7 +67,7 @@ def push(url: str, image: Image, repository: str, tag: str, mount_from: str) -> 
     """Push ``image`` by the registry's HTTP API and return its reference, ``repository:tag``.
 
     mount_from: a repository that has the blobs already; they are then linked from there and no byte is sent.
-    RegistryError: the registry refused a request.
+    RegistryFailedError: the registry refused a request.
     """
     with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)) as connection:
         for digest, blob in image.blobs.items():
@@ -91,7 +91,7 @@ def _ask(
     response = connection.getresponse()
     answer = response.read()
     if response.status != expected:
-        raise RegistryError(f"{method} {target}: {response.status} instead of {expected}: {answer[:500]!r}")
+        raise RegistryFailedError(f"{method} {target}: {response.status} instead of {expected}: {answer[:500]!r}")
     return response.getheader("Location", "")
 
 
@@ -108,7 +108,7 @@ class DebianRegistry:
     leaves both behind: nothing can clean up then.
 
     binary: name or path of the program.
-    On entry, RegistryMissingError: it is not installed. RegistryError: it does not start.
+    On entry, RegistryMissingError: it is not installed. RegistryFailedError: it does not start.
     """
 
     label = "Debian's docker-registry"
@@ -193,7 +193,7 @@ class DebianRegistry:
             self.stop()
             words = (self._folder / "errors.log").read_text(errors="replace").strip()[-1000:]
             if not left or "address already in use" not in words:
-                raise RegistryError(f"{program} did not answer on {self.url}: {words or 'it wrote no error'}")
+                raise RegistryFailedError(f"{program} did not answer on {self.url}: {words or 'it wrote no error'}")
 
     def _answers(self, process: subprocess.Popen[bytes], token: str) -> bool:
         """Whether this very process, told by the token in its answer, serves /v2/ before the deadline or its end."""
@@ -348,7 +348,7 @@ class InProcessRegistry:
     ) -> None:
         self.stop()
         if self._errors and error is None:
-            raise RegistryError("the in-process registry failed") from self._errors[0]
+            raise RegistryFailedError("the in-process registry failed") from self._errors[0]
 
     # What the handler calls.
 

@@ -6,6 +6,7 @@ import http.client
 import os
 import shutil
 import stat
+import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -74,7 +75,7 @@ def test_what_it_does_not_have_is_not_found_and_a_wrong_digest_is_refused(
         assert get(served.url, f"demo/blobs/{BASE}")[0] == 404
         assert get(served.url, "demo/manifests/latest")[0] == 404
         wrong = image.Image(TINY.manifest, TINY.manifest_digest, BASE, (), (), {BASE: b"something else"})
-        with pytest.raises(registry.RegistryError, match="PUT"):
+        with pytest.raises(registry.RegistryFailedError, match="PUT"):
             served.push(wrong)
 
 
@@ -127,7 +128,7 @@ def program(folder: Path, lines: str) -> str:
 
 def test_a_registry_that_ends_at_once_is_reported_with_its_words(tmp_path: Path, temporary: Path) -> None:
     broken = program(tmp_path, "echo its own words >&2; exit 7")
-    with pytest.raises(registry.RegistryError, match="its own words"), registry.DebianRegistry(broken):
+    with pytest.raises(registry.RegistryFailedError, match="its own words"), registry.DebianRegistry(broken):
         pass
     assert list(temporary.iterdir()) == []
 
@@ -135,7 +136,7 @@ def test_a_registry_that_ends_at_once_is_reported_with_its_words(tmp_path: Path,
 def test_a_taken_port_is_tried_again_with_another_and_not_for_ever(tmp_path: Path, temporary: Path) -> None:
     tries = tmp_path / "tries"
     broken = program(tmp_path, f'grep addr: "$2" >> {tries}; echo "listen: bind: address already in use" >&2; exit 1')
-    with pytest.raises(registry.RegistryError, match="address already in use"), registry.DebianRegistry(broken):
+    with pytest.raises(registry.RegistryFailedError, match="address already in use"), registry.DebianRegistry(broken):
         pass
     assert len(set(tries.read_text().splitlines())) > 1
 
@@ -146,7 +147,7 @@ def test_the_real_registry_ignores_settings_from_outside_and_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("REGISTRY_HTTP_ADDR", "127.0.0.1:1")
     started: list[int] = []
-    popen = registry.subprocess.Popen
+    popen = subprocess.Popen
 
     def remembering(*args: object, **kwargs: object) -> object:
         process = popen(*args, **kwargs)  # type: ignore[call-overload]
@@ -245,5 +246,5 @@ def test_an_error_inside_the_stand_in_is_not_lost() -> None:
             with pytest.raises((http.client.HTTPException, ConnectionError)):
                 connection.getresponse()
 
-    with pytest.raises(registry.RegistryError, match="in-process registry failed"):
+    with pytest.raises(registry.RegistryFailedError, match="in-process registry failed"):
         provoke()
