@@ -35,13 +35,12 @@ sys.path[:0] = [str(ROOT / "examples" / "pull"), str(Path(__file__).resolve().pa
 
 from figures import GOAL_AT_ONCE, GOAL_RATIO, Goal, Row, Sample, Span, goal, rows  # noqa: E402
 from image import DEFAULT_BYTES, Image, build  # noqa: E402
+from kmutex import KeyedMutex  # noqa: E402
 from picture import Bar, svg, text_bars  # noqa: E402
 from puller import Puller, Way  # noqa: E402
 from registry import DebianRegistry, InProcessRegistry, Registry, RegistryFailedError  # noqa: E402
 from slow_link import SlowLink  # noqa: E402
 from stop import Stop  # noqa: E402
-
-from kmutex import KeyedMutex  # noqa: E402
 
 LABELS = {Way.SUPPRESS: "suppression", Way.FAIL_FAST: "fail fast, retry", Way.NONE: "none"}
 AT_ONCE = (1, 20, 100)

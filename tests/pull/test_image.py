@@ -13,8 +13,9 @@ import sys
 import tarfile
 from pathlib import Path
 
-import image
 import pytest
+
+import image
 
 PULL = Path(__file__).resolve().parents[2] / "examples" / "pull"
 

@@ -15,8 +15,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import image
 import pytest
+
+import image
 import registry
 
 TINY = image.build(image.TINY_BYTES)
