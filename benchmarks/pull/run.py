@@ -50,7 +50,8 @@ QUICK_BYTES = 2_000_000
 BYTES_PER_SECOND = 8_000_000
 # Blobs and unpacked layers of one pull, for each byte of the image; see image.build.
 DISK_PER_BYTE = 3.5
-STOP_SECONDS = 10.0
+# An interrupted fetch notices with its next chunk, or else when the link goes, which is after this time.
+STOP_SECONDS = 2.0
 
 
 class FailedError(Exception):
@@ -100,8 +101,9 @@ def pull_at_once(puller: Puller, reference: str, image: Image, at_once: int) -> 
     except BaseException:
         for stop in stops:
             stop.set()
+        deadline = time.monotonic() + STOP_SECONDS
         for thread in threads:
-            thread.join(STOP_SECONDS)
+            thread.join(max(0.0, deadline - time.monotonic()))
         raise
     if failures:
         raise FailedError(f"{len(failures)} of {at_once} pulls of {reference} failed") from failures[0]

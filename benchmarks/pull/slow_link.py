@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 _HOST = "127.0.0.1"
 _CHUNK = 64 * 1024
+_LEAST_CHUNK = 1024
 _STOP_SECONDS = 10.0
 # Shorter sleeps are not kept exactly; what is not slept now is part of a later, longer one.
 _SHORTEST_SLEEP = 0.002
@@ -95,7 +96,8 @@ async def _relay(client: socket.socket, server: tuple[str, int], rate: float, la
 
 async def _pump(source: socket.socket, target: socket.socket, rate: float, latency: float) -> None:
     loop = asyncio.get_running_loop()
-    chunk = memoryview(bytearray(_CHUNK))
+    # Small enough for a slow rate to come as a trickle, not as a long silence.
+    chunk = memoryview(bytearray(max(_LEAST_CHUNK, min(_CHUNK, int(rate / 100))) if rate else _CHUNK))
     due = 0.0
     while size := await loop.sock_recv_into(source, chunk):
         if latency:
