@@ -75,8 +75,12 @@ def apply_layer(
                 pass
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, OverflowError) as error:
             raise MalformedError(f"the layer {diff_id} is no good tar file: {error}") from error
-    if f"sha256:{unpacked.hash.hexdigest()}" != diff_id:
-        raise VerificationError(f"the layer {diff_id} has the diff ID sha256:{unpacked.hash.hexdigest()}")
+    _verify(diff_id, f"sha256:{unpacked.hash.hexdigest()}")
+
+
+def _verify(diff_id: str, found: str) -> None:
+    if found != diff_id:
+        raise VerificationError(f"the layer {diff_id} has the diff ID {found}")
 
 
 def _apply(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, changed: set[Path]) -> None:

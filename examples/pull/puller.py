@@ -17,7 +17,7 @@ import tenacity
 
 from documents import INDEXES, MANIFESTS, Descriptor, chain_ids, choose, diff_ids, manifest, reference
 from errors import AlreadyExistsError, PullError, StoppedError, UnavailableError, UnsupportedError
-from kmutex import KeyedLocker, once
+from kmutex import KeyedLocker, NoopLocker, once
 from layers import apply_layer
 from metadata import Metadata
 from registry_client import RegistryClient
@@ -98,7 +98,7 @@ class Puller:
         client: for `registry`, if its defaults do not fit. fetchers: blobs that one pull fetches at the same time.
         watch: told of progress, from the threads that make it. RootInUseError: another puller works in the root.
         """
-        self._locker = locker
+        self._locker = locker if way is Way.SUPPRESS else NoopLocker()
         self._way = way
         self._platform = platform
         self._fetchers = fetchers
@@ -197,26 +197,26 @@ class Puller:
     def _fetch(self, repository: str, wanted: Descriptor, stop: Stop) -> Blob:
         """Have the blob in the store."""
         digest = wanted.digest
-        stop.check()
-        if self._way is Way.SUPPRESS:
-            return once(
-                self._locker,
-                f"blob://{digest}",
-                lambda: self.content.info(digest),
-                lambda: self._download(repository, wanted, digest, stop, expected=digest),
-                timeout=stop.remaining(),
-            )
-        if self._way is Way.FAIL_FAST:
-            retrying = tenacity.Retrying(
-                retry=tenacity.retry_if_exception_type(UnavailableError),
-                wait=tenacity.wait_random_exponential(multiplier=0.016, max=2.048),
-                sleep=stop.sleep,
-                reraise=True,
-            )
-            return retrying(self._download, repository, wanted, digest, stop, expected=digest)
-        return self._download(repository, wanted, f"{digest} for {uuid.uuid4().hex}", stop, expected=None)
+        alone = self._way is Way.NONE
+        # Under suppression nobody ever finds the ref taken; otherwise this is all that keeps two from one ref.
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(UnavailableError),
+            wait=tenacity.wait_random_exponential(multiplier=0.016, max=2.048),
+            sleep=stop.sleep,
+            reraise=True,
+        )
 
-    def _download(self, repository: str, wanted: Descriptor, ref: str, stop: Stop, *, expected: str | None) -> Blob:
+        def look() -> Blob | None:
+            return None if alone else self.content.info(digest)
+
+        def fetch() -> Blob:
+            if alone:
+                return self._download(repository, wanted, f"{digest} for {uuid.uuid4().hex}", None, stop)
+            return retrying(self._download, repository, wanted, digest, digest, stop)
+
+        return once(self._locker, f"blob://{digest}", look, fetch, timeout=stop.remaining())
+
+    def _download(self, repository: str, wanted: Descriptor, ref: str, expected: str | None, stop: Stop) -> Blob:
         def attempt() -> Blob:
             stop.check()
             with self.content.writer(ref, expected) as writer:
@@ -242,18 +242,15 @@ class Puller:
 
     def _unpack(self, layer: Descriptor, diff_id: str, chain_id: str, parent: str | None, stop: Stop) -> Snapshot:
         """Have the layer's snapshot committed; its parent is."""
-        stop.check()
 
         def look() -> Snapshot | None:
-            return self.snapshots.stat(chain_id)
+            return None if self._way is Way.NONE else self.snapshots.stat(chain_id)
 
         def apply() -> Snapshot:
             return self._apply(layer, diff_id, chain_id, parent, stop)
 
-        if self._way is Way.SUPPRESS:
-            key = f"sn://{self.snapshots.name}/{chain_id}"
-            return once(self._locker, key, look, apply, timeout=stop.remaining())
-        return (look() if self._way is Way.FAIL_FAST else None) or apply()
+        key = f"sn://{self.snapshots.name}/{chain_id}"
+        return once(self._locker, key, look, apply, timeout=stop.remaining())
 
     def _apply(self, layer: Descriptor, diff_id: str, chain_id: str, parent: str | None, stop: Stop) -> Snapshot:
         def step(read: int) -> None:
