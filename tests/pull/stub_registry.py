@@ -140,6 +140,8 @@ class InProcessRegistry:
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(length))
                 self.send_header("Docker-Content-Digest", digest_of(whole))
+                if self.close_connection:
+                    self.send_header("Connection", "close")
                 self.end_headers()
 
             def _status(self, code: int) -> None:
