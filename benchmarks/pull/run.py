@@ -43,6 +43,10 @@ from slow_link import SlowLink  # noqa: E402
 from stop import Stop  # noqa: E402
 
 LABELS = {Way.SUPPRESS: "suppression", Way.FAIL_FAST: "fail fast, retry", Way.NONE: "none"}
+COLUMNS = (
+    *("at once", "way", "seconds", "x one\npull", "least..\nmost"),
+    *("GETs\nper blob", "unpacks per\nchain id", "failed\ncommits", "retries"),
+)
 AT_ONCE = (1, 20, 100)
 ROUNDS, QUICK_ROUNDS = 5, 2
 QUICK_BYTES = 2_000_000
@@ -236,11 +240,9 @@ def conditions(facts: Mapping[str, object]) -> list[str]:
 
 
 def table_of(found: Sequence[Row]) -> Table:
-    table = Table(title="Pulls of one image at once, each into an empty store; median (least to most)")
-    table.add_column("at once", justify="right")
-    table.add_column("way")
-    for column in ("seconds", "x one pull", "GETs per blob", "unpacks per chain id", "failed commits", "retries"):
-        table.add_column(column, justify="right")
+    table = Table(title="Pulls of one image at once, each into an empty store: medians, or least..most")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "way" else "right", no_wrap=True)
     at_once = 0
     for row in sorted(found, key=lambda row: row.at_once):
         if at_once and at_once != row.at_once:
@@ -250,11 +252,9 @@ def table_of(found: Sequence[Row]) -> Table:
             str(row.at_once),
             LABELS[Way(row.way)],
             f"{row.seconds.median:.2f}",
-            _spread(row.ratio, ".2f"),
-            f"{row.requests.least:g}..{row.requests.most:g}",
-            f"{row.unpacks.least:g}..{row.unpacks.most:g}",
-            _spread(row.failed_commits, "g"),
-            _spread(row.retries, "g"),
+            f"{row.ratio.median:.2f}",
+            _range(row.ratio, ".2f"),
+            *(_range(span, "g") for span in (row.requests, row.unpacks, row.failed_commits, row.retries)),
         )
     return table
 
@@ -355,10 +355,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status(result)
 
 
-def _spread(span: Span, form: str) -> str:
-    if span.least == span.most:
-        return format(span.median, form)
-    return f"{span.median:{form}} ({span.least:{form}} to {span.most:{form}})"
+def _range(span: Span, form: str) -> str:
+    return f"{span.least:{form}}..{span.most:{form}}"
 
 
 def _mb(size: float) -> str:

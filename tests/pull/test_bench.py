@@ -264,6 +264,8 @@ def test_the_whole_benchmark_on_the_stand_in(tmp_path: Path, temporary: Path) ->
     assert done.returncode == 0, done.stderr
     assert "in-process stand-in, not a real registry" in done.stdout
     assert "one GET per blob and one unpack per chain id: met" in done.stdout
+    assert "…" not in done.stdout
+    assert len([line for line in done.stdout.splitlines() if line.startswith("│")]) == 2 * len(WAYS)  # None is wrapped.
     document = json.loads((tmp_path / "figures.json").read_text())
     assert [(row["way"], row["at_once"]) for row in document["rows"]] == [(way, n) for n in (1, 4) for way in WAYS]
     counted = {(one["way"], one["at_once"]): one for one in document["samples"]}
