@@ -28,6 +28,7 @@ def types(session: nox.Session) -> None:
     """Check the types with mypy, strictly."""
     install(session)
     session.run("mypy")
+    session.run("mypy", "examples/pull")
 
 
 @nox.session

@@ -1,13 +1,15 @@
 """A keyed mutex you can check.
 
 `KeyedMutex` is for threads, `AsyncKeyedMutex` for asyncio; both give each key a mutex of its own, made on demand
-and gone when idle. What they promise is written down clause by clause in specs/clauses.toml.
+and gone when idle. `once` and `async_once` do on top of them what a keyed mutex is for: work that many want is done by
+one. What the mutexes promise is written down clause by clause in specs/clauses.toml.
 """
 
 from kmutex._aio import AsyncKeyedMutex, AsyncLease
 from kmutex._entry import Entry
 from kmutex._errors import KMutexError, LeaseReusedError, UnheldKeyError, WrongLoopError
 from kmutex._noop import AsyncNoopLocker, NoopLocker
+from kmutex._once import async_once, once
 from kmutex._protocol import AsyncKeyedLocker, KeyedLocker, Releasable
 from kmutex._threads import KeyedMutex, Lease
 
@@ -26,4 +28,6 @@ __all__ = [
     "Releasable",
     "UnheldKeyError",
     "WrongLoopError",
+    "async_once",
+    "once",
 ]

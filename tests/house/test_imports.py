@@ -94,10 +94,10 @@ def test_a_foreign_import_is_seen_wherever_it_stands(tmp_path: Path) -> None:
     assert foreign(path, "kmutex_model") == {"rich", "hypothesis"}
 
 
-def test_the_package_itself_imports_the_core_and_the_drivers_only() -> None:
+def test_the_package_itself_imports_the_core_the_drivers_and_once_only() -> None:
     names = set(imported(ROOT / "kmutex" / "__init__.py"))
     assert names <= {
-        f"kmutex.{name}" for name in ("_aio", "_core", "_entry", "_errors", "_noop", "_protocol", "_threads")
+        f"kmutex.{name}" for name in ("_aio", "_core", "_entry", "_errors", "_noop", "_once", "_protocol", "_threads")
     }
     assert "kmutex._threads" in names
 
