@@ -82,6 +82,13 @@ def acceptance(session: nox.Session) -> None:
 
 
 @nox.session
+def pull(session: nox.Session) -> None:
+    """Pull one image many times at once, in three ways, from a real registry; arguments go after --."""
+    install(session)
+    session.run("python", "benchmarks/pull/run.py", *session.posargs)
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build the sdist and the wheel, and look at what they install."""
     install(session)
