@@ -8,16 +8,18 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from kmutex._noop import NoopLocker
 from kmutex.schedule.choices import Chooser
 from kmutex.schedule.loop import LoopRun
 from kmutex.schedule.observer import Ending, Observer
-from kmutex.schedule.program import Program
+from kmutex.schedule.program import Program, parse
 from kmutex.schedule.threads import Crew, ThreadRun
 from kmutex.testing.control import controlled
 from kmutex.testing.explore import Explorer, Level, key_of
 from kmutex.testing.features import clauses_off
+from kmutex.testing.judge import Judge
 from kmutex.testing.scenarios import with_epilogue
-from kmutex.testing.subject import Kind, Shape, look
+from kmutex.testing.subject import Kind, NotALockerError, Shape, look
 
 
 class Bench:
@@ -37,8 +39,25 @@ class Bench:
     def shape(self) -> Shape:
         """What the factory makes. NotALockerError: no locker."""
         with self.control():
-            shape = look(self.make, self.without)
+            shape = self._look()
         return shape if self._kind is None else replace(shape, kind=self._kind)
+
+    def _look(self) -> Shape:
+        """Looks within a run, so that a factory may start threads and wait for them."""
+        seen: list[Shape | NotALockerError] = []
+
+        def make() -> NoopLocker:
+            try:
+                seen.append(look(self.make, self.without))
+            except NotALockerError as error:
+                seen.append(error)
+            return NoopLocker()
+
+        self._run(make, parse("0+a"), "locks", Judge(), 0)
+        shape = seen[0] if seen else NotALockerError("the factory does not come back; it waits for something")
+        if isinstance(shape, NotALockerError):
+            raise shape
+        return shape
 
     @cached_property
     def _crew(self) -> Crew:
@@ -65,10 +84,13 @@ class Bench:
         """The plain run of a program and its epilogue: nobody is preempted, and nothing ends by chance."""
         whole, tail = with_epilogue(program, tries=self.shape.timeout)
         with self.control():
-            run: ThreadRun | LoopRun
-            if level == "locks":
-                run = ThreadRun(self.make, whole, Chooser(), observer, crew=self._crew, keys=key_of, quiet_tail=tail)
-            else:
-                timed = level == "timeouts"
-                run = LoopRun(self.make, whole, Chooser(), observer, keys=key_of, timeouts=timed, quiet_tail=tail)
-            return run.run()
+            return self._run(self.make, whole, level, observer, tail)
+
+    def _run(self, make: Callable[[], Any], program: Program, level: Level, observer: Observer, tail: int) -> Ending:
+        run: ThreadRun | LoopRun
+        if level == "locks":
+            run = ThreadRun(make, program, Chooser(), observer, crew=self._crew, keys=key_of, quiet_tail=tail)
+        else:
+            timeouts = level == "timeouts"
+            run = LoopRun(make, program, Chooser(), observer, keys=key_of, timeouts=timeouts, quiet_tail=tail)
+        return run.run()
