@@ -174,7 +174,7 @@ class Watch:
         return moment.action.name == "interrupt" and moment.action.client not in self._cancelled
 
     def _compare_len(self, moment: Moment) -> None:
-        if not self._counts:
+        if not self._counts or self.judge.uncountable:
             return
         said = len(self._subject)
         if said != moment.rest.live and not (said > moment.rest.live and "KM-IDLE" in self._off):

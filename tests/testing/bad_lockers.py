@@ -28,6 +28,15 @@ class NeverEvicts(KeyedMutex):
         return len(self._ever)
 
 
+class Forgets(KeyedMutex):
+    """len() leaves out keys without waiters (KM-REF)."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return sum(bool(entry.waiters) for entry in self.snapshot().values())
+
+
 class StrayAccepted(KeyedMutex):
     """Shrugs off the unlock of a key that nobody holds (KM-UNHELD)."""
 

@@ -150,6 +150,16 @@ def test_a_locker_without_order_is_followed_where_it_goes() -> None:
     assert stack.witnesses["KM-LIVE"]
 
 
+def test_a_locker_that_may_keep_idle_entries_keeps_them_next_to_live_ones() -> None:
+    """Without "evict", a len() above the number of live keys is no KM-REF either; one below still is."""
+    found = _check(bad.NeverEvicts, without=("evict",))
+    assert found.finding is None
+    assert found.witnesses["KM-REF"]
+    forgets = _check(bad.Forgets, without=("evict",))
+    assert forgets.finding is not None
+    assert forgets.finding.clauses[0] == "KM-REF"
+
+
 def test_the_same_seed_gives_the_same_histories() -> None:
     """What is reported can be had again."""
     first, second, other = (

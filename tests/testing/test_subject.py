@@ -1,0 +1,111 @@
+"""Finding out what a factory makes, and the table of features."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from kmutex import AsyncKeyedMutex, KeyedMutex
+from kmutex.testing import CLAUSES, FEATURES, NotALockerError, UnknownFeatureError, clauses_off, look
+from kmutex.testing.bench import Bench
+
+
+class _Returns(AsyncKeyedMutex):
+    """A plain lock() that returns something to await."""
+
+    __slots__ = ()
+
+    def lock(self, key: Any, timeout: float | None = None) -> Awaitable[None]:  # type: ignore[override]
+        return self._acquire(key, timeout)  # type: ignore[return-value]
+
+
+def _decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return inner
+
+
+class _Decorated(AsyncKeyedMutex):
+    __slots__ = ()
+    lock = _decorated(AsyncKeyedMutex.lock)  # type: ignore[assignment]
+
+
+class _Parts:
+    """A locker that a test puts together."""
+
+    def __init__(self, **parts: Any) -> None:
+        self.__dict__.update(parts)
+
+
+def _key(key: Any) -> None: ...
+
+
+def _key_timeout(key: Any, timeout: float | None = None) -> None: ...
+
+
+async def _coroutine(key: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (KeyedMutex, "threads"),
+        (AsyncKeyedMutex, "asyncio"),
+        (functools.partial(AsyncKeyedMutex), "asyncio"),
+        (_Returns, "asyncio"),
+        (_Decorated, "asyncio"),
+        (lambda: _Parts(lock=functools.partial(_coroutine), unlock=_key), "asyncio"),
+    ],
+)
+def test_the_kind_is_found_by_looking(make: Callable[[], Any], kind: str) -> None:
+    """A coroutine function, wrapped or not, or a function that returns an awaitable."""
+    assert Bench(make).shape.kind == kind
+
+
+def test_what_it_has_is_found_by_looking() -> None:
+    """A timeout, len(), hold(); and what is declared away is not looked for."""
+    whole = look(KeyedMutex)
+    assert (whole.timeout, whole.counts, whole.leases) == (True, True, True)
+    less = look(KeyedMutex, frozenset({"timeout", "len", "lease"}))
+    assert (less.timeout, less.counts, less.leases) == (False, False, False)
+    bare = look(lambda: _Parts(lock=_key_timeout, unlock=_key))
+    assert (bare.timeout, bare.counts, bare.leases) == (True, False, False)
+
+
+_SHARED = KeyedMutex()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: _Parts(unlock=_key), r"has no lock\(\); a keyed locker has lock\(key\) and unlock\(key\)"),
+        (lambda: _Parts(lock=_key_timeout), r"has no unlock\(\)"),
+        (lambda: _Parts(lock=3, unlock=_key), r"has no lock\(\)"),
+        (lambda: _Parts(lock=lambda: None, unlock=_key), r"lock\(\) does not take one key"),
+        (lambda: _Parts(lock=_key_timeout, unlock=lambda: None), r"unlock\(\) does not take one key"),
+        (lambda: _Parts(lock=_coroutine, unlock=_coroutine), r"unlock\(\) is a coroutine function; it must be a plain"),
+        (lambda: _Parts(lock=_key, unlock=_key), "takes no timeout; .* declare --without timeout"),
+        (lambda: 1 // 0, "the factory raised ZeroDivisionError"),
+        (lambda: _SHARED, "the same object twice"),
+    ],
+)
+def test_what_is_no_locker_is_told_in_one_line(make: Callable[[], Any], says: str) -> None:
+    """What is missing, and what to do."""
+    with pytest.raises(NotALockerError, match=says) as caught:
+        look(make)
+    assert "\n" not in str(caught.value)
+
+
+def test_each_feature_turns_off_clauses_that_there_are() -> None:
+    """And together just those."""
+    for name, feature in FEATURES.items():
+        assert clauses_off([name]) == set(feature.clauses) <= set(CLAUSES)
+    assert clauses_off([]) == frozenset()
+    assert clauses_off(["fifo", "loop"]) == {"KM-FIFO", "KM-HANDOFF", "KM-LOOP"}
+    with pytest.raises(UnknownFeatureError, match="'fast' is no feature; the features are fifo"):
+        clauses_off(["fifo", "fast"])
