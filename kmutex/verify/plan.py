@@ -211,6 +211,8 @@ def _untested(clause: str, subject: str, shape: Shape, missing: bool) -> Row:
     attribute, reason = _SEEN_ONLY_WITH.get(clause, ("", ""))
     if attribute and not getattr(shape, attribute):
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
+    if clause in ("KM-CANCEL", "KM-RACE") and shape.kind == "threads" and not shape.timeout:
+        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "lock() takes no timeout", subject)
     if clause == "KM-LOOP" and shape.kind == "threads":
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "for asyncio only", subject)
     if clause == "KM-INTERRUPT" and shape.kind == "asyncio":

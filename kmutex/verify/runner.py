@@ -203,12 +203,14 @@ class _Worker:
         config = json.dumps({"target": target, "without": list(without), "patience": patience, "parent": os.getpid()})
         # The folder in which the user stands must not come before this package and the standard library.
         start = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from kmutex.verify.worker import main; main()"
+        # From 3.13 on, Python itself imports something for -c.
+        safe = ["-P"] if sys.version_info >= (3, 11) else []
         home = str(Path(__file__).resolve().parents[2])
         path = [entry for entry in sys.path if entry]
         self.unit: Unit | None = None
         self.last_sign = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", start, config, "\n".join(path if home in path else [*path, home])],
+            [sys.executable, *safe, "-c", start, config, "\n".join(path if home in path else [*path, home])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
