@@ -164,7 +164,7 @@ class _Worker:
             on_example=lambda runs: self._beat(runs),
         )
         outcome.runs = histories.examples
-        outcome.complete = True
+        outcome.complete = histories.complete
         outcome.witnesses.update(histories.witnesses)
         outcome.bound = f"{histories.examples} random histories, {histories.phases:,} phases, seed {unit.seed}"
         if histories.finding is not None and histories.schedule is not None:
