@@ -178,7 +178,7 @@ class Explorer:
 
     def _once(self, result: Exploration, chooser: Chooser, known: Set[str]) -> None:
         whole, tail = with_epilogue(result.program, tries=self._tries)
-        judge = Judge(off=self._off, known=known, tail_from=len(result.program.phases), outrun=result.level != "tasks")
+        judge = Judge(off=self._off, known=known, tail_from=len(result.program.phases))
         run: ThreadRun | LoopRun
         if self._crew is not None:
             run = ThreadRun(

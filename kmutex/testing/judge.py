@@ -82,11 +82,9 @@ class Judge:
         off: Set[str] = frozenset(),
         known: Set[str] = frozenset(),
         tail_from: int | None = None,
-        outrun: bool = True,
     ) -> None:
         """off: clauses that are not judged. known: symptoms seen in plainer programs. tail_from: the phase in which
-        the epilogue begins, which asks whether the key is as good as new. outrun: whether a grant may still come
-        between the end of a wait and the waiter's next step, as with a timeout; not so with a cancelled task."""
+        the epilogue begins, which asks whether the key is as good as new."""
         self.findings: list[Finding] = []
         self.exited: str | None = None
         self.uncountable = False
@@ -95,7 +93,6 @@ class Judge:
         self.witnesses: Counter[str] = Counter()
         self._hopeless = False
         self._off = off
-        self._outrun = outrun
         self._known = known
         self._tail_from = tail_from
         self._tail = False
@@ -109,7 +106,6 @@ class Judge:
         self._alone: set[int] = set()
         self._parked: dict[int, int] = {}
         self._cancelled: set[int] = set()
-        self._too_late: set[int] = set()
         self._releasing: dict[int, str] = {}
         self._stray: set[int] = set()
         self._stalled: set[int] = set()
@@ -189,8 +185,6 @@ class Judge:
             self._ingredient("interrupt")
         elif step.key in self._holder:
             self._ingredient("cancel")
-            if not self._outrun:
-                self._too_late.add(client)
         else:
             self._ingredient("race")
 
@@ -335,7 +329,6 @@ class Judge:
         self._parked.pop(client, None)
         self._alone.discard(client)
         self._stalled.discard(client)
-        self._too_late.discard(client)
         self._stray.discard(client)
         self._releasing.pop(client, None)
 

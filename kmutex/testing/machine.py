@@ -499,7 +499,7 @@ class LockerMachine(RuleBasedStateMachine):
     def _run(self, history: History) -> Watch:
         __tracebackhide__ = True
         bench = self.bench
-        judge = Judge(off=bench.off, tail_from=len(history.phases), outrun=self._level != "tasks")
+        judge = Judge(off=bench.off, tail_from=len(history.phases))
         watch = Watch(judge, history.moments, off=bench.off, counts=self._counts)
         self._unbroken(lambda: self._to_its_end(history, watch))
         finding = watch.finding if not judge.findings else judge.findings[0]
