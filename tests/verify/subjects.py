@@ -118,6 +118,14 @@ class Spinning(Sound):
         del self._lines[key]
 
 
+class Slow(Sound):
+    """Sound, but each call takes so much of the processor that nothing is decided in a second."""
+
+    def lock(self, key: Any, timeout: float | None = None) -> None:
+        sum(range(1_000_000))
+        super().lock(key, timeout)
+
+
 class AsyncSound:
     """A future for each waiter, of one loop. The first in line holds."""
 
