@@ -266,13 +266,13 @@ class Judge:
             if not self._tail:
                 self._witness("KM-EXPIRED")
             self._ingredient("try")
+        elif self._holder.get(key) == client:
+            pass  # Its own key: it would wait for itself, and a locker may say so.
         elif isinstance(error, _TIMED_OUT) and step.kind == "~":
             if not over:
                 self._find("KM-EXPIRED", f"client {client} was refused {key} before its time was over")
         elif isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) and over:
             pass
-        elif self._holder.get(key) == client:
-            pass  # Its own key: it would wait for itself, and a locker may say so.
         elif over and step.kind == "~":
             self._find("KM-CANCEL", f"client {client}'s wait for {key} was cancelled, and it raised {words}")
         else:

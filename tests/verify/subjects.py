@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable
 from typing import Any
 
@@ -106,12 +107,13 @@ class Spinning(Sound):
     """Asks again and again whether the key is free, without a pause: a run with a waiter has no end."""
 
     def lock(self, key: Any, timeout: float | None = None) -> None:
+        begun = time.monotonic()
         while True:
             with self._guard:
                 if key not in self._lines:
                     self._lines[key] = [threading.Lock()]
                     return
-            if timeout is not None:
+            if timeout is not None and time.monotonic() - begun >= timeout:
                 raise TimeoutError
 
     def _hand_on(self, key: Any) -> None:
