@@ -374,7 +374,7 @@ class ThreadRun:
         seen = -1
         while not self._ended.acquire(timeout=self._patience):
             if self._steps == seen:
-                where = _where(self._running, self._crew)
+                where = _where()
                 raise UncontrolledError(f"no scheduling point for {self._patience:g} s{where}")
             seen = self._steps
 
@@ -908,7 +908,7 @@ def _starter(real: Callable[..., Any]) -> Callable[..., Any]:
     return start
 
 
-def _where(client: _Client, crew: Crew) -> str:
+def _where() -> str:
     """The subject's line that is running now, for a message."""
     for frame in sys._current_frames().values():
         seen: FrameType | None = frame

@@ -24,6 +24,7 @@ from kmutex.schedule.choices import Chooser
 from kmutex.schedule.loop import LoopRun
 from kmutex.schedule.program import ASKING, Program, Step, parse
 from kmutex.schedule.threads import Crew, ThreadRun, replaced
+from kmutex.testing.explore import key_of
 from kmutex.verify.comparison import STRANGER, Observed, Tally, View, bound_text, by_path, expected_view
 from kmutex.verify.evidence import Row
 from kmutex_model.actions import CORRECT, Action, action_key
@@ -93,11 +94,13 @@ Run = Callable[[Program, "Watch"], None]
 
 
 def _on_threads(subject: Subject, crew: Crew) -> Run:
-    return lambda program, watch: _ended(ThreadRun(subject.make, program, Chooser(), watch, crew=crew, keys=_key))
+    return lambda program, watch: _ended(ThreadRun(subject.make, program, Chooser(), watch, crew=crew, keys=key_of))
 
 
 def _on_loop(subject: Subject, timeouts: bool) -> Run:
-    return lambda program, watch: _ended(LoopRun(subject.make, program, Chooser(), watch, keys=_key, timeouts=timeouts))
+    return lambda program, watch: _ended(
+        LoopRun(subject.make, program, Chooser(), watch, keys=key_of, timeouts=timeouts)
+    )
 
 
 def _ended(run: ThreadRun | LoopRun) -> None:
@@ -207,11 +210,6 @@ def _letter(key: int) -> str:
     return chr(ord("a") + key)
 
 
-def _key(letter: str) -> str:
-    # Equal each time and never the same object, as a caller's keys are.
-    return "".join(["key-", letter])
-
-
 # ------------------------------------------------------------------------------------------------------------
 # What is seen of a run
 
@@ -261,7 +259,7 @@ class Watch:
         """Seen from how the call ends."""
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
-        keys = [_key(_letter(key)) for key in range(self.config.keys)]
+        keys = [key_of(_letter(key)) for key in range(self.config.keys)]
         self.moments.append(
             Moment(
                 dict(self._subject.snapshot()),
@@ -296,7 +294,7 @@ class Watch:
                 if ticket not in askers:
                     askers[ticket] = moment.asked[0] if len(moment.asked) == 1 else STRANGER
         return View(
-            tuple(_entry(moment.snapshot.get(_key(_letter(key))), askers) for key in range(self.config.keys)),
+            tuple(_entry(moment.snapshot.get(key_of(_letter(key))), askers) for key in range(self.config.keys)),
             moment.live,
             moment.present,
         )

@@ -44,7 +44,7 @@ class Unit:
     most: int = 0
     """Runs after which the unit ends although there are more ways."""
     required: bool = False
-    """Whether the clause counts as undecided when this was not completed."""
+    """Whether the clauses count as undecided when this was not run. Where `most` cut it short, the bound says so."""
 
     @property
     def ingredients(self) -> frozenset[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,15 +16,11 @@ class Display:
 
     def __init__(self, status: Status | None) -> None:
         self._status = status
-        self._last = ""
 
     def say(self, text: str) -> None:
         """One line about what is going on."""
         if self._status is not None:
             self._status.update(text)
-        elif text != self._last and sys.stderr.isatty():
-            print(text, file=sys.stderr)
-        self._last = text
 
     def of(self, subject: str, seconds: float) -> Callable[[Progress], None]:
         """A callback for `runner.verify`."""

@@ -167,7 +167,7 @@ def memory(bench: Bench, outcome: Outcome) -> None:
         return subjects[0]
 
     def key(letter: str) -> _Key:
-        fresh = _Key(f"{letter}-{len(alive) // 1_000_000}-{outcome.runs}")
+        fresh = _Key(f"{letter}-{outcome.runs}")
         alive.append(weakref.ref(fresh))
         return fresh
 
