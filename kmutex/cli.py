@@ -144,8 +144,8 @@ def _verify_one(args: argparse.Namespace, without: tuple[str, ...]) -> int:
             )
     except SubjectError as error:
         return _complain(f"cannot verify {args.subject}: {error}", status=3)
-    words = ["kmutex verify", args.subject, *(f"--without {name}" for name in without)]
-    return _report(args, rows, [args.subject], time.perf_counter() - started, " ".join(words))
+    options = "".join(f" --without {name}" for name in without)
+    return _report(args, rows, [args.subject], time.perf_counter() - started, options)
 
 
 def _verify_all(args: argparse.Namespace) -> int:
@@ -159,14 +159,14 @@ def _verify_all(args: argparse.Namespace) -> int:
             subjects, rows = verify_everything(seconds=args.seconds, progress=progress)
     except SubjectError as error:
         return _complain(f"cannot verify this library: {error}", status=3)
-    return _report(args, rows, subjects, time.perf_counter() - started, "kmutex verify")
+    return _report(args, rows, subjects, time.perf_counter() - started, "")
 
 
 def _replay(subject: str, schedule: str, without: tuple[str, ...]) -> int:
     from kmutex.verify.runner import ReplayError, SubjectError, replay
 
     try:
-        found, picture = replay(subject, schedule, without=without)
+        found, picture, endless = replay(subject, schedule, without=without)
     except SubjectError as error:
         return _complain(f"cannot verify {subject}: {error}", status=3)
     except ReplayError as error:
@@ -174,13 +174,16 @@ def _replay(subject: str, schedule: str, without: tuple[str, ...]) -> int:
     print(picture)
     for entry in found:
         print(f"\n{', '.join(entry['clauses'])}: {entry['message']}")
+    if endless and not found:
+        print("\nthe run has no end within the step limit, so nothing is decided")
+        return 2
     if not found:
         print("\nno clause is violated in this run")
     return 1 if found else 0
 
 
 def _report(
-    args: argparse.Namespace, rows: Sequence[object], subjects: Sequence[str], seconds: float, command: str
+    args: argparse.Namespace, rows: Sequence[object], subjects: Sequence[str], seconds: float, options: str
 ) -> int:
     from rich.console import Console
 
@@ -203,7 +206,7 @@ def _report(
                 path.write_text(text(), encoding="utf-8")
             except OSError as error:
                 faults.append(f"{path}: {error.strerror}")
-    report.show(table, _Console(width=None if sys.stdout.isatty() else 160), command=command)
+    report.show(table, _Console(width=None if sys.stdout.isatty() else 160), options=options)
     return _complain("; ".join(faults)) if faults else exit_status(table)
 
 

@@ -150,6 +150,10 @@ def rows(
         elif missing and not any(row.result is Result.VIOLATED for row in mine if row is not None):
             detail = f"{len(missing)} of the planned programs were not run{': ' + why if why else ''}"
             table.append(Row(clause, missing[0].method, "-", 0, Result.INCONCLUSIVE, 0.0, detail, subject))
+    for method in dict.fromkeys(outcome.unit.method for outcome in unrun):
+        if method not in methods:
+            # A deeper pass that was not reached takes nothing away from the bounds of those that were.
+            table.append(Row("-", method, "-", 0, Result.NOTED, 0.0, f"not run: {why or 'left out'}", subject))
     return table
 
 

@@ -29,19 +29,20 @@ _STYLE = {
 VERDICT = {0: "holds", 1: "violated", 2: "inconclusive"}
 
 
-def show(rows: Sequence[Row], console: Console, *, command: str) -> None:
+def show(rows: Sequence[Row], console: Console, *, options: str = "") -> None:
     """The table, then each violated clause with its lanes and the command that replays it, then the verdict."""
     many = len({row.subject for row in rows}) > 1
     for subject, group in groupby(_by_method(rows), key=lambda row: row.subject):
         console.print(_table(group, title=subject if many else None))
-    for clauses, violation in _violations(rows):
+    for subject, clauses, violation in _violations(rows):
         console.print()
         console.print(Text(f"{', '.join(clauses)}: {violation.message}", style="bold red"))
         if violation.picture:
             console.print(Text(violation.picture), soft_wrap=True)
         if violation.schedule:
             console.print("replay it with:", style="dim")
-            console.print(Text(f"{command} --replay {shlex.quote(violation.schedule)}"), soft_wrap=True)
+            command = f"kmutex verify {subject}{options} --replay {shlex.quote(violation.schedule)}"
+            console.print(Text(command), soft_wrap=True)
     console.print()
     console.print(summary(rows), style=_STYLE[_overall(rows)], soft_wrap=True)
 
@@ -81,7 +82,8 @@ def summary(rows: Sequence[Row]) -> str:
     """One line: the verdict, and how many clauses are what."""
     by_clause: dict[str, set[Result]] = {}
     for row in rows:
-        by_clause.setdefault(row.clause, set()).add(row.result)
+        if row.clause != "-":
+            by_clause.setdefault(row.clause, set()).add(row.result)
     worst = [next(result for result in _WORST if result in results) for results in by_clause.values()]
     counts = [(result, worst.count(result)) for result in _WORST if result in worst]
     parts = ", ".join(f"{number} {_MANY.get(result, result.value)}" for result, number in counts)
@@ -106,22 +108,22 @@ def _overall(rows: Sequence[Row]) -> Result:
     return (Result.HOLDS, Result.VIOLATED, Result.INCONCLUSIVE)[exit_status(rows)]
 
 
-def _violations(rows: Iterable[Row]) -> list[tuple[tuple[str, ...], Violation]]:
+def _violations(rows: Iterable[Row]) -> list[tuple[str, tuple[str, ...], Violation]]:
     """One violation for each clause, each run shown once, under all the clauses that it breaks."""
-    shown: dict[str, Violation] = {}
+    shown: dict[str, tuple[str, Violation]] = {}
     named: dict[str, list[str]] = {}
     covered: set[tuple[str, str]] = set()
     for row in rows:
         if row.result is not Result.VIOLATED or not row.violations or (row.subject, row.clause) in covered:
             continue
         best = row.violations[0]
-        identity = best.message + best.schedule + best.picture
-        shown.setdefault(identity, best)
+        identity = row.subject + best.message + best.schedule + best.picture
+        shown.setdefault(identity, (row.subject, best))
         for clause in best.clauses:
             covered.add((row.subject, clause))
             if clause not in named.setdefault(identity, []):
                 named[identity].append(clause)
-    return [(tuple(named[identity]), violation) for identity, violation in shown.items()]
+    return [(subject, tuple(named[identity]), violation) for identity, (subject, violation) in shown.items()]
 
 
 def as_json(rows: Sequence[Row], *, subjects: Sequence[str], seconds: float) -> str:

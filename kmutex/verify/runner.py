@@ -87,8 +87,8 @@ def verify(
     return table
 
 
-def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tuple[list[dict[str, Any]], str]:
-    """Run one schedule again: what it breaks (clauses, message) and the lane picture.
+def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tuple[list[dict[str, Any]], str, bool]:
+    """Run one schedule again: what it breaks (clauses, message), the lane picture, and whether it had no end.
 
     SubjectError, ReplayError: there was no run.
     """
@@ -109,7 +109,7 @@ def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tupl
         raise SubjectError(crew.explain(answer))
     if answer["exited"]:
         raise SubjectError(f"{target} tried to leave the process: {answer['exited']}")
-    return answer["found"], answer["picture"]
+    return answer["found"], answer["picture"], answer["endless"]
 
 
 def _drive(
@@ -124,6 +124,7 @@ def _drive(
     progress = Progress()
     symptoms: list[tuple[frozenset[str], str]] = []
     broken: set[str] = set()
+    caught = False
     passes = _passes(shape, off, bytecode)
     waiting: list[Unit] = []
     over = False
@@ -137,9 +138,9 @@ def _drive(
             else:
                 waiting = next(passes, [])
                 # Chance adds nothing to what was caught already.
-                while broken and waiting and waiting[0].method.endswith("deeper"):
+                while caught and waiting and waiting[0].method.endswith("deeper"):
                     waiting = next(passes, [])
-                if not waiting or (waiting[0].task == "some" and waiting[0].seed and (late or broken)):
+                if not waiting or (waiting[0].task == "some" and waiting[0].seed and (late or caught)):
                     over, waiting = True, []
                 progress.planned += len(waiting)
         for worker in crew.workers:
@@ -165,8 +166,11 @@ def _drive(
             progress.done += 1
             progress.runs += outcome.runs
             for found in outcome.found:
-                symptoms.append((outcome.unit.ingredients, found["symptom"]))
-                broken.add(outcome.unit.program)
+                caught = True
+                if outcome.unit.program:
+                    # What a check without a program shows has unknown ingredients: nothing is plainer for it.
+                    symptoms.append((outcome.unit.ingredients, found["symptom"]))
+                    broken.add(outcome.unit.program)
                 progress.violated = tuple(dict.fromkeys([*progress.violated, *found["clauses"]]))
         elif answer is not None and answer["kind"] != "beat":
             if report.outcomes and any(outcome.found for outcome in report.outcomes):

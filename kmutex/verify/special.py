@@ -118,6 +118,7 @@ _REFUSALS = ("raised TypeError", "raised ValueError", "raised AttributeError")
 def _run(bench: Bench, explorer: Explorer, text: str, outcome: Outcome, prefix: str) -> None:
     result = explorer.every(parse(text), _level(bench), 0)
     outcome.runs += result.runs
+    outcome.endless += result.endless
     for finding, _ in result.found.values():
         if finding.symptom in bench.known:
             continue

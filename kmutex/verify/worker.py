@@ -154,15 +154,22 @@ class _Worker:
         outcome: Outcome,
     ) -> None:
         from kmutex.testing.machine import check_histories
+        from kmutex.testing.verdict import InconclusiveError
 
-        histories = check_histories(
-            make,
-            kind=shape.kind,
-            without=without,
-            examples=HISTORIES,
-            seed=unit.seed,
-            on_example=lambda runs: self._beat(runs),
-        )
+        try:
+            histories = check_histories(
+                make,
+                kind=shape.kind,
+                without=without,
+                examples=HISTORIES,
+                seed=unit.seed,
+                on_example=lambda runs: self._beat(runs),
+            )
+        except InconclusiveError as error:
+            outcome.endless = 1
+            outcome.bound = f"random histories, seed {unit.seed}"
+            outcome.notes.append(("KM-LIVE", str(error).splitlines()[0]))
+            return
         outcome.runs = histories.examples
         outcome.complete = histories.complete
         outcome.witnesses.update(histories.witnesses)
@@ -180,7 +187,7 @@ class _Worker:
             return
         found = [_entry(found) for found in result.found.values()]
         picture = lanes(result.last.events) if result.last is not None else ""
-        self._say("replayed", found=found, picture=picture, exited=result.exited)
+        self._say("replayed", found=found, picture=picture, exited=result.exited, endless=bool(result.endless))
 
     def _beat(self, runs: int) -> int:
         now = _clock()

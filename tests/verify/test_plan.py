@@ -64,3 +64,13 @@ def test_an_error_of_the_command_itself_is_one_line(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "Traceback" not in said
+
+
+def test_a_pass_that_was_not_reached_is_said() -> None:
+    """No clause loses by it, and nobody takes it for done."""
+    plain = Outcome(Unit(0, "plain", "every", "0+a", most=1), runs=1, complete=True, witnesses=Counter({"KM-EXCL": 1}))
+    table = rows(
+        "it", SHAPE, frozenset(), [plain], [Unit(1, "deeper", "every", "0+a", bound=1)], why="the time was over"
+    )
+    assert [(row.clause, row.method, row.result) for row in table[-1:]] == [("-", "deeper", Result.NOTED)]
+    assert {row.result for row in table if row.clause == "KM-EXCL"} == {Result.HOLDS}
