@@ -24,7 +24,7 @@ from kmutex.schedule.observer import Ending, Observer, SubjectFailedError, Uncon
 from kmutex.schedule.program import ASKING, Program, Step, possible
 from kmutex.schedule.words import said
 
-MOST_IDLE = 60
+MOST_IDLE = 600
 """Loop steps without an event, for each task begun in this phase, after which those who still spin count as waiting."""
 
 _client: contextvars.ContextVar[_Client | None] = contextvars.ContextVar("client", default=None)
