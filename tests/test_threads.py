@@ -555,3 +555,12 @@ def test_it_is_not_reentrant() -> None:
     with mutex.hold("k"), pytest.raises(TimeoutError):
         mutex.lock("k", 0.01)
     assert len(mutex) == 0
+
+
+def test_a_key_that_only_looks_hashable_is_refused_once() -> None:
+    """KM-ATOMIC: the error is the key's own, and undoing nothing adds no second one."""
+    mutex = KeyedMutex()
+    with pytest.raises(TypeError) as refused:
+        mutex.lock(([],))
+    assert refused.value.__context__ is None
+    assert len(mutex) == 0
