@@ -7,6 +7,8 @@ unlock at the end of a program: the epilogue does.
 
 from __future__ import annotations
 
+import functools
+
 from kmutex.schedule.program import ASKING, Phase, Program, parse
 
 PLAIN = (
@@ -150,6 +152,7 @@ def programs(*, cancel: bool = True, tries: bool = True, interrupt: bool = True,
     return [parse(text) for text in texts]
 
 
+@functools.lru_cache(maxsize=256)
 def with_epilogue(program: Program, *, tries: bool = True) -> tuple[Program, int]:
     """The program, and after it: everybody lets go, and then for each key: is it as good as new? And how many
     phases that adds.

@@ -142,12 +142,12 @@ def rows(
         if clause in off:
             table.append(Row(clause, "-", "-", 0, Result.OFF, 0.0, "declared off with --without", subject))
             continue
-        mine = [_row(clause, method, subject, _of(done, method), len(_of(unrun, method))) for method in methods]
-        mine = [row for row in mine if row is not None]
-        table.extend(row for row in mine if row is not None)
+        seen = (_row(clause, method, subject, _of(done, method), len(_of(unrun, method))) for method in methods)
+        mine = [row for row in seen if row is not None]
+        table.extend(mine)
         if not mine:
             table.append(_untested(clause, subject, shape, bool(missing)))
-        elif missing and not any(row.result is Result.VIOLATED for row in mine if row is not None):
+        elif missing and not any(row.result is Result.VIOLATED for row in mine):
             detail = f"{len(missing)} of the planned programs were not run{': ' + why if why else ''}"
             table.append(Row(clause, missing[0].method, "-", 0, Result.INCONCLUSIVE, 0.0, detail, subject))
     for method in dict.fromkeys(outcome.unit.method for outcome in unrun):
