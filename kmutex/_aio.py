@@ -12,10 +12,9 @@ from types import TracebackType
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import LeaseReusedError, WrongLoopError
+from kmutex._errors import WrongLoopError
+from kmutex._lease import NO_TICKET, LeaseOfKey
 from kmutex._protocol import check_timeout
-
-_NO_TICKET: Ticket = 0
 
 
 class AsyncKeyedMutex:
@@ -31,7 +30,7 @@ class AsyncKeyedMutex:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._table: LockTable[asyncio.Future[None]] = LockTable()
-        self._tickets = itertools.count(_NO_TICKET + 1)
+        self._tickets = itertools.count(NO_TICKET + 1)
 
     async def lock(self, key: Hashable, timeout: float | None = None) -> None:
         """Return once the calling task holds ``key`` (KM-EXCL). A free key is taken without a pause.
@@ -119,35 +118,21 @@ class AsyncKeyedMutex:
         return loop
 
 
-class AsyncLease:
+class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
     """One grant of one key: ``async with km.hold(key) as lease``. Ends its own grant only (KM-TOKEN)."""
 
-    __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
-
-    def __init__(self, mutex: AsyncKeyedMutex, key: Hashable, timeout: float | None) -> None:
-        self._mutex = mutex
-        self._key = key
-        self._timeout = timeout
-        self._ticket: Ticket | None = None
-
-    def release(self) -> None:
-        """End the grant now; the block then ends without a second release. A plain call.
-
-        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
-        A later holder is not touched.
-        """
-        ticket = _NO_TICKET if self._ticket is None else self._ticket
-        self._mutex._release(self._key, ticket)
-        self._ticket = _NO_TICKET
+    __slots__ = ()
 
     async def __aenter__(self) -> AsyncLease:
-        if self._ticket is not None:
-            raise LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")
-        self._ticket = await self._mutex._acquire(self._key, self._timeout)
+        self._enter_once()
+        try:
+            self._ticket = await self._mutex._acquire(self._key, self._timeout)
+        except BaseException:
+            self._ticket = None
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ticket != _NO_TICKET:
-            self.release()
+        self._leave()

@@ -9,10 +9,8 @@ from types import TracebackType
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import LeaseReusedError
+from kmutex._lease import NO_TICKET, LeaseOfKey
 from kmutex._protocol import check_timeout
-
-_NO_TICKET: Ticket = 0
 
 
 class KeyedMutex:
@@ -30,7 +28,7 @@ class KeyedMutex:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._table: LockTable[threading.Lock] = LockTable()
-        self._tickets = itertools.count(_NO_TICKET + 1)
+        self._tickets = itertools.count(NO_TICKET + 1)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         """Return once the caller holds ``key`` (KM-EXCL).
@@ -68,7 +66,7 @@ class KeyedMutex:
 
     def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
         check_timeout(timeout)
-        ticket = _NO_TICKET
+        ticket = NO_TICKET
         try:
             # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
             # so there is no moment in which a wake-up can be lost.
@@ -95,7 +93,7 @@ class KeyedMutex:
                 gate.release()
 
     def _withdraw(self, key: Hashable, ticket: Ticket) -> None:
-        if ticket == _NO_TICKET:
+        if ticket == NO_TICKET:
             return
         try:
             hash(key)
@@ -107,38 +105,24 @@ class KeyedMutex:
                 gate.release()
 
 
-class Lease:
+class Lease(LeaseOfKey[KeyedMutex]):
     """One grant of one key, as a context manager: ``with km.hold(key) as lease``; ends its own only (KM-TOKEN)."""
 
-    __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
-
-    def __init__(self, mutex: KeyedMutex, key: Hashable, timeout: float | None) -> None:
-        self._mutex = mutex
-        self._key = key
-        self._timeout = timeout
-        self._ticket: Ticket | None = None
-
-    def release(self) -> None:
-        """End the grant now; the block then ends without a second release.
-
-        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
-        A later holder is not touched.
-        """
-        ticket = _NO_TICKET if self._ticket is None else self._ticket
-        self._mutex._release(self._key, ticket)
-        self._ticket = _NO_TICKET
+    __slots__ = ()
 
     def __enter__(self) -> Lease:
-        if self._ticket is not None:
-            raise LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")
-        self._ticket = self._mutex._acquire(self._key, self._timeout)
+        self._enter_once()
+        try:
+            self._ticket = self._mutex._acquire(self._key, self._timeout)
+        except BaseException:
+            self._ticket = None
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ticket != _NO_TICKET:
-            self.release()
+        self._leave()
 
 
 def _closed_gate() -> threading.Lock:

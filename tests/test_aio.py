@@ -96,7 +96,7 @@ def test_tickets_are_never_used_twice_and_never_the_one_that_means_none() -> Non
             seen.append(mutex.snapshot()["k"].holder)
             mutex.unlock("k")
         assert len(set(seen)) == 3
-        assert _aio._NO_TICKET not in seen
+        assert _aio.NO_TICKET not in seen
 
     run(test())
 
@@ -664,6 +664,28 @@ def test_a_lease_is_entered_once() -> None:
         with pytest.raises(LeaseReusedError):
             await lease.__aenter__()
         assert len(mutex) == 0
+
+    run(test())
+
+
+def test_a_lease_is_not_entered_again_while_it_waits() -> None:
+    """KM-TOKEN, KM-ATOMIC: a failed entry leaves the lease as it was."""
+
+    async def test() -> None:
+        mutex = AsyncKeyedMutex()
+        await mutex.lock("k")
+        lease = mutex.hold("k")
+        first = asyncio.ensure_future(lease.__aenter__())
+        await asyncio.sleep(0)
+        assert len(mutex.snapshot()["k"].waiters) == 1
+        with pytest.raises(LeaseReusedError):
+            await lease.__aenter__()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        mutex.unlock("k")
+        async with lease:
+            assert "k" in mutex
 
     run(test())
 

@@ -87,7 +87,7 @@ def test_tickets_are_never_used_twice_and_never_the_one_that_means_none() -> Non
         seen.append(mutex.snapshot()["k"].holder)
         mutex.unlock("k")
     assert len(set(seen)) == 3
-    assert _threads._NO_TICKET not in seen
+    assert _threads.NO_TICKET not in seen
 
 
 def test_waiters_are_served_in_the_order_of_their_requests() -> None:
@@ -531,6 +531,35 @@ def test_a_lease_is_entered_once() -> None:
     with pytest.raises(LeaseReusedError), lease:
         raise AssertionError("the block ran")
     assert len(mutex) == 0
+
+
+def test_a_lease_is_not_entered_again_while_it_waits() -> None:
+    """KM-TOKEN"""
+    mutex = KeyedMutex()
+    mutex.lock("k")
+    lease = mutex.hold("k")
+    first = start(lease.__enter__)
+    until(lambda: waiters(mutex, "k") == 1)
+    with pytest.raises(LeaseReusedError):
+        lease.__enter__()
+    with pytest.raises(UnheldKeyError):
+        lease.release()
+    mutex.unlock("k")
+    assert first.result(DEADLINE) is lease
+    lease.__exit__(None, None, None)
+    assert len(mutex) == 0
+
+
+def test_a_lease_that_was_not_granted_may_be_entered_again() -> None:
+    """KM-ATOMIC: the failed entry has changed nothing, of the lease neither."""
+    mutex = KeyedMutex()
+    mutex.lock("k")
+    lease = mutex.hold("k", timeout=0)
+    with pytest.raises(TimeoutError):
+        lease.__enter__()
+    mutex.unlock("k")
+    with lease:
+        assert "k" in mutex
 
 
 def test_leases_of_two_threads_hand_over() -> None:

@@ -1,0 +1,51 @@
+"""What a lease is, for threads and for asyncio: one grant of one key, and the end of that grant only (KM-TOKEN)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, Protocol, TypeVar
+
+from kmutex._entry import Ticket
+from kmutex._errors import LeaseReusedError
+
+NO_TICKET: Ticket = 0
+"""Of no request: drivers count from the next number on, so releasing it is refused wherever it is tried."""
+
+
+class _Releasing(Protocol):
+    def _release(self, key: Hashable, ticket: Ticket | None) -> None: ...
+
+
+Mutex = TypeVar("Mutex", bound=_Releasing)
+
+
+class LeaseOfKey(Generic[Mutex]):
+    """The grant that one entry of one block gets. The drivers add how it is entered and left."""
+
+    __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
+
+    def __init__(self, mutex: Mutex, key: Hashable, timeout: float | None) -> None:
+        self._mutex = mutex
+        self._key = key
+        self._timeout = timeout
+        self._ticket: Ticket | None = None
+        """None until it is entered; then NO_TICKET while it waits, the grant's ticket, NO_TICKET once it has ended."""
+
+    def release(self) -> None:
+        """End the grant now; the block then ends without a second release. A plain call.
+
+        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
+        A later holder is not touched.
+        """
+        ticket = NO_TICKET if self._ticket is None else self._ticket
+        self._mutex._release(self._key, ticket)
+        self._ticket = NO_TICKET
+
+    def _enter_once(self) -> None:
+        if self._ticket is not None:
+            raise LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")
+        self._ticket = NO_TICKET
+
+    def _leave(self) -> None:
+        if self._ticket != NO_TICKET:
+            self.release()
