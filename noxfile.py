@@ -54,6 +54,13 @@ def model(session: nox.Session) -> None:
 
 
 @nox.session
+def vectors(session: nox.Session) -> None:
+    """Whether specs/vectors.json is what the model gives; ``-- --write`` writes it."""
+    install(session)
+    session.run("python", "-m", "kmutex.conform.vectors", *session.posargs)
+
+
+@nox.session
 def tlc(session: nox.Session) -> None:
     """Check specs/KMutex.tla with TLC, and its counts against the model's. Needs Java."""
     install(session)

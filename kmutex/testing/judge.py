@@ -206,6 +206,10 @@ class Judge:
             else:
                 self._find("KM-INDEP", f"client {client} waits for ever in its call to unlock", "KM-LIVE")
 
+    def differs(self, symptom: str, message: str) -> None:
+        """Something that only the caller could see, such as a count, is not as it must be."""
+        self._find(symptom, message)
+
     # -- what follows --------------------------------------------------------------------------------------------
 
     def _granted(self, client: int, step: Step) -> None:

@@ -6,9 +6,10 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
+from kmutex.terminal import Display
 from kmutex.verify import contracts, model, refinement
 from kmutex.verify.evidence import Row
-from kmutex.verify.progress import Display
+from kmutex.verify.progress import progress_of
 from kmutex.verify.runner import verify
 
 SUBJECTS = ("kmutex:KeyedMutex", "kmutex:AsyncKeyedMutex")
@@ -20,14 +21,14 @@ _ON_PAPER: tuple[tuple[str, Callable[[], list[Row]]], ...] = (
 )
 
 
-def verify_everything(*, seconds: float, progress: Display) -> tuple[list[str], list[Row]]:
+def verify_everything(*, seconds: float, display: Display) -> tuple[list[str], list[Row]]:
     """The subjects and all rows. What needs no running locker goes on in a process of its own meanwhile."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         papers = [(name, pool.submit(check)) for name, check in _ON_PAPER]
         rows: list[Row] = []
         for subject in SUBJECTS:
-            rows += verify(subject, seconds=seconds, workers=1, on_progress=progress.of(subject, seconds))
+            rows += verify(subject, seconds=seconds, workers=1, on_progress=progress_of(display, subject, seconds))
         for name, paper in papers:
-            progress.say(f"{name} ...")
+            display.say(f"{name} ...")
             rows += paper.result()
     return list(SUBJECTS), rows

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kmutex.verify.progress import shown
+from kmutex.terminal import shown
 
 
 class Terminal(io.StringIO):

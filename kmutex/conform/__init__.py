@@ -1,0 +1,1 @@
+"""Checking a port of the lock, in whatever language, through its adapter: see specs/protocol.md."""

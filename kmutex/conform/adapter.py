@@ -1,0 +1,192 @@
+"""An adapter as a process: started, spoken to, and gone without a trace, whatever it does.
+
+Nothing here waits for the adapter without a limit: not for its replies, nor for it to read, nor for it to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Any
+
+MOST_BYTES = 65_536
+"""Of one line; specs/protocol.md."""
+MOST_REPLIES = 10_000
+"""Replies that may lie about unread. An adapter that says more is not answering, it babbles."""
+LAST_WORDS = 2_000
+"""Bytes of its standard error that are kept."""
+PROTOCOL = 1
+
+
+class AdapterError(Exception):
+    """The adapter did not keep to the protocol, or is gone. One line."""
+
+
+class Adapter:
+    """A running adapter. Use it as a context manager: at the end it, and all it started, is gone."""
+
+    def __init__(self, command: Sequence[str], *, patience: float, starting: float) -> None:
+        """command: what starts it. patience, starting: seconds for a reply that is due at once, and for the first.
+
+        AdapterError: it can't be started, or does not say hello.
+        """
+        self._patience = patience
+        self.last_id = 0
+        """Of the commands that were sent."""
+        self._unread = b""
+        self._stderr = b""
+        self._replies: list[dict[str, Any]] = []
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise AdapterError(f"can't start {command[0]}: {error.strerror}") from None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._selector = selectors.DefaultSelector()
+        for stream in (self._process.stdout, self._process.stderr):
+            os.set_blocking(stream.fileno(), False)
+            self._selector.register(stream, selectors.EVENT_READ)
+        os.set_blocking(self._process.stdin.fileno(), False)
+        try:
+            self._hello(starting)
+        except BaseException:
+            self.end()
+            raise
+
+    def __enter__(self) -> Adapter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def _hello(self, starting: float) -> None:
+        reply = self.ask("hello", seconds=starting, protocol=PROTOCOL)
+        features = reply.get("features")
+        if reply.get("protocol") != PROTOCOL or not isinstance(reply.get("name"), str):
+            raise AdapterError(f"its hello is no hello of protocol {PROTOCOL}: {_cut(json.dumps(reply))}")
+        if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
+            raise AdapterError(f"its hello has no list of features: {_cut(json.dumps(reply))}")
+        self.name = str(reply["name"])
+        self.features = frozenset(features)
+
+    def send(self, op: str, **fields: Any) -> int:
+        """Send a command; its id."""
+        self.last_id += 1
+        self._write(json.dumps({"op": op, "id": self.last_id, **fields}).encode() + b"\n")
+        return self.last_id
+
+    def ask(self, op: str, *, seconds: float | None = None, **fields: Any) -> dict[str, Any]:
+        """Send a command whose reply is due at once, and wait for that. Other replies stay to be taken."""
+        number = self.send(op, **fields)
+        limit = self._patience if seconds is None else seconds
+        end = time.monotonic() + limit
+        while True:
+            for place, reply in enumerate(self._replies):
+                if reply["id"] == number:
+                    return self._replies.pop(place)
+            if not self._read(end - time.monotonic()):
+                raise AdapterError(f"no reply to {op} within {limit:g} s{self._words()}")
+
+    def replies(self, seconds: float) -> list[dict[str, Any]]:
+        """The replies that have come, waiting at most so long for the first."""
+        if not self._replies:
+            self._read(seconds)
+        taken, self._replies = self._replies, []
+        return taken
+
+    def end(self) -> None:
+        """Kill it and its process group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._selector.close()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def bye(self) -> None:
+        """Let it end by itself. AdapterError: it does not, or with another status than 0."""
+        self.ask("bye")
+        try:
+            status = self._process.wait(self._patience)
+        except subprocess.TimeoutExpired:
+            raise AdapterError(f"it is still there {self._patience:g} s after bye") from None
+        if status != 0:
+            raise AdapterError(f"it ended with status {status} after bye")
+
+    def _write(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        end = time.monotonic() + self._patience
+        while data:
+            try:
+                data = data[os.write(self._process.stdin.fileno(), data) :]
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise AdapterError(f"it has not read its commands for {self._patience:g} s") from None
+                self._read(0.01)
+            except OSError:
+                raise self._gone() from None
+
+    def _read(self, seconds: float) -> bool:
+        """Take in what it says within the time: False where that is over and it said nothing."""
+        ready = self._selector.select(max(0.0, seconds))
+        for key, _ in ready:
+            with contextlib.suppress(BlockingIOError):
+                data = os.read(key.fd, MOST_BYTES)
+                if key.fileobj is self._process.stderr:
+                    self._stderr = (self._stderr + data)[-LAST_WORDS:]
+                    if not data:
+                        self._selector.unregister(key.fileobj)
+                elif data:
+                    self._take(data)
+                else:
+                    raise self._gone()
+        return bool(ready)
+
+    def _take(self, data: bytes) -> None:
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        if len(self._unread) > MOST_BYTES:
+            raise AdapterError(f"it wrote a line of more than {MOST_BYTES} bytes: {_cut(repr(self._unread))}")
+        for line in lines:
+            try:
+                reply = json.loads(line.decode())
+            except (ValueError, RecursionError):
+                raise AdapterError(f"it wrote something that is no JSON on a line: {_cut(repr(line))}") from None
+            if not isinstance(reply, dict) or type(reply.get("id")) is not int:
+                raise AdapterError(f"it wrote a reply without a number as its id: {_cut(line.decode())}")
+            self._replies.append(reply)
+        if len(self._replies) > MOST_REPLIES:
+            raise AdapterError(f"it wrote more than {MOST_REPLIES} replies that nobody asked for")
+
+    def _gone(self) -> AdapterError:
+        try:
+            status = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return AdapterError(f"it has closed its output and still runs{self._words()}")
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return AdapterError(f"it {how} while it was needed{self._words()}")
+
+    def _words(self) -> str:
+        with contextlib.suppress(OSError):
+            assert self._process.stderr is not None
+            self._stderr = (self._stderr + (os.read(self._process.stderr.fileno(), MOST_BYTES) or b""))[-LAST_WORDS:]
+        text = self._stderr.decode(errors="replace").strip()
+        return f"; its last words: {_cut(text.splitlines()[-1])}" if text else ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 120 else text[:117] + "..."

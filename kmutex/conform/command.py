@@ -1,0 +1,137 @@
+"""kmutex conform: the arguments, and what is done with them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kmutex.conform.case import CaseError, parse_moves
+from kmutex.conform.known import KnownError, read_known
+from kmutex.conform.play import FEATURES, Verdict, Waits
+from kmutex.conform.run import Conformance, Options, Result, StartError
+from kmutex.terminal import complain, console, seconds, shown
+
+if TYPE_CHECKING:
+    from kmutex.conform.report import Report
+
+DESCRIPTION = """\
+Check a port of the lock, in any language, through its adapter: a process that speaks the protocol of
+specs/protocol.md over standard input and output. Plays the vectors of specs/vectors.json that fit the features
+it declares, then random sequences from the model; a failing sequence is made smaller.
+"""
+EXIT_STATUS = """\
+exit status:
+  0  everything that was played passed, or is a known failure that still fails
+  1  a clause is violated, or a known failure passes now
+  2  inconclusive: out of time, or a failure that a longer silence made go away
+  3  the adapter could not be started, died, hung or did not keep to the protocol
+  4  usage: wrong arguments, or a case that is none
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "conform",
+        help="check a port in any language, through its adapter",
+        description=DESCRIPTION,
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="kmutex conform [OPTION ...] -- ADAPTER [ARGUMENT ...]",
+    )
+    parser.add_argument("adapter", nargs="+", metavar="ADAPTER", help="the command that starts the adapter, after --")
+    parser.add_argument("--case", metavar="CASE", help="play one case and show it, such as 0+a/1+a/ua,c1")
+    parser.add_argument("--random", type=_count, default=100, metavar="N", help="random sequences (100)")
+    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of the first random sequence (0)")
+    parser.add_argument("--seconds", type=seconds, default=300.0, metavar="N", help="begin no case after that (300)")
+    parser.add_argument("--timeout", type=seconds, default=5.0, metavar="N", help="seconds for what must come (5)")
+    parser.add_argument("--starting", type=seconds, default=30.0, metavar="N", help="seconds until hello (30)")
+    parser.add_argument(
+        "--settle", type=_count, default=20, metavar="MS", help="level 1: the silence that means waiting, in ms (20)"
+    )
+    parser.add_argument("--known-failures", type=Path, metavar="FILE", help="cases that must fail: ID REASON a line")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the report as JUnit XML")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 999999999")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    try:
+        known = read_known(args.known_failures) if args.known_failures else {}
+        moves = parse_moves(args.case) if args.case is not None else None
+    except (KnownError, CaseError) as error:
+        return complain(str(error))
+    for path in (args.json, args.junit, args.html):
+        if path is not None and not path.absolute().parent.is_dir():
+            return complain(f"{path}: there is no such folder")
+        if path is not None and moves is not None:
+            return complain("--case shows one case and writes no report; leave out --json, --junit and --html")
+    options = Options(
+        Waits(args.timeout, args.settle / 1000), args.starting, args.random, args.seed, args.seconds, known
+    )
+    try:
+        if moves is not None:
+            return _one(Conformance(args.adapter, options), moves)
+        return _check(args, options)
+    except CaseError as error:
+        return complain(str(error))
+    except StartError as error:
+        return complain(f"cannot check {args.adapter[0]}: {error}", status=3)
+
+
+def _one(conformance: Conformance, moves: Any) -> int:
+    from kmutex.testing.lanes import lanes
+
+    played = conformance.one(moves)
+    lacking = [name for name in played.case.needs if name not in conformance.result.features]
+    print(lanes(played.events))
+    for name in lacking:
+        print(f"\nthe adapter has not declared {name}: {', '.join(FEATURES[name])} are not judged")
+    if played.verdict is Verdict.PASSED:
+        print("\nno clause is violated in this case")
+        return 0
+    print(f"\n{', '.join(played.clauses) or played.verdict.value}: {played.message}")
+    return {Verdict.FAILED: 1, Verdict.SLOW: 2, Verdict.BROKEN: 3}[played.verdict]
+
+
+def _check(args: argparse.Namespace, options: Options) -> int:
+    from kmutex.conform import report as reports
+    from kmutex.conform.vectors import load
+
+    vectors = load()
+    with shown(quiet=args.quiet) as display:
+
+        def say(result: Result) -> None:
+            played = result.played
+            failed = sum(one.verdict is not Verdict.PASSED for one in played)
+            display.say(f"{result.name}: {len(played)}/{result.planned} cases, {failed} failed, {result.seconds:.0f} s")
+
+        result = Conformance(args.adapter, options, say).check(vectors)
+    report = reports.Report(result, options, args.adapter, vectors)
+    faults = _write(args, report)
+    reports.show(report, console())
+    return complain("; ".join(faults)) if faults else report.exit_status
+
+
+def _write(args: argparse.Namespace, report: Report) -> list[str]:
+    from kmutex.conform import report as reports
+
+    outputs = ((args.json, reports.as_json), (args.junit, reports.as_junit), (args.html, reports.as_html))
+    faults = []
+    for path, text in outputs:
+        if path is not None:
+            try:
+                path.write_text(text(report), encoding="utf-8")
+            except OSError as error:
+                faults.append(f"{path}: {error.strerror}")
+    return faults

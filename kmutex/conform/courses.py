@@ -1,0 +1,219 @@
+"""What a port may do with a case, worked out from the model: every order in which the commands of a move can meet.
+
+A call is a client of the model. The kit sees less than the model does: how calls and unlocks end, and the table
+when all is quiet. A client that owns its key and whose call has not returned ("granted") is on its way, so all is
+quiet when no client is. A cancel that meets such a grant may end either way, whatever the port decided (KM-RACE):
+from outside nobody can tell which of the two came first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import permutations
+from typing import NamedTuple
+
+from kmutex.conform.case import Case, CaseError, Command, Course, Move, Seen, format_moves
+from kmutex_model.actions import CORRECT, Action, Model, NotEnabledError
+from kmutex_model.state import Config, Race, State, owners
+
+_ENDS = {"granted": "granted", "returned": "granted", "kept": "granted", "cancelled": "cancelled", "timeout": "timeout"}
+"""Outcomes of the model that end a call, in the words of the protocol."""
+
+
+_LOST = Seen((), ("lost",), ())
+
+
+class Place(NamedTuple):
+    """Where a run of the model stands between two moves: its state, and who has had the key."""
+
+    state: State
+    done: frozenset[int]
+    """Calls that have ended, by a return or an error. The others wait or are not made yet."""
+
+
+_Ahead = tuple[State, int, tuple[tuple[int, str], ...], tuple[tuple[int, str], ...]]
+"""On the way through a move: the state, the commands that were given, and how calls and unlocks have ended."""
+
+
+class StuckError(Exception):
+    """The model has no step for a command: such as an unlock of a key whose new owner's call has not returned."""
+
+
+class Courses:
+    """The courses of a model through one case after another."""
+
+    def __init__(self, moves: Sequence[Move], model: Model = CORRECT, races: Sequence[Race] = ("keep", "pass")) -> None:
+        """moves: all that will be asked about, or more. races: who may win where a cancel meets a grant."""
+        commands = [command for move in moves for command in move]
+        # Clients count down where calls count up: a model that serves by number must not look as if it served by age.
+        self._first = sum(command.op in ("lock", "try") for command in commands)
+        self.keys = tuple(sorted({command.key for command in commands if command.key is not None}))
+        self._configs = tuple(Config(self._first + 1, max(1, len(self.keys)), race) for race in races)
+        self._asked = {c.call: self.keys.index(c.key) for c in commands if c.key is not None and c.call is not None}
+        self._model = model
+
+    def queue(self, place: Place, key: str) -> tuple[int, ...]:
+        """The call that holds the key and those that wait for it; () where it is free."""
+        entry = place.state.entries[self.keys.index(key)]
+        return () if entry is None else tuple(self._first - client for client in (entry.holder, *entry.queue))
+
+    def start(self) -> frozenset[Place]:
+        """The only place before the first move."""
+        return frozenset({Place(self._model.initial(self._configs[0]), frozenset())})
+
+    def after(self, places: Iterable[Place], move: Move) -> dict[Seen, frozenset[Place]]:
+        """What may be seen of a move that is made in one of these places, and where it then may stand."""
+        found: dict[Seen, set[Place]] = {}
+        for place in places:
+            for seen, after in self._outcomes(place, move):
+                found.setdefault(seen, set()).add(after)
+        return {seen: frozenset(after) for seen, after in found.items()}
+
+    def all(self, moves: Sequence[Move]) -> tuple[Course, ...]:
+        """Every course through the moves, in a fixed order.
+
+        StuckError: the correct model has no step somewhere, so nothing is known of right ports. A broken one has lost
+        its way there, on a course that is nobody else's.
+        """
+        courses: list[tuple[Course, frozenset[Place]]] = [((), self.start())]
+        for move in moves:
+            courses = [
+                ((*course, seen), after)
+                for course, places in courses
+                for seen, after in sorted(self.after(places, move).items())
+            ]
+        return tuple(course for course, _ in courses)
+
+    def _outcomes(self, place: Place, move: Move) -> set[tuple[Seen, Place]]:
+        found = set()
+        # Only where a cancel can meet a grant does it matter who wins.
+        meets = len(move) > 1 and any(command.op == "cancel" for command in move)
+        for config in self._configs if meets else self._configs[:1]:
+            for order in set(permutations(range(len(move)))):
+                found |= self._in_order(config, place, move, order)
+        return found
+
+    def _in_order(self, config: Config, place: Place, move: Move, order: Sequence[int]) -> set[tuple[Seen, Place]]:
+        """The commands in this order, with the calls that got a key returning at any time between."""
+        todo: list[_Ahead] = [(place.state, 0, (), ())]
+        met: set[_Ahead] = set(todo)
+        found = set()
+        while todo:
+            state, sent, calls, unlocks = todo.pop()
+            following: list[_Ahead] = []
+            try:
+                waking = [
+                    (after, sent, _ended(calls, self._first - client, outcome), unlocks)
+                    for client, after, outcome in self._wakes(config, state)
+                ]
+                following += waking
+                if sent < len(order):
+                    command = move[order[sent]]
+                    after, outcome = self._step(config, state, command, place.done | {c for c, _ in calls})
+                    if command.call is None or command.op == "lease":
+                        unlocks = tuple(sorted((*unlocks, (order[sent], outcome))))
+                    else:
+                        calls = _ended(calls, command.call, outcome)
+                    following.append((after, sent + 1, calls, unlocks))
+            except (StuckError, AssertionError):
+                # A broken model may come to a state of which its own steps know nothing.
+                if self._model is CORRECT:
+                    raise
+                found.add((_LOST, place))
+                continue
+            if sent == len(order) and not waking:
+                table = tuple(
+                    (key, entry.refs, len(entry.queue))
+                    for key, entry in zip(self.keys, state.entries, strict=False)
+                    if entry is not None
+                )
+                seen = Seen(tuple(sorted(calls)), tuple(outcome for _, outcome in unlocks), table)
+                found.add((seen, Place(state, place.done | {call for call, _ in calls})))
+            for item in following:
+                if item not in met:
+                    met.add(item)
+                    todo.append(item)
+        return found
+
+    def _wakes(self, config: Config, state: State) -> Iterator[tuple[int, State, str]]:
+        """Each client that may return from its call now, with what follows."""
+        for number, client in enumerate(state.clients):
+            if client.key is not None:
+                try:
+                    after, outcome = self._model.step(config, state, Action("wake", number))
+                except NotEnabledError:
+                    continue
+                yield number, after, outcome
+
+    def _step(self, config: Config, state: State, command: Command, done: frozenset[int]) -> tuple[State, str]:
+        """The state after a command, and the model's word for its outcome; "" where nothing happened."""
+        # One client more than calls, for unlocks by somebody who holds nothing.
+        client = 0 if command.call is None else self._first - command.call
+        key = None if command.key is None else self.keys.index(command.key)
+        phase = state.clients[client].phase
+        if command.op in ("lock", "try"):
+            action = Action("request" if command.op == "lock" else "try", client, key)
+        elif command.op == "cancel":
+            if command.call in done or phase not in ("waiting", "granted"):
+                return state, ""
+            action = Action("cancel", client)
+        elif command.call is not None:
+            action = Action("release", client)
+            if phase != "holding":
+                action = Action("stale_release", client, self._asked[command.call])
+        else:
+            assert key is not None
+            holding = [client for client in owners(state, key) if state.clients[client].phase == "holding"]
+            action = Action("release", holding[0]) if holding else Action("stray_unlock", client, key)
+        return self._take(config, state, action)
+
+    def _take(self, config: Config, state: State, action: Action) -> tuple[State, str]:
+        try:
+            return self._model.step(config, state, action)
+        except NotEnabledError:
+            raise StuckError(str(action)) from None
+
+
+def _ended(calls: tuple[tuple[int, str], ...], call: int, outcome: str) -> tuple[tuple[int, str], ...]:
+    return (*calls, (call, _ENDS[outcome])) if outcome in _ENDS else calls
+
+
+# -- cases ---------------------------------------------------------------------------------------------------------
+
+
+def make_case(moves: Sequence[Move]) -> Case:
+    """The case of these moves: drained, with its courses. CaseError: no right port can be put through it."""
+    courses = Courses(moves)
+    places = courses.start()
+    whole = []
+    try:
+        for move in moves:
+            whole.append(move)
+            places = frozenset().union(*courses.after(places, move).values())
+        while live := {number for place in places for number, entry in enumerate(place.state.entries) if entry}:
+            for number in sorted(live):
+                whole.append((Command("unlock", None, courses.keys[number]),))
+                places = frozenset().union(*courses.after(places, whole[-1]).values())
+        name = format_moves(tuple(moves))
+        return Case(name, tuple(whole), courses.all(whole), _needs(whole, courses.all(whole)))
+    except StuckError as stuck:
+        text = format_moves(tuple(moves))
+        raise CaseError(f"{text!r} unlocks a key whose new holder may not know of it yet ({stuck})") from None
+
+
+def _needs(moves: Sequence[Move], courses: Sequence[Course]) -> tuple[str, ...]:
+    """The features without which a right port could take another course, or none."""
+    commands = [command for move in moves for command in move]
+    seen = [seen for course in courses for seen in course]
+    needs = {command.op for command in commands} & {"cancel", "try", "lease"}
+    if any(waiters > 1 for one in seen for _, _, waiters in one.table) or any(map(_newcomer_meets_release, moves)):
+        needs.add("fifo")
+    if any("unheld" in one.unlocks for one in seen):
+        needs.add("unheld")
+    return tuple(sorted(needs))
+
+
+def _newcomer_meets_release(move: Move) -> bool:
+    asked = {command.key for command in move if command.op in ("lock", "try")}
+    ends = any(command.op in ("lease", "cancel") for command in move)
+    return bool(asked) and (ends or any(command.op == "unlock" and command.key in asked for command in move))

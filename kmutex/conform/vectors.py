@@ -1,0 +1,255 @@
+"""The vectors: cases chosen so that each step is taken from each kind of state, and each known-bad model is killed.
+
+What a table of keys can look like to a kit, up to the names of calls and keys, is the number of refs of each key.
+From each such state, reached by a shortest way, every kind of command is given; after those that are not a plain
+lock, every kind of command once more, since a mistake in them shows in what comes next. BOUNDS says how many calls are
+alive at a time, and on which keys.
+
+    python -m kmutex.conform.vectors           compare specs/vectors.json with the model; exit 1 where they differ
+    python -m kmutex.conform.vectors --write   write it
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kmutex import _specs
+from kmutex.conform.case import (
+    Case,
+    CaseError,
+    Command,
+    Course,
+    Move,
+    case_as_json,
+    case_from_json,
+    format_moves,
+)
+from kmutex.conform.courses import Courses, make_case
+from kmutex_model.broken import BROKEN
+
+FORMAT = "kmutex-vectors/1"
+FILE = "vectors.json"
+BOUNDS = ((3, "ab"), (4, "a"))
+
+
+class Vector(NamedTuple):
+    """A case of the file.
+
+    revision  counts from 1; one more each time the courses of this id have changed
+    clauses   those that the models of `kills` and `may_kill` break
+    kills     known-bad models that take none of the courses, so a port like one of them fails
+    blind     those of `kills` that only the table shows: a black box (level 1) may look right
+    may_kill  known-bad models that can take a wrong course and a right one, as chance will have it
+    """
+
+    case: Case
+    revision: int
+    clauses: tuple[str, ...]
+    kills: tuple[str, ...]
+    blind: tuple[str, ...]
+    may_kill: tuple[str, ...]
+
+
+def load() -> tuple[Vector, ...]:
+    """The vectors of specs/vectors.json."""
+    return tuple(_from_json(body) for body in json.loads(_specs.read(FILE))["vectors"])
+
+
+def made(before: Iterable[Vector] = ()) -> tuple[Vector, ...]:
+    """The vectors, from the model. before: those that there were, for their revisions."""
+    old = {vector.case.id: vector for vector in before}
+    vectors = []
+    for moves in chosen():
+        vector = weighed(make_case(moves))
+        if vector.kills or vector.may_kill:
+            then = old.get(vector.case.id, vector)
+            vectors.append(vector._replace(revision=then.revision + (then.case != vector.case)))
+    return tuple(vectors)
+
+
+def weighed(case: Case) -> Vector:
+    """The case with the known-bad models that it kills."""
+    right = set(case.courses)
+    right_outside = {_outside(course) for course in right}
+    clauses, kills, blind, may_kill = set(), [], [], []
+    for broken in BROKEN:
+        its = set(Courses(case.moves, broken.model, (broken.config.race,)).all(case.moves))
+        if its <= right and its:
+            continue
+        clauses.add(broken.clause)
+        if its & right:
+            may_kill.append(broken.model.name)
+            continue
+        kills.append(broken.model.name)
+        if {_outside(course) for course in its} & right_outside:
+            blind.append(broken.model.name)
+    names = [tuple(dict.fromkeys(names)) for names in (kills, blind, may_kill)]
+    return Vector(case, 1, tuple(sorted(clauses)), *names)
+
+
+def _outside(course: Course) -> Course:
+    """What a black box shows of it."""
+    return tuple(seen._replace(table=()) for seen in course)
+
+
+# -- which -------------------------------------------------------------------------------------------------------
+
+
+def chosen() -> list[tuple[Move, ...]]:
+    """The moves of every vector, shorter ones first. None is the beginning of another."""
+    found: set[tuple[Move, ...]] = set()
+    for clients, keys in BOUNDS:
+        for way in _ways(clients, keys):
+            for first in next_moves(way, clients, keys):
+                whole = (*way, first)
+                found.add(whole)
+                if len(first) > 1 or first[0].op != "lock":
+                    found.update((*whole, second) for second in next_moves(whole, clients, keys))
+    beginnings = {whole[:end] for whole in found for end in range(len(whole))}
+    return sorted(found - beginnings, key=lambda whole: (len(whole), format_moves(whole)))
+
+
+def _ways(clients: int, keys: str) -> Iterator[tuple[Move, ...]]:
+    """A shortest way to each kind of state."""
+    met = set()
+    todo: deque[tuple[Move, ...]] = deque([()])
+    while todo:
+        way = todo.popleft()
+        stand = Stand(way, clients, keys)
+        if stand.kind not in met:
+            met.add(stand.kind)
+            yield way
+            todo += [(*way, (stand.ask("lock", key),)) for key in stand.keys if stand.room]
+
+
+class Stand:
+    """Where all calls stand after the moves, on one of the courses."""
+
+    def __init__(self, moves: Sequence[Move], clients: int, keys: str) -> None:
+        """clients: calls that may be alive at a time. keys: those that may be used."""
+        self.made = sum(command.op in ("lock", "try") for move in moves for command in move)
+        courses = Courses([*moves, tuple(Command("unlock", None, key) for key in keys)])
+        places = courses.start()
+        for move in moves:
+            places = frozenset().union(*courses.after(places, move).values())
+        self.sure = len(places) == 1
+        """Whether there is only that one."""
+        self.queues = {key: courses.queue(next(iter(places)), key) for key in keys}
+        """By key: the call that has it, then those that wait."""
+        self.kind = tuple(sorted(map(len, self.queues.values()), reverse=True))
+        self.room = clients - sum(self.kind)
+        # Of keys that look alike, the first will do.
+        self.keys = [key for number, key in enumerate(keys) if not self._looks_like_one_of(key, keys[:number])]
+        self.tickets = {
+            command.call: command.key for move in moves for command in move if command.op in ("lock", "try")
+        }
+
+    def _looks_like_one_of(self, key: str, others: str) -> bool:
+        return len(self.queues[key]) in {len(self.queues[other]) for other in others}
+
+    def ask(self, op: str, key: str, after: int = 0) -> Command:
+        """The next call, or the one ``after`` that."""
+        return Command(op, self.made + after, key)
+
+
+def next_moves(moves: Sequence[Move], clients: int, keys: str) -> list[Move]:
+    """Every kind of move that may follow, where all stands clear, and that a right port can be put through."""
+    stand = Stand(moves, clients, keys)
+    return [move for move in candidates(stand) if _right((*moves, move))] if stand.sure else []
+
+
+def candidates(stand: Stand) -> list[Move]:
+    """Every kind of move that may follow. A few make no case, as `make_case` will say."""
+    found: list[Move] = []
+    for key in stand.keys:
+        queue = stand.queues[key]
+        unlock = Command("unlock", None, key)
+        found += [(unlock,), *_leases(stand, key)]
+        if queue or stand.room:
+            found.append((stand.ask("try", key),))
+        if stand.room:
+            found.append((stand.ask("lock", key),))
+        if stand.room > 1:
+            found.append((stand.ask("lock", key), stand.ask("lock", key, 1)))
+        cancels = [Command("cancel", waiter, None) for waiter in queue[1:]]
+        found += [(cancel,) for cancel in cancels]
+        if len(cancels) > 1:
+            found.append(tuple(cancels))
+        if queue:
+            found += [(unlock, cancel) for cancel in cancels]
+            found.append((unlock, stand.ask("try", key)))
+            if stand.room:
+                found.append((unlock, stand.ask("lock", key)))
+                found += [(cancel, stand.ask("lock", key)) for cancel in cancels]
+    held = [key for key, queue in stand.queues.items() if queue]
+    if len(held) > 1:
+        found.append(tuple(Command("unlock", None, key) for key in held))
+    return found
+
+
+def _leases(stand: Stand, key: str) -> list[Move]:
+    """The lease of the holder, and the youngest of those that have ended."""
+    holder = stand.queues[key][:1]
+    ended = [call for call, asked in stand.tickets.items() if asked == key and call not in stand.queues[key]]
+    return [(Command("lease", call, None),) for call in (*holder, *ended[-1:])]
+
+
+def _right(moves: Sequence[Move]) -> bool:
+    try:
+        make_case(moves)
+    except CaseError:
+        return False
+    return True
+
+
+# -- as JSON -----------------------------------------------------------------------------------------------------
+
+
+def as_json(vectors: Sequence[Vector]) -> str:
+    """The file, one vector a line, so that a difference is shown where it is."""
+    bounds = [{"calls": clients, "keys": len(keys)} for clients, keys in BOUNDS]
+    head = {"format": FORMAT, "bounds": bounds, "vectors": []}
+    lines = ",\n".join(json.dumps(_as_json(vector), separators=(",", ":")) for vector in vectors)
+    return json.dumps(head).replace('"vectors": []', f'"vectors": [\n{lines}\n]') + "\n"
+
+
+def _as_json(vector: Vector) -> dict[str, Any]:
+    body = case_as_json(vector.case)
+    return {"id": body.pop("id"), **{name: value for name, value in vector._asdict().items() if name != "case"}, **body}
+
+
+def _from_json(body: dict[str, Any]) -> Vector:
+    names = [tuple(body[name]) for name in ("clauses", "kills", "blind", "may_kill")]
+    return Vector(case_from_json(body), body["revision"], *names)
+
+
+# -- the file ----------------------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Compare the file of a checkout with the model, or write it."""
+    parser = argparse.ArgumentParser(prog="python -m kmutex.conform.vectors", description="specs/vectors.json")
+    parser.add_argument("--write", action="store_true", help="write the file")
+    args = parser.parse_args()
+    path = Path(str(_specs.path("clauses.toml"))).with_name(FILE)
+    before = {vector.case.id: vector for vector in load()} if path.exists() else {}
+    now = {vector.case.id: vector for vector in made(before.values())}
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    text = as_json(tuple(now.values()))
+    if args.write:
+        path.write_text(text, encoding="utf-8")
+    print(f"{len(now)} vectors, {len(changed)} differ from {path}: {' '.join(changed[:5])}")
+    same = path.exists() and path.read_text(encoding="utf-8") == text
+    if not same:
+        print("run it with --write, look at the difference, and commit the file")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""What every command shares: a line while it works, a console for what it has to say, and how it complains."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.status import Status
+
+WIDTH = 160
+"""Columns where standard output is no terminal: wide enough that no row of a table is broken."""
+
+
+class Display:
+    """Shows progress; see `shown`."""
+
+    def __init__(self, status: Status | None) -> None:
+        self._status = status
+
+    def say(self, text: str) -> None:
+        """One line about what is going on."""
+        if self._status is not None:
+            self._status.update(text)
+
+
+@contextmanager
+def shown(*, quiet: bool) -> Iterator[Display]:
+    """A display on standard error, if that is a terminal and nobody asked for quiet."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield Display(None)
+        return
+    with console.status("starting") as status:
+        yield Display(status)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # Rich would exit with 1, which says here that a clause is violated.
+
+
+def console() -> Console:
+    """Standard output, for tables and colours where it is a terminal."""
+    return _Console(width=None if sys.stdout.isatty() else WIDTH)
+
+
+def complain(message: str, *, status: int = 4) -> int:
+    """Say one line on standard error; the exit status, which by itself says wrong usage."""
+    print(f"kmutex: {message}", file=sys.stderr)
+    return status
+
+
+def seconds(text: str) -> float:
+    """The type of an argument that limits time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to 86400")
+    return value
