@@ -108,7 +108,7 @@ class _Player:
         self._waits = waits
         self._stat = "stat" in adapter.features
         self._courses = list(case.courses)
-        # Without `stat` nobody looks at the table. What else shows that the references are wrong is judged all the same.
+        # Without `stat` nobody looks at the table. What else shows wrong references is judged all the same.
         self._judge = Judge(off=clauses_off(adapter.features | {"stat"}))
         self._open: dict[int, _Sent] = {}
         self._first_id = 0

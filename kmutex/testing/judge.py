@@ -73,6 +73,51 @@ class Finding(NamedTuple):
     """What happened up to there."""
 
 
+class _Contest:
+    """Unlocks of a key by somebody who does not hold it, while its holder has it or unlocks it: one of the two wins.
+
+    By key, as in Go, an unlock releases the holder's grant, whoever calls it. So either may succeed, and one must.
+    """
+
+    def __init__(self) -> None:
+        self.robbed: set[int] = set()
+        """Holders whose grant somebody else's unlock has ended, before they unlocked it themselves."""
+        self._keys: dict[int, str] = {}
+        self._beaten: set[int] = set()
+        self._refused: set[int] = set()
+
+    def begun(self, client: int, key: str) -> None:
+        """A client that does not hold the key unlocks it."""
+        self._keys[client] = key
+
+    def won_twice(self, client: int, own: str | None, holder: dict[str, int], releasing: Mapping[int, str]) -> bool:
+        """An unlock came back; whether the other had won already. own: the key, if the client held it."""
+        rivals = [rival for rival, key in self._keys.items() if key == own]
+        key = self._keys.get(client)
+        if key is not None:
+            rivals = [rival for rival, released in releasing.items() if released == key]
+            if key in holder:
+                self.robbed.add(holder.pop(key))
+        self._beaten.update(rivals)
+        return client in self._beaten
+
+    def lost_twice(self, client: int, own: str | None) -> bool:
+        """An unlock was refused; whether the other was too. own: the key, if the client held it."""
+        if own is not None and client not in self._beaten:
+            self._refused.update(rival for rival, key in self._keys.items() if key == own)
+        return client in self._refused
+
+    def may_lose(self, client: int) -> bool:
+        """Whether its unlock may be refused because of the other."""
+        return client in self._beaten or client in self._keys or bool(self._refused)
+
+    def over(self, client: int) -> None:
+        """Its call is over."""
+        self._keys.pop(client, None)
+        self._beaten.discard(client)
+        self._refused.discard(client)
+
+
 class Judge:
     """Judges one run. An `Observer`."""
 
@@ -108,6 +153,7 @@ class Judge:
         self._cancelled: set[int] = set()
         self._releasing: dict[int, str] = {}
         self._stray: set[int] = set()
+        self._contest = _Contest()
         self._stalled: set[int] = set()
         self._ingredients: set[str] = set()
         self._used: set[str] = set()
@@ -137,8 +183,13 @@ class Judge:
             self._since[client] = self._quiets
             self._cancelled.discard(client)
         elif step.kind == "x":
-            if key not in self._holder and not any(asked.key == key for asked in self._asking.values()):
+            if key in self._holder or key in self._releasing.values():
+                self._contest.begun(client, key)
+            elif not any(asked.key == key for asked in self._asking.values()):
                 self._stray.add(client)
+        elif client in self._contest.robbed:
+            self._contest.robbed.discard(client)
+            self._stray.add(client)
         elif self._holder.get(key) == client:
             del self._holder[key]
             self._releasing[client] = key
@@ -152,7 +203,8 @@ class Judge:
             self._granted(client, step)
         else:
             self._log(client, f"{step}: done")
-            self._releasing.pop(client, None)
+            if self._contest.won_twice(client, self._releasing.pop(client, None), self._holder, self._releasing):
+                self._find("KM-UNHELD", f"{key} was granted once, and two unlocks of it came back without an error")
             if client in self._stalled:
                 self._find("KM-INDEP", f"client {client}'s {step} came back only after something else let go")
             if client in self._stray:
@@ -166,6 +218,10 @@ class Judge:
             self.exited = f"{step} raised SystemExit"
         elif step.kind in ASKING:
             self._refused(client, step, error, words)
+        elif self._contest.lost_twice(client, self._releasing.get(client)):
+            self._find("KM-REF", f"{step.key} is held, and both unlocks of it were refused", "KM-LIVE")
+        elif self._contest.may_lose(client):
+            pass
         elif step.kind == "x":
             if client in self._stray:
                 self._witness("KM-UNHELD")
@@ -334,6 +390,7 @@ class Judge:
         self._alone.discard(client)
         self._stalled.discard(client)
         self._stray.discard(client)
+        self._contest.over(client)
         self._releasing.pop(client, None)
 
     # -- names ---------------------------------------------------------------------------------------------------

@@ -119,6 +119,7 @@ STRAYS = (
     "0+a-a | 1xa | 0+a 1+a",
     "0+a 1xb",
     "0+a | 1xb 2+a",
+    "0+a | 0-a 1xa",
 )
 STRAYS_AFTER = (
     "0+a | 1~a | c1 | 0-a | 1xa | 0+a | 1+a | 0-a",
