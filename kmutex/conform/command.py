@@ -45,6 +45,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--random", type=_count, default=100, metavar="N", help="random sequences (100)")
     parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of the first random sequence (0)")
     parser.add_argument("--seconds", type=seconds, default=300.0, metavar="N", help="begin no case after that (300)")
+    parser.add_argument("--failures", type=_count, default=20, metavar="N", help="stop after so many failures (20)")
     parser.add_argument("--timeout", type=seconds, default=5.0, metavar="N", help="seconds for what must come (5)")
     parser.add_argument("--starting", type=seconds, default=30.0, metavar="N", help="seconds until hello (30)")
     parser.add_argument(
@@ -77,7 +78,13 @@ def run(args: argparse.Namespace) -> int:
         if path is not None and moves is not None:
             return complain("--case shows one case and writes no report; leave out --json, --junit and --html")
     options = Options(
-        Waits(args.timeout, args.settle / 1000), args.starting, args.random, args.seed, args.seconds, known
+        Waits(args.timeout, args.settle / 1000),
+        args.starting,
+        args.random,
+        args.seed,
+        args.seconds,
+        args.failures or 1,
+        known,
     )
     try:
         if moves is not None:

@@ -1,0 +1,258 @@
+"""Adapters that misbehave, one each, over a sound locker: ``python adapters.py NAME``.
+
+Every one of them says hello properly unless its fault is in that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+
+class Sound:
+    """Locks in memory; a call that waits is answered when the key comes to it."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, list[int]] = {}
+        self.key_of: dict[int, str] = {}
+
+    def answer(self, command: dict[str, Any]) -> None:
+        """Carry out a command, and say what there is to say."""
+        number = command["id"]
+        getattr(self, "do_" + command["op"])(number, command)
+
+    def do_hello(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, protocol=1, name="sound", features=["fifo", "cancel", "try", "lease", "unheld", "stat", "pass"])
+
+    def do_reset(self, number: int, command: dict[str, Any]) -> None:
+        self.queues.clear()
+        say(id=number, result="ok")
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        queue = self.queues.setdefault(command["key"], [])
+        if queue and command.get("timeout") == 0:
+            say(id=number, result="timeout")
+            return
+        queue.append(number)
+        self.key_of[number] = command["key"]
+        if len(queue) == 1:
+            say(id=number, result="granted")
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        queue = self.queues.get(command["key"], [])
+        if not queue or command.get("lease", queue[0]) != queue[0]:
+            say(id=number, result="unheld")
+            return
+        queue.pop(0)
+        say(id=number, result="released")
+        self.next(command["key"], queue)
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if queue:
+            say(id=queue[0], result="granted")
+        else:
+            del self.queues[key]
+
+    def do_cancel(self, number: int, command: dict[str, Any]) -> None:
+        call = command["call"]
+        queue = self.queues.get(self.key_of.get(call, ""), [])
+        if call in queue[1:]:
+            queue.remove(call)
+            say(id=call, result="cancelled")
+        say(id=number, result="ok")
+
+    def do_stat(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, keys={key: {"refs": len(q), "waiters": len(q) - 1} for key, q in self.queues.items()})
+
+    def do_bye(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, result="ok")
+        sys.exit(0)
+
+
+class BlackBox(Sound):
+    """Sound, and without `stat`."""
+
+    def do_hello(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, protocol=1, name="black box", features=["fifo", "cancel", "try", "lease", "unheld"])
+
+
+class SlowBox(BlackBox):
+    """A black box whose calls of lock come in late and in the wrong order, where the silence was short."""
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        if self.queues.get(command["key"]):
+            threading.Timer(0.03 if number % 2 else 0.09, super().do_lock, (number, command)).start()
+        else:
+            super().do_lock(number, command)
+
+
+class Bare(Sound):
+    """Has no feature but the order."""
+
+    def do_hello(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, protocol=1, name="bare", features=["fifo"])
+
+
+class Lifo(Sound):
+    """The youngest waiter is served first."""
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if queue:
+            queue.insert(0, queue.pop())
+        super().next(key, queue)
+
+
+class LifoBare(Lifo, Bare):
+    """Both: so that few vectors fit, and few of them fail."""
+
+
+class KeepsEntries(Sound):
+    """Never evicts."""
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if queue:
+            super().next(key, queue)
+
+
+class ForgetsOnThird(Sound):
+    """The third call in a row on one key, when it is cancelled, takes the waiter before it along."""
+
+    def do_cancel(self, number: int, command: dict[str, Any]) -> None:
+        queue = self.queues.get(self.key_of.get(command["call"], ""), [])
+        if queue[2:3] == [command["call"]]:
+            del queue[1]
+        super().do_cancel(number, command)
+
+
+class Hangs(Sound):
+    """Stops answering at the first unlock."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        threading.Event().wait()
+
+
+class HangsAtHello(Sound):
+    """Never says hello."""
+
+    def do_hello(self, number: int, command: dict[str, Any]) -> None:
+        threading.Event().wait()
+
+
+class NeverReads(Sound):
+    """Says hello, and reads nothing after that."""
+
+    def do_reset(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, result="ok")
+        threading.Event().wait()
+
+
+class Dies(Sound):
+    """Ends at the first cancel, with last words."""
+
+    def do_cancel(self, number: int, command: dict[str, Any]) -> None:
+        print("panic: index out of range", file=sys.stderr, flush=True)
+        os._exit(2)
+
+
+class DiesAtOnce(Sound):
+    """Ends before hello."""
+
+    def do_hello(self, number: int, command: dict[str, Any]) -> None:
+        sys.exit("no such library")
+
+
+class Babbles(Sound):
+    """Says things that nobody asked for, without end."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        while True:
+            say(id=10**9, result="granted")
+
+
+class LongLine(Sound):
+    """Writes a line without an end."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        while True:
+            sys.stdout.write("x" * 4096)
+
+
+class Binary(Sound):
+    """Writes bytes that are no text."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        sys.stdout.flush()
+        os.write(1, bytes(range(128, 256)) + b"\n")
+
+
+class SaysItTwice(Sound):
+    """Answers each unlock twice."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        super().do_unlock(number, command)
+        say(id=number, result="released")
+
+
+class OwnWords(Sound):
+    """Has words of its own for a result."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, result="done")
+
+
+class OldProtocol(Sound):
+    """Speaks another version."""
+
+    def do_hello(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, protocol=0, name="old", features=[])
+
+
+class OddFeature(Sound):
+    """Declares a feature that there is not."""
+
+    def do_hello(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, protocol=1, name="odd", features=["quantum"])
+
+
+class OddTable(Sound):
+    """Its `stat` is not as the protocol has it."""
+
+    def do_stat(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, keys=[["a", 1]])
+
+
+class StaysAfterBye(Sound):
+    """Does not end."""
+
+    def do_bye(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, result="ok")
+        threading.Event().wait()
+
+
+class HasChildren(Sound):
+    """Starts a process that would outlive it, and says who it is."""
+
+    def do_hello(self, number: int, command: dict[str, Any]) -> None:
+        child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
+        say(id=number, protocol=1, name=f"child {child.pid}", features=["fifo"])
+
+
+def say(**body: Any) -> None:
+    """Write a reply."""
+    sys.stdout.write(json.dumps(body) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Serve until the end of standard input."""
+    adapter = globals()[sys.argv[1]]()
+    for line in sys.stdin:
+        adapter.answer(json.loads(line))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Cases, their courses and the vectors, against the model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kmutex import _specs
+from kmutex.conform.case import CaseError, case_as_json, case_from_json, format_moves, parse_moves
+from kmutex.conform.courses import Courses, make_case
+from kmutex.conform.run import random_case, renumbered, simpler
+from kmutex.conform.vectors import BOUNDS, as_json, chosen, load, weighed
+from kmutex_model.actions import CORRECT, parse_schedule
+from kmutex_model.broken import BROKEN
+from kmutex_model.state import Config
+
+ALL = frozenset({"fifo", "cancel", "try", "lease", "unheld", "stat"})
+NEVER_KILLED = {
+    "interrupted_waiter_stays": "the protocol has no interrupt",
+    "interrupted_grant_stays": "the protocol has no interrupt",
+    "interrupt_swallowed": "the protocol has no interrupt",
+}
+
+
+def test_a_case_is_read_and_written() -> None:
+    for text in ("0+a", "0+a/1?a/ua,c1/r0", "ub/0+a,1+a"):
+        assert format_moves(parse_moves(text)) == text
+        case = make_case(parse_moves(text))
+        assert case.id == text
+        assert case_from_json(json.loads(json.dumps(case_as_json(case)))) == case
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is no command"),
+        ("0*a", "is no command"),
+        ("0+A", "is no command"),
+        ("0+a//ua", "is no command"),
+        ("1+a", "numbered"),
+        ("0+a/0+a", "numbered"),
+        ("0+a/c1", "not made yet"),
+        ("/".join(f"{n}+a" for n in range(13)), "at most 12"),
+    ],
+)
+def test_what_is_no_case_is_refused_with_a_reason(text: str, why: str) -> None:
+    with pytest.raises(CaseError, match=why):
+        parse_moves(text)
+
+
+def test_a_move_whose_end_nobody_can_know_makes_no_case() -> None:
+    """The second unlock may release a call that has not come back."""
+    with pytest.raises(CaseError, match="may not know of it yet"):
+        make_case(parse_moves("0+a/1+a/ua,ua"))
+
+
+def test_a_cancel_that_meets_a_grant_may_end_either_way() -> None:
+    """KM-RACE: the call returns holding, or it raises and the next one holds; nothing else."""
+    case = make_case(parse_moves("0+a/1+a/2+a/ua,c1"))
+    assert {course[3].calls for course in case.courses} == {((1, "granted"),), ((1, "cancelled"), (2, "granted"))}
+    assert case.needs == ("cancel", "fifo", "unheld")
+
+
+def test_the_courses_of_single_steps_are_the_models_own() -> None:
+    """KM-FIFO, KM-HANDOFF, KM-REF: what a case expects is what the model says, read here by another way."""
+    case = make_case(parse_moves("0+a/1+a/2+a/c1/ua"))
+    config = Config(3, 1, "keep")
+    steps = CORRECT.replay(config, parse_schedule("request(0,0); request(1,0); request(2,0); cancel(1); release(0)"))
+    tables = [
+        tuple((key, entry.refs, len(entry.queue)) for key, entry in zip("a", step.state.entries, strict=True) if entry)
+        for step in steps
+    ]
+    (course,) = case.courses
+    assert [seen.table for seen in course[:5]] == tables
+
+
+def test_the_file_is_made_of_the_chosen_cases() -> None:
+    """`nox -s vectors` compares all of it with the model; this, every fiftieth and the list of ids."""
+    vectors = load()
+    moves = {format_moves(case) for case in chosen()}
+    assert {vector.case.id for vector in vectors} <= moves
+    for vector in vectors[::50]:
+        again = weighed(make_case(parse_moves(vector.case.id)))
+        assert again._replace(revision=vector.revision) == vector
+    assert as_json(vectors) == _specs.read("vectors.json")
+    assert BOUNDS
+
+
+def test_every_known_bad_model_is_killed_by_a_vector_or_has_a_reason() -> None:
+    vectors = load()
+    killed = {name for vector in vectors for name in (*vector.kills, *vector.may_kill)}
+    names = {broken.model.name for broken in BROKEN}
+    assert names - killed == set(NEVER_KILLED)
+
+
+def test_no_vector_kills_the_correct_model() -> None:
+    for vector in load()[::20]:
+        assert set(Courses(vector.case.moves).all(vector.case.moves)) == set(vector.case.courses)
+
+
+def test_random_cases_are_the_same_for_the_same_seed_and_need_no_more_than_declared() -> None:
+    for features in (ALL, frozenset({"fifo"}), frozenset({"unheld", "try"})):
+        for seed in range(8):
+            case = random_case(seed, features)
+            assert random_case(seed, features) == case
+            assert set(case.needs) <= features, f"seed {seed}"
+
+
+def test_simpler_cases_are_shorter_or_meet_less() -> None:
+    moves = parse_moves("0+a/1+a,2+b/c1/ua")
+    for less in simpler(moves):
+        assert sum(map(len, less)) < sum(map(len, moves)) or len(less) > len(moves)
+    assert format_moves(renumbered(parse_moves("0+b/1+a/ua")[1:])) == "0+a/ua"

@@ -1,0 +1,231 @@
+"""The command ``kmutex conform`` with sound adapters, known-bad ones, and ones that misbehave."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+ADAPTERS = [sys.executable, str(HERE / "adapters.py")]
+EXAMPLE = [sys.executable, str(ROOT / "examples" / "adapters" / "adapter.py")]
+
+
+def conform(*options: str, adapter: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kmutex", "conform", "--random", "6", *options, "--", *adapter]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, cwd=HERE)
+
+
+def misbehaving(name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return conform("--timeout", "1", "--starting", "2", "--failures", "3", *options, adapter=[*ADAPTERS, name])
+
+
+def last(done: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in done.stdout + done.stderr
+    return (done.stdout.strip() or done.stderr.strip()).splitlines()[-1]
+
+
+@pytest.mark.parametrize("subject", ["kmutex:KeyedMutex", "kmutex:AsyncKeyedMutex"])
+def test_the_librarys_own_lockers_conform(subject: str) -> None:
+    done = conform(adapter=[*EXAMPLE, subject])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert last(done).startswith("conforms: ")
+
+
+@pytest.mark.parametrize("name", ["Sound", "BlackBox", "Bare"])
+def test_sound_adapters_conform(name: str, tmp_path: Path) -> None:
+    """At both levels, and with next to no feature; clauses that were not put to the test are not said to hold."""
+    out = tmp_path / "report.json"
+    done = misbehaving(name, "--settle", "10", "--json", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(out.read_text(encoding="utf-8"))
+    assert said["passed"] == said["vectors"] + said["random"] > 20
+    assert said["clauses"]["KM-EXCL"]["result"] == "holds"
+    assert said["clauses"]["KM-TOKEN"]["result"] == ("off" if name == "Bare" else "holds")
+    assert said["clauses"]["KM-REF"]["result"] == ("holds" if name == "Sound" else "off")
+
+
+@pytest.mark.parametrize(
+    ("name", "clause"), [("Lifo", "KM-FIFO"), ("KeepsEntries", "KM-IDLE"), ("ForgetsOnThird", "KM-CANCEL")]
+)
+def test_known_bad_adapters_are_rejected_by_name_and_replayed(name: str, clause: str, tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    done = misbehaving(name, "--json", str(out))
+    assert done.returncode == 1, done.stdout + done.stderr
+    said = json.loads(out.read_text(encoding="utf-8"))
+    assert clause in said["violated"]
+    case = said["cases"][0]["case"]
+    again = misbehaving(name, f"--case={case}")
+    assert again.returncode == 1
+    assert last(again).startswith("KM-")
+    assert misbehaving("Sound", f"--case={case}").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Hangs", "no reply to stat within 1 s"),
+        ("NeverReads", "no reply to stat within 1 s"),
+        ("Dies", "it ended with status 2 while it was needed; its last words: panic: index out of range"),
+        ("Babbles", "it replied to command 1000000000"),
+        ("LongLine", "it wrote a line of more than 65536 bytes"),
+        ("Binary", "it wrote something that is no JSON"),
+        ("SaysItTwice", "which has its reply or was never sent"),
+        ("OwnWords", "its reply to unlock is 'done'"),
+        ("OddTable", "its reply to stat is not as"),
+    ],
+)
+def test_an_adapter_that_breaks_gets_a_clear_verdict(name: str, words: str) -> None:
+    """And the check ends soon: after three such cases there is no sense in going on."""
+    done = misbehaving(name)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert words in done.stdout
+    assert last(done).startswith("the adapter failed: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("HangsAtHello", "no reply to hello within 2 s"),
+        ("DiesAtOnce", "it ended with status 1 while it was needed; its last words: no such library"),
+        ("OldProtocol", "no hello of protocol 1"),
+        ("OddFeature", "the feature 'quantum', which there is not"),
+    ],
+)
+def test_an_adapter_that_cannot_start_gets_one_line(name: str, words: str) -> None:
+    done = misbehaving(name)
+    assert done.returncode == 3
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_an_adapter_that_is_not_there() -> None:
+    done = conform(adapter=["./no-such-adapter"])
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "can't start ./no-such-adapter" in done.stderr
+
+
+def test_an_adapter_that_stays_after_bye_has_failed() -> None:
+    done = misbehaving("StaysAfterBye", "--random", "0")
+    assert done.returncode == 3
+    assert "still there 1 s after bye" in done.stdout
+
+
+def test_no_process_is_left_behind(tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    misbehaving("HasChildren", "--random", "0", "--json", str(out))
+    child = int(json.loads(out.read_text(encoding="utf-8"))["name"].split()[1])
+    end = time.monotonic() + 60
+    while is_there(child):
+        assert time.monotonic() < end, f"process {child} is still there"
+        time.sleep(0.01)
+
+
+def is_there(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_a_failure_that_a_longer_silence_mends_is_slow_and_no_pass(tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    done = misbehaving("SlowBox", "--settle", "20", "--random", "0", "--seconds", "20", "--json", str(out))
+    said = json.loads(out.read_text(encoding="utf-8"))
+    assert done.returncode == 2, done.stdout
+    assert "slow" in {case["verdict"] for case in said["cases"]}
+    assert said["violated"] == []
+
+
+def test_out_of_time_is_no_pass() -> None:
+    done = misbehaving("BlackBox", "--settle", "500", "--seconds", "1")
+    assert done.returncode == 2
+    assert "not begun" in last(done)
+
+
+def test_known_failures_must_go_on_failing(tmp_path: Path) -> None:
+    """Listed and failing: exit 0. Listed and passing: exit 1. Not listed and failing: exit 1."""
+    out = tmp_path / "report.json"
+    known = tmp_path / "known.txt"
+    every = ("--failures", "999", "--timeout", "1", "--random", "0")
+    bare = [*ADAPTERS, "LifoBare"]
+    conform(*every, "--json", str(out), adapter=bare)
+    failing = [case["case"] for case in json.loads(out.read_text(encoding="utf-8"))["cases"]]
+    known.write_text("# of the next release\n" + "".join(f"{case} served from the wrong end\n" for case in failing))
+    done = conform(*every, "--known-failures", str(known), adapter=bare)
+    assert done.returncode == 0, done.stdout
+    assert f"{len(failing)} known failures" in last(done)
+    done = misbehaving("Bare", "--known-failures", str(known))
+    assert done.returncode == 1
+    assert "take it out of the list" in done.stdout
+    known.write_text(f"{failing[0]} one of them\n")
+    assert conform(*every, "--known-failures", str(known), adapter=bare).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("0+a\n", "has no reason"), ("zero why\n", "is no command"), ("ua x\nua y\n", "there twice")]
+)
+def test_a_list_of_known_failures_that_is_none(text: str, words: str, tmp_path: Path) -> None:
+    known = tmp_path / "known.txt"
+    known.write_text(text)
+    done = misbehaving("Sound", "--known-failures", str(known))
+    assert (done.returncode, done.stdout) == (4, "")
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--case", "1+a"], ["--case", "0+a/1+a/ua,ua"], ["--seed", "-1"], ["--json", "/no/such/x"], ["--timeout", "0"]],
+)
+def test_wrong_usage(options: list[str]) -> None:
+    done = misbehaving("Sound", *options)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_random_sequence_that_fails_is_made_smaller(tmp_path: Path) -> None:
+    """Vectors find this as well; with them away, the sequences alone must come down to the shortest story."""
+    from kmutex.conform.play import Verdict, Waits
+    from kmutex.conform.run import Conformance, Options
+
+    options = Options(Waits(2.0, 0.02), 10.0, 200, 0, 100.0, 3)
+    result = Conformance([*ADAPTERS, "ForgetsOnThird"], options).check([])
+    assert result.smaller is not None
+    assert result.smaller.verdict is Verdict.FAILED
+    assert result.smaller.case.id == "0+a/1+a/2+a/c2"
+
+
+def test_the_reports_say_the_same(tmp_path: Path) -> None:
+    files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "junit", "html")}
+    done = misbehaving("KeepsEntries", *(word for kind, path in files.items() for word in (f"--{kind}", str(path))))
+    said: dict[str, Any] = json.loads(files["json"].read_text(encoding="utf-8"))
+    suite = ElementTree.parse(files["junit"]).getroot()
+    assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure")) >= len(said["cases"])
+    page = files["html"].read_text(encoding="utf-8")
+    assert page.count("<article>") == len(said["cases"])
+    for case in said["cases"]:
+        assert case["replay"].startswith("kmutex conform --case ")
+        assert case["case"] in page
+    assert not re.search(r"(src|href)\s*=", page)
+    assert last(done) in page.replace("&#x27;", "'")
+
+
+def test_a_pipe_that_nobody_reads(tmp_path: Path) -> None:
+    """`kmutex conform ... | head -1` says nothing on standard error."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "kmutex", "conform", "--random", "0", "--case", "0+a", "--", *ADAPTERS, "Sound"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
