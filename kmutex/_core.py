@@ -69,9 +69,12 @@ class LockTable(Generic[Waker]):
         return next(iter(queue.values()))
 
     def cancel(self, key: Hashable, ticket: Ticket) -> bool:
-        """Take a waiter out of the queue (KM-CANCEL). False: it holds the key already, and stays (KM-RACE)."""
-        queue = self._entries[key]
-        if next(iter(queue)) == ticket:
+        """Take a waiter out of the queue (KM-CANCEL). False: it does not wait, as the grant was first (KM-RACE).
+
+        It holds the key then, unless somebody has unlocked the key since, as anybody may.
+        """
+        queue = self._entries.get(key)
+        if queue is None or ticket not in queue or next(iter(queue)) == ticket:
             return False
         del queue[ticket]
         return True

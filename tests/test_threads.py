@@ -562,6 +562,29 @@ def test_a_lease_that_was_not_granted_may_be_entered_again() -> None:
         assert "k" in mutex
 
 
+@pytest.mark.parametrize("behind", [0, 1])
+def test_a_grant_that_beat_the_timeout_and_was_unlocked_since(behind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KM-RACE, KM-ATOMIC: the call returns, as it does without a timeout, and whoever waits behind is served."""
+    mutex = KeyedMutex()
+    mutex.lock("k")
+    others: list[Future[None]] = []
+    pass_gate = _threads._pass
+
+    def too_late(gate: threading.Lock, timeout: float | None) -> bool:
+        if timeout != 1:
+            return pass_gate(gate, timeout)
+        others.extend(start_waiter(mutex, "k") for _ in range(behind))
+        mutex.unlock("k")
+        mutex.unlock("k")
+        return False
+
+    monkeypatch.setattr(_threads, "_pass", too_late)
+    mutex.lock("k", timeout=1)
+    for other in others:
+        other.result(DEADLINE)
+    assert len(mutex) == behind
+
+
 def test_leases_of_two_threads_hand_over() -> None:
     """KM-HANDOFF, KM-TOKEN"""
     mutex = KeyedMutex()

@@ -1,8 +1,8 @@
-"""The whole check of a port: vectors, then random sequences, each failure once more, and the shortest that fails.
+"""The whole check of a port: vectors, then random sequences, and the shortest of those that fails.
 
-At level 2 nothing is guessed, and a case that fails has failed. At level 1 it is played again on a fresh adapter with a
-longer silence before it is believed, since a slow machine looks like a wrong order there. Random sequences come from the model, by a seed that is reported. The first
-that fails is made smaller as long as it goes on failing.
+At level 2 nothing is guessed, and a case that fails has failed. At level 1 it is played again on a fresh adapter with
+a longer silence before it is believed, since a slow machine looks like a wrong order there. Random sequences come from
+the model, by a seed that is reported. The first that fails is made smaller as long as it goes on failing.
 """
 
 from __future__ import annotations

