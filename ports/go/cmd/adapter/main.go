@@ -64,13 +64,18 @@ func main() {
 	lines.Buffer(nil, maxLine+1)
 	for lines.Scan() {
 		var c command
-		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
+		err := json.Unmarshal(lines.Bytes(), &c)
+		var field *json.UnmarshalTypeError
+		wrongField := errors.As(err, &field) && field.Field != "" && field.Field != "id"
+		if err != nil && !wrongField {
 			fail("not a command: " + err.Error())
 		}
 		if c.ID == nil {
 			fail("a command without an id")
 		}
 		switch {
+		case wrongField:
+			say(failed(*c.ID, err.Error()))
 		case c.Op == "hello" && c.Protocol == 1:
 			say(reply{"id": *c.ID, "protocol": 1, "name": name, "features": features})
 		case c.Op == "reset":

@@ -114,6 +114,10 @@ impl Shared {
             }
             drop(table);
             thread::park();
+            if self.mistake == NotifyOne {
+                // Stands for a machine that is busy when he wakes; without it the mistake shows in few bursts only.
+                thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 
