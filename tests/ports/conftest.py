@@ -65,9 +65,9 @@ def _build(row: dict[str, Any]) -> Port:
     folder = FOLDER / row["name"]
     if row["build"]:
         _run(row["build"], folder)
-    stricter = row.get("stricter")
-    has_stricter = stricter is not None and shutil.which(stricter["tool"]) is not None
-    return Port(row["name"], folder, row["adapter"], stricter["test"] if has_stricter else row["test"])
+    stricter = row.get("stricter", row)
+    tests = stricter if shutil.which(stricter["tool"]) is not None else row
+    return Port(row["name"], folder, row["adapter"], tests["test"])
 
 
 def _run(command: list[str], folder: Path) -> str:

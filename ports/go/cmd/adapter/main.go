@@ -31,7 +31,7 @@ type locker interface {
 
 type command struct {
 	Op       string
-	ID       *int64
+	ID       *int64 `json:"id"`
 	Protocol int
 	Key      *string
 	Timeout  *float64
