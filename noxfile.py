@@ -96,6 +96,13 @@ def pull(session: nox.Session) -> None:
 
 
 @nox.session
+def ports(session: nox.Session) -> None:
+    """Build the ports whose tools are here, run their tests, and speak with their adapters, sound and broken."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "tests/ports", *session.posargs)
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build the sdist and the wheel, and look at what they install."""
     install(session)

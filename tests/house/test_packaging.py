@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 IGNORED = shutil.ignore_patterns(
-    "__pycache__", ".git", ".venv", ".nox", ".*_cache", ".hypothesis", "dist", "build", "mutants"
+    "__pycache__", ".git", ".venv", ".nox", ".*_cache", ".hypothesis", "dist", "build", "mutants", "target"
 )
 
 

@@ -1,0 +1,3 @@
+module kmutex
+
+go 1.18
