@@ -1,4 +1,4 @@
-"""The command: kmutex verify."""
+"""The command: kmutex verify, and the subcommands that teach."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from kmutex.teach import command as teach
     from kmutex.testing.features import FEATURES
 
     parser = _Parser(
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
     verify.add_argument("--junit", type=Path, metavar="FILE", help="write the rows as JUnit XML")
     verify.add_argument("--quiet", action="store_true", help="no progress")
+    teach.add_parser(commands)
     return parser
 
 
@@ -109,9 +111,12 @@ def _seconds(text: str) -> float:
 
 
 def _main(argv: list[str]) -> int:
+    from kmutex.teach import command as teach
     from kmutex.testing.features import UnknownFeatureError, clauses_off
 
     args = _parser().parse_args(argv)
+    if args.command in teach.NAMES:
+        return teach.run(args)
     without = tuple(name for text in args.without for name in text.split(",") if name)
     try:
         clauses_off(without)

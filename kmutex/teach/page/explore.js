@@ -1,0 +1,729 @@
+/* The page: what is on show (`view`, which the address holds), and how it is drawn. */
+
+const data = unpack(JSON.parse(document.getElementById("data").textContent));
+const words = data.words;
+const $ = (id) => document.getElementById(id);
+
+const MODES = {
+  schedule: {
+    name: "Schedule",
+    purpose: "You are the scheduler. Choose the next step from those that can happen, and see what comes of it.",
+    fits: () => true,
+  },
+  watch: {
+    name: "Watch",
+    purpose: "A run plays itself. Choose one, play it or step through it, and read what happens.",
+    fits: () => true,
+  },
+  predict: {
+    name: "Predict",
+    purpose: "Choose a step, say what it will do, and see whether you were right.",
+    fits: (graph) => graph.correct,
+  },
+  break: {
+    name: "Break",
+    purpose: "This model has a mistake. Find a run in which it does harm.",
+    fits: (graph) => !graph.correct,
+  },
+  compare: {
+    name: "Compare",
+    purpose: "One schedule, two models: the correct one, and one with a mistake. See where they part.",
+    fits: (graph) => !graph.correct,
+  },
+};
+const PACES = [["slow", 3500], ["middle", 1800], ["fast", 600]];
+const LIGHTS = { untested: "○", tested: "✓", violated: "✗", unjudged: "–" };
+
+/** What is on show: mode, graph, the whole run (what was undone included) and how much of it is taken. */
+let view = null;
+/** What the address does not hold. */
+const here = { notice: null, asking: null, right: 0, asked: 0, timer: null, pace: "middle", hint: null };
+
+// ------------------------------------------------------------------------------------------------------------
+// The address
+
+function address({ mode, graph, run, at }) {
+  const parts = [`mode=${mode}`, `model=${graph.model}`, `bound=${graph.bound}`, `race=${graph.race}`];
+  if (run.length) parts.push(`run=${run.join(";")}`);
+  if (at < run.length) parts.push(`at=${at}`);
+  return `#${parts.join("&")}`;
+}
+
+function graphFor(mode, wanted) {
+  if (MODES[mode].fits(wanted)) return wanted;
+  const fitting = data.graphs.filter(MODES[mode].fits);
+  const near = fitting.find((g) => g.bound === wanted.bound && g.race === wanted.race);
+  return near || fitting[0];
+}
+
+/** The view that an address asks for, as near as can be; `problem` says what could not be done. */
+function read(hash) {
+  let text = hash.replace(/^#/, "");
+  let problem = "";
+  try {
+    text = decodeURIComponent(text);
+  } catch {
+    problem = "The address of this page is damaged.";
+  }
+  const asked = new Map(text.split("&").map((part) => [part.split("=", 1)[0], part.slice(part.indexOf("=") + 1)]));
+  let mode = asked.get("mode") || "schedule";
+  if (!Object.hasOwn(MODES, mode)) {
+    problem = `There is no mode “${mode}”.`;
+    mode = "schedule";
+  }
+  const same = (name) => (graph) => !asked.has(name) || graph[name] === asked.get(name);
+  const named = data.graphs.filter((g) => ["model", "bound", "race"].every((name) => same(name)(g)));
+  if (!named.length) problem = "The address names a model or bound that this page does not have.";
+  const graph = graphFor(mode, named[0] || data.graphs[0]);
+  if (named.length && !named.includes(graph) && asked.has("model")) problem = `${MODES[mode].name} is not for the model “${asked.get("model")}”.`;
+  const wanted = (problem ? "" : asked.get("run") || "").split(";").filter(Boolean);
+  const taken = longest(mode, graph, wanted);
+  if (taken < wanted.length) problem = `The address has a step that is not possible here: ${wanted[taken]}.`;
+  const run = wanted.slice(0, taken);
+  const at = asked.has("at") ? Math.min(Math.max(Number.parseInt(asked.get("at"), 10) || 0, 0), taken) : taken;
+  return { view: { mode, graph, run, at }, problem };
+}
+
+/** How many of these steps can be taken, one after the other. */
+function longest(mode, graph, schedule) {
+  return Math.max(...sides(mode, graph).map((side) => walk(side, schedule).steps.length));
+}
+
+/** The models on show: in Compare the correct one at the same bound, and this one. */
+function sides(mode, graph) {
+  if (mode !== "compare") return [graph];
+  return [data.graphs.find((g) => g.correct && g.bound === graph.bound && g.race === graph.race), graph];
+}
+
+/** Show another view, and let the address follow. `quietly`: without a place of its own in the history. */
+function go(change, { notice = null, quietly = false } = {}) {
+  const next = { ...view, ...change };
+  here.notice = notice;
+  here.asking = null;
+  here.hint = null;
+  if (change.mode && change.mode !== "watch") pause();
+  const to = address(next);
+  if (to !== location.hash) history[quietly ? "replaceState" : "pushState"](null, "", to);
+  view = next;
+  draw();
+}
+
+function arrive() {
+  const { view: wanted, problem } = read(location.hash);
+  pause();
+  here.notice = problem ? { text: problem, kind: "bad" } : null;
+  here.asking = null;
+  here.hint = null;
+  view = wanted;
+  draw();
+}
+
+// ------------------------------------------------------------------------------------------------------------
+// What the learner does
+
+const taken = () => view.run.slice(0, view.at);
+const undo = () => view.at > 0 && go({ at: view.at - 1 });
+const redo = () => view.at < view.run.length && go({ at: view.at + 1 });
+
+function restart() {
+  if (view.mode === "watch") go({ at: 0 });
+  else if (view.run.length) go({ run: [], at: 0 });
+}
+
+function take(text, notice = null) {
+  const run = [...taken(), text];
+  const onTheWay = view.run[view.at] === text;
+  go({ run: onTheWay ? view.run : run, at: run.length }, { notice });
+}
+
+/** A step was chosen: take it, or in Predict ask first. */
+function choose(text) {
+  if (view.mode !== "predict") return take(text);
+  here.asking = text;
+  here.notice = null;
+  draw();
+  $("guess-outcome").focus();
+}
+
+function judge(step, before, after, guess) {
+  const key = keyOf(step.action, before);
+  const entry = after.entries[key];
+  const holder = entry && entry.holder >= 0 ? String(entry.holder) : "nobody";
+  const wrong = [];
+  if (guess.outcome !== step.outcome) wrong.push(`you said “${words.outcomes[guess.outcome]}”, and ${words.outcomes[step.outcome]}`);
+  if (guess.holder !== holder) {
+    const name = (who) => (who === "nobody" ? "nobody" : clientName(Number(who)));
+    wrong.push(`you said that key ${key} would belong to ${name(guess.holder)}, and it belongs to ${name(holder)}`);
+  }
+  here.asked += 1;
+  if (!wrong.length) here.right += 1;
+  const text = wrong.length ? `✗ Not so: ${wrong.join("; ")}.` : "✓ Right.";
+  take(step.action.text, { text, kind: wrong.length ? "bad" : "good" });
+}
+
+function pause() {
+  clearTimeout(here.timer);
+  here.timer = null;
+}
+
+function play() {
+  if (here.timer !== null) {
+    pause();
+    draw();
+    return;
+  }
+  if (view.at >= view.run.length) go({ at: 0 });
+  beat();
+  draw();
+}
+
+function beat() {
+  if (view.at >= view.run.length) return pause();
+  here.timer = setTimeout(() => {
+    go({ at: view.at + 1 }, { quietly: true });
+    beat();
+    if (here.timer === null) draw();
+  }, PACES.find(([name]) => name === here.pace)[1]);
+}
+
+/** Where the shortest run goes on from here: the next step, or how many steps to undo first. */
+function shortestFrom(graph, run) {
+  const found = graph.counterexamples.find((c) => c.clause === graph.clause);
+  const whole = [...found.run, ...(found.cycle || [])];
+  let common = 0;
+  while (common < run.length && run[common] === whole[common]) common += 1;
+  return { whole, found, undo: run.length - common, next: whole[common] };
+}
+
+function hint() {
+  const { whole, undo: back, next } = shortestFrom(view.graph, taken());
+  const run = walk(view.graph, taken());
+  here.hint = null;
+  if (isBroken(run)) here.notice = { text: "There is no need: this run breaks a clause already.", kind: "good" };
+  else if (back > 0) here.notice = { text: `Hint: the shortest run has ${count(whole.length, "step")} and parted from yours. Undo ${count(back, "step")}, then ask again.`, kind: "" };
+  else {
+    here.hint = next;
+    const action = data.actions.find((a) => a.text === next);
+    here.notice = { text: `Hint, step ${view.at + 1} of ${whole.length}: ${actionWords(words, action, lastState(run))}.`, kind: "" };
+  }
+  draw();
+  if (here.hint) document.querySelector("#steps .hinted")?.focus();
+}
+
+const isBroken = (run) => run.ended || lasso(run, data.lasting.fair) !== null;
+
+// ------------------------------------------------------------------------------------------------------------
+// Drawing
+
+function draw() {
+  const focus = document.activeElement?.dataset?.focus;
+  const steps = [...document.querySelectorAll("#steps button")];
+  const place = steps.indexOf(document.activeElement);
+  const runs = sides(view.mode, view.graph).map((graph) => walk(graph, taken()));
+
+  document.title = `${MODES[view.mode].name} ${view.graph.model} – kmutex explore`;
+  drawModes();
+  drawSetup();
+  drawScene(runs);
+  drawSaid(runs);
+  drawPanel(runs);
+  drawTools();
+  drawSteps(runs);
+  drawRun();
+  drawLights(runs);
+
+  // What had the focus may have been drawn anew: give it back, or give it to what took its place.
+  if (!focus || document.activeElement?.dataset?.focus === focus) return;
+  const again = [...document.querySelectorAll("[data-focus]")].find((element) => element.dataset.focus === focus);
+  const now = [...document.querySelectorAll("#steps button")];
+  if (again) again.focus();
+  else if (place >= 0) (now[Math.min(place, now.length - 1)] || $("next-title")).focus();
+}
+
+function drawModes() {
+  $("modes").replaceChildren(
+    ...Object.entries(MODES).map(([mode, { name }]) =>
+      el("li", {}, el("a", { href: address(otherMode(mode)), "aria-current": mode === view.mode ? "page" : null, "data-focus": `mode ${mode}` }, name)),
+    ),
+  );
+}
+
+/** The same in another mode. Watch goes back to the beginning of the run, and chooses one where there is none. */
+function otherMode(mode) {
+  if (mode === view.mode) return view;
+  const graph = graphFor(mode, view.graph);
+  const run = graph === view.graph ? taken() : [];
+  if (mode !== "watch") {
+    const length = longest(mode, graph, run);
+    return { mode, graph, run: run.slice(0, length), at: length };
+  }
+  return { mode, graph, run: run.length ? run : favourite(graph), at: 0 };
+}
+
+/** The runs that can be watched. */
+function shows(graph) {
+  const bad = graph.counterexamples.map((c) => ({
+    title: `${c.clause} violated: ${c.message}`,
+    run: [...c.run, ...(c.cycle || [])],
+    end: c.cycle === null ? "" : c.cycle.length ? `The last ${count(c.cycle.length, "step")} can go on for ever.` : "Nothing more need happen, for ever.",
+  }));
+  const met = graph.witnesses.map((w) => ({ title: `${w.clause}: ${w.statement}`, run: w.run, end: `Seen: ${w.statement}.` }));
+  return [...bad, ...met];
+}
+
+function favourite(graph) {
+  const all = shows(graph);
+  const race = graph.correct && all.find((show) => show.title.startsWith("KM-RACE"));
+  return (race || all[0] || { run: [] }).run;
+}
+
+function title(graph) {
+  const bound = `${count(graph.clientCount, "client")}, ${count(graph.keyCount, "key")}`;
+  const race = { keep: "keep (threads)", pass: "pass (asyncio)" }[graph.race];
+  return graph.correct ? `correct: ${bound}, ${race}` : `${graph.model.replace(".", " breaks ")}: ${bound}, ${graph.race}`;
+}
+
+function drawSetup() {
+  const { mode, graph } = view;
+  $("setup-title").textContent = MODES[mode].name;
+  $("purpose").textContent = MODES[mode].purpose;
+  const options = (correct) =>
+    data.graphs.flatMap((g, number) =>
+      g.correct === correct && MODES[mode].fits(g) ? [el("option", { value: number, selected: g === graph }, title(g))] : [],
+    );
+  const groups = [["The correct model", options(true)], ["Models with a mistake", options(false)]];
+  $("graph").replaceChildren(...groups.filter(([, found]) => found.length).map(([label, found]) => el("optgroup", { label }, found)));
+  const end = graph.complete
+    ? "These are all the states and steps there are."
+    : "A step that breaks a clause is shown and not followed further.";
+  $("bound").textContent =
+    `Bound: ${count(graph.clientCount, "client")}, ${count(graph.keyCount, "key")}, ${count(graph.reached, "state")}, ` +
+    `${count(graph.transitions, "step")}. ${end} When a cancel meets a grant, the ${graph.race === "keep" ? "grant is kept" : "grant is passed on"}.`;
+}
+
+function drawScene(runs) {
+  const before = (run) => (run.steps.length ? run.graph.state(run.states[run.states.length - 2]) : null);
+  if (runs.length === 1) {
+    $("scene").replaceChildren(...scene(words, lastState(runs[0]), before(runs[0])));
+    return;
+  }
+  const { keys, clients } = differences(runs);
+  $("scene").replaceChildren(
+    el(
+      "div",
+      { class: "sides" },
+      runs.map((run) =>
+        el(
+          "section",
+          { class: "side", "aria-label": run.graph.correct ? "The correct model" : `The model ${run.graph.model}` },
+          el("h3", {}, run.graph.correct ? "correct" : run.graph.model.split(".")[0]),
+          scene(words, lastState(run), before(run), { keys, clients }),
+          stopped(run) ? el("p", { class: "stopped" }, `■ ${stopped(run)}`) : null,
+        ),
+      ),
+    ),
+  );
+}
+
+/** Why this side of a comparison goes no further; empty where it does. */
+function stopped(run) {
+  if (run.refused === null) return run.ended ? "It has broken a clause; its search ends here." : "";
+  const number = run.steps.length + 1;
+  if (run.ended) return `It stands where it broke a clause; step ${number} is not taken here.`;
+  return `It stands where it is: step ${number}, ${run.refused}, is not possible here.`;
+}
+
+/** Where two runs differ: numbers of keys and clients, and sentences. */
+function differences([left, right]) {
+  const [a, b] = [lastState(left), lastState(right)];
+  const text = (value) => JSON.stringify(value);
+  const keys = a.entries.flatMap((entry, key) => (text(entry) === text(b.entries[key]) ? [] : [key]));
+  const clients = a.clients.flatMap((client, n) => (text(client) === text(b.clients[n]) ? [] : [n]));
+  const sentences = [];
+  const [p, q] = [lastStep(left), lastStep(right)];
+  if (left.steps.length === right.steps.length && p && p.outcome !== q.outcome) {
+    sentences.push(`What the caller was told: ${p.outcome} in the correct model, ${q.outcome} in the other.`);
+  }
+  if (left.steps.length !== right.steps.length) sentences.push("One of them has stopped; the other goes on.");
+  const entryWords = (entry) =>
+    entry
+      ? `holder ${entry.holder < 0 ? "nobody" : entry.holder}, queue ${entry.queue.length ? entry.queue.join(" ") : "empty"}, refs ${entry.refs}`
+      : "no entry";
+  for (const key of keys) sentences.push(`Key ${key}: ${entryWords(a.entries[key])} in the correct model; ${entryWords(b.entries[key])} in the other.`);
+  for (const n of clients) sentences.push(`Client ${n} ${phaseWords(words, a.clients[n])} in the correct model; in the other it ${phaseWords(words, b.clients[n])}.`);
+  return { keys, clients, sentences };
+}
+
+function account(run) {
+  const step = lastStep(run);
+  if (!step) return "Nobody has asked for anything yet.";
+  return stepWords(words, step, run.graph.state(run.states[run.states.length - 2]), lastState(run));
+}
+
+function violations(run) {
+  return [...lights(run, data)].filter(([, { light }]) => light === "violated").map(([clause, found]) => ({ clause, ...found }));
+}
+
+function drawSaid(runs) {
+  const lines = [];
+  if (here.notice) lines.push(el("p", { class: `notice ${here.notice.kind}` }, here.notice.text));
+  const number = view.at ? `Step ${view.at}. ` : "";
+  const moved = runs.filter((run) => run.steps.length === view.at);
+  const accounts = moved.map(account);
+  if (runs.length === 1 || (moved.length === 2 && accounts[0] === accounts[1])) {
+    lines.push(el("p", {}, number, runs.length === 2 && view.at ? "In both: " : "", accounts[0]));
+  } else {
+    for (const run of runs) {
+      const name = run.graph.correct ? "Correct: " : `${run.graph.model.split(".")[0]}: `;
+      const text = moved.includes(run) ? account(run) : stopped(run);
+      lines.push(el("p", {}, number, el("b", {}, name), text));
+    }
+  }
+  for (const run of runs) {
+    for (const { clause, message } of violations(run)) lines.push(el("p", { class: "notice bad" }, `✗ ${clause} is violated: ${message}.`));
+  }
+  if (view.mode === "watch" && view.run.length && view.at === view.run.length) {
+    const show = shows(view.graph).find(({ run }) => run.join() === view.run.join());
+    lines.push(el("p", { class: "notice" }, show && show.end ? show.end : "The run is at its end."));
+  }
+  // The same text again would be read out again.
+  const text = lines.map((line) => line.textContent).join("\n");
+  if ($("said").innerText.trim() !== "" && $("said").dataset.text === text) return;
+  $("said").dataset.text = text;
+  $("said").replaceChildren(...lines);
+
+  const rule = lastStep(runs[0]) && lastStep(runs[0]).rule;
+  const correct = runs[0].graph.correct;
+  $("because").replaceChildren(
+    ...(rule && data.rules[rule]
+      ? [el("p", {}, el("b", {}, correct ? `Rule ${rule}. ` : `Rule ${rule} of the correct model. `), data.rules[rule])]
+      : []),
+  );
+}
+
+function drawTools() {
+  const set = (id, on, focus) => {
+    $(id).setAttribute("aria-disabled", String(!on));
+    $(id).dataset.focus = focus;
+  };
+  set("undo", view.at > 0, "undo");
+  set("redo", view.at < view.run.length, "redo");
+  set("restart", view.mode === "watch" ? view.at > 0 : view.run.length > 0, "restart");
+}
+
+// ------------------------------------------------------------------------------------------------------------
+// The panel of each mode
+
+function drawPanel(runs) {
+  const panels = { schedule: schedulePanel, watch: watchPanel, predict: predictPanel, break: breakPanel, compare: comparePanel };
+  $("panel").replaceChildren(...panels[view.mode](runs).filter(Boolean));
+}
+
+function button(id, label, key, action, attributes = {}) {
+  return el(
+    "button",
+    { type: "button", id, "data-focus": id, "aria-keyshortcuts": key || null, click: action, ...attributes },
+    label,
+    key ? el("kbd", { "aria-hidden": "true" }, key) : null,
+  );
+}
+
+function select(id, label, options, chosen, change) {
+  return el(
+    "p",
+    { class: "field" },
+    el("label", { for: id }, label),
+    " ",
+    el(
+      "select",
+      { id, "data-focus": id, change, required: true },
+      options.map(([value, text]) => el("option", { value, selected: value === chosen }, text)),
+    ),
+  );
+}
+
+const mistake = () => el("details", { class: "story" }, el("summary", { "data-focus": "story" }, "What is its mistake?"), el("p", {}, `${upper(view.graph.story)}.`));
+
+function schedulePanel() {
+  return view.graph.correct ? [] : [mistake()];
+}
+
+function watchPanel() {
+  const all = shows(view.graph);
+  const number = all.findIndex((show) => show.run.join() === view.run.join());
+  const options = all.map((show, n) => [String(n), show.title]);
+  if (number < 0) options.unshift(["own", view.run.length ? `your own run, ${count(view.run.length, "step")}` : "choose a run"]);
+  const next = view.run[view.at];
+  return [
+    select("show", "Run", options, number < 0 ? "own" : String(number), (event) => {
+      pause();
+      const show = all[Number(event.target.value)];
+      if (show) go({ run: show.run, at: 0 });
+    }),
+    el(
+      "div",
+      { class: "tools" },
+      button("play", here.timer === null ? "Play" : "Pause", "p", play, { class: "main" }),
+      button("forward", "Next step", "r", redo, { "aria-disabled": next ? "false" : "true" }),
+    ),
+    select("pace", "Pace", PACES.map(([name]) => [name, name]), here.pace, (event) => (here.pace = event.target.value)),
+    el("p", { class: "fine" }, `${view.at} of ${count(view.run.length, "step")} taken.`),
+    view.graph.correct ? null : mistake(),
+  ];
+}
+
+function predictPanel([run]) {
+  const score = el("p", { class: "score", id: "score" }, here.asked ? `${here.right} of ${here.asked} right` : "No prediction yet");
+  if (here.asking === null) return [score, run.ended ? null : el("p", {}, "Choose a step below. It is not taken before you have said what it will do.")];
+  const before = lastState(run);
+  const step = possible(run).find((s) => s.action.text === here.asking);
+  const after = run.graph.state(step.after);
+  const key = keyOf(step.action, before);
+  const told = data.outcomesOf(step.action.name);
+  const outcomes = told.length > 1 ? told : Object.keys(words.outcomes);
+  const clients = before.clients.map((_, n) => [String(n), clientName(n)]);
+  const submit = (event) => {
+    event.preventDefault();
+    judge(step, before, after, { outcome: $("guess-outcome").value, holder: $("guess-holder").value });
+    (document.querySelector("#steps button") || $("next-title")).focus();
+  };
+  const leave = () => {
+    const text = here.asking;
+    here.asking = null;
+    draw();
+    document.querySelector(`#steps button[data-action="${text}"]`)?.focus();
+  };
+  return [
+    score,
+    el(
+      "form",
+      { class: "guess", submit, "aria-label": "Your prediction" },
+      el("h3", {}, `${upper(actionWords(words, step.action, before))}.`),
+      select("guess-outcome", "What is it told?", [["", "choose"], ...outcomes.map((o) => [o, words.outcomes[o]])], "", null),
+      select("guess-holder", `Whose is key ${key} then?`, [["", "choose"], ["nobody", "nobody’s"], ...clients], "", null),
+      el("div", { class: "tools" }, el("button", { type: "submit", class: "main", id: "commit" }, "Take the step"), button("leave", "Another step", null, leave)),
+    ),
+  ];
+}
+
+function breakPanel([run]) {
+  const { graph } = view;
+  const { whole, found } = shortestFrom(graph, []);
+  const broken = violations(run);
+  const clause = data.clauses.find(({ id }) => id === graph.clause);
+  const goal = el("p", {}, "To break: ", el("b", {}, `${clause.id}, ${clause.title.toLowerCase()}`), `: ${clause.statement}.`);
+  const endless =
+    graph.clause === data.lasting.clause
+      ? el("p", { class: "fine" }, `This takes a run without an end: come back to a state in which the run has been, or to one where nobody is left to help, with a client waiting all the time. Each ${listed(data.lasting.fair)} that stays possible must be taken on the way round.`)
+      : null;
+  const what = found.cycle === null ? count(whole.length, "step") : `${count(found.run.length, "step")}, and ${found.cycle.length ? count(found.cycle.length, "step") : "nothing"} for ever`;
+  if (broken.length) {
+    const wanted = broken.some((b) => b.clause === graph.clause);
+    return [
+      goal,
+      el("p", { class: "notice good", id: "found" }, `✓ Found in ${count(run.steps.length, "step")}. The shortest run: ${what}.${wanted ? "" : ` You broke another clause than ${graph.clause}; this run counts too.`}`),
+      el("p", {}, `Its mistake: ${graph.story}.`),
+    ];
+  }
+  return [goal, endless, el("div", { class: "tools" }, button("hint", "Hint", "h", hint)), el("p", { class: "fine" }, `The shortest run: ${what}. A hint shows its next step.`), mistake()];
+}
+
+function comparePanel(runs) {
+  const { sentences } = differences(runs);
+  return [
+    mistake(),
+    el("h3", {}, "Where they differ"),
+    el("div", { id: "differences" }, sentences.length ? el("ul", {}, sentences.map((s) => el("li", {}, s))) : el("p", {}, view.at ? "Nowhere so far." : "Nowhere yet: both begin with an empty table.")),
+    view.at ? null : el("div", { class: "tools" }, button("shortest", "Load the shortest run that breaks it", null, () => {
+      const { whole } = shortestFrom(view.graph, []);
+      go({ run: whole, at: 0 }, { notice: { text: `Loaded ${count(whole.length, "step")}. Redo takes them one by one.`, kind: "" } });
+    })),
+  ];
+}
+
+// ------------------------------------------------------------------------------------------------------------
+// Steps, run, lights
+
+function drawSteps(runs) {
+  $("next").hidden = view.mode === "watch";
+  $("skip").hidden = view.mode === "watch";
+  if (view.mode === "watch") return $("steps").replaceChildren();
+  const all = runs.map((run) => (run.refused === null ? possible(run).map((s) => s.action) : []));
+  const texts = all.map((actions) => new Set(actions.map((a) => a.text)));
+  const order = (a) => [a.client, a.key ?? -1, data.actions.indexOf(a)];
+  const offered = [...new Set(all.flat())].sort((a, b) => {
+    const [x, y] = [order(a), order(b)];
+    return x[0] - y[0] || x[1] - y[1] || x[2] - y[2];
+  });
+  if (!offered.length) {
+    const why = runs.some((run) => run.ended) ? "This run ends here: its last step broke a clause. Undo, or start over." : "No step is possible.";
+    return $("steps").replaceChildren(el("p", {}, why));
+  }
+  let number = 0;
+  const groups = [];
+  for (let client = 0; client < view.graph.clientCount; client++) {
+    const mine = offered.filter((action) => action.client === client);
+    if (!mine.length) continue;
+    const buttons = mine.map((action) => {
+      number += 1;
+      const digit = number <= 9 ? String(number) : null;
+      const side = texts.findIndex((set) => set.has(action.text));
+      const before = lastState(runs[side]);
+      const only = runs.length === 2 && !texts.every((set) => set.has(action.text));
+      const tag = only ? el("span", { class: "tag" }, `not possible in ${texts[0].has(action.text) ? runs[1].graph.model.split(".")[0] : "the correct model"}`) : null;
+      const hinted = here.hint === action.text;
+      const label = words.actions[action.name].replace("{key}", `key ${keyOf(action, before)}`);
+      return el(
+        "li",
+        {},
+        el(
+          "button",
+          {
+            type: "button",
+            class: hinted ? "step hinted" : "step",
+            "data-action": action.text,
+            "data-focus": `step ${action.text}`,
+            "aria-keyshortcuts": digit,
+            "aria-current": here.asking === action.text ? "step" : null,
+            click: () => choose(action.text),
+          },
+          el("kbd", { "aria-hidden": "true" }, digit || "·"),
+          el("span", {}, el("span", { class: "unseen" }, `Client ${client} `), label, tag, hinted ? el("span", { class: "tag" }, "hint") : null),
+        ),
+      );
+    });
+    groups.push(el("div", { class: "group" }, el("h3", {}, el("span", { class: `chip c${client}`, "aria-hidden": "true" }, String(client)), `Client ${client}`), el("ul", {}, buttons)));
+  }
+  $("steps").replaceChildren(...groups);
+}
+
+function drawRun() {
+  const runs = sides(view.mode, view.graph).map((graph) => walk(graph, view.run));
+  const item = (number, text, outcome) =>
+    el(
+      "li",
+      { class: number > view.at ? "ahead" : "" },
+      el("a", { href: address({ ...view, at: number }), "aria-current": number === view.at ? "step" : null, "data-focus": `at ${number}` }, text),
+      outcome ? el("span", { class: "outcome" }, ` ${outcome}`) : null,
+      number > view.at ? el("span", { class: "unseen" }, " (not taken now)") : null,
+    );
+  const items = [item(0, "The beginning", "")];
+  view.run.forEach((text, index) => {
+    const took = runs.filter((run) => run.steps.length > index);
+    const before = took[0].graph.state(took[0].states[index]);
+    const outcomes = runs.map((run) => (run.steps[index] ? run.steps[index].outcome : "not possible"));
+    const shown = new Set(outcomes).size === 1 ? outcomes[0] : `correct: ${outcomes[0]}; ${view.graph.model.split(".")[0]}: ${outcomes[1]}`;
+    const hidden = view.mode === "predict" && index >= view.at;
+    items.push(item(index + 1, upper(actionWords(words, took[0].steps[index].action, before)), hidden ? "" : shown));
+  });
+  $("run").replaceChildren(el("ol", { start: 0 }, items));
+}
+
+function makeLights() {
+  $("lights").replaceChildren(
+    ...data.clauses.map(({ id, title: name, statement }) =>
+      el(
+        "li",
+        { id: `light-${id}`, class: "light" },
+        el("span", { class: "bulb", "aria-hidden": "true" }),
+        el(
+          "details",
+          {},
+          el("summary", { "data-focus": `light ${id}` }, el("b", {}, id), ` ${name}. `, el("span", { class: "state" })),
+          el("p", {}, `${upper(statement)}.`),
+        ),
+      ),
+    ),
+  );
+}
+
+function lightWords({ light, step, message, statement }) {
+  if (light === "violated") return `Violated at step ${step}: ${message}`;
+  if (light === "tested") return `Kept, and put to the test at step ${step}: ${statement}`;
+  return light === "unjudged" ? "Not judged for this model" : "Kept so far, not put to the test";
+}
+
+function drawLights(runs) {
+  const found = runs.map((run) => lights(run, data));
+  let tested = 0;
+  for (const { id } of data.clauses) {
+    const each = found.map((of) => of.get(id));
+    const worst = each.find(({ light }) => light === "violated") || each[each.length - 1];
+    const item = $(`light-${id}`);
+    item.className = `light ${worst.light}`;
+    item.querySelector(".bulb").textContent = LIGHTS[worst.light];
+    const texts = each.map(lightWords);
+    item.querySelector(".state").textContent =
+      texts.length === 1 || texts[0] === texts[1] ? `${texts[0]}.` : `Correct: ${texts[0]}. ${view.graph.model.split(".")[0]}: ${texts[1]}.`;
+    if (each.some(({ light }) => light === "tested" || light === "violated")) tested += 1;
+  }
+  const broken = runs.flatMap(violations).length;
+  $("tally").textContent = `Put to the test by this run: ${tested} of ${data.clauses.length}. Violated: ${broken || "none"}.`;
+}
+
+// ------------------------------------------------------------------------------------------------------------
+// Keys
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  const target = event.target;
+  const step = target.closest?.("#steps button");
+  if (step && ["ArrowDown", "ArrowUp", "Home", "End"].includes(event.key)) {
+    const all = [...document.querySelectorAll("#steps button")];
+    const at = all.indexOf(step);
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }[event.key];
+    all[Math.min(Math.max(to, 0), all.length - 1)].focus();
+    event.preventDefault();
+    return;
+  }
+  if (target.matches?.("select, textarea, input:not([type=checkbox])") || !$("letters").checked) return;
+  const does = {
+    u: undo,
+    r: redo,
+    s: restart,
+    p: () => view.mode === "watch" && play(),
+    h: () => view.mode === "break" && hint(),
+    g: toSteps,
+    m: () => $("graph").focus(),
+    "?": () => {
+      $("help").open = !$("help").open;
+      if ($("help").open) $("help").querySelector("summary").focus();
+    },
+  };
+  if (/^[1-9]$/.test(event.key)) document.querySelectorAll("#steps button")[Number(event.key) - 1]?.click();
+  else if (Object.hasOwn(does, event.key)) does[event.key]();
+  else return;
+  event.preventDefault();
+}
+
+function toSteps() {
+  (document.querySelector("#steps button") || $("next-title")).focus();
+}
+
+// ------------------------------------------------------------------------------------------------------------
+// The beginning
+
+function start() {
+  makeLights();
+  $("rules").replaceChildren(...Object.entries(data.rules).map(([number, text]) => el("li", { value: number }, text)));
+  $("size").textContent = `This page holds ${count(data.graphs.length, "state graph")} and loads nothing.`;
+  $("graph").dataset.focus = "graph";
+  $("graph").addEventListener("change", (event) => {
+    const graph = data.graphs[Number(event.target.value)];
+    pause();
+    go({ graph, run: view.mode === "watch" ? favourite(graph) : [], at: 0 });
+  });
+  $("undo").addEventListener("click", undo);
+  $("redo").addEventListener("click", redo);
+  $("restart").addEventListener("click", restart);
+  $("skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    toSteps();
+  });
+  document.addEventListener("keydown", onKey);
+  window.addEventListener("hashchange", arrive);
+  window.addEventListener("popstate", arrive);
+  arrive();
+}
+
+start();
