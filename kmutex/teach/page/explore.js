@@ -167,6 +167,7 @@ function pause() {
 }
 
 function play() {
+  if (!view.run.length) return;
   if (here.timer !== null) {
     pause();
     draw();
@@ -217,7 +218,7 @@ const isBroken = (run) => run.ended || lasso(run, data.lasting.fair) !== null;
 
 function draw() {
   const focus = document.activeElement?.dataset?.focus;
-  const steps = [...document.querySelectorAll("#steps button")];
+  const steps = [...document.querySelectorAll("#steps .step")];
   const place = steps.indexOf(document.activeElement);
   const runs = sides(view.mode, view.graph).map((graph) => walk(graph, taken()));
 
@@ -235,7 +236,7 @@ function draw() {
   // What had the focus may have been drawn anew: give it back, or give it to what took its place.
   if (!focus || document.activeElement?.dataset?.focus === focus) return;
   const again = [...document.querySelectorAll("[data-focus]")].find((element) => element.dataset.focus === focus);
-  const now = [...document.querySelectorAll("#steps button")];
+  const now = [...document.querySelectorAll("#steps .step")];
   if (again) again.focus();
   else if (place >= 0) (now[Math.min(place, now.length - 1)] || $("next-title")).focus();
 }
@@ -278,10 +279,12 @@ function favourite(graph) {
 }
 
 function title(graph) {
-  const bound = `${count(graph.clientCount, "client")}, ${count(graph.keyCount, "key")}`;
-  const race = { keep: "keep (threads)", pass: "pass (asyncio)" }[graph.race];
-  return graph.correct ? `correct: ${bound}, ${race}` : `${graph.model.replace(".", " breaks ")}: ${bound}, ${graph.race}`;
+  if (!graph.correct) return graph.model.replace(".", ": ");
+  return `${count(graph.clientCount, "client")}, ${count(graph.keyCount, "key")}, ${graph.race}`;
 }
+
+/** The name of the model without the clause that it breaks. */
+const short = (graph) => graph.model.split(".")[0];
 
 function drawSetup() {
   const { mode, graph } = view;
@@ -298,7 +301,8 @@ function drawSetup() {
     : "A step that breaks a clause is shown and not followed further.";
   $("bound").textContent =
     `Bound: ${count(graph.clientCount, "client")}, ${count(graph.keyCount, "key")}, ${count(graph.reached, "state")}, ` +
-    `${count(graph.transitions, "step")}. ${end} When a cancel meets a grant, the ${graph.race === "keep" ? "grant is kept" : "grant is passed on"}.`;
+    `${count(graph.transitions, "step")}. ${end} Race: ${graph.race}, a grant that meets a cancel is ` +
+    `${graph.race === "keep" ? "kept, as by threads" : "passed on, as by asyncio"}.`;
 }
 
 function drawScene(runs) {
@@ -316,7 +320,7 @@ function drawScene(runs) {
         el(
           "section",
           { class: "side", "aria-label": run.graph.correct ? "The correct model" : `The model ${run.graph.model}` },
-          el("h3", {}, run.graph.correct ? "correct" : run.graph.model.split(".")[0]),
+          el("h3", {}, run.graph.correct ? "correct" : short(run.graph)),
           scene(words, lastState(run), before(run), { keys, clients }),
           stopped(run) ? el("p", { class: "stopped" }, `■ ${stopped(run)}`) : null,
         ),
@@ -374,7 +378,7 @@ function drawSaid(runs) {
     lines.push(el("p", {}, number, runs.length === 2 && view.at ? "In both: " : "", accounts[0]));
   } else {
     for (const run of runs) {
-      const name = run.graph.correct ? "Correct: " : `${run.graph.model.split(".")[0]}: `;
+      const name = run.graph.correct ? "Correct: " : `${short(run.graph)}: `;
       const text = moved.includes(run) ? account(run) : stopped(run);
       lines.push(el("p", {}, number, el("b", {}, name), text));
     }
@@ -409,6 +413,10 @@ function drawTools() {
   set("undo", view.at > 0, "undo");
   set("redo", view.at < view.run.length, "redo");
   set("restart", view.mode === "watch" ? view.at > 0 : view.run.length > 0, "restart");
+  set("play", view.run.length > 0, "play");
+  $("play").hidden = view.mode !== "watch";
+  $("play").firstChild.data = here.timer === null ? "Play " : "Pause ";
+  $("redo").firstChild.data = view.mode === "watch" ? "Next step " : "Redo ";
 }
 
 // ------------------------------------------------------------------------------------------------------------
@@ -453,28 +461,24 @@ function watchPanel() {
   const number = all.findIndex((show) => show.run.join() === view.run.join());
   const options = all.map((show, n) => [String(n), show.title]);
   if (number < 0) options.unshift(["own", view.run.length ? `your own run, ${count(view.run.length, "step")}` : "choose a run"]);
-  const next = view.run[view.at];
   return [
     select("show", "Run", options, number < 0 ? "own" : String(number), (event) => {
       pause();
       const show = all[Number(event.target.value)];
       if (show) go({ run: show.run, at: 0 });
     }),
-    el(
-      "div",
-      { class: "tools" },
-      button("play", here.timer === null ? "Play" : "Pause", "p", play, { class: "main" }),
-      button("forward", "Next step", "r", redo, { "aria-disabled": next ? "false" : "true" }),
-    ),
     select("pace", "Pace", PACES.map(([name]) => [name, name]), here.pace, (event) => (here.pace = event.target.value)),
-    el("p", { class: "fine" }, `${view.at} of ${count(view.run.length, "step")} taken.`),
+    el("p", { class: "fine" }, number < 0 ? "" : `${all[number].title}. `, `${view.at} of ${count(view.run.length, "step")} taken.`),
     view.graph.correct ? null : mistake(),
   ];
 }
 
-function predictPanel([run]) {
-  const score = el("p", { class: "score", id: "score" }, here.asked ? `${here.right} of ${here.asked} right` : "No prediction yet");
-  if (here.asking === null) return [score, run.ended ? null : el("p", {}, "Choose a step below. It is not taken before you have said what it will do.")];
+function predictPanel() {
+  return [el("p", { class: "score", id: "score" }, here.asked ? `${here.right} of ${here.asked} right` : "No prediction yet")];
+}
+
+/** What Predict asks before it takes a step. */
+function question(run) {
   const before = lastState(run);
   const step = possible(run).find((s) => s.action.text === here.asking);
   const after = run.graph.state(step.after);
@@ -485,25 +489,22 @@ function predictPanel([run]) {
   const submit = (event) => {
     event.preventDefault();
     judge(step, before, after, { outcome: $("guess-outcome").value, holder: $("guess-holder").value });
-    (document.querySelector("#steps button") || $("next-title")).focus();
+    (document.querySelector("#steps .step") || $("next-title")).focus();
   };
   const leave = () => {
     const text = here.asking;
     here.asking = null;
     draw();
-    document.querySelector(`#steps button[data-action="${text}"]`)?.focus();
+    document.querySelector(`#steps .step[data-action="${text}"]`)?.focus();
   };
-  return [
-    score,
-    el(
-      "form",
-      { class: "guess", submit, "aria-label": "Your prediction" },
-      el("h3", {}, `${upper(actionWords(words, step.action, before))}.`),
-      select("guess-outcome", "What is it told?", [["", "choose"], ...outcomes.map((o) => [o, words.outcomes[o]])], "", null),
-      select("guess-holder", `Whose is key ${key} then?`, [["", "choose"], ["nobody", "nobody’s"], ...clients], "", null),
-      el("div", { class: "tools" }, el("button", { type: "submit", class: "main", id: "commit" }, "Take the step"), button("leave", "Another step", null, leave)),
-    ),
-  ];
+  return el(
+    "form",
+    { class: "guess", submit, "aria-label": "Your prediction" },
+    el("h3", {}, `${upper(actionWords(words, step.action, before))}.`),
+    select("guess-outcome", "What is it told?", [["", "choose"], ...outcomes.map((o) => [o, words.outcomes[o]])], "", null),
+    select("guess-holder", `Whose is key ${key} then?`, [["", "choose"], ["nobody", "nobody’s"], ...clients], "", null),
+    el("div", { class: "tools" }, el("button", { type: "submit", class: "main", id: "commit" }, "Take the step"), button("leave", "Another step", null, leave)),
+  );
 }
 
 function breakPanel([run]) {
@@ -533,7 +534,7 @@ function comparePanel(runs) {
   return [
     mistake(),
     el("h3", {}, "Where they differ"),
-    el("div", { id: "differences" }, sentences.length ? el("ul", {}, sentences.map((s) => el("li", {}, s))) : el("p", {}, view.at ? "Nowhere so far." : "Nowhere yet: both begin with an empty table.")),
+    el("div", { id: "differences" }, sentences.length ? el("ul", {}, sentences.map((s) => el("li", {}, s))) : el("p", {}, view.at ? "Nowhere at this point." : "Nowhere yet: both begin with an empty table.")),
     view.at ? null : el("div", { class: "tools" }, button("shortest", "Load the shortest run that breaks it", null, () => {
       const { whole } = shortestFrom(view.graph, []);
       go({ run: whole, at: 0 }, { notice: { text: `Loaded ${count(whole.length, "step")}. Redo takes them one by one.`, kind: "" } });
@@ -548,9 +549,11 @@ function drawSteps(runs) {
   $("next").hidden = view.mode === "watch";
   $("skip").hidden = view.mode === "watch";
   if (view.mode === "watch") return $("steps").replaceChildren();
+  $("next-title").textContent = here.asking === null ? "Who goes next?" : "What will it do?";
+  if (here.asking !== null) return $("steps").replaceChildren(question(runs[0]));
   const all = runs.map((run) => (run.refused === null ? possible(run).map((s) => s.action) : []));
   const texts = all.map((actions) => new Set(actions.map((a) => a.text)));
-  const order = (a) => [a.client, a.key ?? -1, data.actions.indexOf(a)];
+  const order = (a) => [a.client, a.key ?? -1, Object.keys(words.actions).indexOf(a.name)];
   const offered = [...new Set(all.flat())].sort((a, b) => {
     const [x, y] = [order(a), order(b)];
     return x[0] - y[0] || x[1] - y[1] || x[2] - y[2];
@@ -570,7 +573,7 @@ function drawSteps(runs) {
       const side = texts.findIndex((set) => set.has(action.text));
       const before = lastState(runs[side]);
       const only = runs.length === 2 && !texts.every((set) => set.has(action.text));
-      const tag = only ? el("span", { class: "tag" }, `not possible in ${texts[0].has(action.text) ? runs[1].graph.model.split(".")[0] : "the correct model"}`) : null;
+      const tag = only ? el("span", { class: "tag" }, unfit(runs[texts[0].has(action.text) ? 1 : 0])) : null;
       const hinted = here.hint === action.text;
       const label = words.actions[action.name].replace("{key}", `key ${keyOf(action, before)}`);
       return el(
@@ -584,7 +587,6 @@ function drawSteps(runs) {
             "data-action": action.text,
             "data-focus": `step ${action.text}`,
             "aria-keyshortcuts": digit,
-            "aria-current": here.asking === action.text ? "step" : null,
             click: () => choose(action.text),
           },
           el("kbd", { "aria-hidden": "true" }, digit || "·"),
@@ -596,6 +598,8 @@ function drawSteps(runs) {
   }
   $("steps").replaceChildren(...groups);
 }
+
+const unfit = (run) => (run.ended || run.refused !== null ? `${short(run.graph)} has stopped` : `not possible in ${short(run.graph)}`);
 
 function drawRun() {
   const runs = sides(view.mode, view.graph).map((graph) => walk(graph, view.run));
@@ -612,7 +616,7 @@ function drawRun() {
     const took = runs.filter((run) => run.steps.length > index);
     const before = took[0].graph.state(took[0].states[index]);
     const outcomes = runs.map((run) => (run.steps[index] ? run.steps[index].outcome : "not possible"));
-    const shown = new Set(outcomes).size === 1 ? outcomes[0] : `correct: ${outcomes[0]}; ${view.graph.model.split(".")[0]}: ${outcomes[1]}`;
+    const shown = new Set(outcomes).size === 1 ? outcomes[0] : `correct: ${outcomes[0]}; ${short(view.graph)}: ${outcomes[1]}`;
     const hidden = view.mode === "predict" && index >= view.at;
     items.push(item(index + 1, upper(actionWords(words, took[0].steps[index].action, before)), hidden ? "" : shown));
   });
@@ -629,7 +633,7 @@ function makeLights() {
         el(
           "details",
           {},
-          el("summary", { "data-focus": `light ${id}` }, el("b", {}, id), ` ${name}. `, el("span", { class: "state" })),
+          el("summary", { "data-focus": `light ${id}` }, el("b", {}, id), ` ${name}. `, el("span", { class: "states" })),
           el("p", {}, `${upper(statement)}.`),
         ),
       ),
@@ -640,7 +644,7 @@ function makeLights() {
 function lightWords({ light, step, message, statement }) {
   if (light === "violated") return `Violated at step ${step}: ${message}`;
   if (light === "tested") return `Kept, and put to the test at step ${step}: ${statement}`;
-  return light === "unjudged" ? "Not judged for this model" : "Kept so far, not put to the test";
+  return light === "unjudged" ? "Not judged for this model" : "Not put to the test";
 }
 
 function drawLights(runs) {
@@ -653,8 +657,8 @@ function drawLights(runs) {
     item.className = `light ${worst.light}`;
     item.querySelector(".bulb").textContent = LIGHTS[worst.light];
     const texts = each.map(lightWords);
-    item.querySelector(".state").textContent =
-      texts.length === 1 || texts[0] === texts[1] ? `${texts[0]}.` : `Correct: ${texts[0]}. ${view.graph.model.split(".")[0]}: ${texts[1]}.`;
+    const said = texts.length === 1 || texts[0] === texts[1] ? [`${texts[0]}.`] : [`Correct: ${texts[0]}.`, `${short(view.graph)}: ${texts[1]}.`];
+    item.querySelector(".states").replaceChildren(...said.map((text, n) => el("span", { class: `state ${said.length > 1 ? each[n].light : worst.light}` }, `${text} `)));
     if (each.some(({ light }) => light === "tested" || light === "violated")) tested += 1;
   }
   const broken = runs.flatMap(violations).length;
@@ -667,9 +671,9 @@ function drawLights(runs) {
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   const target = event.target;
-  const step = target.closest?.("#steps button");
+  const step = target.closest?.("#steps .step");
   if (step && ["ArrowDown", "ArrowUp", "Home", "End"].includes(event.key)) {
-    const all = [...document.querySelectorAll("#steps button")];
+    const all = [...document.querySelectorAll("#steps .step")];
     const at = all.indexOf(step);
     const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }[event.key];
     all[Math.min(Math.max(to, 0), all.length - 1)].focus();
@@ -690,14 +694,14 @@ function onKey(event) {
       if ($("help").open) $("help").querySelector("summary").focus();
     },
   };
-  if (/^[1-9]$/.test(event.key)) document.querySelectorAll("#steps button")[Number(event.key) - 1]?.click();
+  if (/^[1-9]$/.test(event.key)) document.querySelectorAll("#steps .step")[Number(event.key) - 1]?.click();
   else if (Object.hasOwn(does, event.key)) does[event.key]();
   else return;
   event.preventDefault();
 }
 
 function toSteps() {
-  (document.querySelector("#steps button") || $("next-title")).focus();
+  (document.querySelector("#steps .step") || $("next-title")).focus();
 }
 
 // ------------------------------------------------------------------------------------------------------------
@@ -713,6 +717,7 @@ function start() {
     pause();
     go({ graph, run: view.mode === "watch" ? favourite(graph) : [], at: 0 });
   });
+  $("play").addEventListener("click", play);
   $("undo").addEventListener("click", undo);
   $("redo").addEventListener("click", redo);
   $("restart").addEventListener("click", restart);
