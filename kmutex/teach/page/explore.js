@@ -37,7 +37,7 @@ const LIGHTS = { untested: "○", tested: "✓", violated: "✗", unjudged: "–
 /** What is on show: mode, graph, the whole run (what was undone included) and how much of it is taken. */
 let view = null;
 /** What the address does not hold. */
-const here = { notice: null, asking: null, right: 0, asked: 0, timer: null, pace: "middle", hint: null };
+const here = { notice: null, asking: null, right: 0, asked: 0, timer: null, pace: "middle", hint: null, story: null };
 
 // ------------------------------------------------------------------------------------------------------------
 // The address
@@ -145,6 +145,8 @@ function choose(text) {
   $("guess-outcome").focus();
 }
 
+const score = () => `${here.right} of ${here.asked} right`;
+
 function judge(step, before, after, guess) {
   const key = keyOf(step.action, before);
   const entry = after.entries[key];
@@ -157,7 +159,8 @@ function judge(step, before, after, guess) {
   }
   here.asked += 1;
   if (!wrong.length) here.right += 1;
-  const text = wrong.length ? `✗ Not so: ${wrong.join("; ")}.` : "✓ Right.";
+  const verdict = wrong.length ? `✗ Not so: ${wrong.join("; ")}.` : "✓ Right.";
+  const text = `${verdict} ${score()}.`;
   take(step.action.text, { text, kind: wrong.length ? "bad" : "good" });
 }
 
@@ -290,12 +293,17 @@ function drawSetup() {
   const { mode, graph } = view;
   $("setup-title").textContent = MODES[mode].name;
   $("purpose").textContent = MODES[mode].purpose;
+  drawBound(graph);
+  if (!anew($("graph"), [mode, graph.id])) return;
   const options = (correct) =>
     data.graphs.flatMap((g, number) =>
       g.correct === correct && MODES[mode].fits(g) ? [el("option", { value: number, selected: g === graph }, title(g))] : [],
     );
   const groups = [["The correct model", options(true)], ["Models with a mistake", options(false)]];
   $("graph").replaceChildren(...groups.filter(([, found]) => found.length).map(([label, found]) => el("optgroup", { label }, found)));
+}
+
+function drawBound(graph) {
   const end = graph.complete
     ? "These are all the states and steps there are."
     : "A step that breaks a clause is shown and not followed further.";
@@ -390,12 +398,6 @@ function drawSaid(runs) {
     const show = shows(view.graph).find(({ run }) => run.join() === view.run.join());
     lines.push(el("p", { class: "notice" }, show && show.end ? show.end : "The run is at its end."));
   }
-  // The same text again would be read out again.
-  const text = lines.map((line) => line.textContent).join("\n");
-  if ($("said").innerText.trim() !== "" && $("said").dataset.text === text) return;
-  $("said").dataset.text = text;
-  $("said").replaceChildren(...lines);
-
   const rule = lastStep(runs[0]) && lastStep(runs[0]).rule;
   const correct = runs[0].graph.correct;
   $("because").replaceChildren(
@@ -403,6 +405,12 @@ function drawSaid(runs) {
       ? [el("p", {}, el("b", {}, correct ? `Rule ${rule}. ` : `Rule ${rule} of the correct model. `), data.rules[rule])]
       : []),
   );
+
+  // The same text again would be read out again.
+  const text = lines.map((line) => line.textContent).join("\n");
+  if ($("said").dataset.text === text) return;
+  $("said").dataset.text = text;
+  $("said").replaceChildren(...lines);
 }
 
 function drawTools() {
@@ -422,7 +430,17 @@ function drawTools() {
 // ------------------------------------------------------------------------------------------------------------
 // The panel of each mode
 
+/** Whether the element shows something else than at the last time. One that does not is left as it is, so that a
+    list that is open stays open while a run plays. */
+function anew(element, shown) {
+  const key = JSON.stringify(shown);
+  const changed = element.dataset.shown !== key;
+  element.dataset.shown = key;
+  return changed;
+}
+
 function drawPanel(runs) {
+  if (!anew($("panel"), [view.mode, view.graph.id, view.run, view.mode === "watch" ? 0 : view.at, here.asked, here.notice])) return;
   const panels = { schedule: schedulePanel, watch: watchPanel, predict: predictPanel, break: breakPanel, compare: comparePanel };
   $("panel").replaceChildren(...panels[view.mode](runs).filter(Boolean));
 }
@@ -450,7 +468,7 @@ function select(id, label, options, chosen, change) {
   );
 }
 
-const mistake = () => el("details", { class: "story" }, el("summary", { "data-focus": "story" }, "What is its mistake?"), el("p", {}, `${upper(view.graph.story)}.`));
+const mistake = () => el("details", { class: "story", open: here.story === view.graph.id, toggle: (event) => (here.story = event.target.open ? view.graph.id : null) }, el("summary", { "data-focus": "story" }, "What is its mistake?"), el("p", {}, `${upper(view.graph.story)}.`));
 
 function schedulePanel() {
   return view.graph.correct ? [] : [mistake()];
@@ -468,13 +486,13 @@ function watchPanel() {
       if (show) go({ run: show.run, at: 0 });
     }),
     select("pace", "Pace", PACES.map(([name]) => [name, name]), here.pace, (event) => (here.pace = event.target.value)),
-    el("p", { class: "fine" }, number < 0 ? "" : `${all[number].title}. `, `${view.at} of ${count(view.run.length, "step")} taken.`),
+    el("p", { class: "fine" }, number < 0 ? "" : `${all[number].title}.`),
     view.graph.correct ? null : mistake(),
   ];
 }
 
 function predictPanel() {
-  return [el("p", { class: "score", id: "score" }, here.asked ? `${here.right} of ${here.asked} right` : "No prediction yet")];
+  return [el("p", { class: "score", id: "score" }, here.asked ? score() : "No prediction yet")];
 }
 
 /** What Predict asks before it takes a step. */
@@ -727,7 +745,6 @@ function start() {
   });
   document.addEventListener("keydown", onKey);
   window.addEventListener("hashchange", arrive);
-  window.addEventListener("popstate", arrive);
   arrive();
 }
 
