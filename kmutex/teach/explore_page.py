@@ -292,7 +292,7 @@ def embedded(chosen: Sequence[Subject] | None = None) -> Embedded:
 # ------------------------------------------------------------------------------------------------------------
 # The file
 
-SCRIPTS = ("walk.js", "picture.js", "explore.js")
+SCRIPTS = ("walk.js", "picture.js", "draw.js", "explore.js")
 _PLACE = re.compile(r"<!-- (style|data|scripts) -->")
 
 

@@ -25,7 +25,8 @@ function dress(element, attributes, children) {
 // Words
 
 const upper = (text) => text.charAt(0).toUpperCase() + text.slice(1);
-const listed = (items) => (items.length < 2 ? items.join("") : `${items.slice(0, -1).join(", ")} and ${items[items.length - 1]}`);
+const listed = (items) =>
+  items.length < 2 ? items.join("") : `${items.slice(0, -1).join(", ")} and ${items[items.length - 1]}`;
 const clientName = (client) => `client ${client}`;
 const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
@@ -165,7 +166,12 @@ function scene(words, state, before, marks = { keys: [], clients: [] }) {
       "li",
       { class: marks.clients.includes(number) ? "client differs" : "client" },
       el("span", { class: `chip c${number} ${client.phase}`, "aria-hidden": "true" }, String(number)),
-      el("span", {}, marks.clients.includes(number) ? el("strong", { class: "mark" }, "≠ ") : null, `${upper(clientName(number))} ${phaseWords(words, client)}`),
+      el(
+        "span",
+        {},
+        marks.clients.includes(number) ? el("strong", { class: "mark" }, "≠ ") : null,
+        `${upper(clientName(number))} ${phaseWords(words, client)}`,
+      ),
     ),
   );
   return [el("div", { class: "keys" }, keys), el("ul", { class: "clients", "aria-label": "The clients" }, clients)];

@@ -108,8 +108,16 @@ function lights(run, data) {
   const endless = lasso(run, fair);
   if (endless) {
     const { client, from } = endless;
-    const again = from === run.steps.length ? "nothing more need happen" : `steps ${from + 1} to ${run.steps.length} can go on for ever`;
-    found.set(clause, { light: "violated", step: run.steps.length, message: `client ${client} waits for ever: ${again}`, endless });
+    const again =
+      from === run.steps.length
+        ? "nothing more need happen"
+        : `steps ${from + 1} to ${run.steps.length} can go on for ever`;
+    found.set(clause, {
+      light: "violated",
+      step: run.steps.length,
+      message: `client ${client} waits for ever: ${again}`,
+      endless,
+    });
   }
   return found;
 }
