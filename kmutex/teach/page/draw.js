@@ -330,6 +330,7 @@ function watchPanel() {
       const show = all[Number(event.target.value)];
       if (show) go({ run: show.run, at: 0 });
     }),
+    el("p", { class: "fine" }, number < 0 ? "" : `${all[number].title}.`),
     select(
       "pace",
       "Pace",
@@ -337,7 +338,6 @@ function watchPanel() {
       here.pace,
       (event) => (here.pace = event.target.value),
     ),
-    el("p", { class: "fine" }, number < 0 ? "" : `${all[number].title}.`),
     view.graph.correct ? null : mistake(),
   ];
 }

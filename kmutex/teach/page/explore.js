@@ -277,7 +277,10 @@ function toSteps() {
 function start() {
   makeLights();
   $("rules").replaceChildren(...Object.entries(data.rules).map(([number, text]) => el("li", { value: number }, text)));
-  $("size").textContent = `This page holds ${count(data.graphs.length, "state graph")} and loads nothing.`;
+  const sum = (name) => data.graphs.reduce((total, graph) => total + graph[name], 0);
+  $("size").textContent =
+    `This page holds ${count(data.graphs.length, "state graph")} with ${count(sum("reached"), "state")} and ` +
+    `${count(sum("transitions"), "step")}, and loads nothing.`;
   $("graph").dataset.focus = "graph";
   $("graph").addEventListener("change", (event) => {
     const graph = data.graphs[Number(event.target.value)];
