@@ -311,9 +311,7 @@ def test_watch_plays_a_run_to_its_end(shown: Page) -> None:
 
 def test_watch_pauses_and_steps(shown: Page) -> None:
     shown.open("#mode=watch&model=correct&bound=3x1&race=keep&run=request(0,0);request(1,0)&at=0")
-    shown.js(
-        "PACES.forEach((pace) => (pace[1] = 3600_000))"
-    )  # No beat comes between the keys.
+    shown.js("PACES.forEach((pace) => (pace[1] = 3600_000))")  # No beat comes between the keys.
     shown.press("p")
     assert shown.text("play").startswith("Pause")
     assert shown.js("here.timer !== null")
