@@ -205,11 +205,13 @@ def explore(
 def find_lasso(config: Config, graph: Graph, clause: str, goal: Eventually) -> Violation | None:
     """A fair run in which something pending never ends, with a shortest path to its cycle; None if none."""
     fair = tuple(Action(name, client) for name in goal.fair for client in range(config.clients))
+    # Breadth first, so the earliest is also a nearest one. Depth alone would leave it to the set which of several.
+    places = {state: place for place, state in enumerate(graph)}
     best: tuple[State, set[State], int] | None = None
     for client in range(config.clients):
         pending = [state for state in graph if goal.pending(state, client)]
         for component in components(graph, pending):
-            first = min(component, key=graph.depths.__getitem__)
+            first = min(component, key=places.__getitem__)
             nearer = best is None or graph.depths[first] < graph.depths[best[0]]
             if nearer and all(_allows(graph, component, action) for action in fair):
                 best = (first, component, client)

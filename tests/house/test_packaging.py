@@ -87,6 +87,8 @@ def test_the_wheel_holds_the_packages_and_the_specs(built: tuple[Path, Path]) ->
     for package in (ROOT / "kmutex", ROOT / "model" / "kmutex_model"):
         for path in package.rglob("*.py"):
             assert str(path.relative_to(package.parent)) in names
+    for path in (ROOT / "kmutex" / "teach" / "page").iterdir():
+        assert str(path.relative_to(ROOT)) in names
     for path in (ROOT / "specs").iterdir():
         if path.is_file() and not path.name.startswith("."):
             assert f"kmutex/_specs_data/{path.name}" in names
@@ -129,6 +131,15 @@ def test_the_wheel_alone_has_no_dependency_to_fall_back_on(bare_python: Path, tm
 def test_the_wheel_reads_its_own_specs(bare_python: Path, tmp_path: Path) -> None:
     program = "from kmutex import _specs; print(_specs.read('README.md'), end='')"
     assert run(bare_python, "-I", "-c", program, cwd=tmp_path) == (ROOT / "specs" / "README.md").read_text("utf-8")
+
+
+def test_the_wheel_writes_the_explore_page(installed: Path, tmp_path: Path) -> None:
+    """From its own files: the scripts and the style are in it."""
+    assert "state" in run(installed, "explore", "-o", "page.html", cwd=tmp_path)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for path in (ROOT / "kmutex" / "teach" / "page").iterdir():
+        if path.suffix in (".js", ".css"):
+            assert path.read_text(encoding="utf-8") in text
 
 
 def test_a_spec_that_is_not_there_is_told(bare_python: Path, tmp_path: Path) -> None:

@@ -1,0 +1,319 @@
+"""The page of `kmutex explore`: the model's whole state graph in one file, for walking it by hand.
+
+Everything the page knows about the lock is found here, by the model and its explorer, and embedded: the states,
+the steps from each with what the caller is told, which clauses a step breaks, which situations it puts to the
+test, and the shortest run that breaks each bad model. The scripts walk that graph and know no rule of their own.
+
+A step that breaks a clause is embedded, and the state it leads to; as in the explorer, nothing follows it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Generic, NamedTuple, TypeVar
+
+from kmutex import _specs
+from kmutex_model import actions
+from kmutex_model.actions import CORRECT, Action, Model
+from kmutex_model.broken import BROKEN
+from kmutex_model.explore import Exploration, explore
+from kmutex_model.properties import ALL, Property, Transition, make_transition
+from kmutex_model.state import Config, Race, State
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Json = dict[str, object]
+T = TypeVar("T", bound=Hashable)
+
+BOUNDS: tuple[tuple[int, int], ...] = ((3, 1), (3, 2))
+"""Clients and keys of the correct model, each with both races. The bounds of the broken models come on top."""
+RACES: tuple[Race, ...] = ("keep", "pass")
+
+ACTION_WORDS: Mapping[str, str] = {
+    "request": "asks for {key}",
+    "try": "tries {key} with timeout 0",
+    "wake": "comes back from its call, with {key}",
+    "cancel": "is cancelled at {key}",
+    "interrupt": "is interrupted at {key}",
+    "release": "releases {key}",
+    "stray_unlock": "unlocks {key}, which nobody holds",
+    "stale_release": "releases an old lease on {key}",
+}
+"""What the client does; the page puts the client before it and the key into it."""
+
+OUTCOME_WORDS: Mapping[str, str] = {
+    "granted": "it gets the key at once",
+    "waiting": "it has to wait",
+    "timeout": "the call raises, for there is no time to wait",
+    "returned": "the call returns and it holds the key",
+    "cancelled": "the call raises: cancelled",
+    "kept": "the grant was first and is kept",
+    "interrupted": "the call raises: interrupted",
+    "released": "done",
+    "unheld": "the call raises, for there is nothing of its own to release",
+}
+"""What the caller is told."""
+
+PHASE_WORDS: Mapping[str, str] = {
+    "idle": "is outside",
+    "waiting": "waits for {key}",
+    "granted": "owns {key}; its call has not returned yet",
+    "holding": "holds {key}",
+}
+"""What the client is doing between two steps."""
+
+RULE_OF: Mapping[tuple[str, str], int] = {
+    ("request", "idle"): 2,
+    ("try", "idle"): 3,
+    ("release", "holding"): 4,
+    ("wake", "granted"): 5,
+    ("cancel", "waiting"): 6,
+    ("cancel", "granted"): 7,
+    ("interrupt", "waiting"): 8,
+    ("interrupt", "granted"): 8,
+    ("stray_unlock", "idle"): 9,
+    ("stale_release", "idle"): 10,
+}
+"""By action and phase of its client, the rule of kmutex_model.actions that says what the correct model does."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One graph to embed: a model at a bound. `clause` and `story` are empty for the correct one."""
+
+    name: str
+    """As the address of the page has it: `correct`, or the model and the clause it breaks, `lifo.KM-FIFO`."""
+    model: Model
+    config: Config
+    judged_by: tuple[Property, ...] = ALL
+    clause: str = ""
+    story: str = ""
+
+
+def subjects() -> tuple[Subject, ...]:
+    """Every broken model at its own bound, and the correct one at those bounds and at BOUNDS."""
+    bounds = [Config(clients, keys, race) for clients, keys in BOUNDS for race in RACES]
+    bounds += sorted({broken.config for broken in BROKEN} - set(bounds))
+    correct = tuple(Subject("correct", CORRECT, config) for config in bounds)
+    return correct + tuple(
+        Subject(f"{b.model.name}.{b.clause}", b.model, b.config, b.judged_by, b.clause, b.story) for b in BROKEN
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Encoding
+
+
+class _Table(Generic[T]):
+    """The distinct values that were met, each under a number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[T, int] = {}
+
+    def number(self, value: T) -> int:
+        return self._numbers.setdefault(value, len(self._numbers))
+
+    def rows(self, encode: Callable[[T], object]) -> list[object]:
+        return [encode(value) for value in self._numbers]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a step is, apart from the states at its two ends."""
+
+    action: Action
+    outcome: str
+    rule: int
+    breaks: tuple[tuple[str, str], ...]
+    """Clause and message, of each property that finds the step or its end wrong."""
+    met: tuple[tuple[str, str], ...]
+    """Clause and statement of each situation that the step puts to the test."""
+
+
+class _Encoder:
+    """Collects what the graphs have in common, so that each value stands in the page once."""
+
+    def __init__(self) -> None:
+        self.actions: _Table[Action] = _Table()
+        self.entries: _Table[object] = _Table()
+        self.clients: _Table[tuple[str, int | None]] = _Table()
+        self.orders: _Table[tuple[int, ...]] = _Table()
+        self.situations: _Table[tuple[str, str]] = _Table()
+        self.kinds: _Table[_Kind] = _Table()
+
+    def graph(self, subject: Subject, found: Exploration) -> Json:
+        """One explored model. `states` has the states that were reached, in the explorer's order, and after
+        them those that only a violating step leads to; `steps` has, by reached state, kind and end by turns."""
+        graph, config = found.graph, subject.config
+        numbers: dict[State, int] = {state: number for number, state in enumerate(graph)}
+        steps: list[list[int]] = []
+        for before in graph:
+            row: list[int] = []
+            for action in subject.model.enabled(config, before) if before in graph.edges else ():
+                after, outcome = subject.model.step(config, before, action)
+                kind = _kind(subject.judged_by, make_transition(config, before, action, outcome, after))
+                row += [self.kinds.number(kind), numbers.setdefault(after, len(numbers))]
+            steps.append(row)
+        return {
+            "model": subject.name,
+            "bound": f"{config.clients}x{config.keys}",
+            "race": config.race,
+            "clause": subject.clause,
+            "story": subject.story,
+            "judged": [prop.clause for prop in subject.judged_by],
+            "complete": found.complete,
+            "reached": found.states,
+            "transitions": found.transitions,
+            "states": [self._state(subject, state) for state in numbers],
+            "steps": steps,
+            "counterexamples": [
+                {
+                    "clause": violation.clause,
+                    "message": violation.message,
+                    "run": self._run(violation.path),
+                    "cycle": None if violation.cycle is None else self._run(violation.cycle),
+                }
+                for violation in found.violations
+            ],
+            "witnesses": [
+                {"clause": clause, "statement": statement, "run": self._run(path)}
+                for (clause, statement), path in found.witnesses.items()
+            ],
+        }
+
+    def tables(self) -> Json:
+        """The values that the graphs name by number. To be called after the last graph."""
+        kinds = self.kinds.rows(
+            lambda kind: [
+                self.actions.number(kind.action),
+                kind.outcome,
+                kind.rule,
+                kind.breaks,
+                [self.situations.number(name) for name in kind.met],
+            ]
+        )
+        return {
+            "actions": self.actions.rows(lambda action: [str(action), *action]),
+            "entries": self.entries.rows(lambda entry: entry),
+            "clients": self.clients.rows(lambda client: client),
+            "orders": self.orders.rows(lambda order: order),
+            "kinds": kinds,
+            "situations": self.situations.rows(lambda name: name),
+        }
+
+    def _state(self, subject: Subject, state: State) -> list[int]:
+        """Numbers of the entries by key, the clients, the orders by key; last, the clients that are owed
+        something in the end, as bits."""
+        owed = 0
+        for prop in subject.judged_by:
+            if prop.eventually:
+                pending = prop.eventually.pending
+                owed |= sum(1 << client for client in range(subject.config.clients) if pending(state, client))
+        return [
+            *(self.entries.number(entry) for entry in state.entries),
+            *(self.clients.number(client) for client in state.clients),
+            *(self.orders.number(order) for order in state.order),
+            owed,
+        ]
+
+    def _run(self, path: Sequence[Action]) -> list[int]:
+        return [self.actions.number(action) for action in path]
+
+
+def _kind(judged_by: Sequence[Property], t: Transition) -> _Kind:
+    breaks, met = [], []
+    for prop in judged_by:
+        message = (prop.on_step(t) if prop.on_step else "") or (
+            prop.in_state(t.config, t.after) if prop.in_state else ""
+        )
+        if message:
+            breaks.append((prop.clause, message))
+        met += [(prop.clause, situation.statement) for situation in prop.sometimes if situation.seen(t)]
+    assert t.action.client is not None
+    rule = RULE_OF.get((t.action.name, t.before.clients[t.action.client].phase), 0)
+    return _Kind(t.action, t.outcome, rule, tuple(breaks), tuple(met))
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The data
+
+
+def rules() -> dict[int, str]:
+    """The numbered rules at the head of kmutex_model.actions; empty where Python strips docstrings (-OO)."""
+    text = inspect.cleandoc(actions.__doc__ or "")
+    found = re.finditer(r"^Rule (\d+) +(.*(?:\n +.*)*)", text, re.MULTILINE)
+    return {int(match[1]): " ".join(match[2].split()) for match in found}
+
+
+class Embedded(NamedTuple):
+    """What the page embeds, and how much it is."""
+
+    json: Json
+    graphs: int
+    states: int
+    steps: int
+
+
+def embedded(chosen: Sequence[Subject] | None = None) -> Embedded:
+    """The graphs of the subjects, explored now. ValueError: a broken model breaks nothing, or another clause."""
+    encoder = _Encoder()
+    graphs: list[Json] = []
+    states = steps = 0
+    for subject in subjects() if chosen is None else chosen:
+        found = explore(subject.model, subject.config, properties=subject.judged_by)
+        broken = {violation.clause for violation in found.violations}
+        if subject.clause not in (broken or {""}):
+            raise ValueError(f"{subject.name} is to violate {subject.clause or 'nothing'} and violates {broken}")
+        graphs.append(encoder.graph(subject, found))
+        states, steps = states + found.states, steps + found.transitions
+    titles = {row["id"]: row["title"] for row in tomllib.loads(_specs.read("clauses.toml"))["clause"]}
+    lasting = [(prop.clause, prop.eventually.fair) for prop in ALL if prop.eventually]
+    assert len(lasting) == 1  # The page shows one kind of lasso.
+    data: Json = {
+        "words": {"actions": dict(ACTION_WORDS), "outcomes": dict(OUTCOME_WORDS), "phases": dict(PHASE_WORDS)},
+        "rules": {str(number): text for number, text in rules().items()},
+        "clauses": [{"id": p.clause, "title": titles[p.clause], "statement": p.statement} for p in ALL],
+        "lasting": {"clause": lasting[0][0], "fair": lasting[0][1]},
+        "graphs": graphs,
+        **encoder.tables(),
+    }
+    return Embedded(data, len(graphs), states, steps)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The file
+
+SCRIPTS = ("walk.js", "picture.js", "draw.js", "explore.js")
+_PLACE = re.compile(r"<!-- (style|data|scripts) -->")
+
+
+def as_json(data: object) -> str:
+    """JSON that may stand in a script element: nothing in it can close the element or open another."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def page(data: Json) -> str:
+    """The page that embeds this, as the text of one HTML file that loads nothing."""
+    scripts = "\n".join(_part(name) for name in SCRIPTS)
+    if re.search(r"</script|<!--", scripts, re.IGNORECASE):
+        raise ValueError("a script of the page would close its own element")
+    parts = {
+        "style": f"<style>\n{_part('explore.css')}</style>",
+        "data": f'<script type="application/json" id="data">{as_json(data)}</script>',
+        "scripts": f"<script>\n{scripts}</script>",
+    }
+    return _PLACE.sub(lambda match: parts[match[1]], _part("explore.html"))
+
+
+def _part(name: str) -> str:
+    return (files("kmutex.teach") / "page" / name).read_text(encoding="utf-8")
