@@ -1,4 +1,4 @@
-"""The command: kmutex verify."""
+"""The command: kmutex verify, and the other subcommands."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     from kmutex.testing.features import FEATURES
+    from kmutex.trace import command as check_trace
 
     parser = _Parser(
         prog="kmutex",
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
     verify.add_argument("--junit", type=Path, metavar="FILE", help="write the rows as JUnit XML")
     verify.add_argument("--quiet", action="store_true", help="no progress")
+    check_trace.add_parser(commands)
     return parser
 
 
@@ -112,6 +114,8 @@ def _main(argv: list[str]) -> int:
     from kmutex.testing.features import UnknownFeatureError, clauses_off
 
     args = _parser().parse_args(argv)
+    if args.command == "check-trace":
+        return _check_trace(args)
     without = tuple(name for text in args.without for name in text.split(",") if name)
     try:
         clauses_off(without)
@@ -130,6 +134,12 @@ def _main(argv: list[str]) -> int:
     if args.replay is not None:
         return _replay(args.subject, args.replay, without)
     return _verify_one(args, without)
+
+
+def _check_trace(args: argparse.Namespace) -> int:
+    from kmutex.trace.command import run
+
+    return run(args)
 
 
 def _verify_one(args: argparse.Namespace, without: tuple[str, ...]) -> int:
