@@ -212,6 +212,10 @@ class Checker:
                 f"an unlock by somebody who held nothing may have ended the grant of another; keys that were not "
                 f"judged from there until idle: {self._tally.clouds:,}"
             ] = None
+        if self._tally.kept_back:
+            self._unknown[
+                "an unlock by somebody who holds nothing has not come back; if it fails, a clause is violated"
+            ] = None
         findings = tuple(sorted(self._found.values(), key=lambda finding: finding.line))
         verdict = Verdict.FAIL if findings else Verdict.UNKNOWN if self._unknown else Verdict.PASS
         notes = []

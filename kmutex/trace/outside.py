@@ -88,8 +88,10 @@ class OutsideKey:
             raise GapError(f"an unlock of call {event.call} is over that has not begun")
         if found is None or self._clouded or self._kept_back is not None:
             return None
-        if self._by_key_under_way():
+        # Whatever a stray unlock does, it makes nobody hold the key.
+        if found.clause not in ("KM-INDEP", "KM-EXPIRED") and self._by_key_under_way():
             self._kept_back = found
+            self._tally.kept_back += 1
             return None
         return found
 
@@ -199,8 +201,7 @@ class OutsideKey:
                 self._tally.judged["KM-TOKEN" if stray.lease else "KM-UNHELD"] += 1
             if self._by_key_under_way():
                 return None
-            found, self._kept_back = self._kept_back, None
-            return found
+            return self._no_more_kept_back()
         if self._clouded:
             return None
         if stray.lease and not self._tally.partial:
@@ -209,9 +210,15 @@ class OutsideKey:
             return _found(
                 "KM-UNHELD", event, f"call {event.call} unlocked the key without an error, and nobody held it"
             )
-        self._clouded, self._kept_back = True, None
+        self._no_more_kept_back()
+        self._clouded = True
         self._tally.clouds += 1
         return None
+
+    def _no_more_kept_back(self) -> Found | None:
+        found, self._kept_back = self._kept_back, None
+        self._tally.kept_back -= found is not None
+        return found
 
     # -- what is known -------------------------------------------------------------------------------------------
 

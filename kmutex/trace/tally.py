@@ -45,6 +45,8 @@ class Tally:
         """By clause, how often the log did not tell."""
         self.clouds = 0
         """Keys that an unlock by somebody else may have ended a grant of, so that they were not judged."""
+        self.kept_back = 0
+        """Violations that are none if an unlock that is under way, by somebody who holds nothing, works."""
         self.held = 0
         """Keys that are held just now."""
         self._failed: OrderedDict[tuple[str, Call], None] = OrderedDict()
