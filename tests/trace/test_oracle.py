@@ -67,14 +67,24 @@ def inside_possible(events: tuple[Event, ...], queue: Queue = ()) -> bool:
     return False
 
 
+def anew(events: tuple[Event, ...]) -> tuple[Event, ...]:
+    """The same log with another name for each request, also where a name is used again later."""
+    names: dict[object, int] = {}
+    renamed = []
+    for event in events:
+        if event.kind == "request" or event.call not in names:
+            names[event.call] = len(renamed) + 1
+        renamed.append(event._replace(call=names[event.call]))
+    return tuple(renamed)
+
+
 class Outside:
     """The same where the steps are hidden: a search through all places where they can have been."""
 
     def __init__(self, events: tuple[Event, ...]) -> None:
-        self.events = events
+        self.events = anew(events)
         self.fate: dict[int, str] = {}
-        self.lease = {int(e.call): e.lease for e in events if e.kind == "release"}
-        for event in events:
+        for event in self.events:
             if event.kind == "grant":
                 self.fate[int(event.call)] = "grant"
             elif event.kind == "fail":
@@ -120,11 +130,11 @@ class Outside:
                 yield tuple(other for other in queue if other != call), {**status, call: "out"}
             elif now == "entered" and fate in ("cancelled", "any") and call in queue:
                 yield tuple(other for other in queue if other != call), {**status, call: "out"}
-            elif now in ("unlocking", "stray"):
-                own = queue[:1] == (call,)
-                if own or (queue and not self.lease[call]):
+            elif now in ("unlocking", "stray", "unlocking lease", "stray lease"):
+                own, lease = queue[:1] == (call,), now.endswith("lease")
+                if own or (queue and not lease):
                     yield queue[1:], {**status, call: "worked"}
-                if not queue or (self.lease[call] and not own) or (now == "stray" and not own):
+                if not own and (not queue or now != "unlocking"):
                     yield queue, {**status, call: "refused"}
 
     def line(self, event: Event, queue: Queue, status: dict[int, str]) -> dict[int, str] | None:
@@ -144,7 +154,7 @@ class Outside:
                 return {**status, call: "holds"}
             return None
         if event.kind == "release":
-            return {**status, call: "unlocking" if now == "holds" else "stray"}
+            return {**status, call: ("unlocking" if now == "holds" else "stray") + (" lease" if event.lease else "")}
         if {"fail": "out", "released": "worked", "unheld": "refused"}[event.kind] != now:
             return None
         return {other: what for other, what in status.items() if other != call}
@@ -280,13 +290,18 @@ def walked(recorded: Recorded, pick: Callable[[int], int]) -> list[Event]:
     events = walk.events or [Event(0, "request", "k", 1)]
     for _ in range((0, 1, 1, 2)[pick(4)]):
         at = pick(len(events))
-        if pick(2):
+        grants = [number for number, event in enumerate(events) if event.kind == "grant"]
+        kind = pick(4)
+        if kind == 0:
             events[at : at + 2] = events[at : at + 2][::-1]
-        else:
-            one = 1 + pick(len(walk.calls))
-            two = 1 + pick(len(walk.calls))
-            names = {one: two, two: one}
-            events[at:] = [event._replace(call=names.get(int(event.call), event.call)) for event in events[at:]]
+            continue
+        one, two = 1 + pick(len(walk.calls)), 1 + pick(len(walk.calls))
+        if kind > 1 and len(grants) > 1:
+            number = pick(len(grants) - 1)
+            at = grants[number]
+            one, two = (int(events[place].call) for place in grants[number : number + 2])
+        names = {one: two, two: one}
+        events[at:] = [event._replace(call=names.get(int(event.call), event.call)) for event in events[at:]]
     return events
 
 
