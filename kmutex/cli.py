@@ -65,6 +65,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     import kmutex.conform.command
     import kmutex.teach.command
+    import kmutex.trace.command
     import kmutex.verify.command
 
     parser = _Parser(
@@ -74,7 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (kmutex.verify.command, kmutex.conform.command, kmutex.teach.command):
+    for command in (
+        kmutex.verify.command,
+        kmutex.conform.command,
+        kmutex.trace.command,
+        kmutex.teach.command,
+    ):
         command.add_parser(commands)
     return parser
 

@@ -1,0 +1,329 @@
+"""The checker: a judge for each live key, dropped when the key is idle, and what the log says in the end.
+
+What is kept is in proportion to the calls that are under way, and to the keys that have one; a key keeps its last
+lines for the picture, `TAIL` at most.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import NamedTuple
+
+from kmutex.trace.events import Call, Event, Header, Recorded, TraceFormatError
+from kmutex.trace.inside import InsideKey
+from kmutex.trace.outside import OutsideKey
+from kmutex.trace.tally import Found, GapError, KeyJudge, Lost, Tally
+
+TAIL = 16
+"""Lines of a live key that are kept for the picture."""
+MOST_LIVE = 1_000_000
+"""Calls under way at once; with more, the checker stops and the log is unknown."""
+
+_LATER = "what a failed call has changed shows later, under another clause"
+_INTERRUPTS = "an interrupt is a failed call like any other here"
+_LOOPS = "a log has no event loops"
+INVISIBLE: dict[Recorded, dict[str, str]] = {
+    "outside": {
+        "KM-REF": "references are not seen from outside; only an unlock that is refused to its holder is",
+        "KM-HANDOFF": "from outside a key that is handed over looks like one that is set free; a newcomer that "
+        "overtakes shows as KM-FIFO",
+        "KM-CANCEL": "the queue is not seen from outside; what a cancelled call breaks shows under another clause",
+        "KM-RACE": "from outside nobody knows whether a call that failed had been granted",
+        "KM-INTERRUPT": _INTERRUPTS,
+        "KM-ATOMIC": _LATER,
+        "KM-LOOP": _LOOPS,
+    },
+    "inside": {"KM-INTERRUPT": _INTERRUPTS, "KM-ATOMIC": _LATER, "KM-LOOP": _LOOPS},
+}
+"""Clauses that no log of the kind can show to hold, and why."""
+CLAUSES = (
+    "KM-EXCL",
+    "KM-REF",
+    "KM-IDLE",
+    "KM-FIFO",
+    "KM-HANDOFF",
+    "KM-INDEP",
+    "KM-CANCEL",
+    "KM-RACE",
+    "KM-INTERRUPT",
+    "KM-EXPIRED",
+    "KM-UNHELD",
+    "KM-ATOMIC",
+    "KM-TOKEN",
+    "KM-LIVE",
+    "KM-LOOP",
+)
+"""The clauses of the contract, in the order of reports."""
+
+
+class Outcome(str, Enum):
+    """What the log says of a clause. Only HOLDS is a pass of it."""
+
+    HOLDS = "holds"
+    VIOLATED = "violated"
+    UNKNOWN = "unknown"
+    NOT_EXERCISED = "not exercised"
+
+
+class Verdict(str, Enum):
+    """What the log says as a whole."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+class Finding(NamedTuple):
+    """A broken clause: where, whose, why, and the last lines of the key up to there."""
+
+    clause: str
+    line: int
+    key: str
+    call: Call
+    message: str
+    events: tuple[Event, ...]
+
+
+class ClauseResult(NamedTuple):
+    """One clause. judged: how often it was put to the test and held. undecided: how often the log did not tell."""
+
+    clause: str
+    outcome: Outcome
+    judged: int
+    undecided: int
+    detail: str
+
+
+class Report(NamedTuple):
+    """The whole. findings: the first of each clause, by line. periods: times that a key went from idle to idle."""
+
+    verdict: Verdict
+    clauses: tuple[ClauseResult, ...]
+    findings: tuple[Finding, ...]
+    unknown: tuple[str, ...]
+    """Why the verdict is unknown, or would be if nothing were violated."""
+    notes: tuple[str, ...]
+    events: int
+    periods: int
+    most_live_calls: int
+    most_live_keys: int
+
+
+class _Key:
+    __slots__ = ("judge", "tail")
+
+    def __init__(self, judge: KeyJudge) -> None:
+        self.judge = judge
+        self.tail: deque[Event] = deque(maxlen=TAIL)
+
+
+class Checker:
+    """Takes the lines of one log, one after the other."""
+
+    def __init__(self, header: Header, *, most_live: int = MOST_LIVE) -> None:
+        """most_live: calls that may be under way at once before the checker stops."""
+        self._recorded = header.recorded
+        self._judge = OutsideKey if header.recorded == "outside" else InsideKey
+        self._tally = Tally(partial=header.starts == "running")
+        self._keys: dict[str, _Key] = {}
+        self._found: dict[str, Finding] = {}
+        self._unknown: dict[str, None] = {}
+        if header.starts == "running":
+            self._unknown["the log begins while the system runs, by its header"] = None
+        self._most_live = most_live
+        self._live = self._peak_live = self._peak_keys = 0
+        self._events = self._periods = self._backwards = self._violations = 0
+        self._number: int | None = None
+        self._at = float("-inf")
+        self._ended = False
+        self.stopped = False
+        """Whether too much is live, so that nothing more is judged."""
+
+    @property
+    def live_keys(self) -> int:
+        """Keys that something is kept of."""
+        return len(self._keys)
+
+    @property
+    def live_calls(self) -> int:
+        """Calls under way, of all keys."""
+        return self._live
+
+    @property
+    def violated(self) -> tuple[str, ...]:
+        """The clauses that are broken so far."""
+        return tuple(self._found)
+
+    def feed(self, event: Event) -> Finding | None:
+        """Take the next line; the violation that it shows, if any. TraceFormatError: the log can't be read on."""
+        if self._ended:
+            raise TraceFormatError(event.line, "nothing may come after the end")
+        if self.stopped:
+            return None
+        self._events += 1
+        self._in_sequence(event)
+        if event.kind == "end":
+            return self._end(event)
+        key = self._keys.get(event.key)
+        if key is None:
+            key = self._keys[event.key] = _Key(self._judge(self._tally))
+            self._peak_keys = max(self._peak_keys, len(self._keys))
+        judge = key.judge
+        key.tail.append(event)
+        before, held = len(judge), judge.held
+        finding = None
+        try:
+            found = judge.feed(event)
+        except GapError as gap:
+            self._live += len(judge) - before
+            self._gap(f"line {event.line}, key {event.key!r}: {gap}")
+            judge = key.judge
+            before, held = len(judge), False
+            judge.feed(event)
+        else:
+            if found is not None:
+                finding = self._finding(found, event.key, key)
+                self._live += len(judge) - before
+                key.judge = judge = self._lost(key)
+                before = len(judge)
+        self._live += len(judge) - before
+        self._tally.held += judge.held - held
+        if len(judge) == 0:
+            del self._keys[event.key]
+            self._periods += 1
+        if self._live > self._peak_live:
+            self._peak_live = self._live
+            if self._live > self._most_live:
+                self.stopped = True
+                self._unknown[f"from line {event.line} on: more than {self._most_live:,} calls are live at once"] = None
+        return finding
+
+    def truncated(self, line: int) -> None:
+        """The log breaks off in the midst of this line."""
+        self._unknown[f"line {line} is cut off"] = None
+
+    def report(self) -> Report:
+        """What the log says, all its lines taken."""
+        if not self._events:
+            self._unknown["the log has no event"] = None
+        if self._tally.clouds:
+            self._unknown[
+                f"an unlock by somebody who held nothing may have ended the grant of another; keys that were not "
+                f"judged from there until idle: {self._tally.clouds:,}"
+            ] = None
+        if self._tally.kept_back:
+            self._unknown[
+                "an unlock by somebody who holds nothing has not come back; if it fails, a clause is violated"
+            ] = None
+        findings = tuple(sorted(self._found.values(), key=lambda finding: finding.line))
+        verdict = Verdict.FAIL if findings else Verdict.UNKNOWN if self._unknown else Verdict.PASS
+        notes = []
+        if self._backwards:
+            notes.append(f'"at" goes backwards in {self._backwards:,} lines')
+        if not self._ended and self._live:
+            notes.append(f"the log has no end, and {self._live:,} calls are unfinished")
+        if self._violations > len(findings):
+            notes.append(f"{self._violations:,} violations in all; the first of each clause is shown")
+        return Report(
+            verdict,
+            tuple(self._clause(clause) for clause in CLAUSES),
+            findings,
+            tuple(self._unknown),
+            tuple(notes),
+            self._events,
+            self._periods,
+            self._peak_live,
+            self._peak_keys,
+        )
+
+    # -- lines that belong together ------------------------------------------------------------------------------
+
+    def _in_sequence(self, event: Event) -> None:
+        if event.number is not None:
+            if self._number is not None and event.number != self._number + 1:
+                self._gap(f"line {event.line} has n {event.number}, and the one before {self._number}")
+            self._number = event.number
+        if event.at is not None:
+            self._backwards += event.at < self._at
+            self._at = event.at
+
+    def _gap(self, words: str) -> None:
+        """Lines are missing. What was known of live keys is void, and no call is known to be absent any more."""
+        self._unknown.setdefault(f"lines are missing, or the log begins while the system runs: {words}")
+        self._tally.partial = True
+        self._tally.forget()
+        for key in self._keys.values():
+            if isinstance(key.judge, Lost):
+                continue
+            before = len(key.judge)
+            self._tally.held -= key.judge.held
+            key.judge = self._lost(key)
+            self._live += len(key.judge) - before
+
+    def _lost(self, key: _Key) -> Lost:
+        return Lost(key.judge.left(), outside=self._recorded == "outside")
+
+    def _end(self, event: Event) -> Finding | None:
+        self._ended = True
+        first = None
+        for name, key in self._keys.items():
+            for left in key.judge.left():
+                message = f"call {left.call} {left.what} the key at the end, when all should be idle"
+                finding = self._finding(Found(left.clause, event.line, left.call, message), name, key)
+                first = first or finding
+        if event.keys is not None:
+            if event.keys and not self._keys:
+                message = f"all is idle, and the locker still has {event.keys:,} entries"
+                finding = Finding("KM-IDLE", event.line, "", "", message, ())
+                self._violations += 1
+                first = first or self._found.setdefault("KM-IDLE", finding)
+            elif not event.keys:
+                self._tally.judged["KM-IDLE"] += 1
+        return first
+
+    def _finding(self, found: Found, name: str, key: _Key) -> Finding:
+        self._violations += 1
+        events = tuple(event for event in key.tail if event.line <= found.line)
+        finding = Finding(found.clause, found.line, name, found.call, found.message, events)
+        before = self._found.get(found.clause)
+        if before is None or finding.line < before.line:
+            self._found[found.clause] = finding
+        return finding
+
+    # -- what it adds up to --------------------------------------------------------------------------------------
+
+    def _clause(self, clause: str) -> ClauseResult:
+        judged, undecided = self._tally.judged[clause], self._tally.undecided[clause]
+        outcome, detail = Outcome.HOLDS, ""
+        if clause in self._found:
+            finding = self._found[clause]
+            outcome, detail = Outcome.VIOLATED, f"line {finding.line}: {finding.message}"
+        elif clause in INVISIBLE[self._recorded]:
+            outcome, detail = Outcome.UNKNOWN, INVISIBLE[self._recorded][clause]
+        elif self._unknown:
+            outcome, detail = Outcome.UNKNOWN, "not all of the log could be judged"
+        elif clause == "KM-LIVE" and not self._ended and self._live:
+            outcome, detail = Outcome.UNKNOWN, "the log has no end, and calls are unfinished"
+        elif undecided:
+            outcome, detail = Outcome.UNKNOWN, f"of {judged + undecided:,} cases the log does not tell {undecided:,}"
+        elif not judged:
+            outcome, detail = Outcome.NOT_EXERCISED, _WITNESS.get(clause, "")
+        return ClauseResult(clause, outcome, judged, undecided, detail)
+
+
+_WITNESS = {
+    "KM-EXCL": "no call was granted a key that others wanted too",
+    "KM-REF": "no line has refs",
+    "KM-IDLE": 'no end with "keys": 0',
+    "KM-FIFO": "no two calls waited for a key together",
+    "KM-HANDOFF": "no release of a key that was waited for",
+    "KM-INDEP": "no key was asked for while another was held",
+    "KM-CANCEL": "no waiter gave up",
+    "KM-RACE": "no call failed that had been granted",
+    "KM-EXPIRED": "no try (timeout 0) was refused",
+    "KM-UNHELD": "no unlock was refused",
+    "KM-TOKEN": "no release of an old lease was refused",
+    "KM-LIVE": "no call had to wait",
+}
+"""What was missing where a clause was not exercised."""

@@ -1,0 +1,220 @@
+"""The command: kmutex check-trace."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from kmutex.schedule.words import printable
+from kmutex.terminal import complain, console, shown
+
+if TYPE_CHECKING:
+    from kmutex.trace.check import Checker, Finding, Report
+
+EXIT_STATUS = """\
+exit status:
+  0  pass: no line is impossible for a correct locker; the table says what was put to the test
+  1  fail: a clause is violated
+  2  unknown: the log is cut off, has a gap, begins while the system runs, or too much is live at once
+  3  the file is not a trace, or can't be read
+  4  usage: wrong arguments
+"""
+_STATUS = {"pass": 0, "fail": 1, "unknown": 2}
+
+
+def add_parser(commands: Any) -> None:
+    """Add check-trace to the subcommands of an argparse parser."""
+    parser = commands.add_parser(
+        "check-trace",
+        help="check a recorded log of a running system",
+        description=(
+            "Check a log of a running keyed locker, key by key: one JSON object a line, as specs/trace.md says and\n"
+            "kmutex.trace.Recorder writes. What is kept in memory is in proportion to the calls under way."
+        ),
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="the log; .gz is unpacked, - is standard input")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what `add_parser` parsed; the exit status."""
+    from kmutex.trace.events import TraceFormatError
+    from kmutex.trace.read import check
+
+    if args.json is not None and not args.json.absolute().parent.is_dir():
+        return complain(f"{args.json}: there is no such folder", status=4)
+    if args.json is not None and args.file != "-" and args.json.exists() and args.json.samefile(args.file):
+        return complain(f"{args.json}: this is the log itself", status=4)
+    started = time.perf_counter()
+    name = printable(args.file)
+    try:
+        with ExitStack() as stack:
+            stream, share = stack.enter_context(_opened(args.file))
+            update = stack.enter_context(_progress(name, share, quiet=args.quiet))
+            report = check(stream, on_progress=update)
+    except TraceFormatError as error:
+        return complain(f"cannot read {name} as a trace: {error}", status=3)
+    except OSError as error:
+        return complain(f"cannot read {name}: {error.strerror or error}", status=3)
+    fault = ""
+    if args.json is not None:
+        try:
+            args.json.write_text(as_json(report, file=args.file, seconds=time.perf_counter() - started), "utf-8")
+        except OSError as error:
+            fault = f"{args.json}: {error.strerror}"
+    _show(report)
+    return complain(fault, status=4) if fault else _STATUS[report.verdict.value]
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[tuple[BinaryIO, Callable[[], float | None]]]:
+    """The log as bytes, and how much of the file is read: from 0 to 1, None where that is not known."""
+    if file == "-":
+        yield sys.stdin.buffer, lambda: None
+        return
+    with open(file, "rb") as raw:
+        status = os.fstat(raw.fileno())
+        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+        def share() -> float | None:
+            return min(raw.tell() / size, 1.0) if size else None
+
+        if file.endswith(".gz"):
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield unpacked, share  # type: ignore[misc]
+        else:
+            yield raw, share
+
+
+@contextmanager
+def _progress(
+    name: str, share: Callable[[], float | None], *, quiet: bool
+) -> Iterator[Callable[[int, Checker], None] | None]:
+    """A line on standard error, if that is a terminal and nobody asked for quiet."""
+    started = time.perf_counter()
+    with shown(quiet=quiet) as display:
+
+        def update(lines: int, checker: Checker) -> None:
+            done = share()
+            part = "" if done is None else f"{done:.0%}, "
+            rate = lines / max(time.perf_counter() - started, 1e-9)
+            found = f", violated: {' '.join(checker.violated)}" if checker.violated else ""
+            counts = f"{lines:,} events, {rate:,.0f} a second, {checker.live_calls:,} calls live"
+            display.say(f"{name}: {part}{counts}{found}")
+
+        yield update
+
+
+def as_json(report: Report, *, file: str, seconds: float) -> str:
+    """The report as JSON. The form is in specs/trace.md."""
+    body = {
+        "format": "kmutex-check-trace/1",
+        "file": file,
+        "exit": _STATUS[report.verdict.value],
+        "verdict": report.verdict.value,
+        "events": report.events,
+        "periods": report.periods,
+        "most_live_calls": report.most_live_calls,
+        "most_live_keys": report.most_live_keys,
+        "seconds": round(seconds, 3),
+        "unknown": list(report.unknown),
+        "notes": list(report.notes),
+        "clauses": [{**row._asdict(), "outcome": row.outcome.value} for row in report.clauses],
+        "findings": [
+            {
+                "clause": finding.clause,
+                "line": finding.line,
+                "key": finding.key,
+                "call": finding.call,
+                "message": finding.message,
+                "picture": picture(finding),
+            }
+            for finding in report.findings
+        ],
+    }
+    return json.dumps(body, indent=2) + "\n"
+
+
+def picture(finding: Finding) -> str:
+    """The last lines of the key as lanes: a column for each call, the numbers of the lines on the left."""
+    heads = {event.call: printable(f"call {event.call}") for event in finding.events if event.kind != "end"}
+    texts = [(event, _text(event)) for event in finding.events]
+    widths = {
+        call: max([len(head), *(len(text) for event, text in texts if event.call == call)])
+        for call, head in heads.items()
+    }
+    side = max([len("line"), *(len(str(event.line)) for event in finding.events)])
+
+    def row(left: str, cells: Sequence[str]) -> str:
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths.values(), strict=True))
+        return "  ".join([left.rjust(side), *padded]).rstrip()
+
+    rows = [row(str(event.line), [text if call == event.call else "|" for call in heads]) for event, text in texts]
+    return "\n".join([row("line", list(heads.values())), row("-" * side, ["-" * w for w in widths.values()]), *rows])
+
+
+def _text(event: Any) -> str:
+    words = event.kind
+    if event.timeout is not None:
+        words += f" (timeout {event.timeout:g})"
+    if event.why:
+        words += f": {event.why}"
+    if event.lease:
+        words += " (lease)"
+    if event.refs is not None:
+        words += f", refs {event.refs}"
+    return str(words)
+
+
+def _show(report: Report) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # Rich would exit with 1, which says here that a clause is violated.
+
+    styles = {"holds": "green", "violated": "bold red", "unknown": "yellow", "not exercised": "dim"}
+    console = _Console(width=None if sys.stdout.isatty() else 160)
+    table = Table(pad_edge=False, box=SIMPLE_HEAD)
+    table.add_column("clause", no_wrap=True)
+    table.add_column("result", no_wrap=True)
+    table.add_column("cases", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for row in report.clauses:
+        style = styles[row.outcome.value]
+        cases = f"{row.judged:,}" if row.judged else "-"
+        table.add_row(row.clause, Text(row.outcome.value, style=style), cases, Text(printable(row.detail), style=style))
+    console.print(table)
+    for finding in report.findings:
+        console.print()
+        where = f"line {finding.line}, key {json.dumps(finding.key)}: " if finding.events else f"line {finding.line}: "
+        message = printable(f"{finding.clause}: {where}{finding.message}")
+        console.print(Text(message, style="bold red"), soft_wrap=True)
+        if finding.events:
+            console.print(Text(picture(finding)), soft_wrap=True)
+    console.print()
+    for text in (*report.unknown, *report.notes):
+        console.print(Text(printable(text)), style="yellow", soft_wrap=True)
+    counts = (
+        f"{report.events:,} events; keys went idle {report.periods:,} times; at most {report.most_live_calls:,} calls "
+        f"and {report.most_live_keys:,} keys live at once"
+    )
+    violated = f" ({', '.join(sorted(finding.clause for finding in report.findings))})" if report.findings else ""
+    color = {"pass": "green", "fail": "bold red", "unknown": "yellow"}[report.verdict.value]
+    console.print(Text(f"{report.verdict.value}{violated}: {counts}"), style=color, soft_wrap=True)

@@ -1,0 +1,416 @@
+"""The checker, clause by clause: broken logs that fail at the right line, correct ones that pass, and the unknown."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from kmutex.testing.judge import CLAUSES as THEIRS
+from kmutex.trace.check import CLAUSES, INVISIBLE, TAIL, Checker, ClauseResult, Report
+from kmutex.trace.command import picture
+from kmutex.trace.events import Event, Header, TraceFormatError, read_event, read_header
+from kmutex.trace.read import check
+from kmutex.trace.tally import REMEMBERED
+
+WORDS = {
+    "rq": "request",
+    "wt": "waiting",
+    "gr": "grant",
+    "rl": "release",
+    "rd": "released",
+    "un": "unheld",
+    "to": ("fail", "timeout"),
+    "ca": ("fail", "cancelled"),
+    "er": ("fail", "error"),
+}
+
+
+def log(recorded: str, text: str, key: str = "k", **header: object) -> bytes:
+    """A log of one key from words such as ``rq1 gr1 rl1 rd1``.
+
+    ``!`` after one is a timeout of 0 or a lease, ``:3`` are its references; ``end`` and ``end:2`` with its keys.
+    """
+    lines: list[dict[str, object]] = [{"trace": 1, "recorded": recorded, **header}]
+    for word in text.split():
+        name, _, number = word.partition(":")
+        if name == "end":
+            lines.append({"event": "end", **({"keys": int(number)} if number else {})})
+            continue
+        kind = WORDS[name[:2]]
+        line: dict[str, object] = {"key": key, "call": int(name[2:].rstrip("!"))}
+        line.update({"event": kind} if isinstance(kind, str) else {"event": kind[0], "why": kind[1]})
+        if name.endswith("!"):
+            line.update({"lease": True} if kind in ("release", "unheld") else {"timeout": 0})
+        if number:
+            line["refs"] = int(number)
+        lines.append(line)
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def judged(data: bytes) -> Report:
+    return check(io.BytesIO(data))
+
+
+def clause(report: Report, name: str) -> ClauseResult:
+    return next(row for row in report.clauses if row.clause == name)
+
+
+BROKEN = [
+    # clause, kind, log, line of the first impossible event, whose
+    ("KM-EXCL", "outside", "rq1 gr1 rq2 gr2", 5, 2),
+    ("KM-EXCL", "outside", "rq1 rq2 gr2 gr1 rl2 rl1", 5, 1),
+    ("KM-EXCL", "outside", "rq1 gr1 rl5 rq2 gr2 un5", 6, 2),
+    ("KM-FIFO", "outside", "rq9 gr9 rq1 wt1 rq2 rl9 rd9 gr2 rl2 rd2 gr1 rl1 rd1", 12, 1),
+    ("KM-INDEP", "outside", "rq1 to1", 3, 1),
+    ("KM-INDEP", "outside", "rq1 wt1", 3, 1),
+    ("KM-INDEP", "outside", "rq9 gr9 rl9 rd9 rq1 wt1 gr1", 7, 1),
+    ("KM-EXPIRED", "outside", "rq1! to1", 3, 1),
+    ("KM-UNHELD", "outside", "rq1 gr1 rl1 rd1 rl7 rd7", 7, 7),
+    ("KM-TOKEN", "outside", "rq1 gr1 rl1! rd1 rq2 gr2 rl1! rd1", 9, 1),
+    ("KM-REF", "outside", "rq1 gr1 rl1 un1", 5, 1),
+    ("KM-IDLE", "outside", "rq1 gr1 end", 4, 1),
+    ("KM-IDLE", "outside", "rq1 gr1 rl1 rd1 end:1", 6, ""),
+    ("KM-LIVE", "outside", "rq1 gr1 rq2 rl1 rd1 end", 7, 2),
+    ("KM-LIVE", "outside", "rq1 gr1 rl1 end", 5, 1),
+    ("KM-EXCL", "inside", "rq1 gr1 rq2 gr2", 5, 2),
+    ("KM-FIFO", "inside", "rq1 gr1 rq2 rq3 rl1 gr3", 7, 3),
+    ("KM-HANDOFF", "inside", "rq1 gr1 rq2 rl1 rq3 gr3", 6, 3),
+    ("KM-HANDOFF", "inside", "rq1 gr1 rq2 rl1 ca2", 6, 2),
+    ("KM-INDEP", "inside", "rq1 rq2 gr1", 3, 2),
+    ("KM-INDEP", "inside", "rq1 to1", 3, 1),
+    ("KM-EXPIRED", "inside", "rq1! to1", 3, 1),
+    ("KM-CANCEL", "inside", "rq1 gr1 rq2 ca2 rl1 gr2", 7, 2),
+    ("KM-CANCEL", "inside", "rq1 gr1 rq2 ca2 rl2", 6, 2),
+    ("KM-RACE", "inside", "rq1 gr1 rq2 rq3 rl1 gr2 ca2 rq4", 9, 4),
+    ("KM-UNHELD", "inside", "rl1", 2, 1),
+    ("KM-TOKEN", "inside", "rq1 gr1 rl1 rq2 gr2 rl1!", 7, 1),
+    ("KM-REF", "inside", "rq1 gr1 un1", 4, 1),
+    ("KM-REF", "inside", "rq1:1 gr1:1 rq2:1", 4, 2),
+    ("KM-REF", "inside", "rq1:1 gr1:1 rl1:1", 4, 1),
+    ("KM-IDLE", "inside", "rq1 gr1 rl1 end:2", 5, ""),
+    ("KM-IDLE", "inside", "rq1 gr1 end", 4, 1),
+    ("KM-LIVE", "inside", "rq1 gr1 rq2 end", 5, 2),
+]
+"""Known bad; line 1 is the header."""
+
+
+@pytest.mark.parametrize(("name", "recorded", "text", "line", "call"), BROKEN)
+def test_a_broken_log_fails_at_its_first_impossible_line(
+    name: str, recorded: str, text: str, line: int, call: object
+) -> None:
+    """KM-EXCL, KM-FIFO, KM-HANDOFF, KM-CANCEL, KM-RACE, KM-UNHELD, KM-REF, KM-IDLE, KM-INDEP, KM-TOKEN, KM-LIVE."""
+    report = judged(log(recorded, text))
+    finding = next(found for found in report.findings if found.clause == name)
+    assert report.verdict.value == "fail"
+    assert (finding.line, finding.call) == (line, call)
+    assert clause(report, name).outcome.value == "violated"
+    assert f"line {line}" in clause(report, name).detail
+    # Without that line and what follows, nothing is wrong.
+    if "end" not in text:
+        before = log(recorded, text).splitlines(keepends=True)[: line - 1]
+        assert not judged(b"".join(before)).findings
+
+
+def test_each_clause_that_can_be_judged_has_a_broken_log() -> None:
+    """For each kind of log; KM-EXPIRED and the others. The rest is said to be invisible, with a reason."""
+    for recorded in ("outside", "inside"):
+        have = {name for name, kind, *_ in BROKEN if kind == recorded}
+        assert have | set(INVISIBLE[recorded]) == set(CLAUSES)  # type: ignore[index]
+        assert all(INVISIBLE[recorded].values())  # type: ignore[index]
+    assert CLAUSES == THEIRS
+
+
+HOLDS = [
+    # clause, kind, log, how often it was put to the test
+    ("KM-EXCL", "outside", "rq1 gr1 rq2 rl1 rd1 gr2 rl2 rd2 end:0", 1),
+    ("KM-EXCL", "outside", "rq1 rq2 gr1 rl1 gr2 rd1 rl2 rd2 end:0", 2),
+    ("KM-FIFO", "outside", "rq9 gr9 rq1 wt1 rq2 rl9 rd9 gr1 rl1 rd1 gr2 rl2 rd2 end:0", 1),
+    ("KM-INDEP", "outside", "rq1 gr1 rq2 to2 rl1 rd1 end:0", 1),
+    ("KM-EXPIRED", "outside", "rq1 gr1 rq2! to2 rl1 rd1 end:0", 1),
+    ("KM-UNHELD", "outside", "rq1 gr1 rl1 rd1 rl7 un7 end:0", 1),
+    ("KM-TOKEN", "outside", "rq1 gr1 rl1! rd1 rq2 gr2 rl1! un1 rl2 rd2 end:0", 1),
+    ("KM-IDLE", "outside", "rq1 gr1 rl1 rd1 end:0", 1),
+    ("KM-LIVE", "outside", "rq1 gr1 rq2 rl1 rd1 gr2 rl2 rd2 end:0", 1),
+    ("KM-EXCL", "inside", "rq1 gr1 rq2 rl1 gr2 rl2 end:0", 1),
+    ("KM-FIFO", "inside", "rq1 gr1 rq2 rq3 rl1 gr2 rl2 gr3 rl3 end:0", 1),
+    ("KM-HANDOFF", "inside", "rq1 gr1 rq2 rl1 gr2 rq3 rl2 gr3 rl3 end:0", 2),
+    ("KM-CANCEL", "inside", "rq1 gr1 rq2 rq3 ca2 rl1 gr3 rl3 end:0", 1),
+    ("KM-RACE", "inside", "rq1 gr1 rq2 rq3 rl1 gr2 ca2 gr3 rl3 end:0", 1),
+    ("KM-RACE", "inside", "rq1 gr1 ca1 end:0", 1),
+    ("KM-EXPIRED", "inside", "rq1 gr1 rq2! to2 rl1 end:0", 1),
+    ("KM-UNHELD", "inside", "rq1 gr1 rl1 un7 end:0", 1),
+    ("KM-TOKEN", "inside", "rq1 gr1 rl1 rq2 gr2 un1! rl2 end:0", 1),
+    ("KM-REF", "inside", "rq1:1 gr1:1 rq2:2 rl1:1 gr2:1 rl2:0 un7:0 end:0", 7),
+    ("KM-IDLE", "inside", "rq1 gr1 rl1 end:0", 1),
+    ("KM-LIVE", "inside", "rq1 gr1 rq2 rl1 gr2 rl2 end:0", 1),
+]
+
+
+@pytest.mark.parametrize(("name", "recorded", "text", "cases"), HOLDS)
+def test_a_correct_log_passes_and_says_how_often_the_clause_was_tried(
+    name: str, recorded: str, text: str, cases: int
+) -> None:
+    """KM-EXCL, KM-FIFO, KM-HANDOFF, KM-CANCEL, KM-RACE, KM-UNHELD, KM-REF, KM-IDLE, KM-TOKEN, KM-LIVE."""
+    report = judged(log(recorded, text))
+    assert (report.verdict.value, report.findings, report.unknown) == ("pass", (), ())
+    row = clause(report, name)
+    assert (row.outcome.value, row.judged, row.undecided) == ("holds", cases, 0)
+
+
+def test_a_free_key_beside_a_held_one_is_granted_at_once() -> None:
+    """KM-INDEP, from inside; one key alone does not put it to the test."""
+    both = log("inside", "rq1 gr1") + log("inside", "rq2 gr2 rl2", key="other").partition(b"\n")[2]
+    assert clause(judged(both), "KM-INDEP").judged == 1
+    assert clause(judged(log("inside", "rq1 gr1 rl1")), "KM-INDEP").outcome.value == "not exercised"
+
+
+def test_what_was_not_exercised_is_no_pass_of_the_clause() -> None:
+    report = judged(log("inside", "rq1 gr1 rl1 end"))
+    assert report.verdict.value == "pass"
+    assert {row.outcome.value for row in report.clauses} == {"not exercised", "unknown"}
+    assert all(row.detail for row in report.clauses)
+    assert {row.clause for row in report.clauses if row.outcome.value == "unknown"} == set(INVISIBLE["inside"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("KM-FIFO", "rq9 gr9 rq1 rq2 rl9 rd9 gr2 rl2 rd2 gr1 rl1 rd1 end:0"),
+        ("KM-FIFO", "rq9 gr9 rq1 rq2 wt1 wt2 rl9 rd9 gr2 rl2 rd2 gr1 rl1 rd1 end:0"),
+        ("KM-FIFO", "rq9 gr9 rq1 wt1 rq2 rl9 rd9 gr2 rl2 rd2 ca1 end:0"),
+        ("KM-INDEP", "rq1 rq2 to1 to2 end:0"),
+        ("KM-EXPIRED", "rq1 gr1 rl1 rq2! to2 rd1 end:0"),
+        ("KM-HANDOFF", "rq1 gr1 rq2 rl1 rd1 gr2 rl2 rd2 end:0"),
+    ],
+)
+def test_what_cannot_be_seen_from_outside_is_unknown_and_no_violation(name: str, text: str) -> None:
+    """KM-FIFO, KM-INDEP, KM-EXPIRED, KM-HANDOFF."""
+    report = judged(log("outside", text))
+    assert (report.verdict.value, report.findings) == ("pass", ())
+    assert clause(report, name).outcome.value == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (log("outside", "rq1 gr1")[:-9], "line 3 is cut off"),
+        (log("inside", "gr1 rl1"), "lines are missing"),
+        (log("outside", "rq1 gr1 rl1 rd1 rd1"), "lines are missing"),
+        (log("outside", "rq1 gr1 rl1 rd1", starts="running"), "begins while the system runs"),
+        (log("outside", ""), "no event"),
+        (log("outside", "rq1 gr1 rl5 rd5 rq2 gr2 rl1 rd1 rl2 rd2"), "may have ended the grant of another"),
+        (log("outside", "rq1 gr1 rl5 rq2 gr2"), "has not come back"),
+    ],
+)
+def test_a_log_that_is_not_whole_is_unknown(data: bytes, words: str) -> None:
+    report = judged(data)
+    assert report.verdict.value == "unknown"
+    assert words in "; ".join(report.unknown)
+    assert all(row.outcome.value in ("unknown", "not exercised") for row in report.clauses)
+
+
+def test_numbers_show_that_a_line_is_missing() -> None:
+    """And what was live then is not held against the lines that follow."""
+    lines = [
+        '{"trace": 1, "recorded": "outside"}',
+        '{"event": "request", "key": "k", "call": 1, "n": 1}',
+        '{"event": "grant", "key": "k", "call": 1, "n": 2}',
+        '{"event": "request", "key": "k", "call": 2, "n": 5}',
+        '{"event": "grant", "key": "k", "call": 2, "n": 6}',
+    ]
+    whole = [line.replace('"n": 5', '"n": 3').replace('"n": 6', '"n": 4') for line in lines]
+    assert judged("\n".join([*lines, ""]).encode()).verdict.value == "unknown"
+    assert judged("\n".join([*whole, ""]).encode()).verdict.value == "fail"
+
+
+@pytest.mark.parametrize("text", ["rq1 to1 end", "rl7 rd7 end", "rq1 gr1 rl1! rd1 rq2 gr2 rl1! rd1 rl2 rd2 end"])
+def test_what_follows_from_nobody_else_is_not_concluded_where_somebody_may_be_unseen(text: str) -> None:
+    """KM-INDEP, KM-UNHELD, KM-TOKEN: the same log fails where the locker was idle at its start."""
+    assert judged(log("outside", text)).verdict.value == "fail"
+    assert judged(log("outside", text, starts="running")).verdict.value == "unknown"
+
+
+@pytest.mark.parametrize(("recorded", "text"), [("outside", "gr1 rq2 gr2"), ("inside", "gr1 rq2 gr2")])
+def test_a_violation_that_is_seen_counts_also_where_others_are_unseen(recorded: str, text: str) -> None:
+    """KM-EXCL: two calls that are both seen to hold."""
+    report = judged(log(recorded, text, starts="running"))
+    assert [(found.clause, found.line) for found in report.findings] == [("KM-EXCL", 4)]
+
+
+def test_a_log_without_an_end_leaves_its_calls_unfinished() -> None:
+    """KM-LIVE is unknown then; the same log with an end violates it."""
+    report = judged(log("inside", "rq1 gr1 rq2 rl1 gr2 rq3"))
+    assert report.verdict.value == "pass"
+    assert clause(report, "KM-LIVE").outcome.value == "unknown"
+    assert any("2 calls are unfinished" in note for note in report.notes)
+    assert clause(judged(log("inside", "rq1 gr1 rq2 rl1 gr2 rq3 end")), "KM-LIVE").outcome.value == "violated"
+
+
+def test_a_clock_that_goes_back_is_noted_and_not_judged() -> None:
+    lines = log("outside", "rq1 gr1 rl1 rd1").decode().splitlines()
+    stamped = [line[:-1] + f', "at": {at}}}' for line, at in zip(lines[1:], (3, 2.5, 4, 1), strict=True)]
+    report = judged("\n".join([lines[0], *stamped, ""]).encode())
+    assert report.verdict.value == "pass"
+    assert report.notes == ('"at" goes backwards in 2 lines',)
+
+
+def test_after_a_violation_the_key_is_judged_again_once_it_is_idle() -> None:
+    """KM-EXCL, KM-UNHELD: the second finding is of its own."""
+    report = judged(log("outside", "rq1 gr1 rq2 gr2 rl1 rd1 rl2 rd2 rl7 rd7"))
+    assert [(found.clause, found.line) for found in report.findings] == [("KM-EXCL", 5), ("KM-UNHELD", 11)]
+    twice = judged(log("outside", "rq1 gr1 rq2 gr2 rl1 rd1 rl2 rd2 rq3 gr3 rq4 gr4"))
+    assert [(found.clause, found.line) for found in twice.findings] == [("KM-EXCL", 5)]
+    assert any("2 violations in all" in note for note in twice.notes)
+
+
+def test_the_picture_has_a_lane_for_each_call_and_the_last_lines_only() -> None:
+    (finding,) = judged(log("outside", "rq1 gr1 rq2 gr2")).findings
+    assert picture(finding).splitlines() == [
+        "line  call 1   call 2",
+        "----  -------  -------",
+        "   2  request  |",
+        "   3  grant    |",
+        "   4  |        request",
+        "   5  |        grant",
+    ]
+    many = "rq0 gr0 " + " ".join(f"rq{call}" for call in range(1, 60)) + " gr59"
+    (finding,) = judged(log("outside", many)).findings
+    assert len(finding.events) == TAIL
+    assert finding.events[-1].line == finding.line == 63
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def events_of(recorded: str, text: str, key: str = "k", line: int = 2) -> list[Event]:
+    first, *rest = log(recorded, text, key=key).splitlines(keepends=True)
+    return [read_event(line + number, raw, read_header(first).recorded) for number, raw in enumerate(rest)]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "text"),
+    [
+        ("outside", "rq1 gr1 rq2 ca2 rl7 un7 rl1 rd1"),
+        ("inside", "rq1 gr1 rq2 ca2 un7 rl1"),
+        ("outside", "rq1 gr1 rq2 gr2 rl1 rd1 rl2 rd2"),
+    ],
+)
+def test_nothing_is_kept_of_keys_that_are_idle(recorded: str, text: str) -> None:
+    """After 100,000 keys, correct or broken, nothing is live; with a call under way, its key is."""
+    plain = events_of(recorded, text, "k")
+    checker = Checker(Header(recorded, "idle"))  # type: ignore[arg-type]
+    for number in range(100_000):
+        for event in plain:
+            checker.feed(event._replace(key=f"k{number}"))
+        assert checker.live_keys == checker.live_calls == 0
+    assert checker.report().periods == 100_000
+    assert checker.report().most_live_keys == 1
+    assert len(checker._tally._failed) <= REMEMBERED
+    checker.feed(Event(1, "request", "last", 1))
+    assert (checker.live_keys, checker.live_calls) == (1, 1)
+
+
+def test_what_is_kept_of_a_busy_key_is_its_calls_and_its_tail() -> None:
+    """A key that is never idle, with two calls at a time, for 70,000 calls."""
+    checker = Checker(Header("inside", "idle"))
+    for event in events_of("inside", "rq0 gr0"):
+        checker.feed(event)
+    for call in range(1, 70_000):
+        for line, (kind, whose) in enumerate((("request", call), ("release", call - 1), ("grant", call)), 3 * call):
+            checker.feed(Event(line, kind, "k", whose))  # type: ignore[arg-type]
+        assert checker.live_calls == 1
+    (key,) = checker._keys.values()
+    assert len(key.tail) == TAIL
+    report = checker.report()
+    assert (report.most_live_calls, report.findings) == (2, ())
+    assert report.events > 200_000
+    assert clause(report, "KM-HANDOFF").judged == 69_999
+
+
+def test_the_count_of_live_calls_is_right_through_gaps_and_violations() -> None:
+    """It is what the judges hold, whatever came."""
+    text = "rq1 gr1 rq2 gr2 rq3 rl9 rd9 gr8 ca3 rl1 rd1 rq4 rl2 rd2 gr4 to5 rl8 rd8 rl4 rd4 rq5 gr5 rq6"
+    checker = Checker(Header("outside", "idle"))
+    for name in ("a", "b"):
+        for event in events_of("outside", text, name):
+            checker.feed(event)
+            assert checker.live_calls == sum(len(key.judge) for key in checker._keys.values())
+            assert checker._tally.held == sum(key.judge.held for key in checker._keys.values())
+
+
+def test_more_live_calls_than_the_cap_are_unknown() -> None:
+    """Also where a violation follows; one that came before stands."""
+    data = log("inside", "rq1 gr1 rq2 rq3 rq4 gr4")
+    assert check(io.BytesIO(data)).verdict.value == "fail"
+    report = check(io.BytesIO(data), most_live=3)
+    assert report.verdict.value == "unknown"
+    assert "more than 3 calls" in report.unknown[0]
+
+
+# -- what is no trace --------------------------------------------------------------------------------------------------
+
+HEAD = b'{"trace": 1, "recorded": "outside"}\n'
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "line 1: the file is empty"),
+        (b"\x00\xff\xfe\x01 binary", "line 1: not UTF-8"),
+        (b"hello\n", "line 1: not JSON"),
+        (b"[]\n", "line 1: not a JSON object"),
+        (b"[" * 60_000 + b"\n", "line 1: not JSON"),
+        (b"{}\n", "line 1: no header"),
+        (b'{"trace": true, "recorded": "outside"}\n', "line 1: no header"),
+        (b'{"trace": 2, "recorded": "outside"}\n', "line 1: trace 2"),
+        (b'{"trace": 1}\n', 'line 1: "recorded"'),
+        (b'{"trace": 1, "recorded": "inside", "starts": "now"}\n', 'line 1: "starts"'),
+        (HEAD + b"\n", "line 2: not JSON"),
+        (HEAD + b'{"event": "lock", "key": "k", "call": 1}\n', 'line 2: "event"'),
+        (HEAD + b'{"event": ["end"]}\n', 'line 2: "event"'),
+        (HEAD + b'{"event": "request", "call": 1}\n', 'line 2: "key"'),
+        (HEAD + b'{"event": "request", "key": 1, "call": 1}\n', 'line 2: "key"'),
+        (HEAD + b'{"event": "request", "key": "k"}\n', 'line 2: "call"'),
+        (HEAD + b'{"event": "request", "key": "k", "call": true}\n', 'line 2: "call"'),
+        (HEAD + b'{"event": "request", "key": "k", "call": 1, "at": NaN}\n', 'line 2: "at"'),
+        (HEAD + b'{"event": "request", "key": "k", "call": 1, "at": "now"}\n', 'line 2: "at"'),
+        (HEAD + b'{"event": "request", "key": "k", "call": 1, "timeout": -1}\n', 'line 2: "timeout"'),
+        (HEAD + b'{"event": "request", "key": "k", "call": 1, "lease": 1}\n', 'line 2: "lease"'),
+        (HEAD + b'{"event": "request", "key": "k", "call": 1, "refs": "1"}\n', 'line 2: "refs"'),
+        (HEAD + b'{"event": "request", "key": "k", "call": 1, "n": -1}\n', 'line 2: "n"'),
+        (HEAD + b'{"event": "fail", "key": "k", "call": 1}\n', 'line 2: the "why"'),
+        (HEAD + b'{"event": "end", "keys": -1}\n', 'line 2: "keys"'),
+        (HEAD + b'{"event": "end"}\n{"event": "end"}\n', "line 3: nothing may come after the end"),
+        (HEAD * 2, 'line 2: "event"'),
+        (HEAD + b'{"event": "request", "key": "' + b"k" * 70_000 + b'", "call": 1}\n', "line 2: longer than"),
+        (HEAD + b"x" * 70_000, "line 2: longer than"),
+        (log("outside", "rq1 rq1"), "line 3: call 1 asks again"),
+        (log("inside", "rq1 gr1 rq1"), "line 4: call 1 asks again"),
+        (log("inside", "rq1 gr1 rd1"), 'line 4: "event"'),
+    ],
+    ids=range(32),
+)
+def test_what_is_no_trace_is_refused_with_its_line(data: bytes, words: str) -> None:
+    with pytest.raises(TraceFormatError) as raised:
+        judged(data)
+    assert words in str(raised.value)
+
+
+def test_the_last_line_may_lack_its_end() -> None:
+    """Where it is whole it counts."""
+    assert judged(log("outside", "rq1 gr1 rl1 rd1 end")[:-1]).verdict.value == "pass"
+
+
+def test_unknown_fields_are_ignored_and_calls_may_be_text() -> None:
+    """The text "1" and the number 1 are two calls: KM-EXCL."""
+    lines = [
+        '{"trace": 1, "recorded": "outside", "host": "a"}',
+        '{"event": "request", "key": "\\ud800", "call": 1, "thread": [1]}',
+        '{"event": "request", "key": "\\ud800", "call": "1"}',
+        '{"event": "grant", "key": "\\ud800", "call": 1}',
+        '{"event": "grant", "key": "\\ud800", "call": "1"}',
+    ]
+    (finding,) = judged("\n".join([*lines, ""]).encode()).findings
+    assert (finding.clause, finding.line, finding.call) == ("KM-EXCL", 5, "1")
