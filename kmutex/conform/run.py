@@ -271,7 +271,10 @@ def simpler(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
         for start in range(0, len(moves), size) if size else ():
             yield renumbered([*moves[:start], *moves[start + size :]])
     for call in range(calls):
-        yield renumbered([tuple(command for command in move if command.call != call) for move in moves])
+        without = renumbered([tuple(command for command in move if command.call != call) for move in moves])
+        yield without
+        # What served this call may be what it needed, so the two go together or not at all.
+        yield from (renumbered([*without[:number], *without[number + 1 :]]) for number in range(len(without)))
     for number, move in enumerate(moves):
         if len(move) > 1:
             for command in move:

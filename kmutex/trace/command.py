@@ -181,16 +181,11 @@ def _text(event: Any) -> str:
 
 def _show(report: Report) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    class _Console(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # Rich would exit with 1, which says here that a clause is violated.
-
     styles = {"holds": "green", "violated": "bold red", "unknown": "yellow", "not exercised": "dim"}
-    console = _Console(width=None if sys.stdout.isatty() else 160)
+    screen = console()
     table = Table(pad_edge=False, box=SIMPLE_HEAD)
     table.add_column("clause", no_wrap=True)
     table.add_column("result", no_wrap=True)
@@ -200,21 +195,21 @@ def _show(report: Report) -> None:
         style = styles[row.outcome.value]
         cases = f"{row.judged:,}" if row.judged else "-"
         table.add_row(row.clause, Text(row.outcome.value, style=style), cases, Text(printable(row.detail), style=style))
-    console.print(table)
+    screen.print(table)
     for finding in report.findings:
-        console.print()
+        screen.print()
         where = f"line {finding.line}, key {json.dumps(finding.key)}: " if finding.events else f"line {finding.line}: "
         message = printable(f"{finding.clause}: {where}{finding.message}")
-        console.print(Text(message, style="bold red"), soft_wrap=True)
+        screen.print(Text(message, style="bold red"), soft_wrap=True)
         if finding.events:
-            console.print(Text(picture(finding)), soft_wrap=True)
-    console.print()
+            screen.print(Text(picture(finding)), soft_wrap=True)
+    screen.print()
     for text in (*report.unknown, *report.notes):
-        console.print(Text(printable(text)), style="yellow", soft_wrap=True)
+        screen.print(Text(printable(text)), style="yellow", soft_wrap=True)
     counts = (
         f"{report.events:,} events; keys went idle {report.periods:,} times; at most {report.most_live_calls:,} calls "
         f"and {report.most_live_keys:,} keys live at once"
     )
     violated = f" ({', '.join(sorted(finding.clause for finding in report.findings))})" if report.findings else ""
     color = {"pass": "green", "fail": "bold red", "unknown": "yellow"}[report.verdict.value]
-    console.print(Text(f"{report.verdict.value}{violated}: {counts}"), style=color, soft_wrap=True)
+    screen.print(Text(f"{report.verdict.value}{violated}: {counts}"), style=color, soft_wrap=True)
