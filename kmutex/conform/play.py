@@ -51,6 +51,7 @@ class Played(NamedTuple):
     """A case that was played.
 
     clauses  those it breaks, the best name first; none where it passed or the adapter broke
+    symptom  the clause that the run itself shows broken, before anything in the case is blamed for it
     message  one line; "" where it passed
     events   for the picture
     """
@@ -58,6 +59,7 @@ class Played(NamedTuple):
     case: Case
     verdict: Verdict
     clauses: tuple[str, ...]
+    symptom: str
     message: str
     events: tuple[Event, ...]
 
@@ -69,9 +71,12 @@ class Waits(NamedTuple):
     settle: float
 
 
-def play(adapter: Adapter, case: Case, waits: Waits) -> Played:
-    """Play the case. The adapter is as good as new afterwards if the case passed; else it must be ended."""
-    return _Player(adapter, case, waits).play()
+def play(adapter: Adapter, case: Case, waits: Waits, known: Set[str] = frozenset()) -> Played:
+    """Play the case. The adapter is as good as new afterwards if the case passed; else it must be ended.
+
+    known: symptoms that plainer cases have shown, so that nothing in this one is to be blamed for them.
+    """
+    return _Player(adapter, case, waits, known).play()
 
 
 class _MismatchError(Exception):
@@ -102,14 +107,14 @@ _ERRORS: dict[str, BaseException] = {
 
 
 class _Player:
-    def __init__(self, adapter: Adapter, case: Case, waits: Waits) -> None:
+    def __init__(self, adapter: Adapter, case: Case, waits: Waits, known: Set[str]) -> None:
         self._adapter = adapter
         self._case = case
         self._waits = waits
         self._stat = "stat" in adapter.features
         self._courses = list(case.courses)
         # Without `stat` nobody looks at the table. What else shows wrong references is judged all the same.
-        self._judge = Judge(off=clauses_off(adapter.features | {"stat"}))
+        self._judge = Judge(off=clauses_off(adapter.features | {"stat"}), known=known)
         self._open: dict[int, _Sent] = {}
         self._first_id = 0
         self._ids: dict[int, int] = {}
@@ -131,13 +136,14 @@ class _Player:
         except AdapterError as error:
             if self._judge.findings:
                 return self._failed(str(error))
-            return Played(self._case, Verdict.BROKEN, (), str(error), tuple(self._judge.events))
-        return Played(self._case, Verdict.PASSED, (), "", tuple(self._judge.events))
+            return Played(self._case, Verdict.BROKEN, (), "", str(error), tuple(self._judge.events))
+        return Played(self._case, Verdict.PASSED, (), "", "", tuple(self._judge.events))
 
     def _failed(self, message: str) -> Played:
         clauses = dict.fromkeys(clause for finding in self._judge.findings for clause in finding.clauses)
         said = self._judge.findings[0].message if self._judge.findings else message
-        return Played(self._case, Verdict.FAILED, tuple(clauses), said, tuple(self._judge.events))
+        symptom = self._judge.findings[0].symptom if self._judge.findings else ""
+        return Played(self._case, Verdict.FAILED, tuple(clauses), symptom, said, tuple(self._judge.events))
 
     # -- a move --------------------------------------------------------------------------------------------------
 

@@ -152,7 +152,7 @@ def clause_rows(report: Report) -> list[ClauseRow]:
             said = "off"
         elif known[clause]:
             said = "known failure"
-        elif report.exit_status in (0, 1) and report.tested[clause]:
+        elif report.exit_status in (0, 1) and report.tested[clause] and not report.result.skipped:
             said = "holds"
         else:
             said = "inconclusive"

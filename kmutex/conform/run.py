@@ -163,7 +163,8 @@ class Conformance:
         return first._replace(verdict=Verdict.SLOW)
 
     def _attempt(self, case: Case, waits: Waits) -> Played:
-        played = play(self._fresh(), case, waits)
+        plainer = (p for p in self.result.played if p.symptom and set(p.case.needs) < set(case.needs))
+        played = play(self._fresh(), case, waits, frozenset(p.symptom for p in plainer))
         if played.verdict is not Verdict.PASSED:
             # Its calls may hang, and what it says from now on may belong to them.
             self._drop()
@@ -183,6 +184,8 @@ class Conformance:
                 self.result.left_out[name] = self.result.left_out.get(name, 0) + 1
             if not lacking:
                 fitting.append(vector.case)
+        # The plain ones first: what they show is then not blamed on what else is in the others.
+        fitting.sort(key=lambda case: len(case.needs))
         self.result.planned = len(fitting) + self._options.runs
         for number, case in enumerate(fitting):
             if self._late():
