@@ -91,10 +91,10 @@ class SlowBox(BlackBox):
 
 
 class Bare(Sound):
-    """Has no feature but the order."""
+    """Has no feature but the order, and shows its table."""
 
     def do_hello(self, number: int, command: dict[str, Any]) -> None:
-        say(id=number, protocol=1, name="bare", features=["fifo"])
+        say(id=number, protocol=1, name="bare", features=["fifo", "stat"])
 
 
 class Lifo(Sound):
