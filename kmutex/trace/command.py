@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json is not None and not args.json.absolute().parent.is_dir():
         return _complain(f"{args.json}: there is no such folder", 4)
-    if args.json is not None and args.file != "-" and args.json.exists() and args.json.samefile(args.file):
+    if args.json is not None and _same(args.json, Path(args.file)):
         return _complain(f"{args.json}: this is the log itself", 4)
     started = time.perf_counter()
     name = printable(args.file)
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             update = stack.enter_context(_progress(name, share, quiet=args.quiet))
             report = check(stream, on_progress=update)
     except TraceFormatError as error:
-        return _complain(f"cannot read {name} as a trace: {error}", 3)
+        return _complain(f"cannot read {name} as a trace: {printable(str(error))}", 3)
     except OSError as error:
         return _complain(f"cannot read {name}: {error.strerror or error}", 3)
     fault = ""
@@ -75,6 +75,10 @@ def run(args: argparse.Namespace) -> int:
             fault = f"{args.json}: {error.strerror}"
     _show(report)
     return _complain(fault, 4) if fault else _STATUS[report.verdict.value]
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _complain(message: str, status: int) -> int:
