@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json is not None and not args.json.absolute().parent.is_dir():
         return complain(f"{args.json}: there is no such folder", status=4)
-    if args.json is not None and args.file != "-" and args.json.exists() and args.json.samefile(args.file):
+    if args.json is not None and _same(args.json, Path(args.file)):
         return complain(f"{args.json}: this is the log itself", status=4)
     started = time.perf_counter()
     name = printable(args.file)
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             update = stack.enter_context(_progress(name, share, quiet=args.quiet))
             report = check(stream, on_progress=update)
     except TraceFormatError as error:
-        return complain(f"cannot read {name} as a trace: {error}", status=3)
+        return complain(f"cannot read {name} as a trace: {printable(str(error))}", status=3)
     except OSError as error:
         return complain(f"cannot read {name}: {error.strerror or error}", status=3)
     fault = ""
@@ -77,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
             fault = f"{args.json}: {error.strerror}"
     _show(report)
     return complain(fault, status=4) if fault else _STATUS[report.verdict.value]
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 @contextmanager

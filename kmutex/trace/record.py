@@ -370,7 +370,12 @@ class _Lease(_Held):
                 suppress: bool | None = self._block.__exit__(kind, error, trace)
                 return suppress
             self._released = True
-            self._log.releases(self._key, self._call, again=False)
+            try:
+                self._log.releases(self._key, self._call, again=False)
+            except BaseException:
+                # An interrupt: nobody but this block can end the grant.
+                self._block.__exit__(kind, error, trace)
+                raise
             try:
                 suppress = self._block.__exit__(kind, error, trace)
             except BaseException:
@@ -404,7 +409,11 @@ class _AsyncLease(_Held):
             suppress: bool | None = await self._block.__aexit__(kind, error, trace)
             return suppress
         self._released = True
-        self._log.releases(self._key, self._call, again=False)
+        try:
+            self._log.releases(self._key, self._call, again=False)
+        except BaseException:
+            await self._block.__aexit__(kind, error, trace)
+            raise
         try:
             suppress = await self._block.__aexit__(kind, error, trace)
         except BaseException:

@@ -155,6 +155,8 @@ def test_many_threads_and_keys_pass() -> None:
 
     def work(number: int) -> None:
         rng = random.Random(seed + number)
+        km.lock("a")
+        km.unlock("a")
         for _ in range(150):
             key: Hashable = rng.choice(["a", "b", ("c", 1)])
             try:
@@ -168,7 +170,10 @@ def test_many_threads_and_keys_pass() -> None:
             except TimeoutError:
                 pass
 
+    km.lock("a")
     threads = [start(work, number) for number in range(6)]
+    until(lambda: len(locker.snapshot()["a"].waiters) == len(threads))
+    km.unlock("a")
     until(lambda: km.observe() < 0 or not any(thread.is_alive() for thread in threads))
     join(*threads)
     with pytest.raises(UnheldKeyError):
@@ -180,10 +185,9 @@ def test_many_threads_and_keys_pass() -> None:
     km.close()
     report = judged(out)
     assert (report.verdict.value, report.findings, report.unknown, report.notes) == ("pass", (), (), ())
-    # Whether the threads ever met is up to the machine; test_waiters_that_were_seen_are_judged_in_order sees to it.
-    assert outcome(report, "KM-EXCL")[0] in ("holds", "not exercised")
-    assert outcome(report, "KM-IDLE")[0] == "holds"
+    assert outcome(report, "KM-EXCL")[0] == outcome(report, "KM-IDLE")[0] == "holds"
     assert outcome(report, "KM-UNHELD") == outcome(report, "KM-TOKEN") == ("holds", 1)
+    assert report.most_live_calls > 1
 
 
 def test_a_locker_that_locks_nothing_fails() -> None:
@@ -345,10 +349,10 @@ def once_through(km: Recorder) -> None:
         km.unlock("a")
 
 
-LINES = 14
+LINES = 13
 
 
-@pytest.mark.parametrize("lines", range(LINES - 1))
+@pytest.mark.parametrize("lines", range(LINES))
 def test_a_line_that_cannot_be_written_changes_nothing_for_the_locker(lines: int) -> None:
     """KM-ATOMIC: every call does what it would, wherever the disk is full; the log is unknown, and never a failure."""
     out, locker = Full(lines, OSError("no space")), KeyedMutex()
@@ -367,30 +371,31 @@ def test_a_line_that_cannot_be_written_changes_nothing_for_the_locker(lines: int
 def test_that_was_each_of_its_lines() -> None:
     out = Full(LINES, OSError("no space"))
     once_through(Recorder(KeyedMutex(), out))
-    assert len(out.getvalue().splitlines()) == LINES - 1
+    assert len(out.getvalue().splitlines()) == LINES
     assert judged(out).verdict.value == "pass"
 
 
-@pytest.mark.parametrize("lines", range(1, LINES))
+@pytest.mark.parametrize("lines", range(1, 9))
 def test_an_interrupt_in_a_line_leaves_no_grant_behind(lines: int) -> None:
     """KM-INTERRUPT: out of `lock` and `hold` it leaves the key idle; out of `unlock` the key is released or held."""
     out, locker = Full(lines, KeyboardInterrupt()), KeyedMutex()
     km = Recorder(locker, out)
     held: list[str] = []
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - whichever of these it strikes
+
+    def use() -> None:
         km.lock("a")
         held.append("a")
-        with pytest.raises(TimeoutError):
-            km.lock("a", 0)
         km.unlock("a")
         held.clear()
-        with km.hold("b") as lease:
-            lease.release()
-        with pytest.raises(UnheldKeyError):
-            km.unlock("a")
-        raise KeyboardInterrupt
-    assert set(locker.snapshot()) <= {*held, *(["b"] if lines > 8 else [])}
-    assert isinstance(km.error, RuntimeError) or lines >= LINES - 1
+        with km.hold("b"):
+            held.append("b")
+
+    with pytest.raises(KeyboardInterrupt):
+        use()
+    # In unlock it may strike before the key goes or after; never is a key held that the caller can't let go of.
+    assert set(locker.snapshot()) <= set(held) - {"b"}
+    assert isinstance(km.error, RuntimeError)
+    assert out.getvalue()[-1] != "\n"
 
 
 def test_a_key_with_a_bad_repr_ends_the_recording_only() -> None:
@@ -476,8 +481,8 @@ def test_tasks_pass_with_cancellation() -> None:
             await tasks[1]
         km.unlock("k")
         await asyncio.gather(tasks[0], tasks[2])
-        with pytest.raises(TimeoutError):  # noqa: PT012 - whichever of these it strikes
-            await km.lock("k")
+        await km.lock("k")
+        with pytest.raises(TimeoutError):
             await km.lock("k", 0)
         km.unlock("k")
         km.close()
@@ -531,7 +536,7 @@ def test_a_bad_locker_for_tasks_fails() -> None:
         assert [found.clause for found in run(scenario()).findings] == [clause]
 
 
-@pytest.mark.parametrize("lines", range(2, 8))
+@pytest.mark.parametrize("lines", range(1, 9))
 def test_an_interrupt_in_a_line_of_a_task_leaves_no_grant_behind(lines: int) -> None:
     """KM-INTERRUPT: as for threads."""
 
@@ -542,13 +547,16 @@ def test_an_interrupt_in_a_line_of_a_task_leaves_no_grant_behind(lines: int) -> 
         out, locker = Full(lines, Stop()), AsyncKeyedMutex()
         km = AsyncRecorder(locker, out)
         got: list[str] = []
-        with pytest.raises(Stop):  # noqa: PT012 - whichever of these it strikes
+
+        async def use() -> None:
             await km.lock("a")
             got.append("a")
             async with km.hold("b"):
                 got.append("b")
-            raise Stop
-        assert set(locker.snapshot()) <= set(got)
-        assert "a" not in got or "a" in locker
+            km.unlock("a")
+
+        with pytest.raises(Stop):
+            await use()
+        assert set(locker.snapshot()) <= set(got) - {"b"}
 
     run(scenario())
