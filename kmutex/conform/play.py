@@ -120,6 +120,7 @@ class _Player:
         self._ids: dict[int, int] = {}
         self._holder: dict[str, int] = {}
         self._asked = {c.call: c.key for move in case.moves for c in move if c.op in ("lock", "try")}
+        self._cancelling = {c.call for move in case.moves for c in move if c.op == "cancel"}
         self._calls: dict[int, str] = {}
         self._unlocks: dict[int, str] = {}
 
@@ -213,7 +214,8 @@ class _Player:
         if command.op in ("lock", "try"):
             assert command.call is not None
             assert command.key is not None
-            step = Step("?" if command.op == "try" else "~", command.key)
+            kind = "?" if command.op == "try" else "~" if command.call in self._cancelling else "+"
+            step = Step(kind, command.key)
             self._judge.called(command.call, step)
             timeout = {"timeout": 0} if command.op == "try" else {}
             number = self._adapter.send("lock", key=command.key, **timeout)
