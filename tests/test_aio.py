@@ -690,6 +690,33 @@ def test_a_lease_is_not_entered_again_while_it_waits() -> None:
     run(test())
 
 
+def test_a_waiter_whose_time_is_over_leaves_the_queue_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KM-CANCEL: in the step in which the timer fires, before its task runs again, so no grant can meet it there."""
+
+    async def test() -> None:
+        mutex = AsyncKeyedMutex()
+        await mutex.lock("k")
+        loop = asyncio.get_running_loop()
+        fire: list[Callable[[], object]] = []
+
+        def kept(delay: float, call: Callable[..., object], *arguments: object) -> asyncio.Handle:
+            fire.append(lambda: call(*arguments))
+            return asyncio.Handle(call, arguments, loop)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_later", kept)
+            waiter = asyncio.ensure_future(mutex.lock("k", timeout=60))
+            await asyncio.sleep(0)
+        assert len(mutex.snapshot()["k"].waiters) == 1
+        fire[0]()
+        assert mutex.snapshot()["k"].waiters == ()
+        with pytest.raises(TimeoutError):
+            await waiter
+        mutex.unlock("k")
+
+    run(test())
+
+
 def test_a_cancelled_block_releases() -> None:
     """KM-TOKEN, KM-IDLE"""
 
