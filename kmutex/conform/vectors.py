@@ -140,7 +140,9 @@ class Stand:
             places = frozenset().union(*courses.after(places, move).values())
         self.sure = len(places) == 1
         """Whether there is only that one."""
-        self.queues = {key: courses.queue(next(iter(places)), key) for key in keys}
+        # By its text, since the order of a set is another one in each process, and a seed must say the same in all.
+        one = min(places, key=repr)
+        self.queues = {key: courses.queue(one, key) for key in keys}
         """By key: the call that has it, then those that wait."""
         self.kind = tuple(sorted(map(len, self.queues.values()), reverse=True))
         self.room = clients - sum(self.kind)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -105,6 +108,25 @@ def test_random_cases_are_the_same_for_the_same_seed_and_need_no_more_than_decla
             case = random_case(seed, features)
             assert random_case(seed, features) == case
             assert set(case.needs) <= features, f"seed {seed}"
+
+
+def test_a_seed_says_the_same_in_every_process() -> None:
+    """Sets have another order in each; the report's seed must give the reader the same sequences."""
+    code = (
+        "from kmutex.conform.run import random_case;"
+        "print([random_case(n, frozenset('fifo cancel try unheld lease stat'.split())).id for n in range(12)])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "1234"
+    }
+    assert len(said) == 1
 
 
 def test_simpler_cases_are_shorter_or_meet_less() -> None:
