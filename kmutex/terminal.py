@@ -1,11 +1,12 @@
-"""What every command shares: a line while it works, a console for what it has to say, and how it complains."""
+"""What every command shares: a line while it works, a console for what it has to say, how it complains and writes."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.status import Status
@@ -51,6 +52,24 @@ def complain(message: str, *, status: int = 4) -> int:
     """Say one line on standard error; the exit status, which by itself says wrong usage."""
     print(f"kmutex: {message}", file=sys.stderr)
     return status
+
+
+def no_folder(paths: Iterable[Path | None]) -> str:
+    """What is wrong with the paths of files to be written, None among them for those not asked for; "" if nothing."""
+    lost = (path for path in paths if path is not None and not path.absolute().parent.is_dir())
+    return "".join(f"{path}: there is no such folder" for path in list(lost)[:1])
+
+
+def write(reports: Iterable[tuple[Path | None, Callable[[], str]]]) -> str:
+    """Write each report that has a path, whatever becomes of the others; what went wrong, "" if nothing did."""
+    faults = []
+    for path, text in reports:
+        if path is not None:
+            try:
+                path.write_text(text(), encoding="utf-8")
+            except OSError as error:
+                faults.append(f"{path}: {error.strerror}")
+    return "; ".join(faults)
 
 
 def seconds(text: str) -> float:

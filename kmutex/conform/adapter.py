@@ -29,7 +29,7 @@ class AdapterError(Exception):
 
 
 class Adapter:
-    """A running adapter. Use it as a context manager: at the end it, and all it started, is gone."""
+    """A running adapter. After `end` it is gone, and all that it started."""
 
     def __init__(self, command: Sequence[str], *, patience: float, starting: float) -> None:
         """command: what starts it. patience, starting: seconds for a reply that is due at once, and for the first.
@@ -65,12 +65,6 @@ class Adapter:
         except BaseException:
             self.end()
             raise
-
-    def __enter__(self) -> Adapter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
 
     def _hello(self, starting: float) -> None:
         reply = self.ask("hello", seconds=starting, protocol=PROTOCOL)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kmutex.conform.case import CaseError, parse_moves
 from kmutex.conform.known import KnownError, read_known
 from kmutex.conform.play import FEATURES, Verdict, Waits
 from kmutex.conform.run import Conformance, Options, Result, StartError
-from kmutex.terminal import complain, console, seconds, shown
-
-if TYPE_CHECKING:
-    from kmutex.conform.report import Report
+from kmutex.terminal import complain, console, no_folder, seconds, shown, write
 
 DESCRIPTION = """\
 Check a port of the lock, in any language, through its adapter: a process that speaks the protocol of
@@ -72,11 +69,11 @@ def run(args: argparse.Namespace) -> int:
         moves = parse_moves(args.case) if args.case is not None else None
     except (KnownError, CaseError) as error:
         return complain(str(error))
-    for path in (args.json, args.junit, args.html):
-        if path is not None and not path.absolute().parent.is_dir():
-            return complain(f"{path}: there is no such folder")
-        if path is not None and moves is not None:
-            return complain("--case shows one case and writes no report; leave out --json, --junit and --html")
+    files = (args.json, args.junit, args.html)
+    if fault := no_folder(files):
+        return complain(fault)
+    if moves is not None and any(files):
+        return complain("--case shows one case and writes no report; leave out --json, --junit and --html")
     options = Options(
         Waits(args.timeout, args.settle / 1000),
         args.starting,
@@ -125,20 +122,12 @@ def _check(args: argparse.Namespace, options: Options) -> int:
 
         result = Conformance(args.adapter, options, say).check(vectors)
     report = reports.Report(result, options, args.adapter, vectors)
-    faults = _write(args, report)
+    fault = write(
+        (
+            (args.json, lambda: reports.as_json(report)),
+            (args.junit, lambda: reports.as_junit(report)),
+            (args.html, lambda: reports.as_html(report)),
+        )
+    )
     reports.show(report, console())
-    return complain("; ".join(faults)) if faults else report.exit_status
-
-
-def _write(args: argparse.Namespace, report: Report) -> list[str]:
-    from kmutex.conform import report as reports
-
-    outputs = ((args.json, reports.as_json), (args.junit, reports.as_junit), (args.html, reports.as_html))
-    faults = []
-    for path, text in outputs:
-        if path is not None:
-            try:
-                path.write_text(text(report), encoding="utf-8")
-            except OSError as error:
-                faults.append(f"{path}: {error.strerror}")
-    return faults
+    return complain(fault) if fault else report.exit_status

@@ -195,7 +195,8 @@ def make_case(moves: Sequence[Move]) -> Case:
                 whole.append((Command("unlock", None, courses.keys[number]),))
                 places = frozenset().union(*courses.after(places, whole[-1]).values())
         name = format_moves(tuple(moves))
-        return Case(name, tuple(whole), courses.all(whole), _needs(whole, courses.all(whole)))
+        found = courses.all(whole)
+        return Case(name, tuple(whole), found, _needs(whole, found))
     except StuckError as stuck:
         text = format_moves(tuple(moves))
         raise CaseError(f"{text!r} unlocks a key whose new holder may not know of it yet ({stuck})") from None

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kmutex._clauses import CLAUSES
 from kmutex.conform.play import FEATURES, Played, Verdict, clauses_off
 from kmutex.conform.run import Options, Result
 from kmutex.conform.vectors import Vector
-from kmutex.testing.judge import CLAUSES
 from kmutex.testing.lanes import lanes
 
 MOST_SHOWN = 3

@@ -247,6 +247,7 @@ def random_case(seed: int, features: frozenset[str]) -> Case:
     length = choice.randint(2, RANDOM_MOVES)
     keys = RANDOM_KEYS[: choice.randint(1, len(RANDOM_KEYS))]
     moves: tuple[Move, ...] = ()
+    case = make_case(moves)
     for _ in range(length):
         # Two calls may be asked for in one move.
         stand = Stand(moves, RANDOM_ALIVE, keys)
@@ -256,15 +257,15 @@ def random_case(seed: int, features: frozenset[str]) -> Case:
         choice.shuffle(following)
         for move in following:
             try:
-                case = make_case((*moves, move))
+                longer = make_case((*moves, move))
             except CaseError:
                 continue
-            if set(case.needs) <= features and len(case.courses) <= MOST_COURSES:
-                moves = (*moves, move)
+            if set(longer.needs) <= features and len(longer.courses) <= MOST_COURSES:
+                moves, case = (*moves, move), longer
                 break
         else:
             break
-    return make_case(moves)
+    return case
 
 
 def simpler(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:

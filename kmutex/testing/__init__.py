@@ -20,10 +20,11 @@ imported, and keeps in something else than a module's name, is not under the sch
 within `controlled`.
 """
 
+from kmutex._clauses import CLAUSES
 from kmutex.testing.control import controlled
 from kmutex.testing.explore import Schedule, parse_schedule
 from kmutex.testing.features import FEATURES, Feature, UnknownFeatureError, clauses_off
-from kmutex.testing.judge import CLAUSES, Finding
+from kmutex.testing.judge import Finding
 from kmutex.testing.machine import Histories, check_histories, locker_machine
 from kmutex.testing.subject import NotALockerError, Shape, look
 from kmutex.testing.suite import KeyedLockerSuite

@@ -16,35 +16,15 @@ and a symptom that is known from there is not blamed on it.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 from collections import Counter
 from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
+from kmutex._protocol import TIMED_OUT
 from kmutex.schedule.observer import Ending, UncontrolledError
 from kmutex.schedule.program import ASKING, Step
 from kmutex.schedule.words import said
 
-CLAUSES = (
-    "KM-EXCL",
-    "KM-REF",
-    "KM-IDLE",
-    "KM-FIFO",
-    "KM-HANDOFF",
-    "KM-INDEP",
-    "KM-CANCEL",
-    "KM-RACE",
-    "KM-INTERRUPT",
-    "KM-EXPIRED",
-    "KM-UNHELD",
-    "KM-ATOMIC",
-    "KM-TOKEN",
-    "KM-LIVE",
-    "KM-LOOP",
-)
-"""The clauses of the contract, in the order of reports."""
-
-_TIMED_OUT = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError)
 _BLAME = {
     "race": "KM-RACE",
     "interrupt": "KM-INTERRUPT",
@@ -317,7 +297,7 @@ class Judge:
     def _refused(self, client: int, step: Step, error: BaseException, words: str) -> None:
         key = step.key
         over = client in self._cancelled
-        if isinstance(error, _TIMED_OUT) and step.kind == "?":
+        if isinstance(error, TIMED_OUT) and step.kind == "?":
             if client in self._alone:
                 self._find(
                     "KM-LIVE" if self._tail else "KM-EXPIRED",
@@ -328,7 +308,7 @@ class Judge:
             self._ingredient("try")
         elif self._holder.get(key) == client:
             pass  # Its own key: it would wait for itself, and a locker may say so.
-        elif isinstance(error, _TIMED_OUT) and step.kind == "~":
+        elif isinstance(error, TIMED_OUT) and step.kind == "~":
             if not over:
                 self._find("KM-EXPIRED", f"client {client} was refused {key} before its time was over")
         elif isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) and over:

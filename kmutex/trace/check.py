@@ -10,6 +10,7 @@ from collections import deque
 from enum import Enum
 from typing import NamedTuple
 
+from kmutex._clauses import CLAUSES
 from kmutex.trace.events import Call, Event, Header, Recorded, TraceFormatError
 from kmutex.trace.inside import InsideKey
 from kmutex.trace.outside import OutsideKey
@@ -37,24 +38,6 @@ INVISIBLE: dict[Recorded, dict[str, str]] = {
     "inside": {"KM-INTERRUPT": _INTERRUPTS, "KM-ATOMIC": _LATER, "KM-LOOP": _LOOPS},
 }
 """Clauses that no log of the kind can show to hold, and why."""
-CLAUSES = (
-    "KM-EXCL",
-    "KM-REF",
-    "KM-IDLE",
-    "KM-FIFO",
-    "KM-HANDOFF",
-    "KM-INDEP",
-    "KM-CANCEL",
-    "KM-RACE",
-    "KM-INTERRUPT",
-    "KM-EXPIRED",
-    "KM-UNHELD",
-    "KM-ATOMIC",
-    "KM-TOKEN",
-    "KM-LIVE",
-    "KM-LOOP",
-)
-"""The clauses of the contract, in the order of reports."""
 
 
 class Outcome(str, Enum):

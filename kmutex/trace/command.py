@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kmutex.schedule.words import printable
-from kmutex.terminal import complain, console, shown
+from kmutex.terminal import complain, console, no_folder, shown, write
 
 if TYPE_CHECKING:
     from kmutex.trace.check import Checker, Finding, Report
@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
     from kmutex.trace.events import TraceFormatError
     from kmutex.trace.read import check
 
-    if args.json is not None and not args.json.absolute().parent.is_dir():
-        return complain(f"{args.json}: there is no such folder", status=4)
+    if fault := no_folder((args.json,)):
+        return complain(fault)
     if args.json is not None and _same(args.json, Path(args.file)):
-        return complain(f"{args.json}: this is the log itself", status=4)
+        return complain(f"{args.json}: this is the log itself")
     started = time.perf_counter()
     name = printable(args.file)
     try:
@@ -69,14 +69,10 @@ def run(args: argparse.Namespace) -> int:
         return complain(f"cannot read {name} as a trace: {printable(str(error))}", status=3)
     except OSError as error:
         return complain(f"cannot read {name}: {error.strerror or error}", status=3)
-    fault = ""
-    if args.json is not None:
-        try:
-            args.json.write_text(as_json(report, file=args.file, seconds=time.perf_counter() - started), "utf-8")
-        except OSError as error:
-            fault = f"{args.json}: {error.strerror}"
+    took = time.perf_counter() - started
+    fault = write(((args.json, lambda: as_json(report, file=args.file, seconds=took)),))
     _show(report)
-    return complain(fault, status=4) if fault else _STATUS[report.verdict.value]
+    return complain(fault) if fault else _STATUS[report.verdict.value]
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -20,9 +20,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, cont
 from types import MappingProxyType, TracebackType
 from typing import Any, TextIO
 
-from kmutex._protocol import AsyncKeyedLocker, KeyedLocker, Releasable
-
-_TIMED_OUT = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError)
+from kmutex._protocol import TIMED_OUT, AsyncKeyedLocker, KeyedLocker, Releasable
 
 
 class _Live:
@@ -80,7 +78,7 @@ class _Log:
     def failed(self, key: Hashable, call: int, error: BaseException) -> None:
         """After it has raised."""
         why = "error"
-        if isinstance(error, _TIMED_OUT):
+        if isinstance(error, TIMED_OUT):
             why = "timeout"
         elif isinstance(error, (asyncio.CancelledError, concurrent.futures.CancelledError, KeyboardInterrupt)):
             why = "cancelled"

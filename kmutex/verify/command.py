@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmutex.terminal import complain, console, seconds, shown
+from kmutex.terminal import complain, console, no_folder, seconds, shown, write
 from kmutex.testing.features import FEATURES, UnknownFeatureError, clauses_off
 
 if TYPE_CHECKING:
@@ -60,9 +60,8 @@ def run(args: argparse.Namespace) -> int:
         clauses_off(without)
     except UnknownFeatureError as error:
         return complain(str(error))
-    for path in (args.json, args.junit):
-        if path is not None and not path.absolute().parent.is_dir():
-            return complain(f"{path}: there is no such folder")
+    if fault := no_folder((args.json, args.junit)):
+        return complain(fault)
     if args.subject is None:
         if args.replay is not None or without:
             return complain("--replay and --without need a subject, MODULE:FACTORY")
@@ -137,16 +136,11 @@ def _report(
     from kmutex.verify import report
     from kmutex.verify.evidence import exit_status
 
-    outputs: list[tuple[Path | None, Callable[[], str]]] = [
-        (args.json, lambda: report.as_json(table, subjects=subjects, seconds=seconds)),
-        (args.junit, lambda: report.as_junit(table)),
-    ]
-    faults = []
-    for path, text in outputs:
-        if path is not None:
-            try:
-                path.write_text(text(), encoding="utf-8")
-            except OSError as error:
-                faults.append(f"{path}: {error.strerror}")
+    fault = write(
+        (
+            (args.json, lambda: report.as_json(table, subjects=subjects, seconds=seconds)),
+            (args.junit, lambda: report.as_junit(table)),
+        )
+    )
     report.show(table, console(), options=options)
-    return complain("; ".join(faults)) if faults else exit_status(table)
+    return complain(fault) if fault else exit_status(table)

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from kmutex._clauses import CLAUSES
 from kmutex.schedule.program import Program, parse
 from kmutex.testing.explore import Level
-from kmutex.testing.judge import CLAUSES
 from kmutex.testing.scenarios import programs
 from kmutex.testing.subject import Shape
 from kmutex.verify.evidence import Result, Row, Violation

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from kmutex.schedule.program import parse
+from kmutex.testing import CLAUSES
 from kmutex.testing.features import FEATURES
-from kmutex.testing.judge import CLAUSES
 from kmutex_model import properties
 from kmutex_model.broken import BROKEN
 

@@ -17,9 +17,9 @@ import pytest
 
 from kmutex.schedule.program import Program, parse
 from kmutex.schedule.threads import Crew, replaced
+from kmutex.testing import CLAUSES
 from kmutex.testing.explore import Explorer, Level
 from kmutex.testing.features import clauses_off
-from kmutex.testing.judge import CLAUSES
 from kmutex.testing.scenarios import programs
 from kmutex.testing.subject import Shape, look
 from kmutex.verify.plan import WIDE, Outcome, Unit

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from kmutex.testing.judge import CLAUSES as THEIRS
+from kmutex.testing import CLAUSES as THEIRS
 from kmutex.trace.check import CLAUSES, INVISIBLE, TAIL, Checker, ClauseResult, Report
 from kmutex.trace.command import picture
 from kmutex.trace.events import Event, Header, TraceFormatError, read_event, read_header

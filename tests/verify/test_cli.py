@@ -26,7 +26,7 @@ import pytest
 
 import kmutex
 import kmutex_model
-from kmutex.testing.judge import CLAUSES
+from kmutex.testing import CLAUSES
 
 SUBJECTS = Path(__file__).with_name("subjects.py")
 MARK = "KMUTEX_TEST_MARK"

@@ -1,0 +1,22 @@
+"""The ids of the contract, for everything that judges by it. The words are in specs/contract.md."""
+
+from __future__ import annotations
+
+CLAUSES = (
+    "KM-EXCL",
+    "KM-REF",
+    "KM-IDLE",
+    "KM-FIFO",
+    "KM-HANDOFF",
+    "KM-INDEP",
+    "KM-CANCEL",
+    "KM-RACE",
+    "KM-INTERRUPT",
+    "KM-EXPIRED",
+    "KM-UNHELD",
+    "KM-ATOMIC",
+    "KM-TOKEN",
+    "KM-LIVE",
+    "KM-LOOP",
+)
+"""The clauses of the contract, in the order of reports."""
