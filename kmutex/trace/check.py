@@ -94,10 +94,12 @@ class Report(NamedTuple):
 
 
 class _Key:
-    __slots__ = ("judge", "tail")
+    __slots__ = ("gaps", "judge", "tail")
 
-    def __init__(self, judge: KeyJudge) -> None:
+    def __init__(self, judge: KeyJudge, gaps: int) -> None:
         self.judge = judge
+        self.gaps = gaps
+        """How many gaps the log had when the judge began; with more, it knows nothing."""
         self.tail: deque[Event] = deque(maxlen=TAIL)
 
 
@@ -117,6 +119,8 @@ class Checker:
         self._most_live = most_live
         self._live = self._peak_live = self._peak_keys = 0
         self._events = self._periods = self._backwards = self._violations = 0
+        self._gaps = 0
+        self._first_gap = ""
         self._number: int | None = None
         self._at = float("-inf")
         self._ended = False
@@ -150,8 +154,10 @@ class Checker:
             return self._end(event)
         key = self._keys.get(event.key)
         if key is None:
-            key = self._keys[event.key] = _Key(self._judge(self._tally))
+            key = self._keys[event.key] = _Key(self._judge(self._tally), self._gaps)
             self._peak_keys = max(self._peak_keys, len(self._keys))
+        elif key.gaps != self._gaps:
+            self._lose(key)
         judge = key.judge
         key.tail.append(event)
         before, held = len(judge), judge.held
@@ -159,17 +165,14 @@ class Checker:
         try:
             found = judge.feed(event)
         except GapError as gap:
-            self._live += len(judge) - before
             self._gap(f"line {event.line}, key {event.key!r}: {gap}")
-            judge = key.judge
-            before, held = len(judge), False
+            judge = self._lose(key)
+            held = False
             judge.feed(event)
         else:
             if found is not None:
                 finding = self._finding(found, event.key, key)
-                self._live += len(judge) - before
-                key.judge = judge = self._lost(key)
-                before = len(judge)
+                judge = self._lose(key)
         self._live += len(judge) - before
         self._tally.held += judge.held - held
         if len(judge) == 0:
@@ -190,6 +193,9 @@ class Checker:
         """What the log says, all its lines taken."""
         if not self._events:
             self._unknown["the log has no event"] = None
+        if self._gaps:
+            more = f"; {self._gaps - 1:,} more such places" if self._gaps > 1 else ""
+            self._unknown[f"lines are missing, or the log begins while the system runs: {self._first_gap}{more}"] = None
         if self._tally.clouds:
             self._unknown[
                 f"an unlock by somebody who held nothing may have ended the grant of another; keys that were not "
@@ -233,25 +239,24 @@ class Checker:
 
     def _gap(self, words: str) -> None:
         """Lines are missing. What was known of live keys is void, and no call is known to be absent any more."""
-        self._unknown.setdefault(f"lines are missing, or the log begins while the system runs: {words}")
+        self._gaps += 1
+        self._first_gap = self._first_gap or words
         self._tally.partial = True
         self._tally.forget()
-        for key in self._keys.values():
-            if isinstance(key.judge, Lost):
-                continue
-            before = len(key.judge)
-            self._tally.held -= key.judge.held
-            key.judge = self._lost(key)
-            self._live += len(key.judge) - before
+        # Each key is lost when its next line comes, so that a log full of gaps costs no look at all keys for each.
+        self._tally.held = 0
 
-    def _lost(self, key: _Key) -> Lost:
-        return Lost(key.judge.left(), outside=self._recorded == "outside")
+    def _lose(self, key: _Key) -> KeyJudge:
+        if not isinstance(key.judge, Lost):
+            key.judge = Lost(key.judge.left(), outside=self._recorded == "outside")
+        key.gaps = self._gaps
+        return key.judge
 
     def _end(self, event: Event) -> Finding | None:
         self._ended = True
         first = None
         for name, key in self._keys.items():
-            for left in key.judge.left():
+            for left in key.judge.left() if key.gaps == self._gaps else ():
                 message = f"call {left.call} {left.what} the key at the end, when all should be idle"
                 finding = self._finding(Found(left.clause, event.line, left.call, message), name, key)
                 first = first or finding
@@ -289,9 +294,11 @@ class Checker:
         elif clause == "KM-LIVE" and not self._ended and self._live:
             outcome, detail = Outcome.UNKNOWN, "the log has no end, and calls are unfinished"
         elif undecided:
-            outcome, detail = Outcome.UNKNOWN, f"of {judged + undecided:,} cases the log does not tell {undecided:,}"
+            outcome, detail = Outcome.UNKNOWN, f"the log does not tell in {undecided:,} of {judged + undecided:,} cases"
         elif not judged:
-            outcome, detail = Outcome.NOT_EXERCISED, _WITNESS.get(clause, "")
+            outcome, detail = Outcome.NOT_EXERCISED, _WITNESS[clause]
+            if clause == "KM-INDEP" and self._recorded == "outside":
+                detail = "no call was refused by a timeout or seen waiting"
         return ClauseResult(clause, outcome, judged, undecided, detail)
 
 

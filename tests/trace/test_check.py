@@ -337,7 +337,21 @@ def test_the_count_of_live_calls_is_right_through_gaps_and_violations() -> None:
         for event in events_of("outside", text, name):
             checker.feed(event)
             assert checker.live_calls == sum(len(key.judge) for key in checker._keys.values())
-            assert checker._tally.held == sum(key.judge.held for key in checker._keys.values())
+            assert checker._tally.held == sum(
+                key.judge.held for key in checker._keys.values() if key.gaps == checker._gaps
+            )
+
+
+def test_a_log_full_of_gaps_is_read_and_says_how_many() -> None:
+    """In one sentence; nothing is kept of each."""
+    checker = Checker(Header("inside", "idle"))
+    for number in range(1000):
+        checker.feed(Event(number + 2, "request", f"k{number}", 1, number=2 * number))
+    report = checker.report()
+    assert report.verdict.value == "unknown"
+    assert len(report.unknown) == 1
+    assert "998 more such places" in report.unknown[0]
+    assert checker.live_calls == sum(len(key.judge) for key in checker._keys.values()) == 1000
 
 
 def test_more_live_calls_than_the_cap_are_unknown() -> None:
