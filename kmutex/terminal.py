@@ -66,7 +66,7 @@ def write(reports: Iterable[tuple[Path | None, Callable[[], str]]]) -> str:
     for path, text in reports:
         if path is not None:
             try:
-                path.write_text(text(), encoding="utf-8")
+                path.write_text(text(), encoding="utf-8", errors="backslashreplace")
             except OSError as error:
                 faults.append(f"{path}: {error.strerror}")
     return "; ".join(faults)

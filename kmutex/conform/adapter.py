@@ -15,6 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from kmutex.schedule.words import printable
+
 MOST_BYTES = 65_536
 """Of one line; specs/protocol.md."""
 MOST_REPLIES = 10_000
@@ -73,7 +75,7 @@ class Adapter:
             raise AdapterError(f"its hello is no hello of protocol {PROTOCOL}: {_cut(json.dumps(reply))}")
         if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
             raise AdapterError(f"its hello has no list of features: {_cut(json.dumps(reply))}")
-        self.name = str(reply["name"])
+        self.name = _cut(reply["name"])
         self.features = frozenset(features)
 
     def send(self, op: str, **fields: Any) -> int:
@@ -105,7 +107,9 @@ class Adapter:
         """Kill it and its process group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # One that runs as another user can't be killed from here.
+            self._process.wait(self._patience)
         self._selector.close()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
@@ -171,7 +175,7 @@ class Adapter:
             status = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
             return AdapterError(f"it has closed its output and still runs{self._words()}")
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
         return AdapterError(f"it {how} while it was needed{self._words()}")
 
     def _words(self) -> str:
@@ -182,5 +186,13 @@ class Adapter:
         return f"; its last words: {_cut(text.splitlines()[-1])}" if text else ""
 
 
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # Real-time signals have no names of their own.
+
+
 def _cut(text: str) -> str:
+    text = printable(text)
     return text if len(text) <= 120 else text[:117] + "..."

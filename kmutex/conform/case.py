@@ -21,8 +21,12 @@ from typing import Any, NamedTuple
 
 MOST_CALLS = 12
 """Calls of one case. What a right port may do is worked out by trying every order; more would take long."""
+MOST_AT_ONCE = 4
+"""Commands of one move, for the same reason."""
 
-_COMMAND = re.compile(r"(?P<call>\d+)(?P<ask>[+?])(?P<asked>[a-z])|u(?P<key>[a-z])|(?P<end>[cr])(?P<ended>\d+)")
+_COMMAND = re.compile(
+    r"(?P<call>\d{1,2})(?P<ask>[+?])(?P<asked>[a-z])|u(?P<key>[a-z])|(?P<end>[cr])(?P<ended>\d{1,2})", re.ASCII
+)
 
 
 class CaseError(ValueError):
@@ -91,18 +95,23 @@ def format_moves(moves: tuple[Move, ...]) -> str:
 def parse_moves(text: str) -> tuple[Move, ...]:
     """The moves that a text says. CaseError: it says none."""
     moves = tuple(tuple(_command(part) for part in move.split(",")) for move in text.split("/"))
+    for move in moves:
+        if len(move) > MOST_AT_ONCE:
+            raise CaseError(f"{format_moves((move,))!r} is {len(move)} commands at once; {MOST_AT_ONCE} is the most")
     asked = [command.call for move in moves for command in move if command.op in ("lock", "try")]
     if asked != list(range(len(asked))):
         raise CaseError(f"{text!r}: calls are numbered 0, 1, ... in the order in which they are made")
     if len(asked) > MOST_CALLS:
         raise CaseError(f"{text!r} has {len(asked)} calls; at most {MOST_CALLS} are worked out")
-    made = 0
+    keys: dict[int, str] = {}
     for move in moves:
+        ended = [keys.get(c.call) if c.call is not None else c.key for c in move if c.op in ("lease", "unlock")]
         for command in move:
-            if command.op in ("lock", "try"):
-                made += 1
-            elif command.call is not None and command.call >= made:
-                raise CaseError(f"{text!r}: {command} is of a call that is not made yet")
+            if command.op in _ENDING and command.call not in keys:
+                raise CaseError(f"{text!r}: {command} is of a call that is not made in an earlier move")
+        if len(set(ended)) < len(ended):
+            raise CaseError(f"{format_moves((move,))!r} ends what one key has twice at once; put a / between")
+        keys |= {c.call: c.key for c in move if c.call is not None and c.key is not None}
     return moves
 
 

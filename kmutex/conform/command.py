@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kmutex.conform.case import CaseError, parse_moves
+from kmutex.conform.case import Case, CaseError, parse_moves
+from kmutex.conform.courses import make_case
 from kmutex.conform.known import KnownError, read_known
-from kmutex.conform.play import FEATURES, Verdict, Waits
-from kmutex.conform.run import Conformance, Options, Result, StartError
+from kmutex.conform.play import Verdict, Waits
+from kmutex.conform.run import Conformance, LackError, Options, Result, StartError
 from kmutex.terminal import complain, console, no_folder, seconds, shown, write
 
 DESCRIPTION = """\
@@ -21,7 +22,8 @@ EXIT_STATUS = """\
 exit status:
   0  everything that was played passed, or is a known failure that still fails
   1  a clause is violated, or a known failure passes now
-  2  inconclusive: out of time, or a failure that a longer silence made go away
+  2  inconclusive: out of time, a failure that a longer silence made go away, a known failure that was not
+     played, or a --case that needs a feature which the adapter has not declared
   3  the adapter could not be started, died, hung or did not keep to the protocol
   4  usage: wrong arguments, or a case that is none
 """
@@ -46,7 +48,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--timeout", type=seconds, default=5.0, metavar="N", help="seconds for what must come (5)")
     parser.add_argument("--starting", type=seconds, default=30.0, metavar="N", help="seconds until hello (30)")
     parser.add_argument(
-        "--settle", type=_count, default=20, metavar="MS", help="level 1: the silence that means waiting, in ms (20)"
+        "--settle", type=_some, default=20, metavar="MS", help="level 1: the silence that means waiting, in ms (20)"
     )
     parser.add_argument("--known-failures", type=Path, metavar="FILE", help="cases that must fail: ID REASON a line")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
@@ -62,17 +64,23 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _some(text: str) -> int:
+    if _count(text) == 0:
+        raise argparse.ArgumentTypeError("it must be more than 0: without any silence no call is seen to wait")
+    return int(text)
+
+
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     try:
         known = read_known(args.known_failures) if args.known_failures else {}
-        moves = parse_moves(args.case) if args.case is not None else None
+        case = make_case(parse_moves(args.case)) if args.case is not None else None
     except (KnownError, CaseError) as error:
         return complain(str(error))
     files = (args.json, args.junit, args.html)
     if fault := no_folder(files):
         return complain(fault)
-    if moves is not None and any(files):
+    if case is not None and any(files):
         return complain("--case shows one case and writes no report; leave out --json, --junit and --html")
     options = Options(
         Waits(args.timeout, args.settle / 1000),
@@ -84,23 +92,20 @@ def run(args: argparse.Namespace) -> int:
         known,
     )
     try:
-        if moves is not None:
-            return _one(Conformance(args.adapter, options), moves)
+        if case is not None:
+            return _one(Conformance(args.adapter, options), case)
         return _check(args, options)
-    except CaseError as error:
-        return complain(str(error))
+    except LackError as error:
+        return complain(str(error), status=2)
     except StartError as error:
         return complain(f"cannot check {args.adapter[0]}: {error}", status=3)
 
 
-def _one(conformance: Conformance, moves: Any) -> int:
+def _one(conformance: Conformance, case: Case) -> int:
     from kmutex.testing.lanes import lanes
 
-    played = conformance.one(moves)
-    lacking = [name for name in played.case.needs if name not in conformance.result.features]
+    played = conformance.one(case)
     print(lanes(played.events))
-    for name in lacking:
-        print(f"\nthe adapter has not declared {name}: {', '.join(FEATURES[name])} are not judged")
     if played.verdict is Verdict.PASSED:
         print("\nno clause is violated in this case")
         return 0

@@ -24,7 +24,7 @@ _LOST = Seen((), ("lost",), ())
 
 
 class Place(NamedTuple):
-    """Where a run of the model stands between two moves: its state, and who has had the key."""
+    """Where a run of the model stands between two moves: its state, and which calls have ended."""
 
     state: State
     done: frozenset[int]
@@ -33,6 +33,10 @@ class Place(NamedTuple):
 
 _Ahead = tuple[State, int, tuple[tuple[int, str], ...], tuple[tuple[int, str], ...]]
 """On the way through a move: the state, the commands that were given, and how calls and unlocks have ended."""
+
+
+MOST_PLACES = 100
+"""Where a case may stand at one time. More of them are not worked out."""
 
 
 class StuckError(Exception):
@@ -190,6 +194,9 @@ def make_case(moves: Sequence[Move]) -> Case:
         for move in moves:
             whole.append(move)
             places = frozenset().union(*courses.after(places, move).values())
+            if len(places) > MOST_PLACES:
+                ways = f"{len(places)} ways by {format_moves((move,))!r}"
+                raise CaseError(f"{format_moves(tuple(moves))!r} may go {ways}; at most {MOST_PLACES} are worked out")
         while live := {number for place in places for number, entry in enumerate(place.state.entries) if entry}:
             for number in sorted(live):
                 whole.append((Command("unlock", None, courses.keys[number]),))

@@ -16,6 +16,7 @@ from kmutex.conform.adapter import Adapter, AdapterError
 from kmutex.conform.case import Case, Command, Move, Seen, format_moves
 from kmutex.schedule.observer import Ending
 from kmutex.schedule.program import Step
+from kmutex.schedule.words import printable
 from kmutex.testing.judge import Event, Judge
 
 FEATURES = {
@@ -65,10 +66,10 @@ class Played(NamedTuple):
 
 
 class Waits(NamedTuple):
-    """How long to wait: seconds until what must come has come, and the silence that means waiting at level 1."""
+    """How long to wait: seconds until what must come has come, and of the silence that means waiting at level 1."""
 
-    timeout: float
-    settle: float
+    timeout: float = 5.0
+    settle: float = 0.02
 
 
 def play(adapter: Adapter, case: Case, waits: Waits, known: Set[str] = frozenset()) -> Played:
@@ -170,11 +171,13 @@ class _Player:
                 tuple(sorted(self._calls.items())), tuple(self._unlocks[n] for n in sorted(self._unlocks)), table
             )
             fitting = [course for course in self._courses if self._shown(course[number]) == seen]
-            if fitting and self._all_answered and (self._stat or not self._open or now - heard >= self._waits.settle):
-                self._courses = fitting
-                self._rest()
-                return
-            if now >= end:
+            if fitting and self._all_answered:
+                # The silence is waited for however long it is: what must come has come.
+                if self._stat or not self._open or now - heard >= self._waits.settle:
+                    self._courses = fitting
+                    self._rest()
+                    return
+            elif now >= end:
                 self._rest()
                 self._name(move, seen, [self._shown(course[number]) for course in self._courses])
             pause = min(0.02, 0.0005 + 2 * pause)
@@ -252,7 +255,7 @@ class _Player:
             raise AdapterError(f"it replied to command {reply['id']}, which has its reply or was never sent")
         result = reply.get("result")
         if result == "error":
-            message = str(reply.get("message", "it gave no message"))
+            message = printable(str(reply.get("message", "it gave no message")))
             self._judge.raised(
                 sent.client, sent.step or Step("~", self._asked[sent.command.call] or ""), OSError(message)
             )
@@ -275,6 +278,9 @@ class _Player:
     def _table(self) -> tuple[tuple[str, int, int], ...]:
         keys: Any = self._adapter.ask("stat").get("keys")
         try:
-            return tuple(sorted((str(key), int(row["refs"]), int(row["waiters"])) for key, row in keys.items()))
-        except (AttributeError, TypeError, KeyError, ValueError):
-            raise AdapterError("its reply to stat is not as specs/protocol.md has it") from None
+            rows = sorted((printable(key), row["refs"], row["waiters"]) for key, row in keys.items())
+        except (AttributeError, TypeError, KeyError):
+            rows = [("", None, None)]
+        if any(type(refs) is not int or type(waiters) is not int for _, refs, waiters in rows):
+            raise AdapterError("its reply to stat is not as specs/protocol.md has it")
+        return tuple(rows)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kmutex._clauses import CLAUSES
-from kmutex.conform.play import FEATURES, Played, Verdict, clauses_off
+from kmutex.conform.play import FEATURES, Played, Verdict, Waits, clauses_off
 from kmutex.conform.run import Options, Result
 from kmutex.conform.vectors import Vector
 from kmutex.testing.lanes import lanes
@@ -36,27 +36,33 @@ class Report:
         self.options = options
         self.command = list(command)
         known = options.known
+        by_id = {vector.case.id: vector for vector in vectors}
+        table = "stat" in result.features
+        self.tested = Counter(
+            clause
+            for played in result.vectors
+            if played.verdict is Verdict.PASSED
+            for clause in (by_id[played.case.id].clauses if table else by_id[played.case.id].outside)
+        )
+        """By clause, the vectors that passed and would show, at this level, a known-bad model that breaks it."""
         failed = [played for played in result.played if played.verdict is Verdict.FAILED]
-        excused = {clause for played in failed if played.case.id in known for clause in played.clauses}
-        played_ids = {played.case.id for played in result.vectors}
-        self.tested = Counter(clause for v in vectors if v.case.id in played_ids for clause in v.clauses)
-        """By clause, the vectors that were played and can show a known-bad model that breaks it."""
-        random = {id(played) for played in result.random}
-        self.known = [
-            played
-            for played in failed
-            if played.case.id in known or (id(played) in random and excused >= set(played.clauses) > set())
-        ]
-        self.failed = [played for played in failed if played not in self.known]
+        self.known = [played for played in failed if result.excused(played, known)]
+        self.failed = [played for played in failed if not result.excused(played, known)]
         if result.smaller is not None and result.smaller.verdict is Verdict.FAILED:
-            self.failed = [played for played in self.failed if id(played) not in random] + [result.smaller]
-        self.healed = [p.case.id for p in result.vectors if p.case.id in known and p.verdict is Verdict.PASSED]
+            # The check stops at the first random sequence that fails, so this is the short form of the last.
+            self.failed[-1] = result.smaller
+        self.healed = [p.case.id for p in result.played if p.case.id in known and p.verdict is Verdict.PASSED]
         """Listed as known failures, and passed."""
-        self.never = [name for name in known if name not in played_ids]
+        self.never = [name for name in known if name not in {played.case.id for played in result.played}]
         """Listed as known failures, and not played."""
         self.broken = [played for played in result.played if played.verdict is Verdict.BROKEN]
         self.slow = [played for played in result.played if played.verdict is Verdict.SLOW]
         self.passed = sum(played.verdict is Verdict.PASSED for played in result.played)
+
+    @property
+    def decided(self) -> bool:
+        """Whether every case that was planned has come to a clear end."""
+        return not (self.broken or self.slow or self.result.skipped or self.result.farewell)
 
     @property
     def exit_status(self) -> int:
@@ -65,7 +71,7 @@ class Report:
             return 1
         if self.broken or self.result.farewell:
             return 3
-        if self.slow or self.result.skipped or not self.passed or self.never:
+        if not self.decided or not self.passed or self.never:
             return 2
         return 0
 
@@ -120,7 +126,10 @@ class Report:
 
     def replay(self, played: Played) -> str:
         """The command that plays one case again."""
-        return f"kmutex conform --case {shlex.quote(played.case.id)} -- {shlex.join(self.command)}"
+        waits, usual = self.options.waits, Waits()
+        timeout = "" if waits.timeout == usual.timeout else f" --timeout {waits.timeout:g}"
+        settle = "" if waits.settle == usual.settle else f" --settle {1000 * waits.settle:g}"
+        return f"kmutex conform{timeout}{settle} --case {shlex.quote(played.case.id)} -- {shlex.join(self.command)}"
 
     def shown(self) -> list[Played]:
         """What is worth a picture: failures and breaks, the shortest first."""
@@ -129,7 +138,7 @@ class Report:
 
 
 class ClauseRow(NamedTuple):
-    """A clause in the table: the vectors that put it to the test, and the cases that show it broken."""
+    """A clause in the table: the vectors that passed and put it to the test, and the cases that show it broken."""
 
     clause: str
     said: str
@@ -152,7 +161,7 @@ def clause_rows(report: Report) -> list[ClauseRow]:
             said = "off"
         elif known[clause]:
             said = "known failure"
-        elif report.exit_status in (0, 1) and report.tested[clause] and not report.result.skipped:
+        elif report.tested[clause] and report.decided:
             said = "holds"
         else:
             said = "inconclusive"
@@ -160,7 +169,7 @@ def clause_rows(report: Report) -> list[ClauseRow]:
     return rows
 
 
-_HEADS = ("clause", "result", "vectors on it", "cases that break it")
+_HEADS = ("clause", "result", "vectors passed", "cases that break it")
 _NOT_HERE = ("KM-INTERRUPT", "KM-LOOP")
 """The protocol has no words for these."""
 

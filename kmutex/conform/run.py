@@ -33,6 +33,10 @@ class StartError(Exception):
     """The adapter could not be put to work. One line; the exit status is 3."""
 
 
+class LackError(Exception):
+    """The case needs a feature that the port has not declared, so nothing is known of it. One line; status 2."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How a port is checked.
@@ -43,7 +47,7 @@ class Options:
     seed      of the first; the others count up
     seconds   after which no new case is begun
     failures  vectors that may fail, known ones not counted, before there is no sense in going on
-    known     ids of cases that are known to fail, with the reasons
+    known     ids of cases, vectors or random ones, that are known to fail, with the reasons
     """
 
     waits: Waits
@@ -81,6 +85,19 @@ class Result:
         """Every case, in order."""
         return [*self.vectors, *self.random]
 
+    def excused(self, played: Played, known: Mapping[str, str]) -> bool:
+        """Whether a failed case is a known failure.
+
+        It is listed, or it is no vector and breaks nothing that a listed case has not broken: a random sequence
+        runs into the same mistake under many ids.
+        """
+        if played.case.id in known:
+            return True
+        if any(played is vector for vector in self.vectors):
+            return False
+        broken = {clause for one in self.played if one.case.id in known for clause in one.clauses}
+        return broken >= set(played.clauses) > set()
+
 
 class Conformance:
     """A check of the adapter that a command starts."""
@@ -93,6 +110,8 @@ class Conformance:
         self._on_progress = on_progress
         self._begun = time.monotonic()
         self._adapter: Adapter | None = None
+        self._lost = False
+        """It has worked, and does not start any more."""
         self.result = Result()
 
     def check(self, vectors: Sequence[Vector]) -> Result:
@@ -109,11 +128,15 @@ class Conformance:
             self._drop()
         return self.result
 
-    def one(self, moves: Sequence[Move]) -> Played:
-        """Play one case and no more. StartError, CaseError."""
+    def one(self, case: Case) -> Played:
+        """Play one case and no more. StartError, LackError."""
         try:
             self._meet()
-            return self._play(make_case(moves))
+            lacking = [name for name in case.needs if name not in self.result.features]
+            if lacking:
+                off = ", ".join(clause for name in lacking for clause in FEATURES[name])
+                raise LackError(f"{case.id} needs {', '.join(lacking)}, which the adapter has not declared ({off})")
+            return self._play(case)
         finally:
             self._drop()
 
@@ -136,6 +159,13 @@ class Conformance:
             except AdapterError as error:
                 raise StartError(str(error)) from None
         return self._adapter
+
+    def _again(self) -> Adapter:
+        """The adapter, or a new one of the same kind. StartError: there is none any more."""
+        adapter = self._fresh()
+        if adapter.features != self.result.features:
+            raise StartError("its hello declares other features than the first time")
+        return adapter
 
     def _drop(self) -> None:
         if self._adapter is not None:
@@ -164,7 +194,12 @@ class Conformance:
 
     def _attempt(self, case: Case, waits: Waits) -> Played:
         plainer = (p for p in self.result.played if p.symptom and set(p.case.needs) < set(case.needs))
-        played = play(self._fresh(), case, waits, frozenset(p.symptom for p in plainer))
+        try:
+            adapter = self._again()
+        except StartError as error:
+            self._lost = True
+            return Played(case, Verdict.BROKEN, (), "", f"started once more for this case, it failed: {error}", ())
+        played = play(adapter, case, waits, frozenset(p.symptom for p in plainer))
         if played.verdict is not Verdict.PASSED:
             # Its calls may hang, and what it says from now on may belong to them.
             self._drop()
@@ -200,10 +235,10 @@ class Conformance:
         """Whether so much went wrong that there is no sense in going on."""
         new = [played for played in self.result.vectors if played.case.id not in self._options.known]
         failed = sum(played.verdict is Verdict.FAILED for played in new)
-        return failed >= self._options.failures or sum(p.verdict is Verdict.BROKEN for p in new) >= MOST_BROKEN
+        broken = sum(played.verdict is Verdict.BROKEN for played in new)
+        return self._lost or failed >= self._options.failures or broken >= MOST_BROKEN
 
     def _play_random(self) -> None:
-        known = {clause for p in self.result.vectors if p.case.id in self._options.known for clause in p.clauses}
         for number in range(self._options.runs):
             if self._late():
                 self.result.skipped += self._options.runs - number
@@ -211,19 +246,20 @@ class Conformance:
             case = random_case(self._options.seed + number, self.result.features)
             played = self._play(case)
             self.result.random.append(played)
-            new = played.verdict is Verdict.FAILED and not known >= set(played.clauses) > set()
+            new = played.verdict is Verdict.FAILED and not self.result.excused(played, self._options.known)
             if new or played.verdict is Verdict.BROKEN:
                 self.result.smaller = self._smaller(played)
                 self.result.skipped += self._options.runs - number - 1
                 return
 
     def _smaller(self, played: Played) -> Played:
-        """The smallest case that a step by step search finds to end in the same way."""
+        """The smallest case that a step by step search finds to end in the same way, and in no known one."""
+        first = played
         at = True
         while at:
             at = False
-            for moves in simpler(parse_moves(played.case.id)):
-                if self._late():
+            for moves in filter(None, simpler(parse_moves(played.case.id))):
+                if self._late() or self._lost:
                     return played
                 try:
                     case = make_case(moves)
@@ -231,10 +267,15 @@ class Conformance:
                     continue
                 if not set(case.needs) <= self.result.features:
                     continue
-                again = self._attempt(case, self._options.waits)
-                if again.verdict is played.verdict:
-                    played, at = again, True
-                    break
+                again = self._play(case)
+                if self._lost or again.verdict is not first.verdict:
+                    continue
+                if again.verdict is Verdict.FAILED:
+                    same = set(again.clauses) & set(first.clauses) or not first.clauses
+                    if not same or self.result.excused(again, self._options.known):
+                        continue
+                played, at = again, True
+                break
         return played
 
 

@@ -43,6 +43,7 @@ class Vector(NamedTuple):
 
     revision  counts from 1; one more each time the courses of this id have changed
     clauses   those that the models of `kills` and `may_kill` break
+    outside   those of them that a black box (level 1) can show broken
     kills     known-bad models that take none of the courses, so a port like one of them fails
     blind     those of `kills` that only the table shows: a black box (level 1) may look right
     may_kill  known-bad models that can take a wrong course and a right one, as chance will have it
@@ -51,6 +52,7 @@ class Vector(NamedTuple):
     case: Case
     revision: int
     clauses: tuple[str, ...]
+    outside: tuple[str, ...]
     kills: tuple[str, ...]
     blind: tuple[str, ...]
     may_kill: tuple[str, ...]
@@ -77,20 +79,25 @@ def weighed(case: Case) -> Vector:
     """The case with the known-bad models that it kills."""
     right = set(case.courses)
     right_outside = {_outside(course) for course in right}
-    clauses, kills, blind, may_kill = set(), [], [], []
+    clauses, outside, kills, blind, may_kill = set(), set(), [], [], []
     for broken in BROKEN:
         its = set(Courses(case.moves, broken.model, (broken.config.race,)).all(case.moves))
         if its <= right and its:
             continue
         clauses.add(broken.clause)
+        its_outside = {_outside(course) for course in its}
         if its & right:
             may_kill.append(broken.model.name)
+            if not its_outside <= right_outside:
+                outside.add(broken.clause)
             continue
         kills.append(broken.model.name)
-        if {_outside(course) for course in its} & right_outside:
+        if its_outside & right_outside:
             blind.append(broken.model.name)
+        else:
+            outside.add(broken.clause)
     names = [tuple(dict.fromkeys(names)) for names in (kills, blind, may_kill)]
-    return Vector(case, 1, tuple(sorted(clauses)), *names)
+    return Vector(case, 1, tuple(sorted(clauses)), tuple(sorted(outside)), *names)
 
 
 def _outside(course: Course) -> Course:
@@ -227,7 +234,7 @@ def _as_json(vector: Vector) -> dict[str, Any]:
 
 
 def _from_json(body: dict[str, Any]) -> Vector:
-    names = [tuple(body[name]) for name in ("clauses", "kills", "blind", "may_kill")]
+    names = [tuple(body[name]) for name in ("clauses", "outside", "kills", "blind", "may_kill")]
     return Vector(case_from_json(body), body["revision"], *names)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -116,6 +117,14 @@ class KeepsEntries(Sound):
     def next(self, key: str, queue: list[int]) -> None:
         if queue:
             super().next(key, queue)
+
+
+class LifoKeepsEntries(KeepsEntries, LifoBare):
+    """Two mistakes."""
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if queue:
+            Lifo.next(self, key, queue)
 
 
 class ForgetsOnThird(Sound):
@@ -239,6 +248,46 @@ class HasChildren(Sound):
     def do_hello(self, number: int, command: dict[str, Any]) -> None:
         child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
         say(id=number, protocol=1, name=f"child {child.pid}", features=["fifo"])
+
+
+class StartsOnce(Lifo):
+    """Starts only where its file, the next argument, is not there yet."""
+
+    def do_hello(self, number: int, command: dict[str, Any]) -> None:
+        try:
+            with open(sys.argv[2], "x"):
+                super().do_hello(number, command)
+        except FileExistsError:
+            sys.exit("the port is taken")
+
+
+class DiesOfAnOddSignal(Sound):
+    """Ends by a signal that has no name, with last words that are no text."""
+
+    def do_cancel(self, number: int, command: dict[str, Any]) -> None:
+        print("\x1b[31m\x00 gone", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGRTMIN + 3)
+
+
+class OddNumbers(Sound):
+    """Counts without end."""
+
+    def do_stat(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, keys={"a": {"refs": float("inf"), "waiters": 0}})
+
+
+class OddName(Lifo):
+    """Sound in nothing but its grammar: its name can't be written, and its keys neither."""
+
+    def do_hello(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, protocol=1, name="odd \ud800 \x1b[2J\x00", features=["fifo", "stat"])
+
+    def do_stat(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, keys={"\ud800\x00": {"refs": 1, "waiters": 0}})
+
+
+class LifoSlowBox(Lifo, SlowBox):
+    """A black box that is slow, and wrong as well."""
 
 
 def say(**body: Any) -> None:

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from kmutex import _specs
-from kmutex.conform.case import CaseError, case_as_json, case_from_json, format_moves, parse_moves
+from kmutex.conform.case import CaseError, Command, case_as_json, case_from_json, format_moves, parse_moves
 from kmutex.conform.courses import Courses, make_case
 from kmutex.conform.run import random_case, renumbered, simpler
 from kmutex.conform.vectors import BOUNDS, as_json, chosen, load, weighed
@@ -43,7 +43,14 @@ def test_a_case_is_read_and_written() -> None:
         ("0+a//ua", "is no command"),
         ("1+a", "numbered"),
         ("0+a/0+a", "numbered"),
-        ("0+a/c1", "not made yet"),
+        ("0+a/c1", "not made in an earlier move"),
+        ("0+a,c0", "not made in an earlier move"),
+        ("0+a,r0", "not made in an earlier move"),
+        ("0+a/r0,ua", "twice at once"),
+        ("0+a/ua,ua", "twice at once"),
+        ("0+a/1+a,2+a,3+a,4+a,5+a", "5 commands at once; 4 is the most"),
+        ("0" * 5000 + "+a", "is no command"),
+        ("\N{ARABIC-INDIC DIGIT ZERO}+a", "is no command"),
         ("/".join(f"{n}+a" for n in range(13)), "at most 12"),
     ],
 )
@@ -53,9 +60,24 @@ def test_what_is_no_case_is_refused_with_a_reason(text: str, why: str) -> None:
 
 
 def test_a_move_whose_end_nobody_can_know_makes_no_case() -> None:
-    """The second unlock may release a call that has not come back."""
+    """The second unlock may release a call that has not come back. No text says it; who makes moves might."""
+    unlock = Command("unlock", None, "a")
     with pytest.raises(CaseError, match="may not know of it yet"):
-        make_case(parse_moves("0+a/1+a/ua,ua"))
+        make_case((*parse_moves("0+a/1+a"), (unlock, unlock)))
+
+
+def test_a_case_that_may_go_too_many_ways_is_refused_soon() -> None:
+    with pytest.raises(CaseError, match=r"576 ways by '4.a,5.a,6.a,7.a'; at most 100"):
+        make_case(parse_moves("0+a,1+a,2+a,3+a/4+a,5+a,6+a,7+a/8+a,9+a,10+a,11+a"))
+
+
+def test_what_a_black_box_shows_is_kept_apart() -> None:
+    """KM-IDLE and KM-ATOMIC show in the table only, KM-UNHELD in what comes back."""
+    vectors = load()
+    assert all(set(vector.outside) <= set(vector.clauses) for vector in vectors)
+    by_table = {clause for vector in vectors for clause in vector.clauses}
+    outside = {clause for vector in vectors for clause in vector.outside}
+    assert by_table - outside == {"KM-IDLE", "KM-ATOMIC"}
 
 
 def test_a_cancel_that_meets_a_grant_may_end_either_way() -> None:

@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from kmutex.conform.play import Verdict, Waits
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ADAPTERS = [sys.executable, str(HERE / "adapters.py")]
@@ -52,6 +54,40 @@ def test_sound_adapters_conform(name: str, tmp_path: Path) -> None:
     assert said["clauses"]["KM-EXCL"]["result"] == "holds"
     assert said["clauses"]["KM-TOKEN"]["result"] == ("off" if name == "Bare" else "holds")
     assert said["clauses"]["KM-REF"]["result"] == ("off" if name == "BlackBox" else "holds")
+    # KM-ATOMIC shows in the table only.
+    atomic = {"Sound": "holds", "BlackBox": "inconclusive", "Bare": "off"}
+    assert said["clauses"]["KM-ATOMIC"]["result"] == atomic[name]
+
+
+def test_a_silence_longer_than_the_time_limit_fails_no_sound_port() -> None:
+    assert misbehaving("BlackBox", "--settle", "1500", "--case", "0+a/1+a/ua").returncode == 0
+
+
+def test_a_case_that_needs_what_the_port_has_not_declared_is_no_verdict() -> None:
+    done = misbehaving("Bare", "--case", "0?a")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "0?a needs try, which the adapter has not declared (KM-EXPIRED)" in done.stderr
+
+
+def test_an_adapter_that_starts_only_once_loses_no_finding(tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    adapter = [*ADAPTERS, "StartsOnce", str(tmp_path / "lock")]
+    done = conform("--timeout", "1", "--starting", "2", "--json", str(out), adapter=adapter)
+    assert done.returncode == 1, done.stdout + done.stderr
+    said = json.loads(out.read_text(encoding="utf-8"))
+    assert "KM-FIFO" in said["violated"]
+    assert "started once more for this case, it failed" in done.stdout
+    assert "holds" not in {clause["result"] for clause in said["clauses"].values()}
+
+
+def test_what_no_file_can_hold_is_written_as_escapes(tmp_path: Path) -> None:
+    files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "junit", "html")}
+    done = misbehaving("OddName", *(word for kind, path in files.items() for word in (f"--{kind}", str(path))))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert r"odd \ud800 \x1b[2J\x00" in done.stdout
+    suite = ElementTree.parse(files["junit"]).getroot()
+    assert any(r"\ud800\x00 has 1 refs" in failure.attrib["message"] for failure in suite.iter("failure"))
+    assert r"odd \ud800" in files["html"].read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +118,8 @@ def test_known_bad_adapters_are_rejected_by_name_and_replayed(name: str, clause:
         ("SaysItTwice", "which has its reply or was never sent"),
         ("OwnWords", "its reply to unlock is 'done'"),
         ("OddTable", "its reply to stat is not as"),
+        ("OddNumbers", "its reply to stat is not as"),
+        ("DiesOfAnOddSignal", r"it was killed by signal 37 while it was needed; its last words: \x1b[31m\x00 gone"),
     ],
 )
 def test_an_adapter_that_breaks_gets_a_clear_verdict(name: str, words: str) -> None:
@@ -146,6 +184,7 @@ def test_a_failure_that_a_longer_silence_mends_is_slow_and_no_pass(tmp_path: Pat
     assert done.returncode == 2, done.stdout
     assert "slow" in {case["verdict"] for case in said["cases"]}
     assert said["violated"] == []
+    assert "holds" not in {clause["result"] for clause in said["clauses"].values()}
 
 
 def test_out_of_time_is_no_pass() -> None:
@@ -156,7 +195,6 @@ def test_out_of_time_is_no_pass() -> None:
 
 def test_known_failures_must_go_on_failing(tmp_path: Path) -> None:
     """Listed and failing: exit 0. Listed and passing: exit 1. Not listed and failing: exit 1."""
-    from kmutex.conform.play import Verdict, Waits
     from kmutex.conform.report import Report
     from kmutex.conform.run import Conformance, Options
     from kmutex.conform.vectors import load
@@ -177,6 +215,29 @@ def test_known_failures_must_go_on_failing(tmp_path: Path) -> None:
     assert set(healed.healed) == set(failing)
     first = next(iter(failing))
     assert reported("LifoBare", {first: failing[first]}).exit_status == 1
+
+
+def test_a_random_sequence_can_be_a_known_failure() -> None:
+    """And others that break only what it breaks are counted with it; one that breaks more is not."""
+    from kmutex.conform.report import Report
+    from kmutex.conform.run import Conformance, Options
+
+    def reported(known: dict[str, str], adapter: str = "LifoBare", seed: int = 0) -> Report:
+        options = Options(Waits(0.2, 0.01), 10.0, 20, seed, 100.0, 999, known)
+        command = [*ADAPTERS, adapter]
+        return Report(Conformance(command, options).check([]), options, command, [])
+
+    found = reported({})
+    name = found.result.random[-1].case.id
+    assert (found.exit_status, len(found.failed)) == (1, 1)
+    again = reported({name: "served from the wrong end"})
+    assert (again.exit_status, again.failed, again.never) == (0, [], [])
+    assert len(again.known) > 1
+    assert reported({name: "mended"}, "Bare").healed == [name]
+    assert reported({name: "of another seed"}, "Bare", 10_000).exit_status == 2
+    broken = reported({name: "served from the wrong end"}, "LifoKeepsEntries")
+    assert broken.exit_status == 1
+    assert "KM-IDLE" in broken.violated
 
 
 def test_a_known_failure_that_passes_is_said(tmp_path: Path) -> None:
@@ -200,7 +261,14 @@ def test_a_list_of_known_failures_that_is_none(text: str, words: str, tmp_path: 
 
 @pytest.mark.parametrize(
     "options",
-    [["--case", "1+a"], ["--case", "0+a/1+a/ua,ua"], ["--seed", "-1"], ["--json", "/no/such/x"], ["--timeout", "0"]],
+    [
+        ["--case", "1+a"],
+        ["--case", "0+a/1+a/ua,ua"],
+        ["--seed", "-1"],
+        ["--json", "/no/such/x"],
+        ["--timeout", "0"],
+        ["--settle", "0"],
+    ],
 )
 def test_wrong_usage(options: list[str]) -> None:
     done = misbehaving("Sound", *options)
@@ -210,7 +278,6 @@ def test_wrong_usage(options: list[str]) -> None:
 
 def test_the_random_sequence_that_fails_is_made_smaller(tmp_path: Path) -> None:
     """Vectors find this as well; with them away, the sequences alone must come down to the shortest story."""
-    from kmutex.conform.play import Verdict, Waits
     from kmutex.conform.run import Conformance, Options
 
     options = Options(Waits(0.5, 0.02), 10.0, 200, 0, 100.0, 3)
@@ -218,6 +285,22 @@ def test_the_random_sequence_that_fails_is_made_smaller(tmp_path: Path) -> None:
     assert result.smaller is not None
     assert result.smaller.verdict is Verdict.FAILED
     assert result.smaller.case.id == "0+a/1+a/2+a/c2"
+
+
+def test_a_black_box_is_made_smaller_by_confirmed_failures_only() -> None:
+    """One that is late as well fails without a long silence; the short form fails with one."""
+    from kmutex.conform.case import parse_moves
+    from kmutex.conform.courses import make_case
+    from kmutex.conform.run import Conformance, Options
+
+    command = [*ADAPTERS, "LifoSlowBox"]
+    result = Conformance(command, Options(Waits(0.5, 0.02), 10.0, 50, 0, 100.0, 3)).check([])
+    assert result.smaller is not None
+    assert result.smaller.verdict is Verdict.FAILED
+    patient = Options(Waits(1.0, 0.5), 10.0, 0, 0, 100.0, 3)
+    again = Conformance(command, patient).one(make_case(parse_moves(result.smaller.case.id)))
+    assert again.verdict is Verdict.FAILED
+    assert set(again.clauses) & set(result.smaller.clauses)
 
 
 def test_the_reports_say_the_same(tmp_path: Path) -> None:
@@ -229,7 +312,7 @@ def test_the_reports_say_the_same(tmp_path: Path) -> None:
     page = files["html"].read_text(encoding="utf-8")
     assert page.count("<article>") == len(said["cases"])
     for case in said["cases"]:
-        assert case["replay"].startswith("kmutex conform --case ")
+        assert case["replay"].startswith("kmutex conform --timeout 1 --case ")
         assert case["case"] in page
     assert not re.search(r"(src|href)\s*=", page)
     assert last(done) in page.replace("&#x27;", "'")
