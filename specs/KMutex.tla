@@ -6,7 +6,7 @@
 (* The rules are those of model/kmutex_model/actions.py, one action here   *)
 (* for each action there, and the state is the same, so that TLC and the   *)
 (* explorer in Python must find the same number of states, of steps and of *)
-(* levels.  No symmetry is used on either side.                            *)
+(* levels.  No symmetry is used here; see KMutexSymmetry.                  *)
 (*                                                                         *)
 (* The spec has no outcomes.  That a call fails shows in that it changes   *)
 (* nothing.  KM-LOOP (event loops) has no counterpart here.                *)

@@ -117,7 +117,7 @@ def _walk(config: Config, make: MakeTable, book: RuleBook, tally: Tally) -> None
     wrong: set[tuple[State, Action]] = set()
     for state in graph:
         if state in graph.parents:
-            before, action = graph.parents[state]
+            before, action, _ = graph.parents[state]
             if before in spoilt or (before, action) in wrong:
                 spoilt.add(state)
                 tally.skipped += 1

@@ -1,17 +1,20 @@
 """`python -m kmutex_model`: explore the correct model and every broken one, and print what was found.
 
+With `--bound 8x3` it explores the correct model at that bound only, and says how far it is.
+
 The correct model must hold at every bound, and every broken one must violate the clause it is there for.
-Exit code: 0 if so, 1 if not.
+Exit code: 0 if so, 1 if not, 2 for wrong arguments.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 from kmutex_model.actions import CORRECT, format_schedule
 from kmutex_model.broken import BROKEN
-from kmutex_model.explore import Exploration, explore
+from kmutex_model.explore import Exploration, Progress, explore
 from kmutex_model.properties import ALL
 from kmutex_model.state import Config, Race
 
@@ -28,13 +31,58 @@ def _row(found: Exploration, verdict: str) -> str:
     return _ROW.format(found.model.name, bound, found.states, found.transitions, found.depth, verdict, seconds).rstrip()
 
 
+def _parse_bound(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", text, re.ASCII)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no bound such as 4x2: clients and keys, each from 1 to 99")
+    return int(match[1]), int(match[2])
+
+
+def _explore_one(clients: int, keys: int, *, symmetry: bool) -> int:
+    properties = [prop for prop in ALL if not (symmetry and prop.eventually)]
+
+    def say(progress: Progress) -> None:
+        if sys.stderr.isatty():
+            done = f"depth {progress.depth}: {progress.states} states, {progress.transitions} transitions"
+            print(f"\r{done}", end="", file=sys.stderr, flush=True)
+
+    print(_ROW.format("model", "bound", "states", "transitions", "depth", "verdict", "seconds"))
+    wrong = 0
+    for race in RACES:
+        config = Config(clients, keys, race)
+        found = explore(CORRECT, config, properties=properties, on_progress=say, symmetry=symmetry)
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr)
+        print(_row(found, found.verdict))
+        wrong += bool(found.violations) or not found.complete
+        for violation in found.violations:
+            print(f"  {violation}")
+        for clause, statement in found.missing:
+            print(f"  {clause}: never met: {statement}")
+    if symmetry:
+        print("States that differ by the numbers of clients and keys only are counted once. KM-LIVE is not judged.")
+    return 1 if wrong else 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables; 0 if every model did as expected, 1 if not."""
     parser = argparse.ArgumentParser(
         prog="python -m kmutex_model", description="Explore the correct model and every broken one."
     )
     parser.add_argument("--runs", action="store_true", help="print the counterexamples and the witnesses too")
+    parser.add_argument(
+        "--bound", type=_parse_bound, metavar="CLIENTSxKEYS", help="explore the correct model there only"
+    )
+    parser.add_argument(
+        "--symmetry",
+        action="store_true",
+        help="with --bound: look at one of all states that differ by numbers only; KM-LIVE is then not judged",
+    )
     options = parser.parse_args(arguments)
+    if options.symmetry and not options.bound:
+        parser.error("--symmetry needs a --bound")
+    if options.bound:
+        return _explore_one(*options.bound, symmetry=options.symmetry)
     wrong = 0
 
     print(_ROW.format("model", "bound", "states", "transitions", "depth", "verdict", "seconds"))

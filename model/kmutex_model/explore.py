@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple
 from kmutex_model.actions import Action, Model, format_schedule
 from kmutex_model.properties import ALL, Eventually, Property, Sometimes, make_transition
 from kmutex_model.state import Config, State
+from kmutex_model.symmetry import Renaming, asymmetry, standard
 
 Verdict = Literal["holds", "violated", "incomplete", "unreached"]
 
@@ -54,10 +55,13 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Graph:
-    """The states that were reached, in the order in which they were, and the steps between them."""
+    """The states that were reached, in the order in which they were, and the steps between them.
+
+    parents  where a state was first reached from, by which action, and the renaming that came after the step, if any
+    """
 
     initial: State
-    parents: dict[State, tuple[State, Action]]
+    parents: dict[State, tuple[State, Action, Renaming | None]]
     edges: dict[State, tuple[tuple[Action, State], ...]]
     depths: dict[State, int]
 
@@ -67,13 +71,21 @@ class Graph:
     def __len__(self) -> int:
         return len(self.depths)
 
-    def path(self, state: State) -> tuple[Action, ...]:
-        """A shortest run from the initial state to this one."""
-        actions = []
+    def path(self, state: State, *last: Action) -> tuple[Action, ...]:
+        """A shortest run from the initial state to this one, and these actions of its after that."""
+        steps: list[tuple[Action, Renaming | None]] = []
         while state != self.initial:
-            state, action = self.parents[state]
-            actions.append(action)
-        return tuple(reversed(actions))
+            state, action, renaming = self.parents[state]
+            steps.append((action, renaming))
+        steps.reverse()
+        # Each action is in the numbers of the state it was taken in. `told` leads from those to the first ones.
+        told: Renaming | None = None
+        actions = []
+        for action, renaming in (*steps, *((action, None) for action in last)):
+            actions.append(told.action(action) if told else action)
+            if renaming:
+                told = renaming.inverse().then(told) if told else renaming.inverse()
+        return tuple(actions)
 
 
 @dataclass(frozen=True)
@@ -117,13 +129,25 @@ def explore(
     properties: Sequence[Property] = ALL,
     max_states: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    symmetry: bool = False,
 ) -> Exploration:
     """Look at every reachable state and every step from it.
 
+    symmetry: look at one of all states that differ by the numbers of clients and keys only. ValueError: the model
+    reads numbers, as far as a bound of 3 x 2 shows, or a property is about infinite runs (`kmutex_model.symmetry`).
+    Counterexamples and witnesses are runs of the model as ever.
     Stops at `max_states` states; the result is then incomplete. KM-LIVE is judged on a complete graph only.
     `on_progress` is called each time the search is about to go one step deeper.
     """
     started = time.perf_counter()
+    if symmetry:
+        if lasting := [prop.clause for prop in properties if prop.eventually]:
+            raise ValueError(f"{lasting[0]} is about infinite runs, and can't be judged by one of many states")
+        small = Config(min(config.clients, 3), min(config.keys, 2), config.race)
+        if fault := asymmetry(model, small, explore(model, small, properties=properties).graph.edges):
+            raise ValueError(f"symmetry can't be used: {fault}")
+    in_state = [(prop, prop.in_state) for prop in properties if prop.in_state]
+    on_step = [(prop, prop.on_step) for prop in properties if prop.on_step]
     start = model.initial(config)
     graph = Graph(start, {}, {}, {start: 0})
     violations: dict[str, Violation] = {}
@@ -136,8 +160,8 @@ def explore(
         violations.setdefault(prop.clause, Violation(prop.clause, path, message))
 
     todo = deque([start])
-    for prop in properties:
-        if prop.in_state and (message := prop.in_state(config, start)):
+    for prop, wrong in in_state:
+        if message := wrong(config, start):
             blame(prop, message, ())
             complete = False
             todo.clear()
@@ -156,16 +180,15 @@ def explore(
             for name, situation in list(missing.items()):
                 if situation.seen(transition):
                     del missing[name]
-                    witnesses[name] = (*graph.path(before), action)
-            broken = False
-            for prop in properties:
-                message = (prop.on_step(transition) if prop.on_step else "") or (
-                    prop.in_state(config, after) if prop.in_state and after not in graph.depths else ""
-                )
-                if message:
-                    broken = True
-                    blame(prop, message, (*graph.path(before), action))
-            if broken:
+                    witnesses[name] = graph.path(before, action)
+            found = [(prop, message) for prop, wrong_step in on_step if (message := wrong_step(transition))]
+            # The checks read the step in its own numbers; what is kept of it may have others.
+            after, renaming = standard(after) if symmetry else (after, None)
+            if after not in graph.depths:
+                found += [(prop, message) for prop, wrong in in_state if (message := wrong(config, after))]
+            for prop, message in found:
+                blame(prop, message, graph.path(before, action))
+            if found:
                 complete = False
                 continue
             if after not in graph.depths:
@@ -173,7 +196,7 @@ def explore(
                     complete = False
                     continue
                 graph.depths[after] = graph.depths[before] + 1
-                graph.parents[after] = (before, action)
+                graph.parents[after] = (before, action, renaming)
                 todo.append(after)
             edges.append((action, after))
         graph.edges[before] = tuple(edges)
@@ -191,7 +214,7 @@ def explore(
         depth=depth,
         violations=tuple(violations.values()),
         witnesses=witnesses,
-        missing=tuple(name for name, situation in missing.items() if situation.due(config)),
+        missing=tuple(name for name, s in missing.items() if s.due(config) and not (symmetry and s.numbered)),
         complete=complete,
         seconds=time.perf_counter() - started,
         graph=graph,

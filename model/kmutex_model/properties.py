@@ -41,13 +41,17 @@ StepCheck = Callable[[Transition], str]
 
 @dataclass(frozen=True)
 class Sometimes:
-    """A situation that must be met within every bound of at least this size."""
+    """A situation that must be met within every bound of at least this size.
+
+    numbered  it reads which of two clients has the larger number, so renamed states say nothing about it
+    """
 
     statement: str
     seen: Callable[[Transition], bool]
     clients: int = 1
     keys: int = 1
     races: tuple[Race, ...] = ("keep", "pass")
+    numbered: bool = False
 
     def due(self, config: Config) -> bool:
         """Whether this bound is large enough to meet it."""
@@ -350,6 +354,7 @@ KM_FIFO = Property(
             "a key is granted while two wait, and the older has the larger number",
             lambda t: bool(gets_it(t)) and t.before.order[t.key][:1] > t.before.order[t.key][1:2] != (),
             clients=3,
+            numbered=True,
         ),
     ),
 )

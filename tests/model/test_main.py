@@ -57,3 +57,22 @@ def test_bounds_too_small_for_a_situation_are_a_failure(
     monkeypatch.setattr(command, "BOUNDS", ((2, 1),))
     assert command.main([]) == 1
     assert "a waiter in the middle of the queue is cancelled: NEVER MET" in capsys.readouterr().out
+
+
+def test_one_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--bound", "4x2"]) == 0
+    whole = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("correct ")]
+    assert command.main(["--bound", "4x2", "--symmetry"]) == 0
+    said = capsys.readouterr().out
+    reduced = [line.split() for line in said.splitlines() if line.startswith("correct ")]
+    assert {row[6] for row in (*whole, *reduced)} == {"holds"}
+    assert all(int(few[3]) < int(many[3]) / 10 for few, many in zip(reduced, whole, strict=True))
+    assert "KM-LIVE is not judged" in said
+
+
+@pytest.mark.parametrize("arguments", [["--bound", "0x1"], ["--bound", "4"], ["--bound", "4x2x1"], ["--symmetry"]])
+def test_a_bound_that_is_none(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(arguments)
+    assert ended.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err

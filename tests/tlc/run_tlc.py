@@ -3,7 +3,8 @@
     python tests/tlc/run_tlc.py [--jar FILE] [--only WORD]
 
 At each bound under [holds] in specs/tlc.toml every property must hold, and TLC and the explorer must have
-found the same states, the same steps by name, and the same numbers of states, steps and levels. Each
+found the same states, the same steps by name, and the same numbers of states, steps and levels; the same numbers
+also under [symmetry], where both look at one of all states that differ by the names of clients and keys only. Each
 [[broken]] variant must fail with the property it names. Both sides are run here and now; no count is stored.
 
 Exit code: 0 if all is as specs/tlc.toml says, 1 if something is not, 3 if Java or tla2tools.jar is missing.
@@ -33,6 +34,7 @@ else:
 
 from kmutex_model.actions import CORRECT
 from kmutex_model.explore import Exploration, explore
+from kmutex_model.properties import ALL
 from kmutex_model.state import Client, Config, Entry, Phase, Race, State
 
 SPECS = Path(__file__).resolve().parents[2] / "specs"
@@ -263,6 +265,13 @@ def run_tlc(tools: tuple[str, Path], module: str, cfg: str, *, dump: bool = Fals
 
 def differences(found: Found, states: set[State], edges: set[Edge], seen: Exploration) -> list[str]:
     """Where TLC and the explorer disagree."""
+    known = {(before, a.name, after) for before in seen.graph for a, after in seen.graph.edges[before]}
+    problems = count_differences(found, seen)
+    return problems + _only_one_has("states", states, set(seen.graph)) + _only_one_has("steps", edges, known)
+
+
+def count_differences(found: Found, seen: Exploration) -> list[str]:
+    """Where their verdicts and counts disagree."""
     problems = []
     if found.violated or seen.verdict != "holds":
         problems.append(f"TLC: {found.violated or 'holds'}; explorer: {seen.verdict}")
@@ -274,8 +283,7 @@ def differences(found: Found, states: set[State], edges: set[Edge], seen: Explor
     ):
         if tlc != python:
             problems.append(f"{what}: TLC {tlc}, explorer {python}")
-    known = {(before, a.name, after) for before in seen.graph for a, after in seen.graph.edges[before]}
-    return problems + _only_one_has("states", states, set(seen.graph)) + _only_one_has("steps", edges, known)
+    return problems
 
 
 def _only_one_has(what: str, tlc: set[Any], python: set[Any]) -> list[str]:
@@ -295,6 +303,26 @@ def check_holds(tools: tuple[str, Path], config: Config) -> tuple[str, list[str]
     text = f"holds, {found.distinct} states, {found.generated - 1} steps, depth {found.depth - 1}"
     problems = differences(found, *read_graph(dot, config), explore(CORRECT, config))
     return text, problems if again == found else [*problems, f"two runs of TLC differ: {found}, {again}"]
+
+
+def check_symmetry(tools: tuple[str, Path], config: Config) -> tuple[str, list[str]]:
+    """Run the spec at a bound, with one of all states that differ by names only; what was found, and what is wrong."""
+    found = run_tlc(tools, "KMutexSymmetry", write_symmetry_cfg(config))[0]
+    if found.violated:
+        return f"violates {found.violated}", ["it should have held"]
+    seen = explore(CORRECT, config, properties=[p for p in ALL if not p.eventually], symmetry=True)
+    text = f"holds but for KM-LIVE, {found.distinct} states, {found.generated - 1} steps, depth {found.depth - 1}"
+    return text, count_differences(found, seen)
+
+
+def write_symmetry_cfg(config: Config) -> str:
+    """The text of a configuration file for KMutexSymmetry."""
+    checks = listed((SPECS / "KMutex.cfg").read_text(encoding="utf-8"))
+    checks["PROPERTIES"].remove("KM_LIVE")
+    clients = ", ".join(f"client{number}" for number in range(config.clients))
+    keys = ", ".join(f"key{number}" for number in range(config.keys))
+    names = f"NamedClients = {{{clients}}}\nNamedKeys = {{{keys}}}\nClients <- NamedClients\nKeys <- NamedKeys"
+    return write_cfg(config, checks, names) + "SYMMETRY Renamings\n"
 
 
 def check_broken(tools: tuple[str, Path], config: Config, action: str, by: str, prop: str) -> tuple[str, list[str]]:
@@ -328,6 +356,10 @@ def main(arguments: list[str] | None = None) -> int:
         for race in races:
             config = Config(bound["clients"], bound["keys"], race)
             runs.append((f"correct {_bound(config)}", lambda config=config: check_holds(tools, config)))
+    for bound in manifest["symmetry"]["bounds"]:
+        for race in races:
+            config = Config(bound["clients"], bound["keys"], race)
+            runs.append((f"symmetry {_bound(config)}", lambda config=config: check_symmetry(tools, config)))
     for row in manifest["broken"]:
         config = Config(row["clients"], row["keys"], row["race"])
         name = f"{row['action']} <- {row['by']} {_bound(config)}"
