@@ -103,6 +103,13 @@ def ports(session: nox.Session) -> None:
 
 
 @nox.session
+def explorer(session: nox.Session) -> None:
+    """Measure the explorer beside TLC; takes a quarter of an hour, and wants Java. Arguments go after --."""
+    install(session)
+    session.run("python", "benchmarks/explorer/run.py", *session.posargs)
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build the sdist and the wheel, and look at what they install."""
     install(session)

@@ -317,12 +317,17 @@ def check_symmetry(tools: tuple[str, Path], config: Config) -> tuple[str, list[s
 
 def write_symmetry_cfg(config: Config) -> str:
     """The text of a configuration file for KMutexSymmetry."""
-    checks = listed((SPECS / "KMutex.cfg").read_text(encoding="utf-8"))
-    checks["PROPERTIES"].remove("KM_LIVE")
     clients = ", ".join(f"client{number}" for number in range(config.clients))
     keys = ", ".join(f"key{number}" for number in range(config.keys))
     names = f"NamedClients = {{{clients}}}\nNamedKeys = {{{keys}}}\nClients <- NamedClients\nKeys <- NamedKeys"
-    return write_cfg(config, checks, names) + "SYMMETRY Renamings\n"
+    return write_safety_cfg(config, names) + "SYMMETRY Renamings\n"
+
+
+def write_safety_cfg(config: Config, replaced: str = "") -> str:
+    """The text of a configuration file with all but KM-LIVE."""
+    checks = listed((SPECS / "KMutex.cfg").read_text(encoding="utf-8"))
+    checks["PROPERTIES"].remove("KM_LIVE")
+    return write_cfg(config, checks, replaced)
 
 
 def check_broken(tools: tuple[str, Path], config: Config, action: str, by: str, prop: str) -> tuple[str, list[str]]:
