@@ -10,6 +10,7 @@ from kmutex.conform.case import CaseError, parse_moves
 from kmutex.conform.known import KnownError, read_known
 from kmutex.conform.play import FEATURES, Verdict, Waits
 from kmutex.conform.run import Conformance, Options, Result, StartError
+from kmutex.picture.files import HELP, drawn, unfit
 from kmutex.terminal import complain, console, no_folder, seconds, shown, write
 
 DESCRIPTION = """\
@@ -39,6 +40,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("adapter", nargs="+", metavar="ADAPTER", help="the command that starts the adapter, after --")
     parser.add_argument("--case", metavar="CASE", help="play one case and show it, such as 0+a/1+a/ua,c1")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=f"of what --case shows: {HELP}")
     parser.add_argument("--random", type=_count, default=100, metavar="N", help="random sequences (100)")
     parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of the first random sequence (0)")
     parser.add_argument("--seconds", type=seconds, default=300.0, metavar="N", help="begin no case after that (300)")
@@ -70,8 +72,10 @@ def run(args: argparse.Namespace) -> int:
     except (KnownError, CaseError) as error:
         return complain(str(error))
     files = (args.json, args.junit, args.html)
-    if fault := no_folder(files):
+    if fault := unfit(args.picture) or no_folder((*files, args.picture)):
         return complain(fault)
+    if args.picture is not None and moves is None:
+        return complain("--picture is of one case: name it with --case")
     if moves is not None and any(files):
         return complain("--case shows one case and writes no report; leave out --json, --junit and --html")
     options = Options(
@@ -85,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         if moves is not None:
-            return _one(Conformance(args.adapter, options), moves)
+            return _one(Conformance(args.adapter, options), moves, args.picture)
         return _check(args, options)
     except CaseError as error:
         return complain(str(error))
@@ -93,18 +97,21 @@ def run(args: argparse.Namespace) -> int:
         return complain(f"cannot check {args.adapter[0]}: {error}", status=3)
 
 
-def _one(conformance: Conformance, moves: Any) -> int:
-    from kmutex.testing.lanes import lanes
+def _one(conformance: Conformance, moves: Any, file: Path | None) -> int:
+    from kmutex.testing.lanes import lanes, picture
 
     played = conformance.one(moves)
     lacking = [name for name in played.case.needs if name not in conformance.result.features]
+    fault = write(((file, lambda: drawn(picture(played.events), file)),)) if file else ""
     print(lanes(played.events))
     for name in lacking:
         print(f"\nthe adapter has not declared {name}: {', '.join(FEATURES[name])} are not judged")
     if played.verdict is Verdict.PASSED:
         print("\nno clause is violated in this case")
-        return 0
+        return complain(fault) if fault else 0
     print(f"\n{', '.join(played.clauses) or played.verdict.value}: {played.message}")
+    if fault:
+        return complain(fault)
     return {Verdict.FAILED: 1, Verdict.SLOW: 2, Verdict.BROKEN: 3}[played.verdict]
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kmutex.testing.features import clauses_off
+from kmutex.testing.judge import Event
 from kmutex.testing.subject import Shape
 from kmutex.verify.evidence import Result, Row
 from kmutex.verify.plan import Outcome, Unit, plan, rows
@@ -87,8 +88,12 @@ def verify(
     return table
 
 
-def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tuple[list[dict[str, Any]], str, bool]:
-    """Run one schedule again: what it breaks (clauses, message), the lane picture, and whether it had no end.
+def replay(
+    target: str, schedule: str, *, without: tuple[str, ...] = ()
+) -> tuple[list[dict[str, Any]], list[Event], bool]:
+    """Run one schedule again: what it breaks (clauses, message), who did what, and whether it had no end.
+
+    Where it breaks something, what was done is told as far as the last of it.
 
     SubjectError, ReplayError: there was no run.
     """
@@ -109,7 +114,7 @@ def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tupl
         raise SubjectError(crew.explain(answer))
     if answer["exited"]:
         raise SubjectError(f"{target} tried to leave the process: {answer['exited']}")
-    return answer["found"], answer["picture"], answer["endless"]
+    return answer["found"], [Event(*event) for event in answer["events"]], answer["endless"]
 
 
 def _drive(

@@ -186,8 +186,10 @@ class _Worker:
             self._say("unreplayable", message=str(error))
             return
         found = [_entry(found) for found in result.found.values()]
-        picture = lanes(result.last.events) if result.last is not None else ""
-        self._say("replayed", found=found, picture=picture, exited=result.exited, endless=bool(result.endless))
+        # What comes after the last thing that was found is not needed to see it.
+        seen = [found.finding.events for found in result.found.values()]
+        events = max(seen, key=len) if seen else result.last.events if result.last is not None else ()
+        self._say("replayed", found=found, events=list(events), exited=result.exited, endless=bool(result.endless))
 
     def _beat(self, runs: int) -> int:
         now = _clock()
