@@ -18,7 +18,9 @@ def mermaid(picture: Picture) -> str:
     keys = list(dict.fromkeys(row.key for row in picture.rows if row.change))
     lines = ["sequenceDiagram"]
     lines += [f"    participant L{number} as {words(head)}" for number, head in enumerate(picture.heads)]
-    lines += [f"    participant K{number} as {words(f'key {key}'.rstrip())}" for number, key in enumerate(keys)]
+    lines += [
+        f"    participant K{number} as {words(f'key {key}' if key else 'key')}" for number, key in enumerate(keys)
+    ]
     if not picture.heads:
         lines.append("    participant L0 as nobody")
     widest = f"L0,L{len(picture.heads) - 1}" if len(picture.heads) > 1 else "L0"
@@ -43,7 +45,7 @@ def words(text: str) -> str:
 
 
 def _row(row: Row, keys: list[str], widest: str) -> str:
-    text = words(f"{row.side} {row.text}".strip() if row.side else row.text)
+    text = words(f"{row.side} {row.text}" if row.side else row.text)
     if row.lane is None:
         return f"Note over {widest}: {text}"
     if not row.change:

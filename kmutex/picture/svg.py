@@ -86,6 +86,7 @@ class Layout(NamedTuple):
     """Of the rows, from top to bottom."""
     keys: tuple[tuple[str, float], ...]
     """What the colours mean, and where it is said: the middle of its first line."""
+    left: float
     top: float
     """Where the lanes begin."""
     width: float
@@ -118,7 +119,7 @@ def lay_out(picture: Picture, marks: list[Span]) -> Layout:
     """Place every text, bar and lane."""
     texts: list[Text] = []
     side = max([columns(text) for text in (picture.side, *(printable(row.side) for row in picture.rows))])
-    x = MARGIN + (side * ADVANCE + 2 * GAP if side else 0)
+    left = x = MARGIN + (side * ADVANCE + 2 * GAP if side else 0)
     lanes = []
     for number, head in enumerate(picture.heads):
         keys = tuple(sorted({mark.key for mark in marks if mark.lane == number}))
@@ -127,7 +128,7 @@ def lay_out(picture: Picture, marks: list[Span]) -> Layout:
         lane = Lane(x, keys, SLOT * max(len(keys), 1) + GAP + widest * ADVANCE)
         lanes.append(lane)
         x += lane.width + 2 * GAP
-    room = max(ACROSS, int((x - 2 * GAP - MARGIN) / ADVANCE))
+    room = max(ACROSS, int((x - 2 * GAP - left) / ADVANCE))
 
     def place(words: str, most: int, kind: str, x: float, y: float) -> float:
         lines = list(wrapped(printable(words), most))
@@ -135,10 +136,9 @@ def lay_out(picture: Picture, marks: list[Span]) -> Layout:
         return LINE * len(lines)
 
     y: float = MARGIN
-    if picture.side:
-        place(picture.side, side, "side", MARGIN, y)
     heights = [place(head, CELL, "head", lane.text, y) for head, lane in zip(picture.heads, lanes, strict=True)]
-    top = y = y + max(heights, default=0) + GAP / 2
+    heights.append(place(picture.side, side, "side", MARGIN, y) if picture.side else 0)
+    top = y = y + max(heights) + GAP / 2
     middles = []
     for row in picture.rows:
         if row.side:
@@ -146,7 +146,7 @@ def lay_out(picture: Picture, marks: list[Span]) -> Layout:
             words = printable(row.side)
             place(words, side, "side", MARGIN + (side - columns(words)) * ADVANCE, y)
         if row.lane is None:
-            height = place(row.text, room - 2, "across", MARGIN + 2 * GAP, y)
+            height = place(row.text, room - 2, "across", left + 2 * GAP, y)
         else:
             height = place(row.text, CELL, "row", lanes[row.lane].text, y)
         middles.append(y + LINE / 2)
@@ -157,7 +157,7 @@ def lay_out(picture: Picture, marks: list[Span]) -> Layout:
         y += place(f"bar: holds {key}; dashed: has asked for it", room - 4, "key", MARGIN + 4 * GAP, y + GAP)
     width = max([x - 2 * GAP, *(text.x + text.width for text in texts)]) + MARGIN
     bottom = y + MARGIN + (GAP if meanings else 0)
-    return Layout(tuple(lanes), tuple(texts), tuple(middles), tuple(meanings), top, width, bottom)
+    return Layout(tuple(lanes), tuple(texts), tuple(middles), tuple(meanings), left, top, width, bottom)
 
 
 def svg(picture: Picture, *, title: str = "Who did what") -> str:
@@ -191,7 +191,7 @@ def svg(picture: Picture, *, title: str = "Who did what") -> str:
     for number, row in enumerate(picture.rows):
         if row.lane is None:
             parts.append(
-                f'<circle cx="{_number(MARGIN + GAP / 2)}" cy="{_number(layout.middles[number])}" r="4" '
+                f'<circle cx="{_number(layout.left + GAP / 2)}" cy="{_number(layout.middles[number])}" r="4" '
                 f'fill="{ALARM}"/>'
             )
     for text in layout.texts:

@@ -22,7 +22,7 @@ def text(picture: Picture, *, most: int | None = None) -> str:
 
     def drawn(row: Row) -> str:
         if row.lane is None:
-            return f">> {row.text}"
+            return f">> {row.side} {row.text}" if row.side else f">> {row.text}"
         return line(row.side, [row.text if lane == row.lane else "|" for lane in lanes])
 
     shown = picture.rows if most is None else picture.rows[max(0, len(picture.rows) - most) :]
