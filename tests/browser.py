@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ import pytest
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
+SECONDS = 20
+"""The longest that a state is waited for; a limit for a page that hangs, not a measure."""
+
 needed = pytest.mark.skipif(
     not (CHROMIUM and DRIVER),
     reason="no Chromium here: apt-get install --no-install-recommends chromium chromium-driver",
@@ -21,8 +25,8 @@ needed = pytest.mark.skipif(
 
 
 @contextmanager
-def started(profile: Path) -> Iterator[Any]:
-    """A headless browser whose console is recorded. profile: an empty folder of its own."""
+def started(profile: Path, *, network: bool = False) -> Iterator[Any]:
+    """A headless browser whose console is recorded. profile: an empty folder of its own. network: record requests."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -33,7 +37,7 @@ def started(profile: Path) -> Iterator[Any]:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.add_argument("--no-sandbox")  # Chromium's sandbox does not work for root.
     options.add_argument(f"--user-data-dir={profile}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", **({"performance": "ALL"} if network else {})})
     driver = webdriver.Chrome(options=options, service=Service(executable_path=str(DRIVER)))
     try:
         yield driver
@@ -52,6 +56,19 @@ def emulate(
     ]
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def requests(driver: Any) -> list[str]:
+    """The addresses that were asked for since the last look."""
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    return [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+
+
+def until(driver: Any, script: str) -> None:
+    """Wait until the script returns true."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(driver, SECONDS, poll_frequency=0.02).until(lambda _: driver.execute_script(script), script)
 
 
 def errors(driver: Any) -> list[str]:

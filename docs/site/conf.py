@@ -47,6 +47,8 @@ autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 add_module_names = False
 
+pygments_style = "default"
+pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = "kmutex"
 html_static_path = ["static"]

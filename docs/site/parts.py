@@ -26,6 +26,7 @@ from kmutex.picture.svg import svg
 from kmutex.picture.text import text
 from kmutex.teach.explore_page import embedded, page
 from kmutex.teach.model_lanes import picture
+from kmutex.testing import FEATURES
 from kmutex_model.broken import BROKEN
 from kmutex_model.explore import explore
 
@@ -115,6 +116,8 @@ def add_to_page(app: Sphinx, docname: str, content: list[str]) -> None:
 
 _ERROR = r"[A-Z]\w*Error"
 _ERRORS = re.compile(rf"{_ERROR}(, {_ERROR})*")
+_UNCHANGED = "Nothing has changed."
+"""At the end of a paragraph it is said of all the errors before it."""
 _NAMED = re.compile(r"(?:(?<=[.;] )|^)(?P<names>\w+(, \w+)*): ")
 
 
@@ -125,6 +128,7 @@ def fields(paragraph: str, arguments: set[str]) -> Iterator[str]:
         for match in _NAMED.finditer(paragraph)
         if _ERRORS.fullmatch(match["names"]) or set(match["names"].split(", ")) <= arguments
     ]
+    paragraph, changed, _ = paragraph.partition(_UNCHANGED)
     first = paragraph[: found[0].start()] if found else paragraph
     if first.strip():
         yield from (first.strip(), "")
@@ -137,6 +141,23 @@ def fields(paragraph: str, arguments: set[str]) -> Iterator[str]:
         yield f":{kind} {match['names']}: {words}"
     if found:
         yield ""
+    if changed:
+        yield from (changed, "")
+
+
+def blocks(text: str) -> Iterator[str]:
+    """What stands between blank lines; code with its blank lines is one."""
+    code: list[str] = []
+    for block in text.strip("\n").split("\n\n"):
+        if block.startswith("    "):
+            code.append(block)
+            continue
+        if code:
+            yield "\n\n".join(code)
+            code = []
+        yield block
+    if code:
+        yield "\n\n".join(code)
 
 
 def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -146,7 +167,9 @@ def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
     except (TypeError, ValueError):
         arguments = set()
     made: list[str] = []
-    for block in "\n".join(lines).strip("\n").split("\n\n"):
+    if what == "data" and obj.__doc__ == type(obj).__doc__:
+        lines.clear()  # A value says nothing of itself, and what its type says is no news.
+    for block in blocks("\n".join(lines)):
         part = block.split("\n")
         if block.startswith("    "):
             # What was introduced by "::" is a block of code already.
@@ -161,7 +184,7 @@ def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
 
 
 def skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """A field of a tuple of which nothing is said says no more than the signature; what pytest calls is no interface."""
+    """What has no words of its own: a field of a tuple, which the signature has already, and what pytest calls."""
     if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") or name == "pytest_generate_tests":
         return True
     return None
@@ -174,7 +197,7 @@ _CLAUSE = re.compile("|".join(sorted(CLAUSES, reverse=True)))
 
 def link_clauses(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Every clause that is named links to what it says, except where a link, a title or code has it."""
-    places = {}
+    places: dict[str, str] = {}
     for section in app.env.get_doctree(CONTRACT).findall(nodes.section):
         clause = section.next_node(nodes.title).astext().partition(":")[0]
         places.setdefault(clause, section["ids"][0])
@@ -205,10 +228,15 @@ def _within(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
+COLUMNS = 26
+"""Of the text in a lane: three lanes have their place on a page then."""
+
+
 class Lanes(SphinxDirective):
     """``lanes``: each known-bad model, its mistake, and the shortest run that shows it."""
 
     def run(self) -> list[nodes.Node]:
+        self.env.note_reread()  # The page follows the models, not only its own text.
         made: list[nodes.Node] = []
         for broken in BROKEN:
             found = explore(broken.model, broken.config, properties=broken.judged_by)
@@ -218,7 +246,7 @@ class Lanes(SphinxDirective):
             section += nodes.title("", "", nodes.literal("", broken.model.name), nodes.Text(f", {broken.clause}"))
             section += nodes.paragraph("", broken.story)
             title = f"{broken.model.name} breaks {broken.clause}"
-            drawn = svg(shown, title=title)
+            drawn = svg(shown, title=title, cell=COLUMNS)
             section += nodes.raw("", f'<div class="lanes" tabindex="0">{drawn}</div>', format="html")
             # For whoever reads the page without pictures, and for the search.
             block = nodes.literal_block(text(shown), text(shown), language="text")
@@ -227,6 +255,19 @@ class Lanes(SphinxDirective):
             section += nodes.raw("", "</details>", format="html")
             made.append(section)
         return made
+
+
+class Features(SphinxDirective):
+    """``features``: what a locker can be declared to lack."""
+
+    def run(self) -> list[nodes.Node]:
+        made = nodes.definition_list()
+        for name, feature in FEATURES.items():
+            words = nodes.paragraph("", f"{feature.meaning} ({', '.join(feature.clauses)})")
+            made += nodes.definition_list_item(
+                "", nodes.term("", "", nodes.literal("", name)), nodes.definition("", words)
+            )
+        return [made]
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -258,7 +299,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-resolved", link_clauses)
     app.connect("build-finished", add_files)
     app.add_directive("lanes", Lanes)
+    app.add_directive("features", Features)
     # The languages of the specifications: programs of kmutex/schedule/program.py, and lines of a log.
     app.add_lexer("program", TextLexer)
+    app.add_lexer("protocol", TextLexer)
     app.add_lexer("trace", JsonLexer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -63,8 +63,8 @@ def spans(picture: Picture) -> list[Span]:
         if row.change == "asks":
             waits[place] = number
         elif row.change in ("has", "refused"):
-            if place in waits or row.change == "has":
-                found.append(Span(*place, False, waits.pop(place, -1), number))
+            if place in waits:
+                found.append(Span(*place, False, waits.pop(place), number))
             if row.change == "has":
                 holds.setdefault(place, number)
         elif row.change == "lets go":

@@ -23,7 +23,7 @@ ADVANCE = 7.8
 LINE = 18
 """From one line of text to the next."""
 CELL = 44
-"""Columns after which a text in a lane goes on in a further line."""
+"""Columns of text in a lane."""
 ACROSS = 72
 """The same for what stands across all lanes, if these are not wider."""
 SLOT = 9
@@ -115,8 +115,8 @@ def wrapped(text: str, most: int) -> Iterator[str]:
     yield line
 
 
-def lay_out(picture: Picture, marks: list[Span]) -> Layout:
-    """Place every text, bar and lane."""
+def lay_out(picture: Picture, marks: list[Span], cell: int = CELL) -> Layout:
+    """Place every text, bar and lane. cell: columns after which a text in a lane goes on in a further line."""
     texts: list[Text] = []
     side = max([columns(text) for text in (picture.side, *(printable(row.side) for row in picture.rows))])
     left = x = MARGIN + (side * ADVANCE + 2 * GAP if side else 0)
@@ -124,7 +124,7 @@ def lay_out(picture: Picture, marks: list[Span]) -> Layout:
     for number, head in enumerate(picture.heads):
         keys = tuple(sorted({mark.key for mark in marks if mark.lane == number}))
         said = [head, *(row.text for row in picture.rows if row.lane == number)]
-        widest = max(columns(line) for text in said for line in wrapped(printable(text), CELL))
+        widest = max(columns(line) for text in said for line in wrapped(printable(text), cell))
         lane = Lane(x, keys, SLOT * max(len(keys), 1) + GAP + widest * ADVANCE)
         lanes.append(lane)
         x += lane.width + 2 * GAP
@@ -136,7 +136,7 @@ def lay_out(picture: Picture, marks: list[Span]) -> Layout:
         return LINE * len(lines)
 
     y: float = MARGIN
-    heights = [place(head, CELL, "head", lane.text, y) for head, lane in zip(picture.heads, lanes, strict=True)]
+    heights = [place(head, cell, "head", lane.text, y) for head, lane in zip(picture.heads, lanes, strict=True)]
     heights.append(place(picture.side, side, "side", MARGIN, y) if picture.side else 0)
     top = y = y + max(heights) + GAP / 2
     middles = []
@@ -148,7 +148,7 @@ def lay_out(picture: Picture, marks: list[Span]) -> Layout:
         if row.lane is None:
             height = place(row.text, room - 2, "across", left + 2 * GAP, y)
         else:
-            height = place(row.text, CELL, "row", lanes[row.lane].text, y)
+            height = place(row.text, cell, "row", lanes[row.lane].text, y)
         middles.append(y + LINE / 2)
         y += height + GAP / 2
     meanings = []
@@ -160,10 +160,13 @@ def lay_out(picture: Picture, marks: list[Span]) -> Layout:
     return Layout(tuple(lanes), tuple(texts), tuple(middles), tuple(meanings), left, top, width, bottom)
 
 
-def svg(picture: Picture, *, title: str = "Who did what") -> str:
-    """An element with its namespace: well-formed as a file, and within HTML. title: what it is a picture of."""
+def svg(picture: Picture, *, title: str = "Who did what", cell: int = CELL) -> str:
+    """An element with its namespace: well-formed as a file, and within HTML.
+
+    title: what it is a picture of. cell: columns after which a text in a lane goes on in a further line.
+    """
     marks = spans(picture)
-    layout = lay_out(picture, marks)
+    layout = lay_out(picture, marks, cell)
     color = {key: COLORS[number % len(COLORS)] for number, (key, _) in enumerate(layout.keys)}
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="kmutex-lanes" role="img" xml:space="preserve" '

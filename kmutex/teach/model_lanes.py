@@ -1,4 +1,4 @@
-"""A counterexample of the model as a picture: a lane for each client, a row for each step and each grant that it gives."""
+"""A counterexample of the model as a picture: a row for each step, and for what it does to other clients."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_who_held_and_who_asked_from_row_to_row() -> None:
 def test_what_began_before_the_first_row_comes_from_above() -> None:
     """Of a picture that has the last lines of a log only."""
     cut = Picture(("call 1", "call 2"), (Row(0, "release", "lets go", "k"), Row(1, "grant", "has", "k")))
-    assert spans(cut) == [Span(0, "k", True, -1, 0), Span(1, "k", False, -1, 1), Span(1, "k", True, 1, 2)]
+    assert spans(cut) == [Span(0, "k", True, -1, 0), Span(1, "k", True, 1, 2)]
 
 
 @given(pictures())
