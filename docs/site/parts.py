@@ -199,7 +199,8 @@ def link_clauses(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Every clause that is named links to what it says, except where a link, a title or code has it."""
     places: dict[str, str] = {}
     for section in app.env.get_doctree(CONTRACT).findall(nodes.section):
-        clause = section.next_node(nodes.title).astext().partition(":")[0]
+        title = section.next_node(nodes.title)
+        clause = title.astext().partition(":")[0] if title else ""
         places.setdefault(clause, section["ids"][0])
     base = "" if docname == CONTRACT else app.builder.get_relative_uri(docname, CONTRACT)
     for leaf in list(doctree.findall(nodes.Text)):
