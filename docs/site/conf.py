@@ -41,7 +41,7 @@ default_role = "py:obj"
 highlight_language = "text"
 
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "special-members": "__len__, __contains__"}
+autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
