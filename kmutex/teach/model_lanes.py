@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from kmutex.picture.lanes import Change, Picture, Row
 from kmutex.teach.explore_page import ACTION_WORDS, OUTCOME_WORDS
 from kmutex_model.actions import Action, Model, action_key
@@ -36,11 +38,29 @@ def _step(model: Model, config: Config, state: State, action: Action, rows: list
     words = f"{ACTION_WORDS[action.name].format(key=key)}: {OUTCOME_WORDS[outcome]}"
     for client in [action.client, *(other for other in range(config.clients) if other != action.client)]:
         before, now = state.clients[client], after.clients[client]
+        changes = list(_changes(before, now))
         if client == action.client:
-            rows.append(Row(client, words, _change(before, now), str(action_key(state, action))))
-        elif change := _change(before, now):
-            place = now if now.key is not None else before
+            change = changes.pop(0) if changes else ""
+            rows.append(Row(client, words, change, str(action_key(state, action))))
+        place = now if now.key is not None else before
+        for change in changes:
             rows.append(Row(client, _AS_TOLD[change].format(key=f"key {place.key}"), change, str(place.key)))
+    return after
+
+
+def _changes(before: Client, now: Client) -> Iterator[Change]:
+    owned, owns = before.phase in _OWNS, now.phase in _OWNS
+    if owned and not owns:
+        yield "lets go"
+    if owns and not owned:
+        yield "has"
+    if now.phase == "waiting" and before.phase != "waiting":
+        yield "asks"
+    if before.phase == "waiting" and now.phase == "idle":
+        yield "refused"
+
+
+_AS_TOLD[change].format(key=f"key {place.key}"), change, str(place.key)))
     return after
 
 
