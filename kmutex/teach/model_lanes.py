@@ -60,20 +60,6 @@ def _changes(before: Client, now: Client) -> Iterator[Change]:
         yield "refused"
 
 
-_AS_TOLD[change].format(key=f"key {place.key}"), change, str(place.key)))
-    return after
-
-
-def _change(before: Client, now: Client) -> Change:
-    if before.phase in _OWNS:
-        return "" if now.phase in _OWNS else "lets go"
-    if now.phase in _OWNS:
-        return "has"
-    if before.phase == now.phase:
-        return ""
-    return "asks" if now.phase == "waiting" else "refused"
-
-
 _AS_TOLD: dict[Change, str] = {
     "has": "is granted {key}",
     "lets go": "has {key} no longer",
