@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +101,18 @@ On this site the page is built already: <a href="../{EXPLORE}">open it</a>.
 """
 
 
+def others(pages: Iterable[str]) -> str:
+    """A last group, for pages that nobody has given a place in the order yet."""
+    placed = {"README", *CONTENTS.split()}
+    inner = ("docs/adr/", "docs/api/")
+    rest = [page for page in sorted(pages) if page not in placed and not page.startswith(inner)]
+    return "\n".join(("\n\n```{toctree}", ":hidden:", ":caption: More", "", *rest, "```\n")) if rest else ""
+
+
 def add_to_page(app: Sphinx, docname: str, content: list[str]) -> None:
     """What only the site has of a page, so that the page itself stays what a forge shows."""
     if docname == "README":
-        content[0] += CONTENTS
+        content[0] += CONTENTS + others(app.env.found_docs)
     elif docname == "docs/adr/README":
         content[0] += RECORDS
     elif docname == "docs/explore":

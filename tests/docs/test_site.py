@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -128,6 +129,14 @@ def test_every_page_of_the_repository_is_in_it(site: Path) -> None:
     for pattern in ("*.md", "docs/**/*.md", "specs/*.md", "ports/*.md", "ports/*/*.md", "examples/**/*.md"):
         for page in ROOT.glob(pattern):
             assert (site / page.relative_to(ROOT)).with_suffix(".html").is_file(), page
+
+
+def test_a_page_that_nobody_gave_a_place_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of the contents; pages that have theirs are not there twice."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "site"))
+    parts = importlib.import_module("parts")
+    assert "docs/new" in parts.others(["README", "docs/verify", "docs/new", "docs/adr/0001-x"]).split()
+    assert parts.others(["README", "docs/verify", "docs/adr/0001-x", "docs/api/index"]) == ""
 
 
 @pytest.mark.parametrize("module", [kmutex, kmutex.testing, kmutex.trace], ids=lambda module: module.__name__)
