@@ -4,11 +4,17 @@ Each session installs the checkout with its dev extra. With ``--no-venv`` nothin
 the environment that nox runs from, as .ci/run does.
 """
 
+import tarfile
+from pathlib import Path
+
 import nox
+
+MERMAID = "11.17.2"
+"""One file of it is used, and nothing that it depends on."""
 
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "imports", "model", "crosshair", "tests"]
+nox.options.sessions = ["lint", "types", "imports", "model", "crosshair", "docs", "tests"]
 
 
 def install(session: nox.Session) -> None:
@@ -29,6 +35,7 @@ def types(session: nox.Session) -> None:
     install(session)
     session.run("mypy")
     session.run("mypy", "examples/pull")
+    session.run("python", "-m", "mypy", "docs/site")
 
 
 @nox.session
@@ -72,6 +79,29 @@ def crosshair(session: nox.Session) -> None:
     """Confirm the contracts of kmutex._entry, and refute a twin of each."""
     install(session)
     session.run("python", "-m", "pytest", "-q", "tests/contracts")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site into build/docs; a warning is an error."""
+    install(session)
+    command = ("python", "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-b", "html", "-c", "docs/site")
+    session.run(*command, ".", "build/docs", *session.posargs)
+
+
+@nox.session
+def mermaid(session: nox.Session) -> None:
+    """Draw pictures with Mermaid itself, which comes from npm. Needs Chromium."""
+    install(session)
+    folder = Path(session.create_tmp()).resolve()
+    session.run("npm", "pack", "--silent", f"mermaid@{MERMAID}", "--pack-destination", str(folder), external=True)
+    with tarfile.open(folder / f"mermaid-{MERMAID}.tgz") as package:
+        content = package.extractfile("package/dist/mermaid.min.js")
+        if content is None:
+            session.error("the package has no dist/mermaid.min.js")
+        (folder / "mermaid.min.js").write_bytes(content.read())
+    variables = {"KMUTEX_MERMAID": str(folder / "mermaid.min.js")}
+    session.run("python", "-m", "pytest", "-q", "tests/picture/test_mermaid.py", *session.posargs, env=variables)
 
 
 @nox.session

@@ -11,6 +11,7 @@ from kmutex.conform.courses import make_case
 from kmutex.conform.known import KnownError, read_known
 from kmutex.conform.play import Verdict, Waits
 from kmutex.conform.run import Conformance, LackError, Options, Result, StartError
+from kmutex.picture.files import HELP, drawn, unfit
 from kmutex.terminal import complain, console, no_folder, seconds, shown, write
 
 DESCRIPTION = """\
@@ -41,6 +42,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("adapter", nargs="+", metavar="ADAPTER", help="the command that starts the adapter, after --")
     parser.add_argument("--case", metavar="CASE", help="play one case and show it, such as 0+a/1+a/ua,c1")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=f"of what --case shows: {HELP}")
     parser.add_argument("--random", type=_count, default=100, metavar="N", help="random sequences (100)")
     parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of the first random sequence (0)")
     parser.add_argument("--seconds", type=seconds, default=300.0, metavar="N", help="begin no case after that (300)")
@@ -78,8 +80,10 @@ def run(args: argparse.Namespace) -> int:
     except (KnownError, CaseError) as error:
         return complain(str(error))
     files = (args.json, args.junit, args.html)
-    if fault := no_folder(files):
+    if fault := unfit(args.picture) or no_folder((*files, args.picture)):
         return complain(fault)
+    if args.picture is not None and case is None:
+        return complain("--picture is of one case: name it with --case")
     if case is not None and any(files):
         return complain("--case shows one case and writes no report; leave out --json, --junit and --html")
     options = Options(
@@ -93,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         if case is not None:
-            return _one(Conformance(args.adapter, options), case)
+            return _one(Conformance(args.adapter, options), case, args.picture)
         return _check(args, options)
     except LackError as error:
         return complain(str(error), status=2)
@@ -101,15 +105,18 @@ def run(args: argparse.Namespace) -> int:
         return complain(f"cannot check {args.adapter[0]}: {error}", status=3)
 
 
-def _one(conformance: Conformance, case: Case) -> int:
-    from kmutex.testing.lanes import lanes
+def _one(conformance: Conformance, case: Case, file: Path | None) -> int:
+    from kmutex.testing.lanes import lanes, picture
 
     played = conformance.one(case)
+    fault = write(((file, lambda: drawn(picture(played.events), file)),)) if file else ""
     print(lanes(played.events))
     if played.verdict is Verdict.PASSED:
         print("\nno clause is violated in this case")
-        return 0
+        return complain(fault) if fault else 0
     print(f"\n{', '.join(played.clauses) or played.verdict.value}: {played.message}")
+    if fault:
+        return complain(fault)
     return {Verdict.FAILED: 1, Verdict.SLOW: 2, Verdict.BROKEN: 3}[played.verdict]
 
 

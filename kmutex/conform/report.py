@@ -19,7 +19,8 @@ from kmutex._clauses import CLAUSES
 from kmutex.conform.play import FEATURES, Played, Verdict, Waits, clauses_off
 from kmutex.conform.run import Options, Result
 from kmutex.conform.vectors import Vector
-from kmutex.testing.lanes import lanes
+from kmutex.picture.svg import svg
+from kmutex.testing.lanes import lanes, picture
 
 MOST_SHOWN = 3
 """Failures of the vectors that the text shows with a picture, the shortest first; the files have all."""
@@ -288,6 +289,7 @@ body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid #8886; }
 pre { overflow-x: auto; padding: 1rem; border: 1px solid #8886; border-radius: .5rem; font-size: .85rem; }
+.picture { overflow-x: auto; }
 article { margin: 2.5rem 0; }
 .violated, .bad { color: #c62828; font-weight: 600; }
 .holds { color: #2e7d32; }
@@ -346,6 +348,7 @@ def _article(report: Report, played: Played) -> str:
     return f"""<article>
 <h2>{text(", ".join(played.clauses) or played.verdict.value)}: <code>{text(played.case.id)}</code></h2>
 <p>{text(played.message)}</p>
-<pre>{text(lanes(played.events))}</pre>
+<div class="picture">{svg(picture(played.events), title=played.message or played.case.id)}</div>
+<details><summary>The picture as text</summary><pre>{text(lanes(played.events))}</pre></details>
 <p>Play it again: <code>{text(report.replay(played))}</code></p>
 </article>"""

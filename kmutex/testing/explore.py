@@ -165,12 +165,12 @@ class Explorer:
                 break
         return result
 
-    def again(self, schedule: Schedule) -> Exploration:
+    def again(self, schedule: Schedule, *, known: Set[str] = frozenset()) -> Exploration:
         """The one run that a schedule says. UnreplayableError: the subject does not come by that way."""
         result = Exploration(schedule.program, schedule.level, 0)
         self._tries = schedule.tries
         chooser = Chooser(picks_of(dict(schedule.picks)))
-        self._once(result, chooser, frozenset())
+        self._once(result, chooser, known)
         last = max((at for at, _ in schedule.picks), default=-1)
         if len(chooser.path) <= last and not result.found:
             raise UnreplayableError(f"the run has {len(chooser.path)} choices, and choice {last} was recorded")

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
 from kmutex._protocol import TIMED_OUT
+from kmutex.picture.lanes import Change
 from kmutex.schedule.observer import Ending, UncontrolledError
 from kmutex.schedule.program import ASKING, Step
 from kmutex.schedule.words import said
@@ -41,6 +42,9 @@ class Event(NamedTuple):
 
     client: int
     text: str
+    change: Change = ""
+    """What it says about who holds the key, in the words of pictures."""
+    key: str = ""
 
 
 class Finding(NamedTuple):
@@ -152,8 +156,9 @@ class Judge:
         self._tail = self._tail_from is not None and number >= self._tail_from
 
     def called(self, client: int, step: Step) -> None:
-        self._log(client, f"{step} ...")
         key = step.key
+        own = step.kind != "x" and client not in self._contest.robbed and self._holder.get(key) == client
+        self._log(client, f"{step} ...", "asks" if step.kind in ASKING else "lets go" if own else "calls", key)
         if step.kind in ASKING:
             others = [other for other, asked in self._asking.items() if asked.key == key]
             self._alone -= set(others)
@@ -179,11 +184,14 @@ class Judge:
     def returned(self, client: int, step: Step) -> None:
         key = step.key
         if step.kind in ASKING:
-            self._log(client, f"{step}: got it")
+            self._log(client, f"{step}: got it", "has", key)
             self._granted(client, step)
         else:
-            self._log(client, f"{step}: done")
-            if self._contest.won_twice(client, self._releasing.pop(client, None), self._holder, self._releasing):
+            held = key in self._holder
+            twice = self._contest.won_twice(client, self._releasing.pop(client, None), self._holder, self._releasing)
+            taken = held and key not in self._holder
+            self._log(client, f"{step}: done", "takes away" if taken else "comes back", key)
+            if twice:
                 self._find("KM-UNHELD", f"{key} was granted once, and two unlocks of it came back without an error")
             if client in self._stalled:
                 self._find("KM-INDEP", f"client {client}'s {step} came back only after something else let go")
@@ -193,7 +201,7 @@ class Judge:
 
     def raised(self, client: int, step: Step, error: BaseException) -> None:
         words = said(error)
-        self._log(client, f"{step}: {words}")
+        self._log(client, f"{step}: {words}", "refused" if step.kind in ASKING else "comes back", step.key)
         if isinstance(error, SystemExit):
             self.exited = f"{step} raised SystemExit"
         elif step.kind in ASKING:
@@ -397,8 +405,8 @@ class Judge:
     def _witness(self, clause: str) -> None:
         self.witnesses[clause] += 1
 
-    def _log(self, client: int, text: str) -> None:
-        self.events.append(Event(client, text))
+    def _log(self, client: int, text: str, change: Change = "", key: str = "") -> None:
+        self.events.append(Event(client, text, change, key))
 
 
 def _keys(live: Set[str]) -> str:

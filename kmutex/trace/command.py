@@ -9,16 +9,20 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from kmutex.picture.files import HELP, drawn, unfit
+from kmutex.picture.lanes import Change, Picture, Row
+from kmutex.picture.text import text
 from kmutex.schedule.words import printable
 from kmutex.terminal import complain, console, no_folder, shown, write
 
 if TYPE_CHECKING:
     from kmutex.trace.check import Checker, Finding, Report
+    from kmutex.trace.events import Event
 
 EXIT_STATUS = """\
 exit status:
@@ -44,6 +48,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="the log; .gz is unpacked, - is standard input")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=f"the first violation: {HELP}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.set_defaults(run=run)
@@ -54,10 +59,11 @@ def run(args: argparse.Namespace) -> int:
     from kmutex.trace.events import TraceFormatError
     from kmutex.trace.read import check
 
-    if fault := no_folder((args.json,)):
+    if fault := unfit(args.picture) or no_folder((args.json, args.picture)):
         return complain(fault)
-    if args.json is not None and _same(args.json, Path(args.file)):
-        return complain(f"{args.json}: this is the log itself")
+    for path in (args.json, args.picture):
+        if path is not None and _same(path, Path(args.file)):
+            return complain(f"{path}: this is the log itself")
     started = time.perf_counter()
     name = printable(args.file)
     try:
@@ -70,8 +76,16 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         return complain(f"cannot read {name}: {error.strerror or error}", status=3)
     took = time.perf_counter() - started
-    fault = write(((args.json, lambda: as_json(report, file=args.file, seconds=took)),))
+    shown = args.picture if any(finding.events for finding in report.findings) else None
+    fault = write(
+        (
+            (args.json, lambda: as_json(report, file=args.file, seconds=took)),
+            (shown, lambda: drawn(first_picture(report), args.picture)),
+        )
+    )
     _show(report)
+    if args.picture is not None and shown is None:
+        print(f"kmutex: {args.picture}: not written, there is no violation to draw", file=sys.stderr)
     return complain(fault) if fault else _STATUS[report.verdict.value]
 
 
@@ -140,7 +154,7 @@ def as_json(report: Report, *, file: str, seconds: float) -> str:
                 "key": finding.key,
                 "call": finding.call,
                 "message": finding.message,
-                "picture": picture(finding),
+                "picture": text(picture(finding)),
             }
             for finding in report.findings
         ],
@@ -148,26 +162,45 @@ def as_json(report: Report, *, file: str, seconds: float) -> str:
     return json.dumps(body, indent=2) + "\n"
 
 
-def picture(finding: Finding) -> str:
-    """The last lines of the key as lanes: a column for each call, the numbers of the lines on the left."""
-    heads = {event.call: printable(f"call {event.call}") for event in finding.events if event.kind != "end"}
-    texts = [(event, _text(event)) for event in finding.events]
-    widths = {
-        call: max([len(head), *(len(text) for event, text in texts if event.call == call)])
-        for call, head in heads.items()
-    }
-    side = max([len("line"), *(len(str(event.line)) for event in finding.events)])
-
-    def row(left: str, cells: Sequence[str]) -> str:
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths.values(), strict=True))
-        return "  ".join([left.rjust(side), *padded]).rstrip()
-
-    rows = [row(str(event.line), [text if call == event.call else "|" for call in heads]) for event, text in texts]
-    return "\n".join([row("line", list(heads.values())), row("-" * side, ["-" * w for w in widths.values()]), *rows])
+_CHANGES: dict[str, Change] = {
+    "request": "asks",
+    "grant": "has",
+    "fail": "refused",
+    "release": "lets go",
+    "released": "comes back",
+    "unheld": "comes back",
+}
 
 
-def _text(event: Any) -> str:
-    words = event.kind
+def picture(finding: Finding) -> Picture:
+    """The last lines of the key: a lane for each call, the numbers of the lines in the margin."""
+    calls = list(dict.fromkeys(event.call for event in finding.events if event.kind != "end"))
+    rows = [
+        Row(None, _text(event), side=str(event.line))
+        if event.kind == "end"
+        else Row(calls.index(event.call), _text(event), _change(event, finding), printable(event.key), str(event.line))
+        for event in finding.events
+    ]
+    return Picture(tuple(printable(f"call {call}") for call in calls), tuple(rows), "line")
+
+
+def _change(event: Event, finding: Finding) -> Change:
+    # An unlock by a call that was never seen to ask or to have the key ends no grant of its own.
+    before = (one for one in finding.events if one.call == event.call and one.line < event.line)
+    if event.kind == "release" and not any(one.kind == "grant" for one in before):
+        return "calls"
+    return _CHANGES.get(event.kind, "")
+
+
+def first_picture(report: Report) -> Picture:
+    """Of the violation that comes first in the log and has lines to show, with what is wrong as the last row."""
+    finding = min((one for one in report.findings if one.events), key=lambda one: one.line)
+    shown = picture(finding)
+    return shown._replace(rows=(*shown.rows, Row(None, _said(finding))))
+
+
+def _text(event: Event) -> str:
+    words: str = event.kind
     if event.timeout is not None:
         words += f" (timeout {event.timeout:g})"
     if event.why:
@@ -176,7 +209,12 @@ def _text(event: Any) -> str:
         words += " (lease)"
     if event.refs is not None:
         words += f", refs {event.refs}"
-    return str(words)
+    return words
+
+
+def _said(finding: Finding) -> str:
+    where = f"line {finding.line}, key {json.dumps(finding.key)}: " if finding.events else f"line {finding.line}: "
+    return printable(f"{finding.clause}: {where}{finding.message}")
 
 
 def _show(report: Report) -> None:
@@ -198,14 +236,12 @@ def _show(report: Report) -> None:
     screen.print(table)
     for finding in report.findings:
         screen.print()
-        where = f"line {finding.line}, key {json.dumps(finding.key)}: " if finding.events else f"line {finding.line}: "
-        message = printable(f"{finding.clause}: {where}{finding.message}")
-        screen.print(Text(message, style="bold red"), soft_wrap=True)
+        screen.print(Text(_said(finding), style="bold red"), soft_wrap=True)
         if finding.events:
-            screen.print(Text(picture(finding)), soft_wrap=True)
+            screen.print(Text(text(picture(finding))), soft_wrap=True)
     screen.print()
-    for text in (*report.unknown, *report.notes):
-        screen.print(Text(printable(text)), style="yellow", soft_wrap=True)
+    for remark in (*report.unknown, *report.notes):
+        screen.print(Text(printable(remark)), style="yellow", soft_wrap=True)
     counts = (
         f"{report.events:,} events; keys went idle {report.periods:,} times; at most {report.most_live_calls:,} calls "
         f"and {report.most_live_keys:,} keys live at once"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kmutex.picture.files import HELP, drawn, unfit
 from kmutex.terminal import complain, console, no_folder, seconds, shown, write
 from kmutex.testing.features import FEATURES, UnknownFeatureError, clauses_off
 
@@ -47,6 +48,7 @@ def add_parser(commands: Any) -> None:
         "--seconds", type=seconds, default=30.0, metavar="N", help="the longest that one subject may take (30)"
     )
     verify.add_argument("--replay", metavar="SCHEDULE", help="run one schedule again and show what happens")
+    verify.add_argument("--picture", type=Path, metavar="FILE", help=f"of what --replay shows: {HELP}")
     verify.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
     verify.add_argument("--junit", type=Path, metavar="FILE", help="write the rows as JUnit XML")
     verify.add_argument("--quiet", action="store_true", help="no progress")
@@ -60,8 +62,10 @@ def run(args: argparse.Namespace) -> int:
         clauses_off(without)
     except UnknownFeatureError as error:
         return complain(str(error))
-    if fault := no_folder((args.json, args.junit)):
+    if fault := unfit(args.picture) or no_folder((args.json, args.junit, args.picture)):
         return complain(fault)
+    if args.picture is not None and args.replay is None:
+        return complain("--picture is of one run: give its schedule with --replay")
     if args.subject is None:
         if args.replay is not None or without:
             return complain("--replay and --without need a subject, MODULE:FACTORY")
@@ -70,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if not (module and colon and factory):
         return complain(f"{args.subject!r} is not of the form MODULE:FACTORY")
     if args.replay is not None:
-        return _replay(args.subject, args.replay, without)
+        return _replay(args, without)
     return _verify_one(args, without)
 
 
@@ -106,18 +110,22 @@ def _verify_all(args: argparse.Namespace) -> int:
     return _report(args, rows, subjects, time.perf_counter() - started, "")
 
 
-def _replay(subject: str, schedule: str, without: tuple[str, ...]) -> int:
+def _replay(args: argparse.Namespace, without: tuple[str, ...]) -> int:
+    from kmutex.testing.lanes import lanes, picture
     from kmutex.verify.runner import ReplayError, SubjectError, replay
 
     try:
-        found, picture, endless = replay(subject, schedule, without=without)
+        found, events, endless = replay(args.subject, args.replay, without=without)
     except SubjectError as error:
-        return complain(f"cannot verify {subject}: {error}", status=3)
+        return complain(f"cannot verify {args.subject}: {error}", status=3)
     except ReplayError as error:
-        return complain(f"cannot replay this on {subject}: {error}")
-    print(picture)
+        return complain(f"cannot replay this on {args.subject}: {error}")
+    fault = write(((args.picture, lambda: drawn(picture(events), args.picture)),))
+    print(lanes(events))
     for entry in found:
         print(f"\n{', '.join(entry['clauses'])}: {entry['message']}")
+    if fault:
+        return complain(fault)
     if endless and not found:
         print("\nthe run has no end within the step limit, so nothing is decided")
         return 2

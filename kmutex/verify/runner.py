@@ -16,13 +16,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kmutex.testing.features import clauses_off
+from kmutex.testing.judge import Event
 from kmutex.testing.subject import Shape
-from kmutex.verify.evidence import Result, Row
+from kmutex.verify.evidence import Result, Row, Violation
 from kmutex.verify.plan import Outcome, Unit, plan, rows
 
 WORKERS = 2
@@ -32,6 +33,10 @@ LEAST_PATIENCE = 2.0
 """Real seconds that a subject may stay silent, at the least."""
 STARTING = 5.0
 """Real seconds that a process may take to start, beyond a subject's silence: more than one does on a busy machine."""
+
+
+SMALLER = 0.2
+"""Share of the time, at the most, in which counterexamples are made smaller."""
 
 
 class SubjectError(Exception):
@@ -58,6 +63,8 @@ class Progress:
 class _Report:
     outcomes: list[Outcome] = field(default_factory=list)
     left: list[Unit] = field(default_factory=list)
+    symptoms: list[tuple[frozenset[str], str]] = field(default_factory=list)
+    """What programs with these ingredients have shown."""
 
 
 def verify(
@@ -81,14 +88,19 @@ def verify(
     finally:
         crew.end()
     table = rows(target, shape, off, report.outcomes, report.left, why="the time was over")
+    table = shortened(table, target, without, report.symptoms, min(seconds - crew.elapsed(), SMALLER * seconds))
     if not whole:
         detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
         table.append(Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
     return table
 
 
-def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tuple[list[dict[str, Any]], str, bool]:
-    """Run one schedule again: what it breaks (clauses, message), the lane picture, and whether it had no end.
+def replay(
+    target: str, schedule: str, *, without: tuple[str, ...] = ()
+) -> tuple[list[dict[str, Any]], list[Event], bool]:
+    """Run one schedule again: what it breaks (clauses, message), who did what, and whether it had no end.
+
+    Where it breaks something, what was done is told as far as the last of it.
 
     SubjectError, ReplayError: there was no run.
     """
@@ -109,7 +121,7 @@ def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tupl
         raise SubjectError(crew.explain(answer))
     if answer["exited"]:
         raise SubjectError(f"{target} tried to leave the process: {answer['exited']}")
-    return answer["found"], answer["picture"], answer["endless"]
+    return answer["found"], [Event(*event) for event in answer["events"]], answer["endless"]
 
 
 def _drive(
@@ -122,7 +134,7 @@ def _drive(
 ) -> _Report:
     report = _Report()
     progress = Progress()
-    symptoms: list[tuple[frozenset[str], str]] = []
+    symptoms = report.symptoms
     broken: set[str] = set()
     caught = False
     passes = _passes(shape, off, bytecode)
@@ -186,6 +198,54 @@ def _drive(
                     break
                 report.left += rest
             return report
+
+
+def shortened(
+    table: list[Row],
+    target: str,
+    without: tuple[str, ...],
+    symptoms: list[tuple[frozenset[str], str]],
+    seconds: float,
+) -> list[Row]:
+    """The same rows, their first counterexamples without what these do not need, as far as the seconds reach.
+
+    One that takes the subject out of hand, or that is not seen again, stays as it is.
+    """
+    first = [row.violations[0] for row in table if row.violations and row.violations[0].schedule]
+    end = time.monotonic() + seconds
+    made: dict[Violation, Violation] = {}
+    crew = _Workers(target, without, max(seconds, 1.0), workers=1)
+    try:
+        if first and seconds > 0:
+            crew.begin()
+        for violation in dict.fromkeys(first):
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            order = {"schedule": violation.schedule, "clauses": violation.clauses, "seconds": left / 2}
+            order["symptoms"] = [(sorted(parts), symptom) for parts, symptom in symptoms]
+            crew.workers[0].tell({"smaller": order})
+            answer = crew.answer(left + LEAST_PATIENCE)
+            if answer is None or answer["kind"] != "smaller":
+                break
+            if entry := answer["found"]:
+                made[violation] = Violation(
+                    tuple(entry["clauses"]), entry["message"], entry["schedule"], entry["picture"]
+                )
+    except SubjectError:
+        pass  # It was judged before; that it now does not come up again changes nothing.
+    finally:
+        crew.end()
+    return [
+        replace(
+            row,
+            detail=made[row.violations[0]].message,
+            violations=(made[row.violations[0]], *row.violations[1:]),
+        )
+        if row.violations and row.violations[0] in made
+        else row
+        for row in table
+    ]
 
 
 def _passes(shape: Shape, off: frozenset[str], bytecode: bool) -> Iterator[list[Unit]]:

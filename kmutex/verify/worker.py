@@ -7,6 +7,7 @@ nowhere. Whatever the subject does to this process, the runner is another one.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import importlib
 import json
 import os
@@ -27,6 +28,7 @@ from kmutex.schedule.words import said
 from kmutex.testing.explore import Exploration, Explorer, Found, Schedule, parse_schedule
 from kmutex.testing.features import clauses_off
 from kmutex.testing.lanes import lanes
+from kmutex.testing.smaller import smaller
 from kmutex.testing.subject import NotALockerError, Shape, look
 from kmutex.verify import special
 from kmutex.verify.plan import SEEDS, Outcome, Unit
@@ -67,6 +69,8 @@ class _Worker:
             order = json.loads(line)
             if "replay" in order:
                 self._replay(explorer, shape, order["replay"])
+            elif "smaller" in order:
+                self._smaller(explorer, shape, **order["smaller"])
             else:
                 self._do(explorer, make, shape, frozenset(without), Unit(**order["unit"]), frozenset(order["known"]))
 
@@ -186,8 +190,34 @@ class _Worker:
             self._say("unreplayable", message=str(error))
             return
         found = [_entry(found) for found in result.found.values()]
-        picture = lanes(result.last.events) if result.last is not None else ""
-        self._say("replayed", found=found, picture=picture, exited=result.exited, endless=bool(result.endless))
+        # What comes after the last thing that was found is not needed to see it.
+        seen = [found.finding.events for found in result.found.values()]
+        events = max(seen, key=len) if seen else result.last.events if result.last is not None else ()
+        self._say("replayed", found=found, events=list(events), exited=result.exited, endless=bool(result.endless))
+
+    def _smaller(
+        self,
+        explorer: Explorer,
+        shape: Shape,
+        schedule: str,
+        clauses: list[str],
+        symptoms: list[tuple[list[str], str]],
+        seconds: float,
+    ) -> None:
+        """Say what is left of a counterexample without what it does not need; nothing, if it can't be shown again."""
+        end = _clock() + seconds
+        plainer = [(frozenset(parts), symptom) for parts, symptom in symptoms]
+        whole = parse_schedule(schedule)
+        _fit(whole, shape)
+        ingredients = whole.program.kinds - frozenset("+-c")
+        found = None
+        with contextlib.suppress(UnreplayableError):
+            # The names of what it breaks depend on what was known by then.
+            for known in (frozenset(s for parts, s in plainer if parts < ingredients), frozenset[str]()):
+                for one in explorer.again(whole, known=known).found.values():
+                    if found is None and list(one.finding.clauses) == clauses:
+                        found = smaller(explorer, one, symptoms=plainer, go_on=lambda: _clock() < end)
+        self._say("smaller", found=None if found is None else _entry(found))
 
     def _beat(self, runs: int) -> int:
         now = _clock()

@@ -106,6 +106,18 @@ def test_known_bad_adapters_are_rejected_by_name_and_replayed(name: str, clause:
     assert misbehaving("Sound", f"--case={case}").returncode == 0
 
 
+def test_a_case_is_drawn(tmp_path: Path) -> None:
+    """KM-FIFO: the same rows as in the text, as a file of its own."""
+    file = tmp_path / "case.svg"
+    done = misbehaving("Lifo", "--case=0+a/1+a/2+a", f"--picture={file}")
+    assert done.returncode == 1
+    root = ElementTree.parse(file).getroot()
+    told = root.findtext("{*}desc") or ""
+    assert "client 2: lock a: got it" in told
+    assert told.split("; ")[-1].startswith("KM-FIFO: ")
+    assert len(told.split("; ")) == sum(line[:5] != "KM-FI" for line in done.stdout.splitlines() if line) - 2
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -265,6 +277,8 @@ def test_a_list_of_known_failures_that_is_none(text: str, words: str, tmp_path: 
         ["--case", "1+a"],
         ["--case", "0+a/1+a/ua,ua"],
         ["--seed", "-1"],
+        ["--picture", "x.svg"],
+        ["--case", "0+a", "--picture", "x.png"],
         ["--json", "/no/such/x"],
         ["--timeout", "0"],
         ["--settle", "0"],
@@ -314,6 +328,9 @@ def test_the_reports_say_the_same(tmp_path: Path) -> None:
     for case in said["cases"]:
         assert case["replay"].startswith("kmutex conform --timeout 1 --case ")
         assert case["case"] in page
+    pictures = re.findall("<svg .*?</svg>", page, re.DOTALL)
+    assert len(pictures) == len(said["cases"])
+    assert all(ElementTree.fromstring(picture).attrib["role"] == "img" for picture in pictures)
     assert not re.search(r"(src|href)\s*=", page)
     assert last(done) in page.replace("&#x27;", "'")
 

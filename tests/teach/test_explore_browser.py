@@ -5,8 +5,6 @@ Needs Chromium and its driver (Debian: `apt-get install chromium chromium-driver
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -19,22 +17,15 @@ from kmutex_model import broken
 from kmutex_model.actions import CORRECT, format_schedule
 from kmutex_model.explore import explore
 from kmutex_model.state import Config
+from tests import browser
 
 pytest.importorskip("selenium", reason="the dev extra has selenium: pip install -e '.[dev]'")
 
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="no Chromium here: apt-get install --no-install-recommends chromium chromium-driver",
-)
+pytestmark = browser.needed
 
 SECONDS = 20
 """The longest that a state is waited for; a limit for a page that hangs, not a measure."""
@@ -103,32 +94,17 @@ class Page:
     def emulate(
         self, *, width: int = 1280, height: int = 900, scheme: str = "light", motion: str = "no-preference"
     ) -> None:
-        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-        features = [
-            {"name": "prefers-color-scheme", "value": scheme},
-            {"name": "prefers-reduced-motion", "value": motion},
-        ]
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        browser.emulate(self.driver, width=width, height=height, scheme=scheme, motion=motion)
 
     def errors(self) -> list[str]:
         """What the console has, and forget it."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
+        return browser.errors(self.driver)
 
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"):
-        options.add_argument(argument)
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # Chromium's sandbox does not work for root.
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(executable_path=str(DRIVER)))
-    yield driver
-    driver.quit()
+    with browser.started(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from kmutex.picture.text import text
 from kmutex.testing import CLAUSES as THEIRS
 from kmutex.trace.check import CLAUSES, INVISIBLE, TAIL, Checker, ClauseResult, Report
 from kmutex.trace.command import picture
@@ -267,7 +268,7 @@ def test_after_a_violation_the_key_is_judged_again_once_it_is_idle() -> None:
 
 def test_the_picture_has_a_lane_for_each_call_and_the_last_lines_only() -> None:
     (finding,) = judged(log("outside", "rq1 gr1 rq2 gr2")).findings
-    assert picture(finding).splitlines() == [
+    assert text(picture(finding)).splitlines() == [
         "line  call 1   call 2",
         "----  -------  -------",
         "   2  request  |",

@@ -77,6 +77,46 @@ def test_a_violation_is_shown_with_its_line_and_its_lanes(written: Any, capsys: 
     assert "   5  |        grant" in out.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("name", "begin"), [("p.svg", "<svg "), ("p.MMD", "sequenceDiagram\n"), ("p.md", "```mermaid\n"), ("p.txt", "line")]
+)
+def test_the_first_violation_is_drawn(name: str, begin: str, written: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """KM-EXCL, with the words of the verdict in the picture; of two violations the one that comes first in the log."""
+    log = written(BAD + line("unheld", 1))
+    picture = log.with_name(name)
+    assert run(capsys, log, "--picture", picture)[0] == 1
+    drawn = picture.read_text(encoding="utf-8")
+    assert drawn.startswith(begin)
+    assert all(words in drawn for words in ("call 1", "call 2", "request", "KM-EXCL: line 5"))
+    assert "unheld" not in drawn
+
+
+def test_without_a_violation_there_is_no_picture(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    log = written(GOOD)
+    picture = log.with_name("p.svg")
+    code, _, err = run(capsys, log, "--picture", picture)
+    assert (code, err) == (0, f"kmutex: {picture}: not written, there is no violation to draw\n")
+    assert not picture.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("p.png", "a picture's name ends in .svg, .mmd, .md or .txt"),
+        ("nowhere/p.svg", "there is no such folder"),
+        ("log.txt", "this is the log itself"),
+    ],
+)
+def test_a_picture_that_cannot_be_written_is_wrong_usage(
+    name: str, words: str, written: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = written(BAD, "log.txt")
+    code, out, err = run(capsys, log, "--picture", log.parent / name)
+    assert (code, out) == (4, "")
+    assert words in err
+    assert log.read_text(encoding="utf-8") == BAD
+
+
 def test_odd_names_are_shown_with_escapes(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever stands in a key or a call: control characters, markup, half of a pair."""
     odd = "\x1b[31m [bold]\n\ud800"

@@ -204,6 +204,16 @@ USAGE = {
     "not a number": (("verify", "subjects:Sound", "--seconds", "nan"), "'nan' is not a number of seconds"),
     "for ever": (("verify", "subjects:Sound", "--seconds", "inf"), "'inf' is not a number of seconds"),
     "no such folder": (("verify", "subjects:Sound", "--json", "nowhere/rows.json"), "no such folder"),
+    "a picture of no run": (("verify", "subjects:Sound", "--picture", "p.svg"), "give its schedule with --replay"),
+    "a picture of all": (("verify", "--picture", "p.svg"), "give its schedule with --replay"),
+    "a picture of no kind": (
+        ("verify", "subjects:Sound", "--replay", "0+a @locks", "--picture", "p.png"),
+        ".svg, .mmd",
+    ),
+    "a folder for a picture": (
+        ("verify", "subjects:Sound", "--replay", "0+a @locks", "--picture", "../p.svg/p.svg"),
+        "no such folder",
+    ),
     "no such folder for JUnit": (("verify", "subjects:Sound", "--junit", "nowhere/rows.xml"), "no such folder"),
     "a folder for a file": (("verify", "subjects:Sound", "--json", ".", *QUICK), "directory"),
     "a replay of nothing": (("verify", "subjects:Sound", "--replay", "again"), "is no schedule"),
@@ -393,7 +403,8 @@ def moves(picture: list[str]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("command", ["evicts", "async, bad"])
 def test_the_printed_command_shows_the_same_again(command: str, done: Done, tmp_path: Path) -> None:
-    """The whole line, as a shell takes it: exit status 1, the same clauses and the same lanes."""
+    """The whole line, as a shell takes it: exit status 1, the same clauses and the same lanes, also as a picture in
+    which nothing comes after what is wrong."""
     script = tmp_path / "kmutex"
     script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m kmutex "$@"\n', encoding="utf-8")
     script.chmod(0o755)
@@ -405,7 +416,12 @@ def test_the_printed_command_shows_the_same_again(command: str, done: Done, tmp_
         variables = environment(mark)
         variables["PATH"] = f"{tmp_path}{os.pathsep}{variables['PATH']}"
         again = subprocess.run(
-            ["/bin/sh", "-c", line], cwd=done.folder, env=variables, capture_output=True, text=True, check=False
+            ["/bin/sh", "-c", f"{line} --picture again.svg"],
+            cwd=done.folder,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert (again.returncode, again.stderr) == (1, ""), again.stdout
         heading = block[0]
@@ -416,6 +432,9 @@ def test_the_printed_command_shows_the_same_again(command: str, done: Done, tmp_
         seen = moves(block[1:])
         assert seen
         assert moves(again.stdout.splitlines())[: len(seen)] == seen
+        told = (ElementTree.parse(done.folder / "again.svg").getroot().findtext("{*}desc") or "").split("; ")
+        assert told[: len(seen)] == [f"{head}: {text}" for head, text in seen]
+        assert told[-1].startswith("KM-")
         assert left_by(mark) == []
 
 

@@ -1,0 +1,316 @@
+"""What the site has beyond the pages of the repository: an extension of Sphinx.
+
+- Docstrings say "timeout: seconds. TimeoutError: ..." in plain text; here that becomes a list of arguments and errors.
+- The id of a clause links to the contract.
+- ``lanes`` draws the counterexamples of the known-bad models, found as the page is built.
+- `kmutex explore` writes its page into the site.
+- The pages get an order, and the front page a name that browsers open by themselves.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from pygments.lexers.data import JsonLexer
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from kmutex._clauses import CLAUSES
+from kmutex.picture.svg import svg
+from kmutex.picture.text import text
+from kmutex.teach.explore_page import embedded, page
+from kmutex.teach.model_lanes import picture
+from kmutex.testing import FEATURES
+from kmutex_model.broken import BROKEN
+from kmutex_model.explore import explore
+
+CONTRACT = "specs/contract"
+EXPLORE = "explore.html"
+
+CONTENTS = """
+
+```{toctree}
+:hidden:
+:caption: Use it
+
+docs/verify
+docs/conform
+specs/trace
+docs/limits
+docs/api/index
+```
+
+```{toctree}
+:hidden:
+:caption: The contract
+
+specs/README
+specs/contract
+specs/protocol
+specs/vectors
+specs/divergences
+```
+
+```{toctree}
+:hidden:
+:caption: Learn and teach
+
+docs/explore
+docs/pictures
+docs/peers
+examples/pull/README
+```
+
+```{toctree}
+:hidden:
+:caption: Ports
+
+ports/README
+ports/go/README
+ports/js/README
+ports/rust/README
+```
+
+```{toctree}
+:hidden:
+:caption: The project
+
+CONTRIBUTING
+docs/adr/README
+CHANGELOG
+```
+"""
+RECORDS = """
+
+```{toctree}
+:hidden:
+:glob:
+
+0*
+```
+"""
+BUILT = f"""
+
+On this site the page is built already: <a href="../{EXPLORE}">open it</a>.
+"""
+
+
+def others(pages: Iterable[str]) -> str:
+    """A last group, for pages that nobody has given a place in the order yet."""
+    placed = {"README", *CONTENTS.split()}
+    inner = ("docs/adr/", "docs/api/")
+    rest = [page for page in sorted(pages) if page not in placed and not page.startswith(inner)]
+    return "\n".join(("\n\n```{toctree}", ":hidden:", ":caption: More", "", *rest, "```\n")) if rest else ""
+
+
+def add_to_page(app: Sphinx, docname: str, content: list[str]) -> None:
+    """What only the site has of a page, so that the page itself stays what a forge shows."""
+    if docname == "README":
+        content[0] += CONTENTS + others(app.env.found_docs)
+    elif docname == "docs/adr/README":
+        content[0] += RECORDS
+    elif docname == "docs/explore":
+        title, blank, rest = content[0].partition("\n")
+        content[0] = title + blank + BUILT + rest
+
+
+# -- docstrings --------------------------------------------------------------------------------------------------------
+
+_ERROR = r"[A-Z]\w*Error"
+_ERRORS = re.compile(rf"{_ERROR}(, {_ERROR})*")
+_UNCHANGED = "Nothing has changed."
+"""At the end of a paragraph it is said of all the errors before it."""
+_NAMED = re.compile(r"(?:(?<=[.;] )|^)(?P<names>\w+(, \w+)*): ")
+
+
+def fields(paragraph: str, arguments: set[str]) -> Iterator[str]:
+    """The paragraph, with a field for each argument and error that it speaks of."""
+    found = [
+        match
+        for match in _NAMED.finditer(paragraph)
+        if _ERRORS.fullmatch(match["names"]) or set(match["names"].split(", ")) <= arguments
+    ]
+    paragraph, changed, _ = paragraph.partition(_UNCHANGED)
+    first = paragraph[: found[0].start()] if found else paragraph
+    if first.strip():
+        yield from (first.strip(), "")
+    for at, match in enumerate(found):
+        end = found[at + 1].start() if at + 1 < len(found) else len(paragraph)
+        words = paragraph[match.end() : end].strip()
+        # What is said of errors is a clause of the sentence before; in a list it stands alone.
+        words = words.rstrip(".;") + "."
+        kind = "raises" if _ERRORS.fullmatch(match["names"]) else "param"
+        yield f":{kind} {match['names']}: {words}"
+    if found:
+        yield ""
+    if changed:
+        yield from (changed, "")
+
+
+def blocks(text: str) -> Iterator[str]:
+    """What stands between blank lines; code with its blank lines is one."""
+    code: list[str] = []
+    for block in text.strip("\n").split("\n\n"):
+        if block.startswith("    "):
+            code.append(block)
+            continue
+        if code:
+            yield "\n\n".join(code)
+            code = []
+        yield block
+    if code:
+        yield "\n\n".join(code)
+
+
+def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Plain text, as docstrings have it, to reStructuredText."""
+    try:
+        arguments = set(inspect.signature(obj).parameters)
+    except (TypeError, ValueError):
+        arguments = set()
+    made: list[str] = []
+    if what == "data" and obj.__doc__ == type(obj).__doc__:
+        lines.clear()  # A value says nothing of itself, and what its type says is no news.
+    for block in blocks("\n".join(lines)):
+        part = block.split("\n")
+        if block.startswith("    "):
+            # What was introduced by "::" is a block of code already.
+            if not (made and any(line.endswith("::") for line in made[-2:])):
+                made += [".. code-block:: python", ""]
+            made += [*part, ""]
+        elif block.lstrip().startswith(("- ", "::", "..", ":")):
+            made += [*part, ""]
+        else:
+            made += fields(" ".join(line.strip() for line in part), arguments)
+    lines[:] = made
+
+
+def skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """What has no words of its own: a field of a tuple, which the signature has already, and what pytest calls."""
+    if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") or name == "pytest_generate_tests":
+        return True
+    return None
+
+
+# -- clauses -----------------------------------------------------------------------------------------------------------
+
+_CLAUSE = re.compile("|".join(sorted(CLAUSES, reverse=True)))
+
+
+def link_clauses(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Every clause that is named links to what it says, except where a link, a title or code has it."""
+    places: dict[str, str] = {}
+    for section in app.env.get_doctree(CONTRACT).findall(nodes.section):
+        title = section.next_node(nodes.title)
+        clause = title.astext().partition(":")[0] if title else ""
+        places.setdefault(clause, section["ids"][0])
+    base = "" if docname == CONTRACT else app.builder.get_relative_uri(docname, CONTRACT)
+    for leaf in list(doctree.findall(nodes.Text)):
+        if _within(leaf, (nodes.reference, nodes.title, nodes.literal_block, nodes.literal, nodes.raw)):
+            continue
+        words = leaf.astext()
+        made: list[nodes.Node] = []
+        last = 0
+        for found in _CLAUSE.finditer(words):
+            made.append(nodes.Text(words[last : found.start()]))
+            target = f"{base}#{places[found[0]]}"
+            made.append(nodes.reference("", found[0], internal=True, refuri=target, classes=["clause"]))
+            last = found.end()
+        if made and leaf.parent is not None:
+            leaf.parent.replace(leaf, [*made, nodes.Text(words[last:])])
+
+
+def _within(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
+    while node is not None:
+        if isinstance(node, kinds):
+            return True
+        node = node.parent
+    return False
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+COLUMNS = 26
+"""Of the text in a lane: three lanes have their place on a page then."""
+
+
+class Lanes(SphinxDirective):
+    """``lanes``: each known-bad model, its mistake, and the shortest run that shows it."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_reread()  # The page follows the models, not only its own text.
+        made: list[nodes.Node] = []
+        for broken in BROKEN:
+            found = explore(broken.model, broken.config, properties=broken.judged_by)
+            violation = next(one for one in found.violations if one.clause == broken.clause)
+            shown = picture(broken.model, broken.config, violation)
+            section = nodes.section(ids=[nodes.make_id(f"{broken.model.name}-{broken.clause}")])
+            section += nodes.title("", "", nodes.literal("", broken.model.name), nodes.Text(f", {broken.clause}"))
+            section += nodes.paragraph("", broken.story)
+            title = f"{broken.model.name} breaks {broken.clause}"
+            drawn = svg(shown, title=title, cell=COLUMNS)
+            section += nodes.raw("", f'<div class="lanes" tabindex="0">{drawn}</div>', format="html")
+            # For whoever reads the page without pictures, and for the search.
+            block = nodes.literal_block(text(shown), text(shown), language="text")
+            section += nodes.raw("", "<details><summary>As text</summary>", format="html")
+            section += block
+            section += nodes.raw("", "</details>", format="html")
+            made.append(section)
+        return made
+
+
+class Features(SphinxDirective):
+    """``features``: what a locker can be declared to lack."""
+
+    def run(self) -> list[nodes.Node]:
+        made = nodes.definition_list()
+        for name, feature in FEATURES.items():
+            words = nodes.paragraph("", f"{feature.meaning} ({', '.join(feature.clauses)})")
+            made += nodes.definition_list_item(
+                "", nodes.term("", "", nodes.literal("", name)), nodes.definition("", words)
+            )
+        return [made]
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+FRONT = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>kmutex</title>
+<meta http-equiv="refresh" content="0; url=README.html">
+</head>
+<body><p><a href="README.html">kmutex</a></p></body>
+</html>
+"""
+
+
+def add_files(app: Sphinx, exception: Exception | None) -> None:
+    """The page of `kmutex explore`, and the front page under the name that is looked for."""
+    if exception is None:
+        Path(app.outdir, EXPLORE).write_text(page(embedded().json), encoding="utf-8")
+        Path(app.outdir, "index.html").write_text(FRONT, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("source-read", add_to_page)
+    app.connect("autodoc-process-docstring", docstring)
+    app.connect("autodoc-skip-member", skip)
+    app.connect("doctree-resolved", link_clauses)
+    app.connect("build-finished", add_files)
+    app.add_directive("lanes", Lanes)
+    app.add_directive("features", Features)
+    # The languages of the specifications: programs of kmutex/schedule/program.py, and lines of a log.
+    app.add_lexer("program", TextLexer)
+    app.add_lexer("protocol", TextLexer)
+    app.add_lexer("trace", JsonLexer)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,38 @@
+"""Pictures in files: the ending of the name says which kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kmutex.picture.lanes import Picture
+from kmutex.picture.mermaid import mermaid
+from kmutex.picture.svg import svg
+from kmutex.picture.text import text
+
+
+def _markdown(picture: Picture) -> str:
+    return f"```mermaid\n{mermaid(picture)}```\n"
+
+
+FORMATS: dict[str, Callable[[Picture], str]] = {
+    ".svg": svg,
+    ".mmd": mermaid,
+    ".md": _markdown,
+    ".txt": lambda picture: text(picture) + "\n",
+}
+"""By ending: SVG, Mermaid, Mermaid in a block of Markdown, plain text."""
+HELP = "draw it: .svg, .mmd (Mermaid), .md (Mermaid in Markdown) or .txt (text)"
+"""What an option that takes such a file has to say."""
+
+
+def unfit(path: Path | None) -> str:
+    """What is wrong with the name of a picture, None being none; "" if nothing."""
+    if path is None or path.suffix.lower() in FORMATS:
+        return ""
+    return f"{path}: a picture's name ends in {', '.join(list(FORMATS)[:-1])} or {list(FORMATS)[-1]}"
+
+
+def drawn(picture: Picture, path: Path) -> str:
+    """What is to be written to ``path``, which `unfit` must have found fit."""
+    return FORMATS[path.suffix.lower()](picture)

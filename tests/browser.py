@@ -1,0 +1,76 @@
+"""A real browser for tests: Chromium and its driver (Debian: chromium, chromium-driver). Nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+SECONDS = 20
+"""The longest that a state is waited for; a limit for a page that hangs, not a measure."""
+
+needed = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="no Chromium here: apt-get install --no-install-recommends chromium chromium-driver",
+)
+
+
+@contextmanager
+def started(profile: Path, *, network: bool = False) -> Iterator[Any]:
+    """A headless browser whose console is recorded. profile: an empty folder of its own. network: record requests."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"):
+        options.add_argument(argument)
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        options.add_argument("--no-sandbox")  # Chromium's sandbox does not work for root.
+    options.add_argument(f"--user-data-dir={profile}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", **({"performance": "ALL"} if network else {})})
+    driver = webdriver.Chrome(options=options, service=Service(executable_path=str(DRIVER)))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def emulate(
+    driver: Any, *, width: int = 1280, height: int = 900, scheme: str = "light", motion: str = "no-preference"
+) -> None:
+    """A screen of that size, and what its user prefers."""
+    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    features = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": motion},
+    ]
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def requests(driver: Any) -> list[str]:
+    """The addresses that were asked for since the last look."""
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    return [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+
+
+def until(driver: Any, script: str) -> None:
+    """Wait until the script returns true."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(driver, SECONDS, poll_frequency=0.02).until(lambda _: driver.execute_script(script), script)
+
+
+def errors(driver: Any) -> list[str]:
+    """What the console has, and forget it."""
+    return [entry["message"] for entry in driver.get_log("browser")]

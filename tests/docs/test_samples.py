@@ -1,0 +1,236 @@
+"""Every sample of code in the documentation is run, or says why not.
+
+A page is run from top to bottom in a folder of its own, so that a later sample can use what an earlier one has made.
+In the folder are what the pages speak of: an adapter, and a package with a locker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import SkipTest
+
+import pytest
+from markdown_it import MarkdownIt
+
+pytest.importorskip("sybil", reason="the dev extra has sybil: pip install -e '.[dev]'")
+
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    page.relative_to(ROOT).as_posix()
+    for pattern in ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "specs/*.md", "examples/**/*.md")
+    for page in ROOT.glob(pattern)
+)
+RUN_HERE = ("python", "sh", "protocol")
+RUN_ELSEWHERE = {
+    "program": {
+        "specs/contract.md": "tests/house/test_clauses.py",
+        "specs/divergences.md": "tests/house/test_divergences.py",
+    },
+    "trace": {"specs/trace.md": "tests/trace/test_command.py"},
+}
+"""Languages of the specifications: by page, the test that reads them there."""
+NO_CODE = ("text", "{lanes}")
+"""Output, forms and addresses; and what the site puts a picture in place of."""
+_SKIP = re.compile(r"^<!-+ *skip:.*", re.MULTILINE)
+_REASON = re.compile(r'<!-- skip: next "[^"]{10,}" -->')
+LOCKER = "from kmutex import KeyedMutex\n\n\nclass MyLocker(KeyedMutex):\n    pass\n"
+ADAPTER = [sys.executable, str(ROOT / "examples" / "adapters" / "adapter.py"), "kmutex:AsyncKeyedMutex"]
+COMMAND = """\
+import subprocess
+import sys
+
+# What the pages leave to the default of half a minute is done sooner where that is enough.
+for seconds in ("3", "12", "60") if sys.argv[1] == "verify" else ("",):
+    more = ["--seconds", seconds] if seconds else []
+    status = subprocess.run([sys.executable, "-m", "kmutex", *sys.argv[1:2], *more, *sys.argv[2:]]).returncode
+    if status != 2:
+        break
+sys.exit(status)
+"""
+
+
+def shell(example: Example) -> str | None:
+    """Run lines of `kmutex` in a shell, in the current folder; what went wrong."""
+    lines = [line for line in example.parsed.splitlines() if line.strip() and not line.startswith("#")]
+    if strange := [line for line in lines if not line.startswith("kmutex ")]:
+        return f"only kmutex is run here; the sample needs a skip with a reason for {strange}"
+    folder = Path.cwd()
+    variables = {
+        **os.environ,
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "model"), str(folder))),
+    }
+    done = subprocess.run(
+        ["/bin/sh", "-euc", example.parsed],
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return None if done.returncode == 0 else f"exit status {done.returncode}\n{done.stdout}{done.stderr}"
+
+
+def protocol(example: Example) -> str | None:
+    """Say the lines with ">" to an adapter; the lines with "<" are what it must reply, in any order at a time."""
+    with subprocess.Popen(ADAPTER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as adapter:
+        assert adapter.stdin is not None
+        assert adapter.stdout is not None
+        due: list[dict[str, Any]] = []
+
+        def heard() -> str | None:
+            assert adapter.stdout is not None
+            replies = {line["id"]: line for line in (json.loads(adapter.stdout.readline()) for _ in due)}
+            for reply in due:
+                seen = replies.get(reply["id"], {})
+                # Each adapter has a name and features of its own.
+                if "features" in reply:
+                    reply, seen = ({**one, "name": "", "features": []} for one in (reply, seen))
+                if seen != reply:
+                    return f"the reply is {seen}, not {reply}"
+            due.clear()
+            return None
+
+        for line in example.parsed.splitlines():
+            if line.startswith("> "):
+                if fault := heard():
+                    return fault
+                adapter.stdin.write(line[2:] + "\n")
+                adapter.stdin.flush()
+            else:
+                due.append(json.loads(line.removeprefix("< ")))
+        return heard()
+
+
+SYBIL = Sybil(
+    parsers=[PythonCodeBlockParser(), CodeBlockParser("sh", shell), CodeBlockParser("protocol", protocol), SkipParser()]
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a reader would stand."""
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "__init__.py").touch()
+    (tmp_path / "mypackage" / "locks.py").write_text(LOCKER, encoding="utf-8")
+    (tmp_path / "bin").mkdir()
+    _script(tmp_path / "bin" / "kmutex", f"#!{sys.executable}\n{COMMAND}")
+    _script(tmp_path / "adapter", f"#!{sys.executable}\nimport os\nos.execv({ADAPTER[0]!r}, {ADAPTER!r})\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _script(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)
+
+
+class Sample(NamedTuple):
+    """A block of code in a page."""
+
+    line: int
+    language: str
+    """Empty: the block is indented, or has none."""
+
+
+def samples(page: str) -> list[Sample]:
+    """All blocks, as a reader of Markdown sees them."""
+    found = []
+    for token in MarkdownIt("commonmark").parse(page):
+        if token.type in ("fence", "code_block") and token.map:
+            found.append(Sample(token.map[0] + 1, token.info.split()[0] if token.info.strip() else ""))
+    return found
+
+
+def uncovered(name: str, page: Path) -> list[str]:
+    """The blocks of a page that nothing runs."""
+    seen = {example.line for example in SYBIL.parse(page).examples()}
+    text = page.read_text(encoding="utf-8")
+    wrong = [f"{name}: {found[0]} has no reason" for found in _SKIP.finditer(text) if not _REASON.fullmatch(found[0])]
+    for line, language in samples(text):
+        covered = line in seen if language in RUN_HERE else name in RUN_ELSEWHERE.get(language, {})
+        if not covered and language not in NO_CODE:
+            wrong.append(f"{name}:{line}: nothing runs this block ({language or 'no language'})")
+    return wrong
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_sample_is_left_out(name: str) -> None:
+    assert uncovered(name, ROOT / name) == []
+
+
+def test_a_sample_that_nothing_runs_is_seen(tmp_path: Path) -> None:
+    """The known-bad twin: a skip without a reason, an indented block, one without a language, one in a language that
+    nobody knows, and one that another test reads in other pages only."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- skip: next -->\n\n    kmutex verify\n\n```\nx\n```\n\n```perl\nx\n```\n\n"
+        "```program\n0+a\n```\n\n```python\nx = 1\n```\n"
+    )
+    reason, *blocks = uncovered("docs/page.md", page)
+    assert reason.endswith("has no reason")
+    assert [words.split(":")[1] for words in blocks] == ["3", "5", "9", "13"]
+
+
+@pytest.mark.parametrize(
+    ("language", "page", "test"), [(k, p, t) for k, tests in RUN_ELSEWHERE.items() for p, t in tests.items()]
+)
+def test_what_is_run_elsewhere_is(language: str, page: str, test: str) -> None:
+    """The test reads blocks of that language, in that page."""
+    text = (ROOT / test).read_text(encoding="utf-8")
+    assert f"```{language}" in text
+    assert Path(page).name in text
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if list(SYBIL.parse(ROOT / name).examples())])
+def test_the_samples_do_what_the_page_says(name: str, folder: Path) -> None:
+    """From top to bottom, without those that say why they can't be run."""
+    for example in SYBIL.parse(ROOT / name).examples():
+        with suppress(SkipTest):
+            example.evaluate()
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        ("```python\nfrom kmutex import KeyedMutex\nKeyedMutex().unlock('a')\n```\n", "which nobody holds"),
+        ("```sh\nkmutex check-trace nowhere.ndjson\n```\n", "exit status 3"),
+        ("```sh\nrm -r x\n```\n", "only kmutex is run here"),
+        ('```protocol\n> {"op": "hello", "id": 1, "protocol": 1}\n< {"id": 1, "protocol": 2}\n```\n', "the reply is"),
+    ],
+)
+def test_a_sample_that_fails_is_seen(sample: str, words: str, folder: Path) -> None:
+    """The known-bad twins."""
+    page = folder / "page.md"
+    page.write_text(sample)
+    (example,) = SYBIL.parse(page).examples()
+    with pytest.raises(Exception, match=words):
+        example.evaluate()
+
+
+def test_the_lanes_of_the_readme_are_what_the_command_shows(folder: Path) -> None:
+    """KM-REF: the block of text is the picture of a locker of the zoo."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    heading, *block = page.split("```text\n")[1].split("```")[0].splitlines()
+    command = [sys.executable, "-m", "kmutex", "verify", "threads_bad:EvictWithWaiters", "--replay"]
+    path = os.pathsep.join(str(ROOT / part) for part in (".", "model", "tests/zoo"))
+    done = subprocess.run(
+        [*command, "0+a | 1+a | 0-a @locks"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[: len(block)] == block
+    assert heading in done.stdout.splitlines()

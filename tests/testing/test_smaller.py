@@ -1,0 +1,91 @@
+"""Counterexamples lose what they do not need, and nothing that they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import le
+from typing import Any
+
+import pytest
+
+from kmutex import KeyedMutex
+from kmutex.schedule.program import parse
+from kmutex.testing.bench import Bench
+from kmutex.testing.explore import Found
+from kmutex.testing.smaller import parts, smaller
+from tests.testing.bad_lockers import CountsLate, Forgets, IgnoresTime, Stack, StrayAccepted
+
+CASES = [
+    (Forgets, "0+b | 1+a | 2+c-c | 3?b | 1-a", "KM-REF"),
+    (StrayAccepted, "0+a | 1+a | 2+b | 0-a | 3xc | 2-b", "KM-UNHELD"),
+    (IgnoresTime, "3+b | 0+a | 2+a | 1~a | 3-b | c1 | 0-a", "KM-CANCEL"),
+    (Stack, "3+b-b | 0+a | 1+a | 4+b-b | 2+a | 0-a", "KM-FIFO"),
+    (CountsLate, "2+b | 0+a-a 1+a | 2-b", "KM-REF"),
+]
+
+
+def first(bench: Bench, text: str, clause: str) -> Found:
+    """The shortest run of the program that breaks the clause."""
+    result = bench.explorer.every(parse(text), "locks", 2, go_on=lambda runs: runs < 3_000)
+    found = [one for one in result.found.values() if clause in one.finding.clauses]
+    assert found, f"no run breaks {clause}: {result.found}"
+    return min(found, key=lambda one: len(one.finding.events))
+
+
+def size(found: Found) -> tuple[int, int, int]:
+    """Events, choices, steps."""
+    steps = sum(len(steps) for phase in found.schedule.program.phases for _, steps in phase.steps)
+    return len(found.finding.events), len(found.schedule.picks), steps
+
+
+def clients(found: Found) -> set[int]:
+    return {client for phase in found.schedule.program.phases for client, _ in phase.steps}
+
+
+@pytest.mark.parametrize(("make", "text", "clause"), CASES, ids=[case[0].__name__ for case in CASES])
+def test_nothing_that_is_left_can_be_left_out(make: Callable[[], Any], text: str, clause: str) -> None:
+    """The same clauses, a smaller program, and no part of it shows them with as little."""
+    bench = Bench(make)
+    with bench.control():
+        long = first(bench, text, clause)
+        short = smaller(bench.explorer, long)
+        assert short.finding.clauses == long.finding.clauses
+        assert size(short) < size(long)
+        assert clients(short) < clients(long)
+        for program in parts(short.schedule.program):
+            result = bench.explorer.every(program, "locks", len(short.schedule.picks), go_on=lambda runs: runs < 100)
+            same = [one for one in result.found.values() if one.finding.clauses == short.finding.clauses]
+            assert [one.schedule for one in same if all(map(le, size(one), size(short)))] == [], short.schedule
+        replayed = bench.explorer.again(short.schedule)
+        assert short.finding.events in [one.finding.events for one in replayed.found.values()]
+
+
+def test_a_run_is_not_made_smaller_after_the_time() -> None:
+    """What was found stays as it was."""
+    bench = Bench(Forgets)
+    with bench.control():
+        found = first(bench, "0+b | 1+a | 2+c", "KM-REF")
+        assert smaller(bench.explorer, found, go_on=lambda: False) is found
+
+
+def test_the_clauses_stay_the_same() -> None:
+    """KM-CANCEL: a shorter run of something else is no shorter run of this."""
+    bench = Bench(IgnoresTime)
+    with bench.control():
+        found = first(bench, "0+a | 1~a | c1", "KM-CANCEL")
+        assert smaller(bench.explorer, found).finding.clauses == found.finding.clauses
+    sound = Bench(KeyedMutex)
+    with sound.control():
+        assert smaller(sound.explorer, found) is found
+
+
+def test_the_parts_of_a_program() -> None:
+    assert [str(part) for part in parts(parse("0+a | 1~a-a | c1 0-a"))] == [
+        "1~a-a | c1",
+        "0+a | 0-a",
+        "1~a-a | c1 0-a",
+        "0+a | 1-a | c1 0-a",
+        "0+a | 1~a | c1 0-a",
+        "0+a | 1~a-a | c1",
+        "0+a | 1~a-a | 0-a",
+    ]
