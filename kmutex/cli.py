@@ -65,6 +65,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     import kmutex.conform.command
     import kmutex.teach.command
+    import kmutex.teach.lesson_command
     import kmutex.trace.command
     import kmutex.verify.command
 
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         kmutex.conform.command,
         kmutex.trace.command,
         kmutex.teach.command,
+        kmutex.teach.lesson_command,
     ):
         command.add_parser(commands)
     return parser

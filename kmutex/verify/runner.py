@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 from kmutex.testing.features import clauses_off
 from kmutex.testing.subject import Shape
+from kmutex.verify import process
 from kmutex.verify.evidence import Result, Row
 from kmutex.verify.plan import Outcome, Unit, plan, rows
+from kmutex.verify.process import Confinement
 
 WORKERS = 2
 SHARE_OF_CHANCE = 0.5
@@ -66,18 +65,22 @@ def verify(
     without: tuple[str, ...] = (),
     seconds: float = 30.0,
     workers: int = WORKERS,
+    first: Sequence[Unit] = (),
+    confined: Confinement | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> list[Row]:
     """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
 
-    without: declared features that are off. workers: processes that share the work.
+    without: declared features that are off. workers: processes that share the work. first: units that come before
+    the plan, as far as they fit the subject. confined: what each worker may use; None: all that this process may.
     SubjectError: it could not be put to work. UnknownFeatureError: ``without`` names none.
     """
     off = clauses_off(without)
-    crew = _Workers(target, without, seconds, workers)
+    crew = _Workers(target, without, seconds, workers, confined)
     try:
         shape, whole = crew.begin()
-        report = _drive(crew, shape, off, seconds, whole, on_progress)
+        passes = chain(_fitting(first, shape), _passes(shape, off, whole))
+        report = _drive(crew, passes, seconds, on_progress)
     finally:
         crew.end()
     table = rows(target, shape, off, report.outcomes, report.left, why="the time was over")
@@ -87,17 +90,25 @@ def verify(
     return table
 
 
-def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tuple[list[dict[str, Any]], str, bool]:
+def replay(
+    target: str,
+    schedule: str,
+    *,
+    without: tuple[str, ...] = (),
+    lines: bool = False,
+    confined: Confinement | None = None,
+) -> tuple[list[dict[str, Any]], str, bool]:
     """Run one schedule again: what it breaks (clauses, message), the lane picture, and whether it had no end.
 
+    lines: whether the picture has the lines of the subject's code at which a client was left standing.
     SubjectError, ReplayError: there was no run.
     """
     clauses_off(without)
-    crew = _Workers(target, without, 30.0, workers=1)
+    crew = _Workers(target, without, 30.0, workers=1, confined=confined)
     try:
         crew.begin()
         worker = crew.workers[0]
-        worker.tell({"replay": schedule})
+        worker.tell({"replay": schedule, "lines": lines})
         answer = crew.answer(30.0)
     finally:
         crew.end()
@@ -114,10 +125,8 @@ def replay(target: str, schedule: str, *, without: tuple[str, ...] = ()) -> tupl
 
 def _drive(
     crew: _Workers,
-    shape: Shape,
-    off: frozenset[str],
+    passes: Iterator[list[Unit]],
     seconds: float,
-    bytecode: bool,
     on_progress: Callable[[Progress], None],
 ) -> _Report:
     report = _Report()
@@ -125,7 +134,6 @@ def _drive(
     symptoms: list[tuple[frozenset[str], str]] = []
     broken: set[str] = set()
     caught = False
-    passes = _passes(shape, off, bytecode)
     waiting: list[Unit] = []
     over = False
     while True:
@@ -195,6 +203,12 @@ def _passes(shape: Shape, off: frozenset[str], bytecode: bool) -> Iterator[list[
             yield kept
 
 
+def _fitting(units: Iterable[Unit], shape: Shape) -> Iterator[list[Unit]]:
+    kept = [unit for unit in units if (unit.level in ("locks", "bytecode")) == (shape.kind == "threads")]
+    if kept:
+        yield kept
+
+
 def _outcome(plain: dict[str, Any]) -> Outcome:
     plain["unit"] = Unit(**plain["unit"])
     plain["witnesses"] = Counter(plain["witnesses"])
@@ -203,25 +217,26 @@ def _outcome(plain: dict[str, Any]) -> Outcome:
 
 
 class _Worker:
-    def __init__(self, target: str, without: tuple[str, ...], patience: float, answers: queue.Queue[Any]) -> None:
-        config = json.dumps({"target": target, "without": list(without), "patience": patience, "parent": os.getpid()})
-        # The folder in which the user stands must not come before this package and the standard library.
-        start = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from kmutex.verify.worker import main; main()"
-        # From 3.13 on, Python itself imports something for -c.
-        safe = ["-P"] if sys.version_info >= (3, 11) else []
-        home = str(Path(__file__).resolve().parents[2])
-        path = [entry for entry in sys.path if entry]
+    def __init__(
+        self,
+        target: str,
+        without: tuple[str, ...],
+        patience: float,
+        answers: queue.Queue[Any],
+        confined: Confinement | None,
+    ) -> None:
+        config: dict[str, Any] = {"target": target, "without": list(without), "patience": patience}
+        if confined is not None:
+            config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}
         self.unit: Unit | None = None
         self.last_sign = time.monotonic()
-        self._process = subprocess.Popen(
-            [sys.executable, *safe, "-c", start, config, "\n".join(path if home in path else [*path, home])],
+        self._process = process.start(
+            "kmutex.verify.worker",
+            config,
+            folder=None if confined is None else confined.folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
         )
         self._answers = answers
         threading.Thread(target=self._listen, daemon=True).start()
@@ -239,9 +254,7 @@ class _Worker:
             self._process.stdin.flush()
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        process.kill(self._process)
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -257,7 +270,14 @@ class _Worker:
 
 
 class _Workers:
-    def __init__(self, target: str, without: tuple[str, ...], seconds: float, workers: int = WORKERS) -> None:
+    def __init__(
+        self,
+        target: str,
+        without: tuple[str, ...],
+        seconds: float,
+        workers: int = WORKERS,
+        confined: Confinement | None = None,
+    ) -> None:
         self.target = target
         self._without = without
         self._begun = time.monotonic()
@@ -265,6 +285,7 @@ class _Workers:
         self._patience = max(LEAST_PATIENCE, min(5.0, seconds / 4))
         self._answers: queue.Queue[Any] = queue.Queue()
         self._number = workers
+        self._confined = confined
         self.workers: list[_Worker] = []
 
     def elapsed(self) -> float:
@@ -273,7 +294,7 @@ class _Workers:
     def begin(self) -> tuple[Shape, bool]:
         """Start the workers; the subject's shape, and whether bytecode switches are seen."""
         for _ in range(self._number):
-            self.workers.append(_Worker(self.target, self._without, self._patience, self._answers))
+            self.workers.append(_Worker(self.target, self._without, self._patience, self._answers, self._confined))
         shape, bytecode = None, True
         for _ in range(self._number):
             answer = self.answer(max(self._seconds / 2, self._patience + STARTING), silence=False)
