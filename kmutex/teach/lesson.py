@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from kmutex.testing.lines import Lines, stops
 from kmutex.testing.bench import Bench
 from kmutex.testing.explore import Schedule, parse_schedule
 from kmutex.testing.judge import Event
+from kmutex.testing.lines import Lines, stops
 from kmutex.testing.subject import Kind
 
 PACKAGE = "kmutex.teach.lessons"

@@ -16,6 +16,11 @@ from kmutex.testing.judge import Event, Judge
 
 WIDTH = 44
 """Characters of a line that are shown."""
+MARGIN = 6
+"""Columns that its number takes."""
+
+
+_Tracer = Callable[[FrameType, str, Any], Any]
 
 
 class Line(Event):
@@ -35,11 +40,17 @@ class Lines(Judge):
         self._file = _file_of(make)
         self._clients: dict[object, int] = {}
         self._muted = False
+        self._under: dict[int, _Tracer] = {}
+        """By thread: who traced it before, such as the scheduler, which may switch between two instructions."""
 
     def called(self, client: int, step: Step) -> None:
         super().called(client, step)
         self._clients[_whoever_runs()] = client
-        sys.settrace(self._enter)
+        tracer: Any = sys.gettrace()
+        if tracer != self._enter:
+            if tracer is not None:
+                self._under[threading.get_ident()] = tracer
+            sys.settrace(self._enter)
 
     def returned(self, client: int, step: Step) -> None:
         self._clients.pop(_whoever_runs(), None)
@@ -58,7 +69,19 @@ class Lines(Judge):
             self._muted = False
 
     def _enter(self, frame: FrameType, event: str, arg: Any) -> Any:
-        return self._step if frame.f_code.co_filename == self._file else None
+        outer = self._under.get(threading.get_ident())
+        under: _Tracer | None = outer(frame, event, arg) if outer is not None else None
+        if frame.f_code.co_filename != self._file:
+            return under
+        if under is None:
+            return self._step
+
+        def both(frame: FrameType, event: str, arg: Any) -> Any:
+            self._step(frame, event, arg)
+            under(frame, event, arg)
+            return both
+
+        return both
 
     def _step(self, frame: FrameType, event: str, arg: Any) -> Any:
         client = self._clients.get(_whoever_runs())
@@ -66,16 +89,16 @@ class Lines(Judge):
             source = linecache.getline(self._file, frame.f_lineno).rstrip()
             source = source.removeprefix(" " * min(8, len(source) - len(source.lstrip())))
             cut = source if len(source) <= WIDTH else source[: WIDTH - 3] + "..."
-            self.events.append(Line(client, f"{frame.f_lineno:>4}  {cut}"))
+            self.events.append(Line(client, f"{frame.f_lineno:>{MARGIN - 2}}  {cut}"))
         return self._step
 
 
 def stops(events: Iterable[Event]) -> list[Event]:
-    """The events without the lines after which the same client went on."""
+    """The events without the lines after which the same client went on, and the others without their indentation."""
     every = list(events)
     following: list[Event | None] = [*every[1:], None]
     return [
-        event
+        Line(event.client, f"{event.text[:MARGIN]}{event.text[MARGIN:].lstrip()}") if isinstance(event, Line) else event
         for event, after in zip(every, following, strict=True)
         if not isinstance(event, Line) or (after is not None and after.client not in (event.client, -1))
     ]

@@ -272,7 +272,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve until standard input ends. What `argument` gives: target, without, patience, parent, and perhaps confine."""
+    """Serve until standard input ends. `argument`: target, without, patience, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
