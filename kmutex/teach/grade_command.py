@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 from rich.text import Text
 
 from kmutex.terminal import complain, console, no_folder, seconds, shown, write
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kmutex.teach.grade import Finding, Grade
+    from kmutex.teach.grade_tests import Met
     from kmutex.teach.lesson import Lesson
     from kmutex.teach.submission import Submission
 
@@ -216,4 +219,65 @@ def _megabytes(text: str) -> int:
 
 
 def _tests(args: argparse.Namespace, one: Lesson | None) -> int:
-    raise NotImplementedError
+    from kmutex.teach.grade_tests import TestsFailedError, grade_tests, overall
+
+    if args.without:
+        return complain("--without is for lockers; tests meet lockers of every kind")
+    path = Path(args.file)
+    try:
+        with shown(quiet=args.quiet) as display:
+            table = grade_tests(path, seconds=args.seconds, megabytes=args.memory, chosen=one, on_progress=display.say)
+    except TestsFailedError as error:
+        return complain(str(error), status=3)
+    fault = write([(args.json, lambda: _tests_as_json(path, table))])
+    _answer_tests(console(), path, table)
+    return complain(fault) if fault else overall(table)
+
+
+_STYLE = {"accepted": "green", "caught": "green", "rejected": "bold red", "missed": "bold red", "not tried": "dim"}
+
+
+def _answer_tests(out: Console, path: Path, table: list[Met]) -> None:
+    from kmutex.teach.grade_tests import overall
+
+    out.print(Text(str(path), "bold"), soft_wrap=True)
+    rows = Table(pad_edge=False, box=SIMPLE_HEAD)
+    for name in ("locker", "for", "breaks", "result"):
+        rows.add_column(name, no_wrap=True)
+    rows.add_column("", overflow="fold")
+    for met in table:
+        breaks = met.opponent.lesson.clause if met.opponent.lesson is not None else "nothing"
+        result = Text(met.result, _STYLE.get(met.result, "yellow"))
+        rows.add_row(met.opponent.name, met.opponent.kind, breaks, result, Text(met.detail))
+    out.print(rows)
+    counts = {name: sum(met.result == name for met in table) for name in dict.fromkeys(met.result for met in table)}
+    words = ", ".join(f"{number} {name}" for name, number in counts.items())
+    status = overall(table)
+    out.print(Text(f"{_TESTS[status]}: {words}", {0: "green", 1: "bold red"}.get(status, "yellow")), soft_wrap=True)
+
+
+_TESTS = {0: "pass", 1: "not yet", 2: "inconclusive"}
+
+
+def _tests_as_json(path: Path, table: list[Met]) -> str:
+    from kmutex.teach.grade_tests import overall
+
+    body = {
+        "format": "kmutex-grade-tests/1",
+        "python": sys.version.split()[0],
+        "file": str(path),
+        "exit": overall(table),
+        "verdict": _TESTS[overall(table)],
+        "lockers": [
+            {
+                "locker": met.opponent.name,
+                "kind": met.opponent.kind,
+                "breaks": met.opponent.lesson.clause if met.opponent.lesson is not None else None,
+                "result": met.result,
+                "detail": met.detail,
+                "tests": met.ran,
+            }
+            for met in table
+        ],
+    }
+    return json.dumps(body, indent=2) + "\n"

@@ -35,7 +35,14 @@ class Confinement:
     """Of processor time. What it may take of real time, whoever started it sees to."""
 
 
-def start(module: str, config: Mapping[str, Any], *, folder: Path | None = None, **pipes: Any) -> subprocess.Popen[str]:
+def start(
+    module: str,
+    config: Mapping[str, Any],
+    *,
+    folder: Path | None = None,
+    env: Mapping[str, str] = os.environ,
+    **pipes: Any,
+) -> subprocess.Popen[str]:
     """A new interpreter, in a process group of its own, that runs ``main()`` of a module of this package.
 
     config: what its `argument` returns there. folder: where it stands; None: where this process does.
@@ -59,7 +66,8 @@ def start(module: str, config: Mapping[str, Any], *, folder: Path | None = None,
         encoding="utf-8",
         start_new_session=True,
         cwd=folder,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
+        # Without this, glibc sets aside address space for each thread, much of what a confined process has.
+        env={**env, "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"},
         **pipes,
     )
 
