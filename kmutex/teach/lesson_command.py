@@ -118,7 +118,7 @@ def _run(args: argparse.Namespace) -> int:
     out = console()
     _title(out, one)
     _prose(out, one, "Question")
-    asked = sys.stdin.isatty() and sys.stdout.isatty()
+    asked = _at_a_terminal()
     if asked and not _enter("Your answer first; then Enter. "):
         return 0
     try:
@@ -165,6 +165,10 @@ def _start(args: argparse.Namespace) -> int:
     out.print("The locker is in", Text(f"{args.file}.", "bold"), "When you have repaired it:", soft_wrap=True)
     _ways_on(out, (grade, ""))
     return 0
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _enter(prompt: str) -> bool:
