@@ -175,8 +175,9 @@ def _judge(path: Path, opponent: Opponent, said: list[dict[str, Any]], late: boo
     inside = begun[-1] if len(begun) > len(ended) else ""
     if broken:
         raise UnreadableError(f"{path}: {broken[0]}")
-    if not status and not begun:
-        why = f"it did not come back from its import within {seconds:g} s" if late else "importing it ended the process"
+    if not begun and status not in ([0], [5]):
+        ended = "stopped pytest" if status else "ended the process"
+        why = f"it did not come back from its import within {seconds:g} s" if late else f"importing it {ended}"
         raise TestsFailedError(f"cannot run the tests of {path}: {why}")
 
     def met(result: str, detail: str) -> Met:

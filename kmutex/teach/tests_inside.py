@@ -38,6 +38,8 @@ OWN_ERRORS = (
 )
 """Errors that are the test's, if its own code raised them: it asks for something that the locker does not have."""
 
+FIXTURES = {"locker", "async_locker", "every_way"}
+
 
 class _Plugin:
     def __init__(self, config: dict[str, Any]) -> None:
@@ -83,6 +85,10 @@ class _Plugin:
 
         return check
 
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """A test that meets no locker can say nothing of one."""
+        items[:] = [item for item in items if FIXTURES & set(getattr(item, "fixturenames", ()))]
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.say(collected=len(session.items))
 
@@ -101,7 +107,8 @@ class _Plugin:
             words, result = "", report.outcome
             if report.outcome == "failed" and call.excinfo is not None:
                 words = said(call.excinfo.value)
-                result = self._result(call.excinfo)
+                # What fails before or after the test itself says nothing of the locker.
+                result = self._result(call.excinfo) if report.when == "call" else "own error"
             self.say(ended=_name(item.nodeid), result=result, words=words)
             if result == "failed" and not self._sound:
                 # One test that catches it is enough; the next may hang.

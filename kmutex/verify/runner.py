@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
@@ -72,14 +72,18 @@ def verify(
     """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
 
     without: declared features that are off. workers: processes that share the work. first: units that come before
-    the plan, as far as they fit the subject. confined: what each worker may use; None: all that this process may.
-    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` names none.
+    the plan. confined: what each worker may use; None: all that this process may.
+    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` names none. ReplayError: a unit of
+    ``first`` is for the other kind of subject.
     """
     off = clauses_off(without)
     crew = _Workers(target, without, seconds, workers, confined)
     try:
         shape, whole = crew.begin()
-        passes = chain(_fitting(first, shape), _passes(shape, off, whole))
+        for unit in first:
+            if (unit.level in ("locks", "bytecode")) != (shape.kind == "threads"):
+                raise ReplayError(f"{unit.program} @{unit.level} is not for a subject of {shape.kind}")
+        passes = chain([list(first)] if first else [], _passes(shape, off, whole))
         report = _drive(crew, passes, seconds, on_progress)
     finally:
         crew.end()
@@ -201,12 +205,6 @@ def _passes(shape: Shape, off: frozenset[str], bytecode: bool) -> Iterator[list[
         kept = [unit for unit in units if bytecode or unit.level != "bytecode"]
         if kept:
             yield kept
-
-
-def _fitting(units: Iterable[Unit], shape: Shape) -> Iterator[list[Unit]]:
-    kept = [unit for unit in units if (unit.level in ("locks", "bytecode")) == (shape.kind == "threads")]
-    if kept:
-        yield kept
 
 
 def _outcome(plain: dict[str, Any]) -> Outcome:
