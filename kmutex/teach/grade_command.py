@@ -166,8 +166,10 @@ def _answer(out: Console, handed_in: Submission, one: Lesson | None, without: tu
 
 def _show(out: Console, finding: Finding) -> None:
     out.print(Text(f"{finding.clause.id}: {finding.clause.title}", "bold red"))
-    out.print(Text(f"The contract: {finding.clause.statement}"), soft_wrap=True)
-    out.print(Text(f"Here: {finding.message}"), soft_wrap=True)
+    # Prose is broken between words at a terminal, and not at all elsewhere.
+    whole = not out.is_terminal
+    out.print(Text(f"The contract: {finding.clause.statement}"), soft_wrap=whole)
+    out.print(Text(f"Here: {finding.message}"), soft_wrap=whole)
     if finding.picture:
         out.print()
         out.print(Text(finding.picture), soft_wrap=True)

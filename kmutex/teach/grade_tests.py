@@ -176,8 +176,8 @@ def _judge(path: Path, opponent: Opponent, said: list[dict[str, Any]], late: boo
     if broken:
         raise UnreadableError(f"{path}: {broken[0]}")
     if not begun and status not in ([0], [5]):
-        ended = "stopped pytest" if status else "ended the process"
-        why = f"it did not come back from its import within {seconds:g} s" if late else f"importing it {ended}"
+        why = "importing it stopped pytest" if status else "importing it ended the process"
+        why = f"it did not come back from its import within {seconds:g} s" if late else why
         raise TestsFailedError(f"cannot run the tests of {path}: {why}")
 
     def met(result: str, detail: str) -> Met:
@@ -197,4 +197,5 @@ def _judge(path: Path, opponent: Opponent, said: list[dict[str, Any]], late: boo
         return met("error", f"of the test's own: {own[0]['ended']}: {own[0]['words']}")
     if not ran:
         return met("not tried", f"no test for {opponent.kind}")
-    return met("accepted", f"{len(ran)} tests") if opponent.lesson is None else met("missed", f"{len(ran)} tests pass")
+    tests = f"{len(ran)} test{'s' * (len(ran) > 1)}"
+    return met("accepted", tests) if opponent.lesson is None else met("missed", f"{tests} ran, and none failed")
