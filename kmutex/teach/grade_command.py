@@ -215,8 +215,8 @@ def _megabytes(text: str) -> int:
         value = int(text)
     except ValueError:
         value = 0
-    if not 128 <= value <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of megabytes from 128 to 1000000")
+    if not 512 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of megabytes from 512 to 1000000")
     return value
 
 

@@ -242,7 +242,7 @@ def begun(folder: Path) -> Iterator[dict[str, Future[Done]]]:
         for name in (*AT_IMPORT, *IN_LOCK, *SHOUTS):
             under_way[name] = begin(f"{name}.py", *QUICK)
         for name in TESTS_OUT_OF_HAND:
-            limit = "4" if name == "hangs" else "60"
+            limit = "8" if name == "hangs" else "60"
             under_way[f"tests_{name}"] = begin("--tests", f"tests_{name}.py", "--lesson", "1", "--seconds", limit)
         for name in TESTS_NOT_RUN:
             limit = "4" if name.startswith("loops") else "60"
