@@ -65,6 +65,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     import kmutex.conform.command
     import kmutex.teach.command
+    import kmutex.teach.grade_command
+    import kmutex.teach.lesson_command
     import kmutex.trace.command
     import kmutex.verify.command
 
@@ -80,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         kmutex.conform.command,
         kmutex.trace.command,
         kmutex.teach.command,
+        kmutex.teach.lesson_command,
+        kmutex.teach.grade_command,
     ):
         command.add_parser(commands)
     return parser

@@ -12,24 +12,18 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Generic, NamedTuple, TypeVar
 
-from kmutex import _specs
+from kmutex.teach.clauses import clause_of
 from kmutex_model import actions
 from kmutex_model.actions import CORRECT, Action, Model
 from kmutex_model.broken import BROKEN
 from kmutex_model.explore import Exploration, explore
 from kmutex_model.properties import ALL, Property, Transition, make_transition
 from kmutex_model.state import Config, Race, State
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Json = dict[str, object]
 T = TypeVar("T", bound=Hashable)
@@ -275,13 +269,12 @@ def embedded(chosen: Sequence[Subject] | None = None) -> Embedded:
             raise ValueError(f"{subject.name} is to violate {subject.clause or 'nothing'} and violates {broken}")
         graphs.append(encoder.graph(subject, found))
         states, steps = states + found.states, steps + found.transitions
-    titles = {row["id"]: row["title"] for row in tomllib.loads(_specs.read("clauses.toml"))["clause"]}
     lasting = [(prop.clause, prop.eventually.fair) for prop in ALL if prop.eventually]
     assert len(lasting) == 1  # The page shows one kind of lasso.
     data: Json = {
         "words": {"actions": dict(ACTION_WORDS), "outcomes": dict(OUTCOME_WORDS), "phases": dict(PHASE_WORDS)},
         "rules": {str(number): text for number, text in rules().items()},
-        "clauses": [{"id": p.clause, "title": titles[p.clause], "statement": p.statement} for p in ALL],
+        "clauses": [{"id": p.clause, "title": clause_of(p.clause).title, "statement": p.statement} for p in ALL],
         "lasting": {"clause": lasting[0][0], "fair": lasting[0][1]},
         "graphs": graphs,
         **encoder.tables(),

@@ -165,20 +165,26 @@ class Explorer:
                 break
         return result
 
-    def again(self, schedule: Schedule, *, known: Set[str] = frozenset()) -> Exploration:
-        """The one run that a schedule says. UnreplayableError: the subject does not come by that way."""
+    def again(
+        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., Judge] = Judge
+    ) -> Exploration:
+        """The one run that a schedule says. judging: makes the judge of the run, with the arguments of `Judge`.
+
+        UnreplayableError: the subject does not come by that way."""
         result = Exploration(schedule.program, schedule.level, 0)
         self._tries = schedule.tries
         chooser = Chooser(picks_of(dict(schedule.picks)))
-        self._once(result, chooser, known)
+        self._once(result, chooser, known, judging)
         last = max((at for at, _ in schedule.picks), default=-1)
         if len(chooser.path) <= last and not result.found:
             raise UnreplayableError(f"the run has {len(chooser.path)} choices, and choice {last} was recorded")
         return result
 
-    def _once(self, result: Exploration, chooser: Chooser, known: Set[str]) -> None:
+    def _once(
+        self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] = Judge
+    ) -> None:
         whole, tail = with_epilogue(result.program, tries=self._tries)
-        judge = Judge(off=self._off, known=known, tail_from=len(result.program.phases))
+        judge = judging(off=self._off, known=known, tail_from=len(result.program.phases))
         run: ThreadRun | LoopRun
         if self._crew is not None:
             run = ThreadRun(

@@ -34,7 +34,7 @@ def show(rows: Sequence[Row], console: Console, *, options: str = "") -> None:
     many = len({row.subject for row in rows}) > 1
     for subject, group in groupby(_by_method(rows), key=lambda row: row.subject):
         console.print(_table(group, title=subject if many else None))
-    for subject, clauses, violation in _violations(rows):
+    for subject, clauses, violation in violations(rows):
         console.print()
         console.print(Text(f"{', '.join(clauses)}: {violation.message}", style="bold red"))
         if violation.picture:
@@ -108,7 +108,7 @@ def _overall(rows: Sequence[Row]) -> Result:
     return (Result.HOLDS, Result.VIOLATED, Result.INCONCLUSIVE)[exit_status(rows)]
 
 
-def _violations(rows: Iterable[Row]) -> list[tuple[str, tuple[str, ...], Violation]]:
+def violations(rows: Iterable[Row]) -> list[tuple[str, tuple[str, ...], Violation]]:
     """One violation for each clause, each run shown once, under all the clauses that it breaks."""
     shown: dict[str, tuple[str, Violation]] = {}
     named: dict[str, list[str]] = {}
@@ -136,9 +136,14 @@ def as_json(rows: Sequence[Row], *, subjects: Sequence[str], seconds: float) -> 
         "verdict": VERDICT[exit_status(rows)],
         "violated": sorted({row.clause for row in rows if row.result is Result.VIOLATED}),
         "seconds": round(seconds, 3),
-        "rows": [{**asdict(row), "result": row.result.value, "seconds": round(row.seconds, 3)} for row in rows],
+        "rows": rows_as_dicts(rows),
     }
     return json.dumps(body, indent=2) + "\n"
+
+
+def rows_as_dicts(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """The rows for JSON."""
+    return [{**asdict(row), "result": row.result.value, "seconds": round(row.seconds, 3)} for row in rows]
 
 
 def as_junit(rows: Sequence[Row]) -> str:

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 from kmutex.testing.features import clauses_off
 from kmutex.testing.judge import Event
 from kmutex.testing.subject import Shape
+from kmutex.verify import process
 from kmutex.verify.evidence import Result, Row, Violation
 from kmutex.verify.plan import Outcome, Unit, plan, rows
+from kmutex.verify.process import Confinement
 
 WORKERS = 2
 SHARE_OF_CHANCE = 0.5
@@ -73,22 +72,31 @@ def verify(
     without: tuple[str, ...] = (),
     seconds: float = 30.0,
     workers: int = WORKERS,
+    first: Sequence[Unit] = (),
+    confined: Confinement | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> list[Row]:
     """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
 
-    without: declared features that are off. workers: processes that share the work.
-    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` names none.
+    without: declared features that are off. workers: processes that share the work. first: units that come before
+    the plan. confined: what each worker may use; None: all that this process may.
+    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` names none. ReplayError: a unit of
+    ``first`` is for the other kind of subject.
     """
     off = clauses_off(without)
-    crew = _Workers(target, without, seconds, workers)
+    crew = _Workers(target, without, seconds, workers, confined)
     try:
         shape, whole = crew.begin()
-        report = _drive(crew, shape, off, seconds, whole, on_progress)
+        for unit in first:
+            if (unit.level in ("locks", "bytecode")) != (shape.kind == "threads"):
+                raise ReplayError(f"{unit.program} @{unit.level} is not for a subject of {shape.kind}")
+        passes = chain([list(first)] if first else [], _passes(shape, off, whole))
+        report = _drive(crew, passes, seconds, on_progress)
     finally:
         crew.end()
     table = rows(target, shape, off, report.outcomes, report.left, why="the time was over")
-    table = shortened(table, target, without, report.symptoms, min(seconds - crew.elapsed(), SMALLER * seconds))
+    left = min(seconds - crew.elapsed(), SMALLER * seconds)
+    table = shortened(table, target, without, report.symptoms, left, confined)
     if not whole:
         detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
         table.append(Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
@@ -96,20 +104,26 @@ def verify(
 
 
 def replay(
-    target: str, schedule: str, *, without: tuple[str, ...] = ()
+    target: str,
+    schedule: str,
+    *,
+    without: tuple[str, ...] = (),
+    lines: bool = False,
+    confined: Confinement | None = None,
 ) -> tuple[list[dict[str, Any]], list[Event], bool]:
     """Run one schedule again: what it breaks (clauses, message), who did what, and whether it had no end.
 
     Where it breaks something, what was done is told as far as the last of it.
 
+    lines: whether the picture has the lines of the subject's code at which a client was left standing.
     SubjectError, ReplayError: there was no run.
     """
     clauses_off(without)
-    crew = _Workers(target, without, 30.0, workers=1)
+    crew = _Workers(target, without, 30.0, workers=1, confined=confined)
     try:
         crew.begin()
         worker = crew.workers[0]
-        worker.tell({"replay": schedule})
+        worker.tell({"replay": schedule, "lines": lines})
         answer = crew.answer(30.0)
     finally:
         crew.end()
@@ -126,10 +140,8 @@ def replay(
 
 def _drive(
     crew: _Workers,
-    shape: Shape,
-    off: frozenset[str],
+    passes: Iterator[list[Unit]],
     seconds: float,
-    bytecode: bool,
     on_progress: Callable[[Progress], None],
 ) -> _Report:
     report = _Report()
@@ -137,7 +149,6 @@ def _drive(
     symptoms = report.symptoms
     broken: set[str] = set()
     caught = False
-    passes = _passes(shape, off, bytecode)
     waiting: list[Unit] = []
     over = False
     while True:
@@ -206,6 +217,7 @@ def shortened(
     without: tuple[str, ...],
     symptoms: list[tuple[frozenset[str], str]],
     seconds: float,
+    confined: Confinement | None = None,
 ) -> list[Row]:
     """The same rows, their first counterexamples without what these do not need, as far as the seconds reach.
 
@@ -214,7 +226,7 @@ def shortened(
     first = [row.violations[0] for row in table if row.violations and row.violations[0].schedule]
     end = time.monotonic() + seconds
     made: dict[Violation, Violation] = {}
-    crew = _Workers(target, without, max(seconds, 1.0), workers=1)
+    crew = _Workers(target, without, max(seconds, 1.0), workers=1, confined=confined)
     try:
         if first and seconds > 0:
             crew.begin()
@@ -263,25 +275,26 @@ def _outcome(plain: dict[str, Any]) -> Outcome:
 
 
 class _Worker:
-    def __init__(self, target: str, without: tuple[str, ...], patience: float, answers: queue.Queue[Any]) -> None:
-        config = json.dumps({"target": target, "without": list(without), "patience": patience, "parent": os.getpid()})
-        # The folder in which the user stands must not come before this package and the standard library.
-        start = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from kmutex.verify.worker import main; main()"
-        # From 3.13 on, Python itself imports something for -c.
-        safe = ["-P"] if sys.version_info >= (3, 11) else []
-        home = str(Path(__file__).resolve().parents[2])
-        path = [entry for entry in sys.path if entry]
+    def __init__(
+        self,
+        target: str,
+        without: tuple[str, ...],
+        patience: float,
+        answers: queue.Queue[Any],
+        confined: Confinement | None,
+    ) -> None:
+        config: dict[str, Any] = {"target": target, "without": list(without), "patience": patience}
+        if confined is not None:
+            config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}
         self.unit: Unit | None = None
         self.last_sign = time.monotonic()
-        self._process = subprocess.Popen(
-            [sys.executable, *safe, "-c", start, config, "\n".join(path if home in path else [*path, home])],
+        self._process = process.start(
+            "kmutex.verify.worker",
+            config,
+            folder=None if confined is None else confined.folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
         )
         self._answers = answers
         threading.Thread(target=self._listen, daemon=True).start()
@@ -299,9 +312,7 @@ class _Worker:
             self._process.stdin.flush()
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        process.kill(self._process)
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -317,7 +328,14 @@ class _Worker:
 
 
 class _Workers:
-    def __init__(self, target: str, without: tuple[str, ...], seconds: float, workers: int = WORKERS) -> None:
+    def __init__(
+        self,
+        target: str,
+        without: tuple[str, ...],
+        seconds: float,
+        workers: int = WORKERS,
+        confined: Confinement | None = None,
+    ) -> None:
         self.target = target
         self._without = without
         self._begun = time.monotonic()
@@ -325,6 +343,7 @@ class _Workers:
         self._patience = max(LEAST_PATIENCE, min(5.0, seconds / 4))
         self._answers: queue.Queue[Any] = queue.Queue()
         self._number = workers
+        self._confined = confined
         self.workers: list[_Worker] = []
 
     def elapsed(self) -> float:
@@ -333,7 +352,7 @@ class _Workers:
     def begin(self) -> tuple[Shape, bool]:
         """Start the workers; the subject's shape, and whether bytecode switches are seen."""
         for _ in range(self._number):
-            self.workers.append(_Worker(self.target, self._without, self._patience, self._answers))
+            self.workers.append(_Worker(self.target, self._without, self._patience, self._answers, self._confined))
         shape, bytecode = None, True
         for _ in range(self._number):
             answer = self.answer(max(self._seconds / 2, self._patience + STARTING), silence=False)

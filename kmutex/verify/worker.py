@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import functools
 import importlib
 import json
 import os
-import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,11 +27,14 @@ from kmutex.schedule.threads import Crew, bytecode_events_seen, replaced
 from kmutex.schedule.words import said
 from kmutex.testing.explore import Exploration, Explorer, Found, Schedule, parse_schedule
 from kmutex.testing.features import clauses_off
+from kmutex.testing.judge import Event
 from kmutex.testing.lanes import lanes
+from kmutex.testing.lines import Lines, stops
 from kmutex.testing.smaller import smaller
 from kmutex.testing.subject import NotALockerError, Shape, look
 from kmutex.verify import special
 from kmutex.verify.plan import SEEDS, Outcome, Unit
+from kmutex.verify.process import argument, confine, end_with
 
 BEAT = 0.2
 """Real seconds between two signs of life."""
@@ -39,7 +42,6 @@ HISTORIES = 60
 """Examples that a unit of random histories makes."""
 
 _clock = time.perf_counter
-_real_sleep = time.sleep
 _real_start_new_thread = _thread.start_new_thread
 
 
@@ -68,7 +70,7 @@ class _Worker:
         for line in sys.stdin:
             order = json.loads(line)
             if "replay" in order:
-                self._replay(explorer, shape, order["replay"])
+                self._replay(explorer, shape, order["replay"], make if order["lines"] else None)
             elif "smaller" in order:
                 self._smaller(explorer, shape, **order["smaller"])
             else:
@@ -181,19 +183,24 @@ class _Worker:
         if histories.finding is not None and histories.schedule is not None:
             _add(outcome, Found(histories.finding, histories.schedule))
 
-    def _replay(self, explorer: Explorer, shape: Shape, text: str) -> None:
+    def _replay(self, explorer: Explorer, shape: Shape, text: str, lines_of: Callable[[], Any] | None) -> None:
         try:
             schedule = parse_schedule(text)
-            _fit(schedule, shape)
-            result = explorer.again(schedule)
+            fit(schedule, shape)
+            if lines_of is None:
+                result = explorer.again(schedule)
+            else:
+                result = explorer.again(schedule, judging=functools.partial(Lines, make=lines_of))
         except (ProgramError, UnreplayableError) as error:
             self._say("unreplayable", message=str(error))
             return
         found = [_entry(found) for found in result.found.values()]
         # What comes after the last thing that was found is not needed to see it.
-        seen = [found.finding.events for found in result.found.values()]
-        events = max(seen, key=len) if seen else result.last.events if result.last is not None else ()
-        self._say("replayed", found=found, events=list(events), exited=result.exited, endless=bool(result.endless))
+        seen: list[Sequence[Event]] = [found.finding.events for found in result.found.values()]
+        last: Sequence[Event] = result.last.events if result.last is not None else ()
+        longest = max(seen or [last], key=len)
+        events = stops(longest)
+        self._say("replayed", found=found, events=events, exited=result.exited, endless=bool(result.endless))
 
     def _smaller(
         self,
@@ -208,7 +215,7 @@ class _Worker:
         end = _clock() + seconds
         plainer = [(frozenset(parts), symptom) for parts, symptom in symptoms]
         whole = parse_schedule(schedule)
-        _fit(whole, shape)
+        fit(whole, shape)
         ingredients = whole.program.kinds - frozenset("+-c")
         found = None
         with contextlib.suppress(UnreplayableError):
@@ -227,7 +234,7 @@ class _Worker:
         return runs
 
 
-def _fit(schedule: Schedule, shape: Shape) -> None:
+def fit(schedule: Schedule, shape: Shape) -> None:
     """UnreplayableError: the schedule asks for what a subject of this shape does not have."""
     if (schedule.level in ("locks", "bytecode")) != (shape.kind == "threads"):
         raise UnreplayableError(f"a schedule @{schedule.level} is not for a subject of {shape.kind}")
@@ -297,15 +304,8 @@ def _place(error: BaseException) -> str:
     return f"{os.path.basename(trace[-1].filename)}:{trace[-1].lineno}" if trace else "an unknown place"
 
 
-def _end_with(parent: int) -> None:
-    """End this process, and what the subject started in it, when the one that started it is gone."""
-    while os.getppid() == parent:
-        _real_sleep(BEAT)
-    os.killpg(0, signal.SIGKILL)
-
-
 def main() -> None:
-    """Serve until standard input ends. The first argument is JSON: target, without, patience, parent."""
+    """Serve until standard input ends. `argument`: target, without, patience, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -317,8 +317,11 @@ def main() -> None:
             out.write(json.dumps({"kind": kind, **what}) + "\n")
             out.flush()
 
-    config = json.loads(sys.argv[1])
-    _real_start_new_thread(_end_with, (config.pop("parent"),))
+    config = argument()
+    _real_start_new_thread(end_with, (config.pop("parent"),))
+    limits = config.pop("confine", None)
+    if limits is not None:
+        confine(**limits)
     # A script's own folder is what `python -m` would put first; the subject is looked for where the user stands.
     sys.path.insert(0, os.getcwd())
     with replaced():
@@ -328,6 +331,8 @@ def main() -> None:
             say("failed", message=str(error))
         except UncontrolledError as error:
             say("uncontrolled", message=str(error))
+        except MemoryError:
+            say("failed", message=f"{config['target']} ran out of memory")
         except BaseException as error:
             say("broken", message=f"{said(error)}, at {_place(error)}")
     # The threads of the crew, and what the subject started, wait for ever.

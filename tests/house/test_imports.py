@@ -50,6 +50,7 @@ def test_the_tree_keeps_the_contracts(tmp_path: Path) -> None:
         ("kmutex/unplaced.py", "import os", "Each layer of kmutex"),
         ("kmutex/trace/command.py", "from kmutex.verify import report", "Each layer of kmutex"),
         ("kmutex/verify/report.py", "from kmutex.trace import check", "Each layer of kmutex"),
+        ("kmutex/verify/report.py", "from kmutex.teach import lesson", "Each layer of kmutex"),
         ("kmutex/trace/check.py", "from kmutex.testing import judge", "A log is judged by its own rules"),
         ("kmutex/trace/inside.py", "import kmutex_model", "A log is judged by its own rules"),
         ("model/kmutex_model/__init__.py", "from kmutex._core import LockTable", "The model shares no code"),

@@ -89,6 +89,10 @@ def test_the_wheel_holds_the_packages_and_the_specs(built: tuple[Path, Path]) ->
             assert str(path.relative_to(package.parent)) in names
     for path in (ROOT / "kmutex" / "teach" / "page").iterdir():
         assert str(path.relative_to(ROOT)) in names
+    lessons = [str(path.relative_to(ROOT)) for path in (ROOT / "kmutex" / "teach" / "lessons").glob("*.md")]
+    assert lessons
+    assert set(lessons) <= names
+    assert not any("repaired" in name for name in names)
     for path in (ROOT / "specs").iterdir():
         if path.is_file() and not path.name.startswith("."):
             assert f"kmutex/_specs_data/{path.name}" in names
@@ -140,6 +144,17 @@ def test_the_wheel_writes_the_explore_page(installed: Path, tmp_path: Path) -> N
     for path in (ROOT / "kmutex" / "teach" / "page").iterdir():
         if path.suffix in (".js", ".css"):
             assert path.read_text(encoding="utf-8") in text
+
+
+def test_the_wheel_has_the_lessons_and_grades(installed: Path, tmp_path: Path) -> None:
+    """From its own files: a lesson finds its run, and its locker is found broken (KM-EXCL)."""
+    assert "KM-EXCL: client 2 got a while client 1 holds it" in run(installed, "lesson", "run", "2", cwd=tmp_path)
+    run(installed, "lesson", "start", "2", "mine.py", cwd=tmp_path)
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    command = [str(installed), "grade", "mine.py", "--lesson", "2", "--seconds", "3"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines()[-1].startswith("violated (KM-EXCL")
 
 
 def test_a_spec_that_is_not_there_is_told(bare_python: Path, tmp_path: Path) -> None:

@@ -1,0 +1,186 @@
+"""Grading a learner's locker: the whole contract, and first the program of the lesson that it repairs.
+
+The answer is the clause in words, the run with the lines of the learner's own code, and how to see it again. What to do
+about it is for the learner to find.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kmutex._clauses import CLAUSES
+from kmutex.teach import lesson as lessons
+from kmutex.teach.clauses import Clause, clause_of
+from kmutex.testing.lanes import lanes
+from kmutex.verify.evidence import Result, Row, Violation, exit_status
+from kmutex.verify.plan import MOST_RUNS, Unit
+from kmutex.verify.process import Confinement
+from kmutex.verify.report import VERDICT, violations
+from kmutex.verify.runner import Progress, ReplayError, SubjectError, replay, verify
+
+if TYPE_CHECKING:
+    from kmutex.teach.lesson import Lesson
+    from kmutex.teach.submission import Submission
+    from kmutex.testing.subject import Kind
+
+MOST_SHOWN = 3
+"""Runs that are shown; more would not be read."""
+METHOD = "the lesson's program"
+"""What the rows of a lesson's own check are called."""
+
+
+class WrongKindError(Exception):
+    """The lesson is about the other kind of locker. One line; the exit status is 4."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A broken clause, as a learner is told of it."""
+
+    clauses: tuple[str, ...]
+    clause: Clause
+    """The first of them, in words."""
+    message: str
+    picture: str
+    replay: str
+    """A command that plays it again, from where the learner stands; "" where there is none."""
+    lesson: Lesson | None
+    """The lesson about the clause."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What came of it."""
+
+    rows: tuple[Row, ...]
+    findings: tuple[Finding, ...]
+    lesson_runs: int
+    """In how many ways the lesson's program was run."""
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return exit_status(self.rows)
+
+    @property
+    def verdict(self) -> str:
+        """The same as a word."""
+        return VERDICT[self.status]
+
+    @property
+    def violated(self) -> list[str]:
+        """The ids of the broken clauses."""
+        return sorted({row.clause for row in self.rows if row.result is Result.VIOLATED})
+
+    @property
+    def others(self) -> list[str]:
+        """Those of them that no finding names."""
+        named = {clause for finding in self.findings for clause in finding.clauses}
+        return [clause for clause in self.violated if clause not in named]
+
+    @property
+    def open(self) -> list[Row]:
+        """What was not decided."""
+        return [row for row in self.rows if row.result is Result.INCONCLUSIVE]
+
+
+def grade(
+    handed_in: Submission,
+    one: Lesson | None,
+    *,
+    without: tuple[str, ...],
+    seconds: float,
+    megabytes: int,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Grade:
+    """Judge it by the contract, in at most ``seconds``; the lesson's program is run first.
+
+    without: features it is declared to lack. SubjectError: it could not be put to work. WrongKindError.
+    """
+    confined = Confinement(handed_in.folder, megabytes, 2 * seconds)
+    units = _units(one) if one is not None else []
+    try:
+        rows = verify(
+            handed_in.target, without=without, seconds=seconds, first=units, confined=confined, on_progress=on_progress
+        )
+    except ReplayError as error:
+        raise WrongKindError(f"{handed_in.path} is not for the lesson: {error}") from None
+    own = [row for row in rows if row.method == METHOD]
+    kind: Kind = "asyncio" if any(row.method.startswith("interleavings of tasks") for row in rows) else "threads"
+    found = [
+        _finding(handed_in, clauses, violation, without, confined, lambda clause: _about(clause, one, kind))
+        for clauses, violation in _chosen(rows, one)[:MOST_SHOWN]
+    ]
+    return Grade(tuple(rows), tuple(found), max((row.cases for row in own), default=0))
+
+
+def _units(one: Lesson) -> list[Unit]:
+    program, level = str(one.schedule.program), one.schedule.level
+    return [Unit(-1, METHOD, "every", program, level, lessons.MOST_PREEMPTIONS, most=MOST_RUNS, required=True)]
+
+
+def _chosen(rows: list[Row], one: Lesson | None) -> list[tuple[tuple[str, ...], Violation]]:
+    """Runs to be shown, each once: the lesson's own and its clause before the others, then in the contract's order."""
+    own_first = sorted(rows, key=lambda row: row.method != METHOD)
+    mine = one.clause if one is not None else ""
+    order = {clause: number for number, clause in enumerate(CLAUSES)}
+    found = [(clauses, violation) for _, clauses, violation in violations(own_first)]
+    found.sort(key=lambda each: (each[1].clauses[0] != mine, order[each[1].clauses[0]]))
+    chosen: dict[str, tuple[tuple[str, ...], Violation]] = {}
+    names: set[str] = set()
+    for clauses, violation in found:
+        run = violation.schedule or violation.picture
+        if run not in chosen and violation.clauses[0] not in names:
+            chosen[run] = (clauses, violation)
+            names.add(violation.clauses[0])
+    return list(chosen.values())
+
+
+def _finding(
+    handed_in: Submission,
+    clauses: tuple[str, ...],
+    violation: Violation,
+    without: tuple[str, ...],
+    confined: Confinement,
+    about: Callable[[str], Lesson | None],
+) -> Finding:
+    picture, command = violation.picture, ""
+    if violation.schedule:
+        features = "".join(f" --without {name}" for name in without)
+        command = f"kmutex verify {handed_in.target}{features} --replay {shlex.quote(violation.schedule)}"
+        if handed_in.folder != Path.cwd():
+            command = f"cd {shlex.quote(os.path.relpath(handed_in.folder))} && {command}"
+        picture = _with_lines(handed_in, violation, without, confined)
+    clause = clause_of(violation.clauses[0])
+    return Finding(clauses, clause, violation.message, picture, command, about(clause.id))
+
+
+def _about(clause: str, one: Lesson | None, kind: Kind) -> Lesson | None:
+    return one if one is not None and one.clause == clause else lessons.about(clause, kind)
+
+
+def _with_lines(handed_in: Submission, violation: Violation, without: tuple[str, ...], confined: Confinement) -> str:
+    """The picture with the lines at which clients stood; the plain one where the run does not come up again so."""
+    try:
+        found, events, _ = replay(handed_in.target, violation.schedule, without=without, lines=True, confined=confined)
+    except (SubjectError, ReplayError):
+        return violation.picture
+    same = any(entry["message"] == violation.message for entry in found)
+    return lanes(events) if same else violation.picture
+
+
+def as_dict(finding: Finding) -> dict[str, Any]:
+    """For JSON."""
+    return {
+        "clauses": list(finding.clauses),
+        "statement": finding.clause.statement,
+        "message": finding.message,
+        "picture": finding.picture,
+        "replay": finding.replay,
+        "lesson": finding.lesson.number if finding.lesson is not None else None,
+    }

@@ -1,0 +1,201 @@
+"""Grading a learner's tests: do they accept the lockers that are right, and catch those that are not?
+
+Each locker is met in a process of its own. A test that hangs has not passed, and has not caught anything either: nobody
+would know which of many reasons it has.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kmutex.teach.lesson import lessons
+from kmutex.teach.submission import UnreadableError, module_of, read
+from kmutex.verify import process
+
+if TYPE_CHECKING:
+    from kmutex.teach.lesson import Lesson
+    from kmutex.testing.subject import Kind
+
+WORKERS = 2
+MODULE = "kmutex.teach.tests_inside"
+SOUND: tuple[tuple[str, Kind], ...] = (("kmutex:KeyedMutex", "threads"), ("kmutex:AsyncKeyedMutex", "asyncio"))
+
+
+class TestsFailedError(Exception):
+    """The tests could not be run. One line; the exit status is 3."""
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """A locker that the tests are run against."""
+
+    target: str
+    kind: Kind
+    lesson: Lesson | None
+    """The lesson it is the locker of; None for one that is right."""
+
+    @property
+    def name(self) -> str:
+        """How it is called. The locker of a lesson by its number: what is wrong with it is not told here."""
+        return self.target if self.lesson is None else f"lesson {self.lesson.number}"
+
+
+@dataclass(frozen=True)
+class Met:
+    """What the tests said of one locker."""
+
+    opponent: Opponent
+    result: str
+    """accepted, rejected (of a correct one), caught, missed (of a broken one), hung, error, not tried."""
+    detail: str
+    ran: int
+    """Tests that came to an end and were not skipped."""
+
+    @property
+    def status(self) -> int:
+        """What it is worth: 0, 1, or 2 if nothing is decided."""
+        return {"accepted": 0, "caught": 0, "not tried": 0, "rejected": 1, "missed": 1}.get(self.result, 2)
+
+
+def overall(table: list[Met]) -> int:
+    """The exit status: a wrong answer outweighs an open one."""
+    found = {met.status for met in table}
+    return 1 if 1 in found else 2 if 2 in found else 0
+
+
+def grade_tests(
+    path: Path,
+    *,
+    seconds: float,
+    megabytes: int,
+    chosen: Lesson | None = None,
+    on_progress: Callable[[str], None] = lambda words: None,
+) -> list[Met]:
+    """Run the tests in the file against every locker, each time for at most ``seconds``.
+
+    chosen: only the locker of this lesson, beside the correct ones. SubmissionError, UnreadableError,
+    TestsFailedError: there is nothing to say of them.
+    """
+    read(path)
+    module_of(path)
+    if importlib.util.find_spec("pytest") is None:
+        raise TestsFailedError("grading tests needs pytest, which is not installed: python -m pip install pytest")
+    against = [Opponent(target, kind, None) for target, kind in SOUND]
+    against += [Opponent(one.target, one.kind, one) for one in lessons() if chosen in (None, one)]
+    running: list[subprocess.Popen[str]] = []
+    done: list[Met] = []
+
+    def meet(opponent: Opponent) -> Met:
+        met = _meet(path, opponent, seconds, megabytes, running)
+        done.append(met)
+        on_progress(f"{path}: {len(done)} of {len(against)} lockers")
+        return met
+
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
+        # The correct ones first: if there is no test, or none can be run, they will show it.
+        table = [*pool.map(meet, against[: len(SOUND)])]
+        if not any(met.ran or met.result != "not tried" for met in table):
+            raise TestsFailedError(f"{path} has no test that takes locker, async_locker or every_way")
+        table += pool.map(meet, against[len(SOUND) :])
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for each in running:
+            process.kill(each)
+    return table
+
+
+def _meet(path: Path, opponent: Opponent, seconds: float, megabytes: int, running: list[subprocess.Popen[str]]) -> Met:
+    folder = tempfile.mkdtemp(prefix="kmutex-grade-")
+    log, empty = Path(folder, "log"), Path(folder, "pytest.ini")
+    empty.write_text("[pytest]\n", encoding="utf-8")
+    config = {
+        "file": str(path.absolute()),
+        "target": opponent.target,
+        "kind": opponent.kind,
+        "without": opponent.lesson.without if opponent.lesson is not None else (),
+        "sound": opponent.lesson is None,
+        "log": str(log),
+        "empty": str(empty),
+        "confine": {"megabytes": megabytes, "seconds": 2 * seconds},
+    }
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")}
+    child = process.start(
+        MODULE,
+        config,
+        folder=path.absolute().parent,
+        env={**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TMPDIR": folder},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    running.append(child)
+    try:
+        late = False
+        try:
+            child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            late = True
+        finally:
+            process.kill(child)
+        return _judge(path, opponent, list(_lines(log)), late, seconds)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lines(log: Path) -> Iterator[dict[str, Any]]:
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    for line in text.splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return  # It was killed in the midst of it.
+
+
+def _judge(path: Path, opponent: Opponent, said: list[dict[str, Any]], late: bool, seconds: float) -> Met:
+    ended = [entry for entry in said if "ended" in entry]
+    ran = [entry for entry in ended if entry["result"] != "skipped"]
+    failed = [entry for entry in ended if entry["result"] == "failed"]
+    own = [entry for entry in ended if entry["result"] == "own error"]
+    broken = [entry["broken"] for entry in said if "broken" in entry]
+    begun = [entry["begun"] for entry in said if "begun" in entry]
+    status = [entry["status"] for entry in said if "status" in entry]
+    collected = sum(entry.get("collected", 0) for entry in said)
+    complete = status in ([0], [1], [5]) and len(begun) == collected
+    inside = begun[-1] if len(begun) > len(ended) else ""
+    if broken:
+        raise UnreadableError(f"{path}: {broken[0]}")
+    if not begun and status not in ([0], [5]):
+        why = "importing it stopped pytest" if status else "importing it ended the process"
+        why = f"it did not come back from its import within {seconds:g} s" if late else why
+        raise TestsFailedError(f"cannot run the tests of {path}: {why}")
+
+    def met(result: str, detail: str) -> Met:
+        return Met(opponent, result, detail, len(ran))
+
+    if failed and opponent.lesson is not None:
+        return met("caught", f"by {failed[0]['ended']}: {failed[0]['words']}")
+    if failed:
+        return met("rejected", "; ".join(f"{entry['ended']}: {entry['words']}" for entry in failed))
+    if late:
+        where = f"in {inside}" if inside else "after the last test"
+        return met("hung", f"{where}, for {seconds:g} s or less; give the test a time limit of its own")
+    if not complete:
+        what = "stopped pytest" if status else "ended the process"
+        return met("error", f"{inside or 'a test'} {what}; the rest was not run")
+    if own:
+        return met("error", f"of the test's own: {own[0]['ended']}: {own[0]['words']}")
+    if not ran:
+        return met("not tried", f"no test for {opponent.kind}")
+    tests = f"{len(ran)} test{'s' * (len(ran) > 1)}"
+    return met("accepted", tests) if opponent.lesson is None else met("missed", f"{tests} ran, and none failed")

@@ -1,0 +1,29 @@
+"""No counts: an open lock is an idle one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+
+
+class Locker:
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[Hashable, threading.Lock] = {}
+
+    def lock(self, key: Hashable) -> None:
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+            if lock.acquire(blocking=False):
+                return
+        lock.acquire()
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            lock = self._locks[key]
+            lock.release()
+            if not lock.locked():
+                del self._locks[key]
+
+    def __len__(self) -> int:
+        return len(self._locks)

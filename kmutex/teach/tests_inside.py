@@ -1,0 +1,158 @@
+"""The process in which a learner's tests run against one locker. It needs pytest.
+
+The fixtures are here, and a log of what each test came to: lines of JSON, in the file that the config names.
+"""
+
+from __future__ import annotations
+
+import _thread
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kmutex.schedule.choices import UnreplayableError
+from kmutex.schedule.program import ProgramError, parse
+from kmutex.schedule.words import printable, said
+from kmutex.testing.bench import Bench
+from kmutex.testing.explore import Schedule
+from kmutex.testing.verdict import ContractError, InconclusiveError
+from kmutex.verify.process import argument, confine, end_with
+from kmutex.verify.worker import fit
+
+MOST_RUNS = 2_000
+"""Ways of one program; one that has more was not run in every way, and that is no pass."""
+OWN_ERRORS = (
+    "AttributeError",
+    "NameError",
+    "TypeError",
+    "ImportError",
+    "SyntaxError",
+    "ProgramError",
+    "IndentationError",
+)
+"""Errors that are the test's, if its own code raised them: it asks for something that the locker does not have."""
+
+FIXTURES = {"locker", "async_locker", "every_way"}
+
+
+class _Plugin:
+    def __init__(self, config: dict[str, Any]) -> None:
+        module, _, name = config["target"].partition(":")
+        self._make: Callable[[], Any] = getattr(importlib.import_module(module), name)
+        self._kind = config["kind"]
+        self._bench = Bench(self._make, without=config["without"])
+        self._sound = config["sound"]
+        self._file = config["file"]
+        self._log = Path(config["log"]).open("w", encoding="utf-8")  # noqa: SIM115
+
+    @pytest.fixture
+    def locker(self) -> Callable[[], Any]:
+        """Makes a new locker for threads."""
+        if self._kind != "threads":
+            pytest.skip("the locker is for asyncio")
+        return self._make
+
+    @pytest.fixture
+    def async_locker(self) -> Callable[[], Any]:
+        """Makes a new locker for asyncio."""
+        if self._kind != "asyncio":
+            pytest.skip("the locker is for threads")
+        return self._make
+
+    @pytest.fixture
+    def every_way(self) -> Callable[..., None]:
+        """Runs a program on the locker in every way, and fails if a clause is broken."""
+
+        def check(program: str, preemptions: int = 1) -> None:
+            bench = self._bench
+            level = bench.levels[0]
+            try:
+                fit(Schedule(parse(program), level, (), bench.shape.timeout and "?" in program), bench.shape)
+            except UnreplayableError as error:
+                pytest.skip(f"not for this locker: {error}")
+            with bench.control():
+                result = bench.explorer.every(parse(program), level, preemptions, go_on=lambda runs: runs < MOST_RUNS)
+            for finding, schedule in result.found.values():
+                raise ContractError(finding, schedule, self._make, bench.without)
+            if not result.complete or result.endless:
+                raise InconclusiveError(f"{program} was not run in every way: {result.runs} runs")
+
+        return check
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """A test that meets no locker can say nothing of one."""
+        items[:] = [item for item in items if FIXTURES & set(getattr(item, "fixturenames", ()))]
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.say(collected=len(session.items))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            lines = [line[1:].strip() for line in report.longreprtext.splitlines() if line.startswith("E ")]
+            self.say(broken=printable(lines[-1] if lines else "it could not be imported"))
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.say(begun=_name(nodeid))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+        report = yield
+        if report.when == "call" or report.outcome != "passed":
+            words, result = "", report.outcome
+            if report.outcome == "failed" and call.excinfo is not None:
+                words = said(call.excinfo.value)
+                # What fails before or after the test itself says nothing of the locker.
+                result = self._result(call.excinfo) if report.when == "call" else "own error"
+            self.say(ended=_name(item.nodeid), result=result, words=words)
+            if result == "failed" and not self._sound:
+                # One test that catches it is enough; the next may hang.
+                item.session.shouldstop = "caught"
+        return report
+
+    def _result(self, error: pytest.ExceptionInfo[BaseException]) -> str:
+        if isinstance(error.value, (InconclusiveError, ProgramError)):
+            return "own error"
+        own = str(error.traceback[-1].path) == self._file
+        return "own error" if own and any(kind.__name__ in OWN_ERRORS for kind in error.type.__mro__) else "failed"
+
+    def say(self, **what: Any) -> None:
+        self._log.write(json.dumps(what) + "\n")
+        self._log.flush()
+
+
+def _name(nodeid: str) -> str:
+    return nodeid.partition("::")[2]
+
+
+def main() -> None:
+    """Run the tests. `argument`: file, target, kind, without, sound, log, empty, parent, and confine."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nowhere, number)
+    config = argument()
+    _thread.start_new_thread(end_with, (config["parent"],))
+    plugin = _Plugin(config)
+    # Before the learner's file is read: what it does at its import is limited too.
+    confine(**config["confine"], deletes=True)
+    status = 4
+    try:
+        sys.path.insert(0, str(Path(config["file"]).parent))
+        status = pytest.main(
+            [
+                config["file"],
+                *("-q", "--noconftest", "--import-mode=importlib", "-p", "no:cacheprovider"),
+                *("-c", config["empty"], "--rootdir", str(Path(config["file"]).parent)),
+            ],
+            plugins=[plugin],
+        )
+    except BaseException as error:
+        plugin.say(broken=said(error))
+    plugin.say(status=int(status))
+    # Threads that the tests have left behind wait for ever.
+    os._exit(0)

@@ -1,0 +1,212 @@
+"""One repair for each lesson's locker, by number. Not shipped: the lessons never show them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any
+
+
+class Entry:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+
+
+class Counting:
+    """Found and counted in one turn of the guard, waited for outside it, evicted by the last."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Hashable, Entry] = {}
+
+    def lock(self, key: Hashable) -> None:
+        with self._guard:
+            entry = self._entries.setdefault(key, Entry())
+            entry.users += 1
+        entry.lock.acquire()
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            entry = self._entries[key]
+            entry.lock.release()
+            self._leave(key, entry)
+
+    def _leave(self, key: Hashable, entry: Entry) -> None:
+        entry.users -= 1
+        if entry.users == 0:
+            del self._entries[key]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class Timed(Counting):
+    """The same, where a client that gives up is counted out."""
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        with self._guard:
+            entry = self._entries.setdefault(key, Entry())
+            entry.users += 1
+        if not entry.lock.acquire(timeout=-1 if timeout is None else timeout):
+            with self._guard:
+                self._leave(key, entry)
+            raise TimeoutError(key)
+
+
+class Handing:
+    """unlock makes the oldest waiter the holder."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._queues: dict[Hashable, deque[threading.Event]] = {}
+
+    def lock(self, key: Hashable) -> None:
+        turn = threading.Event()
+        with self._guard:
+            if key not in self._queues:
+                self._queues[key] = deque([turn])
+                return
+            self._queues[key].append(turn)
+        turn.wait()
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            self._pass_on(key)
+
+    def _pass_on(self, key: Hashable) -> None:
+        queue = self._queues[key]
+        queue.popleft()
+        if queue:
+            queue[0].set()
+        else:
+            del self._queues[key]
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+
+class Lease:
+    def __init__(self, locker: Leasing, key: Hashable) -> None:
+        self._locker = locker
+        self._key = key
+        self._grant: object = None
+
+    def release(self) -> None:
+        self._locker.end(self._key, self._grant)
+
+    def __enter__(self) -> Lease:
+        self._locker.lock(self._key)
+        self._grant = self._locker.grant(self._key)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Leasing(Handing):
+    """A lease knows its grant."""
+
+    def hold(self, key: Hashable) -> Lease:
+        return Lease(self, key)
+
+    def grant(self, key: Hashable) -> object:
+        with self._guard:
+            return self._queues[key][0]
+
+    def end(self, key: Hashable, grant: object) -> None:
+        with self._guard:
+            if key in self._queues and self._queues[key][0] is grant:
+                self._pass_on(key)
+
+
+class AsyncHanding:
+    """For asyncio; a cancelled client that was granted the key passes it on."""
+
+    def __init__(self) -> None:
+        self._queues: dict[Hashable, deque[asyncio.Future[None]]] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        if key not in self._queues:
+            self._queues[key] = deque()
+            return
+        queue = self._queues[key]
+        turn = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self.unlock(key)
+            elif turn in queue:
+                queue.remove(turn)
+            raise
+
+    def unlock(self, key: Hashable) -> None:
+        queue = self._queues[key]
+        while queue:
+            turn = queue.popleft()
+            if not turn.cancelled():
+                turn.set_result(None)
+                return
+        del self._queues[key]
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+
+class AsyncEntry:
+    def __init__(self) -> None:
+        self.held = False
+        self.queue: deque[asyncio.Future[None]] = deque()
+
+
+class AsyncWaking:
+    """For asyncio; a cancelled client that was woken wakes the next."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, AsyncEntry] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        entry = self._entries.setdefault(key, AsyncEntry())
+        if entry.held or entry.queue:
+            turn = asyncio.get_running_loop().create_future()
+            entry.queue.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                entry.queue.remove(turn)
+                if not turn.cancelled():
+                    self._wake(key, entry)
+                raise
+            entry.queue.remove(turn)
+        entry.held = True
+
+    def unlock(self, key: Hashable) -> None:
+        entry = self._entries.get(key)
+        if entry is None or not entry.held:
+            raise RuntimeError(f"{key!r} is not held")
+        entry.held = False
+        self._wake(key, entry)
+
+    def _wake(self, key: Hashable, entry: AsyncEntry) -> None:
+        for turn in entry.queue:
+            if not turn.cancelled():
+                turn.set_result(None)
+                return
+        del self._entries[key]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+REPAIRED: dict[int, Callable[[], Any]] = {
+    **dict.fromkeys((1, 2, 3, 4, 5, 6, 8), Counting),
+    7: Handing,
+    9: Leasing,
+    10: Timed,
+    11: AsyncWaking,
+    12: AsyncHanding,
+}

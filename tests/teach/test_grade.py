@@ -1,0 +1,520 @@
+"""kmutex grade as a learner runs it: another process, in a folder with the learner's file. Its status and its words.
+
+The commands are started together, two at a time, since most of them wait for something.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import kmutex
+import kmutex_model
+from kmutex import cli
+from kmutex.teach import grade_tests
+from kmutex.teach.grade import Grade
+from kmutex.teach.lesson import lesson, lessons
+from kmutex.teach.submission import SubmissionError, UnreadableError, submission
+from kmutex.verify.evidence import Result, Row
+
+REPAIRS = Path(__file__).with_name("repaired.py")
+PATH = os.pathsep.join(str(Path(str(package.__file__)).parents[1]) for package in (kmutex, kmutex_model))
+MARK = "KMUTEX_TEST_MARK"
+ENOUGH = ("8", "20", "60")
+"""Seconds for a locker that is right, one after the other, until they are enough for this machine."""
+QUICK = ("--without", "fifo,interrupt", "--seconds", "2")
+ENDING = 2000
+"""Looks for a process that is about to end."""
+
+HOSTILE = """\
+import os, subprocess, sys, threading, time
+{top}
+class Locker:
+    def __init__(self):
+        self._guard = threading.Lock()
+        self._locks = dict()
+    def lock(self, key, timeout=None):
+        {lock}
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        if not lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError(key)
+    def unlock(self, key):
+        {unlock}
+        with self._guard:
+            self._locks[key].release()
+    def __len__(self):
+        return len(self._locks)
+"""
+AT_IMPORT = {
+    "loops": ("while True: pass", "did not come back from its import"),
+    "exits": ("sys.exit()", "importing exits raised SystemExit"),
+    "leaves": ("os._exit(0)", "ended the process"),
+    "forks": ("while True: os.fork()", "starting a process is not allowed here"),
+    "spawns": ("subprocess.run(['sleep', '1000'])", "starting a process is not allowed here"),
+    "eats": ("eaten = []\nwhile True: eaten.append(bytearray(10**7))", "MemoryError"),
+    "closes": ("os.closerange(0, 256)", "ended the process"),
+    "removes": ("os.remove('kept.txt')", "deleting or renaming files is not allowed here"),
+    "crashes": ("import ctypes; ctypes.string_at(0)", "ended the process"),
+    "raises": ("raise ValueError('not\\ntoday')", "importing raises raised ValueError: not"),
+    "needs": ("import no_such_module_anywhere", "importing needs raised ModuleNotFoundError"),
+}
+"""What a learner's module does when it is imported, and a part of the one line that is said of it."""
+IN_LOCK = {
+    "lock_loops": ("while True: pass", "out of the scheduler's control"),
+    "lock_eats": ("self.eaten = bytearray(10**10)", "MemoryError"),
+    "lock_leaves": ("os._exit(1)", "ended the process"),
+    "lock_exits": ("sys.exit(2)", "tried to leave the process"),
+    "lock_raises": ("raise KeyError(key)", "lock() of a free key does not come through"),
+}
+SHOUTS = {
+    "shouts": ("for _ in range(50): print('x' * 10**6)", "pass"),
+    "lock_shouts": ("", "os.write(1, b'x' * 10**5)"),
+}
+"""Output without an end, at the import and in each call. The lockers never evict (KM-IDLE)."""
+
+GOOD_TESTS = """\
+import pytest
+
+PROGRAMS = {programs!r}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_program(every_way, program):
+    every_way(program)
+
+
+def test_idle(locker):
+    km = locker()
+    km.lock("a")
+    km.unlock("a")
+    assert len(km) == 0
+"""
+WEAK_TESTS = """\
+def test_idle(locker):
+    km = locker()
+    km.lock("a")
+    km.unlock("a")
+    assert len(km) == 0
+"""
+WRONG_TESTS = """\
+def test_kept(locker):
+    km = locker()
+    km.lock("a")
+    km.unlock("a")
+    assert len(km) == 1, "an idle key is kept"
+"""
+BROKEN_ONLY = """\
+import os, threading
+import pytest
+def broken(km):
+    return type(km).__module__.startswith("kmutex.teach")
+def test_it(locker):
+    if broken(locker()):
+        {act}
+"""
+TESTS_OUT_OF_HAND = {
+    "hangs": ("threading.Event().wait()", "hung", "in test_it"),
+    "ends": ("os._exit(0)", "error", "test_it ended the process"),
+    "stops": ("pytest.exit('enough')", "error", "test_it stopped pytest"),
+    "asks": ("locker().no_such_thing()", "error", "AttributeError"),
+    "wants": ("", "error", "no_such_fixture"),
+    "misnames": ("every_way('0+a')", "error", "NameError"),
+}
+"""What a test does with a broken locker, and what the answer is: never that it was caught."""
+TESTS_NOT_RUN = {
+    "none.py": ("def test_nothing(): pass\n", "no test that takes"),
+    "exits_early.py": ("import sys\nsys.exit(1)\ndef test_it(locker): pass\n", "importing it stopped pytest"),
+    "leaves_early.py": ("import os\nos._exit(1)\n", "importing it ended the process"),
+    "loops_early.py": ("while True: pass\n", "did not come back from its import"),
+    "raises_early.py": ("raise ValueError('no')\n", "ValueError: no"),
+    "wrong.py": ("def (\n", "not Python"),
+    "fixture.py": ("def test_it(no_such_fixture): pass\n", "no test that takes"),
+}
+
+
+@dataclass
+class Done:
+    """What became of a command."""
+
+    status: int
+    out: str
+    err: str
+    folder: Path
+    left: list[int] = field(default_factory=list)
+    """Processes that it started and that are still there."""
+
+
+def marked(mark: str) -> list[int]:
+    """The processes with this mark."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def command(folder: Path, *arguments: str) -> Done:
+    mark = uuid.uuid4().hex
+    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR", "PATH")}
+    done = subprocess.run(
+        [sys.executable, "-m", "kmutex", *arguments],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": PATH, "PYTHONDONTWRITEBYTECODE": "1", MARK: mark},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    looks = ENDING
+    while looks and (left := marked(mark)):
+        looks -= 1
+    return Done(done.returncode, done.stdout, done.stderr, folder, left)
+
+
+def one_line(text: str) -> str:
+    (line,) = text.splitlines()
+    assert line.startswith("kmutex: ")
+    return line
+
+
+Run = Callable[..., Future[Done]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All the files that are handed in."""
+    at = tmp_path_factory.mktemp("handed_in")
+    (at / "kept.txt").write_text("kept", encoding="utf-8")
+    for name, (top, _) in AT_IMPORT.items():
+        (at / f"{name}.py").write_text(HOSTILE.format(top=top, lock="pass", unlock="pass"), encoding="utf-8")
+    for name, (lock, _) in IN_LOCK.items():
+        (at / f"{name}.py").write_text(HOSTILE.format(top="", lock=lock, unlock="pass"), encoding="utf-8")
+    for name, (top, lock) in SHOUTS.items():
+        (at / f"{name}.py").write_text(HOSTILE.format(top=top, lock=lock, unlock="pass"), encoding="utf-8")
+    for name, (act, _, _) in TESTS_OUT_OF_HAND.items():
+        text = BROKEN_ONLY.format(act=act) if act else "def test_it(locker, no_such_fixture): pass\n"
+        (at / f"tests_{name}.py").write_text(text, encoding="utf-8")
+    for name, (text, _) in TESTS_NOT_RUN.items():
+        (at / f"tests_{name}").write_text(text, encoding="utf-8")
+    programs = list(dict.fromkeys(str(one.schedule.program) for one in lessons()))
+    (at / "good.py").write_text(GOOD_TESTS.format(programs=programs), encoding="utf-8")
+    (at / "weak.py").write_text(WEAK_TESTS, encoding="utf-8")
+    (at / "wrong_tests.py").write_text(WRONG_TESTS, encoding="utf-8")
+    for number in (3, 12):
+        (at / f"lesson{number}.py").write_text(lesson(number).source, encoding="utf-8")
+    shutil.copy(REPAIRS, at / "repaired.py")
+    (at / "below").mkdir()
+    return at
+
+
+@pytest.fixture(scope="module")
+def begun(folder: Path) -> Iterator[dict[str, Future[Done]]]:
+    """All commands, under way."""
+    with ThreadPoolExecutor(2) as pool:
+
+        def begin(*arguments: str, at: Path = folder) -> Future[Done]:
+            return pool.submit(command, at, "grade", *arguments)
+
+        under_way = {
+            "lesson3": begin("lesson3.py", "--lesson", "3", "--seconds", "6", "--json", "lesson3.json"),
+            "lesson12": begin("../lesson12.py", "--lesson", "12", "--seconds", "6", at=folder / "below"),
+            "kind": begin("lesson12.py", "--lesson", "3", "--seconds", "6"),
+            "good": begin("--tests", "good.py", "--seconds", "60", "--json", "good.json"),
+            "weak": begin("--tests", "weak.py", "--seconds", "60"),
+            "wrong": begin("--tests", "wrong_tests.py", "--lesson", "1", "--seconds", "60"),
+        }
+        for name in (*AT_IMPORT, *IN_LOCK, *SHOUTS):
+            under_way[name] = begin(f"{name}.py", *QUICK)
+        for name in TESTS_OUT_OF_HAND:
+            limit = "8" if name == "hangs" else "60"
+            under_way[f"tests_{name}"] = begin("--tests", f"tests_{name}.py", "--lesson", "1", "--seconds", limit)
+        for name in TESTS_NOT_RUN:
+            limit = "4" if name.startswith("loops") else "60"
+            under_way[f"tests_{name}"] = begin("--tests", f"tests_{name}", "--seconds", limit)
+        yield under_way
+
+
+@pytest.fixture(scope="module")
+def done(begun: dict[str, Future[Done]]) -> Callable[[str], Done]:
+    """What became of a command, by its name."""
+    return lambda name: begun[name].result()
+
+
+def test_a_broken_locker_is_answered_with_clause_run_and_replay(done: Callable[[str], Done]) -> None:
+    """Lesson 3 as it stands: KM-EXCL in words, lanes with lines of the file, the lesson, and no repair."""
+    result = done("lesson3")
+    assert (result.status, result.err, result.left) == (1, "", [])
+    lines = result.out.splitlines()
+    first = next(line for line in lines if line.startswith("KM-"))
+    assert first == "KM-EXCL: Mutual exclusion"
+    assert "The contract: At any time at most one request holds a key." in lines
+    assert any("with self._guard:" in line and "client" not in line for line in lines)
+    assert any("kmutex lesson show 3" in line for line in lines)
+    assert lines[-1].startswith("violated (KM-EXCL")
+    broken = {line.strip() for line in lesson(3).source.splitlines()}
+    repairs = {line.strip() for line in REPAIRS.read_text(encoding="utf-8").splitlines()}
+    assert [line for line in repairs - broken if len(line) > 15 and line in result.out] == []
+
+
+@pytest.mark.parametrize(("name", "at", "clause"), [("lesson3", ".", "KM-EXCL"), ("lesson12", "below", "KM-RACE")])
+def test_the_replay_works_when_pasted(
+    done: Callable[[str], Done], folder: Path, name: str, at: str, clause: str
+) -> None:
+    """From where the learner stands, also where the file is in another folder (KM-EXCL, KM-RACE)."""
+    result = done(name)
+    assert result.status == 1
+    text = next(line for line in result.out.splitlines() if line.startswith("See it again:"))
+    pasted = text.partition(":")[2].strip()
+    assert pasted.startswith("cd .. && ") == (at == "below")
+    script = pasted.replace("kmutex verify", f"{shlex.quote(sys.executable)} -m kmutex verify")
+    again = subprocess.run(
+        script,
+        shell=True,
+        cwd=folder / at,
+        env={**os.environ, "PYTHONPATH": PATH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (again.returncode, again.stderr) == (1, "")
+    message = next(line for line in result.out.splitlines() if line.startswith("Here: ")).removeprefix("Here: ")
+    assert any(message in line and clause in line for line in again.stdout.splitlines())
+
+
+def test_the_json_says_what_the_report_says(done: Callable[[str], Done]) -> None:
+    result = done("lesson3")
+    body = json.loads((result.folder / "lesson3.json").read_text(encoding="utf-8"))
+    assert (body["format"], body["exit"], body["verdict"], body["lesson"]) == ("kmutex-grade/1", 1, "violated", 3)
+    assert body["without"] == list(lesson(3).without)
+    assert "KM-EXCL" in body["violated"]
+    first = body["findings"][0]
+    assert (first["clauses"][0], first["lesson"]) == ("KM-EXCL", 3)
+    for part in ("picture", "replay", "statement", "message"):
+        assert all(line in result.out for line in first[part].splitlines())
+    assert {row["clause"] for row in body["rows"] if row["result"] == "violated"} == set(body["violated"])
+
+
+@pytest.mark.parametrize(("number", "name"), [(3, "Counting"), (12, "AsyncHanding")])
+def test_a_repaired_locker_passes(folder: Path, number: int, name: str) -> None:
+    """The control, for threads and asyncio: a sound locker gets 0, and is sent on (or told that it was the last)."""
+    for seconds in ENOUGH:
+        result = command(folder, "grade", f"repaired.py:{name}", "--lesson", str(number), "--seconds", seconds)
+        if result.status != 2:
+            break
+    assert (result.status, result.err, result.left) == (0, "", [])
+    lines = result.out.splitlines()
+    assert any(line.startswith(f"lesson {number}: its program shows nothing any more") for line in lines)
+    assert lines[-2].startswith("holds: ")
+    assert lines[-1] == (
+        f"On to the next: kmutex lesson show {number + 1}" if number == 3 else "That was the last lesson."
+    )
+
+
+def test_a_locker_of_the_other_kind_is_not_graded_by_the_lesson(done: Callable[[str], Done]) -> None:
+    result = done("kind")
+    assert (result.status, result.out) == (4, "")
+    assert "is not for a subject of asyncio" in one_line(result.err)
+
+
+@pytest.mark.parametrize(("name", "words"), [(name, words) for name, (_, words) in (AT_IMPORT | IN_LOCK).items()])
+def test_code_that_cannot_be_put_to_work_gets_one_line(done: Callable[[str], Done], name: str, words: str) -> None:
+    """Status 3, and nothing of it is left running."""
+    result = done(name)
+    assert (result.status, result.out, result.left) == (3, "", [])
+    line = one_line(result.err)
+    assert line.startswith(f"kmutex: cannot grade {name}.py: ")
+    assert words in line
+
+
+def test_nothing_is_deleted_or_littered(done: Callable[[str], Done], folder: Path) -> None:
+    assert done("removes").status == 3
+    assert (folder / "kept.txt").read_text(encoding="utf-8") == "kept"
+    for name in (*AT_IMPORT, "good", "weak"):
+        done(name)
+    # Hypothesis keeps its own folder, as it does under pytest.
+    assert {path.name for path in folder.iterdir() if path.is_dir()} - {".hypothesis"} == {"below"}
+
+
+@pytest.mark.parametrize("name", SHOUTS)
+def test_what_the_code_prints_is_not_shown(done: Callable[[str], Done], name: str) -> None:
+    """It is judged as if it were silent (KM-IDLE)."""
+    result = done(name)
+    assert (result.status, result.err, result.left) == (1, "", [])
+    assert "xxxx" not in result.out
+    assert "KM-IDLE" in result.out.splitlines()[-1]
+
+
+def test_what_was_not_decided_is_no_pass() -> None:
+    """KM-FIFO out of time: 2, and the row is told."""
+    held = Row("KM-EXCL", "m", "b", 1, Result.HOLDS, 0.1)
+    late = Row("KM-FIFO", "m", "b", 0, Result.INCONCLUSIVE, 0.1, "the time was over")
+    assert (Grade((held,), (), 0).status, Grade((held, late), (), 0).status) == (0, 2)
+    assert Grade((held, late), (), 0).open == [late]
+
+
+# -- the file ----------------------------------------------------------------------------------------------------
+
+ONE = "class {name}:\n    def lock(self, key): ...\n    def unlock(self, key): ...\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (ONE.format(name="Mine"), "Mine"),
+        (ONE.format(name="Mine") + ONE.format(name="Locker"), "Locker"),
+        (ONE.format(name="Mine") + ONE.format(name="Other") + "def make_locker():\n    return Mine()\n", "make_locker"),
+        (ONE.format(name="Mine") + "class Entry:\n    def lock(self): ...\n", "Mine"),
+        ("from elsewhere import Thing as Locker\n", "Locker"),
+        ("Locker = dict\n", "Locker"),
+        ("class Mine:\n    async def lock(self, key): ...\n    def unlock(self, key): ...\n", "Mine"),
+    ],
+)
+def test_the_locker_is_found_without_running_the_file(tmp_path: Path, text: str, name: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text + "raise SystemExit\n", encoding="utf-8")
+    assert submission(str(file)).target == f"mine:{name}"
+    assert submission(f"{file}:Other").factory == "Other"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("mine.py", ONE.format(name="A") + ONE.format(name="B"), "several classes have lock and unlock: A, B"),
+        ("mine.py", "class A:\n    def lock(self, key): ...\n", "no class has lock and unlock"),
+        ("my-locker.py", ONE.format(name="A"), "give it a name that can be imported"),
+        ("mine.txt", ONE.format(name="A"), "give it a name that can be imported"),
+        ("queue.py", ONE.format(name="A"), "another module has the name 'queue'"),
+        ("kmutex.py", ONE.format(name="A"), "another module has the name 'kmutex'"),
+    ],
+)
+def test_a_file_that_leaves_it_open_is_refused(tmp_path: Path, file: str, text: str, words: str) -> None:
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    with pytest.raises(SubmissionError, match=words):
+        submission(str(tmp_path / file))
+
+
+def test_a_file_that_is_no_python_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_bytes(b"def (\n")
+    with pytest.raises(UnreadableError, match="line 1"):
+        submission(str(tmp_path / "mine.py"))
+    (tmp_path / "mine.py").write_bytes(b"\xff\0\n")
+    with pytest.raises(UnreadableError):
+        submission(str(tmp_path / "mine.py"))
+    with pytest.raises(SubmissionError, match="No such file"):
+        submission(str(tmp_path / "nowhere.py"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nowhere.py"],
+        ["nowhere.py", "--tests"],
+        ["{here}"],
+        ["{here}", "--lesson", "99"],
+        ["{here}:Locker", "--without", "everything"],
+        ["{here}:Locker", "--memory", "1"],
+        ["{here}:Locker", "--seconds", "0"],
+        ["{here}", "--tests", "--without", "fifo"],
+        ["{here}:Locker", "--json", "nowhere/at/all.json"],
+    ],
+)
+def test_wrong_usage(tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.py").write_text(ONE.format(name="A") + ONE.format(name="B"), encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["grade", *(word.format(here=tmp_path / "mine.py") for word in arguments)])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (4, "")
+    assert err.splitlines()[-1].startswith("kmutex")
+
+
+# -- tests -------------------------------------------------------------------------------------------------------
+
+
+def results(result: Done) -> dict[str, list[str]]:
+    """The lines of the table, by the words of their verdict."""
+    words = ("accepted", "rejected", "caught", "missed", "hung", "error", "not tried")
+    rows = [line for line in result.out.splitlines() if line.startswith(("kmutex:", "lesson ", " kmutex:", " lesson "))]
+    return {word: [line for line in rows if f" {word} " in line] for word in words}
+
+
+def test_good_tests_accept_the_correct_lockers_and_catch_every_broken_one(done: Callable[[str], Done]) -> None:
+    """The programs of the lessons, in every way: all of them, KM-IDLE to KM-RACE, and 0."""
+    result = done("good")
+    assert (result.status, result.err, result.left) == (0, "", [])
+    found = results(result)
+    assert len(found["accepted"]) == len(grade_tests.SOUND)
+    assert len(found["caught"]) == len(lessons())
+    body = json.loads((result.folder / "good.json").read_text(encoding="utf-8"))
+    assert (body["format"], body["exit"], body["verdict"]) == ("kmutex-grade-tests/1", 0, "pass")
+    assert [row["result"] for row in body["lockers"]] == ["accepted"] * 2 + ["caught"] * len(lessons())
+    assert all(row["tests"] for row in body["lockers"])
+
+
+def test_weak_tests_miss_some(done: Callable[[str], Done]) -> None:
+    """What one test of KM-IDLE can't see is missed, and what it was not run on is not tried."""
+    result = done("weak")
+    assert (result.status, result.err) == (1, "")
+    found = results(result)
+    assert len(found["caught"]) == 1
+    assert "lesson 1 " in found["caught"][0]
+    threads = sum(one.kind == "threads" for one in lessons())
+    assert len(found["missed"]) == threads - 1
+    assert len(found["not tried"]) == 1 + len(lessons()) - threads
+    # The lockers are named by lesson: their code is not shown.
+    assert "self._" not in result.out
+
+
+def test_a_test_that_rejects_a_correct_locker_is_told(done: Callable[[str], Done]) -> None:
+    """It even "misses" the locker that does what the test wants (KM-IDLE)."""
+    result = done("wrong")
+    found = results(result)
+    assert result.status == 1
+    assert "an idle key is kept" in found["rejected"][0]
+    assert len(found["missed"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "words"), [(name, verdict, words) for name, (_, verdict, words) in TESTS_OUT_OF_HAND.items()]
+)
+def test_tests_that_get_out_of_hand_have_caught_nothing(
+    done: Callable[[str], Done], name: str, verdict: str, words: str
+) -> None:
+    result = done(f"tests_{name}")
+    assert (result.status, result.err, result.left) == (2, "", [])
+    found = results(result)
+    assert any(words in row for row in found[verdict])
+    assert not found["caught"] + found["missed"] + found["rejected"]
+
+
+@pytest.mark.parametrize(("name", "words"), [(name, words) for name, (_, words) in TESTS_NOT_RUN.items()])
+def test_tests_that_cannot_be_run_get_one_line(done: Callable[[str], Done], name: str, words: str) -> None:
+    result = done(f"tests_{name}")
+    assert (result.status, result.out, result.left) == (3, "", [])
+    assert words in one_line(result.err)
+
+
+def test_without_pytest_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(WEAK_TESTS, encoding="utf-8")
+    monkeypatch.setattr(grade_tests.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["grade", "--tests", str(tmp_path / "mine.py")])
+    assert ended.value.code == 3
+    assert "pip install pytest" in one_line(capsys.readouterr().err)

@@ -1,0 +1,252 @@
+"""The lessons: each finds the run it is about, a repaired locker passes the same search, and no solution is told."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import kmutex
+import kmutex_model
+from kmutex import cli
+from kmutex.schedule.program import parse
+from kmutex.teach import lesson_command
+from kmutex.teach.lesson import (
+    MOST_PREEMPTIONS,
+    PARTS,
+    Lesson,
+    NoSuchLessonError,
+    NotFoundError,
+    about,
+    find,
+    lesson,
+    lessons,
+)
+from kmutex.testing import CLAUSES
+from kmutex.testing.bench import Bench
+from kmutex.testing.lanes import lanes
+from kmutex.testing.scenarios import programs
+
+sys.path.insert(0, str(Path(__file__).parent))
+from repaired import REPAIRED
+
+PATH = os.pathsep.join(str(Path(str(package.__file__)).parents[1]) for package in (kmutex, kmutex_model))
+REPAIRS = Path(__file__).with_name("repaired.py")
+NEAREST = {
+    "KM-IDLE": 1,
+    "KM-EXCL": 2,
+    "KM-REF": 4,
+    "KM-INDEP": 6,
+    "KM-HANDOFF": 7,
+    "KM-ATOMIC": 8,
+    "KM-TOKEN": 9,
+    "KM-CANCEL": 10,
+    "KM-RACE": 11,
+}
+
+each = pytest.mark.parametrize("one", lessons(), ids=lambda one: one.name)
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """The exit status of a command, and what it says."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    out, err = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out, err
+
+
+@each
+def test_a_lesson_finds_the_run_it_names(one: Lesson) -> None:
+    """By search, with the clause that the lesson is about as the best name: KM-EXCL, KM-RACE and so on."""
+    found = find(one)
+    assert found.clauses[0] == one.clause
+    assert str(found.schedule) == str(one.schedule)
+    assert found.events[-1].client == -1
+    assert found.events[-1].text.startswith(one.clause)
+
+
+@each
+def test_a_repaired_locker_passes_the_search_of_the_lesson(one: Lesson) -> None:
+    """The same program, up to the same bound, in every way; and the programs of the contract with one preemption."""
+    bench = Bench(REPAIRED[one.number], without=one.without)
+    assert bench.shape.kind == one.kind
+    with bench.control():
+        for bound in range(MOST_PREEMPTIONS + 1):
+            result = bench.explorer.every(one.schedule.program, one.schedule.level, bound)
+            assert result.complete
+            assert not result.endless
+            assert result.witnesses["KM-EXCL"]
+            assert result.found == {}
+        cancel = bench.shape.timeout or one.kind == "asyncio"
+        shape = bench.shape
+        for program in programs(cancel=cancel, tries=shape.timeout, interrupt=False, leases=shape.leases):
+            if program.clients < 5:
+                assert bench.explorer.every(program, one.schedule.level, 1, go_on=lambda runs: runs < 300).found == {}
+
+
+def test_a_search_that_finds_nothing_says_so() -> None:
+    """A lesson about a clause that its locker keeps (KM-FIFO is not judged there) shows no run."""
+    with pytest.raises(NotFoundError, match=r"none of \d+ runs"):
+        find(replace(lesson(1), clause="KM-EXCL"))
+
+
+def test_the_lessons_are_numbered_in_order_and_end_with_the_race() -> None:
+    """From the dict of locks (KM-IDLE) to the grant that meets a cancellation (KM-RACE)."""
+    assert [one.number for one in lessons()] == list(range(1, len(lessons()) + 1))
+    assert (lessons()[0].clause, lessons()[-1].clause) == ("KM-IDLE", "KM-RACE")
+    assert {one.clause for one in lessons()} <= set(CLAUSES)
+    assert {one.kind for one in lessons()} == {"threads", "asyncio"}
+    with pytest.raises(NoSuchLessonError):
+        lesson(len(lessons()) + 1)
+
+
+def test_the_lesson_about_a_clause() -> None:
+    """The first about KM-EXCL and each other one; none about a clause without a lesson."""
+    found = {clause: about(clause, "threads") for clause in CLAUSES}
+    assert {clause: one.number for clause, one in found.items() if one is not None} == NEAREST
+
+
+@each
+def test_a_lesson_asks_before_it_tells(one: Lesson, capsys: pytest.CaptureFixture[str]) -> None:
+    """`show` has the situation, the code and the question; answer, clause and hints wait to be asked for."""
+    assert tuple(one.parts) == PARTS
+    assert "?" in one.parts["Question"]
+    status, out, _ = told(capsys, "lesson", "show", str(one.number))
+    assert status == 0
+    said = " ".join(out.split())
+    assert " ".join(one.parts["Question"].split()) in said
+    assert all(line.strip() in out for line in one.source.splitlines())
+    for part in ("Answer", "Exercise", "Hints"):
+        assert " ".join(one.parts[part].split())[:60] not in said
+    assert "KM-" not in said
+    status, out, _ = told(capsys, "lesson", "show", str(one.number), "--answer")
+    said = " ".join(out.split())
+    assert " ".join(one.parts["Answer"].split()) in said
+    assert " ".join(one.parts["Exercise"].split()) in said
+    hints = " ".join(one.parts["Hints"].split())
+    assert hints not in said
+    assert hints in " ".join(told(capsys, "lesson", "show", str(one.number), "--hints")[1].split())
+
+
+@each
+def test_no_solution_is_told(one: Lesson, capsys: pytest.CaptureFixture[str]) -> None:
+    """No line of a repaired locker that the broken one does not have stands in the text or in what is printed."""
+    broken = {line.strip() for line in one.source.splitlines()}
+    repairs = {line.strip() for line in REPAIRS.read_text(encoding="utf-8").splitlines()}
+    words = "".join(one.parts.values())
+    words += told(capsys, "lesson", "run", str(one.number))[1]
+    assert [line for line in repairs - broken if len(line) > 15 and line in words] == []
+
+
+def test_the_lines_are_those_of_the_client_that_stands_there() -> None:
+    """In lesson 3, client 1 stands behind the find, with nothing counted, while client 0 unlocks (KM-EXCL)."""
+    one = lesson(3)
+    found = find(one)
+    at = next(number for number, event in enumerate(found.short) if event.text.startswith("  "))
+    stop, following = found.short[at], found.short[at + 1]
+    number, _, source = stop.text.strip().partition("  ")
+    assert stop.client == 1
+    assert one.source.splitlines()[int(number) - 1].strip() == source == "with self._guard:"
+    assert following[:2] == (0, "unlock a ...")
+    every = [event.text for event in found.events if event.client == 1]
+    assert any("entry = self._find(key)" in text for text in every)
+    # Its end of the run: counted on an entry that is gone.
+    assert any("entry.users += 1" in text for text in every[every.index(stop.text) :])
+
+
+def test_the_lines_of_a_cancelled_task_are_seen() -> None:
+    """After the cancellation of lesson 12 (KM-RACE): another client has returned in between, on the same thread."""
+    text = lanes(find(lesson(12)).events, most=1000)
+    after = text[text.index("its wait is ended") :]
+    assert "except asyncio.CancelledError:" in after
+    assert "queue.remove(turn)" not in after
+
+
+def test_searching_leaves_no_tracer_behind() -> None:
+    before = sys.gettrace()
+    for number in (3, 12):
+        find(lesson(number))
+        assert sys.gettrace() is before
+
+
+def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = told(capsys, "lesson", "list")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == [str(one.number) for one in lessons()]
+
+
+def test_run_draws_the_run_and_its_replay_works_when_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For threads and for asyncio: the command that is printed shows the same violation (KM-EXCL, KM-RACE)."""
+    for number in (3, 11):
+        status, out, _ = told(capsys, "lesson", "run", str(number))
+        assert status == 0
+        (command,) = (line.strip() for line in out.splitlines() if line.strip().startswith("kmutex verify"))
+        words = shlex.split(command)
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": PATH},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (1, "")
+        last = next(line for line in reversed(out.splitlines()) if line.startswith(">>"))
+        assert last in done.stdout.splitlines()
+
+
+def test_run_waits_for_an_answer_at_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of the run is shown before Enter, and nothing at all where the input ends instead."""
+    asked: list[str] = []
+
+    def enter(prompt: str) -> bool:
+        asked.append(capsys.readouterr().out)
+        return len(asked) < 3
+
+    monkeypatch.setattr(lesson_command, "_at_a_terminal", lambda: True)
+    monkeypatch.setattr(lesson_command, "_enter", enter)
+    assert told(capsys, "lesson", "run", "2", "--step")[0] == 0
+    # Once for the answer, then for each line of the picture, until the input was at its end.
+    assert len(asked) == 3
+    assert "Question" in asked[0]
+    assert "client 0" not in asked[0]
+    assert "client 0" in asked[1]
+    assert ">> KM-EXCL" not in "".join(asked)
+
+
+def test_start_writes_the_locker_and_never_over_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    status, out, _ = told(capsys, "lesson", "start", "2", str(file))
+    assert status == 0
+    assert f"kmutex grade {file} --lesson 2" in out
+    assert file.read_text(encoding="utf-8") == lesson(2).source
+    file.write_text("mine\n", encoding="utf-8")
+    status, out, err = told(capsys, "lesson", "start", "2", str(file))
+    assert (status, out) == (4, "")
+    assert "left as it is" in err
+    assert file.read_text(encoding="utf-8") == "mine\n"
+    assert told(capsys, "lesson", "start", "2", str(tmp_path / "nowhere" / "mine.py"))[0] == 4
+
+
+@pytest.mark.parametrize(
+    "arguments", [["show", "99"], ["run", "0"], ["start", "-1", "x.py"], ["show", "one"], ["dance"]]
+)
+def test_a_lesson_that_there_is_not(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = told(capsys, "lesson", *arguments)
+    assert (status, out) == (4, "")
+    assert re.search(r"^kmutex", err, re.MULTILINE)
+
+
+def test_the_programs_of_the_lessons_are_read_as_they_are_written() -> None:
+    """The schedule in a lesson's text says itself again."""
+    for one in lessons():
+        assert str(parse(str(one.schedule.program))) == str(one.schedule.program)
