@@ -41,14 +41,18 @@ class AsyncKeyedMutex:
         ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. WrongLoopError: KM-LOOP.
         Nothing has changed.
         """
-        await self._acquire(key, timeout)
+        ticket = next(self._tickets)
+        future = self._request(key, ticket, timeout)
+        if future is not None:
+            await self._grant(key, ticket, future, timeout)
 
     def unlock(self, key: Hashable) -> None:
         """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
 
         UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
         """
-        self._release(key, None)
+        self._own_loop()
+        self._wake(self._table.release(key))
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AsyncLease:
         """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
@@ -66,21 +70,23 @@ class AsyncKeyedMutex:
         """Whether somebody holds ``key`` just now."""
         return key in self._table
 
-    async def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
-        check_timeout(timeout)
+    def _request(self, key: Hashable, ticket: Ticket, timeout: float | None) -> asyncio.Future[None] | None:
+        # A plain function: what awaits nothing need not pay for a coroutine.
+        if timeout is not None:
+            check_timeout(timeout)
         loop = self._own_loop()
-        ticket = next(self._tickets)
         future = self._table.request(key, ticket, loop.create_future)
         self._loop = loop
-        if future is None:
-            return ticket
+        return future
+
+    async def _grant(self, key: Hashable, ticket: Ticket, future: asyncio.Future[None], timeout: float | None) -> None:
         if timeout == 0:
             self._table.cancel(key, ticket)
             raise TimeoutError(f"no grant of {key!r} within {timeout} s")
         timer = None
         try:
             if timeout is not None:
-                timer = loop.call_later(timeout, self._expire, key, ticket, future, timeout)
+                timer = future.get_loop().call_later(timeout, self._expire, key, ticket, future, timeout)
             await future
         except BaseException:
             # A granted ticket that is cancelled before its task runs again still stands at the head of the queue:
@@ -90,7 +96,6 @@ class AsyncKeyedMutex:
         finally:
             if timer is not None:
                 timer.cancel()
-        return ticket
 
     def _expire(self, key: Hashable, ticket: Ticket, future: asyncio.Future[None], timeout: float) -> None:
         # Leaving the queue and failing the future are one step of the loop, so no grant can come between.
@@ -98,7 +103,7 @@ class AsyncKeyedMutex:
             self._table.cancel(key, ticket)
             future.set_exception(TimeoutError(f"no grant of {key!r} within {timeout} s"))
 
-    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
+    def _release(self, key: Hashable, ticket: Ticket) -> None:
         self._own_loop()
         self._wake(self._table.release(key, ticket))
 
@@ -124,15 +129,23 @@ class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
     __slots__ = ()
 
     async def __aenter__(self) -> AsyncLease:
-        self._enter_once()
+        if self._ticket is not None:
+            raise self._reused()
+        self._ticket = NO_TICKET
+        mutex = self._mutex
         try:
-            self._ticket = await self._mutex._acquire(self._key, self._timeout)
+            ticket = next(mutex._tickets)
+            future = mutex._request(self._key, ticket, self._timeout)
+            if future is not None:
+                await mutex._grant(self._key, ticket, future, self._timeout)
         except BaseException:
             self._ticket = None
             raise
+        self._ticket = ticket
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        if self._ticket != NO_TICKET:
+            self.release()

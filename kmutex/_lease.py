@@ -13,7 +13,7 @@ NO_TICKET: Ticket = 0
 
 
 class _Releasing(Protocol):
-    def _release(self, key: Hashable, ticket: Ticket | None) -> None: ...
+    def _release(self, key: Hashable, ticket: Ticket) -> None: ...
 
 
 Mutex = TypeVar("Mutex", bound=_Releasing)
@@ -37,15 +37,8 @@ class LeaseOfKey(Generic[Mutex]):
         UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
         A later holder is not touched.
         """
-        ticket = NO_TICKET if self._ticket is None else self._ticket
-        self._mutex._release(self._key, ticket)
+        self._mutex._release(self._key, NO_TICKET if self._ticket is None else self._ticket)
         self._ticket = NO_TICKET
 
-    def _enter_once(self) -> None:
-        if self._ticket is not None:
-            raise LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")
-        self._ticket = NO_TICKET
-
-    def _leave(self) -> None:
-        if self._ticket != NO_TICKET:
-            self.release()
+    def _reused(self) -> LeaseReusedError:
+        return LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")

@@ -45,7 +45,10 @@ class KeyedMutex:
 
         UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC).
         """
-        self._release(key, None)
+        with self._guard:
+            gate = self._table.release(key)
+            if gate is not None:
+                gate.release()
 
     def hold(self, key: Hashable, timeout: float | None = None) -> Lease:
         """Hold ``key`` for a ``with`` block. Arguments and errors are those of `lock`, raised on entry."""
@@ -65,7 +68,8 @@ class KeyedMutex:
         return key in self._table
 
     def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
-        check_timeout(timeout)
+        if timeout is not None:
+            check_timeout(timeout)
         ticket = NO_TICKET
         try:
             # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
@@ -86,7 +90,7 @@ class KeyedMutex:
             raise
         raise TimeoutError(f"no grant of {key!r} within {timeout} s")
 
-    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
+    def _release(self, key: Hashable, ticket: Ticket) -> None:
         with self._guard:
             gate = self._table.release(key, ticket)
             if gate is not None:
@@ -111,7 +115,9 @@ class Lease(LeaseOfKey[KeyedMutex]):
     __slots__ = ()
 
     def __enter__(self) -> Lease:
-        self._enter_once()
+        if self._ticket is not None:
+            raise self._reused()
+        self._ticket = NO_TICKET
         try:
             self._ticket = self._mutex._acquire(self._key, self._timeout)
         except BaseException:
@@ -122,7 +128,8 @@ class Lease(LeaseOfKey[KeyedMutex]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        if self._ticket != NO_TICKET:
+            self.release()
 
 
 def _closed_gate() -> threading.Lock:

@@ -114,7 +114,8 @@ class Table(LockTable[Waker]):
     """What the broken ones share: a way to the queue of a key."""
 
     def queue(self, key: Hashable) -> OrderedDict[Ticket, Waker | None]:
-        return self._entries.get(key, OrderedDict())
+        entry = self._entries.get(key, OrderedDict())
+        return OrderedDict({entry: None}) if isinstance(entry, int) else entry
 
 
 class Lifo(Table):
@@ -442,7 +443,11 @@ def test_a_broken_rule_is_noticed(name: str, rule: Any, clause: str) -> None:
 class LosesTheWakeUp(KeyedMutex):
     """Hands the key over and opens no gate."""
 
-    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            self._table.release(key)
+
+    def _release(self, key: Hashable, ticket: Ticket) -> None:
         with self._guard:
             self._table.release(key, ticket)
 
@@ -459,8 +464,8 @@ class ExpiredStaysQueued(KeyedMutex):
 class IgnoresTheLease(KeyedMutex):
     """A lease releases by key, so an old one ends a later holder's grant."""
 
-    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
-        super()._release(key, None)
+    def _release(self, key: Hashable, ticket: Ticket) -> None:
+        self.unlock(key)
 
 
 class TimedLockForgets(KeyedMutex):
@@ -476,9 +481,8 @@ class TimedLockForgets(KeyedMutex):
 class LeaseNeverEnds(KeyedMutex):
     """Leaving the block of a lease releases nothing."""
 
-    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
-        if ticket is None:
-            super()._release(key, ticket)
+    def _release(self, key: Hashable, ticket: Ticket) -> None:
+        pass
 
 
 class InterruptedStaysQueued(KeyedMutex):
