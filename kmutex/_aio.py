@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from asyncio import _get_running_loop
 from collections.abc import Hashable, Mapping
 from types import TracebackType
 
@@ -15,6 +16,9 @@ from kmutex._entry import Entry, Ticket
 from kmutex._errors import WrongLoopError
 from kmutex._lease import NO_TICKET, LeaseOfKey
 from kmutex._protocol import check_timeout
+
+_NO_LOOP = object()
+"""Of a mutex that no loop has locked. Not None: that is what runs outside of a loop."""
 
 
 class AsyncKeyedMutex:
@@ -28,7 +32,7 @@ class AsyncKeyedMutex:
     __slots__ = ("_loop", "_table", "_tickets")
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: object = _NO_LOOP
         self._table: LockTable[asyncio.Future[None]] = LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
@@ -51,8 +55,11 @@ class AsyncKeyedMutex:
 
         UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
         """
-        self._own_loop()
-        self._wake(self._table.release(key))
+        if _get_running_loop() is not self._loop:
+            self._check_loop()
+        future = self._table.release(key)
+        if future is not None:
+            self._wake(future)
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AsyncLease:
         """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
@@ -71,11 +78,13 @@ class AsyncKeyedMutex:
         return key in self._table
 
     def _request(self, key: Hashable, ticket: Ticket, timeout: float | None) -> asyncio.Future[None] | None:
-        # A plain function: what awaits nothing need not pay for a coroutine.
+        # A plain function: who waits for nothing need not pay for a second coroutine.
         if timeout is not None:
             check_timeout(timeout)
-        loop = self._own_loop()
-        future = self._table.request(key, ticket, loop.create_future)
+        loop = _get_running_loop()
+        if loop is not self._loop:
+            self._check_loop()
+        future = self._table.request(key, ticket, _new_future)
         self._loop = loop
         return future
 
@@ -91,7 +100,9 @@ class AsyncKeyedMutex:
         except BaseException:
             # A granted ticket that is cancelled before its task runs again still stands at the head of the queue:
             # withdrawing it passes the key on. One that timed out left the queue in `_expire`.
-            self._wake(self._table.withdraw(key, ticket))
+            heir = self._table.withdraw(key, ticket)
+            if heir is not None:
+                self._wake(heir)
             raise
         finally:
             if timer is not None:
@@ -104,23 +115,23 @@ class AsyncKeyedMutex:
             future.set_exception(TimeoutError(f"no grant of {key!r} within {timeout} s"))
 
     def _release(self, key: Hashable, ticket: Ticket) -> None:
-        self._own_loop()
-        self._wake(self._table.release(key, ticket))
+        if _get_running_loop() is not self._loop:
+            self._check_loop()
+        future = self._table.release(key, ticket)
+        if future is not None:
+            self._wake(future)
 
-    def _wake(self, future: asyncio.Future[None] | None) -> None:
+    def _wake(self, future: asyncio.Future[None]) -> None:
         # A future that is done here was cancelled, and its task has not run yet. It holds the key for that long;
-        # when it runs, `_acquire` withdraws it and the key goes on.
-        if future is not None and not future.done():
+        # when it runs, `_grant` withdraws it and the key goes on.
+        if not future.done():
             future.set_result(None)
 
-    def _own_loop(self) -> asyncio.AbstractEventLoop:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise WrongLoopError("an AsyncKeyedMutex is used from within a running event loop only") from None
-        if self._loop is not None and self._loop is not loop:
+    def _check_loop(self) -> None:
+        if _get_running_loop() is None:
+            raise WrongLoopError("an AsyncKeyedMutex is used from within a running event loop only")
+        if self._loop is not _NO_LOOP:
             raise WrongLoopError("this AsyncKeyedMutex belongs to another event loop; make one for each loop")
-        return loop
 
 
 class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
@@ -149,3 +160,7 @@ class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
     ) -> None:
         if self._ticket != NO_TICKET:
             self.release()
+
+
+def _new_future() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()

@@ -1,0 +1,117 @@
+"""One round, in a process of its own: reads what to do from standard input, and writes a line of JSON for each event.
+
+Run by run.py. Within the round each row is measured in several passes, each pass once over all subjects in an order
+drawn from the seed, so that what the machine does meanwhile meets all of them.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
+
+from lockers import ASYNCIO, FLOOR, REFERENCES, THREADS, Subject, installed  # noqa: E402
+from workloads import NotExclusiveError, Row, StuckError, lock_unlock, prove, rows  # noqa: E402
+
+FIRST_TIMES = 64
+MOST_TIMES = 1_000_000
+
+Say = Callable[[dict[str, Any]], None]
+
+
+def fitted(run: Callable[[Subject, int], float], subject: Subject, seconds: float) -> int:
+    """How many times to do the work for a sample to take about so long. It is the warm-up, too."""
+    times = FIRST_TIMES
+    while True:
+        start = time.perf_counter()
+        run(subject, times)
+        took = time.perf_counter() - start
+        if took >= seconds / 4 or times >= MOST_TIMES:
+            return max(FIRST_TIMES, min(MOST_TIMES, int(times * seconds / took)))
+        times *= 4
+
+
+def sample(row: Row, subject: Subject, times: int) -> float:
+    gc.collect()
+    gc.disable()
+    try:
+        return row.run(subject, times)
+    finally:
+        gc.enable()
+
+
+def measure(row: Row, subjects: list[Subject], passes: int, seconds: float, draw: random.Random, say: Say) -> None:
+    """Samples of one row. A subject that does not lock, or does not come to an end, is told and left out."""
+    floor = next(one for one in REFERENCES if one.name == FLOOR and one.kind == row.kind)
+    taking = [subject for subject in subjects if row.applies(subject)]
+    times: dict[str, int] = {}
+    for subject in list(taking):
+        try:
+            times[subject.name] = row.steady or fitted(row.run, subject, seconds)
+        except (NotExclusiveError, StuckError) as error:
+            say({"failed": subject.name, "kind": row.kind, "row": row.name, "why": str(error)})
+            taking.remove(subject)
+    floor_times = 0 if row.counted else fitted(lock_unlock, floor, seconds)
+    for number in range(1 if row.counted or row.slow else passes):
+        order = draw.sample(taking, len(taking))
+        figures: dict[str, float] = {}
+        for subject in order:
+            try:
+                figures[subject.name] = sample(row, subject, times[subject.name])
+            except (NotExclusiveError, StuckError) as error:
+                say({"failed": subject.name, "kind": row.kind, "row": row.name, "why": str(error)})
+                taking.remove(subject)
+        floor_figure = figures.get(FLOOR) or (lock_unlock(floor, floor_times) if floor_times else None)
+        for name, figure in figures.items():
+            say(
+                {
+                    "row": row.name,
+                    "kind": row.kind,
+                    "subject": name,
+                    "pass": number,
+                    "figure": figure,
+                    "floor": floor_figure,
+                }
+            )
+
+
+def run(plan: dict[str, Any], say: Say) -> None:
+    draw = random.Random(plan["seed"])
+    random.seed(plan["seed"])
+    subjects, missing = installed([*REFERENCES, *THREADS, *ASYNCIO])
+    wanted = set(plan["subjects"])
+    subjects = [subject for subject in subjects if not wanted or subject.name in wanted or subject.name == FLOOR]
+    say(
+        {
+            "python": sys.version.split()[0],
+            "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
+            "versions": {f"{one.name} ({one.kind})": one.version() for one in subjects},
+            "missing": missing,
+        }
+    )
+    found = [row for row in rows(tuple(plan["queues"]), plan["distinct"]) if [row.kind, row.name] in plan["rows"]]
+    for subject in list(subjects):
+        if subject in REFERENCES or not any(row.applies(subject) for row in found):
+            continue
+        try:
+            prove(subject)
+        except (NotExclusiveError, StuckError) as error:
+            say({"failed": subject.name, "kind": subject.kind, "row": "prove", "why": str(error)})
+            subjects.remove(subject)
+    for row in found:
+        if row.counted and not plan["counted"]:
+            continue
+        say({"begins": row.title, "kind": row.kind})
+        measure(row, subjects, plan["passes"], plan["seconds"], draw, say)
+
+
+if __name__ == "__main__":
+    run(json.load(sys.stdin), lambda event: print(json.dumps(event), flush=True))
