@@ -17,9 +17,6 @@ from kmutex._errors import WrongLoopError
 from kmutex._lease import NO_TICKET, LeaseOfKey
 from kmutex._protocol import check_timeout
 
-_NO_LOOP = object()
-"""Of a mutex that no loop has locked. Not None: that is what runs outside of a loop."""
-
 
 class AsyncKeyedMutex:
     """A mutex for each key, made on demand and gone when idle. For the tasks of one event loop; not re-entrant.
@@ -32,7 +29,7 @@ class AsyncKeyedMutex:
     __slots__ = ("_loop", "_table", "_tickets")
 
     def __init__(self) -> None:
-        self._loop: object = _NO_LOOP
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._table: LockTable[asyncio.Future[None]] = LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
@@ -55,8 +52,9 @@ class AsyncKeyedMutex:
 
         UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
         """
-        if _get_running_loop() is not self._loop:
-            self._check_loop()
+        loop = _get_running_loop()
+        if loop is None or loop is not self._loop:
+            self._checked(loop)
         future = self._table.release(key)
         if future is not None:
             self._wake(future)
@@ -82,9 +80,9 @@ class AsyncKeyedMutex:
         if timeout is not None:
             check_timeout(timeout)
         loop = _get_running_loop()
-        if loop is not self._loop:
-            self._check_loop()
-        future = self._table.request(key, ticket, _new_future)
+        if loop is None or loop is not self._loop:
+            loop = self._checked(loop)
+        future = self._table.request(key, ticket, loop.create_future)
         self._loop = loop
         return future
 
@@ -115,8 +113,9 @@ class AsyncKeyedMutex:
             future.set_exception(TimeoutError(f"no grant of {key!r} within {timeout} s"))
 
     def _release(self, key: Hashable, ticket: Ticket) -> None:
-        if _get_running_loop() is not self._loop:
-            self._check_loop()
+        loop = _get_running_loop()
+        if loop is None or loop is not self._loop:
+            self._checked(loop)
         future = self._table.release(key, ticket)
         if future is not None:
             self._wake(future)
@@ -127,11 +126,12 @@ class AsyncKeyedMutex:
         if not future.done():
             future.set_result(None)
 
-    def _check_loop(self) -> None:
-        if _get_running_loop() is None:
+    def _checked(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
+        if running is None:
             raise WrongLoopError("an AsyncKeyedMutex is used from within a running event loop only")
-        if self._loop is not _NO_LOOP:
+        if self._loop is not None and running is not self._loop:
             raise WrongLoopError("this AsyncKeyedMutex belongs to another event loop; make one for each loop")
+        return running
 
 
 class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
@@ -160,7 +160,3 @@ class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
     ) -> None:
         if self._ticket != NO_TICKET:
             self.release()
-
-
-def _new_future() -> asyncio.Future[None]:
-    return asyncio.get_running_loop().create_future()

@@ -3,6 +3,9 @@
 Each workload takes a subject and how many times to do the work, makes a new locker, and returns one figure: seconds or
 bytes for one operation. Where keys are contested it also looks whether the work was exclusive, and raises
 NotExclusiveError. `prove` looks at that for the others, outside of what is timed.
+
+Seconds are of the processor, so that what else the machine does counts little. Only where threads wait for each other
+the clock on the wall counts: there the wait is the work.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from typing import Any
 from lockers import FLOOR, Subject
 
 AT_ONCE = 20
+LONG = 10.0
+"""Where threads change at each turn, one turn in a long time is very late; so many are looked at."""
 HELD_KEYS = 1_000
 """Held at the same time in the row of many keys."""
 COUNTED_KEYS = 10_000
@@ -29,6 +34,8 @@ WAITERS = 200
 """Waiting at the same time to count the bytes of one."""
 GIVING_UP = 20
 """Waiters that give up, of each queue."""
+FIRST_KEYS = 10
+"""Before the bytes that are kept are counted: what the first locks load and build is not of the keys."""
 STUCK_SECONDS = 60.0
 LOOK_SECONDS = 0.05
 """How long `prove` gives a thread that should wait to show that it does not."""
@@ -50,8 +57,9 @@ class StuckError(Exception):
 class Row:
     """One question. run: the figure for one operation, of a subject and a number of times. applies: to which subjects.
 
-    counted: bytes, the same each time, so once is enough; else seconds. steady: the number of times is given, not fitted
-    to how long it takes. within: whether the goal is a multiple of the floor. slow: done once in a round.
+    counted: bytes, the same each time, so once is enough; else seconds. steady: how often is given, not fitted
+    to how long it takes. within: whether the goal is a multiple of the floor. slow: done once in a
+    round. long: how many times as long as others a sample takes.
     """
 
     name: str
@@ -63,6 +71,7 @@ class Row:
     steady: int = 0
     within: bool = False
     slow: bool = False
+    long: float = 1.0
 
 
 def _compiled(template: str, subject: Subject, **given: str) -> Any:
@@ -146,20 +155,16 @@ def _form(subject: Subject) -> dict[str, str]:
     return {"define": "async def" if waits else "def", "block": "async with" if waits else "with"}
 
 
-def _ran(result: Any) -> Any:
-    return asyncio.run(result) if asyncio.iscoroutine(result) else result
-
-
 def _loop_of(template: str, subject: Subject, times: int, keys: Any) -> float:
     if subject.kind == "asyncio":
 
         async def on_a_loop() -> float:
             work, names = _compiled(template, subject, **_form(subject))
-            return float(await work(*names.values(), keys, itertools.repeat(None, times), time.perf_counter))
+            return float(await work(*names.values(), keys, itertools.repeat(None, times), time.process_time))
 
         return asyncio.run(on_a_loop())
     work, names = _compiled(template, subject, **_form(subject))
-    return float(work(*names.values(), keys, itertools.repeat(None, times), time.perf_counter))
+    return float(work(*names.values(), keys, itertools.repeat(None, times), time.process_time))
 
 
 def lock_unlock(subject: Subject, times: int) -> float:
@@ -306,16 +311,19 @@ class Inside:
 
 
 def crowd(subject: Subject, times: int, yields: bool) -> float:
-    """20 threads on one key. yields: the block gives up the processor, as work that waits for something does."""
+    """20 threads on one key. yields: the block gives up the processor, as work that waits for something does.
+
+    They all wait for the key when the clock starts. Threads that merely begin at once would each come to their end
+    within one turn at the interpreter, and meet nobody.
+    """
     take, drop, _ = calls(subject)
     inside = Inside(subject.name)
     each = max(1, times // AT_ONCE)
-    begun: list[float] = []
     ends: list[float] = []
-    start = threading.Barrier(AT_ONCE, action=lambda: begun.append(time.perf_counter()))
+    asks = threading.Semaphore(0)
 
     def work() -> None:
-        start.wait()
+        asks.release()
         for _ in range(each):
             take("key")
             count = inside.enter()
@@ -326,11 +334,17 @@ def crowd(subject: Subject, times: int, yields: bool) -> float:
         ends.append(time.perf_counter())
 
     crew = Crew()
+    take("key")
     for _ in range(AT_ONCE):
         crew.start(work)
+    for _ in range(AT_ONCE):
+        asks.acquire()
+    time.sleep(LOOK_SECONDS)  # From the word to the wait is a short way; who is late waits a little later.
+    start = time.perf_counter()
+    drop("key")
     crew.join()
     inside.whole(each * AT_ONCE)
-    return (max(ends) - begun[0]) / (each * AT_ONCE)
+    return (max(ends) - start) / (each * AT_ONCE)
 
 
 def give_up(subject: Subject, queued: int) -> float:
@@ -374,63 +388,66 @@ def give_up(subject: Subject, queued: int) -> float:
     return sorted(spent)[len(spent) // 2]
 
 
-def _traced(work: Callable[[], Any]) -> tuple[float, Any]:
-    """The bytes that are there after the work and were not before, and what it returned."""
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        result = work()
+class Traced:
+    """Counts the bytes that are allocated within its block and still there."""
+
+    def __enter__(self) -> Traced:
         gc.collect()
-        return tracemalloc.get_traced_memory()[0] - before, result
-    finally:
+        tracemalloc.start()
+        self._before = tracemalloc.get_traced_memory()[0]
+        return self
+
+    def __exit__(self, *error: object) -> None:
         tracemalloc.stop()
+
+    def size(self) -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - self._before
 
 
 def held_bytes(subject: Subject, times: int) -> float:
     """For each of so many keys that are held at the same time. The keys themselves are not counted."""
     keys = [f"key {n}" for n in range(times)]
+    if subject.kind == "asyncio":
 
-    def hold_all() -> None:
-        take, drop, _ = calls(subject)
-        if subject.kind == "asyncio":
-
-            async def on_a_loop() -> float:
+        async def on_a_loop() -> float:
+            with Traced() as traced:
+                take, drop, _ = calls(subject)
                 for key in keys:
                     await take(key)
-                held = tracemalloc.get_traced_memory()[0]
-                for key in keys:
-                    await drop(key)
-                return held
+                size = traced.size()
+            for key in keys:
+                await drop(key)
+            return size / times
 
-            figures.append(asyncio.run(on_a_loop()))
-            return
+        return asyncio.run(on_a_loop())
+    with Traced() as traced:
+        take, drop, _ = calls(subject)
         for key in keys:
             take(key)
-        figures.append(tracemalloc.get_traced_memory()[0])
-        for key in keys:
-            drop(key)
-
-    figures: list[float] = []
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        hold_all()
-    finally:
-        tracemalloc.stop()
-    return (figures[0] - before) / times
+        size = traced.size()
+    for key in keys:
+        drop(key)
+    return size / times
 
 
 def kept_bytes(subject: Subject, times: int) -> float:
     """Of the locker, after so many distinct keys were locked and unlocked, one after the other; all told."""
+    if subject.kind == "asyncio":
+
+        async def on_a_loop() -> float:
+            work, names = _compiled(DISTINCT, subject, **_form(subject))
+            await work(*names.values(), itertools.repeat(None, FIRST_KEYS))
+            with Traced() as traced:
+                await work(*names.values(), itertools.repeat(None, times))
+                return traced.size()
+
+        return asyncio.run(on_a_loop())
     work, names = _compiled(DISTINCT, subject, **_form(subject))
-
-    def run(times: int) -> None:
-        _ran(work(*names.values(), itertools.repeat(None, times)))
-
-    run(10)  # What the first locks load and build is not of the keys.
-    return _traced(lambda: run(times))[0]
+    work(*names.values(), itertools.repeat(None, FIRST_KEYS))
+    with Traced() as traced:
+        work(*names.values(), itertools.repeat(None, times))
+        return traced.size()
 
 
 def waiter_bytes(subject: Subject, times: int) -> float:
@@ -467,7 +484,9 @@ def _waiting_threads(subject: Subject | None, times: int) -> float:
             asks.acquire()
         time.sleep(LOOK_SECONDS)  # From the word to the wait is a short way, and a late one only costs precision.
 
-    size, _ = _traced(start)
+    with Traced() as traced:
+        start()
+        size = traced.size()
     if subject is None:
         for lock in bare:
             lock.release()
@@ -494,17 +513,12 @@ def _waiting_tasks(subject: Subject | None, times: int) -> float:
         if subject is not None:
             take, drop, _ = calls(subject)
             await take("key")
-        gc.collect()
-        tracemalloc.start()
-        try:
-            before = tracemalloc.get_traced_memory()[0]
+        with Traced() as traced:
             for _ in range(times):
                 tasks.append(asyncio.create_task(bare() if subject is None else wait()))
             for _ in range(5):
                 await asyncio.sleep(0)
-            size = tracemalloc.get_traced_memory()[0] - before
-        finally:
-            tracemalloc.stop()
+            size = traced.size()
         for future in futures:
             future.set_result(None)
         if subject is not None:
@@ -588,9 +602,9 @@ def hand_off_tasks(subject: Subject, times: int) -> float:
             for n in (1, 2):
                 await drop(keys[(times + n) % 3])
 
-        start = time.perf_counter()
+        start = time.process_time()
         await asyncio.gather(one(), other())
-        return (time.perf_counter() - start) / (2 * times)
+        return (time.process_time() - start) / (2 * times)
 
     return _on_a_loop(main)
 
@@ -611,9 +625,9 @@ def crowd_of_tasks(subject: Subject, times: int) -> float:
                 inside.leave(count)
                 await drop("key")
 
-        start = time.perf_counter()
+        start = time.process_time()
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         inside.whole(each * AT_ONCE)
         return seconds / (each * AT_ONCE)
 
@@ -635,12 +649,12 @@ def cancel_tasks(subject: Subject, queued: int) -> float:
         for _ in range(10):
             await asyncio.sleep(0)
         leaving = random.sample(tasks, min(GIVING_UP, queued))
-        start = time.perf_counter()
+        start = time.process_time()
         for task in leaving:
             task.cancel()
         while not all(task.done() for task in leaving):
             await asyncio.sleep(0)
-        seconds = (time.perf_counter() - start) / len(leaving)
+        seconds = (time.process_time() - start) / len(leaving)
         if not all(task.cancelled() for task in leaving):
             raise NotExclusiveError(f"{subject.name}: a waiter took a key that is held")
         await drop("key")
@@ -676,6 +690,7 @@ def rows(queues: tuple[int, ...] = (100, 1_000, 10_000), distinct: int = 1_000_0
         locks = _of(kind, _locks)
         keyed = _of(kind, lambda subject: _locks(subject) and subject.keyed)
         given = _of(kind, lambda subject: subject.lock)
+        blocks = _of(kind, lambda subject: subject.hold)
         found += [
             Row("lock", kind, "lock and unlock, uncontended", lock_unlock, given, within=True),
             Row(
@@ -694,7 +709,14 @@ def rows(queues: tuple[int, ...] = (100, 1_000, 10_000), distinct: int = 1_000_0
                 _of(kind, lambda s: s.keyed and (s.lock or _locks(s))),
                 within=True,
             ),
-            Row("hand-off", kind, f"hand-off between two {agents}", hand_off_tasks if waits else hand_off, keyed),
+            Row(
+                "hand-off",
+                kind,
+                f"hand-off between two {agents}",
+                hand_off_tasks if waits else hand_off,
+                keyed,
+                long=1.0 if waits else LONG,
+            ),
         ]
         if waits:
             found.append(Row("crowd", kind, f"{AT_ONCE} tasks on one key", crowd_of_tasks, locks))
@@ -718,6 +740,7 @@ def rows(queues: tuple[int, ...] = (100, 1_000, 10_000), distinct: int = 1_000_0
                     f"{AT_ONCE} threads on one key, the block computes",
                     lambda subject, times: crowd(subject, times, False),
                     locks,
+                    long=LONG,
                 ),
                 Row(
                     "crowd-yields",
@@ -725,6 +748,7 @@ def rows(queues: tuple[int, ...] = (100, 1_000, 10_000), distinct: int = 1_000_0
                     f"{AT_ONCE} threads on one key, the block gives up the processor",
                     lambda subject, times: crowd(subject, times, True),
                     locks,
+                    long=LONG,
                 ),
             ]
             found += [
