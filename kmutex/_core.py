@@ -100,6 +100,11 @@ class LockTable(Generic[Waker]):
         holder = entry if isinstance(entry, int) else next(iter(entry))
         return self.release(key, ticket) if holder == ticket else None
 
+    def waker(self, key: Hashable) -> Waker | None:
+        """The waker of the holder of ``key``; None where there is no holder, or it never waited."""
+        entry = self._entries.get(key)
+        return None if entry is None or isinstance(entry, int) else next(iter(entry.values()))
+
     def entry(self, key: Hashable) -> Entry | None:
         """The entry of ``key`` as a value; None when it has none."""
         entry = self._entries.get(key)
