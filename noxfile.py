@@ -95,6 +95,14 @@ def pull(session: nox.Session) -> None:
     session.run("python", "benchmarks/pull/run.py", *session.posargs)
 
 
+@nox.session(python=["3.11", "3.13", "3.13t", "3.14t"])
+def bench(session: nox.Session) -> None:
+    """Measure the locks beside their peers, on each Python that is found; ``-- --write docs/benchmarks.md``."""
+    if session.venv_backend != "none":
+        session.install("-q", "-e", ".[bench]")
+    session.run("python", "benchmarks/locks/run.py", *session.posargs)
+
+
 @nox.session
 def ports(session: nox.Session) -> None:
     """Build the ports whose tools are here, run their tests, and speak with their adapters, sound and broken."""

@@ -28,7 +28,8 @@ class Subject:
     """Something to measure.
 
     names: called before each sample; the names that its code uses, ``l`` among them. What it raises is the reason why
-    the subject is not measured. hold: what stands after ``with`` or ``async with``. lock, unlock: statements; without them a block is entered and
+    the subject is not measured.
+    hold: what stands after ``with`` or ``async with``. lock, unlock: statements; without them a block is entered and
     left by hand, and it is left out where lock and unlock are measured by themselves. timed: a call with a timeout; it
     raises TimeoutError or is false where the time is over. keyed: different keys are independent. peer: what this
     library is to be ahead of. package: on PyPI. note: what it does not promise, or how it was put to work.

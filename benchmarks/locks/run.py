@@ -30,7 +30,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / "benchmarks"), str(ROOT)]
 
-from lockers import ASYNCIO, LEFT_OUT, REFERENCES, THREADS, Subject  # noqa: E402
+from lockers import ASYNCIO, LEFT_OUT, OURS, REFERENCES, THREADS, Subject  # noqa: E402
 from picture import Bar, svg, text_bars  # noqa: E402
 from span import Span  # noqa: E402
 from standing import Goal, Sample, Standing, goals, standings  # noqa: E402
@@ -254,6 +254,15 @@ def markdown(
     return lines
 
 
+def subjects_table() -> list[str]:
+    """The section of the page that says what is measured and what is not."""
+    lines = ["| subject | for | beside it | what it is |", "| --- | --- | --- | --- |"]
+    for one in SUBJECTS:
+        role = "a peer" if one.peer else "this library" if one.name == OURS else "a reference"
+        lines.append(f"| {one.name} | {one.kind} | {role} | {one.note or 'as it is'} |")
+    return [*lines, "", "Looked at and left out:", "", *(f"- {name}: {why}." for name, why in LEFT_OUT)]
+
+
 def written(page: str, section: str, lines: Sequence[str]) -> str:
     """The page with its section replaced. ValueError: it has no such section."""
     begin, end = f"<!-- {section}: written by benchmarks/locks/run.py -->", f"<!-- end of {section} -->"
@@ -393,7 +402,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         section = f"python {'.'.join(measured.python.split('.')[:2])}{'' if measured.gil else 't'}"
         lines = markdown(options, facts, shown, found, measured, reached)
-        options.write.write_text(written(options.write.read_text(encoding="utf-8"), section, lines), encoding="utf-8")
+        page = written(options.write.read_text(encoding="utf-8"), section, lines)
+        options.write.write_text(written(page, "subjects", subjects_table()), encoding="utf-8")
     return 1 if measured.failed else 0
 
 
