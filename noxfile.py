@@ -29,6 +29,7 @@ def types(session: nox.Session) -> None:
     install(session)
     session.run("mypy")
     session.run("mypy", "examples/pull")
+    session.run("mypy", "benchmarks/locks")
 
 
 @nox.session

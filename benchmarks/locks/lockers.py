@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, TypedDict
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
 
@@ -299,8 +299,16 @@ def _checked(make: Callable[[], Any], wrapped: Callable[[], Any]) -> Callable[[]
     return names
 
 
-CALLS = {"lock": "l.lock(k)", "unlock": "l.unlock(k)", "hold": "l.hold(k)"}
-AWAITED = {**CALLS, "lock": "await l.lock(k)"}
+class Code(TypedDict):
+    """How most subjects are spoken to."""
+
+    lock: str
+    unlock: str
+    hold: str
+
+
+CALLS: Code = {"lock": "l.lock(k)", "unlock": "l.unlock(k)", "hold": "l.hold(k)"}
+AWAITED: Code = {**CALLS, "lock": "await l.lock(k)"}
 
 THREADS: tuple[Subject, ...] = (
     Subject(OURS, "threads", lambda: {"l": KeyedMutex()}, **CALLS, timed="l.lock(k, t) is None", peer=False),

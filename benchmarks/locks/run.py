@@ -88,7 +88,7 @@ def measure(options: argparse.Namespace, chosen: Sequence[Row], say: Callable[[s
             child.stdin.write(json.dumps(plan))
             child.stdin.close()
             for line in child.stdout:
-                take(found, json.loads(line), number, lambda words, n=number: say(f"round {n}, {words}"))
+                take(found, json.loads(line), number, say)
             if child.wait():
                 raise FailedError(f"round {number} ended with {child.returncode}")
         finally:
@@ -116,7 +116,7 @@ def take(found: Measured, event: Mapping[str, Any], number: int, say: Callable[[
             )
         )
     elif "begins" in event:
-        say(f"{event['kind']}: {event['begins']}")
+        say(f"round {number}, {event['kind']}: {event['begins']}")
     elif "failed" in event:
         found.failed[f"{event['failed']} ({event['kind']}), {event['row']}"] = event["why"]
     else:
