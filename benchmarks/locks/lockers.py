@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, TypedDict
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
 
@@ -27,7 +27,8 @@ Names = dict[str, Any]
 class Subject:
     """Something to measure.
 
-    names: called before each sample; the names that its code uses, ``l`` among them. What it raises is the reason why the subject is not measured.
+    names: called before each sample; the names that its code uses, ``l`` among them. What it raises is the reason why
+    the subject is not measured.
     hold: what stands after ``with`` or ``async with``. lock, unlock: statements; without them a block is entered and
     left by hand, and it is left out where lock and unlock are measured by themselves. timed: a call with a timeout; it
     raises TimeoutError or is false where the time is over. keyed: different keys are independent. peer: what this
@@ -298,8 +299,16 @@ def _checked(make: Callable[[], Any], wrapped: Callable[[], Any]) -> Callable[[]
     return names
 
 
-CALLS = {"lock": "l.lock(k)", "unlock": "l.unlock(k)", "hold": "l.hold(k)"}
-AWAITED = {**CALLS, "lock": "await l.lock(k)"}
+class Code(TypedDict):
+    """How most subjects are spoken to."""
+
+    lock: str
+    unlock: str
+    hold: str
+
+
+CALLS: Code = {"lock": "l.lock(k)", "unlock": "l.unlock(k)", "hold": "l.hold(k)"}
+AWAITED: Code = {**CALLS, "lock": "await l.lock(k)"}
 
 THREADS: tuple[Subject, ...] = (
     Subject(OURS, "threads", lambda: {"l": KeyedMutex()}, **CALLS, timed="l.lock(k, t) is None", peer=False),
@@ -426,7 +435,7 @@ ASYNCIO: tuple[Subject, ...] = (
         _tokenized,
         hold="l.register(k)",
         package="asyncio-tokenized-lock",
-        note="through LockManager.register, whose lock must be kept while it is held; one made otherwise does not exclude",
+        note="through LockManager.register; a lock that is made otherwise does not exclude",
     ),
     Subject(
         "aiopriman",

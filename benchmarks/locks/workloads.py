@@ -693,14 +693,7 @@ def rows(queues: tuple[int, ...] = (100, 1_000, 10_000), distinct: int = 1_000_0
         blocks = _of(kind, lambda subject: subject.hold)
         found += [
             Row("lock", kind, "lock and unlock, uncontended", lock_unlock, given, within=True),
-            Row(
-                "block",
-                kind,
-                f"{'async ' if waits else ''}with, uncontended",
-                block,
-                _of(kind, lambda s: s.hold),
-                within=True,
-            ),
+            Row("block", kind, f"{'async ' if waits else ''}with, uncontended", block, blocks, within=True),
             Row(
                 "keys",
                 kind,
