@@ -10,6 +10,7 @@ import gc
 import json
 import random
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from workloads import NotExclusiveError, Row, StuckError, lock_unlock, prove, ro
 
 FIRST_TIMES = 64
 MOST_TIMES = 1_000_000
+PROBE = 1_000
+"""How often the work is done to see how long it takes, where it may take too long."""
 TICK = 1e-6
 """What a sample takes at least, where the clock has not moved."""
 
@@ -36,6 +39,15 @@ def fitted(run: Callable[[Subject, int], float], subject: Subject, seconds: floa
         if took >= seconds / 4 or times >= MOST_TIMES:
             return max(FIRST_TIMES, min(MOST_TIMES, int(times * seconds / took)))
         times *= 4
+
+
+def bounded(row: Row, subject: Subject) -> int:
+    """How often the work is done where that is given; less where it would take too long. 0: it is not given."""
+    if not row.most_seconds or row.steady <= PROBE:
+        return row.steady
+    start = time.perf_counter()
+    row.run(subject, PROBE)
+    return min(row.steady, max(PROBE, int(PROBE * row.most_seconds / (time.perf_counter() - start))))
 
 
 def sample(row: Row, subject: Subject, times: int) -> float:
@@ -54,7 +66,7 @@ def measure(row: Row, subjects: list[Subject], passes: int, seconds: float, draw
     times: dict[str, int] = {}
     for subject in list(taking):
         try:
-            times[subject.name] = row.steady or fitted(row.run, subject, seconds * row.long)
+            times[subject.name] = bounded(row, subject) or fitted(row.run, subject, seconds * row.long)
         except (NotExclusiveError, StuckError) as error:
             say({"failed": subject.name, "kind": row.kind, "row": row.name, "why": str(error)})
             taking.remove(subject)
@@ -77,6 +89,7 @@ def measure(row: Row, subjects: list[Subject], passes: int, seconds: float, draw
                     "subject": name,
                     "pass": number,
                     "figure": figure,
+                    "times": times[name],
                     "floor": floor_figure,
                 }
             )

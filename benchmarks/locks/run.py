@@ -113,6 +113,7 @@ def take(found: Measured, event: Mapping[str, Any], number: int, say: Callable[[
                 event["pass"],
                 event["figure"],
                 event["floor"],
+                event["times"],
             )
         )
     elif "begins" in event:
@@ -133,7 +134,9 @@ def counted(row: Row, subjects: Sequence[Subject], found: Measured, wanted: Sequ
             continue
         few, many = (instructions(row, subject, times) for times in COUNTS)
         figure = (many - few) / (COUNTS[1] - COUNTS[0])
-        result.append(Sample(row.kind, f"{row.name}-instructions", subject.name, 1, 0, figure, None))
+        result.append(
+            Sample(row.kind, f"{row.name}-instructions", subject.name, 1, 0, figure, None, COUNTS[1] - COUNTS[0])
+        )
     return result
 
 
@@ -179,10 +182,11 @@ def with_instructions(chosen: Sequence[Row]) -> list[Row]:
     return shown
 
 
-def shown_figure(row: Row, span: Span) -> str:
-    if row.counted:
-        return f"{span.median:,.0f}"
-    return f"{span.median * 1e9:,.0f} ns"
+def shown_figure(row: Row, one: Standing) -> str:
+    if not row.counted:
+        return f"{one.figure.median * 1e9:,.0f} ns"
+    less = f" after {one.times:,}" if row.most_seconds and one.times < row.steady else ""
+    return f"{one.figure.median:,.0f}{less}"
 
 
 def shown_range(span: Span | None) -> str:
@@ -199,7 +203,7 @@ COLUMNS = ("subject", "median", "x floor", "least..most", "x kmutex", "least..mo
 def cells(row: Row, one: Standing) -> tuple[str, ...]:
     return (
         one.subject,
-        shown_figure(row, one.figure),
+        shown_figure(row, one),
         shown_median(one.to_floor),
         shown_range(one.to_floor),
         shown_median(one.to_ours),
@@ -284,7 +288,7 @@ def table_of(row: Row, here: Sequence[Standing]) -> Table:
 
 def bars_of(shown: Sequence[Row], found: Sequence[Standing]) -> list[Bar]:
     return [
-        Bar(f"{KINDS[row.kind]}: {row.title}", one.subject, one.figure.median, shown_figure(row, one.figure))
+        Bar(f"{KINDS[row.kind]}: {row.title}", one.subject, one.figure.median, shown_figure(row, one))
         for row in shown
         for one in of_row(row, found)
     ]
@@ -346,7 +350,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with progress() as bar:
             task = bar.add_task("", total=steps)
             done = iter(range(steps))
-            measured = measure(options, chosen, lambda words: bar.update(task, description=words, completed=next(done)))
+
+            def say(words: str) -> None:
+                bar.update(task, description=words, completed=next(done))
+                if not bar.console.is_terminal:
+                    print(words, file=sys.stderr, flush=True)
+
+            measured = measure(options, chosen, say)
     except KeyboardInterrupt:
         return 130
     except (FailedError, OSError) as error:

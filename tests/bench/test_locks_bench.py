@@ -6,18 +6,21 @@ No test here asserts on a time.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+import child
 import lockers
 import picture
 import standing
@@ -28,6 +31,12 @@ from standing import Sample
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "benchmarks" / "locks" / "run.py"
+spec = importlib.util.spec_from_file_location("bench_run", RUN)
+assert spec is not None
+assert spec.loader is not None
+run = importlib.util.module_from_spec(spec)
+sys.modules["bench_run"] = run
+spec.loader.exec_module(run)
 ROWS = {(row.kind, row.name): row for row in workloads.rows((4, 8), 50)}
 TIMES = {"keys": workloads.HELD_KEYS, "held": 20, "waiter": 5, "kept": 50}
 
@@ -250,6 +259,17 @@ def test_bytes_for_a_key_are_those_that_a_locker_keeps() -> None:
     assert 1024 <= ROWS["threads", "held"].run(heavy, 200) < 1024 + 100
     assert ROWS["threads", "kept"].run(heavy, 200) >= 200 * 1024
     assert ROWS["threads", "kept"].run(nothing("threads"), 200) < 1024
+
+
+def test_a_slow_subject_locks_fewer_keys_and_the_figure_says_so() -> None:
+    row = workloads.Row("kept", "threads", "bytes kept", lambda subject, times: 0.0, lambda subject: True, True, 50_000)
+    assert child.bounded(row, nothing("threads")) == 50_000
+    pressed = replace(row, most_seconds=1e-9)
+    assert child.bounded(pressed, nothing("threads")) == child.PROBE
+    (few,) = standing.standings([Sample("threads", "kept", OURS, 1, 0, 7.0, None, child.PROBE)])
+    assert run.shown_figure(pressed, few) == "7 after 1,000"
+    (all_of_them,) = standing.standings([Sample("threads", "kept", OURS, 1, 0, 7.0, None, 50_000)])
+    assert run.shown_figure(pressed, all_of_them) == "7"
 
 
 def sample(subject: str, figure: float, turn: int = 0, floor: float | None = 1.0, row: str = "lock") -> Sample:
