@@ -16,6 +16,7 @@ import platform
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -133,7 +134,8 @@ def counted(row: Row, subjects: Sequence[Subject], found: Measured, wanted: Sequ
         if subject.name not in measured:
             continue
         few, many = (instructions(row, subject, times) for times in COUNTS)
-        figure = (many - few) / (COUNTS[1] - COUNTS[0])
+        times = COUNTS[1] - COUNTS[0]
+        figure = (many - few) / times
         result.append(
             Sample(row.kind, f"{row.name}-instructions", subject.name, 1, 0, figure, None, COUNTS[1] - COUNTS[0])
         )
@@ -343,6 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in all_rows(options)
         if (not options.only or row.name in options.only) and (not options.kind or row.kind == options.kind)
     ]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     load = os.getloadavg()[0]
     steps = options.rounds * sum(not row.counted for row in chosen) + sum(row.counted for row in chosen)
     steps += sum(row.name in COUNTED for row in chosen) if options.count else 0
@@ -358,7 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             measured = measure(options, chosen, say)
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
     except (FailedError, OSError) as error:
         print(error, file=sys.stderr)
         return 3

@@ -36,8 +36,8 @@ class Sample:
 class Standing:
     """What the samples say of one subject in one row.
 
-    times: how often the work was done for a figure, at least. to_floor, to_ours: the figure divided by the floor's and by this library's in the same pass; None where there is
-    none, or it is 0.
+    times: how often the work was done for a figure, at least. to_floor, to_ours: the figure divided by the floor's and
+    by this library's in the same pass; None where there is none, or it is 0.
     """
 
     kind: str

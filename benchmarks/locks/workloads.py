@@ -59,10 +59,9 @@ class StuckError(Exception):
 class Row:
     """One question. run: the figure for one operation, of a subject and a number of times. applies: to which subjects.
 
-    counted: bytes, the same each time, so once is enough; else seconds. steady: how often is given, not fitted
-    to how long it takes. within: whether the goal is a multiple of the floor. slow: done once in a
-    round. long: how many times as long as others a sample takes. most_seconds: a subject that would take longer does less, and
-    the figure says how much.
+    counted: bytes, the same each time, so once is enough; else seconds. steady: how often is given, not fitted to how
+    long it takes. within: whether the goal is a multiple of the floor. slow: done once in a round. long: how many times
+    as long as others a sample takes. most_seconds: a subject that would take longer does less, and the figure says so.
     """
 
     name: str

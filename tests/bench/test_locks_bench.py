@@ -9,6 +9,7 @@ import asyncio
 import importlib.util
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -410,6 +411,21 @@ def test_a_round_that_breaks_exits_3(tmp_path: Path) -> None:
     done = command(*QUICK, "--only", "lock", program=("-c", program))
     assert done.returncode == 3
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_leaves_no_process(sent: signal.Signals) -> None:
+    # So many keys that the first row takes longer than the test may.
+    arguments = ["--only", "kept", "--subject", OURS, "--distinct", "100000000"]
+    process = subprocess.Popen([sys.executable, str(RUN), *QUICK[:4], *arguments], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "round 1" in process.stderr.readline()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
+    assert children
+    process.send_signal(sent)
+    assert "Traceback" not in process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + sent
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
 
 @pytest.mark.parametrize("wrong", [["--rounds", "0"], ["--only", "nothing"], ["--subject", "nobody"], ["--what"]])
