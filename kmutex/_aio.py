@@ -52,7 +52,7 @@ class AsyncKeyedMutex:
 
         UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
         """
-        loop = _get_running_loop()
+        loop = _get_running_loop()  # None outside of a loop, so nothing need be caught where all is well.
         if loop is None or loop is not self._loop:
             self._checked(loop)
         future = self._table.release(key)
