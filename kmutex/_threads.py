@@ -9,7 +9,7 @@ from types import TracebackType
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
-from kmutex._lease import NO_TICKET, LeaseOfKey
+from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
 from kmutex._protocol import check_timeout
 
 
@@ -115,21 +115,23 @@ class Lease(LeaseOfKey[KeyedMutex]):
     __slots__ = ()
 
     def __enter__(self) -> Lease:
-        if self._ticket is not None:
+        if self._ticket != NOT_ENTERED:
             raise self._reused()
         self._ticket = NO_TICKET
         try:
             self._ticket = self._mutex._acquire(self._key, self._timeout)
         except BaseException:
-            self._ticket = None
+            self._ticket = NOT_ENTERED
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # As `release`, without another call: most leases end here.
         if self._ticket != NO_TICKET:
-            self.release()
+            self._mutex._release(self._key, self._ticket)
+            self._ticket = NO_TICKET
 
 
 def _closed_gate() -> threading.Lock:

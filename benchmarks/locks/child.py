@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
 
 from lockers import ASYNCIO, FLOOR, REFERENCES, THREADS, Subject, installed  # noqa: E402
-from workloads import NotExclusiveError, Row, StuckError, lock_unlock, prove, rows  # noqa: E402
+from workloads import Row, lock_unlock, prove, rows  # noqa: E402
 
 FIRST_TIMES = 64
 MOST_TIMES = 1_000_000
@@ -60,15 +60,15 @@ def sample(row: Row, subject: Subject, times: int) -> float:
 
 
 def measure(row: Row, subjects: list[Subject], passes: int, seconds: float, draw: random.Random, say: Say) -> None:
-    """Samples of one row. A subject that does not lock, or does not come to an end, is told and left out."""
+    """Samples of one row. A subject that does not lock, does not come to an end, or raises, is told and left out."""
     floor = next(one for one in REFERENCES if one.name == FLOOR and one.kind == row.kind)
     taking = [subject for subject in subjects if row.applies(subject)]
     times: dict[str, int] = {}
     for subject in list(taking):
         try:
             times[subject.name] = bounded(row, subject) or fitted(row.run, subject, seconds * row.long)
-        except (NotExclusiveError, StuckError) as error:
-            say({"failed": subject.name, "kind": row.kind, "row": row.name, "why": str(error)})
+        except Exception as error:
+            say({"failed": subject.name, "kind": row.kind, "row": row.name, "why": f"{type(error).__name__}: {error}"})
             taking.remove(subject)
     floor_times = 0 if row.counted else fitted(lock_unlock, floor, seconds)
     for number in range(1 if row.counted or row.slow else passes):
@@ -77,8 +77,15 @@ def measure(row: Row, subjects: list[Subject], passes: int, seconds: float, draw
         for subject in order:
             try:
                 figures[subject.name] = sample(row, subject, times[subject.name])
-            except (NotExclusiveError, StuckError) as error:
-                say({"failed": subject.name, "kind": row.kind, "row": row.name, "why": str(error)})
+            except Exception as error:
+                say(
+                    {
+                        "failed": subject.name,
+                        "kind": row.kind,
+                        "row": row.name,
+                        "why": f"{type(error).__name__}: {error}",
+                    }
+                )
                 taking.remove(subject)
         floor_figure = figures.get(FLOOR) or (lock_unlock(floor, floor_times) if floor_times else None)
         for name, figure in figures.items():
@@ -123,8 +130,15 @@ def run(plan: dict[str, Any], say: Say) -> None:
             continue
         try:
             prove(subject)
-        except (NotExclusiveError, StuckError) as error:
-            say({"failed": subject.name, "kind": subject.kind, "row": "prove", "why": str(error)})
+        except Exception as error:
+            say(
+                {
+                    "failed": subject.name,
+                    "kind": subject.kind,
+                    "row": "prove",
+                    "why": f"{type(error).__name__}: {error}",
+                }
+            )
             subjects.remove(subject)
     for row in found:
         if row.counted and not plan["counted"]:

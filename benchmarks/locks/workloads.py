@@ -36,7 +36,7 @@ GIVING_UP = 20
 """Waiters that give up, of each queue."""
 FIRST_KEYS = 10
 """Before the bytes that are kept are counted: what the first locks load and build is not of the keys."""
-KEPT_SECONDS = 20.0
+KEPT_SECONDS = 60.0
 """For all the distinct keys of one subject, tracing included."""
 STUCK_SECONDS = 60.0
 LOOK_SECONDS = 0.05

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -396,9 +397,30 @@ def test_a_subject_that_does_not_lock_is_left_out_and_exits_1(tmp_path: Path) ->
     )
     done = command(*QUICK, "--only", "lock", "--kind", "threads", "--subject", "recipe", OURS, program=("-c", program))
     assert done.returncode == 1, done.stderr
-    assert "FAILED: recipe (threads), prove: recipe: a second thread has the key" in done.stdout
+    assert "FAILED: recipe (threads), prove: NotExclusiveError: recipe: a second thread has the key" in done.stdout
     assert "│ recipe" not in done.stdout
     assert "│ kmutex" in done.stdout
+
+
+def test_a_package_that_raises_is_told_and_left_out_and_the_others_are_measured() -> None:
+    """Here in the row, not before; and it does not decide the exit."""
+
+    class Raises(Nothing):
+        def lock(self, key: Hashable) -> None:
+            raise RuntimeError("mine")
+
+    raising = Subject("raising", "threads", lambda: {"l": Raises()}, **lockers.CALLS, package="pytest")
+    events: list[dict[str, Any]] = []
+    child.measure(
+        ROWS["threads", "lock"], [raising, counting("threads")[0]], 1, 0.0001, random.Random(1), events.append
+    )
+    assert events[0] == {"failed": "raising", "kind": "threads", "row": "lock", "why": "RuntimeError: mine"}
+    assert [event["subject"] for event in events[1:]] == ["counting"]
+    found = run.Measured()
+    run.take(found, {**events[0], "failed": "aiologic per key"}, 1, lambda words: None)
+    assert (len(found.failed), found.own_failed) == (1, False)
+    run.take(found, {**events[0], "failed": OURS}, 1, lambda words: None)
+    assert (len(found.failed), found.own_failed) == (2, True)
 
 
 def test_a_round_that_breaks_exits_3(tmp_path: Path) -> None:
