@@ -274,14 +274,27 @@ def subjects_table() -> list[str]:
     return [*lines, "", "Looked at and left out:", "", *(f"- {name}: {why}." for name, why in LEFT_OUT)]
 
 
-def written(page: str, section: str, lines: Sequence[str]) -> str:
-    """The page with its section replaced. ValueError: it has no such section."""
-    begin, end = f"<!-- {section}: written by benchmarks/locks/run.py -->", f"<!-- end of {section} -->"
-    head, found, rest = page.partition(begin)
-    _, ended, tail = rest.partition(end)
-    if not found or not ended:
-        raise ValueError(f"the page has no lines {begin} and {end}")
-    return "\n".join([head + begin, "", *lines, "", end]) + tail
+def goals_table(reached: Sequence[Goal]) -> list[str]:
+    """The section of a page that says what was reached."""
+    lines = ["| row | goal | figure | |", "| --- | --- | --- | --- |"]
+    met = {True: "met", False: "**not met**"}
+    lines += [f"| {KINDS[one.kind]}: {one.row} | {one.what} | {one.figure} | {met[one.met]} |" for one in reached]
+    return lines
+
+
+def written(page: str, sections: Mapping[str, Sequence[str]]) -> str:
+    """The page with those of the sections replaced that it has a place for. ValueError: it has none."""
+    replaced = 0
+    for section, lines in sections.items():
+        begin, end = f"<!-- {section}: written by benchmarks/locks/run.py -->", f"<!-- end of {section} -->"
+        head, found, rest = page.partition(begin)
+        _, ended, tail = rest.partition(end)
+        if found and ended:
+            page = "\n".join([head + begin, "", *lines, "", end]) + tail
+            replaced += 1
+    if not replaced:
+        raise ValueError(f"the page has no place for {', '.join(sections)}")
+    return page
 
 
 def table_of(row: Row, here: Sequence[Standing]) -> Table:
@@ -307,7 +320,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write samples and figures there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write the picture there")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="replace the tables of this Python in that page")
+    parser.add_argument(
+        "--write", type=Path, nargs="+", default=[], metavar="FILE", help="replace what pages say of this Python"
+    )
     parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help=f"of {', '.join(names)}")
     parser.add_argument("--kind", choices=tuple(KINDS), help="of the subjects; default both")
     parser.add_argument("--subject", nargs="+", default=[], metavar="NAME", help="default all")
@@ -417,11 +432,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "samples": [asdict(one) for one in measured.samples],
         }
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    if options.write:
-        section = f"python {'.'.join(measured.python.split('.')[:2])}{'' if measured.gil else 't'}"
-        lines = markdown(options, facts, shown, found, measured, reached)
-        page = written(options.write.read_text(encoding="utf-8"), section, lines)
-        options.write.write_text(written(page, "subjects", subjects_table()), encoding="utf-8")
+    section = f"python {'.'.join(measured.python.split('.')[:2])}{'' if measured.gil else 't'}"
+    sections = {
+        "subjects": subjects_table(),
+        section: markdown(options, facts, shown, found, measured, reached),
+        f"goals, {section}": goals_table(reached),
+    }
+    for path in options.write:
+        path.write_text(written(path.read_text(encoding="utf-8"), sections), encoding="utf-8")
     return 1 if measured.own_failed else 0
 
 

@@ -470,6 +470,15 @@ def test_instructions_are_of_the_work_and_not_of_the_start(tmp_path: Path) -> No
     assert 100 < counted[FLOOR] < counted[OURS] < 100 * counted[FLOOR]
 
 
+def test_a_section_is_replaced_and_the_rest_of_the_page_stays() -> None:
+    page = "a\n<!-- x: written by benchmarks/locks/run.py -->\nold\n<!-- end of x -->\nb\n"
+    once = run.written(page, {"x": ["new"], "y": ["nowhere"]})
+    assert once == "a\n<!-- x: written by benchmarks/locks/run.py -->\n\nnew\n\n<!-- end of x -->\nb\n"
+    assert run.written(once, {"x": ["new"]}) == once
+    with pytest.raises(ValueError, match="no place for y"):
+        run.written(page, {"y": ["nowhere"]})
+
+
 def test_the_page_has_a_place_for_each_python_that_the_session_measures() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     for section in ("subjects", "python 3.11", "python 3.13"):
