@@ -14,7 +14,7 @@ from types import TracebackType
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
 from kmutex._errors import WrongLoopError
-from kmutex._lease import NO_TICKET, LeaseOfKey
+from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
 from kmutex._protocol import check_timeout
 
 
@@ -52,7 +52,7 @@ class AsyncKeyedMutex:
 
         UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
         """
-        loop = _get_running_loop()
+        loop = _get_running_loop()  # None outside of a loop, so nothing need be caught where all is well.
         if loop is None or loop is not self._loop:
             self._checked(loop)
         future = self._table.release(key)
@@ -140,7 +140,7 @@ class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
     __slots__ = ()
 
     async def __aenter__(self) -> AsyncLease:
-        if self._ticket is not None:
+        if self._ticket != NOT_ENTERED:
             raise self._reused()
         self._ticket = NO_TICKET
         mutex = self._mutex
@@ -150,7 +150,7 @@ class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
             if future is not None:
                 await mutex._grant(self._key, ticket, future, self._timeout)
         except BaseException:
-            self._ticket = None
+            self._ticket = NOT_ENTERED
             raise
         self._ticket = ticket
         return self
@@ -158,5 +158,7 @@ class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # As `release`, without another call: most leases end here.
         if self._ticket != NO_TICKET:
-            self.release()
+            self._mutex._release(self._key, self._ticket)
+            self._ticket = NO_TICKET

@@ -11,7 +11,7 @@ from types import TracebackType
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
 from kmutex._errors import UnheldKeyError
-from kmutex._lease import NO_TICKET, LeaseOfKey
+from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
 from kmutex._protocol import check_timeout
 
 
@@ -134,7 +134,7 @@ class Lease(LeaseOfKey[KeyedMutex]):
     __slots__ = ()
 
     def __enter__(self) -> Lease:
-        if self._ticket is not None:
+        if self._ticket != NOT_ENTERED:
             raise self._reused()
         mutex = self._mutex
         self._ticket = NO_TICKET
@@ -145,20 +145,22 @@ class Lease(LeaseOfKey[KeyedMutex]):
             return self
         except BaseException:
             mutex._settle(self._key, ticket)
-            self._ticket = None
+            self._ticket = NOT_ENTERED
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            # As `release`, without another call: most leases end here.
             if self._ticket != NO_TICKET:
-                self.release()
+                self._mutex._release(self._key, self._ticket)
+                self._ticket = NO_TICKET
         except UnheldKeyError:
             raise
         except BaseException:
             # The block is left either way, so what the interrupt has kept from being released is released.
-            self._mutex._settle(self._key, self._ticket or NO_TICKET)
+            self._mutex._settle(self._key, self._ticket)
             self._ticket = NO_TICKET
             raise
 

@@ -29,6 +29,7 @@ from types import CodeType
 from typing import NamedTuple
 
 from kmutex import KeyedMutex
+from kmutex._lease import NO_TICKET
 from kmutex._threads import Lease
 from kmutex.testing.interrupts import Interrupt, everywhere
 
@@ -116,8 +117,8 @@ class FinalizedLease(Lease):
 
     def __del__(self) -> None:
         # It may have been interrupted in its own __init__.
-        if getattr(self, "_ticket", None):
-            self._mutex._settle(self._key, self._ticket or 0)
+        if getattr(self, "_ticket", NO_TICKET) > NO_TICKET:
+            self._mutex._settle(self._key, self._ticket)
 
 
 def finalized_with() -> Subject:

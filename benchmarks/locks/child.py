@@ -10,6 +10,7 @@ import gc
 import json
 import random
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
 
 from lockers import ASYNCIO, FLOOR, REFERENCES, THREADS, Subject, installed  # noqa: E402
-from workloads import NotExclusiveError, Row, StuckError, lock_unlock, prove, rows  # noqa: E402
+from workloads import Row, lock_unlock, prove, rows  # noqa: E402
 
 FIRST_TIMES = 64
 MOST_TIMES = 1_000_000
+PROBE = 1_000
+"""How often the work is done to see how long it takes, where it may take too long."""
 TICK = 1e-6
 """What a sample takes at least, where the clock has not moved."""
 
@@ -38,6 +41,15 @@ def fitted(run: Callable[[Subject, int], float], subject: Subject, seconds: floa
         times *= 4
 
 
+def bounded(row: Row, subject: Subject) -> int:
+    """How often the work is done where that is given; less where it would take too long. 0: it is not given."""
+    if not row.most_seconds or row.steady <= PROBE:
+        return row.steady
+    start = time.perf_counter()
+    row.run(subject, PROBE)
+    return min(row.steady, max(PROBE, int(PROBE * row.most_seconds / (time.perf_counter() - start))))
+
+
 def sample(row: Row, subject: Subject, times: int) -> float:
     gc.collect()
     gc.disable()
@@ -48,15 +60,15 @@ def sample(row: Row, subject: Subject, times: int) -> float:
 
 
 def measure(row: Row, subjects: list[Subject], passes: int, seconds: float, draw: random.Random, say: Say) -> None:
-    """Samples of one row. A subject that does not lock, or does not come to an end, is told and left out."""
+    """Samples of one row. A subject that does not lock, does not come to an end, or raises, is told and left out."""
     floor = next(one for one in REFERENCES if one.name == FLOOR and one.kind == row.kind)
     taking = [subject for subject in subjects if row.applies(subject)]
     times: dict[str, int] = {}
     for subject in list(taking):
         try:
-            times[subject.name] = row.steady or fitted(row.run, subject, seconds * row.long)
-        except (NotExclusiveError, StuckError) as error:
-            say({"failed": subject.name, "kind": row.kind, "row": row.name, "why": str(error)})
+            times[subject.name] = bounded(row, subject) or fitted(row.run, subject, seconds * row.long)
+        except Exception as error:
+            say({"failed": subject.name, "kind": row.kind, "row": row.name, "why": f"{type(error).__name__}: {error}"})
             taking.remove(subject)
     floor_times = 0 if row.counted else fitted(lock_unlock, floor, seconds)
     for number in range(1 if row.counted or row.slow else passes):
@@ -65,8 +77,15 @@ def measure(row: Row, subjects: list[Subject], passes: int, seconds: float, draw
         for subject in order:
             try:
                 figures[subject.name] = sample(row, subject, times[subject.name])
-            except (NotExclusiveError, StuckError) as error:
-                say({"failed": subject.name, "kind": row.kind, "row": row.name, "why": str(error)})
+            except Exception as error:
+                say(
+                    {
+                        "failed": subject.name,
+                        "kind": row.kind,
+                        "row": row.name,
+                        "why": f"{type(error).__name__}: {error}",
+                    }
+                )
                 taking.remove(subject)
         floor_figure = figures.get(FLOOR) or (lock_unlock(floor, floor_times) if floor_times else None)
         for name, figure in figures.items():
@@ -77,6 +96,7 @@ def measure(row: Row, subjects: list[Subject], passes: int, seconds: float, draw
                     "subject": name,
                     "pass": number,
                     "figure": figure,
+                    "times": times[name],
                     "floor": floor_figure,
                 }
             )
@@ -110,8 +130,15 @@ def run(plan: dict[str, Any], say: Say) -> None:
             continue
         try:
             prove(subject)
-        except (NotExclusiveError, StuckError) as error:
-            say({"failed": subject.name, "kind": subject.kind, "row": "prove", "why": str(error)})
+        except Exception as error:
+            say(
+                {
+                    "failed": subject.name,
+                    "kind": subject.kind,
+                    "row": "prove",
+                    "why": f"{type(error).__name__}: {error}",
+                }
+            )
             subjects.remove(subject)
     for row in found:
         if row.counted and not plan["counted"]:

@@ -3,8 +3,9 @@
     python benchmarks/locks/run.py [--quick] [--json FILE] [--svg FILE] [--write FILE]
 
 Each round is a process of its own and meets all subjects in each row, in an order drawn from the seed. Figures are
-medians; ratios are taken within one pass over the subjects. Exit: 0 measured; 1 a subject let two in at once, or did
-not come to an end; 3 a round failed; 4 usage. No figure decides the exit.
+medians; ratios are taken within one pass over the subjects. A subject that lets two in at once, does not come to an
+end, or raises, is named and left out. Exit: 0 measured; 1 one that is written here was left out so, while packages may
+be as they are; 3 a round failed; 4 usage. No figure decides the exit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import platform
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -63,6 +65,7 @@ class Measured:
     versions: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    own_failed: bool = False
     python: str = ""
     gil: bool = True
 
@@ -113,12 +116,16 @@ def take(found: Measured, event: Mapping[str, Any], number: int, say: Callable[[
                 event["pass"],
                 event["figure"],
                 event["floor"],
+                event["times"],
             )
         )
     elif "begins" in event:
         say(f"round {number}, {event['kind']}: {event['begins']}")
     elif "failed" in event:
         found.failed[f"{event['failed']} ({event['kind']}), {event['row']}"] = event["why"]
+        found.own_failed |= any(
+            (one.kind, one.name, one.package) == (event["kind"], event["failed"], "") for one in SUBJECTS
+        )
     else:
         found.versions, found.missing = event["versions"], event["missing"]
         found.python, found.gil = event["python"], event["gil"]
@@ -132,8 +139,11 @@ def counted(row: Row, subjects: Sequence[Subject], found: Measured, wanted: Sequ
         if subject.name not in measured:
             continue
         few, many = (instructions(row, subject, times) for times in COUNTS)
-        figure = (many - few) / (COUNTS[1] - COUNTS[0])
-        result.append(Sample(row.kind, f"{row.name}-instructions", subject.name, 1, 0, figure, None))
+        times = COUNTS[1] - COUNTS[0]
+        figure = (many - few) / times
+        result.append(
+            Sample(row.kind, f"{row.name}-instructions", subject.name, 1, 0, figure, None, COUNTS[1] - COUNTS[0])
+        )
     return result
 
 
@@ -179,10 +189,11 @@ def with_instructions(chosen: Sequence[Row]) -> list[Row]:
     return shown
 
 
-def shown_figure(row: Row, span: Span) -> str:
-    if row.counted:
-        return f"{span.median:,.0f}"
-    return f"{span.median * 1e9:,.0f} ns"
+def shown_figure(row: Row, one: Standing) -> str:
+    if not row.counted:
+        return f"{one.figure.median * 1e9:,.0f} ns"
+    less = f" after {one.times:,}" if row.most_seconds and one.times < row.steady else ""
+    return f"{one.figure.median:,.0f}{less}"
 
 
 def shown_range(span: Span | None) -> str:
@@ -199,7 +210,7 @@ COLUMNS = ("subject", "median", "x floor", "least..most", "x kmutex", "least..mo
 def cells(row: Row, one: Standing) -> tuple[str, ...]:
     return (
         one.subject,
-        shown_figure(row, one.figure),
+        shown_figure(row, one),
         shown_median(one.to_floor),
         shown_range(one.to_floor),
         shown_median(one.to_ours),
@@ -263,14 +274,27 @@ def subjects_table() -> list[str]:
     return [*lines, "", "Looked at and left out:", "", *(f"- {name}: {why}." for name, why in LEFT_OUT)]
 
 
-def written(page: str, section: str, lines: Sequence[str]) -> str:
-    """The page with its section replaced. ValueError: it has no such section."""
-    begin, end = f"<!-- {section}: written by benchmarks/locks/run.py -->", f"<!-- end of {section} -->"
-    head, found, rest = page.partition(begin)
-    _, ended, tail = rest.partition(end)
-    if not found or not ended:
-        raise ValueError(f"the page has no lines {begin} and {end}")
-    return "\n".join([head + begin, "", *lines, "", end]) + tail
+def goals_table(reached: Sequence[Goal]) -> list[str]:
+    """The section of a page that says what was reached."""
+    lines = ["| row | goal | figure | |", "| --- | --- | --- | --- |"]
+    met = {True: "met", False: "**not met**"}
+    lines += [f"| {KINDS[one.kind]}: {one.row} | {one.what} | {one.figure} | {met[one.met]} |" for one in reached]
+    return lines
+
+
+def written(page: str, sections: Mapping[str, Sequence[str]]) -> str:
+    """The page with those of the sections replaced that it has a place for. ValueError: it has none."""
+    replaced = 0
+    for section, lines in sections.items():
+        begin, end = f"<!-- {section}: written by benchmarks/locks/run.py -->", f"<!-- end of {section} -->"
+        head, found, rest = page.partition(begin)
+        _, ended, tail = rest.partition(end)
+        if found and ended:
+            page = "\n".join([head + begin, "", *lines, "", end]) + tail
+            replaced += 1
+    if not replaced:
+        raise ValueError(f"the page has no place for {', '.join(sections)}")
+    return page
 
 
 def table_of(row: Row, here: Sequence[Standing]) -> Table:
@@ -284,7 +308,7 @@ def table_of(row: Row, here: Sequence[Standing]) -> Table:
 
 def bars_of(shown: Sequence[Row], found: Sequence[Standing]) -> list[Bar]:
     return [
-        Bar(f"{KINDS[row.kind]}: {row.title}", one.subject, one.figure.median, shown_figure(row, one.figure))
+        Bar(f"{KINDS[row.kind]}: {row.title}", one.subject, one.figure.median, shown_figure(row, one))
         for row in shown
         for one in of_row(row, found)
     ]
@@ -296,7 +320,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write samples and figures there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write the picture there")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="replace the tables of this Python in that page")
+    parser.add_argument(
+        "--write", type=Path, nargs="+", default=[], metavar="FILE", help="replace what pages say of this Python"
+    )
     parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help=f"of {', '.join(names)}")
     parser.add_argument("--kind", choices=tuple(KINDS), help="of the subjects; default both")
     parser.add_argument("--subject", nargs="+", default=[], metavar="NAME", help="default all")
@@ -339,6 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in all_rows(options)
         if (not options.only or row.name in options.only) and (not options.kind or row.kind == options.kind)
     ]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     load = os.getloadavg()[0]
     steps = options.rounds * sum(not row.counted for row in chosen) + sum(row.counted for row in chosen)
     steps += sum(row.name in COUNTED for row in chosen) if options.count else 0
@@ -346,9 +373,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with progress() as bar:
             task = bar.add_task("", total=steps)
             done = iter(range(steps))
-            measured = measure(options, chosen, lambda words: bar.update(task, description=words, completed=next(done)))
+
+            def say(words: str) -> None:
+                bar.update(task, description=words, completed=next(done))
+                if not bar.console.is_terminal:
+                    print(words, file=sys.stderr, flush=True)
+
+            measured = measure(options, chosen, say)
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
     except (FailedError, OSError) as error:
         print(error, file=sys.stderr)
         return 3
@@ -399,12 +432,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "samples": [asdict(one) for one in measured.samples],
         }
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    if options.write:
-        section = f"python {'.'.join(measured.python.split('.')[:2])}{'' if measured.gil else 't'}"
-        lines = markdown(options, facts, shown, found, measured, reached)
-        page = written(options.write.read_text(encoding="utf-8"), section, lines)
-        options.write.write_text(written(page, "subjects", subjects_table()), encoding="utf-8")
-    return 1 if measured.failed else 0
+    section = f"python {'.'.join(measured.python.split('.')[:2])}{'' if measured.gil else 't'}"
+    sections = {
+        "subjects": subjects_table(),
+        section: markdown(options, facts, shown, found, measured, reached),
+        f"goals, {section}": goals_table(reached),
+    }
+    for path in options.write:
+        path.write_text(written(path.read_text(encoding="utf-8"), sections), encoding="utf-8")
+    return 1 if measured.own_failed else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ FLAT = 3.0
 
 @dataclass(frozen=True)
 class Sample:
-    """One figure, for one operation: seconds, bytes or instructions. floor: the floor's in the same pass, if timed."""
+    """One figure, for one operation: seconds, bytes or instructions. floor: the floor's in the same pass, if timed.
+
+    times: how often the work was done for it.
+    """
 
     kind: str
     row: str
@@ -26,20 +29,22 @@ class Sample:
     turn: int
     figure: float
     floor: float | None
+    times: int = 0
 
 
 @dataclass(frozen=True)
 class Standing:
     """What the samples say of one subject in one row.
 
-    to_floor, to_ours: the figure divided by the floor's and by this library's in the same pass; None where there is
-    none, or it is 0.
+    times: how often the work was done for a figure, at least. to_floor, to_ours: the figure divided by the floor's and
+    by this library's in the same pass; None where there is none, or it is 0.
     """
 
     kind: str
     row: str
     subject: str
     samples: int
+    times: int
     figure: Span
     to_floor: Span | None
     to_ours: Span | None
@@ -56,6 +61,7 @@ def standings(samples: Sequence[Sample]) -> Iterator[Standing]:
         yield Standing(
             *cell,
             samples=len(kept),
+            times=min(one.times for one in kept),
             figure=Span.of(one.figure for one in kept),
             to_floor=_span(one.figure / one.floor for one in kept if one.floor),
             to_ours=_span(figure / mine for figure, mine in own if mine),

@@ -36,6 +36,8 @@ GIVING_UP = 20
 """Waiters that give up, of each queue."""
 FIRST_KEYS = 10
 """Before the bytes that are kept are counted: what the first locks load and build is not of the keys."""
+KEPT_SECONDS = 60.0
+"""For all the distinct keys of one subject, tracing included."""
 STUCK_SECONDS = 60.0
 LOOK_SECONDS = 0.05
 """How long `prove` gives a thread that should wait to show that it does not."""
@@ -57,9 +59,9 @@ class StuckError(Exception):
 class Row:
     """One question. run: the figure for one operation, of a subject and a number of times. applies: to which subjects.
 
-    counted: bytes, the same each time, so once is enough; else seconds. steady: how often is given, not fitted
-    to how long it takes. within: whether the goal is a multiple of the floor. slow: done once in a
-    round. long: how many times as long as others a sample takes.
+    counted: bytes, the same each time, so once is enough; else seconds. steady: how often is given, not fitted to how
+    long it takes. within: whether the goal is a multiple of the floor. slow: done once in a round. long: how many times
+    as long as others a sample takes. most_seconds: a subject that would take longer does less, and the figure says so.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Row:
     within: bool = False
     slow: bool = False
     long: float = 1.0
+    most_seconds: float = 0.0
 
 
 def _compiled(template: str, subject: Subject, **given: str) -> Any:
@@ -775,6 +778,7 @@ def rows(queues: tuple[int, ...] = (100, 1_000, 10_000), distinct: int = 1_000_0
                 keyed,
                 counted=True,
                 steady=distinct,
+                most_seconds=KEPT_SECONDS,
             ),
         ]
     return tuple(found)

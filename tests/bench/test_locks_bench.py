@@ -6,18 +6,23 @@ No test here asserts on a time.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
+import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+import child
 import lockers
 import picture
 import standing
@@ -28,6 +33,12 @@ from standing import Sample
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "benchmarks" / "locks" / "run.py"
+spec = importlib.util.spec_from_file_location("bench_run", RUN)
+assert spec is not None
+assert spec.loader is not None
+run = importlib.util.module_from_spec(spec)
+sys.modules["bench_run"] = run
+spec.loader.exec_module(run)
 ROWS = {(row.kind, row.name): row for row in workloads.rows((4, 8), 50)}
 TIMES = {"keys": workloads.HELD_KEYS, "held": 20, "waiter": 5, "kept": 50}
 
@@ -252,6 +263,17 @@ def test_bytes_for_a_key_are_those_that_a_locker_keeps() -> None:
     assert ROWS["threads", "kept"].run(nothing("threads"), 200) < 1024
 
 
+def test_a_slow_subject_locks_fewer_keys_and_the_figure_says_so() -> None:
+    row = workloads.Row("kept", "threads", "bytes kept", lambda subject, times: 0.0, lambda subject: True, True, 50_000)
+    assert child.bounded(row, nothing("threads")) == 50_000
+    pressed = replace(row, most_seconds=1e-9)
+    assert child.bounded(pressed, nothing("threads")) == child.PROBE
+    (few,) = standing.standings([Sample("threads", "kept", OURS, 1, 0, 7.0, None, child.PROBE)])
+    assert run.shown_figure(pressed, few) == "7 after 1,000"
+    (all_of_them,) = standing.standings([Sample("threads", "kept", OURS, 1, 0, 7.0, None, 50_000)])
+    assert run.shown_figure(pressed, all_of_them) == "7"
+
+
 def sample(subject: str, figure: float, turn: int = 0, floor: float | None = 1.0, row: str = "lock") -> Sample:
     return Sample("threads", row, subject, 1, turn, figure, floor)
 
@@ -375,9 +397,30 @@ def test_a_subject_that_does_not_lock_is_left_out_and_exits_1(tmp_path: Path) ->
     )
     done = command(*QUICK, "--only", "lock", "--kind", "threads", "--subject", "recipe", OURS, program=("-c", program))
     assert done.returncode == 1, done.stderr
-    assert "FAILED: recipe (threads), prove: recipe: a second thread has the key" in done.stdout
+    assert "FAILED: recipe (threads), prove: NotExclusiveError: recipe: a second thread has the key" in done.stdout
     assert "│ recipe" not in done.stdout
     assert "│ kmutex" in done.stdout
+
+
+def test_a_package_that_raises_is_told_and_left_out_and_the_others_are_measured() -> None:
+    """Here in the row, not before; and it does not decide the exit."""
+
+    class Raises(Nothing):
+        def lock(self, key: Hashable) -> None:
+            raise RuntimeError("mine")
+
+    raising = Subject("raising", "threads", lambda: {"l": Raises()}, **lockers.CALLS, package="pytest")
+    events: list[dict[str, Any]] = []
+    child.measure(
+        ROWS["threads", "lock"], [raising, counting("threads")[0]], 1, 0.0001, random.Random(1), events.append
+    )
+    assert events[0] == {"failed": "raising", "kind": "threads", "row": "lock", "why": "RuntimeError: mine"}
+    assert [event["subject"] for event in events[1:]] == ["counting"]
+    found = run.Measured()
+    run.take(found, {**events[0], "failed": "aiologic per key"}, 1, lambda words: None)
+    assert (len(found.failed), found.own_failed) == (1, False)
+    run.take(found, {**events[0], "failed": OURS}, 1, lambda words: None)
+    assert (len(found.failed), found.own_failed) == (2, True)
 
 
 def test_a_round_that_breaks_exits_3(tmp_path: Path) -> None:
@@ -390,6 +433,21 @@ def test_a_round_that_breaks_exits_3(tmp_path: Path) -> None:
     done = command(*QUICK, "--only", "lock", program=("-c", program))
     assert done.returncode == 3
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_leaves_no_process(sent: signal.Signals) -> None:
+    # So many keys that the first row takes longer than the test may.
+    arguments = ["--only", "kept", "--subject", OURS, "--distinct", "100000000"]
+    process = subprocess.Popen([sys.executable, str(RUN), *QUICK[:4], *arguments], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "round 1" in process.stderr.readline()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
+    assert children
+    process.send_signal(sent)
+    assert "Traceback" not in process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + sent
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
 
 @pytest.mark.parametrize("wrong", [["--rounds", "0"], ["--only", "nothing"], ["--subject", "nobody"], ["--what"]])
@@ -410,6 +468,15 @@ def test_instructions_are_of_the_work_and_not_of_the_start(tmp_path: Path) -> No
     assert set(counted) == {FLOOR, OURS}
     # Starting Python takes millions; a lock and an unlock take a few method calls more than the floor.
     assert 100 < counted[FLOOR] < counted[OURS] < 100 * counted[FLOOR]
+
+
+def test_a_section_is_replaced_and_the_rest_of_the_page_stays() -> None:
+    page = "a\n<!-- x: written by benchmarks/locks/run.py -->\nold\n<!-- end of x -->\nb\n"
+    once = run.written(page, {"x": ["new"], "y": ["nowhere"]})
+    assert once == "a\n<!-- x: written by benchmarks/locks/run.py -->\n\nnew\n\n<!-- end of x -->\nb\n"
+    assert run.written(once, {"x": ["new"]}) == once
+    with pytest.raises(ValueError, match="no place for y"):
+        run.written(page, {"y": ["nowhere"]})
 
 
 def test_the_page_has_a_place_for_each_python_that_the_session_measures() -> None:
