@@ -443,11 +443,7 @@ def test_a_broken_rule_is_noticed(name: str, rule: Any, clause: str) -> None:
 class LosesTheWakeUp(KeyedMutex):
     """Hands the key over and opens no gate."""
 
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            self._table.release(key)
-
-    def _release(self, key: Hashable, ticket: Ticket) -> None:
+    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
         with self._guard:
             self._table.release(key, ticket)
 
@@ -464,39 +460,39 @@ class ExpiredStaysQueued(KeyedMutex):
 class IgnoresTheLease(KeyedMutex):
     """A lease releases by key, so an old one ends a later holder's grant."""
 
-    def _release(self, key: Hashable, ticket: Ticket) -> None:
-        self.unlock(key)
+    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
+        super()._release(key, None)
 
 
 class TimedLockForgets(KeyedMutex):
     """A lock with a timeout returns and does not hold."""
 
-    def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
-        ticket = super()._acquire(key, timeout)
+    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> None:
+        super()._acquire(key, ticket, timeout)
         if timeout:
-            self._withdraw(key, ticket)
-        return ticket
+            self._settle(key, ticket)
 
 
 class LeaseNeverEnds(KeyedMutex):
     """Leaving the block of a lease releases nothing."""
 
-    def _release(self, key: Hashable, ticket: Ticket) -> None:
-        pass
+    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
+        if ticket is None:
+            super()._release(key, None)
 
 
 class InterruptedStaysQueued(KeyedMutex):
     """A waiter that is interrupted raises and stays in the queue; one that times out leaves it."""
 
-    def _withdraw(self, key: Hashable, ticket: Ticket) -> None:
+    def _settle(self, key: Hashable, ticket: Ticket) -> None:
         pass
 
 
 class TryWaitsForEver(KeyedMutex):
     """Timeout 0 is taken for none."""
 
-    def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
-        return super()._acquire(key, timeout or None)
+    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> None:
+        super()._acquire(key, ticket, timeout or None)
 
 
 class AsyncStaysQueued(AsyncKeyedMutex):
