@@ -36,6 +36,9 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
     session.run("mypy", "examples/pull")
     session.run("python", "-m", "mypy", "docs/site")
+    # Each of them has a run.py.
+    for folder in ("locks", "interrupts", "explorer"):
+        session.run("mypy", f"benchmarks/{folder}")
 
 
 @nox.session
@@ -123,6 +126,14 @@ def pull(session: nox.Session) -> None:
     """Pull one image many times at once, in three ways, from a real registry; arguments go after --."""
     install(session)
     session.run("python", "benchmarks/pull/run.py", *session.posargs)
+
+
+@nox.session(python=["3.11", "3.13", "3.13t", "3.14t"])
+def bench(session: nox.Session) -> None:
+    """Measure the locks beside their peers, on each Python that is found; ``-- --write docs/benchmarks.md``."""
+    if session.venv_backend != "none":
+        session.install("-q", "-e", ".[bench]")
+    session.run("python", "benchmarks/locks/run.py", *session.posargs)
 
 
 @nox.session

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from asyncio import _get_running_loop
 from collections.abc import Hashable, Mapping
 from types import TracebackType
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
 from kmutex._errors import WrongLoopError
-from kmutex._lease import NO_TICKET, LeaseOfKey
+from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
 from kmutex._protocol import check_timeout
 
 
@@ -41,14 +42,22 @@ class AsyncKeyedMutex:
         ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. WrongLoopError: KM-LOOP.
         Nothing has changed.
         """
-        await self._acquire(key, timeout)
+        ticket = next(self._tickets)
+        future = self._request(key, ticket, timeout)
+        if future is not None:
+            await self._grant(key, ticket, future, timeout)
 
     def unlock(self, key: Hashable) -> None:
         """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
 
         UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
         """
-        self._release(key, None)
+        loop = _get_running_loop()  # None outside of a loop, so nothing need be caught where all is well.
+        if loop is None or loop is not self._loop:
+            self._checked(loop)
+        future = self._table.release(key)
+        if future is not None:
+            self._wake(future)
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AsyncLease:
         """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
@@ -66,31 +75,36 @@ class AsyncKeyedMutex:
         """Whether somebody holds ``key`` just now."""
         return key in self._table
 
-    async def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
-        check_timeout(timeout)
-        loop = self._own_loop()
-        ticket = next(self._tickets)
+    def _request(self, key: Hashable, ticket: Ticket, timeout: float | None) -> asyncio.Future[None] | None:
+        # A plain function: who waits for nothing need not pay for a second coroutine.
+        if timeout is not None:
+            check_timeout(timeout)
+        loop = _get_running_loop()
+        if loop is None or loop is not self._loop:
+            loop = self._checked(loop)
         future = self._table.request(key, ticket, loop.create_future)
         self._loop = loop
-        if future is None:
-            return ticket
+        return future
+
+    async def _grant(self, key: Hashable, ticket: Ticket, future: asyncio.Future[None], timeout: float | None) -> None:
         if timeout == 0:
             self._table.cancel(key, ticket)
             raise TimeoutError(f"no grant of {key!r} within {timeout} s")
         timer = None
         try:
             if timeout is not None:
-                timer = loop.call_later(timeout, self._expire, key, ticket, future, timeout)
+                timer = future.get_loop().call_later(timeout, self._expire, key, ticket, future, timeout)
             await future
         except BaseException:
             # A granted ticket that is cancelled before its task runs again still stands at the head of the queue:
             # withdrawing it passes the key on. One that timed out left the queue in `_expire`.
-            self._wake(self._table.withdraw(key, ticket))
+            heir = self._table.withdraw(key, ticket)
+            if heir is not None:
+                self._wake(heir)
             raise
         finally:
             if timer is not None:
                 timer.cancel()
-        return ticket
 
     def _expire(self, key: Hashable, ticket: Ticket, future: asyncio.Future[None], timeout: float) -> None:
         # Leaving the queue and failing the future are one step of the loop, so no grant can come between.
@@ -98,24 +112,26 @@ class AsyncKeyedMutex:
             self._table.cancel(key, ticket)
             future.set_exception(TimeoutError(f"no grant of {key!r} within {timeout} s"))
 
-    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
-        self._own_loop()
-        self._wake(self._table.release(key, ticket))
+    def _release(self, key: Hashable, ticket: Ticket) -> None:
+        loop = _get_running_loop()
+        if loop is None or loop is not self._loop:
+            self._checked(loop)
+        future = self._table.release(key, ticket)
+        if future is not None:
+            self._wake(future)
 
-    def _wake(self, future: asyncio.Future[None] | None) -> None:
+    def _wake(self, future: asyncio.Future[None]) -> None:
         # A future that is done here was cancelled, and its task has not run yet. It holds the key for that long;
-        # when it runs, `_acquire` withdraws it and the key goes on.
-        if future is not None and not future.done():
+        # when it runs, `_grant` withdraws it and the key goes on.
+        if not future.done():
             future.set_result(None)
 
-    def _own_loop(self) -> asyncio.AbstractEventLoop:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise WrongLoopError("an AsyncKeyedMutex is used from within a running event loop only") from None
-        if self._loop is not None and self._loop is not loop:
+    def _checked(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
+        if running is None:
+            raise WrongLoopError("an AsyncKeyedMutex is used from within a running event loop only")
+        if self._loop is not None and running is not self._loop:
             raise WrongLoopError("this AsyncKeyedMutex belongs to another event loop; make one for each loop")
-        return loop
+        return running
 
 
 class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
@@ -124,15 +140,25 @@ class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
     __slots__ = ()
 
     async def __aenter__(self) -> AsyncLease:
-        self._enter_once()
+        if self._ticket != NOT_ENTERED:
+            raise self._reused()
+        self._ticket = NO_TICKET
+        mutex = self._mutex
         try:
-            self._ticket = await self._mutex._acquire(self._key, self._timeout)
+            ticket = next(mutex._tickets)
+            future = mutex._request(self._key, ticket, self._timeout)
+            if future is not None:
+                await mutex._grant(self._key, ticket, future, self._timeout)
         except BaseException:
-            self._ticket = None
+            self._ticket = NOT_ENTERED
             raise
+        self._ticket = ticket
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        # As `release`, without another call: most leases end here.
+        if self._ticket != NO_TICKET:
+            self._mutex._release(self._key, self._ticket)
+            self._ticket = NO_TICKET

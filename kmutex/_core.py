@@ -1,13 +1,16 @@
 """The lock table: who holds which key and who waits for it. No threads, no clock, no awaiting.
 
-An entry is the queue of the tickets that asked for its key, oldest first. Its head holds the key, the others
-wait, and its length is the reference count. There is nothing else to keep in step, so
+An entry is the tickets that asked for its key, oldest first. The first holds the key, the others wait, and their
+number is the reference count. There is nothing else to keep in step, so
 
 - two holders, a negative count, or a count that differs from holder + waiters can't be written down;
 - handing the key over *is* removing the head: the next ticket holds from that step on, and no newcomer,
   who can only append, gets between (KM-HANDOFF);
 - a cancelled waiter leaves its place in the middle in constant time, wherever it stands;
 - the entry goes in the step in which its last ticket goes (KM-IDLE).
+
+A key that is taken and let go without anybody waiting is the common case, and needs no queue: its entry is the
+ticket itself. The first waiter makes it a queue, and it stays one until it goes (docs/adr/0005-what-a-lock-costs.md).
 
 Each call makes at most one change, and makes it last. So an exception out of a call, an interrupt included,
 means that the call has changed nothing, or that it has changed everything it meant to (KM-ATOMIC).
@@ -37,18 +40,21 @@ class LockTable(Generic[Waker]):
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: dict[Hashable, OrderedDict[Ticket, Waker | None]] = {}
+        self._entries: dict[Hashable, Ticket | OrderedDict[Ticket, Waker | None]] = {}
 
     def request(self, key: Hashable, ticket: Ticket, make_waker: Callable[[], Waker]) -> Waker | None:
         """Ask for ``key``. None: granted. A waker: the ticket waits, and is told by it (KM-EXCL, KM-FIFO)."""
-        queue = self._entries.get(key)
-        if queue is None:
-            queue = OrderedDict()
-            queue[ticket] = None
-            self._entries[key] = queue
+        entry = self._entries.setdefault(key, ticket)
+        if entry is ticket:
             return None
         waker = make_waker()
-        queue[ticket] = waker
+        if isinstance(entry, int):
+            queue: OrderedDict[Ticket, Waker | None] = OrderedDict()
+            queue[entry] = None
+            queue[ticket] = waker
+            self._entries[key] = queue
+        else:
+            entry[ticket] = waker
         return waker
 
     def release(self, key: Hashable, ticket: Ticket | None = None) -> Waker | None:
@@ -57,26 +63,30 @@ class LockTable(Generic[Waker]):
         With ``ticket``, only where that ticket is the holder (KM-TOKEN).
         UnheldKeyError: there is no holder, or it is another ticket; nothing has changed (KM-UNHELD).
         """
-        queue = self._entries.get(key)
-        if queue is None:
+        entry = self._entries.get(key)
+        if isinstance(entry, int):
+            if ticket is None or ticket == entry:
+                del self._entries[key]
+                return None
+        elif entry is None:
             raise UnheldKeyError(f"unlock of {key!r}, which nobody holds")
-        if ticket is not None and next(iter(queue)) != ticket:
-            raise UnheldKeyError(f"this lease of {key!r} has ended; the key has another holder now")
-        if len(queue) == 1:
-            del self._entries[key]
-            return None
-        queue.popitem(last=False)
-        return next(iter(queue.values()))
+        elif ticket is None or ticket == next(iter(entry)):
+            if len(entry) == 1:
+                del self._entries[key]
+                return None
+            entry.popitem(last=False)
+            return next(iter(entry.values()))
+        raise UnheldKeyError(f"this lease of {key!r} has ended; the key has another holder now")
 
     def cancel(self, key: Hashable, ticket: Ticket) -> bool:
         """Take a waiter out of the queue (KM-CANCEL). False: it does not wait, as the grant was first (KM-RACE).
 
         It holds the key then, unless somebody has unlocked the key since, as anybody may.
         """
-        queue = self._entries.get(key)
-        if queue is None or ticket not in queue or next(iter(queue)) == ticket:
+        entry = self._entries.get(key)
+        if entry is None or isinstance(entry, int) or ticket not in entry or ticket == next(iter(entry)):
             return False
-        del queue[ticket]
+        del entry[ticket]
         return True
 
     def withdraw(self, key: Hashable, ticket: Ticket) -> Waker | None:
@@ -84,19 +94,25 @@ class LockTable(Generic[Waker]):
 
         The waker of the next holder, where the ticket held the key and somebody waits for it.
         """
-        queue = self._entries.get(key)
-        if queue is None or ticket not in queue or self.cancel(key, ticket):
+        entry = self._entries.get(key)
+        if entry is None or self.cancel(key, ticket):
             return None
-        return self.release(key, ticket)
+        holder = entry if isinstance(entry, int) else next(iter(entry))
+        return self.release(key, ticket) if holder == ticket else None
+
+    def waker(self, key: Hashable) -> Waker | None:
+        """The waker of the holder of ``key``; None where there is no holder, or it never waited."""
+        entry = self._entries.get(key)
+        return None if entry is None or isinstance(entry, int) else next(iter(entry.values()))
 
     def entry(self, key: Hashable) -> Entry | None:
         """The entry of ``key`` as a value; None when it has none."""
-        queue = self._entries.get(key)
-        return None if queue is None else _as_value(queue)
+        entry = self._entries.get(key)
+        return None if entry is None else _as_value(entry)
 
     def snapshot(self) -> Mapping[Hashable, Entry]:
         """Every live key with its entry, as values that stay as they are."""
-        return MappingProxyType({key: _as_value(queue) for key, queue in self._entries.items()})
+        return MappingProxyType({key: _as_value(entry) for key, entry in self._entries.items()})
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -105,6 +121,8 @@ class LockTable(Generic[Waker]):
         return key in self._entries
 
 
-def _as_value(queue: OrderedDict[Ticket, Waker | None]) -> Entry:
-    holder, *waiters = queue
+def _as_value(entry: Ticket | OrderedDict[Ticket, Waker | None]) -> Entry:
+    if isinstance(entry, int):
+        return Entry(entry, ())
+    holder, *waiters = entry
     return Entry(holder, tuple(waiters))

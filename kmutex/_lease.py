@@ -10,10 +10,12 @@ from kmutex._errors import LeaseReusedError
 
 NO_TICKET: Ticket = 0
 """Of no request: drivers count from the next number on, so releasing it is refused wherever it is tried."""
+NOT_ENTERED: Ticket = -1
+"""Of no request either."""
 
 
 class _Releasing(Protocol):
-    def _release(self, key: Hashable, ticket: Ticket | None) -> None: ...
+    def _release(self, key: Hashable, ticket: Ticket) -> None: ...
 
 
 Mutex = TypeVar("Mutex", bound=_Releasing)
@@ -28,8 +30,8 @@ class LeaseOfKey(Generic[Mutex]):
         self._mutex = mutex
         self._key = key
         self._timeout = timeout
-        self._ticket: Ticket | None = None
-        """None until it is entered; then NO_TICKET while it waits, the grant's ticket, NO_TICKET once it has ended."""
+        self._ticket = NOT_ENTERED
+        """Then NO_TICKET while it waits, the ticket of the grant, and NO_TICKET once that has ended."""
 
     def release(self) -> None:
         """End the grant now; the block then ends without a second release. A plain call.
@@ -37,15 +39,8 @@ class LeaseOfKey(Generic[Mutex]):
         UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
         A later holder is not touched.
         """
-        ticket = NO_TICKET if self._ticket is None else self._ticket
-        self._mutex._release(self._key, ticket)
+        self._mutex._release(self._key, self._ticket)
         self._ticket = NO_TICKET
 
-    def _enter_once(self) -> None:
-        if self._ticket is not None:
-            raise LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")
-        self._ticket = NO_TICKET
-
-    def _leave(self) -> None:
-        if self._ticket != NO_TICKET:
-            self.release()
+    def _reused(self) -> LeaseReusedError:
+        return LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Hashable, Mapping
@@ -9,7 +10,8 @@ from types import TracebackType
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
-from kmutex._lease import NO_TICKET, LeaseOfKey
+from kmutex._errors import UnheldKeyError
+from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
 from kmutex._protocol import check_timeout
 
 
@@ -26,7 +28,8 @@ class KeyedMutex:
     __slots__ = ("_guard", "_table", "_tickets")
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        # Re-entrant for one reason: its owner can be asked to give it back without knowing whether it has (`_settle`).
+        self._guard = threading.RLock()
         self._table: LockTable[threading.Lock] = LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
@@ -38,7 +41,12 @@ class KeyedMutex:
         before the caller could leave the queue is kept, so the call returns although its time is over (KM-RACE).
         ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. Nothing has changed.
         """
-        self._acquire(key, timeout)
+        ticket = next(self._tickets)
+        try:
+            self._acquire(key, ticket, timeout)
+        except BaseException:
+            self._settle(key, ticket)
+            raise
 
     def unlock(self, key: Hashable) -> None:
         """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
@@ -53,8 +61,12 @@ class KeyedMutex:
 
     def snapshot(self) -> Mapping[Hashable, Entry]:
         """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
-        with self._guard:
-            return self._table.snapshot()
+        try:
+            with self._guard:
+                return self._table.snapshot()
+        except BaseException:
+            self._give_back()
+            raise
 
     def __len__(self) -> int:
         """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
@@ -64,44 +76,55 @@ class KeyedMutex:
         """Whether somebody holds ``key`` just now."""
         return key in self._table
 
-    def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
-        check_timeout(timeout)
-        ticket = NO_TICKET
-        try:
-            # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
-            # so there is no moment in which a wake-up can be lost.
-            with self._guard:
-                ticket = next(self._tickets)
-                gate = self._table.request(key, ticket, _closed_gate)
-            if gate is None or _pass(gate, timeout):
-                return ticket
-            # The time is over, but the grant may have come since. Only the table knows, under the guard.
-            with self._guard:
-                if not self._table.cancel(key, ticket):
-                    return ticket
-        except BaseException:
-            # Wherever the exception struck, the ticket was known before the request was made, so it finds what
-            # there is to undo: nothing, a place in the queue, or a grant that goes on to the next (KM-INTERRUPT).
-            self._withdraw(key, ticket)
-            raise
+    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> None:
+        # The caller settles the ticket if anything is raised here, or by an interrupt on the way back to it.
+        if timeout is not None:
+            check_timeout(timeout)
+        # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
+        # so there is no moment in which a wake-up can be lost.
+        with self._guard:
+            gate = self._table.request(key, ticket, _closed_gate)
+        if gate is None or _pass(gate, timeout):
+            return
+        # The time is over, but the grant may have come since. Only the table knows, under the guard.
+        with self._guard:
+            if not self._table.cancel(key, ticket):
+                return
         raise TimeoutError(f"no grant of {key!r} within {timeout} s")
 
     def _release(self, key: Hashable, ticket: Ticket | None) -> None:
-        with self._guard:
-            gate = self._table.release(key, ticket)
-            if gate is not None:
-                gate.release()
+        try:
+            with self._guard:
+                gate = self._table.release(key, ticket)
+                if gate is not None:
+                    gate.release()
+        except UnheldKeyError:
+            raise
+        except BaseException:
+            self._settle(key, NO_TICKET if ticket is None else ticket)
+            raise
 
-    def _withdraw(self, key: Hashable, ticket: Ticket) -> None:
-        if ticket == NO_TICKET:
-            return
+    def _give_back(self) -> None:
+        # An interrupt may strike after the last line under the guard and before the guard is let go.
+        with contextlib.suppress(RuntimeError):  # It is not this thread's.
+            self._guard.release()
+
+    def _settle(self, key: Hashable, ticket: Ticket) -> None:
+        """Put in order what an exception has left of a call, wherever it struck (KM-INTERRUPT).
+
+        Nothing is left of the ticket: no place in the queue and no grant, which goes on to the next. The holder of the
+        key, whoever it is by then, has its gate open: the interrupt may have come between a hand-over and its gate. To
+        open the gate of a holder that is through it already changes nothing, since a gate is passed once.
+        """
+        self._give_back()
         try:
             hash(key)
         except TypeError:
             return  # The table has refused it: there is nothing to undo.
         with self._guard:
-            gate = self._table.withdraw(key, ticket)
-            if gate is not None:
+            self._table.withdraw(key, ticket)
+            gate = self._table.waker(key)
+            if gate is not None and gate.locked():
                 gate.release()
 
 
@@ -111,18 +134,35 @@ class Lease(LeaseOfKey[KeyedMutex]):
     __slots__ = ()
 
     def __enter__(self) -> Lease:
-        self._enter_once()
+        if self._ticket != NOT_ENTERED:
+            raise self._reused()
+        mutex = self._mutex
+        self._ticket = NO_TICKET
+        ticket = next(mutex._tickets)
         try:
-            self._ticket = self._mutex._acquire(self._key, self._timeout)
+            mutex._acquire(self._key, ticket, self._timeout)
+            self._ticket = ticket
+            return self
         except BaseException:
-            self._ticket = None
+            mutex._settle(self._key, ticket)
+            self._ticket = NOT_ENTERED
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        try:
+            # As `release`, without another call: most leases end here.
+            if self._ticket != NO_TICKET:
+                self._mutex._release(self._key, self._ticket)
+                self._ticket = NO_TICKET
+        except UnheldKeyError:
+            raise
+        except BaseException:
+            # The block is left either way, so what the interrupt has kept from being released is released.
+            self._mutex._settle(self._key, self._ticket)
+            self._ticket = NO_TICKET
+            raise
 
 
 def _closed_gate() -> threading.Lock:

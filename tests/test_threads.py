@@ -407,25 +407,30 @@ def test_an_interrupt_before_the_ticket_is_drawn_touches_nothing() -> None:
     assert mutex.snapshot() == before
 
 
-def test_an_interrupt_before_the_guard_is_taken_does_not_go_back_for_it() -> None:
-    """KM-INTERRUPT: no request was made, so there is nothing to undo and nothing to wait for."""
+def test_an_interrupt_in_the_wait_for_the_guard_leaves_nothing() -> None:
+    """KM-INTERRUPT: no request was made, and the guard, which is another thread's, is left to it."""
     mutex = KeyedMutex()
+    guard = mutex._guard
 
     class Struck:
         entered = 0
 
         def __enter__(self) -> None:
             self.entered += 1
-            raise KeyboardInterrupt
+            if self.entered == 1:
+                raise KeyboardInterrupt
+            guard.acquire()
 
         def __exit__(self, *error: object) -> None:
-            raise AssertionError("it was never entered")
+            guard.release()
 
-    guard = Struck()
-    mutex._guard = guard  # type: ignore[assignment]
+        def release(self) -> None:
+            guard.release()
+
+    mutex._guard = Struck()  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
         mutex.lock("k")
-    assert guard.entered == 1
+    assert len(mutex) == 0
 
 
 def test_a_snapshot_is_frozen() -> None:

@@ -30,10 +30,11 @@ from typing import NamedTuple
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "tlc"))
+sys.path[:0] = [str(ROOT / "tests" / "tlc"), str(ROOT / "benchmarks")]
 
 import run_tlc  # noqa: E402 - the one place that knows how TLC is run and read
 
+import page  # noqa: E402
 from kmutex_model.actions import CORRECT  # noqa: E402
 from kmutex_model.explore import explore  # noqa: E402
 from kmutex_model.properties import ALL  # noqa: E402
@@ -44,7 +45,7 @@ SMALLEST = "1x1"
 BOUNDS = "4x2,5x2,6x2,6x3,7x3,9x4"
 PLAIN_UP_TO = 50_000
 """States beyond which nothing is run without symmetry."""
-BEGIN, END = "<!-- benchmarks/explorer: begin -->", "<!-- benchmarks/explorer: end -->"
+SECTION, COMMAND = "explorer", "benchmarks/explorer/run.py"
 
 
 class Run(NamedTuple):
@@ -192,8 +193,8 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     return found
 
 
-def as_markdown(found: Sequence[Row], limit: float, count: int, seed: int) -> str:
-    """The table, with what it was measured on."""
+def as_markdown(found: Sequence[Row], limit: float, count: int, seed: int) -> list[str]:
+    """The lines of the table, with what it was measured on."""
     lines = [
         f"CPython {platform.python_version()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}, seed {seed}.",
         f"Seconds are medians of {count} rounds, the least and the most in brackets. `x TLC`: the seconds of TLC in",
@@ -220,16 +221,7 @@ def as_markdown(found: Sequence[Row], limit: float, count: int, seed: int) -> st
         counts = f"{row.states:,} | {row.steps:,}"
         speed = f"{row.states / row.seconds:,.0f}"
         lines.append(f"| {row.bound} | {row.engine} | {counts} | {seconds} | {speed} | {ratio} | {memory} |")
-    return "\n".join(lines)
-
-
-def put(page: Path, text: str) -> None:
-    """Replace what stands between the marks in the page."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        sys.exit(f"{page} has no marks {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    return lines
 
 
 def main() -> int:
@@ -254,13 +246,13 @@ def main() -> int:
     seed = random.randrange(10**6) if options.seed is None else options.seed
     console = Console(stderr=True)
     runs = list(rounds(options.bounds.split(","), options.rounds, options.limit, seed, console))
-    text = as_markdown(rows(runs), options.limit, options.rounds, seed)
-    print(text)
+    lines = as_markdown(rows(runs), options.limit, options.rounds, seed)
+    print("\n".join(lines))
     if options.json:
         body = {"python": platform.python_version(), "seed": seed, "limit": options.limit}
         options.json.write_text(json.dumps({**body, "runs": [run._asdict() for run in runs]}, indent=1) + "\n")
     if options.page:
-        put(options.page, text)
+        page.write(options.page, COMMAND, {SECTION: lines})
     return 0
 
 

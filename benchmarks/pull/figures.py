@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from span import Span
 
 # The goal, for pulls at once under suppression.
 GOAL_AT_ONCE = 20
@@ -30,23 +31,6 @@ class Sample:
     unpacks: Mapping[str, int]
     failed_commits: int
     retries: int
-
-
-@dataclass(frozen=True)
-class Span:
-    """The least, the middle and the most of some figures."""
-
-    least: float
-    median: float
-    most: float
-
-    @classmethod
-    def of(cls, figures: Iterable[float]) -> Span:
-        """ValueError: there are none."""
-        kept = sorted(figures)
-        if not kept:
-            raise ValueError("no figures")
-        return cls(kept[0], statistics.median(kept), kept[-1])
 
 
 @dataclass(frozen=True)

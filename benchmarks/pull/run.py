@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -24,23 +23,27 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "examples" / "pull"), str(Path(__file__).resolve().parent)]
+sys.path[:0] = [
+    str(ROOT / "examples" / "pull"),
+    str(Path(__file__).resolve().parent),
+    str(ROOT / "benchmarks"),
+]
 
-from figures import GOAL_AT_ONCE, GOAL_RATIO, Goal, Row, Sample, Span, goal, rows  # noqa: E402
+from figures import GOAL_AT_ONCE, GOAL_RATIO, Goal, Row, Sample, goal, rows  # noqa: E402
 from image import DEFAULT_BYTES, Image, build  # noqa: E402
 from kmutex import KeyedMutex  # noqa: E402
 from picture import Bar, svg, text_bars  # noqa: E402
 from puller import Puller, Way  # noqa: E402
 from registry import DebianRegistry, InProcessRegistry, Registry, RegistryFailedError  # noqa: E402
 from slow_link import SlowLink  # noqa: E402
+from span import Span  # noqa: E402
 from stop import Stop  # noqa: E402
+from terms import Parser, at_least, busy, machine, progress  # noqa: E402
 
 LABELS = {Way.SUPPRESS: "suppression", Way.FAIL_FAST: "fail fast, retry", Way.NONE: "none"}
 COLUMNS = (
@@ -174,21 +177,12 @@ def run(options: argparse.Namespace) -> tuple[list[Sample], dict[str, object]]:
         with ExitStack() as inner:
             if options.rate or options.latency:
                 url = inner.enter_context(SlowLink(url, options.rate, options.latency / 1000)).url
-            progress = inner.enter_context(
-                Progress(
-                    TextColumn("{task.description}"),
-                    BarColumn(),
-                    MofNCompleteColumn(),
-                    TimeElapsedColumn(),
-                    console=Console(stderr=True),
-                    transient=True,
-                )
-            )
-            task = progress.add_task("", total=len(plan))
+            shown = inner.enter_context(progress())
+            task = shown.add_task("", total=len(plan))
             done = iter(range(len(plan)))
 
             def note(words: str) -> None:
-                progress.update(task, description=words, completed=next(done))
+                shown.update(task, description=words, completed=next(done))
 
             measured = measure(registry, url, image, plan, note)
         registry.stop()  # Only then is its log whole.
@@ -216,10 +210,7 @@ def run(options: argparse.Namespace) -> tuple[list[Sample], dict[str, object]]:
             "bytes_per_second": options.rate,
             "latency_ms": options.latency,
             "rounds": options.rounds,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "load_before": round(load, 2),
+            **machine(load),
         }
     return samples, facts
 
@@ -234,9 +225,7 @@ def conditions(facts: Mapping[str, object]) -> list[str]:
         f"Image: {facts['layers']} layers, {_mb(float(str(facts['image_bytes'])))}. Rounds: {facts['rounds']},"
         f" interleaved. Python {facts['python']}, {facts['cores']} cores ({facts['machine']}).",
     ]
-    if float(str(facts["load_before"])) > 0.5:
-        lines.append(f"The machine was not quiet: its load was {facts['load_before']} before the first pull.")
-    return lines
+    return [*lines, *busy(float(str(facts["load_before"])))]
 
 
 def table_of(found: Sequence[Row]) -> Table:
@@ -287,28 +276,20 @@ def exit_status(result: Goal) -> int:
     return 0 if result.contended else 2
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(4, f"{self.prog}: {message}\n")
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(description=(__doc__ or "").partition("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small image and few rounds: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write samples and rows there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write the picture there")
+    parser.add_argument("--rounds", type=at_least(1), metavar="N", help=f"default {ROUNDS}, or {QUICK_ROUNDS} if quick")
+    parser.add_argument("--bytes", type=at_least(0), metavar="N", help="size of the image")
     parser.add_argument(
-        "--rounds", type=_at_least(1), metavar="N", help=f"default {ROUNDS}, or {QUICK_ROUNDS} if quick"
-    )
-    parser.add_argument("--bytes", type=_at_least(0), metavar="N", help="size of the image")
-    parser.add_argument(
-        "--at-once", type=_at_least(1), nargs="+", default=list(AT_ONCE), metavar="N", help="1 is always among them"
+        "--at-once", type=at_least(1), nargs="+", default=list(AT_ONCE), metavar="N", help="1 is always among them"
     )
     parser.add_argument(
-        "--rate", type=_at_least(0), default=BYTES_PER_SECOND, metavar="N", help="bytes per second, 0: no limit"
+        "--rate", type=at_least(0), default=BYTES_PER_SECOND, metavar="N", help="bytes per second, 0: no limit"
     )
-    parser.add_argument("--latency", type=_at_least(0), default=0, metavar="MS", help="milliseconds for each request")
+    parser.add_argument("--latency", type=at_least(0), default=0, metavar="MS", help="milliseconds for each request")
     parser.add_argument("--in-process", action="store_true", help="use the stand-in; its times mean little")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
@@ -361,16 +342,6 @@ def _range(span: Span, form: str) -> str:
 
 def _mb(size: float) -> str:
     return f"{size / 1_000_000:.1f} MB"
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def whole_number(word: str) -> int:
-        number = int(word)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, not {number}")
-        return number
-
-    return whole_number
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import image
 import picture
 import registry
 import slow_link
+from span import Span
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "benchmarks" / "pull" / "run.py"
@@ -58,24 +59,24 @@ def test_ratios_are_taken_within_a_round_and_way() -> None:
     assert twenty.rounds == 2
     assert (twenty.ratio.least, twenty.ratio.most) == (2.1 / 2.0, 4.3 / 4.0)
     assert twenty.ratio.median == pytest.approx((2.1 / 2.0 + 4.3 / 4.0) / 2)
-    assert row["none", 20].ratio == figures.Span(15.0, 15.0, 15.0)
-    assert row["none", 20].requests == figures.Span(20, 20, 20)
-    assert row["none", 20].failed_commits == figures.Span(19, 19, 19)
-    assert row["suppress", 1].ratio == figures.Span(1.0, 1.0, 1.0)
+    assert row["none", 20].ratio == Span(15.0, 15.0, 15.0)
+    assert row["none", 20].requests == Span(20, 20, 20)
+    assert row["none", 20].failed_commits == Span(19, 19, 19)
+    assert row["suppress", 1].ratio == Span(1.0, 1.0, 1.0)
 
 
 def test_a_round_without_its_one_pull_is_an_error_not_a_figure() -> None:
     with pytest.raises(ValueError, match=r"no single pull of 'suppress' in rounds \[1\]"):
         list(figures.rows([one for one in GOOD if one is not GOOD[0]]))
     with pytest.raises(ValueError, match="no figures"):
-        figures.Span.of([])
+        Span.of([])
 
 
 def test_the_span_of_counts_is_over_all_blobs_and_rounds() -> None:
     odd = replace(GOOD[3], requests={"a": 0, "b": 7}, unpacks={"x": 3})
     row = {(row.way, row.at_once): row for row in figures.rows([*GOOD[:3], odd])}["suppress", 20]
-    assert row.requests == figures.Span(0, 1, 7)
-    assert row.unpacks == figures.Span(1, 2, 3)
+    assert row.requests == Span(0, 1, 7)
+    assert row.unpacks == Span(1, 2, 3)
 
 
 def test_the_goal_is_met_by_what_meets_it() -> None:
@@ -296,7 +297,7 @@ def test_suppression_that_does_not_suppress_exits_1(temporary: Path) -> None:
         "run.Puller = lambda root, url, locker, way: puller(root, url, locker=locker, way=run.Way.NONE)\n"
         "sys.exit(run.main())\n"
     )
-    path = os.pathsep.join([str(ROOT), str(RUN.parent)])
+    path = os.pathsep.join([str(ROOT), str(RUN.parent), str(RUN.parents[1])])
     done = benchmark(
         "--in-process", *SMALL, "--at-once", "3", program=("-c", broken), PYTHONPATH=path, TMPDIR=str(temporary)
     )
@@ -320,7 +321,7 @@ def test_a_pull_that_fails_exits_3_and_says_why(temporary: Path) -> None:
         "registry.InProcessRegistry.__enter__ = failing\n"
         "sys.exit(run.main())\n"
     )
-    path = os.pathsep.join([str(ROOT), str(RUN.parent)])
+    path = os.pathsep.join([str(ROOT), str(RUN.parent), str(RUN.parents[1])])
     done = benchmark("--in-process", *SMALL, program=("-c", broken), PYTHONPATH=path, TMPDIR=str(temporary))
     assert done.returncode == 3, done.stdout
     assert "pulls of bench/" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import OrderedDict
 from collections.abc import Hashable
 from threading import Lock
 
@@ -71,7 +72,7 @@ class _StackTable(LockTable[Lock]):
 
     def release(self, key: Hashable, ticket: int | None = None) -> Lock | None:
         queue = self._entries.get(key)
-        if queue is not None and len(queue) > 2 and ticket is None:
+        if isinstance(queue, OrderedDict) and len(queue) > 2 and ticket is None:
             youngest = next(reversed(queue))
             queue.move_to_end(next(iter(queue)), last=False)
             holder = next(iter(queue))

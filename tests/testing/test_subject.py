@@ -19,7 +19,7 @@ class _Returns(AsyncKeyedMutex):
     __slots__ = ()
 
     def lock(self, key: Any, timeout: float | None = None) -> Awaitable[None]:  # type: ignore[override]
-        return self._acquire(key, timeout)  # type: ignore[return-value]
+        return super().lock(key, timeout)
 
 
 def _decorated(function: Callable[..., Any]) -> Callable[..., Any]:

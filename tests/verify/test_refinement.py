@@ -114,7 +114,8 @@ class Table(LockTable[Waker]):
     """What the broken ones share: a way to the queue of a key."""
 
     def queue(self, key: Hashable) -> OrderedDict[Ticket, Waker | None]:
-        return self._entries.get(key, OrderedDict())
+        entry = self._entries.get(key, OrderedDict())
+        return OrderedDict({entry: None}) if isinstance(entry, int) else entry
 
 
 class Lifo(Table):
@@ -466,11 +467,10 @@ class IgnoresTheLease(KeyedMutex):
 class TimedLockForgets(KeyedMutex):
     """A lock with a timeout returns and does not hold."""
 
-    def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
-        ticket = super()._acquire(key, timeout)
+    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> None:
+        super()._acquire(key, ticket, timeout)
         if timeout:
-            self._withdraw(key, ticket)
-        return ticket
+            self._settle(key, ticket)
 
 
 class LeaseNeverEnds(KeyedMutex):
@@ -478,21 +478,21 @@ class LeaseNeverEnds(KeyedMutex):
 
     def _release(self, key: Hashable, ticket: Ticket | None) -> None:
         if ticket is None:
-            super()._release(key, ticket)
+            super()._release(key, None)
 
 
 class InterruptedStaysQueued(KeyedMutex):
     """A waiter that is interrupted raises and stays in the queue; one that times out leaves it."""
 
-    def _withdraw(self, key: Hashable, ticket: Ticket) -> None:
+    def _settle(self, key: Hashable, ticket: Ticket) -> None:
         pass
 
 
 class TryWaitsForEver(KeyedMutex):
     """Timeout 0 is taken for none."""
 
-    def _acquire(self, key: Hashable, timeout: float | None) -> Ticket:
-        return super()._acquire(key, timeout or None)
+    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> None:
+        super()._acquire(key, ticket, timeout or None)
 
 
 class AsyncStaysQueued(AsyncKeyedMutex):

@@ -1,4 +1,7 @@
-"""The same bars twice: as lines of text and as an SVG. Lengths are in proportion to the figures, from 0."""
+"""The same bars twice: as lines of text and as an SVG. Lengths are in proportion to the figures, from 0.
+
+Where the groups are of different size, each may have a scale of its own (``per_group``).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ _COLORS = ("#1b7837", "#b35806", "#762a83", "#2166ac")
 
 _WIDTH = 760
 _MARGIN = 16
-_LABEL = 150
+_LABEL = 190
 _ROOM = 70  # for the figure behind the longest bar
 _BAR = 16
 _LINE = 22
@@ -28,12 +31,13 @@ class Bar:
     note: str
 
 
-def text_bars(bars: Sequence[Bar], width: int = 50) -> Iterator[str]:
-    """A line for each group and each bar; the longest bar has ``width`` columns."""
-    most = max((bar.value for bar in bars), default=0.0)
+def text_bars(bars: Sequence[Bar], width: int = 50, *, per_group: bool = False) -> Iterator[str]:
+    """A line for each group and each bar; the longest bar, of all or of its group, has ``width`` columns."""
+    longest = _longest(bars, per_group)
     label = max((len(bar.label) for bar in bars), default=0)
     for group, members in _groups(bars):
         yield group
+        most = longest[group]
         for bar in members:
             eighths = round(bar.value / most * width * 8) if most > 0 else 0
             whole, part = divmod(eighths, 8)
@@ -41,9 +45,9 @@ def text_bars(bars: Sequence[Bar], width: int = 50) -> Iterator[str]:
             yield f"  {bar.label:<{label}} {drawn} {bar.note}"
 
 
-def svg(title: str, caption: Sequence[str], bars: Sequence[Bar]) -> str:
+def svg(title: str, caption: Sequence[str], bars: Sequence[Bar], *, per_group: bool = False) -> str:
     """A document of its own, without scripts, fonts or anything to fetch."""
-    most = max((bar.value for bar in bars), default=0.0)
+    longest = _longest(bars, per_group)
     colors = {label: _COLORS[n % len(_COLORS)] for n, label in enumerate(dict.fromkeys(bar.label for bar in bars))}
     span = _WIDTH - 2 * _MARGIN - _LABEL - _ROOM
     left = _MARGIN + _LABEL
@@ -52,6 +56,7 @@ def svg(title: str, caption: Sequence[str], bars: Sequence[Bar]) -> str:
     for group, members in _groups(bars):
         parts.append(_text(_MARGIN, y + 20, group, "font-weight:bold"))
         y += _HEAD
+        most = longest[group]
         for bar in members:
             length = bar.value / most * span if most > 0 else 0.0
             parts.append(_text(_MARGIN + 12, y + 12, bar.label))
@@ -81,6 +86,11 @@ def _groups(bars: Iterable[Bar]) -> Iterator[tuple[str, list[Bar]]]:
     for bar in bars:
         groups.setdefault(bar.group, []).append(bar)
     yield from groups.items()
+
+
+def _longest(bars: Sequence[Bar], per_group: bool) -> dict[str, float]:
+    most = max((bar.value for bar in bars), default=0.0)
+    return {group: max(bar.value for bar in members) if per_group else most for group, members in _groups(bars)}
 
 
 def _text(x: float, y: float, words: str, style: str = "") -> str:

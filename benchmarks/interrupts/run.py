@@ -1,0 +1,348 @@
+"""What an interrupt leaves held: before every bytecode of a block, and by a storm of real signals.
+
+    python benchmarks/interrupts/run.py [--seconds 5] [--rounds 3] [--json FILE] [--page FILE]
+
+First each block is interrupted before each of its bytecodes, once per boundary (kmutex.testing.interrupts). Then
+SIGALRM is sent into endless blocks, at a time drawn anew for each signal, and its handler raises; the subjects take
+turns within each round. After each interrupt it is looked at what is left held; where the signal was seen is the
+function that was running. A subject that leaks is beside the sound ones: a storm that meets nothing would show.
+
+--page FILE writes the tables into that page, between its marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import signal
+import statistics
+import sys
+import threading
+import time
+import timeit
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType
+from typing import NamedTuple
+
+from kmutex import KeyedMutex
+from kmutex._lease import NO_TICKET
+from kmutex._threads import Lease
+from kmutex.testing.interrupts import Interrupt, everywhere
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+import page  # noqa: E402
+import terms  # noqa: E402
+
+KEY = "k"
+SECTION, COMMAND = "interrupts", "benchmarks/interrupts/run.py"
+AGAIN = 0.05
+LONGEST = 60e-6
+"""Seconds until a signal, at most: some blocks long, so that it may come anywhere in one."""
+
+
+class Subject(NamedTuple):
+    """A block that takes and releases something, and whether that is held."""
+
+    block: Callable[[], None]
+    held: Callable[[], bool]
+
+
+class CountedLocks:
+    """The recipe that is often copied: a dict of locks with counts, nothing done about interrupts."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._table: dict[str, list[object]] = {}
+
+    def lock(self, key: str) -> None:
+        with self._guard:
+            entry = self._table.setdefault(key, [threading.Lock(), 0])
+            entry[1] += 1  # type: ignore[operator]
+        entry[0].acquire()  # type: ignore[attr-defined]
+
+    def unlock(self, key: str) -> None:
+        with self._guard:
+            entry = self._table[key]
+            entry[1] -= 1  # type: ignore[operator]
+            if not entry[1]:
+                del self._table[key]
+            entry[0].release()  # type: ignore[attr-defined]
+
+    def held(self) -> bool:
+        return bool(self._table) or self._guard.locked()
+
+
+def plain_with() -> Subject:
+    lock = threading.Lock()
+
+    def block() -> None:
+        with lock:
+            pass
+
+    return Subject(block, lock.locked)
+
+
+def plain_calls() -> Subject:
+    lock = threading.Lock()
+
+    def block() -> None:
+        lock.acquire()
+        try:
+            pass
+        finally:
+            lock.release()
+
+    return Subject(block, lock.locked)
+
+
+def keyed_with() -> Subject:
+    mutex = KeyedMutex()
+
+    def block() -> None:
+        with mutex.hold(KEY):
+            pass
+
+    return Subject(block, lambda: KEY in mutex)
+
+
+class FinalizedLease(Lease):
+    """A lease that ends its grant when nobody has it any more. What it would cost and mend; see ADR 6."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        # It may have been interrupted in its own __init__.
+        if getattr(self, "_ticket", NO_TICKET) > NO_TICKET:
+            self._mutex._settle(self._key, self._ticket)
+
+
+def finalized_with() -> Subject:
+    mutex = KeyedMutex()
+
+    def block() -> None:
+        with FinalizedLease(mutex, KEY, None):
+            pass
+
+    return Subject(block, lambda: KEY in mutex)
+
+
+def keyed_calls() -> Subject:
+    mutex = KeyedMutex()
+
+    def block() -> None:
+        mutex.lock(KEY)
+        try:
+            pass
+        finally:
+            mutex.unlock(KEY)
+
+    return Subject(block, lambda: KEY in mutex)
+
+
+def counted() -> Subject:
+    locks = CountedLocks()
+
+    def block() -> None:
+        locks.lock(KEY)
+        try:
+            pass
+        finally:
+            locks.unlock(KEY)
+
+    return Subject(block, locks.held)
+
+
+HOLD, FINALIZED = "with km.hold(k)", "the same, and a finalizer"
+SUBJECTS: dict[str, Callable[[], Subject]] = {
+    "with threading.Lock()": plain_with,
+    HOLD: keyed_with,
+    FINALIZED: finalized_with,
+    "threading.Lock, acquire and release": plain_calls,
+    "km.lock(k) and km.unlock(k)": keyed_calls,
+    "dict of [Lock, count]": counted,
+}
+
+
+# -- every boundary ------------------------------------------------------------------------------------------------
+
+
+class Swept(NamedTuple):
+    """Boundaries of a block, those that left it held, and of these the ones in its own functions."""
+
+    boundaries: int
+    held: int
+    own: tuple[str, ...]
+
+
+def sweep(make: Callable[[], Subject]) -> Swept:
+    """Interrupt the block of a fresh subject at each boundary."""
+    made: list[Subject] = []
+
+    def make_run() -> Callable[[], None]:
+        made.append(make())
+        return made[-1].block
+
+    held = [boundary for boundary in everywhere(make_run, _traced) if made[-1].held()]
+    own = tuple(str(boundary) for boundary in held if not boundary.function.endswith("block"))
+    return Swept(len(made) - 1, len(held), own)
+
+
+def _traced(code: CodeType) -> bool:
+    return "/kmutex/_" in code.co_filename or (
+        code.co_filename == __file__ and code.co_name in ("block", "lock", "unlock")
+    )
+
+
+# -- real signals --------------------------------------------------------------------------------------------------
+
+
+class Struck(NamedTuple):
+    """Signals that were seen, those that left something held, and the functions in which these were seen.
+
+    lost  signals whose exception Python could not raise, since they came in a finalizer
+    """
+
+    signals: int
+    held: int
+    places: Counter[str]
+    lost: int
+
+
+def storm(make: Callable[[], Subject], seconds: float, choice: random.Random) -> Struck:
+    """Send signals into blocks for that long. Only in the main thread, which is the one that gets them."""
+
+    lost = 0
+
+    def handler(number: int, frame: object) -> None:
+        raise Interrupt
+
+    def on_lost(_: object) -> None:
+        nonlocal lost
+        lost += 1
+
+    signals, held = 0, 0
+    places: Counter[str] = Counter()
+    before = signal.signal(signal.SIGALRM, handler)
+    hook, sys.unraisablehook = sys.unraisablehook, on_lost
+    try:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            subject = make()
+            block = subject.block
+            try:
+                # Once more, in case the first is lost.
+                signal.setitimer(signal.ITIMER_REAL, choice.uniform(1e-6, LONGEST), AGAIN)
+                while True:
+                    block()
+            except Interrupt as interrupt:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                place = _place(interrupt)
+            # Now the exception is gone, and what only its traceback had kept alive.
+            signals += 1
+            if subject.held():
+                held += 1
+                places[place] += 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        sys.unraisablehook = hook
+    return Struck(signals, held, places, lost)
+
+
+def _place(interrupt: Interrupt) -> str:
+    """The function that ran when the signal was seen: the one before the handler."""
+    trace, names = interrupt.__traceback__, []
+    while trace is not None:
+        names.append(trace.tb_frame.f_code.co_name)
+        trace = trace.tb_next
+    return names[-2]
+
+
+def cost(rounds: int) -> list[float]:
+    """The time of a block with a finalizer by that of one without, round by round."""
+    without, with_it = keyed_with().block, finalized_with().block
+    ratios = []
+    for _ in range(rounds):
+        one, two = (min(timeit.repeat(block, number=20_000, repeat=5)) for block in (without, with_it))
+        ratios.append(two / one)
+    return ratios
+
+
+# -- the report ----------------------------------------------------------------------------------------------------
+
+
+def tables(swept: dict[str, Swept], struck: dict[str, list[Struck]], ratios: list[float], seconds: float) -> list[str]:
+    """Both, as Markdown."""
+    rounds = len(next(iter(struck.values())))
+    lines = [
+        f"CPython {platform.python_version()}, {time.strftime('%Y-%m-%d')}. An interrupt before each bytecode:",
+        "",
+        "| block | boundaries | left held | of these in its own functions |",
+        "|-------|-----------:|----------:|-------------------------------|",
+    ]
+    for name, row in swept.items():
+        own = ", ".join(f"`{place}`" for place in row.own[:3]) + (
+            f" and {len(row.own) - 3} more" if row.own[3:] else ""
+        )
+        lines.append(f"| `{name}` | {row.boundaries} | {row.held} | {own or 'none'} |")
+    lines += [
+        "",
+        f"SIGALRM, {rounds} rounds of {seconds:g} s each; medians of the rounds, the least and the most in brackets:",
+        "",
+        "| block | signals | left held, of 100,000 | seen in | lost |",
+        "|-------|--------:|----------------------:|---------|-----:|",
+    ]
+    for name, rows in struck.items():
+        rates = [100_000 * row.held / row.signals for row in rows]
+        places: Counter[str] = sum((row.places for row in rows), Counter())
+        where = ", ".join(f"`{place}`" for place, _ in places.most_common(3)) or "-"
+        rate = f"{statistics.median(rates):,.0f} ({min(rates):,.0f}..{max(rates):,.0f})"
+        counts = sum(row.signals for row in rows), sum(row.lost for row in rows)
+        lines.append(f"| `{name}` | {counts[0]:,} | {rate} | {where} | {counts[1]:,} |")
+    span = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
+    return [*lines, "", f"A block with a finalizer takes {span} times as long as one without."]
+
+
+def main() -> int:
+    """Measure, print, and write where asked. 0; 4 for wrong arguments."""
+    parser = terms.Parser(prog="run.py", description="What an interrupt leaves held.")
+    parser.add_argument(
+        "--seconds", type=terms.at_least(1), default=5, help="of signals for each subject and round (5)"
+    )
+    parser.add_argument("--rounds", type=terms.at_least(1), default=3, help="(3)")
+    parser.add_argument("--seed", type=terms.at_least(0), default=None, help="of the times of the signals (drawn)")
+    parser.add_argument("--json", type=Path, help="write the counts here")
+    parser.add_argument("--page", type=Path, help="write the tables into this page")
+    options: argparse.Namespace = parser.parse_args()
+    seed = random.randrange(10**6) if options.seed is None else options.seed
+    choice = random.Random(seed)
+    swept = {name: sweep(make) for name, make in SUBJECTS.items()}
+    struck: dict[str, list[Struck]] = {name: [] for name in SUBJECTS}
+    with terms.progress() as shown:
+        task = shown.add_task("signals", total=options.rounds * len(SUBJECTS))
+        # Its own thread would be another one to be interrupted in; it is told between the storms.
+        shown.live.auto_refresh = False
+        for _ in range(options.rounds):
+            for name in choice.sample(list(SUBJECTS), len(SUBJECTS)):
+                shown.update(task, description=name, refresh=True)
+                struck[name].append(storm(SUBJECTS[name], options.seconds, choice))
+                shown.advance(task)
+    lines = tables(swept, struck, cost(max(5, options.rounds)), options.seconds)
+    lines.append("")
+    lines.append(f"Seed {seed}.")
+    print("\n".join(lines))
+    if options.json:
+        body = {name: [row._asdict() for row in rows] for name, rows in struck.items()}
+        swept_body = {name: row._asdict() for name, row in swept.items()}
+        options.json.write_text(json.dumps({"seed": seed, "swept": swept_body, "struck": body}, indent=1) + "\n")
+    if options.page:
+        page.write(options.page, COMMAND, {SECTION: lines})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

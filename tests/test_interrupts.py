@@ -1,0 +1,304 @@
+"""An interrupt before every bytecode of a call, and what it leaves behind (KM-INTERRUPT).
+
+What is left held is compared with a list of the boundaries that pure Python can't close, which is short, and with
+`with threading.Lock()`. docs/adr/0006-interrupts.md says why these are left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from types import CodeType
+
+import pytest
+
+from kmutex import KeyedMutex
+from kmutex.testing.interrupts import Boundary, everywhere
+
+KEY = "k"
+DEADLINE = 60.0
+
+
+def traced(code: CodeType) -> bool:
+    """The calls of the library, and `run`, in whose frame the with statement stands."""
+    return "/kmutex/_" in code.co_filename or code.co_name == "run"
+
+
+class Waiter:
+    """A thread that waits for the key, and lets it go when it has it."""
+
+    def __init__(self, mutex: KeyedMutex) -> None:
+        self.started = False
+        self._mutex = mutex
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def start(self) -> None:
+        """Return when it stands in the queue."""
+        self.started = True
+        self._thread.start()
+        # The entry of a key without waiters is a ticket. To look at it calls nothing that is traced.
+        while isinstance(self._mutex._table._entries[KEY], int):
+            pass
+
+    def _work(self) -> None:
+        self._mutex.lock(KEY)
+        self._mutex.unlock(KEY)
+
+    def join(self) -> bool:
+        """Whether it was served."""
+        self._thread.join(DEADLINE)
+        return not self._thread.is_alive()
+
+
+def let_go(mutex: KeyedMutex) -> None:
+    """End what an interrupt has left held, if it has."""
+    if KEY in mutex:
+        mutex.unlock(KEY)
+
+
+Make = Callable[[], tuple[Callable[[], object], Callable[[], bool]]]
+"""A run, and what says after it whether something is held."""
+
+
+def left_held(make: Make, traced: Callable[[CodeType], bool] = traced) -> tuple[list[Boundary], int]:
+    """The boundaries that leave something held, and the number of all."""
+    held: list[Callable[[], bool]] = []
+
+    def make_run() -> Callable[[], object]:
+        run, is_held = make()
+        held.append(is_held)
+        return run
+
+    found = [boundary for boundary in everywhere(make_run, traced) if held[-1]()]
+    return found, len(held) - 1
+
+
+def own(found: list[Boundary]) -> set[str]:
+    """The functions of the library among them."""
+    return {boundary.function.rpartition(".")[2] for boundary in found if not boundary.function.endswith("run")}
+
+
+def in_the_with_statement(found: list[Boundary]) -> int:
+    return sum(boundary.function.endswith("run") for boundary in found)
+
+
+def plain_lock() -> tuple[Callable[[], object], Callable[[], bool]]:
+    lock = threading.Lock()
+
+    def run() -> None:
+        with lock:
+            pass
+
+    return run, lock.locked
+
+
+def hold() -> tuple[Callable[[], object], Callable[[], bool]]:
+    mutex = KeyedMutex()
+
+    def run() -> None:
+        with mutex.hold(KEY):
+            pass
+
+    return run, lambda: KEY in mutex
+
+
+def test_a_block_leaves_no_more_held_than_a_plain_lock_but_for_two_boundaries() -> None:
+    """KM-INTERRUPT: the end of __enter__ and the beginning of __exit__, where no line of theirs can catch it."""
+    plain, _ = left_held(plain_lock)
+    found, boundaries = left_held(hold)
+    assert boundaries > 100
+    assert in_the_with_statement(found) == len(plain) > 0
+    assert own(found) <= {"__enter__", "__exit__"}
+    assert len(found) - len(plain) <= 4, [str(boundary) for boundary in found]
+
+
+def test_whatever_is_left_the_locker_works_on() -> None:
+    """KM-INTERRUPT, KM-INDEP: no interrupt leaves the guard taken, so other keys and `unlock` of this one go on."""
+    mutexes: list[KeyedMutex] = []
+
+    def make_run() -> Callable[[], object]:
+        mutexes.append(KeyedMutex())
+        return hold_on(mutexes[-1])
+
+    for _ in everywhere(make_run, traced):
+        mutex = mutexes[-1]
+        other = threading.Thread(target=lambda mutex=mutex: (mutex.lock("other"), mutex.unlock("other")), daemon=True)
+        other.start()
+        other.join(DEADLINE)
+        assert not other.is_alive()
+        let_go(mutex)
+        assert len(mutex) == 0
+
+
+def hold_on(mutex: KeyedMutex) -> Callable[[], object]:
+    def run() -> None:
+        with mutex.hold(KEY):
+            pass
+
+    return run
+
+
+@pytest.mark.parametrize("how", ["hold", "unlock", "release"])
+def test_a_waiter_is_served_wherever_the_interrupt_strikes(how: str) -> None:
+    """KM-INTERRUPT, KM-LIVE, KM-HANDOFF: the key is still held, and an unlock serves the waiter, or it was served."""
+    waiters: list[tuple[KeyedMutex, Waiter]] = []
+
+    def make_run() -> Callable[[], object]:
+        mutex = KeyedMutex()
+        waiter = Waiter(mutex)
+        waiters.append((mutex, waiter))
+        if how == "hold":
+
+            def run() -> None:
+                with mutex.hold(KEY):
+                    waiter.start()
+        else:
+            lease = mutex.hold(KEY)
+            lease.__enter__()
+            waiter.start()
+
+            def run() -> None:
+                if how == "unlock":
+                    mutex.unlock(KEY)
+                else:
+                    lease.release()
+
+        return run
+
+    served = 0
+    for boundary in everywhere(make_run, traced):
+        mutex, waiter = waiters[-1]
+        if not waiter.started:
+            let_go(mutex)
+            continue
+        holder = mutex.snapshot().get(KEY)
+        if holder is not None and holder.waiters:
+            mutex.unlock(KEY)
+        else:
+            served += 1
+        assert waiter.join(), f"{boundary} has lost the wake-up"
+        assert len(mutex) == 0
+    assert served > 10
+
+
+class Owner:
+    """A thread that unlocks the key, which is held, once somebody waits for it; or never, if told that nobody will."""
+
+    def __init__(self, mutex: KeyedMutex) -> None:
+        self.unlocked = False
+        self._mutex = mutex
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while not self._over.is_set():
+            if self._mutex.snapshot()[KEY].waiters:
+                self.unlocked = True
+                self._mutex.unlock(KEY)
+                return
+
+    def end(self) -> None:
+        """Nobody will wait any more."""
+        self._over.set()
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive()
+
+
+@pytest.mark.parametrize("how", ["hold", "lock"])
+def test_a_call_that_waits_and_is_interrupted_holds_nothing(how: str) -> None:
+    """KM-INTERRUPT, KM-CANCEL, KM-RACE: before the wait, and after the grant; but for the very end of the call."""
+    rounds: list[tuple[KeyedMutex, Owner]] = []
+
+    def make_run() -> Callable[[], object]:
+        mutex = KeyedMutex()
+        mutex.lock(KEY)
+        rounds.append((mutex, Owner(mutex)))
+
+        def run() -> None:
+            if how == "lock":
+                mutex.lock(KEY)
+            else:
+                mutex.hold(KEY).__enter__()
+
+        return run
+
+    kept, granted = [], 0
+    for boundary in everywhere(make_run, traced):
+        mutex, owner = rounds[-1]
+        owner.end()
+        granted += owner.unlocked
+        if owner.unlocked and KEY in mutex:
+            kept.append(boundary)
+        let_go(mutex)
+        assert len(mutex) == 0, boundary
+    rounds[-1][1].end()
+    assert granted > 5
+    assert own(kept) <= {"lock", "__enter__"}
+    assert all(boundary.instruction in LAST for boundary in kept if not boundary.function.endswith("run")), kept
+
+
+LAST = {"LOAD_CONST", "RETURN_VALUE", "RETURN_CONST", "LOAD_FAST", "POP_BLOCK", "ROT_TWO", "SWAP", "POP_TOP"}
+"""Instructions between the last line of a function and its caller."""
+
+
+def test_an_interrupt_in_the_undoing_of_a_timeout_leaves_no_waiter() -> None:
+    """KM-INTERRUPT, KM-EXPIRED"""
+    mutexes: list[KeyedMutex] = []
+
+    def make_run() -> Callable[[], object]:
+        mutex = KeyedMutex()
+        mutex.lock(KEY)
+        mutexes.append(mutex)
+
+        def run() -> None:
+            with contextlib.suppress(TimeoutError):
+                mutex.lock(KEY, timeout=0)
+
+        return run
+
+    boundaries = list(everywhere(make_run, traced))
+    assert len(boundaries) > 100
+    for boundary, mutex in zip(boundaries, mutexes, strict=False):
+        # An interrupt within the undoing of the timeout is the first exception; nothing undoes it twice.
+        if boundary.function.endswith(("_settle", "_give_back", "withdraw", "waker")):
+            continue
+        assert mutex.snapshot()[KEY].waiters == (), boundary
+
+
+def test_the_harness_strikes_each_boundary_once_and_then_none() -> None:
+    """The twin of the tests above: a locker that forgets its guard is seen to."""
+    calls: list[int] = []
+
+    def run() -> None:
+        calls.append(1)
+
+    found = list(everywhere(lambda: run, traced))
+    assert [boundary.number for boundary in found] == list(range(len(found)))
+    assert len(found) > 3
+    assert 1 <= len(calls) < len(found) + 1
+
+    class Careless:
+        def __init__(self) -> None:
+            self.guard = threading.Lock()
+
+        def __enter__(self) -> None:
+            self.guard.acquire()
+
+        def __exit__(self, *error: object) -> None:
+            self.guard.release()
+
+    def careless() -> tuple[Callable[[], object], Callable[[], bool]]:
+        lock = Careless()
+
+        def run() -> None:
+            with lock:
+                pass
+
+        return run, lock.guard.locked
+
+    plain, _ = left_held(plain_lock)
+    found, _ = left_held(careless, lambda code: traced(code) or code.co_filename == __file__)
+    assert own(found) == {"__enter__", "__exit__"}
+    assert len(found) > len(plain) + 4
