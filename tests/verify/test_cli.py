@@ -376,7 +376,8 @@ def test_an_asyncio_locker_holds(command: str, done: Done) -> None:
 @pytest.mark.parametrize("command", ["evicts", "async, bad", "prints", "odd words", "shadows", "in the way"])
 def test_a_bad_locker_is_caught(command: str, done: Done) -> None:
     """Whatever it prints or says, and whatever lies beside it."""
-    wanted = {"evicts": "KM-EXCL", "async, bad": "KM-CANCEL", "odd words": "KM-REF"}.get(command, "KM-EXCL")
+    # What is said so much is slow, and EXCL takes three clients.
+    wanted = {"async, bad": "KM-CANCEL", "odd words": "KM-REF", "prints": "KM-REF"}.get(command, "KM-EXCL")
     assert (done.status, done.err) == (1, "")
     assert wanted in rows(done)["violated"]
     assert wanted in done.out.splitlines()[-1]
