@@ -112,13 +112,13 @@ def goals(rows: Sequence[Row], subjects: Sequence[Subject], found: Sequence[Stan
                 Goal(row.kind, row.title, f"within {WITHIN:g} x the floor", multiple <= WITHIN, f"{multiple:.2f} x")
             )
     for kind, reference in WAITING_BESIDE.items():
-        mine, base = growth(found, kind, OURS), growth(found, kind, reference)
-        if mine is None:
+        ours, base = growth(found, kind, OURS), growth(found, kind, reference)
+        if ours is None:
             continue
-        machine = base.factor if base else 1.0
-        figure = f"{mine.factor:.2f} x" + (f"; {reference} {machine:.2f} x" if base else "")
-        what = f"cancel, {mine.most:,} waiters beside {mine.fewest:,}"
-        result.append(Goal(kind, what, "flat", mine.factor <= FLAT * max(1.0, machine), figure))
+        allowed = base.factor if base else 1.0
+        figure = f"{ours.factor:.2f} x" + (f"; {reference} {allowed:.2f} x" if base else "")
+        what = f"cancel, {ours.most:,} waiters beside {ours.fewest:,}"
+        result.append(Goal(kind, what, "flat", ours.factor <= FLAT * max(1.0, allowed), figure))
     return result
 
 
