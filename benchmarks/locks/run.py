@@ -386,7 +386,7 @@ def measured_now(options: argparse.Namespace) -> tuple[Measured, dict[str, Any]]
 
 
 def measured_before(options: argparse.Namespace) -> tuple[Measured, dict[str, Any]]:
-    """The same from what ``--json`` wrote, and the options of that run. OSError, ValueError, KeyError: it is no such."""
+    """The same from what ``--json`` wrote, and its options. OSError, ValueError, KeyError: it is no such file."""
     document = json.loads(options.again.read_text(encoding="utf-8"))
     vars(options).update(document["options"])
     facts = document["conditions"]
