@@ -549,6 +549,31 @@ def test_outside_a_loop_it_is_refused() -> None:
     assert mutex.snapshot()["k"].refs == 1
 
 
+def test_a_lease_ends_in_its_loop_only() -> None:
+    """KM-LOOP, KM-ATOMIC: nor outside of any loop, and it can still be ended where it belongs."""
+    mutex = AsyncKeyedMutex()
+    lease = mutex.hold("k")
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(lease.__aenter__())
+        before = mutex.snapshot()
+
+        async def refused() -> None:
+            with pytest.raises(WrongLoopError, match="belongs to another"):
+                lease.release()
+            with pytest.raises(WrongLoopError, match="belongs to another"):
+                await lease.__aexit__(None, None, None)
+
+        run(refused())
+        with pytest.raises(WrongLoopError, match="from within a running event loop only"):
+            lease.release()
+        assert mutex.snapshot() == before
+        loop.run_until_complete(lease.__aexit__(None, None, None))
+    finally:
+        loop.close()
+    assert len(mutex) == 0
+
+
 def test_a_snapshot_is_frozen() -> None:
     """KM-REF"""
 
@@ -620,6 +645,24 @@ def test_a_lease_releases_once() -> None:
     run(test())
 
 
+def test_a_lease_is_over_after_its_block() -> None:
+    """KM-TOKEN, KM-UNHELD, KM-ATOMIC: a later holder is not touched."""
+
+    async def test() -> None:
+        mutex = AsyncKeyedMutex()
+        async with mutex.hold("k") as lease:
+            pass
+        with pytest.raises(UnheldKeyError, match="nobody holds"):
+            lease.release()
+        await mutex.lock("k")
+        before = mutex.snapshot()
+        with pytest.raises(UnheldKeyError, match="has ended"):
+            lease.release()
+        assert mutex.snapshot() == before
+
+    run(test())
+
+
 def test_a_lease_that_was_not_granted_releases_nothing() -> None:
     """KM-TOKEN, KM-ATOMIC"""
 
@@ -680,6 +723,9 @@ def test_a_lease_is_not_entered_again_while_it_waits() -> None:
         assert len(mutex.snapshot()["k"].waiters) == 1
         with pytest.raises(LeaseReusedError):
             await lease.__aenter__()
+        with pytest.raises(UnheldKeyError, match="has ended"):
+            lease.release()
+        assert len(mutex.snapshot()["k"].waiters) == 1
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first

@@ -501,6 +501,20 @@ def test_a_lease_releases_once() -> None:
     assert mutex.snapshot() == before
 
 
+def test_a_lease_is_over_after_its_block() -> None:
+    """KM-TOKEN, KM-UNHELD, KM-ATOMIC: a later holder is not touched."""
+    mutex = KeyedMutex()
+    with mutex.hold("k") as lease:
+        pass
+    with pytest.raises(UnheldKeyError, match="nobody holds"):
+        lease.release()
+    mutex.lock("k")
+    before = mutex.snapshot()
+    with pytest.raises(UnheldKeyError, match="has ended"):
+        lease.release()
+    assert mutex.snapshot() == before
+
+
 def test_a_lease_that_was_not_granted_releases_nothing() -> None:
     """KM-TOKEN, KM-ATOMIC"""
     mutex = KeyedMutex()

@@ -52,6 +52,8 @@ COUNTED = ("lock", "block")
 """Rows whose instructions are counted."""
 COUNTS = (2_000, 12_000)
 """How often the work is done under valgrind: the difference is what counts, so the start of Python does not."""
+REMEMBERED = ("rounds", "passes", "seed", "queues", "distinct", "only", "kind")
+"""Options without which a run's figures can't be shown again."""
 KINDS = {"threads": "Threads", "asyncio": "asyncio"}
 
 
@@ -310,6 +312,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--write", type=Path, nargs="+", default=[], metavar="FILE", help="replace what pages say of this Python"
     )
+    parser.add_argument("--again", type=Path, metavar="FILE", help="measure nothing; show what --json wrote there")
     parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help=f"of {', '.join(names)}")
     parser.add_argument("--kind", choices=tuple(KINDS), help="of the subjects; default both")
     parser.add_argument("--subject", nargs="+", default=[], metavar="NAME", help="default all")
@@ -344,43 +347,68 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    chosen = [
+def measured_now(options: argparse.Namespace) -> tuple[Measured, dict[str, Any]]:
+    """What the rounds say, and on what they ran. FailedError, OSError: they could not."""
+    load = os.getloadavg()[0]
+    chosen = chosen_rows(options)
+    steps = options.rounds * sum(not row.counted for row in chosen) + sum(row.counted for row in chosen)
+    steps += sum(row.name in COUNTED for row in chosen) if options.count else 0
+    with progress() as bar:
+        task = bar.add_task("", total=steps)
+        done = iter(range(steps))
+
+        def say(words: str) -> None:
+            bar.update(task, description=words, completed=next(done))
+            if not bar.console.is_terminal:
+                print(words, file=sys.stderr, flush=True)
+
+        found = measure(options, chosen, say)
+    return found, {
+        **machine(load),
+        "python": found.python,
+        "implementation": platform.python_implementation(),
+        "gil": found.gil,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def measured_before(options: argparse.Namespace) -> tuple[Measured, dict[str, Any]]:
+    """The same from what ``--json`` wrote, and its options. OSError, ValueError, KeyError: it is no such file."""
+    document = json.loads(options.again.read_text(encoding="utf-8"))
+    vars(options).update(document["options"])
+    facts = document["conditions"]
+    return Measured(
+        samples=[Sample(**one) for one in document["samples"]],
+        versions=document["versions"],
+        missing=document["missing"],
+        failed=document["failed"],
+        own_failed=document["own_failed"],
+        python=facts["python"],
+        gil=facts["gil"],
+    ), facts
+
+
+def chosen_rows(options: argparse.Namespace) -> list[Row]:
+    return [
         row
         for row in all_rows(options)
         if (not options.only or row.name in options.only) and (not options.kind or row.kind == options.kind)
     ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    load = os.getloadavg()[0]
-    steps = options.rounds * sum(not row.counted for row in chosen) + sum(row.counted for row in chosen)
-    steps += sum(row.name in COUNTED for row in chosen) if options.count else 0
     try:
-        with progress() as bar:
-            task = bar.add_task("", total=steps)
-            done = iter(range(steps))
-
-            def say(words: str) -> None:
-                bar.update(task, description=words, completed=next(done))
-                if not bar.console.is_terminal:
-                    print(words, file=sys.stderr, flush=True)
-
-            measured = measure(options, chosen, say)
+        measured, facts = measured_before(options) if options.again else measured_now(options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except (FailedError, OSError) as error:
-        print(error, file=sys.stderr)
+    except (FailedError, OSError, ValueError, KeyError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 3
-    facts: dict[str, Any] = {
-        **machine(load),
-        "python": measured.python,
-        "implementation": platform.python_implementation(),
-        "gil": measured.gil,
-        "date": time.strftime("%Y-%m-%d"),
-    }
     found = list(standings(measured.samples))
-    shown = with_instructions(chosen)
+    shown = with_instructions(chosen_rows(options))
     reached = goals(shown, SUBJECTS, found)
     for row in shown:
         if here := of_row(row, found):
@@ -404,7 +432,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         document = {
             "conditions": facts,
-            "options": {"rounds": options.rounds, "passes": options.passes, "seed": options.seed},
+            "options": {name: getattr(options, name) for name in REMEMBERED},
             "rows": [{"kind": row.kind, "name": row.name, "title": row.title, "counted": row.counted} for row in shown],
             "figures": [asdict(one) for one in found],
             "goals": [asdict(one) for one in reached],
@@ -415,6 +443,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "versions": measured.versions,
             "missing": measured.missing,
             "failed": measured.failed,
+            "own_failed": measured.own_failed,
             "left_out": dict(LEFT_OUT),
             "samples": [asdict(one) for one in measured.samples],
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lockers import OURS, Subject
 from span import Span
@@ -12,7 +13,8 @@ from workloads import Row
 WITHIN = 3.0
 """The goal for an uncontended lock, as a multiple of the floor."""
 FLAT = 3.0
-"""The most that a cancel among the most waiters may cost beside one among the fewest, to be called flat."""
+"""The most that a cancel among the most waiters may cost beside one among the fewest, to be called flat. Where waiters
+are walked over, a hundred times as many cost a hundred times as much."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +111,39 @@ def goals(rows: Sequence[Row], subjects: Sequence[Subject], found: Sequence[Stan
             result.append(
                 Goal(row.kind, row.title, f"within {WITHIN:g} x the floor", multiple <= WITHIN, f"{multiple:.2f} x")
             )
-    for kind in ("threads", "asyncio"):
-        queues = sorted(
-            (int(one.row.partition("-")[2]), one)
-            for one in found
-            if one.kind == kind and one.row.startswith("cancel-") and one.subject == OURS
-        )
-        if len(queues) > 1:
-            (few, first), (many, last) = queues[0], queues[-1]
-            growth = last.figure.median / first.figure.median
-            what = f"{many:,} waiters beside {few:,}"
-            result.append(Goal(kind, f"cancel, {what}", "flat", growth <= FLAT, f"{growth:.2f} x"))
+    for kind, reference in WAITING_BESIDE.items():
+        ours, base = growth(found, kind, OURS), growth(found, kind, reference)
+        if ours is None:
+            continue
+        allowed = base.factor if base else 1.0
+        figure = f"{ours.factor:.2f} x" + (f"; {reference} {allowed:.2f} x" if base else "")
+        what = f"cancel, {ours.most:,} waiters beside {ours.fewest:,}"
+        result.append(Goal(kind, what, "flat", ours.factor <= FLAT * max(1.0, allowed), figure))
     return result
+
+
+WAITING_BESIDE = {"threads": "defaultdict(Lock)", "asyncio": ""}
+"""Beside what a cancel is flat: for threads beside a lock whose waiters queue in the kernel, as so many threads cost
+more whatever they wait for; for tasks beside nothing."""
+
+
+class Growth(NamedTuple):
+    """How many times as much a cancel costs among the most waiters as among the fewest."""
+
+    fewest: int
+    most: int
+    factor: float
+
+
+def growth(found: Sequence[Standing], kind: str, subject: str) -> Growth | None:
+    queues = sorted(
+        (int(one.row.partition("-")[2]), one.figure.median)
+        for one in found
+        if (one.kind, one.subject) == (kind, subject) and one.row.startswith("cancel-")
+    )
+    if len(queues) < 2:
+        return None
+    return Growth(queues[0][0], queues[-1][0], queues[-1][1] / queues[0][1])
 
 
 def _span(figures: Iterable[float]) -> Span | None:

@@ -311,13 +311,22 @@ def test_goals_are_met_by_what_meets_them_and_by_nothing_else() -> None:
     assert nothing_kept == {"bytes for a held key: no more than any peer": True}
 
 
-def test_flat_is_a_cancel_that_costs_the_same_among_many() -> None:
-    def growth(last: float) -> list[bool]:
-        samples = [sample(OURS, 1.0, row="cancel-100"), sample(OURS, last, row="cancel-10000")]
+@pytest.mark.parametrize("kind", ["threads", "asyncio"])
+def test_flat_is_a_cancel_that_costs_the_same_among_many(kind: str) -> None:
+    """Of threads, beside a lock that has no queue of its own: so many threads cost more whatever they wait for."""
+
+    def flat(last: float, reference: float) -> list[bool]:
+        samples = [
+            Sample(kind, row, subject, 1, 0, figure, 1.0)
+            for subject, figures in ((OURS, (1.0, last)), ("defaultdict(Lock)", (1.0, reference)))
+            for row, figure in zip(("cancel-100", "cancel-10000"), figures, strict=True)
+        ]
         return [one.met for one in standing.goals([], THREADS, list(standing.standings(samples)))]
 
-    assert growth(1.2) == [True]
-    assert growth(90.0) == [False]
+    assert flat(1.2, 1.0) == [True]
+    assert flat(90.0, 1.0) == [False]
+    assert flat(5.0, 2.0) == [kind == "threads"]
+    assert flat(5.0, 0.1) == [False]
 
 
 def test_each_group_of_bars_may_have_its_own_scale() -> None:
@@ -365,6 +374,18 @@ def test_the_whole_benchmark_says_everything(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text.count("| kmutex |") >= len({(kind, row) for kind, row, _ in wanted})
     assert all(f"| {one.name} |" in text for one in [*REFERENCES, *THREADS, *ASYNCIO])
+
+
+def test_a_run_can_be_shown_again_without_measuring(tmp_path: Path) -> None:
+    first, second = tmp_path / "1.json", tmp_path / "2.json"
+    chosen = ["--only", "lock", "held", "--kind", "threads", "--subject", OURS, "recipe"]
+    done = command(*QUICK, *chosen, "--json", str(first))
+    assert done.returncode == 0, done.stderr
+    again = command("--again", str(first), "--json", str(second))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout
+    assert second.read_text(encoding="utf-8") == first.read_text(encoding="utf-8")
+    assert command("--again", str(tmp_path / "none.json")).returncode == 3
 
 
 def test_rows_and_subjects_can_be_chosen_and_the_floor_is_always_there(tmp_path: Path) -> None:
