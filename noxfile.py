@@ -151,6 +151,13 @@ def explorer(session: nox.Session) -> None:
 
 
 @nox.session
+def interrupts(session: nox.Session) -> None:
+    """Count what an interrupt leaves held, before each bytecode and by real signals. Arguments go after --."""
+    install(session)
+    session.run("python", "benchmarks/interrupts/run.py", *session.posargs)
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build the sdist and the wheel, and look at what they install."""
     install(session)
