@@ -43,6 +43,7 @@ docs/verify
 docs/conform
 specs/trace
 docs/limits
+docs/benchmarks
 docs/api/index
 ```
 
@@ -55,12 +56,15 @@ specs/contract
 specs/protocol
 specs/vectors
 specs/divergences
+docs/explorer
 ```
 
 ```{toctree}
 :hidden:
 :caption: Learn and teach
 
+docs/lessons
+docs/grade
 docs/explore
 docs/pictures
 docs/peers
