@@ -17,6 +17,9 @@ from kmutex._errors import WrongLoopError
 from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
 from kmutex._protocol import check_timeout
 
+LONGEST = 1e9
+"""Seconds of a timer, some thirty years: a loop's clock can't add an integer of any size."""
+
 
 class AsyncKeyedMutex:
     """A mutex for each key, made on demand and gone when idle. For the tasks of one event loop; not re-entrant.
@@ -93,7 +96,8 @@ class AsyncKeyedMutex:
         timer = None
         try:
             if timeout is not None:
-                timer = future.get_loop().call_later(timeout, self._expire, key, ticket, future, timeout)
+                seconds = min(timeout, LONGEST)
+                timer = future.get_loop().call_later(seconds, self._expire, key, ticket, future, timeout)
             await future
         except BaseException:
             # A granted ticket that is cancelled before its task runs again still stands at the head of the queue:
@@ -109,8 +113,12 @@ class AsyncKeyedMutex:
     def _expire(self, key: Hashable, ticket: Ticket, future: asyncio.Future[None], timeout: float) -> None:
         # Leaving the queue and failing the future are one step of the loop, so no grant can come between.
         if not future.done():
-            self._table.cancel(key, ticket)
-            future.set_exception(TimeoutError(f"no grant of {key!r} within {timeout} s"))
+            try:
+                self._table.cancel(key, ticket)
+                error: Exception = TimeoutError(f"no grant of {key!r} within {timeout} s")
+            except Exception as failed:
+                error = failed  # Of the key's own methods. Without any the task would wait for ever.
+            future.set_exception(error)
 
     def _release(self, key: Hashable, ticket: Ticket) -> None:
         loop = _get_running_loop()

@@ -41,12 +41,16 @@ class KeyedMutex:
         before the caller could leave the queue is kept, so the call returns although its time is over (KM-RACE).
         ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. Nothing has changed.
         """
+        if timeout is not None:
+            check_timeout(timeout)
         ticket = next(self._tickets)
         try:
-            self._acquire(key, ticket, timeout)
+            if self._acquire(key, ticket, timeout):
+                return
         except BaseException:
             self._settle(key, ticket)
             raise
+        raise _expired(key, timeout)
 
     def unlock(self, key: Hashable) -> None:
         """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
@@ -76,21 +80,18 @@ class KeyedMutex:
         """Whether somebody holds ``key`` just now."""
         return key in self._table
 
-    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> None:
-        # The caller settles the ticket if anything is raised here, or by an interrupt on the way back to it.
-        if timeout is not None:
-            check_timeout(timeout)
+    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> bool:
+        # False: the time is over. The caller settles the ticket if anything is raised here, or by an interrupt on the
+        # way back to it; so what is no interrupt is not raised here.
         # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
         # so there is no moment in which a wake-up can be lost.
         with self._guard:
             gate = self._table.request(key, ticket, _closed_gate)
         if gate is None or _pass(gate, timeout):
-            return
+            return True
         # The time is over, but the grant may have come since. Only the table knows, under the guard.
         with self._guard:
-            if not self._table.cancel(key, ticket):
-                return
-        raise TimeoutError(f"no grant of {key!r} within {timeout} s")
+            return not self._table.cancel(key, ticket)
 
     def _release(self, key: Hashable, ticket: Ticket | None) -> None:
         try:
@@ -136,17 +137,33 @@ class Lease(LeaseOfKey[KeyedMutex]):
     def __enter__(self) -> Lease:
         if self._ticket != NOT_ENTERED:
             raise self._reused()
-        mutex = self._mutex
+        mutex, timeout = self._mutex, self._timeout
+        if timeout is not None:
+            check_timeout(timeout)
         self._ticket = NO_TICKET
         ticket = next(mutex._tickets)
         try:
-            mutex._acquire(self._key, ticket, self._timeout)
-            self._ticket = ticket
-            return self
+            if mutex._acquire(self._key, ticket, timeout):
+                self._ticket = ticket
+                return self
         except BaseException:
-            mutex._settle(self._key, ticket)
             self._ticket = NOT_ENTERED
+            mutex._settle(self._key, ticket)
             raise
+        self._ticket = NOT_ENTERED
+        raise _expired(self._key, timeout)
+
+    def release(self) -> None:
+        try:
+            self._mutex._release(self._key, self._ticket)
+            self._ticket = NO_TICKET
+        except UnheldKeyError:
+            raise
+        except BaseException:
+            self._finish()
+            raise
+
+    release.__doc__ = LeaseOfKey.release.__doc__
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -159,10 +176,19 @@ class Lease(LeaseOfKey[KeyedMutex]):
         except UnheldKeyError:
             raise
         except BaseException:
-            # The block is left either way, so what the interrupt has kept from being released is released.
-            self._mutex._settle(self._key, self._ticket)
-            self._ticket = NO_TICKET
+            self._finish()
             raise
+
+    def _finish(self) -> None:
+        # The block is left either way, so what an interrupt has kept from being released is released.
+        ticket = self._ticket
+        if ticket > NO_TICKET:
+            self._ticket = NO_TICKET
+            self._mutex._settle(self._key, ticket)
+
+
+def _expired(key: Hashable, timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"no grant of {key!r} within {timeout} s")
 
 
 def _closed_gate() -> threading.Lock:

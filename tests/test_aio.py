@@ -783,3 +783,39 @@ def test_a_cancelled_block_releases() -> None:
         assert len(mutex) == 0
 
     run(test())
+
+
+class WordlessKey:
+    """A key whose words can't be had."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_a_key_without_words_ends_the_wait_all_the_same() -> None:
+    """KM-CANCEL: the error is the key's own, and the waiter has left."""
+
+    async def scenario() -> None:
+        mutex, key = AsyncKeyedMutex(), WordlessKey()
+        await mutex.lock(key)
+        with pytest.raises(RuntimeError, match="no words"):
+            await mutex.lock(key, timeout=0.001)
+        assert mutex.snapshot()[key].waiters == ()
+
+    asyncio.run(scenario())
+
+
+def test_a_timeout_of_any_size_is_taken() -> None:
+    """KM-EXPIRED: a number that no float can hold waits as long as need be."""
+
+    async def scenario() -> None:
+        mutex = AsyncKeyedMutex()
+        await mutex.lock("k")
+        waiter = asyncio.create_task(mutex.lock("k", timeout=10**400))
+        while not mutex.snapshot()["k"].waiters:
+            await asyncio.sleep(0)
+        mutex.unlock("k")
+        await waiter
+        assert mutex.snapshot()["k"].waiters == ()
+
+    asyncio.run(scenario())

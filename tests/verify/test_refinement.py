@@ -467,10 +467,11 @@ class IgnoresTheLease(KeyedMutex):
 class TimedLockForgets(KeyedMutex):
     """A lock with a timeout returns and does not hold."""
 
-    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> None:
-        super()._acquire(key, ticket, timeout)
+    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> bool:
+        granted = super()._acquire(key, ticket, timeout)
         if timeout:
             self._settle(key, ticket)
+        return granted
 
 
 class LeaseNeverEnds(KeyedMutex):
@@ -491,8 +492,8 @@ class InterruptedStaysQueued(KeyedMutex):
 class TryWaitsForEver(KeyedMutex):
     """Timeout 0 is taken for none."""
 
-    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> None:
-        super()._acquire(key, ticket, timeout or None)
+    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> bool:
+        return super()._acquire(key, ticket, timeout or None)
 
 
 class AsyncStaysQueued(AsyncKeyedMutex):
