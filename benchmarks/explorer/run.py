@@ -42,8 +42,8 @@ from kmutex_model.state import Config  # noqa: E402
 
 ENGINES = ("explorer", "TLC", "explorer, symmetry", "TLC, symmetry")
 SMALLEST = "1x1"
-BOUNDS = "4x2,5x2,6x2,6x3,7x3,9x4"
-PLAIN_UP_TO = 50_000
+BOUNDS = "4x2,5x2,6x2,7x3"
+PLAIN_UP_TO = 20_000
 """States beyond which nothing is run without symmetry."""
 SECTION, COMMAND = "explorer", "benchmarks/explorer/run.py"
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from kmutex_model.actions import Action, Model, format_schedule
-from kmutex_model.properties import ALL, Eventually, Property, Sometimes, make_transition
+from kmutex_model.properties import ALL, Eventually, Property, Sometimes, Transition, make_transition
 from kmutex_model.state import Config, State
 from kmutex_model.symmetry import Renaming, asymmetry, standard
 
@@ -134,7 +134,7 @@ def explore(
     """Look at every reachable state and every step from it.
 
     symmetry: look at one of all states that differ by the numbers of clients and keys only. ValueError: the model
-    reads numbers, as far as a bound of 3 x 2 shows, or a property is about infinite runs (`kmutex_model.symmetry`).
+    or a property reads numbers, as far as 4 x 2 shows, or a property is about infinite runs (`kmutex_model.symmetry`).
     Counterexamples and witnesses are runs of the model as ever.
     Stops at `max_states` states; the result is then incomplete. KM-LIVE is judged on a complete graph only.
     `on_progress` is called each time the search is about to go one step deeper.
@@ -143,8 +143,9 @@ def explore(
     if symmetry:
         if lasting := [prop.clause for prop in properties if prop.eventually]:
             raise ValueError(f"{lasting[0]} is about infinite runs, and can't be judged by one of many states")
-        small = Config(min(config.clients, 3), min(config.keys, 2), config.race)
-        if fault := asymmetry(model, small, explore(model, small, properties=properties).graph.edges):
+        small = Config(min(config.clients, 4), min(config.keys, 2), config.race)
+        states = explore(model, small, properties=properties).graph.edges
+        if fault := asymmetry(model, small, states, lambda t: _judged(properties, t)):
             raise ValueError(f"symmetry can't be used: {fault}")
     in_state = [(prop, prop.in_state) for prop in properties if prop.in_state]
     on_step = [(prop, prop.on_step) for prop in properties if prop.on_step]
@@ -157,7 +158,10 @@ def explore(
     transitions, depth, complete = 0, 0, True
 
     def blame(prop: Property, message: str, path: tuple[Action, ...]) -> None:
-        violations.setdefault(prop.clause, Violation(prop.clause, path, message))
+        if prop.clause not in violations:
+            # The message has the numbers of the state that was looked at, which need not be those of the run.
+            said = _said(model, config, prop, path) if symmetry else message
+            violations[prop.clause] = Violation(prop.clause, path, said)
 
     todo = deque([start])
     for prop, wrong in in_state:
@@ -219,6 +223,24 @@ def explore(
         seconds=time.perf_counter() - started,
         graph=graph,
     )
+
+
+def _judged(properties: Sequence[Property], t: Transition) -> list[bool]:
+    """What each property has to say of a step and of the state after it, in a fixed order."""
+    steps = [bool(prop.on_step(t)) for prop in properties if prop.on_step]
+    return steps + [bool(prop.in_state(t.config, t.after)) for prop in properties if prop.in_state]
+
+
+def _said(model: Model, config: Config, prop: Property, path: tuple[Action, ...]) -> str:
+    """What is wrong at the end of a run, in the numbers of that run."""
+    before = model.initial(config)
+    if not path:
+        return prop.in_state(config, before) if prop.in_state else ""
+    for action in path[:-1]:
+        before = model.step(config, before, action).state
+    after, outcome = model.step(config, before, path[-1])
+    transition = make_transition(config, before, path[-1], outcome, after)
+    return (prop.on_step(transition) if prop.on_step else "") or (prop.in_state(config, after) if prop.in_state else "")
 
 
 # ------------------------------------------------------------------------------------------------------------

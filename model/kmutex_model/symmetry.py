@@ -11,10 +11,12 @@ situations that read numbers (`Sometimes.numbered`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import permutations
 from typing import NamedTuple
 
 from kmutex_model.actions import Action, Model
+from kmutex_model.properties import Transition, make_transition
 from kmutex_model.state import NOBODY, Client, Config, Entry, State
 
 
@@ -94,31 +96,39 @@ def _inverse(numbers: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(places)
 
 
-def swaps(config: Config) -> Iterator[Renaming]:
-    """Renamings that swap two neighbours. Every renaming is made of some of them."""
-    same = identity(config)
-    for first in range(config.clients - 1):
-        yield same._replace(clients=_swapped(same.clients, first))
-    for first in range(config.keys - 1):
-        yield same._replace(keys=_swapped(same.keys, first))
+def renamings(config: Config) -> Iterator[Renaming]:
+    """All of them."""
+    for clients in permutations(range(config.clients)):
+        for keys in permutations(range(config.keys)):
+            yield Renaming(clients, keys)
 
 
-def _swapped(numbers: tuple[int, ...], first: int) -> tuple[int, ...]:
-    return (*numbers[:first], numbers[first + 1], numbers[first], *numbers[first + 2 :])
-
-
-def asymmetry(model: Model, config: Config, states: Iterable[State]) -> str:
+def asymmetry(
+    model: Model,
+    config: Config,
+    states: Iterable[State],
+    judged: Callable[[Transition], object] = lambda transition: None,
+) -> str:
     """Where the model reads a number: a step that it does not take in the same way in other numbers; "" if nowhere.
 
-    Looks at every step from these states, and every swap.
+    judged: what is thought of a step, which must be the same in other numbers, too.
+    Looks at one of all states that differ by numbers, every step from it, and every renaming.
     """
-    for state in states:
+    for state in {standard(state)[0]: state for state in states}.values():
         steps = {action: model.step(config, state, action) for action in model.enabled(config, state)}
-        for swap in swaps(config):
-            other = swap.state(state)
-            if set(model.enabled(config, other)) != {swap.action(action) for action in steps}:
+        thought = {
+            action: judged(make_transition(config, state, action, outcome, after))
+            for action, (after, outcome) in steps.items()
+        }
+        for renaming in renamings(config):
+            other = renaming.state(state)
+            if set(model.enabled(config, other)) != {renaming.action(action) for action in steps}:
                 return f"{model.name} can do other things in {other} than in {state}, which differ by numbers only"
             for action, (after, outcome) in steps.items():
-                if model.step(config, other, swap.action(action)) != (swap.state(after), outcome):
-                    return f"{model.name} does {action} in {state} in another way than {swap.action(action)} in {other}"
+                there = renaming.action(action)
+                step = model.step(config, other, there)
+                if step != (renaming.state(after), outcome):
+                    return f"{model.name} does {action} in {state} in another way than {there} in {other}"
+                if judged(make_transition(config, other, there, step.outcome, step.state)) != thought[action]:
+                    return f"a property thinks of {action} in {state} in another way than of {there} in {other}"
     return ""

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
-from kmutex_model.actions import CORRECT
+from kmutex_model.actions import CORRECT, Row, Step, let_go
 from kmutex_model.broken import BROKEN, Broken
 from kmutex_model.explore import explore
-from kmutex_model.properties import ALL
-from kmutex_model.state import Config, Race, State
-from kmutex_model.symmetry import Renaming, asymmetry, identity, standard
+from kmutex_model.properties import ALL, Property, make_transition
+from kmutex_model.state import Client, Config, Race, State, with_entry
+from kmutex_model.symmetry import asymmetry, identity, renamings, standard
 
 SAFETY = [prop for prop in ALL if not prop.eventually]
+WAITS = Client("waiting", 0)
 READS_NUMBERS = {"smallest_first"}
-
-
-def renamings(config: Config) -> list[Renaming]:
-    """All of them."""
-    orders = itertools.product(
-        itertools.permutations(range(config.clients)), itertools.permutations(range(config.keys))
-    )
-    return [Renaming(clients, keys) for clients, keys in orders]
 
 
 @pytest.mark.parametrize("race", ["keep", "pass"])
@@ -64,7 +55,12 @@ def test_a_broken_model_breaks_the_same_in_as_many_steps(broken: Broken) -> None
         *before, last = violation.path
         for step in broken.model.replay(broken.config, tuple(before)):
             state = step.state
-        assert last in broken.model.enabled(broken.config, state)
+        after, outcome = broken.model.step(broken.config, state, last)
+        transition = make_transition(broken.config, state, last, outcome, after)
+        (prop,) = [prop for prop in properties if prop.clause == violation.clause]
+        said = [prop.on_step(transition) if prop.on_step else ""]
+        said.append(prop.in_state(broken.config, after) if prop.in_state else "")
+        assert violation.message in said
 
 
 def test_witnesses_are_runs_of_the_model() -> None:
@@ -75,6 +71,28 @@ def test_witnesses_are_runs_of_the_model() -> None:
     assert set(found.witnesses) == set(explore(CORRECT, config, properties=SAFETY).witnesses) - numbered
     for run in found.witnesses.values():
         assert CORRECT.replay(config, run)
+
+
+def test_a_model_that_reads_numbers_where_three_wait_is_refused() -> None:
+    def to_the_smallest_of_three(config: Config, state: State, client: int, key: int) -> Step:
+        entry = state.entries[key]
+        assert entry is not None
+        if len(entry.queue) == 3:
+            first = min(entry.queue)
+            queue = (first, *(other for other in entry.queue if other != first))
+            state = with_entry(state, key, entry._replace(queue=queue))
+        return let_go(config, state, client, key)
+
+    model = CORRECT.replacing("to the smallest of three", Row("release", "holding", "any", to_the_smallest_of_three))
+    assert explore(model, Config(4, 1, "keep"), properties=SAFETY).violations
+    with pytest.raises(ValueError, match="symmetry can't be used"):
+        explore(model, Config(4, 1, "keep"), properties=SAFETY, symmetry=True)
+
+
+def test_a_property_that_reads_numbers_is_refused() -> None:
+    first = Property("KM-X", "client 0 never waits", (), in_state=lambda _, s: "" if s.clients[0] != WAITS else "no")
+    with pytest.raises(ValueError, match="a property thinks"):
+        explore(CORRECT, Config(3, 1, "keep"), properties=[first], symmetry=True)
 
 
 def test_what_is_about_infinite_runs_is_refused() -> None:
