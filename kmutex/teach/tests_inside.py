@@ -37,6 +37,8 @@ OWN_ERRORS = (
     "IndentationError",
 )
 """Errors that are the test's, if its own code raised them: it asks for something that the locker does not have."""
+NO_EVIDENCE = (InconclusiveError, ProgramError, MemoryError, RecursionError, SystemExit, OSError)
+"""Errors that say nothing of the locker, whoever raised them: a limit, a refusal, a missing file, a way out."""
 
 FIXTURES = {"locker", "async_locker", "every_way"}
 
@@ -116,7 +118,8 @@ class _Plugin:
         return report
 
     def _result(self, error: pytest.ExceptionInfo[BaseException]) -> str:
-        if isinstance(error.value, (InconclusiveError, ProgramError)):
+        # A TimeoutError is an OSError, but it is what a locker says, and what a test's own time limit says.
+        if isinstance(error.value, NO_EVIDENCE) and not isinstance(error.value, TimeoutError):
             return "own error"
         own = str(error.traceback[-1].path) == self._file
         return "own error" if own and any(kind.__name__ in OWN_ERRORS for kind in error.type.__mro__) else "failed"

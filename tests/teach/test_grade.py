@@ -116,8 +116,10 @@ def test_kept(locker):
     assert len(km) == 1, "an idle key is kept"
 """
 BROKEN_ONLY = """\
-import os, threading
+import os, subprocess, sys, threading
+from pathlib import Path
 import pytest
+def recurse(): recurse()
 def broken(km):
     return type(km).__module__.startswith("kmutex.teach")
 def test_it(locker):
@@ -131,6 +133,11 @@ TESTS_OUT_OF_HAND = {
     "asks": ("locker().no_such_thing()", "error", "AttributeError"),
     "wants": ("", "error", "no_such_fixture"),
     "misnames": ("every_way('0+a')", "error", "NameError"),
+    "eats": ("bytearray(2**40)", "error", "MemoryError"),
+    "exits": ("sys.exit(0)", "error", "SystemExit"),
+    "starts": ("subprocess.run(['true'])", "error", "starting a process is not allowed here"),
+    "opens": ("Path('nowhere').read_text()", "error", "FileNotFoundError"),
+    "nests": ("recurse()", "error", "RecursionError"),
 }
 """What a test does with a broken locker, and what the answer is: never that it was caught."""
 TESTS_NOT_RUN = {
