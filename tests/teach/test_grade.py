@@ -130,6 +130,7 @@ TESTS_OUT_OF_HAND = {
     "hangs": ("threading.Event().wait()", "hung", "in test_it"),
     "ends": ("os._exit(0)", "error", "test_it ended the process"),
     "stops": ("pytest.exit('enough')", "error", "test_it stopped pytest"),
+    "stops_softly": ("pytest.exit('enough', returncode=0)", "error", "test_it stopped pytest"),
     "asks": ("locker().no_such_thing()", "error", "AttributeError"),
     "wants": ("", "error", "no_such_fixture"),
     "misnames": ("every_way('0+a')", "error", "NameError"),
