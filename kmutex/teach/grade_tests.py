@@ -86,8 +86,8 @@ def grade_tests(
     chosen: only the locker of this lesson, beside the correct ones. SubmissionError, UnreadableError,
     TestsFailedError: there is nothing to say of them.
     """
-    read(path)
     module_of(path)
+    read(path)
     if importlib.util.find_spec("pytest") is None:
         raise TestsFailedError("grading tests needs pytest, which is not installed: python -m pip install pytest")
     against = [Opponent(target, kind, None) for target, kind in SOUND]
@@ -120,7 +120,8 @@ def _meet(path: Path, opponent: Opponent, seconds: float, megabytes: int, runnin
     log, empty = Path(folder, "log"), Path(folder, "pytest.ini")
     empty.write_text("[pytest]\n", encoding="utf-8")
     config = {
-        "file": str(path.absolute()),
+        # Without "..", which pytest takes out: the test's own code is known by its file.
+        "file": str(path.parent.resolve() / path.name),
         "target": opponent.target,
         "kind": opponent.kind,
         "without": opponent.lesson.without if opponent.lesson is not None else (),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -90,6 +91,10 @@ class _Plugin:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """A test that meets no locker can say nothing of one."""
         items[:] = [item for item in items if FIXTURES & set(getattr(item, "fixturenames", ()))]
+        for item in items:
+            function = getattr(item, "function", None)
+            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+                self.say(broken=f"{item.name} is an async def, which is not run; write def and asyncio.run(...)")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.say(collected=len(session.items))
@@ -111,6 +116,9 @@ class _Plugin:
                 words = said(call.excinfo.value)
                 # What fails before or after the test itself says nothing of the locker.
                 result = self._result(call.excinfo) if report.when == "call" else "own error"
+            elif report.outcome == "failed":
+                # It failed by a rule of pytest's own, such as a strict xfail.
+                words, result = printable(report.longreprtext.partition("\n")[0]), "own error"
             self.say(ended=_name(item.nodeid), result=result, words=words)
             if result == "failed" and not self._sound:
                 # One test that catches it is enough; the next may hang.

@@ -22,11 +22,12 @@ import pytest
 import kmutex
 import kmutex_model
 from kmutex import cli
-from kmutex.teach import grade_tests
+from kmutex.teach import grade, grade_tests
 from kmutex.teach.grade import Grade
 from kmutex.teach.lesson import lesson, lessons
-from kmutex.teach.submission import SubmissionError, UnreadableError, submission
-from kmutex.verify.evidence import Result, Row
+from kmutex.teach.submission import Submission, SubmissionError, UnreadableError, submission
+from kmutex.verify.evidence import Result, Row, Violation
+from kmutex.verify.process import Confinement
 
 REPAIRS = Path(__file__).with_name("repaired.py")
 PATH = os.pathsep.join(str(Path(str(package.__file__)).parents[1]) for package in (kmutex, kmutex_model))
@@ -368,6 +369,19 @@ def test_what_the_code_prints_is_not_shown(done: Callable[[str], Done], name: st
     assert "KM-IDLE" in result.out.splitlines()[-1]
 
 
+def test_the_replay_goes_into_a_folder_with_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KM-EXCL."""
+    monkeypatch.chdir(tmp_path)
+    schedule = "0+a | 1+a @locks"
+    monkeypatch.setattr("kmutex.teach.grade._with_lines", lambda *_: "")
+    for name, start in (("-d", "cd -- -d && "), ("d", "cd d && ")):
+        file = tmp_path / name / "mine.py"
+        handed_in = Submission(file, "mine", "Locker")
+        violation = Violation(("KM-EXCL",), "both", schedule, "")
+        found = grade._finding(handed_in, ("KM-EXCL",), violation, (), Confinement(tmp_path, 1024, 1), lambda _: None)
+        assert found.replay.startswith(start)
+
+
 def test_what_was_not_decided_is_no_pass() -> None:
     """KM-FIFO out of time: 2, and the row is told."""
     held = Row("KM-EXCL", "m", "b", 1, Result.HOLDS, 0.1)
@@ -422,10 +436,24 @@ def test_a_file_that_is_no_python_is_told(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError, match="line 1"):
         submission(str(tmp_path / "mine.py"))
     (tmp_path / "mine.py").write_bytes(b"\xff\0\n")
-    with pytest.raises(UnreadableError):
+    with pytest.raises(UnreadableError) as told:
         submission(str(tmp_path / "mine.py"))
+    assert "line None" not in str(told.value)
+    assert "line 0" not in str(told.value)
     with pytest.raises(SubmissionError, match="No such file"):
         submission(str(tmp_path / "nowhere.py"))
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    """Reading a pipe or a device might never end; a name that is refused is refused before that."""
+    os.mkfifo(tmp_path / "mine.py")
+    os.mkfifo(tmp_path / "my-locker")
+    with pytest.raises(SubmissionError, match="no regular file"):
+        submission(str(tmp_path / "mine.py"))
+    with pytest.raises(SubmissionError, match="give it a name"):
+        submission(str(tmp_path / "my-locker"))
+    with pytest.raises(SubmissionError, match="no regular file"):
+        grade_tests.grade_tests(tmp_path / "mine.py", seconds=1, megabytes=1024)
 
 
 @pytest.mark.parametrize(
@@ -515,6 +543,32 @@ def test_tests_that_cannot_be_run_get_one_line(done: Callable[[str], Done], name
     result = done(f"tests_{name}")
     assert (result.status, result.out, result.left) == (3, "", [])
     assert words in one_line(result.err)
+
+
+def met(path: Path) -> grade_tests.Met:
+    """What the tests say of the locker of lesson 1, which keeps idle keys."""
+    one = lesson(1)
+    return grade_tests._meet(path, grade_tests.Opponent(one.target, one.kind, one), 60, 1024, [])
+
+
+def test_a_test_is_known_by_its_file_whatever_the_path(tmp_path: Path) -> None:
+    """An error of its own is no catch, also where the path has ".." in it."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "mine.py").write_text("def test_it(locker): locker().no_such_thing()\n", encoding="utf-8")
+    assert [met(tmp_path / path / "mine.py").result for path in (".", "below/..")] == ["error", "error"]
+
+
+def test_a_test_that_is_not_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("async def test_it(locker): assert False\n", encoding="utf-8")
+    with pytest.raises(UnreadableError, match="write def and asyncio.run"):
+        met(tmp_path / "mine.py")
+
+
+def test_a_strict_xfail_catches_nothing(tmp_path: Path) -> None:
+    text = "import pytest\n@pytest.mark.xfail(strict=True)\ndef test_it(locker): locker()\n"
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    found = met(tmp_path / "mine.py")
+    assert (found.result, "XPASS(strict)" in found.detail) == ("error", True)
 
 
 def test_without_pytest_it_says_what_to_install(
