@@ -154,7 +154,9 @@ def _finding(
         features = "".join(f" --without {name}" for name in without)
         command = f"kmutex verify {handed_in.target}{features} --replay {shlex.quote(violation.schedule)}"
         if handed_in.folder != Path.cwd():
-            command = f"cd {shlex.quote(os.path.relpath(handed_in.folder))} && {command}"
+            folder = os.path.relpath(handed_in.folder)
+            # A folder may be called -d.
+            command = f"cd {'-- ' * folder.startswith('-')}{shlex.quote(folder)} && {command}"
         picture = _with_lines(handed_in, violation, without, confined)
     clause = clause_of(violation.clauses[0])
     return Finding(clauses, clause, violation.message, picture, command, about(clause.id))
