@@ -237,6 +237,16 @@ def test_start_writes_the_locker_and_never_over_a_file(tmp_path: Path, capsys: p
     assert told(capsys, "lesson", "start", "2", str(tmp_path / "nowhere" / "mine.py"))[0] == 4
 
 
+@pytest.mark.parametrize("name", ["my file.py", "Locker", "threading.py", "-x.py"])
+def test_start_writes_no_file_that_grade_refuses(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = told(capsys, "lesson", "start", "2", "--", name)
+    assert (status, out, list(tmp_path.iterdir())) == (4, "", [])
+    assert name in err
+
+
 @pytest.mark.parametrize(
     "arguments", [["show", "99"], ["run", "0"], ["start", "-1", "x.py"], ["show", "one"], ["dance"]]
 )
