@@ -237,6 +237,30 @@ def test_start_writes_the_locker_and_never_over_a_file(tmp_path: Path, capsys: p
     assert told(capsys, "lesson", "start", "2", str(tmp_path / "nowhere" / "mine.py"))[0] == 4
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ("list >&-", 0, ""),
+        ("show 1 >&-", 0, ""),
+        ("run 1 <&- >/dev/null", 0, ""),
+        ("list <&- >&- 2>&-", 0, ""),
+        ("show 99 2>&-", 4, ""),
+        ("list >/dev/full", 4, "kmutex: cannot write the output: No space left on device\n"),
+        ("run 1 >/dev/full", 4, "kmutex: cannot write the output: No space left on device\n"),
+    ],
+)
+def test_closed_and_full_streams_are_no_error_of_kmutex(words: str, status: int, said: str) -> None:
+    done = subprocess.run(
+        f"{shlex.quote(sys.executable)} -m kmutex lesson {words}",
+        shell=True,
+        env={**os.environ, "PYTHONPATH": PATH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (status, said)
+
+
 @pytest.mark.parametrize("name", ["my file.py", "Locker", "threading.py", "-x.py"])
 def test_start_writes_no_file_that_grade_refuses(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
