@@ -571,6 +571,15 @@ def test_a_strict_xfail_catches_nothing(tmp_path: Path) -> None:
     assert (found.result, "XPASS(strict)" in found.detail) == ("error", True)
 
 
+@pytest.mark.parametrize("act", ["multiprocessing.get_context('spawn').Process().start()", "os.fork()"])
+def test_no_process_is_started(act: str, tmp_path: Path) -> None:
+    """Whatever starts it."""
+    text = f"import multiprocessing, os\ndef test_it(locker):\n    {act}\n"
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    found = met(tmp_path / "mine.py")
+    assert (found.result, "starting a process is not allowed here" in found.detail) == ("error", True)
+
+
 def test_without_pytest_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
