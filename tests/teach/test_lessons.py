@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -159,6 +160,18 @@ def test_the_lines_are_those_of_the_client_that_stands_there() -> None:
     assert any("entry = self._find(key)" in text for text in every)
     # Its end of the run: counted on an entry that is gone.
     assert any("entry.users += 1" in text for text in every[every.index(stop.text) :])
+
+
+def test_no_line_has_an_escape_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the learner's source is shown and not done to the terminal."""
+    one = lesson(3)
+    text = one.source.replace("self._count(entry)", "self._count(entry)  # \x1b[31m\tred")
+    (tmp_path / "with_escapes.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(Lesson, "make", lambda one: importlib.import_module("with_escapes").Locker)
+    said = [event.text for event in find(one).events]
+    assert any("\\x1b[31m" in line for line in said)
+    assert all(line.isprintable() for line in said)
 
 
 def test_the_lines_of_a_cancelled_task_are_seen() -> None:
