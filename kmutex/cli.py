@@ -25,7 +25,7 @@ exit status:
 kmutex COMMAND --help says what they mean there.
 """
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What is wrong with an output that takes no more. For the files that it is asked to write, a command says it itself."""
+"""What is wrong with an output that takes no more. Of the files that it has to write, a command says it itself."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

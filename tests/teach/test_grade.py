@@ -5,8 +5,10 @@ The commands are started together, two at a time, since most of them wait for so
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import queue
 import shlex
 import shutil
 import subprocess
@@ -16,18 +18,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 import kmutex
 import kmutex_model
 from kmutex import cli
-from kmutex.teach import grade, grade_tests
+from kmutex.teach import grade, grade_command, grade_tests
 from kmutex.teach.grade import Grade
 from kmutex.teach.lesson import lesson, lessons
 from kmutex.teach.submission import Submission, SubmissionError, UnreadableError, submission
+from kmutex.verify import runner
 from kmutex.verify.evidence import Result, Row, Violation
 from kmutex.verify.process import Confinement
+from kmutex.verify.runner import SubjectError
 
 REPAIRS = Path(__file__).with_name("repaired.py")
 PATH = os.pathsep.join(str(Path(str(package.__file__)).parents[1]) for package in (kmutex, kmutex_model))
@@ -378,8 +384,26 @@ def test_the_replay_goes_into_a_folder_with_any_name(tmp_path: Path, monkeypatch
         file = tmp_path / name / "mine.py"
         handed_in = Submission(file, "mine", "Locker")
         violation = Violation(("KM-EXCL",), "both", schedule, "")
-        found = grade._finding(handed_in, ("KM-EXCL",), violation, (), Confinement(tmp_path, 1024, 1), lambda _: None)
+        found = grade._finding(
+            handed_in, ("KM-EXCL",), violation, (), Confinement(tmp_path, 1024, 1), 1, lambda _: None
+        )
         assert found.replay.startswith(start)
+
+
+def test_a_run_is_played_again_for_no_longer_than_was_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its lines, the run is shown as it was (KM-EXCL)."""
+    allowed = []
+
+    def replay(*_: object, seconds: float, **__: object) -> None:
+        allowed.append(seconds)
+        raise SubjectError("late")
+
+    monkeypatch.setattr(grade, "replay", replay)
+    violation = Violation(("KM-EXCL",), "both", "0+a | 1+a @locks", "the plain picture")
+    handed_in = Submission(tmp_path / "mine.py", "mine", "Locker")
+    confined = Confinement(tmp_path, 1024, 1)
+    found = grade._finding(handed_in, ("KM-EXCL",), violation, (), confined, 7, lambda _: None)
+    assert (found.picture, allowed) == ("the plain picture", [7])
 
 
 def test_what_was_not_decided_is_no_pass() -> None:
@@ -560,7 +584,7 @@ def test_a_test_is_known_by_its_file_whatever_the_path(tmp_path: Path) -> None:
 
 def test_a_test_that_is_not_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("async def test_it(locker): assert False\n", encoding="utf-8")
-    with pytest.raises(UnreadableError, match="write def and asyncio.run"):
+    with pytest.raises(UnreadableError, match=r"write def and asyncio\.run"):
         met(tmp_path / "mine.py")
 
 
@@ -578,6 +602,28 @@ def test_no_process_is_started(act: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(text, encoding="utf-8")
     found = met(tmp_path / "mine.py")
     assert (found.result, "starting a process is not allowed here" in found.detail) == ("error", True)
+
+
+def test_the_table_of_tests_has_its_details_at_a_narrow_terminal(tmp_path: Path) -> None:
+    one = lesson(1)
+    table = [grade_tests.Met(grade_tests.Opponent(one.target, one.kind, one), "caught", "by test_it: KeyError", 1)]
+    for width in (40, 60, 160):
+        out = Console(width=width, file=io.StringIO())
+        grade_command._answer_tests(out, tmp_path / "mine.py", table)
+        assert isinstance(out.file, io.StringIO)
+        shown = out.file.getvalue().partition("\n")[2]
+        assert all(word in "".join(shown.split()) for word in ("lesson", "caught", "KeyErr", "test_it"))
+        assert all(len(line) <= width for line in shown.splitlines())
+
+
+def test_what_a_subject_writes_among_the_answers_is_no_answer() -> None:
+    """JSON that is no answer, too."""
+    lines = ["1\n", "[]\n", "{}\n", "\n", "no\n", '{"kind": "ready"}\n']
+    worker = object.__new__(runner._Worker)
+    worker._process = SimpleNamespace(stdout=iter(lines), wait=lambda: 0)  # type: ignore[assignment]
+    worker._answers = queue.Queue()
+    worker._listen()
+    assert [worker._answers.get()["kind"] for _ in range(worker._answers.qsize())] == ["ready", "gone"]
 
 
 def test_without_pytest_it_says_what_to_install(
