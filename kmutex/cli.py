@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -23,10 +24,13 @@ exit status:
   4  usage: wrong arguments, or a schedule that does not fit
 kmutex COMMAND --help says what they mean there.
 """
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What is wrong with an output that takes no more. Of the files that it has to write, a command says it itself."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status."""
+    _open_standard_streams()
     # What a subject says may be in no encoding that standard output has.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -38,17 +42,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         complain("interrupted")
         status = 130
     except BrokenPipeError:
-        # Nobody reads any more; the interpreter flushes once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Nobody reads any more.
+        _drop_output()
         status = 141
     except Exception as error:
-        # Ours, not the subject's: nothing was decided, and the place is what a report of it needs.
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(place.filename).name}:{place.lineno}"
-        status = complain(f"an error of kmutex itself, please report it: {said(error)}, at {where}", status=2)
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            _drop_output()
+            status = complain(f"cannot write the output: {error.strerror}")
+        else:
+            # Ours, not the subject's: nothing was decided, and the place is what a report of it needs.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            status = complain(f"an error of kmutex itself, please report it: {said(error)}, at {where}", status=2)
     finally:
         signal.signal(signal.SIGTERM, before)
     sys.exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Python has None for a stream that was closed by whoever started it; in their order, each gets its own number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _drop_output() -> None:
+    """The interpreter flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminated(number: int, frame: object) -> None:

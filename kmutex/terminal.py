@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -50,7 +51,9 @@ def console() -> Console:
 
 def complain(message: str, *, status: int = 4) -> int:
     """Say one line on standard error; the exit status, which by itself says wrong usage."""
-    print(f"kmutex: {message}", file=sys.stderr)
+    # The status is said also where there is nobody to hear why.
+    with contextlib.suppress(OSError):
+        print(f"kmutex: {message}", file=sys.stderr)
     return status
 
 

@@ -8,12 +8,12 @@ text reaches into another whatever the font.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from kmutex.picture.lanes import Picture, Span, spans
+from kmutex.picture.text import columns
 from kmutex.schedule.words import printable
 
 SIZE = 13
@@ -91,11 +91,6 @@ class Layout(NamedTuple):
     """Where the lanes begin."""
     width: float
     height: float
-
-
-def columns(text: str) -> int:
-    """How many columns of a monospaced font the text takes."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def wrapped(text: str, most: int) -> Iterator[str]:

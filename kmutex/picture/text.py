@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from kmutex.picture.lanes import Picture, Row
+
+
+def columns(text: str) -> int:
+    """How many columns of a monospaced font the text takes."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def text(picture: Picture, *, most: int | None = None) -> str:
     """Lines without trailing blanks. most: of the rows, so many of the last ones."""
     lanes = range(len(picture.heads))
     widths = [
-        max([len(head), *(len(row.text) for row in picture.rows if row.lane == lane)])
+        max([columns(head), *(columns(row.text) for row in picture.rows if row.lane == lane)])
         for lane, head in enumerate(picture.heads)
     ]
-    side = max([len(picture.side), *(len(row.side) for row in picture.rows)])
+    side = max([columns(picture.side), *(columns(row.side) for row in picture.rows)])
 
     def line(left: str, cells: Sequence[str]) -> str:
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-        return "  ".join([left.rjust(side), *padded] if side else padded).rstrip()
+        padded = [cell + " " * (width - columns(cell)) for cell, width in zip(cells, widths, strict=True)]
+        margin = " " * (side - columns(left)) + left
+        return "  ".join([margin, *padded] if side else padded).rstrip()
 
     def drawn(row: Row) -> str:
         if row.lane is None:

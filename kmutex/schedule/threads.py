@@ -39,6 +39,8 @@ from kmutex.schedule.words import said
 
 MOST_ALONE = 3_000
 """Instructions that one thread may execute without a lock operation before another gets the baton."""
+LEAST_SLEEP = 1e-6
+"""Virtual seconds that a loop of sleeps takes for each: what is over at once would never count as waiting."""
 
 _real_lock = _thread.allocate_lock
 _real_time = {name: getattr(time, name) for name in ("sleep", "monotonic", "time", "perf_counter")}
@@ -209,6 +211,7 @@ class _Client:
         self.woken = ""
         self.parked = False
         self.polls = 0
+        self.yields = 0
         self.got: dict[str, Any] = {}
 
     @property
@@ -451,9 +454,14 @@ class ThreadRun:
         if self.aside:
             return
         me = self._running
+        if seconds <= 0 and me.yields < POLLS:
+            # It is up at once, so it may go on before anybody else does. A loop of these is a poll all the same.
+            me.yields += 1
+            self.point()
+            return
         me.parked = False
         me.asleep = True
-        me.ends = self._now + max(seconds, 0)
+        me.ends = self._now + max(seconds, LEAST_SLEEP)
         try:
             while not me.woken:
                 self._give_up(me)
@@ -549,7 +557,7 @@ class ThreadRun:
             # It looked at the clock itself.
             self._tell_cancelled(me)
         me.step = me.step_ends = None
-        self._progress()
+        self.progress()
         if error is not None:
             failed = error
             self._tell(lambda: self._observer.raised(me.index, step, failed))
@@ -611,9 +619,10 @@ class ThreadRun:
             if other is not None:
                 self._hand_to(me, other)
 
-    def _progress(self) -> None:
+    def progress(self) -> None:
+        """Something has happened: whoever polls may look again."""
         for client in self._clients:
-            client.polls = 0
+            client.polls = client.yields = 0
 
     def _give_up(self, me: _Client) -> None:
         """The running thread can't go on. Returns when it has the baton again."""
@@ -681,7 +690,7 @@ class ThreadRun:
         client.woken = how
         if how == "expired":
             self._now = max(self._now, client.ends or 0, client.step_ends or 0)
-        self._progress()
+        self.progress()
         self._tell_cancelled(client)
 
     def _tell_cancelled(self, client: _Client) -> None:
@@ -720,7 +729,7 @@ class ThreadRun:
                 self._now = max(self._now, client.step_ends)
         for index, steps in phase.steps:
             self._clients[index].steps.extend(steps)
-        self._progress()
+        self.progress()
 
     def _end(self, ending: Ending) -> None:
         if self.ending is None:
@@ -874,6 +883,12 @@ def replaced() -> Iterator[None]:
     finally:
         for module, name, value in before:
             setattr(module, name, value)
+
+
+def progress() -> None:
+    """For a subject that makes many calls in one: a call of these has come back."""
+    if _World.run is not None:
+        _World.run.progress()
 
 
 def _now() -> float:

@@ -21,7 +21,7 @@ from kmutex.verify.evidence import Result, Row, Violation, exit_status
 from kmutex.verify.plan import MOST_RUNS, Unit
 from kmutex.verify.process import Confinement
 from kmutex.verify.report import VERDICT, violations
-from kmutex.verify.runner import Progress, ReplayError, SubjectError, replay, verify
+from kmutex.verify.runner import LONGEST_REPLAY, Progress, ReplayError, SubjectError, replay, verify
 
 if TYPE_CHECKING:
     from kmutex.teach.lesson import Lesson
@@ -100,9 +100,12 @@ def grade(
 ) -> Grade:
     """Judge it by the contract, in at most ``seconds``; the lesson's program is run first.
 
+    Each run that is shown is then played again for its lines, which takes as long again at most.
+
     without: features it is declared to lack. SubjectError: it could not be put to work. WrongKindError.
     """
     confined = Confinement(handed_in.folder, megabytes, 2 * seconds)
+    again = min(seconds, LONGEST_REPLAY)
     units = _units(one) if one is not None else []
     try:
         rows = verify(
@@ -113,7 +116,7 @@ def grade(
     own = [row for row in rows if row.method == METHOD]
     kind: Kind = "asyncio" if any(row.method.startswith("interleavings of tasks") for row in rows) else "threads"
     found = [
-        _finding(handed_in, clauses, violation, without, confined, lambda clause: _about(clause, one, kind))
+        _finding(handed_in, clauses, violation, without, confined, again, lambda clause: _about(clause, one, kind))
         for clauses, violation in _chosen(rows, one)[:MOST_SHOWN]
     ]
     return Grade(tuple(rows), tuple(found), max((row.cases for row in own), default=0))
@@ -147,6 +150,7 @@ def _finding(
     violation: Violation,
     without: tuple[str, ...],
     confined: Confinement,
+    seconds: float,
     about: Callable[[str], Lesson | None],
 ) -> Finding:
     picture, command = violation.picture, ""
@@ -154,8 +158,10 @@ def _finding(
         features = "".join(f" --without {name}" for name in without)
         command = f"kmutex verify {handed_in.target}{features} --replay {shlex.quote(violation.schedule)}"
         if handed_in.folder != Path.cwd():
-            command = f"cd {shlex.quote(os.path.relpath(handed_in.folder))} && {command}"
-        picture = _with_lines(handed_in, violation, without, confined)
+            folder = os.path.relpath(handed_in.folder)
+            # A folder may be called -d.
+            command = f"cd {'-- ' * folder.startswith('-')}{shlex.quote(folder)} && {command}"
+        picture = _with_lines(handed_in, violation, without, confined, seconds)
     clause = clause_of(violation.clauses[0])
     return Finding(clauses, clause, violation.message, picture, command, about(clause.id))
 
@@ -164,10 +170,14 @@ def _about(clause: str, one: Lesson | None, kind: Kind) -> Lesson | None:
     return one if one is not None and one.clause == clause else lessons.about(clause, kind)
 
 
-def _with_lines(handed_in: Submission, violation: Violation, without: tuple[str, ...], confined: Confinement) -> str:
+def _with_lines(
+    handed_in: Submission, violation: Violation, without: tuple[str, ...], confined: Confinement, seconds: float
+) -> str:
     """The picture with the lines at which clients stood; the plain one where the run does not come up again so."""
     try:
-        found, events, _ = replay(handed_in.target, violation.schedule, without=without, lines=True, confined=confined)
+        found, events, _ = replay(
+            handed_in.target, violation.schedule, without=without, lines=True, confined=confined, seconds=seconds
+        )
     except (SubjectError, ReplayError):
         return violation.picture
     same = any(entry["message"] == violation.message for entry in found)

@@ -28,8 +28,8 @@ exit status, of a locker:
   0  no clause was found broken, at the bounds that kmutex verify states
   1  a clause is violated
   2  inconclusive: out of time, or never put to the test
-  3  the code could not be put to work: no Python, no locker, hangs, leaves the process, out of memory
-  4  usage: no such file or lesson, no telling which class is meant
+  3  the code could not be put to work: no Python, nothing called NAME, hangs, leaves the process, out of memory
+  4  usage: no such file or lesson, no class or several that may be meant
 of tests:
   0  they accept every correct locker and catch every broken one
   1  they reject a correct locker, or miss a broken one
@@ -37,6 +37,10 @@ of tests:
   3  they could not be run: no Python, no test, pytest is not installed
   4  usage
 """
+NARROW = 80
+"""Columns below which the table of tests breaks words."""
+LEAST_DETAIL = 8
+"""Columns that its details have at least."""
 SECONDS = 20.0
 MEGABYTES = 1024
 
@@ -244,9 +248,10 @@ def _answer_tests(out: Console, path: Path, table: list[Met]) -> None:
 
     out.print(Text(str(path), "bold"), soft_wrap=True)
     rows = Table(pad_edge=False, box=SIMPLE_HEAD)
+    # At a narrow terminal, words are broken rather than left out.
     for name in ("locker", "for", "breaks", "result"):
-        rows.add_column(name, no_wrap=True)
-    rows.add_column("", overflow="fold")
+        rows.add_column(name, no_wrap=out.width >= NARROW, overflow="fold")
+    rows.add_column("", overflow="fold", min_width=LEAST_DETAIL)
     for met in table:
         breaks = met.opponent.lesson.clause if met.opponent.lesson is not None else "nothing"
         result = Text(met.result, _STYLE.get(met.result, "yellow"))

@@ -150,9 +150,16 @@ def _run(args: argparse.Namespace) -> int:
 
 def _start(args: argparse.Namespace) -> int:
     from kmutex.teach.lesson import lesson
+    from kmutex.teach.submission import SubmissionError, module_of
 
     one = lesson(args.number)
-    grade = f"kmutex grade {shlex.quote(str(args.file))} --lesson {one.number}"
+    path = str(args.file)
+    # A folder may be called -d.
+    grade = f"kmutex grade {shlex.quote(f'./{path}' if path.startswith('-') else path)} --lesson {one.number}"
+    try:
+        module_of(args.file)
+    except SubmissionError as error:
+        return complain(str(error))
     try:
         with args.file.open("x", encoding="utf-8") as file:
             file.write(one.source)

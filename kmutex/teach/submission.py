@@ -45,8 +45,9 @@ class Submission:
 def submission(text: str) -> Submission:
     """What FILE or FILE:NAME says. SubmissionError, UnreadableError."""
     path, name = _split(text)
+    module = module_of(path)
     tree = read(path)
-    return Submission(path, module_of(path), name or _factory(path, tree))
+    return Submission(path, module, name or _factory(path, tree))
 
 
 def module_of(path: Path) -> str:
@@ -62,12 +63,15 @@ def module_of(path: Path) -> str:
 
 def read(path: Path) -> ast.Module:
     """The file's syntax. SubmissionError: no such file. UnreadableError: it is no Python."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise SubmissionError(f"{path}: no regular file")
     try:
         return ast.parse(path.read_bytes(), filename=str(path))
     except OSError as error:
         raise SubmissionError(f"{path}: {error.strerror}") from None
     except SyntaxError as error:
-        raise UnreadableError(f"{path}: not Python: {error.msg}, line {error.lineno}") from None
+        where = f", line {error.lineno}" if error.lineno else ""
+        raise UnreadableError(f"{path}: not Python: {error.msg}{where}") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise UnreadableError(f"{path}: not Python: {type(error).__name__}") from None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -37,6 +38,8 @@ OWN_ERRORS = (
     "IndentationError",
 )
 """Errors that are the test's, if its own code raised them: it asks for something that the locker does not have."""
+NO_EVIDENCE = (InconclusiveError, ProgramError, MemoryError, RecursionError, SystemExit, OSError)
+"""Errors that say nothing of the locker, whoever raised them: a limit, a refusal, a missing file, a way out."""
 
 FIXTURES = {"locker", "async_locker", "every_way"}
 
@@ -88,6 +91,10 @@ class _Plugin:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """A test that meets no locker can say nothing of one."""
         items[:] = [item for item in items if FIXTURES & set(getattr(item, "fixturenames", ()))]
+        for item in items:
+            function = getattr(item, "function", None)
+            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+                self.say(broken=f"{item.name} is an async def, which is not run; write def and asyncio.run(...)")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.say(collected=len(session.items))
@@ -109,6 +116,9 @@ class _Plugin:
                 words = said(call.excinfo.value)
                 # What fails before or after the test itself says nothing of the locker.
                 result = self._result(call.excinfo) if report.when == "call" else "own error"
+            elif report.outcome == "failed":
+                # It failed by a rule of pytest's own, such as a strict xfail.
+                words, result = printable(report.longreprtext.partition("\n")[0]), "own error"
             self.say(ended=_name(item.nodeid), result=result, words=words)
             if result == "failed" and not self._sound:
                 # One test that catches it is enough; the next may hang.
@@ -116,7 +126,8 @@ class _Plugin:
         return report
 
     def _result(self, error: pytest.ExceptionInfo[BaseException]) -> str:
-        if isinstance(error.value, (InconclusiveError, ProgramError)):
+        # A TimeoutError is an OSError, but it is what a locker says, and what a test's own time limit says.
+        if isinstance(error.value, NO_EVIDENCE) and not isinstance(error.value, TimeoutError):
             return "own error"
         own = str(error.traceback[-1].path) == self._file
         return "own error" if own and any(kind.__name__ in OWN_ERRORS for kind in error.type.__mro__) else "failed"

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from kmutex.schedule.program import Step
+from kmutex.schedule.words import printable
 from kmutex.testing.judge import Event, Judge
 
 WIDTH = 44
@@ -87,6 +88,7 @@ class Lines(Judge):
         client = self._clients.get(_whoever_runs())
         if event == "line" and client is not None and not self._muted:
             source = linecache.getline(self._file, frame.f_lineno).rstrip()
+            source = printable(source.expandtabs())
             source = source.removeprefix(" " * min(8, len(source) - len(source.lstrip())))
             cut = source if len(source) <= WIDTH else source[: WIDTH - 3] + "..."
             self.events.append(Line(client, f"{frame.f_lineno:>{MARGIN - 2}}  {cut}"))

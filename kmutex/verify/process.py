@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _posixsubprocess
 import contextlib
 import json
 import os
@@ -117,6 +118,12 @@ def confine(megabytes: int, seconds: float, *, deletes: bool = False) -> None:
             raise PermissionError(f"{refused[event]} is not allowed here ({event})")
 
     sys.addaudithook(hook)
+    # multiprocessing starts its processes by this, and nothing is audited there.
+    _posixsubprocess.fork_exec = _no_process
+
+
+def _no_process(*_: object) -> int:
+    raise PermissionError("starting a process is not allowed here (fork_exec)")
 
 
 _PROCESSES = dict.fromkeys(

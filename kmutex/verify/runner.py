@@ -38,6 +38,10 @@ SMALLER = 0.2
 """Share of the time, at the most, in which counterexamples are made smaller."""
 
 
+LONGEST_REPLAY = 30.0
+"""Real seconds for one run, its subject's import among them."""
+
+
 class SubjectError(Exception):
     """The subject could not be put to work. One line; the exit status is 3."""
 
@@ -110,25 +114,27 @@ def replay(
     without: tuple[str, ...] = (),
     lines: bool = False,
     confined: Confinement | None = None,
+    seconds: float = LONGEST_REPLAY,
 ) -> tuple[list[dict[str, Any]], list[Event], bool]:
     """Run one schedule again: what it breaks (clauses, message), who did what, and whether it had no end.
 
     Where it breaks something, what was done is told as far as the last of it.
 
     lines: whether the picture has the lines of the subject's code at which a client was left standing.
+    seconds: the longest that it may take.
     SubjectError, ReplayError: there was no run.
     """
     clauses_off(without)
-    crew = _Workers(target, without, 30.0, workers=1, confined=confined)
+    crew = _Workers(target, without, seconds, workers=1, confined=confined)
     try:
         crew.begin()
         worker = crew.workers[0]
         worker.tell({"replay": schedule, "lines": lines})
-        answer = crew.answer(30.0)
+        answer = crew.answer(seconds)
     finally:
         crew.end()
     if answer is None:
-        raise SubjectError(f"{target} did not come to an end within 30 s")
+        raise SubjectError(f"{target} did not come to an end within {seconds:g} s")
     if answer["kind"] == "unreplayable":
         raise ReplayError(answer["message"])
     if answer["kind"] != "replayed":
@@ -320,6 +326,9 @@ class _Worker:
             try:
                 answer = json.loads(line)
             except ValueError:
+                continue
+            # The subject may have written there too.
+            if not (isinstance(answer, dict) and "kind" in answer):
                 continue
             answer["worker"] = self
             self.last_sign = time.monotonic()

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kmutex.schedule import loop as tasks
+from kmutex.schedule import threads
 from kmutex.schedule.program import parse
 from kmutex.testing.explore import Explorer, Level, key_of
 from kmutex.testing.judge import Event
@@ -19,6 +21,8 @@ from kmutex.verify.plan import Outcome
 MANY = 150
 """Keys that each of two clients holds at once: by the birthday bound, some two of them meet in any table of up to
 some thousand stripes."""
+NAP = 1.0
+"""Real seconds for which a locker may sleep on a loop of asyncio's before it counts as waiting."""
 KEPT = 60
 """Keys that are used and dropped."""
 
@@ -44,6 +48,7 @@ class _ManyThreads:
     def lock(self, key: str, **timeout: Any) -> None:
         for number in range(MANY):
             self._subject.lock(f"{key}-{number}", **timeout)
+            threads.progress()
 
     def unlock(self, key: str) -> None:
         for number in range(MANY):
@@ -54,6 +59,7 @@ class _ManyTasks(_ManyThreads):
     async def lock(self, key: str, **timeout: Any) -> None:  # type: ignore[override]
         for number in range(MANY):
             await self._subject.lock(f"{key}-{number}", **timeout)
+            tasks.progress()
 
 
 class _Alike:
@@ -304,8 +310,15 @@ def _other_loop(
 
 
 async def _settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
+    """Let everybody go on who can, those too who are asleep for a short time."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + NAP
+    while True:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        timers = getattr(loop, "_scheduled", ())
+        if all(timer.cancelled() for timer in timers) or loop.time() > end:
+            return
 
 
 def _own(error: Exception) -> bool:

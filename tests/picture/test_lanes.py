@@ -37,6 +37,17 @@ def test_what_began_before_the_first_row_comes_from_above() -> None:
     assert spans(cut) == [Span(0, "k", True, -1, 0), Span(1, "k", True, 1, 2)]
 
 
+def test_wide_characters_take_two_columns() -> None:
+    """The lane beside them stands straight."""
+    shown = Picture(("\u5ba2", "two"), (Row(0, "\u9375\u9375", side="\u4e00"), Row(1, "b")), side="n")
+    assert text(shown).splitlines() == [
+        " n  \u5ba2    two",
+        "--  ----  ---",
+        "\u4e00  \u9375\u9375  |",
+        "    |     b",
+    ]
+
+
 @given(pictures())
 def test_spans_lie_within_the_picture(shown: Picture) -> None:
     """Whatever the rows say, also what no lock can do."""

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 
 from kmutex.picture.lanes import Picture, spans
-from kmutex.picture.svg import ALARM, COLORS, columns, svg, wrapped
+from kmutex.picture.svg import ALARM, COLORS, svg, wrapped
+from kmutex.picture.text import columns
 from kmutex.schedule.words import printable
 from tests import browser
 from tests.picture.pictures import RUN, hostile, pictures

@@ -175,6 +175,50 @@ def test_a_locker_that_polls_sees_its_time_over(crew: Crew) -> None:
     assert log.lines[-3:-1] == ["1 cancelled", "1 lock (cancellable) a: TimeoutError"]
 
 
+class Yields:
+    """Looks and takes in two steps, after a sleep that is up at once."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self.taken: list[str] = []
+
+    def lock(self, key: str) -> None:
+        time.sleep(0)
+        with self._guard:
+            free = key not in self.taken
+        with self._guard:
+            if not free:
+                raise KeyError(key)
+            self.taken.append(key)
+
+    def unlock(self, key: str) -> None:
+        self.taken.remove(key)
+
+
+def test_a_sleep_of_no_time_hides_no_race(crew: Crew) -> None:
+    """A thread may come back from it before the others have come to rest: both can find the key free."""
+    with_sleep = {line for chooser in Search(1) for line in ran(Yields, "0+a 1+a-a", crew, chooser)[1].lines}
+    assert any(line.startswith("1 lock a: KeyError") for line in with_sleep)
+    both = [ran(Yields, "0+a 1+a", crew, chooser)[1].lines for chooser in Search(1)]
+    assert any({"0 lock a", "1 lock a"} <= set(lines) for lines in both)
+
+
+class YieldsAndPolls(Polls):
+    """The same as Polls, by sleeps of no time."""
+
+    def lock(self, key: str, timeout: float | None = None) -> None:
+        while self._held:
+            time.sleep(0)
+        self._held = True
+
+
+def test_a_loop_of_sleeps_of_no_time_comes_to_rest(crew: Crew) -> None:
+    ending, log = ran(YieldsAndPolls, "0+a | 1+a | 0-a", crew)
+    assert ending is Ending.DONE
+    assert log.lines[-2:] == ["1 lock a", "quiet [] []"]
+    assert "quiet [1] []" in log.lines
+
+
 class Spins(Polls):
     """Asks a lock again and again."""
 

@@ -5,8 +5,10 @@ The commands are started together, two at a time, since most of them wait for so
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import queue
 import shlex
 import shutil
 import subprocess
@@ -16,17 +18,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 import kmutex
 import kmutex_model
 from kmutex import cli
-from kmutex.teach import grade_tests
+from kmutex.teach import grade, grade_command, grade_tests
 from kmutex.teach.grade import Grade
 from kmutex.teach.lesson import lesson, lessons
-from kmutex.teach.submission import SubmissionError, UnreadableError, submission
-from kmutex.verify.evidence import Result, Row
+from kmutex.teach.submission import Submission, SubmissionError, UnreadableError, submission
+from kmutex.verify import runner
+from kmutex.verify.evidence import Result, Row, Violation
+from kmutex.verify.process import Confinement
+from kmutex.verify.runner import SubjectError
 
 REPAIRS = Path(__file__).with_name("repaired.py")
 PATH = os.pathsep.join(str(Path(str(package.__file__)).parents[1]) for package in (kmutex, kmutex_model))
@@ -116,8 +123,10 @@ def test_kept(locker):
     assert len(km) == 1, "an idle key is kept"
 """
 BROKEN_ONLY = """\
-import os, threading
+import os, subprocess, sys, threading
+from pathlib import Path
 import pytest
+def recurse(): recurse()
 def broken(km):
     return type(km).__module__.startswith("kmutex.teach")
 def test_it(locker):
@@ -128,9 +137,15 @@ TESTS_OUT_OF_HAND = {
     "hangs": ("threading.Event().wait()", "hung", "in test_it"),
     "ends": ("os._exit(0)", "error", "test_it ended the process"),
     "stops": ("pytest.exit('enough')", "error", "test_it stopped pytest"),
+    "stops_softly": ("pytest.exit('enough', returncode=0)", "error", "test_it stopped pytest"),
     "asks": ("locker().no_such_thing()", "error", "AttributeError"),
     "wants": ("", "error", "no_such_fixture"),
     "misnames": ("every_way('0+a')", "error", "NameError"),
+    "eats": ("bytearray(2**40)", "error", "MemoryError"),
+    "exits": ("sys.exit(0)", "error", "SystemExit"),
+    "starts": ("subprocess.run(['true'])", "error", "starting a process is not allowed here"),
+    "opens": ("Path('nowhere').read_text()", "error", "FileNotFoundError"),
+    "nests": ("recurse()", "error", "RecursionError"),
 }
 """What a test does with a broken locker, and what the answer is: never that it was caught."""
 TESTS_NOT_RUN = {
@@ -360,6 +375,37 @@ def test_what_the_code_prints_is_not_shown(done: Callable[[str], Done], name: st
     assert "KM-IDLE" in result.out.splitlines()[-1]
 
 
+def test_the_replay_goes_into_a_folder_with_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KM-EXCL."""
+    monkeypatch.chdir(tmp_path)
+    schedule = "0+a | 1+a @locks"
+    monkeypatch.setattr("kmutex.teach.grade._with_lines", lambda *_: "")
+    for name, start in (("-d", "cd -- -d && "), ("d", "cd d && ")):
+        file = tmp_path / name / "mine.py"
+        handed_in = Submission(file, "mine", "Locker")
+        violation = Violation(("KM-EXCL",), "both", schedule, "")
+        found = grade._finding(
+            handed_in, ("KM-EXCL",), violation, (), Confinement(tmp_path, 1024, 1), 1, lambda _: None
+        )
+        assert found.replay.startswith(start)
+
+
+def test_a_run_is_played_again_for_no_longer_than_was_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its lines, the run is shown as it was (KM-EXCL)."""
+    allowed = []
+
+    def replay(*_: object, seconds: float, **__: object) -> None:
+        allowed.append(seconds)
+        raise SubjectError("late")
+
+    monkeypatch.setattr(grade, "replay", replay)
+    violation = Violation(("KM-EXCL",), "both", "0+a | 1+a @locks", "the plain picture")
+    handed_in = Submission(tmp_path / "mine.py", "mine", "Locker")
+    confined = Confinement(tmp_path, 1024, 1)
+    found = grade._finding(handed_in, ("KM-EXCL",), violation, (), confined, 7, lambda _: None)
+    assert (found.picture, allowed) == ("the plain picture", [7])
+
+
 def test_what_was_not_decided_is_no_pass() -> None:
     """KM-FIFO out of time: 2, and the row is told."""
     held = Row("KM-EXCL", "m", "b", 1, Result.HOLDS, 0.1)
@@ -414,10 +460,24 @@ def test_a_file_that_is_no_python_is_told(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError, match="line 1"):
         submission(str(tmp_path / "mine.py"))
     (tmp_path / "mine.py").write_bytes(b"\xff\0\n")
-    with pytest.raises(UnreadableError):
+    with pytest.raises(UnreadableError) as told:
         submission(str(tmp_path / "mine.py"))
+    assert "line None" not in str(told.value)
+    assert "line 0" not in str(told.value)
     with pytest.raises(SubmissionError, match="No such file"):
         submission(str(tmp_path / "nowhere.py"))
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    """Reading a pipe or a device might never end; a name that is refused is refused before that."""
+    os.mkfifo(tmp_path / "mine.py")
+    os.mkfifo(tmp_path / "my-locker")
+    with pytest.raises(SubmissionError, match="no regular file"):
+        submission(str(tmp_path / "mine.py"))
+    with pytest.raises(SubmissionError, match="give it a name"):
+        submission(str(tmp_path / "my-locker"))
+    with pytest.raises(SubmissionError, match="no regular file"):
+        grade_tests.grade_tests(tmp_path / "mine.py", seconds=1, megabytes=1024)
 
 
 @pytest.mark.parametrize(
@@ -507,6 +567,63 @@ def test_tests_that_cannot_be_run_get_one_line(done: Callable[[str], Done], name
     result = done(f"tests_{name}")
     assert (result.status, result.out, result.left) == (3, "", [])
     assert words in one_line(result.err)
+
+
+def met(path: Path) -> grade_tests.Met:
+    """What the tests say of the locker of lesson 1, which keeps idle keys."""
+    one = lesson(1)
+    return grade_tests._meet(path, grade_tests.Opponent(one.target, one.kind, one), 60, 1024, [])
+
+
+def test_a_test_is_known_by_its_file_whatever_the_path(tmp_path: Path) -> None:
+    """An error of its own is no catch, also where the path has ".." in it."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "mine.py").write_text("def test_it(locker): locker().no_such_thing()\n", encoding="utf-8")
+    assert [met(tmp_path / path / "mine.py").result for path in (".", "below/..")] == ["error", "error"]
+
+
+def test_a_test_that_is_not_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("async def test_it(locker): assert False\n", encoding="utf-8")
+    with pytest.raises(UnreadableError, match=r"write def and asyncio\.run"):
+        met(tmp_path / "mine.py")
+
+
+def test_a_strict_xfail_catches_nothing(tmp_path: Path) -> None:
+    text = "import pytest\n@pytest.mark.xfail(strict=True)\ndef test_it(locker): locker()\n"
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    found = met(tmp_path / "mine.py")
+    assert (found.result, "XPASS(strict)" in found.detail) == ("error", True)
+
+
+@pytest.mark.parametrize("act", ["multiprocessing.get_context('spawn').Process().start()", "os.fork()"])
+def test_no_process_is_started(act: str, tmp_path: Path) -> None:
+    """Whatever starts it."""
+    text = f"import multiprocessing, os\ndef test_it(locker):\n    {act}\n"
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    found = met(tmp_path / "mine.py")
+    assert (found.result, "starting a process is not allowed here" in found.detail) == ("error", True)
+
+
+def test_the_table_of_tests_has_its_details_at_a_narrow_terminal(tmp_path: Path) -> None:
+    one = lesson(1)
+    table = [grade_tests.Met(grade_tests.Opponent(one.target, one.kind, one), "caught", "by test_it: KeyError", 1)]
+    for width in (40, 60, 160):
+        out = Console(width=width, file=io.StringIO())
+        grade_command._answer_tests(out, tmp_path / "mine.py", table)
+        assert isinstance(out.file, io.StringIO)
+        shown = out.file.getvalue().partition("\n")[2]
+        assert all(word in "".join(shown.split()) for word in ("lesson", "caught", "KeyErr", "test_it"))
+        assert all(len(line) <= width for line in shown.splitlines())
+
+
+def test_what_a_subject_writes_among_the_answers_is_no_answer() -> None:
+    """JSON that is no answer, too."""
+    lines = ["1\n", "[]\n", "{}\n", "\n", "no\n", '{"kind": "ready"}\n']
+    worker = object.__new__(runner._Worker)
+    worker._process = SimpleNamespace(stdout=iter(lines), wait=lambda: 0)  # type: ignore[assignment]
+    worker._answers = queue.Queue()
+    worker._listen()
+    assert [worker._answers.get()["kind"] for _ in range(worker._answers.qsize())] == ["ready", "gone"]
 
 
 def test_without_pytest_it_says_what_to_install(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -161,6 +162,18 @@ def test_the_lines_are_those_of_the_client_that_stands_there() -> None:
     assert any("entry.users += 1" in text for text in every[every.index(stop.text) :])
 
 
+def test_no_line_has_an_escape_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the learner's source is shown and not done to the terminal."""
+    one = lesson(3)
+    text = one.source.replace("self._count(entry)", "self._count(entry)  # \x1b[31m\tred")
+    (tmp_path / "with_escapes.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(Lesson, "make", lambda one: importlib.import_module("with_escapes").Locker)
+    said = [event.text for event in find(one).events]
+    assert any("\\x1b[31m" in line for line in said)
+    assert all(line.isprintable() for line in said)
+
+
 def test_the_lines_of_a_cancelled_task_are_seen() -> None:
     """After the cancellation of lesson 12 (KM-RACE): another client has returned in between, on the same thread."""
     text = lanes(find(lesson(12)).events, most=1000)
@@ -235,6 +248,40 @@ def test_start_writes_the_locker_and_never_over_a_file(tmp_path: Path, capsys: p
     assert "left as it is" in err
     assert file.read_text(encoding="utf-8") == "mine\n"
     assert told(capsys, "lesson", "start", "2", str(tmp_path / "nowhere" / "mine.py"))[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ("list >&-", 0, ""),
+        ("show 1 >&-", 0, ""),
+        ("run 1 <&- >/dev/null", 0, ""),
+        ("list <&- >&- 2>&-", 0, ""),
+        ("show 99 2>&-", 4, ""),
+        ("list >/dev/full", 4, "kmutex: cannot write the output: No space left on device\n"),
+        ("run 1 >/dev/full", 4, "kmutex: cannot write the output: No space left on device\n"),
+    ],
+)
+def test_closed_and_full_streams_are_no_error_of_kmutex(words: str, status: int, said: str) -> None:
+    done = subprocess.run(
+        f"{shlex.quote(sys.executable)} -m kmutex lesson {words}",
+        shell=True,
+        env={**os.environ, "PYTHONPATH": PATH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+@pytest.mark.parametrize("name", ["my file.py", "Locker", "threading.py", "-x.py"])
+def test_start_writes_no_file_that_grade_refuses(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = told(capsys, "lesson", "start", "2", "--", name)
+    assert (status, out, list(tmp_path.iterdir())) == (4, "", [])
+    assert name in err
 
 
 @pytest.mark.parametrize(

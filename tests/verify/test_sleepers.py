@@ -1,0 +1,141 @@
+"""Lockers that sleep before they lock: nothing is wrong with that, and it excuses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kmutex.schedule.threads import Crew, replaced
+from kmutex.testing.explore import Explorer
+from kmutex.testing.subject import look
+from kmutex.verify.plan import Outcome, Unit
+from kmutex.verify.special import CHECKS, Bench
+
+
+class _Entry:
+    def __init__(self, lock: Any) -> None:
+        self.lock = lock
+        self.users = 0
+
+
+class Naps:
+    """A sound locker by counts."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Any, _Entry] = {}
+
+    def lock(self, key: Any) -> None:
+        time.sleep(0.001)
+        with self._guard:
+            entry = self._entries.setdefault(key, _Entry(threading.Lock()))
+            entry.users += 1
+        entry.lock.acquire()
+
+    def unlock(self, key: Any) -> None:
+        with self._guard:
+            entry = self._entries[key]
+            entry.lock.release()
+            entry.users -= 1
+            if not entry.users:
+                del self._entries[key]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class OneForAll(Naps):
+    """One lock for every key (KM-INDEP)."""
+
+    def lock(self, key: Any) -> None:
+        super().lock("any")
+
+    def unlock(self, key: Any) -> None:
+        super().unlock("any")
+
+
+class AsyncNaps:
+    """The same for asyncio."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Any, _Entry] = {}
+
+    async def lock(self, key: Any) -> None:
+        await asyncio.sleep(0.001)
+        entry = self._entries.setdefault(key, _Entry(asyncio.Lock()))
+        entry.users += 1
+        try:
+            await entry.lock.acquire()
+        except BaseException:
+            self._drop(key, entry)
+            raise
+
+    def unlock(self, key: Any) -> None:
+        self._entries[key].lock.release()
+        self._drop(key, self._entries[key])
+
+    def _drop(self, key: Any, entry: _Entry) -> None:
+        entry.users -= 1
+        if not entry.users:
+            del self._entries[key]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class AsyncOneForAll(AsyncNaps):
+    """One lock for every key (KM-INDEP)."""
+
+    async def lock(self, key: Any) -> None:
+        await super().lock("any")
+
+    def unlock(self, key: Any) -> None:
+        super().unlock("any")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def control() -> Iterator[None]:
+    """The scheduler's locks are in force as long as the tests of this module run."""
+    with replaced():
+        yield
+
+
+@pytest.fixture(scope="module")
+def crew() -> Crew:
+    return Crew()
+
+
+def found(make: Any, check: str, crew: Crew) -> set[str]:
+    shape = look(make, frozenset(("fifo", "interrupt", "timeout")))
+    explorer = Explorer(make, crew=crew if shape.kind == "threads" else None, off=frozenset(), tries=False)
+    outcome = Outcome(Unit(0, check, check))
+    CHECKS[check](Bench(make, shape, explorer, lambda runs: runs, frozenset()), outcome)
+    assert outcome.runs
+    return {clause for one in outcome.found for clause in one["clauses"]}
+
+
+@pytest.mark.parametrize(
+    ("make", "check"),
+    [
+        (Naps, "keys"),
+        (Naps, "memory"),
+        (AsyncNaps, "keys"),
+        (AsyncNaps, "memory"),
+        (AsyncNaps, "loops"),
+        (AsyncNaps, "unstarted"),
+    ],
+)
+def test_a_sound_locker_may_sleep(make: Any, check: str, crew: Crew) -> None:
+    """KM-INDEP, KM-LIVE, KM-CANCEL, KM-LOOP: with many keys, each call has its own sleeps."""
+    assert found(make, check, crew) == set()
+
+
+@pytest.mark.parametrize("make", [OneForAll, AsyncOneForAll])
+def test_a_sleep_excuses_nothing(make: Any, crew: Crew) -> None:
+    """The control: KM-INDEP."""
+    assert "KM-INDEP" in found(make, "keys", crew)
