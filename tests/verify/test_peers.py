@@ -39,5 +39,6 @@ def test_verify_says_what_the_page_says(row: dict[str, str], tmp_path: Path) -> 
     assert done.returncode == int(row["exit"]), done.stderr
     said = json.loads(out.read_text(encoding="utf-8"))
     assert said["violated"] == row["violated"].split()
-    noted = sorted({entry["clause"] for entry in said["rows"] if entry["result"] == "noted"})
+    # A pass that was not reached in the time is noted as well, under no clause.
+    noted = sorted({entry["clause"] for entry in said["rows"] if entry["result"] == "noted"} - {"-"})
     assert noted == (["KM-LOOP"] if "noted" in row["remarks"] else [])
