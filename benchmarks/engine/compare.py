@@ -12,6 +12,7 @@ import base64
 import contextlib
 import http.client
 import importlib.metadata
+import itertools
 import json
 import os
 import statistics
@@ -218,7 +219,7 @@ def measure_etcd() -> dict[str, object]:
         for waiter in waiters:
             waiter.thread.join()
         revisions = [waiters[index].revision for index in granted]
-        rising = all(a < b for a, b in zip(revisions, revisions[1:], strict=False))
+        rising = all(a < b for a, b in itertools.pairwise(revisions))
         figures["fencing token"] = f"the key's create_revision; {'rose' if rising else 'DID NOT RISE'} at every grant"
 
         process = subprocess.Popen(

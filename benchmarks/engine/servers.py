@@ -1,4 +1,4 @@
-"""Real servers on loopback for the tests and the benchmarks: started here, as an ordinary user, in a folder of their own.
+"""Real servers on loopback for the tests and the benchmarks: started here, as an ordinary user.
 
 As root (initdb refuses root) the server runs as the user of the Debian package, or else as nobody.
 """
