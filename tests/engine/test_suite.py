@@ -1,0 +1,68 @@
+"""The shipped suite on a real server: every program that fits, and random histories.
+
+Two things are other than in use. All lockers of a run share one session, made beforehand, so that no two thousand
+connections are made; and nothing of the session runs by itself, for the scheduler does not know its threads: no sweep
+falls due, and the asyncio locker asks the server where it stands instead of through its worker. The queue, the
+statements, the tables on both sides and every hand-over are the real ones. What passes between sessions is the
+matter of test_processes.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kmutex.postgres import AsyncPostgresKeyedMutex, PostgresKeyedMutex
+from kmutex.postgres._session import Session
+from kmutex.testing import ContractError, KeyedLockerSuite, check_histories
+from tests.engine.shared import server
+
+SESSION = Session(server().conninfo, sweep_every=3600)
+"""Made here, since pytest asks the suite for its programs before any fixture is made, and outside of any run."""
+_spaces = itertools.count()
+
+
+class OnServer(PostgresKeyedMutex):
+    """Of a space of its own, whose len() is what the server says."""
+
+    def __init__(self) -> None:
+        super().__init__(server().conninfo, space=f"suite {next(_spaces)}")
+        self._session = SESSION
+
+    def __len__(self) -> int:
+        on_server = len({key for key, _ in SESSION.show(self._space)})
+        here = super().__len__()
+        assert on_server == here, f"{on_server} keys on the server, and {here} here"
+        return on_server
+
+
+class AsyncOnServer(AsyncPostgresKeyedMutex):
+    """Of a space of its own, whose len() is what the server says, and which asks it without a thread between."""
+
+    def __init__(self) -> None:
+        super().__init__(server().conninfo, space=f"suite {next(_spaces)}")
+        self._session = SESSION
+
+    def __len__(self) -> int:
+        on_server = len({key for key, _ in SESSION.show(self._space)})
+        here = super().__len__()
+        assert on_server == here, f"{on_server} keys on the server, and {here} here"
+        return on_server
+
+    def _submit(self, job: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        try:
+            answer, error = job(), None
+        except Exception as caught:
+            answer, error = None, caught
+        done(answer, error)
+
+
+class TestThreads(KeyedLockerSuite):
+    make = staticmethod(OnServer)
+
+
+class TestAsyncio(KeyedLockerSuite):
+    make = staticmethod(AsyncOnServer)
