@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+
 from servers import Etcd, NotInstalledError, Postgres, eventually
 
 WAITERS = 100

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from servers import NotInstalledError, Postgres
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @functools.lru_cache(maxsize=1)
 def server() -> Postgres:
-    """Started at the first call, and stopped at the end of the process. Where it is not installed the test is skipped."""
+    """Started at the first call, and stopped at the end. Where it is not installed the tests are skipped."""
     try:
         made = Postgres()
     except NotInstalledError as error:

@@ -17,7 +17,10 @@ import pytest
 
 from kmutex.postgres import AsyncPostgresKeyedMutex, PostgresKeyedMutex
 from kmutex.postgres._session import Session
-from kmutex.testing import ContractError, KeyedLockerSuite, check_histories
+from kmutex.schedule.program import parse
+from kmutex.testing import KeyedLockerSuite
+from kmutex.testing.bench import Bench
+from kmutex.testing.explore import Level
 from tests.engine.shared import server
 
 SESSION = Session(server().conninfo, sweep_every=3600)
@@ -66,3 +69,29 @@ class TestThreads(KeyedLockerSuite):
 
 class TestAsyncio(KeyedLockerSuite):
     make = staticmethod(AsyncOnServer)
+
+
+class Careless(OnServer):
+    """Leaves behind what an interrupted wait has asked for."""
+
+    def _withdraw(self, *_: object) -> None:
+        pass
+
+
+class AsyncCareless(AsyncOnServer):
+    """Leaves behind what a cancelled wait has asked for."""
+
+    def _withdraw(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("make", "text", "level", "clause"),
+    [(Careless, "0+a | 1!a | c1", "locks", "KM-INTERRUPT"), (AsyncCareless, "0+a | 1~a | c1", "tasks", "KM-CANCEL")],
+)
+def test_the_suite_catches_a_careless_twin(make: Callable[[], Any], text: str, level: Level, clause: str) -> None:
+    """KM-CANCEL, KM-INTERRUPT: the same bench, the same server, and one line less."""
+    bench = Bench(make)
+    with bench.control():
+        result = bench.explorer.every(parse(text), level, 1, known=frozenset(), go_on=lambda runs: runs < 1000)
+    assert clause in {name for finding, _ in result.found.values() for name in finding.clauses}
