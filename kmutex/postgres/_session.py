@@ -25,7 +25,14 @@ from kmutex.postgres._key import Name, key_of, name_of
 
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 """A peer that has gone without a word is noticed after about ten seconds. What the conninfo says comes first."""
-SERVER_KEEPALIVE = ("SET tcp_keepalives_idle = 5", "SET tcp_keepalives_interval = 2", "SET tcp_keepalives_count = 3")
+SETTINGS = (
+    "SET tcp_keepalives_idle = 5",
+    "SET tcp_keepalives_interval = 2",
+    "SET tcp_keepalives_count = 3",
+    # The queue is small and its dead rows many, whatever the statistics say: it is read by its indexes.
+    "SET enable_seqscan = off",
+    "SET enable_bitmapscan = off",
+)
 
 requests = itertools.count(1)
 """Of this process; known before the server is asked, so that what a call has left behind can be named."""
@@ -159,7 +166,7 @@ def turn_of(space: str, stored: str) -> int:
 def _connect(conninfo: str) -> psycopg.Connection:
     parameters: dict[str, Any] = {**KEEPALIVE, **conninfo_to_dict(conninfo), "autocommit": True}
     connection = psycopg.connect(**parameters)
-    for setting in SERVER_KEEPALIVE:
+    for setting in SETTINGS:
         connection.execute(setting)
     return connection
 

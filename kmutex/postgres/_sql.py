@@ -41,14 +41,17 @@ $$;
 
 -- The request that holds the key. A session that has died holds nothing: its rows go as they come to the head.
 CREATE OR REPLACE FUNCTION {SCHEMA}.head(
-    in_space text, in_key bytea, mine integer, OUT session integer, OUT request bigint, OUT ticket bigint
+    in_space text, in_key bytea, mine integer,
+    OUT session integer, OUT request bigint, OUT ticket bigint, OUT is_new boolean
 ) LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    is_new := false;
     LOOP
         SELECT q.session, q.request, q.ticket INTO session, request, ticket FROM {SCHEMA}.queue q
             WHERE q.space = in_space AND q.key = in_key ORDER BY q.ticket LIMIT 1;
         EXIT WHEN session IS NULL OR session = mine OR NOT {SCHEMA}.dead(session);
         DELETE FROM {SCHEMA}.queue q WHERE q.space = in_space AND q.key = in_key AND q.session = head.session;
+        is_new := true;
     END LOOP;
 END
 $$;
@@ -76,14 +79,12 @@ CREATE OR REPLACE FUNCTION {SCHEMA}.enqueue(
     OUT ticket bigint, OUT holds boolean
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    before bigint;
     head record;
 BEGIN
     PERFORM pg_advisory_xact_lock({TURN}, in_turn);
-    SELECT min(q.ticket) INTO before FROM {SCHEMA}.queue q WHERE q.space = in_space AND q.key = in_key;
-    SELECT h.session, h.request, h.ticket INTO head FROM {SCHEMA}.head(in_space, in_key, mine) h;
+    SELECT * INTO head FROM {SCHEMA}.head(in_space, in_key, mine) h;
     holds := head.session IS NULL;
-    IF head.ticket <> before THEN
+    IF head.is_new AND NOT holds THEN
         -- The holder had died, and this call is who found out: the next in the queue does not know yet.
         PERFORM pg_notify('{SCHEMA}_' || head.session, head.request || ' ' || head.ticket);
     END IF;
@@ -101,23 +102,20 @@ CREATE OR REPLACE FUNCTION {SCHEMA}.leave(
     OUT was text, OUT request bigint, OUT ticket bigint
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    own bigint;
+    head record;
 BEGIN
     PERFORM pg_advisory_xact_lock({TURN}, in_turn);
-    SELECT q.ticket INTO own FROM {SCHEMA}.queue q WHERE q.session = mine AND q.request = in_request;
-    IF own IS NULL THEN
-        was := 'gone';
-        RETURN;
-    END IF;
-    IF EXISTS (SELECT FROM {SCHEMA}.queue q WHERE q.space = in_space AND q.key = in_key AND q.ticket < own) THEN
-        was := 'waited';
+    SELECT q.session, q.request, q.ticket INTO head FROM {SCHEMA}.queue q
+        WHERE q.space = in_space AND q.key = in_key ORDER BY q.ticket LIMIT 1;
+    IF head.session IS DISTINCT FROM mine OR head.request <> in_request THEN
         DELETE FROM {SCHEMA}.queue q WHERE q.session = mine AND q.request = in_request;
+        was := CASE WHEN FOUND THEN 'waited' ELSE 'gone' END;
         RETURN;
     END IF;
     was := 'held';
     IF in_wait_only THEN
-        ticket := own;
         request := in_request;
+        ticket := head.ticket;
         RETURN;
     END IF;
     DELETE FROM {SCHEMA}.queue q WHERE q.session = mine AND q.request = in_request;
