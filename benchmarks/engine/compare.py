@@ -68,7 +68,6 @@ def pg_waiting(watch: psycopg.Connection[Any]) -> int:
 def measure_postgres() -> dict[str, object]:
     figures: dict[str, object] = {}
     with Postgres(max_connections=WAITERS + 20) as server, psycopg.connect(server.conninfo, autocommit=True) as watch:
-        assert isinstance(server, Postgres)
         assert server.process is not None
         holder = psycopg.connect(server.conninfo, autocommit=True)
         holder.execute("SELECT pg_advisory_lock(1)")
@@ -78,7 +77,7 @@ def measure_postgres() -> dict[str, object]:
         waiters = []
         for index in range(WAITERS):
             waiters.append(PgWaiter(server, granted, index))
-            eventually(lambda index=index: pg_waiting(watch) == index + 1)
+            eventually(lambda index=index: pg_waiting(watch) == index + 1)  # type: ignore[misc]
         figures["KiB of the server per waiter"] = round(
             (proportional_bytes(family(server.process.pid)) - before) / WAITERS / 1024
         )
@@ -209,7 +208,7 @@ def measure_etcd() -> dict[str, object]:
         waiters = []
         for index in range(WAITERS):
             waiters.append(EtcdWaiter(server.port, leases[index], granted, index))
-            eventually(lambda index=index: queued() == index + 2)
+            eventually(lambda index=index: queued() == index + 2)  # type: ignore[misc]
         figures["KiB of the server per waiter"] = round(
             (proportional_bytes([server.process.pid]) - before) / WAITERS / 1024
         )

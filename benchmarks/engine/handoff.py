@@ -156,7 +156,6 @@ def main() -> int:
     samples: dict[str, dict[str, list[float]]] = {}
     try:
         with Postgres(fsync="on" if options.fsync else "off") as server:
-            assert isinstance(server, Postgres)
             version = subprocess.run([server.bin / "postgres", "--version"], capture_output=True, text=True, check=True)
             with ways(server.conninfo) as clients:
                 for round_ in range(options.rounds + 1):

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 PATIENCE = 30.0
 """Seconds that a server may take to start or to end."""
@@ -56,6 +57,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+Kind = TypeVar("Kind", bound="Server")
+
+
 class Server:
     """A process in a folder of its own. As a context manager it is started and stopped."""
 
@@ -85,7 +89,7 @@ class Server:
         self.process.wait(PATIENCE)
         self.process = None
 
-    def __enter__(self) -> Server:
+    def __enter__(self: Kind) -> Kind:
         try:
             self.start()
         except BaseException:

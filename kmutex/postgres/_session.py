@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq.abc import PGresult
 
 from kmutex.postgres import _sql as sql
 from kmutex.postgres._errors import LockLostError
@@ -71,6 +72,7 @@ class Session:
         self._sweep_every = sweep_every
         self._process = os.getpid()
         self._turn = threading.Lock()
+        self._prepared: dict[bytes, bytes] = {}
         self._listening = _connect(conninfo)
         try:
             self.id = _enter(self._listening)
@@ -124,7 +126,7 @@ class Session:
             if self.lost.is_set():
                 raise LockLostError("the connection to the server was lost")
             try:
-                result = self._asking.pgconn.exec_params(statement.encode(), values)
+                result = self._execute(statement.encode(), values)
             except psycopg.Error as error:
                 self._lose()
                 raise LockLostError(f"the connection to the server was lost: {error}") from error
@@ -137,6 +139,16 @@ class Session:
                 tuple(_text(result.get_value(row, column)) for column in range(result.nfields))
                 for row in range(result.ntuples)
             ]
+
+    def _execute(self, statement: bytes, values: list[bytes]) -> PGresult:
+        name = self._prepared.get(statement)
+        if name is None:
+            name = f"kmutex {len(self._prepared)}".encode()
+            prepared = self._asking.pgconn.prepare(name, statement)
+            if prepared.status != ExecStatus.COMMAND_OK:
+                return prepared
+            self._prepared[statement] = name
+        return self._asking.pgconn.exec_prepared(name, values)
 
     def _listen(self) -> None:
         with contextlib.suppress(psycopg.Error, OSError, LockLostError):
