@@ -19,7 +19,7 @@ from kmutex._errors import UnheldKeyError, WrongLoopError
 from kmutex._protocol import check_timeout
 from kmutex.postgres._errors import LockLostError
 from kmutex.postgres._grant import Grant, LeaseOfGrant, entries
-from kmutex.postgres._key import Name, name_of
+from kmutex.postgres._key import Name, check_space, name_of
 from kmutex.postgres._session import Answer, Left, Session, requests
 
 Done = Callable[[Any, BaseException | None], None]
@@ -48,6 +48,7 @@ class AsyncPostgresKeyedMutex:
 
     def __init__(self, conninfo: str, *, space: str = "", sweep_every: float = 1.0) -> None:
         """Connects at the first `lock`. Arguments are those of `PostgresKeyedMutex`."""
+        check_space(space)
         self._conninfo = conninfo
         self._space = space
         self._sweep_every = sweep_every

@@ -10,6 +10,10 @@ LONGEST = 1024
 """Bytes of a key; an index of PostgreSQL takes no row of much more than twice that."""
 
 
+LONGEST_SPACE = 256
+"""Characters of a space."""
+
+
 class Name(NamedTuple):
     """A key of one space, as three arguments of a statement."""
 
@@ -18,6 +22,12 @@ class Name(NamedTuple):
     """In hexadecimal: a letter for its type, and its bytes."""
     turn: int
     """The hash under which its rows are changed. Equal hashes cost a short wait and mix nothing up."""
+
+
+def check_space(space: str) -> None:
+    """ValueError: the server could not store it."""
+    if "\0" in space or len(space) > LONGEST_SPACE or space != space.encode("utf-8", "ignore").decode():
+        raise ValueError(f"a space is a text without NUL and lone surrogates, of at most {LONGEST_SPACE} characters")
 
 
 def name_of(space: str, key: Hashable) -> Name:

@@ -11,7 +11,7 @@ from kmutex._errors import UnheldKeyError
 from kmutex._protocol import check_timeout
 from kmutex.postgres._errors import LockLostError
 from kmutex.postgres._grant import Grant, LeaseOfGrant, entries
-from kmutex.postgres._key import Name, name_of
+from kmutex.postgres._key import Name, check_space, name_of
 from kmutex.postgres._session import Session, requests
 
 
@@ -45,7 +45,9 @@ class PostgresKeyedMutex:
         """Connects at the first `lock`. conninfo: as for libpq. space: keys of two spaces are different keys.
 
         sweep_every: seconds between two looks for sessions that have died, while anybody waits here.
+        ValueError: the space has a NUL or a lone surrogate, or more than 256 characters.
         """
+        check_space(space)
         self._conninfo = conninfo
         self._space = space
         self._sweep_every = sweep_every

@@ -212,6 +212,9 @@ def test_keys_are_texts_or_bytes(mutex: PostgresKeyedMutex) -> None:
         mutex.lock("k" * (LONGEST + 1))
     with pytest.raises(ValueError, match="timeout"):
         mutex.lock("k", timeout=float("nan"))
+    for space in ("a\0b", "\udc80", "s" * 257):
+        with pytest.raises(ValueError, match="space"):
+            PostgresKeyedMutex(server().conninfo, space=space)
 
 
 def test_keys_of_equal_hashes_are_two_keys(mutex: PostgresKeyedMutex, space: str) -> None:
