@@ -23,6 +23,9 @@ from typing import TypeVar
 PATIENCE = 30.0
 """Seconds that a server may take to start or to end."""
 
+DEBIAN = Path("/usr/lib/postgresql")
+"""Where Debian keeps the programs of the server: off the path, in a folder for each major version."""
+
 
 class NotInstalledError(RuntimeError):
     """The server is not on this machine. One line: how to install it."""
@@ -190,10 +193,7 @@ class Etcd(Server):
 
 def _postgres_bin() -> Path:
     on_path = shutil.which("postgres")
-    # Debian keeps them off the path: one folder for each major version.
-    folders = (
-        [Path(on_path).resolve().parent] if on_path else sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_major)
-    )
+    folders = [Path(on_path).resolve().parent] if on_path else sorted(DEBIAN.glob("*/bin"), key=_major)
     for folder in reversed(folders):
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
