@@ -178,8 +178,12 @@ def turn_of(space: str, stored: str) -> int:
 def _connect(conninfo: str) -> psycopg.Connection:
     parameters: dict[str, Any] = {**KEEPALIVE, **conninfo_to_dict(conninfo), "autocommit": True}
     connection = psycopg.connect(**parameters)
-    for setting in SETTINGS:
-        connection.execute(setting)
+    try:
+        for setting in SETTINGS:
+            connection.execute(setting)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

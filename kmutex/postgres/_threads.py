@@ -149,6 +149,9 @@ class PostgresKeyedMutex:
         name = name_of(self._space, key)
         with self._guard:
             held = self._held.get(name)
+            if grant is not None and grant != held and grant.session.lost.is_set():
+                # Somebody of this locker may hold the key in a new session by now.
+                raise LockLostError(f"{key!r} was lost before it was released")
             if held is None or (grant is not None and grant != held):
                 raise UnheldKeyError(f"{key!r} is not held through this locker" if grant is None else "it has ended")
             del self._held[name]

@@ -5,15 +5,18 @@ unlock KEY              answers ``done`` or the error's name
 lost KEY                waits until the lease of the key is lost; answers ``lost``
 write KEY FILE check    writes to the fenced resource with the lease's token: ``accepted`` or ``refused``
 write KEY FILE trust    the same, to a resource that looks at no token
-add KEY FILE MANY TIMES so many threads each write so often, holding the key; answers ``added``
+add KEY FILE MANY TIMES so many threads each write so often, holding the key, whatever they lose; ``added``
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 import threading
 from contextlib import closing
+
+import psycopg
 
 from kmutex import UnheldKeyError
 from kmutex.postgres import LockLostError, PostgresKeyedMutex, PostgresLease
@@ -48,6 +51,15 @@ def tokens(file: str) -> list[int]:
         return [token for (token,) in rows.execute("SELECT token FROM writes ORDER BY at")]
 
 
+def writers(file: str) -> dict[int, set[str]]:
+    """Who wrote with each token."""
+    found: dict[int, set[str]] = {}
+    with closing(sqlite3.connect(file)) as rows:
+        for token, who in rows.execute("SELECT token, who FROM writes"):
+            found.setdefault(token, set()).add(who)
+    return found
+
+
 def main() -> None:
     conninfo, *options = sys.argv[1:]
     mutex = PostgresKeyedMutex(conninfo, space=options[0] if options else "", sweep_every=0.1)
@@ -66,9 +78,13 @@ def main() -> None:
         return f"got {lease.token}"
 
     def add(key: str, file: str, times: int) -> None:
-        for _ in range(times):
-            with mutex.hold(key) as lease:
-                write(file, lease.token, "worker", check=True)
+        done = 0
+        while done < times:
+            try:
+                with mutex.hold(key) as lease:
+                    done += write(file, lease.token, str(os.getpid()), check=True)
+            except (LockLostError, psycopg.OperationalError):
+                pass  # Again, in a new session.
 
     for line in sys.stdin:
         word, key, *rest = line.split()

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import random
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -380,6 +382,12 @@ def test_a_cut_connection_is_noticed(mutex: PostgresKeyedMutex, space: str, conn
             lease.release()
         assert len(unlucky) == 0
         mutex.unlock("k")
+        late = unlucky.hold("k", timeout=PATIENCE)
+        late.__enter__()
+        assert unlucky._session is not None
+        unlucky._session.close()
+        with unlucky.hold("k", timeout=PATIENCE), pytest.raises(LockLostError):
+            late.release()
         with unlucky.hold("k", timeout=PATIENCE) as again:
             assert again.token > lease.token
             assert not again.lost.is_set()
@@ -437,6 +445,49 @@ def test_a_late_writer_is_refused_by_its_token(
         assert found != sorted(found)
     assert late.ask("lost k") == "lost"
     assert late.ask("unlock k") == "LockLostError"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_befalls_them_nobody_is_locked_out(
+    mutex: PostgresKeyedMutex, clients: list[Client], space: str, tmp_path: Path, seed: int
+) -> None:
+    """KM-EXCL, KM-LIVE: writers are killed and connections cut at random, holders' and waiters' alike.
+
+    Each token has written from one process only, the accepted ones rise, and the survivors do all their work.
+    """
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    file = str(tmp_path / "resource")
+    client.prepare(file)
+    for one in clients:
+        one.say(f"add k {file} 5 30")
+    victims = clients[:2]
+    with psycopg.connect(server().conninfo, autocommit=True) as admin:
+        written = 0
+        for blow in range(12):
+            # The next blow falls when somebody has got on, or all is done.
+            eventually(lambda before=written: len(client.tokens(file)) > before, PATIENCE)  # type: ignore[misc]
+            written = len(client.tokens(file))
+            if blow in (4, 8):
+                victims.pop().kill()
+                continue
+            ask = "SELECT pid FROM pg_stat_activity WHERE application_name = %s ORDER BY pid"
+            pids = [pid for (pid,) in admin.execute(ask, (space,))]
+            if pids:
+                admin.execute("SELECT pg_terminate_backend(%s)", (chance.choice(pids),))
+    for one in clients[2:]:
+        assert one.hear() == "added"
+    found = client.tokens(file)
+    assert found == sorted(found)
+    by_token = client.writers(file)
+    assert all(len(who) == 1 for who in by_token.values())
+    assert len(by_token) == len(found)
+    counts = Counter(who for (who,) in by_token.values())
+    assert sorted(counts.values())[-2:] == [5 * 30] * 2
+    assert len(found) < 5 * 30 * len(clients), "nobody was struck in the midst"
+    mutex.lock("k", timeout=PATIENCE)
+    mutex.unlock("k")
+    assert not mutex.snapshot()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["a restart", "a crash"])
