@@ -30,7 +30,7 @@ from servers import Etcd, NotInstalledError, Postgres, eventually
 
 WAITERS = 100
 TTL = 2
-"""Seconds of an etcd lease: near the least that a server with default timeouts grants."""
+"""Seconds of an etcd lease."""
 TRIPS = 300
 
 HOLD_POSTGRES = """
