@@ -137,6 +137,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def engine(session: nox.Session) -> None:
+    """Test kmutex.postgres on a real server, and measure it beside the server's own lock. Needs PostgreSQL."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "tests/engine", *session.posargs)
+    session.run("python", "benchmarks/engine/handoff.py")
+
+
+@nox.session
 def ports(session: nox.Session) -> None:
     """Build the ports whose tools are here, run their tests, and speak with their adapters, sound and broken."""
     install(session)

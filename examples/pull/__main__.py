@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +16,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from errors import PullError
-from kmutex import KeyedMutex
+from kmutex import KeyedLocker, KeyedMutex
 from puller import Counts, Progress, Puller, Way
 from stop import Stop
 
@@ -57,7 +59,23 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--times", type=int, default=1, help="pull each so often, all at once")
     parser.add_argument("--timeout", type=float, help="seconds for each pull")
     parser.add_argument("--platform", default="linux/amd64", help="default: %(default)s")
+    parser.add_argument(
+        "--postgres", metavar="CONNINFO", help="share the root with other processes, by locks in this database"
+    )
     return parser
+
+
+@contextmanager
+def locker_for(postgres: str | None, root: Path) -> Iterator[KeyedLocker]:
+    """For this process, or for all that pull into the root."""
+    if postgres is None:
+        yield KeyedMutex()
+        return
+    # Here, so that nobody needs the client library who does not ask for it.
+    from kmutex.postgres import PostgresKeyedMutex
+
+    with PostgresKeyedMutex(postgres, space=f"pull {root.resolve()}") as locker:
+        yield locker
 
 
 def main() -> int:
@@ -69,16 +87,17 @@ def main() -> int:
     console = Console()
     refs = [ref for ref in asked.ref for _ in range(asked.times)]
     stops = [Stop(asked.timeout) for _ in refs]
-    locker = KeyedMutex()
     failed = 0
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     try:
         with (
+            locker_for(asked.postgres, asked.root) as locker,
             Bars(*columns, console=console) as bars,
             Puller(
                 asked.root,
                 asked.registry,
                 locker=locker,
+                shared=asked.postgres is not None,
                 way=asked.way,
                 platform=asked.platform,
                 watch=Display(bars).show,

@@ -88,6 +88,7 @@ class Puller:
         *,
         locker: KeyedLocker,
         way: Way = Way.SUPPRESS,
+        shared: bool = False,
         platform: str = "linux/amd64",
         client: RegistryClient | None = None,
         fetchers: int = 3,
@@ -95,6 +96,8 @@ class Puller:
     ) -> None:
         """root: a folder, made if missing. registry: ``http://host:port``. locker: asked only by `Way.SUPPRESS`.
 
+        shared: other processes may work in the root that say so too; their lockers must be one, as those of
+        `kmutex.postgres` are, or they do each other's work again.
         client: for `registry`, if its defaults do not fit. fetchers: blobs that one pull fetches at the same time.
         watch: told of progress, from the threads that make it. RootInUseError: another puller works in the root.
         """
@@ -104,10 +107,11 @@ class Puller:
         self._fetchers = fetchers
         self._watch = watch
         self._client = RegistryClient(registry) if client is None else client
-        self._metadata = Metadata(root)
+        self._metadata = Metadata(root, shared=shared)
         try:
             self.content = ContentStore(root / "content", self._metadata)
             self.snapshots = Snapshotter(root / "snapshots", self._metadata)
+            self._metadata.settle()
         except BaseException:
             self._metadata.close()
             raise

@@ -31,14 +31,18 @@ class Snapshotter:
     name = "links"
 
     def __init__(self, root: Path, metadata: Metadata) -> None:
-        """Removes what a process that died has left: what was prepared and not committed."""
+        """Removes what a process that died has left, if nobody else is in the root: what was not committed."""
         self._root = root
         self._metadata = metadata
         root.mkdir(parents=True, exist_ok=True)
-        with metadata.write() as rows:
+        if metadata.alone:
+            self._clean()
+
+    def _clean(self) -> None:
+        with self._metadata.write() as rows:
             rows.execute("DELETE FROM snapshots WHERE snapshotter = ? AND NOT committed", (self.name,))
         kept = {snapshot.path.name for snapshot in self.committed()}
-        for path in root.iterdir():
+        for path in self._root.iterdir():
             if path.name not in kept:
                 shutil.rmtree(path)
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import threading
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple
@@ -40,7 +41,7 @@ class ContentStore:
     """Blobs below ``root``. A blob is there when its row is; its file was durable before."""
 
     def __init__(self, root: Path, metadata: Metadata) -> None:
-        """Removes what a process that died has left: ingest files, and files without a row."""
+        """Removes what a process that died has left, if nobody else is in the root: ingests, files without a row."""
         self._metadata = metadata
         self._blobs = root / "blobs" / "sha256"
         self._ingest = root / "ingest"
@@ -48,6 +49,10 @@ class ContentStore:
         self._open: set[str] = set()
         for folder in (self._blobs, self._ingest):
             folder.mkdir(parents=True, exist_ok=True)
+        if metadata.alone:
+            self._clean()
+
+    def _clean(self) -> None:
         for path in self._ingest.iterdir():
             path.unlink()
         kept = {hex_of(blob.digest) for blob in self.blobs()}
@@ -88,7 +93,10 @@ class ContentStore:
             # Looked at only now, with the ref taken: who had it before may have committed just before it went.
             if expected is not None and self.info(expected) is not None:
                 raise AlreadyExistsError(f"{expected} is in the store")
-            return Writer(self, ref, self._ingest / hashlib.sha256(ref.encode()).hexdigest())
+            # In a shared root a file of one's own: a process that lost its lock without knowing still writes to its
+            # own, and what it commits has the right digest or is refused.
+            name = f"{ref} {uuid.uuid4().hex}" if self._metadata.shared else ref
+            return Writer(self, ref, self._ingest / hashlib.sha256(name.encode()).hexdigest())
         except BaseException:
             self._close(ref)
             raise

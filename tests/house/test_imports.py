@@ -43,6 +43,8 @@ def test_the_tree_keeps_the_contracts(tmp_path: Path) -> None:
         ("kmutex/_threads.py", "import hypothesis", "The lock imports nothing that checks it"),
         ("kmutex/_aio.py", "import kmutex_model", "The lock imports nothing that checks it"),
         ("kmutex/_entry.py", "import crosshair", "The lock imports nothing that checks it"),
+        ("kmutex/_core.py", "import psycopg", "The lock imports nothing that checks it"),
+        ("kmutex/testing/judge.py", "import kmutex.postgres", "Each layer of kmutex"),
         ("kmutex/_core.py", "from kmutex import _threads", "Each layer of kmutex"),
         ("kmutex/_entry.py", "from kmutex._core import LockTable", "Each layer of kmutex"),
         ("kmutex/_threads.py", "from kmutex._aio import AsyncLease", "Each layer of kmutex"),

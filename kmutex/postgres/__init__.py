@@ -1,0 +1,20 @@
+"""The keyed mutex past one process: the queue stands in a PostgreSQL database. Needs ``kmutex[postgres]``.
+
+`PostgresKeyedMutex` is for threads, `AsyncPostgresKeyedMutex` for asyncio; processes that name the same database and
+the same space exclude each other. docs/postgres.md says what holds and what does not, above all that a lock of this
+kind can be lost while it is held: `lost` of a lease tells, and its `token` lets the resource refuse a late writer.
+"""
+
+from kmutex.postgres._aio import AsyncPostgresKeyedMutex, AsyncPostgresLease
+from kmutex.postgres._errors import LockLostError
+from kmutex.postgres._key import LONGEST
+from kmutex.postgres._threads import PostgresKeyedMutex, PostgresLease
+
+__all__ = [
+    "LONGEST",
+    "AsyncPostgresKeyedMutex",
+    "AsyncPostgresLease",
+    "LockLostError",
+    "PostgresKeyedMutex",
+    "PostgresLease",
+]

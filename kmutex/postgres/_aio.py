@@ -1,0 +1,308 @@
+"""The keyed mutex of several processes, for asyncio: a session on the server, and a future for each waiter here.
+
+A thread of the locker's own speaks with the server, one call after the other in the order in which the loop gave
+them, so the loop never waits for the network, and any kind of loop will do. The tables are the loop's alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Hashable, Mapping
+from types import TracebackType
+from typing import Any
+
+from kmutex._entry import Entry
+from kmutex._errors import UnheldKeyError, WrongLoopError
+from kmutex._protocol import check_timeout
+from kmutex.postgres._errors import LockLostError
+from kmutex.postgres._grant import Grant, LeaseOfGrant, entries
+from kmutex.postgres._key import Name, check_space, name_of
+from kmutex.postgres._session import Answer, Left, Session, requests
+
+Done = Callable[[Any, BaseException | None], None]
+
+
+class _Request:
+    """A request, from the call until it is granted or has failed."""
+
+    __slots__ = ("future", "name", "number", "session")
+
+    def __init__(self, name: Name, number: int, future: asyncio.Future[Grant]) -> None:
+        self.name = name
+        self.number = number
+        self.future = future
+        self.session: Session | None = None
+        """Where it was made; None until it was. Set by the thread that speaks with the server, and read there."""
+
+
+class AsyncPostgresKeyedMutex:
+    """A mutex for each key, shared by all processes that name the same database and space. For one event loop.
+
+    The contract is that of `kmutex.AsyncKeyedMutex` for keys that are str or bytes, with what docs/postgres.md
+    takes back. `unlock` does not wait for the server: the key goes on a moment after it returned. To be closed by
+    ``await close()``, or used as an asynchronous context manager.
+    """
+
+    def __init__(self, conninfo: str, *, space: str = "", sweep_every: float = 1.0) -> None:
+        """Connects at the first `lock`. Arguments are those of `PostgresKeyedMutex`."""
+        check_space(space)
+        self._conninfo = conninfo
+        self._space = space
+        self._sweep_every = sweep_every
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: dict[int, _Request] = {}
+        self._held: dict[Name, Grant] = {}
+        self._lost: dict[Session, asyncio.Event] = {}
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Done] | None] = queue.SimpleQueue()
+        self._worker: threading.Thread | None = None
+        self._session: Session | None = None
+        """The worker's alone."""
+
+    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        """Return once the calling task holds ``key`` (KM-EXCL).
+
+        timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises as soon as the server has said
+        so (KM-EXPIRED). It bounds the wait for the server as well, unless it is 0.
+        TimeoutError: the time was over before the grant (KM-CANCEL). CancelledError: the task was cancelled; if it
+        was granted, the next holds the key (KM-RACE). LockLostError: the connection broke; the request is gone.
+        psycopg.OperationalError: there was no connection. ValueError: the timeout is negative or NaN, or the key
+        too long. TypeError: the key is neither str nor bytes. WrongLoopError: KM-LOOP.
+        """
+        await self._acquire(key, timeout)
+
+    def unlock(self, key: Hashable) -> None:
+        """Release ``key``, which some task of this locker holds: the oldest waiter anywhere has it then (KM-HANDOFF).
+
+        UnheldKeyError: nobody holds it through this locker, though another process may (KM-UNHELD, KM-ATOMIC).
+        LockLostError: it was held, and lost; it counts as released. WrongLoopError: KM-LOOP.
+        """
+        self._release(key, None)
+
+    def hold(self, key: Hashable, timeout: float | None = None) -> AsyncPostgresLease:
+        """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry.
+
+        A lock that is lost within the block is a LockLostError at its end, unless the block raises something itself.
+        """
+        return AsyncPostgresLease(self, key, timeout)
+
+    async def snapshot(self) -> Mapping[str | bytes, Entry]:
+        """Every live key of the space with its holder and waiters in all processes, by their tokens (KM-REF)."""
+        rows: list[tuple[str, int]] = await self._ask(lambda: self._live().show(self._space))
+        return entries(rows)
+
+    def __len__(self) -> int:
+        """The number of keys that this locker holds or waits for; the server is not asked. `snapshot` shows all."""
+        held = {name for name, grant in self._held.items() if not grant.session.lost.is_set()}
+        return len(held | {request.name for request in self._waiting.values()})
+
+    async def close(self) -> None:
+        """Give up the session, with all that it holds and waits for. A later `lock` makes a new one."""
+        if self._worker is None:
+            return
+        await self._ask(self._close)
+        self._jobs.put(None)
+        self._worker.join()
+        self._worker = None
+
+    async def __aenter__(self) -> AsyncPostgresKeyedMutex:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- in the loop ---------------------------------------------------------------------------------------------
+
+    async def _acquire(self, key: Hashable, timeout: float | None) -> Grant:
+        check_timeout(timeout)
+        loop = self._own_loop()
+        request = _Request(name_of(self._space, key), next(requests), loop.create_future())
+        self._loop = loop
+        self._waiting[request.number] = request
+        timer = None
+        try:
+            self._submit(
+                lambda: self._enqueue(request, timeout != 0), lambda answer, error: self._asked(request, answer, error)
+            )
+            if timeout is not None and timeout > 0 and not request.future.done():
+                timer = loop.call_later(timeout, self._expire, request, key, timeout)
+            return await request.future
+        except BaseException:
+            # The withdrawal is given to the worker after the request, so it finds whatever came of that.
+            self._withdraw(request)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _asked(self, request: _Request, answer: Answer | None, error: BaseException | None) -> None:
+        """What the server said to a request, unless it was over before."""
+        if request.future.done():
+            return
+        if error is not None or answer is None:
+            self._waiting.pop(request.number, None)
+            request.future.set_exception(error or LockLostError("no answer"))
+        elif answer.ticket is None:
+            self._waiting.pop(request.number, None)
+            request.future.set_exception(TimeoutError("the key is held"))
+        elif answer.holds and request.session is not None:
+            self._grant(request.session, request.number, answer.ticket)
+
+    def _expire(self, request: _Request, key: Hashable, timeout: float) -> None:
+        if not request.future.done():
+            self._waiting.pop(request.number, None)
+            request.future.set_exception(TimeoutError(f"no grant of {key!r} within {timeout} s"))
+
+    def _withdraw(self, request: _Request) -> None:
+        self._waiting.pop(request.number, None)
+        held = self._held.get(request.name)
+        if held is not None and held.request == request.number:
+            del self._held[request.name]
+
+        def leave() -> tuple[Session, Left] | None:
+            if request.session is None or request.session.lost.is_set():
+                return None
+            return request.session, request.session.leave(request.name, request.number)
+
+        self._submit(leave, self._left)
+
+    def _release(self, key: Hashable, grant: Grant | None) -> None:
+        self._own_loop()
+        name = name_of(self._space, key)
+        held = self._held.get(name)
+        if grant is not None and grant != held and grant.session.lost.is_set():
+            # Somebody of this locker may hold the key in a new session by now.
+            raise LockLostError(f"{key!r} was lost before it was released")
+        if held is None or (grant is not None and grant != held):
+            raise UnheldKeyError(f"{key!r} is not held through this locker" if grant is None else "it has ended")
+        del self._held[name]
+        if held.session.lost.is_set():
+            raise LockLostError(f"{key!r} was lost before it was released")
+        self._submit(lambda: (held.session, held.session.leave(name, held.request)), self._left)
+
+    def _left(self, answer: tuple[Session, Left] | None, error: BaseException | None) -> None:
+        # An error means that the session is over; those who wait in it learn it from `_over`.
+        if answer is not None:
+            session, left = answer
+            self._grant(session, left.request, left.ticket)
+
+    def _grant(self, session: Session, request: int | None, ticket: int | None) -> None:
+        """Told twice is told once: the second finds nobody waiting."""
+        waiting = self._waiting.get(request) if request is not None else None
+        if waiting is None or ticket is None:
+            return
+        del self._waiting[waiting.number]
+        # A future that is done here was cancelled, and its task has not run yet. It holds the key for that long.
+        grant = self._held[waiting.name] = Grant(session, waiting.name, waiting.number, ticket)
+        if not waiting.future.done():
+            waiting.future.set_result(grant)
+
+    def _over(self, session: Session) -> None:
+        self._lost_event(session).set()
+        for number, request in list(self._waiting.items()):
+            if request.session is session and not request.future.done():
+                del self._waiting[number]
+                request.future.set_exception(LockLostError("the connection to the server was lost in the wait"))
+        self._lost.pop(session, None)
+
+    def _lost_event(self, session: Session) -> asyncio.Event:
+        event = self._lost.get(session)
+        if event is None:
+            event = asyncio.Event()
+            if session.lost.is_set():
+                event.set()
+            else:
+                self._lost[session] = event
+        return event
+
+    async def _ask(self, job: Callable[[], Any]) -> Any:
+        self._loop = loop = self._own_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def done(answer: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(answer)
+            else:
+                future.set_exception(error)
+
+        self._submit(job, done)
+        return await future
+
+    def _submit(self, job: Callable[[], Any], done: Done) -> None:
+        """Have the worker do it, and the loop be told."""
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._work, name="kmutex worker", daemon=True)
+            self._worker.start()
+        self._jobs.put((job, done))
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise WrongLoopError("an AsyncPostgresKeyedMutex is used from within a running event loop only") from None
+        if self._loop is not None and self._loop is not loop:
+            raise WrongLoopError("this AsyncPostgresKeyedMutex belongs to another event loop; make one for each loop")
+        return loop
+
+    # -- in the worker -------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, done = item
+            try:
+                answer, error = job(), None
+            except BaseException as caught:
+                answer, error = None, caught
+            self._tell(done, answer, error)
+
+    def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
+        """From any thread: have the loop call it. A loop that is closed has nobody left to be told."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(call, *arguments)
+
+    def _enqueue(self, request: _Request, wait: bool) -> Answer:
+        session = request.session = self._live()
+        return session.enqueue(request.name, request.number, wait)
+
+    def _live(self) -> Session:
+        if self._session is None or self._session.lost.is_set():
+            self._session = Session(self._conninfo, sweep_every=self._sweep_every)
+            self._listen_to(self._session)
+        return self._session
+
+    def _listen_to(self, session: Session) -> None:
+        session.waits = lambda: bool(self._waiting)
+        session.on_lost = lambda session: self._tell(self._over, session)
+        session.on_grant = lambda session, request, ticket: self._tell(self._grant, session, request, ticket)
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+
+class AsyncPostgresLease(LeaseOfGrant[AsyncPostgresKeyedMutex]):
+    """One grant of one key: ``async with km.hold(key) as lease``. Ends its own grant only (KM-TOKEN)."""
+
+    __slots__ = ()
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set once the session is over: the lock is no longer held, whatever the block does. To be awaited, too."""
+        return self._locker._lost_event(self._granted().session)
+
+    async def __aenter__(self) -> AsyncPostgresLease:
+        self._enter_once()
+        self._grant = await self._locker._acquire(self._key, self._timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(error)

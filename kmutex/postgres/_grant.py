@@ -1,0 +1,95 @@
+"""A grant: what a locker remembers of a key that it holds, and what a lease tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from kmutex._entry import Entry
+from kmutex._errors import LeaseReusedError, UnheldKeyError
+from kmutex.postgres._errors import LockLostError
+from kmutex.postgres._key import Name, key_of
+from kmutex.postgres._session import Session
+
+
+class Grant(NamedTuple):
+    """One request that holds its key, or did."""
+
+    session: Session
+    name: Name
+    request: int
+    token: int
+
+
+class _Releasing(Protocol):
+    def _release(self, key: Hashable, grant: Grant | None) -> None: ...
+
+
+Locker = TypeVar("Locker", bound=_Releasing)
+
+
+class LeaseOfGrant(Generic[Locker]):
+    """The grant that one entry of one block gets. Threads and asyncio add how it is entered and left."""
+
+    __slots__ = ("_ended", "_grant", "_key", "_locker", "_timeout", "_used")
+
+    def __init__(self, locker: Locker, key: Hashable, timeout: float | None) -> None:
+        self._locker = locker
+        self._key = key
+        self._timeout = timeout
+        self._used = False
+        self._grant: Grant | None = None
+        self._ended = False
+
+    @property
+    def token(self) -> int:
+        """The fencing token of the grant: higher than that of every earlier holder of the key.
+
+        For the resource, which refuses a writer whose token is below the highest it has seen. UnheldKeyError: there
+        was no grant.
+        """
+        return self._granted().token
+
+    def release(self) -> None:
+        """End the grant now; the block then ends without a second release. A plain call.
+
+        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key. A later
+        holder is not touched. LockLostError: it was lost before; it counts as ended.
+        """
+        if self._ended:
+            raise UnheldKeyError(f"the lease of {self._key!r} has ended")
+        grant = self._granted()
+        try:
+            self._locker._release(self._key, grant)
+        except LockLostError:
+            self._ended = True
+            raise
+        self._ended = True
+
+    def _granted(self) -> Grant:
+        if self._grant is None:
+            raise UnheldKeyError(f"the lease of {self._key!r} was not granted")
+        return self._grant
+
+    def _enter_once(self) -> None:
+        if self._used:
+            raise LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")
+        self._used = True
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._ended:
+            return
+        try:
+            self.release()
+        except LockLostError:
+            # What the block raised says more.
+            if error is None:
+                raise
+
+
+def entries(rows: Iterable[tuple[str, int]]) -> dict[str | bytes, Entry]:
+    """An entry for each key, from the rows of a space in order."""
+    tickets: dict[str, list[int]] = {}
+    for stored, ticket in rows:
+        tickets.setdefault(stored, []).append(ticket)
+    return {key_of(stored): Entry(queue[0], tuple(queue[1:])) for stored, queue in tickets.items()}
