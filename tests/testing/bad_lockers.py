@@ -21,9 +21,9 @@ class NeverEvicts(KeyedMutex):
         super().__init__()
         self._ever: set[Hashable] = set()
 
-    def _acquire(self, key: Hashable, timeout: float | None) -> int:
+    def _acquire(self, key: Hashable, ticket: int, timeout: float | None) -> bool:
         self._ever.add(key)
-        return super()._acquire(key, timeout)
+        return super()._acquire(key, ticket, timeout)
 
     def __len__(self) -> int:
         return len(self._ever)
