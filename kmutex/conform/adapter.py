@@ -41,6 +41,7 @@ class Adapter:
         self._patience = patience
         self.last_id = 0
         """Of the commands that were sent."""
+        self._unsent = b""
         self._unread = b""
         self._stderr = b""
         self._replies: list[dict[str, Any]] = []
@@ -79,14 +80,18 @@ class Adapter:
         self.features = frozenset(features)
 
     def send(self, op: str, **fields: Any) -> int:
-        """Send a command; its id."""
+        """Send a command; its id. It goes out with what is sent next, or when replies are asked for.
+
+        So the commands of one move come in one piece, and meet in an adapter that takes what there is to read at once.
+        """
         self.last_id += 1
-        self._write(json.dumps({"op": op, "id": self.last_id, **fields}).encode() + b"\n")
+        self._unsent += json.dumps({"op": op, "id": self.last_id, **fields}).encode() + b"\n"
         return self.last_id
 
     def ask(self, op: str, *, seconds: float | None = None, **fields: Any) -> dict[str, Any]:
         """Send a command whose reply is due at once, and wait for that. Other replies stay to be taken."""
         number = self.send(op, **fields)
+        self._write()
         limit = self._patience if seconds is None else seconds
         end = time.monotonic() + limit
         while True:
@@ -98,6 +103,7 @@ class Adapter:
 
     def replies(self, seconds: float) -> list[dict[str, Any]]:
         """The replies that have come, waiting at most so long for the first."""
+        self._write()
         if not self._replies:
             self._read(seconds)
         taken, self._replies = self._replies, []
@@ -126,8 +132,9 @@ class Adapter:
         if status != 0:
             raise AdapterError(f"it ended with status {status} after bye")
 
-    def _write(self, data: bytes) -> None:
+    def _write(self) -> None:
         assert self._process.stdin is not None
+        data, self._unsent = self._unsent, b""
         end = time.monotonic() + self._patience
         while data:
             try:
