@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Any
 
 from kmutex._entry import Entry
-from kmutex._errors import UnheldKeyError, WrongLoopError
+from kmutex._errors import WrongLoopError
 from kmutex._protocol import check_timeout
 from kmutex.postgres._errors import LockLostError
-from kmutex.postgres._grant import Grant, LeaseOfGrant, entries
+from kmutex.postgres._grant import Grant, LeaseOfGrant, ending, entries
 from kmutex.postgres._key import Name, check_space, name_of
 from kmutex.postgres._session import Answer, Left, Session, requests
 
@@ -173,12 +173,7 @@ class AsyncPostgresKeyedMutex:
     def _release(self, key: Hashable, grant: Grant | None) -> None:
         self._own_loop()
         name = name_of(self._space, key)
-        held = self._held.get(name)
-        if grant is not None and grant != held and grant.session.lost.is_set():
-            # Somebody of this locker may hold the key in a new session by now.
-            raise LockLostError(f"{key!r} was lost before it was released")
-        if held is None or (grant is not None and grant != held):
-            raise UnheldKeyError(f"{key!r} is not held through this locker" if grant is None else "it has ended")
+        held = ending(key, self._held.get(name), grant)
         del self._held[name]
         if held.session.lost.is_set():
             raise LockLostError(f"{key!r} was lost before it was released")

@@ -21,6 +21,19 @@ class Grant(NamedTuple):
     token: int
 
 
+def ending(key: Hashable, held: Grant | None, grant: Grant | None) -> Grant:
+    """The grant that a release ends. held: what the locker holds of the key. grant: the lease's; None: by the key.
+
+    UnheldKeyError: there is none, or it is not the lease's. LockLostError: the lease's was lost.
+    """
+    if grant is not None and grant != held and grant.session.lost.is_set():
+        # Somebody of this locker may hold the key in a new session by now.
+        raise LockLostError(f"{key!r} was lost before it was released")
+    if held is None or (grant is not None and grant != held):
+        raise UnheldKeyError(f"{key!r} is not held through this locker" if grant is None else "it has ended")
+    return held
+
+
 class _Releasing(Protocol):
     def _release(self, key: Hashable, grant: Grant | None) -> None: ...
 

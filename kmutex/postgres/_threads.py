@@ -7,10 +7,10 @@ from collections.abc import Hashable, Mapping
 from types import TracebackType
 
 from kmutex._entry import Entry
-from kmutex._errors import UnheldKeyError
 from kmutex._protocol import check_timeout
+from kmutex._threads import _closed_gate, _pass
 from kmutex.postgres._errors import LockLostError
-from kmutex.postgres._grant import Grant, LeaseOfGrant, entries
+from kmutex.postgres._grant import Grant, LeaseOfGrant, ending, entries
 from kmutex.postgres._key import Name, check_space, name_of
 from kmutex.postgres._session import Session, requests
 
@@ -24,8 +24,7 @@ class _Waiter:
         self.session = session
         self.name = name
         self.grant: Grant | None = None
-        self.gate = threading.Lock()
-        self.gate.acquire()
+        self.gate = _closed_gate()
 
 
 class PostgresKeyedMutex:
@@ -148,12 +147,7 @@ class PostgresKeyedMutex:
     def _release(self, key: Hashable, grant: Grant | None) -> None:
         name = name_of(self._space, key)
         with self._guard:
-            held = self._held.get(name)
-            if grant is not None and grant != held and grant.session.lost.is_set():
-                # Somebody of this locker may hold the key in a new session by now.
-                raise LockLostError(f"{key!r} was lost before it was released")
-            if held is None or (grant is not None and grant != held):
-                raise UnheldKeyError(f"{key!r} is not held through this locker" if grant is None else "it has ended")
+            held = ending(key, self._held.get(name), grant)
             del self._held[name]
             left = held.session.leave(name, held.request)
             if left.was != "held":
@@ -223,10 +217,3 @@ class PostgresLease(LeaseOfGrant[PostgresKeyedMutex]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._leave(error)
-
-
-def _pass(gate: threading.Lock, timeout: float | None) -> bool:
-    """Wait until the gate is opened: True. False: the time is over."""
-    if timeout is None:
-        return gate.acquire()
-    return gate.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
