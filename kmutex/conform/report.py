@@ -46,15 +46,18 @@ class Report:
             for clause in (by_id[played.case.id].clauses if table else by_id[played.case.id].outside)
         )
         """By clause, the vectors that passed and would show, at this level, a known-bad model that breaks it."""
-        failed = [played for played in result.played if played.verdict is Verdict.FAILED]
-        self.known = [played for played in failed if result.excused(played, known)]
-        self.failed = [played for played in failed if not result.excused(played, known)]
+        self.known: list[Played] = []
+        self.failed: list[Played] = []
+        for played in result.played:
+            if played.verdict is Verdict.FAILED:
+                (self.known if result.excused(played, known) else self.failed).append(played)
         if result.smaller is not None and result.smaller.verdict is Verdict.FAILED:
             # The check stops at the first random sequence that fails, so this is the short form of the last.
             self.failed[-1] = result.smaller
         self.healed = [p.case.id for p in result.played if p.case.id in known and p.verdict is Verdict.PASSED]
         """Listed as known failures, and passed."""
-        self.never = [name for name in known if name not in {played.case.id for played in result.played}]
+        ids = {played.case.id for played in result.played}
+        self.never = [name for name in known if name not in ids]
         """Listed as known failures, and not played."""
         self.broken = [played for played in result.played if played.verdict is Verdict.BROKEN]
         self.slow = [played for played in result.played if played.verdict is Verdict.SLOW]
