@@ -56,11 +56,6 @@ class Renaming(NamedTuple):
         return tuple(self.clients[client] for client in clients)
 
 
-def identity(config: Config) -> Renaming:
-    """The renaming that changes nothing."""
-    return Renaming(tuple(range(config.clients)), tuple(range(config.keys)))
-
-
 def standard(state: State) -> tuple[State, Renaming]:
     """The one that stands for all renamings of the state, and the renaming that leads to it.
 
@@ -97,7 +92,7 @@ def _inverse(numbers: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def renamings(config: Config) -> Iterator[Renaming]:
-    """All of them."""
+    """All of them; first the one that changes nothing."""
     for clients in permutations(range(config.clients)):
         for keys in permutations(range(config.keys)):
             yield Renaming(clients, keys)
