@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.status import Status
 
+Number = TypeVar("Number", int, float)
 WIDTH = 160
 """Columns where standard output is no terminal: wide enough that no row of a table is broken."""
 
@@ -75,12 +77,19 @@ def write(reports: Iterable[tuple[Path | None, Callable[[], str]]]) -> str:
     return "; ".join(faults)
 
 
-def seconds(text: str) -> float:
-    """The type of an argument that limits time."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 1 <= value <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to 86400")
-    return value
+def number_of(unit: str, kind: Callable[[str], Number], least: int, most: int) -> Callable[[str], Number]:
+    """The type of an argument that limits something. kind: float, or int for whole numbers only."""
+
+    def number(text: str) -> Number:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} from {least} to {most}")
+        return value
+
+    return number
+
+
+seconds = number_of("seconds", float, 1, 86_400)

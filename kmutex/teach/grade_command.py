@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from kmutex.terminal import complain, console, no_folder, seconds, shown, write
+from kmutex.terminal import complain, console, no_folder, number_of, seconds, shown, write
 from kmutex.testing.features import FEATURES, UnknownFeatureError, clauses_off
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def add_parser(commands: Any) -> None:
     )
     grade.add_argument(
         "--memory",
-        type=_megabytes,
+        type=number_of("megabytes", int, 512, 1_000_000),
         default=MEGABYTES,
         metavar="MB",
         help=f"of address space, for each process ({MEGABYTES})",
@@ -212,16 +212,6 @@ def _as_json(handed_in: Submission, one: Lesson | None, without: tuple[str, ...]
         "rows": rows_as_dicts(result.rows),
     }
     return json.dumps(body, indent=2) + "\n"
-
-
-def _megabytes(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if not 512 <= value <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of megabytes from 512 to 1000000")
-    return value
 
 
 def _tests(args: argparse.Namespace, one: Lesson | None) -> int:
