@@ -18,10 +18,12 @@ import json
 import os
 import platform
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,6 +41,7 @@ from kmutex_model.actions import CORRECT  # noqa: E402
 from kmutex_model.explore import explore  # noqa: E402
 from kmutex_model.properties import ALL  # noqa: E402
 from kmutex_model.state import Config  # noqa: E402
+from span import Span  # noqa: E402
 
 ENGINES = ("explorer", "TLC", "explorer, symmetry", "TLC, symmetry")
 SMALLEST = "1x1"
@@ -60,14 +63,13 @@ class Run(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What the rounds say of one engine at one bound; `seconds` is their median, None where it was over the limit."""
+    """What the rounds say of one engine at one bound; no seconds where one was over the limit."""
 
     engine: str
     bound: str
     states: int
     steps: int
-    seconds: float | None
-    spread: tuple[float, float] | None
+    seconds: Span | None
     bytes_per_state: float | None
 
 
@@ -102,11 +104,20 @@ def measure(engine: str, bound: str, limit: float) -> Run:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
-        timer = _Killer(process.pid, limit)
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            os.killpg(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(limit, end)
+        timer.start()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
-        if timer.stop():
+        timer.cancel()
+        timer.join()
+        if late.is_set():
             return Run(engine, bound, 0, 0, None, 0)
         out.seek(0)
         err.seek(0)
@@ -114,29 +125,6 @@ def measure(engine: str, bound: str, limit: float) -> Run:
             sys.exit(f"{engine} at {bound} failed: {err.read().strip().splitlines()[-1:]}")
         states, steps = (int(word) for word in out.read().split())
         return Run(engine, bound, states, steps, seconds, usage.ru_maxrss * 1024)
-
-
-class _Killer:
-    """Ends a process group at its time."""
-
-    def __init__(self, group: int, seconds: float) -> None:
-        import signal
-        import threading
-
-        self._fired = False
-
-        def fire() -> None:
-            self._fired = True
-            os.killpg(group, signal.SIGKILL)
-
-        self._timer = threading.Timer(seconds, fire)
-        self._timer.start()
-
-    def stop(self) -> bool:
-        """Whether it was too late."""
-        self._timer.cancel()
-        self._timer.join()
-        return self._fired
 
 
 # -- all of them ---------------------------------------------------------------------------------------------------
@@ -183,13 +171,11 @@ def rows(runs: Sequence[Run]) -> list[Row]:
                 continue
             seconds = [run.seconds for run in mine if run.seconds is not None]
             if len(seconds) < len(mine):
-                found.append(Row(engine, bound, 0, 0, None, None, None))
+                found.append(Row(engine, bound, 0, 0, None, None))
                 continue
             above = statistics.median(run.peak for run in mine) - base[engine]
             per_state = above / mine[0].states if bound != SMALLEST and mine[0].states > 1_000 else None
-            spread = (min(seconds), max(seconds))
-            middle = statistics.median(seconds)
-            found.append(Row(engine, bound, mine[0].states, mine[0].steps, middle, spread, per_state))
+            found.append(Row(engine, bound, mine[0].states, mine[0].steps, Span.of(seconds), per_state))
     return found
 
 
@@ -205,21 +191,20 @@ def as_markdown(found: Sequence[Row], limit: float, count: int, seed: int) -> li
     ]
     by_name = {(row.bound, row.engine): row for row in found}
     for row in found:
-        if row.seconds is None or row.spread is None:
+        if row.seconds is None:
             lines.append(f"| {row.bound} | {row.engine} | | | over | | | |")
             continue
         tlc = by_name.get((row.bound, row.engine.replace("explorer", "TLC")))
         if row.engine.startswith("TLC") or tlc is None:
             ratio = ""
         elif tlc.seconds is None:
-            ratio = f"over {limit / row.seconds:.0f}"
+            ratio = f"over {limit / row.seconds.median:.0f}"
         else:
-            ratio = f"{tlc.seconds / row.seconds:.1f}"
-        low, high = row.spread
+            ratio = f"{tlc.seconds.median / row.seconds.median:.1f}"
         memory = f"{row.bytes_per_state:,.0f}" if row.bytes_per_state is not None else "-"
-        seconds = f"{row.seconds:.2f} ({low:.2f}..{high:.2f})"
+        seconds = f"{row.seconds.median:.2f} ({row.seconds.least:.2f}..{row.seconds.most:.2f})"
         counts = f"{row.states:,} | {row.steps:,}"
-        speed = f"{row.states / row.seconds:,.0f}"
+        speed = f"{row.states / row.seconds.median:,.0f}"
         lines.append(f"| {row.bound} | {row.engine} | {counts} | {seconds} | {speed} | {ratio} | {memory} |")
     return lines
 
