@@ -93,14 +93,17 @@ def plain_lock() -> tuple[Callable[[], object], Callable[[], bool]]:
     return run, lock.locked
 
 
-def hold() -> tuple[Callable[[], object], Callable[[], bool]]:
-    mutex = KeyedMutex()
-
+def hold_on(mutex: KeyedMutex) -> Callable[[], object]:
     def run() -> None:
         with mutex.hold(KEY):
             pass
 
-    return run, lambda: KEY in mutex
+    return run
+
+
+def hold() -> tuple[Callable[[], object], Callable[[], bool]]:
+    mutex = KeyedMutex()
+    return hold_on(mutex), lambda: KEY in mutex
 
 
 def test_a_block_leaves_no_more_held_than_a_plain_lock_but_for_two_boundaries() -> None:
@@ -129,14 +132,6 @@ def test_whatever_is_left_the_locker_works_on() -> None:
         assert not other.is_alive()
         let_go(mutex)
         assert len(mutex) == 0
-
-
-def hold_on(mutex: KeyedMutex) -> Callable[[], object]:
-    def run() -> None:
-        with mutex.hold(KEY):
-            pass
-
-    return run
 
 
 @pytest.mark.parametrize("how", ["hold", "unlock", "release"])

@@ -17,20 +17,13 @@ from kmutex.postgres import PostgresKeyedMutex
 from metadata import Metadata
 from puller import Puller
 from tests.engine.shared import ROOT, server
-from tests.pull.made import chain_ids, file, image, noise, tar
+from tests.pull.made import CHAIN, IMAGE, TREES
 from tests.pull.soundness import check_sound
 from tests.pull.stub_registry import InProcessRegistry, Stall
 
 server()
 PROCESSES = 3
 PATIENCE = 60.0
-TARS = [tar(file("base", noise(1))), tar(file("top", b"top"))]
-CHAIN = chain_ids(TARS)
-TREES: dict[str, dict[str, object]] = {
-    CHAIN[0]: {"base": (noise(1), False)},
-    CHAIN[1]: {"base": (noise(1), False), "top": (b"top", False)},
-}
-IMAGE = image(TARS)
 
 
 @pytest.fixture

@@ -28,6 +28,13 @@ SESSION = Session(server().conninfo, sweep_every=3600)
 _spaces = itertools.count()
 
 
+def counted(space: str, here: int) -> int:
+    """The keys that the server has in a space, which must be as many as the locker says."""
+    on_server = len({key for key, _ in SESSION.show(space)})
+    assert on_server == here, f"{on_server} keys on the server, and {here} here"
+    return on_server
+
+
 class OnServer(PostgresKeyedMutex):
     """Of a space of its own, whose len() is what the server says."""
 
@@ -36,10 +43,7 @@ class OnServer(PostgresKeyedMutex):
         self._session = SESSION
 
     def __len__(self) -> int:
-        on_server = len({key for key, _ in SESSION.show(self._space)})
-        here = super().__len__()
-        assert on_server == here, f"{on_server} keys on the server, and {here} here"
-        return on_server
+        return counted(self._space, super().__len__())
 
 
 class AsyncOnServer(AsyncPostgresKeyedMutex):
@@ -50,10 +54,7 @@ class AsyncOnServer(AsyncPostgresKeyedMutex):
         self._session = SESSION
 
     def __len__(self) -> int:
-        on_server = len({key for key, _ in SESSION.show(self._space)})
-        here = super().__len__()
-        assert on_server == here, f"{on_server} keys on the server, and {here} here"
-        return on_server
+        return counted(self._space, super().__len__())
 
     def _submit(self, job: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         try:

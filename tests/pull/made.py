@@ -145,3 +145,14 @@ def tree(root: Path) -> dict[str, object]:
                 assert stat.S_ISREG(mode), path
                 found[key] = (path.read_bytes(), bool(mode & 0o100))
     return found
+
+
+# -- a small image of two layers, for tests that need just some image ---------------------------------------------
+
+TARS = [tar(file("base", noise(1))), tar(file("top", b"top"))]
+CHAIN = chain_ids(TARS)
+TREES: dict[str, dict[str, object]] = {
+    CHAIN[0]: {"base": (noise(1), False)},
+    CHAIN[1]: {"base": (noise(1), False), "top": (b"top", False)},
+}
+IMAGE = image(TARS)

@@ -37,18 +37,26 @@ from puller import Progress, Pulled, Puller, Way
 from registry_client import RegistryClient
 from stop import Stop
 from store import ContentStore, Writer
-from tests.pull.made import LAYER, MANIFEST, chain_ids, digest_of, file, hardlink, image, noise, symlink, tar
+from tests.pull.made import (
+    CHAIN,
+    IMAGE,
+    LAYER,
+    MANIFEST,
+    TARS,
+    TREES,
+    chain_ids,
+    digest_of,
+    file,
+    hardlink,
+    image,
+    noise,
+    symlink,
+    tar,
+)
 from tests.pull.soundness import PATIENCE, check_sound, reached, waiting
 from tests.pull.stub_registry import Corrupt, Fault, InProcessRegistry, Stall, Status, Truncate
 
 ROOT = Path(__file__).resolve().parents[2]
-TARS = [tar(file("base", noise(1))), tar(file("top", b"top"))]
-CHAIN = chain_ids(TARS)
-TREES: dict[str, dict[str, object]] = {
-    CHAIN[0]: {"base": (noise(1), False)},
-    CHAIN[1]: {"base": (noise(1), False), "top": (b"top", False)},
-}
-IMAGE = image(TARS)
 WHOLE = Pulled(IMAGE.manifest_digest, CHAIN)
 OTHER_TARS = [tar(file("other", noise(2)))]
 OTHER = image(OTHER_TARS)

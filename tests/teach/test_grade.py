@@ -13,18 +13,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-import kmutex
-import kmutex_model
 from kmutex import cli
 from kmutex.teach import grade, grade_command, grade_tests
 from kmutex.teach.grade import Grade
@@ -34,15 +31,12 @@ from kmutex.verify import runner
 from kmutex.verify.evidence import Result, Row, Violation
 from kmutex.verify.process import Confinement
 from kmutex.verify.runner import SubjectError
+from tests.commands import PATH, Done, run_kmutex
 
 REPAIRS = Path(__file__).with_name("repaired.py")
-PATH = os.pathsep.join(str(Path(str(package.__file__)).parents[1]) for package in (kmutex, kmutex_model))
-MARK = "KMUTEX_TEST_MARK"
 ENOUGH = ("8", "20", "60")
 """Seconds for a locker that is right, one after the other, until they are enough for this machine."""
 QUICK = ("--without", "fifo,interrupt", "--seconds", "2")
-ENDING = 2000
-"""Looks for a process that is about to end."""
 
 HOSTILE = """\
 import os, subprocess, sys, threading, time
@@ -159,47 +153,7 @@ TESTS_NOT_RUN = {
 }
 
 
-@dataclass
-class Done:
-    """What became of a command."""
-
-    status: int
-    out: str
-    err: str
-    folder: Path
-    left: list[int] = field(default_factory=list)
-    """Processes that it started and that are still there."""
-
-
-def marked(mark: str) -> list[int]:
-    """The processes with this mark."""
-    wanted = f"{MARK}={mark}".encode()
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if wanted in (process / "environ").read_bytes().split(b"\0"):
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
-def command(folder: Path, *arguments: str) -> Done:
-    mark = uuid.uuid4().hex
-    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR", "PATH")}
-    done = subprocess.run(
-        [sys.executable, "-m", "kmutex", *arguments],
-        cwd=folder,
-        env={**kept, "PYTHONPATH": PATH, "PYTHONDONTWRITEBYTECODE": "1", MARK: mark},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    looks = ENDING
-    while looks and (left := marked(mark)):
-        looks -= 1
-    return Done(done.returncode, done.stdout, done.stderr, folder, left)
+command = partial(run_kmutex, timeout=300)
 
 
 def one_line(text: str) -> str:

@@ -17,26 +17,21 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-import kmutex
-import kmutex_model
 from kmutex.testing import CLAUSES
+from tests.commands import ENDING, Done, environment, left_by, marked, run, run_kmutex
 
 SUBJECTS = Path(__file__).with_name("subjects.py")
-MARK = "KMUTEX_TEST_MARK"
-PATH = os.pathsep.join(str(Path(str(package.__file__)).parents[1]) for package in (kmutex, kmutex_model))
 QUICK = ("--seconds", "2")
 FILES = ("--json", "rows.json", "--junit", "rows.xml")
 ENOUGH = ("3", "10", "40")
 """Seconds to verify with, one after the other, until they are enough for this machine."""
-ENDING = 2000
-"""Looks for a process that is about to end."""
 MODULES = {
     "raises.py": "raise ValueError('not\\ntoday')",
     "exits.py": "raise SystemExit(0)",
@@ -49,47 +44,6 @@ MODULES = {
 """Modules that can't be imported."""
 
 
-@dataclass
-class Done:
-    """What became of a command."""
-
-    status: int
-    out: str
-    err: str
-    folder: Path
-    left: list[int] = field(default_factory=list)
-    """Processes that it started and that are still there."""
-
-
-def environment(mark: str) -> dict[str, str]:
-    """A plain environment that leads to the package under test, wherever that is, and marks whoever inherits it."""
-    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR", "PATH")}
-    return {**kept, "PYTHONPATH": PATH, "PYTHONDONTWRITEBYTECODE": "1", MARK: mark}
-
-
-def marked(mark: str) -> list[int]:
-    """The processes with this mark."""
-    wanted = f"{MARK}={mark}".encode()
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if wanted in (process / "environ").read_bytes().split(b"\0"):
-                found.append(int(process.name))
-        except OSError:
-            continue  # It is not ours, or it has just ended.
-    return found
-
-
-def left_by(mark: str) -> list[int]:
-    """The marked processes that don't end: one that was killed may take a moment."""
-    for _ in range(ENDING):
-        left = marked(mark)
-        if not left:
-            break
-        time.sleep(0.005)
-    return left
-
-
 def prepared(folder: Path) -> Path:
     folder.mkdir(parents=True)
     shutil.copy(SUBJECTS, folder / "subjects.py")
@@ -98,24 +52,7 @@ def prepared(folder: Path) -> Path:
     return folder
 
 
-def run(folder: Path, *command: str) -> Done:
-    mark = uuid.uuid4().hex
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment(mark),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=200,
-        check=False,
-    )
-    out, err = done.stdout.decode(), done.stderr.decode()
-    return Done(done.returncode, out, err, folder, left_by(mark))
-
-
-def kmutex_(folder: Path, *arguments: str) -> Done:
-    """Run the command in ``folder``."""
-    return run(folder, sys.executable, "-m", "kmutex", *arguments)
+kmutex_ = partial(run_kmutex, timeout=200)
 
 
 def verify(folder: Path, subject: str, *arguments: str) -> Done:
@@ -261,7 +198,9 @@ def _in_the_shadow(folder: Path) -> Done:
     # Python itself imports some of them for -m; who has installed the command has a script elsewhere.
     script = folder.with_name(f"{folder.name}-script")
     script.write_text("from kmutex.cli import main\nmain()\n", encoding="utf-8")
-    return enough(lambda *more: run(folder, sys.executable, str(script), "verify", "subjects:Evicts", *more))
+    return enough(
+        lambda *more: run(folder, sys.executable, str(script), "verify", "subjects:Evicts", *more, timeout=200)
+    )
 
 
 def _in_the_way(folder: Path) -> Done:
