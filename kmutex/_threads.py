@@ -85,8 +85,17 @@ class KeyedMutex:
         # way back to it; so what is no interrupt is not raised here.
         # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
         # so there is no moment in which a wake-up can be lost.
-        with self._guard:
+        guard = self._guard
+        try:
+            guard.acquire()
             gate = self._table.request(key, ticket, _closed_gate)
+            guard.release()
+        except BaseException:
+            try:  # noqa: SIM105 (see `_give_back`)
+                guard.release()
+            except RuntimeError:
+                pass
+            raise
         if gate is None or _pass(gate, timeout):
             return True
         # The time is over, but the grant may have come since. Only the table knows, under the guard.
@@ -94,19 +103,27 @@ class KeyedMutex:
             return not self._table.cancel(key, ticket)
 
     def _release(self, key: Hashable, ticket: Ticket | None) -> None:
+        guard = self._guard
         try:
-            with self._guard:
-                gate = self._table.release(key, ticket)
-                if gate is not None:
-                    gate.release()
-        except UnheldKeyError:
-            raise
-        except BaseException:
-            self._settle(key, NO_TICKET if ticket is None else ticket)
+            guard.acquire()
+            gate = self._table.release(key, ticket)
+            if gate is not None:
+                gate.release()
+            guard.release()
+        except BaseException as error:
+            try:  # noqa: SIM105 (see `_give_back`)
+                guard.release()
+            except RuntimeError:
+                pass
+            if not isinstance(error, UnheldKeyError):
+                self._settle(key, NO_TICKET if ticket is None else ticket)
             raise
 
     def _give_back(self) -> None:
         # An interrupt may strike after the last line under the guard and before the guard is let go.
+        # `_acquire` and `_release` can't leave it to this: of two signals at one moment, the second raises where the
+        # next Python function begins. So they release it where they catch: no signal is looked for before that call.
+        # Nor do they say `with`, which takes far longer than the two calls (docs/adr/0005-what-a-lock-costs.md).
         with contextlib.suppress(RuntimeError):  # It is not this thread's.
             self._guard.release()
 

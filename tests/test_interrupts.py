@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import CodeType
 
 import pytest
@@ -293,6 +293,56 @@ def guard_is_free(mutex: KeyedMutex) -> bool:
     other.start()
     other.join(DEADLINE)
     return free == [True]
+
+
+class LeavesItToSettle(KeyedMutex):
+    """The careless twin: what lets go of the guard is a function, at whose beginning a second signal raises."""
+
+    __slots__ = ()
+
+    def _acquire(self, key: Hashable, ticket: int, timeout: float | None) -> bool:
+        self._guard.acquire()
+        self._table.request(key, ticket, threading.Lock)
+        self._guard.release()
+        return True
+
+
+@pytest.mark.parametrize("kind", [KeyedMutex, LeavesItToSettle])
+@pytest.mark.parametrize("how", ["hold", "lock", "hand over"])
+def test_two_signals_at_one_moment_leave_no_guard_taken(kind: type[KeyedMutex], how: str) -> None:
+    """KM-INTERRUPT, KM-INDEP: the second handler raises while the first exception is on its way."""
+    mutexes: list[KeyedMutex] = []
+
+    def make_run() -> Callable[[], object]:
+        mutex = kind()
+        mutexes.append(mutex)
+        if how == "hand over":
+            KeyedMutex.lock(mutex, KEY)
+            gate = mutex._table.request(KEY, 10, threading.Lock)
+            assert gate is not None
+            gate.acquire()
+
+        def run() -> None:
+            if how == "hold":
+                with mutex.hold(KEY):
+                    pass
+            elif how == "lock":
+                mutex.lock(KEY)
+                mutex.unlock(KEY)
+            else:
+                mutex.unlock(KEY)
+
+        return run
+
+    def followed(code: CodeType) -> bool:
+        return traced(code) or code is LeavesItToSettle._acquire.__code__
+
+    taken = [boundary for boundary in everywhere(make_run, followed, twice=True) if not guard_is_free(mutexes[-1])]
+    assert len(mutexes) > 10
+    if kind is KeyedMutex or how == "hand over":
+        assert taken == []
+    else:
+        assert taken, "the second signal came nowhere"
 
 
 def test_an_interrupted_release_within_the_block_ends_the_lease_once() -> None:

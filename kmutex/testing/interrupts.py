@@ -3,6 +3,9 @@
 A run is given anew for each boundary: the instructions of its calls are followed, and before the n-th one an Interrupt
 is raised, as a signal handler would raise it. That is more than CPython does, which looks for signals at some bytecodes
 only (the beginning of a Python function, the end of a call, a jump back); a boundary that is safe here is safe there.
+
+Of two signals at one moment, CPython runs the handler of the second where it looks for signals next. So a second
+Interrupt is raised at such a place only: raised anywhere, no clean-up in Python would be safe from it.
 """
 
 from __future__ import annotations
@@ -35,11 +38,12 @@ class Boundary(NamedTuple):
         return f"{self.function}:{self.line} before {self.instruction}"
 
 
-def interrupted(run: Callable[[], object], traced: Traced, number: int) -> Boundary | None:
+def interrupted(run: Callable[[], object], traced: Traced, number: int, twice: bool = False) -> Boundary | None:
     """Call ``run``, and raise Interrupt before the ``number``-th instruction of traced code, counted from 0.
 
-    Where it struck; None: the run was over before. An Interrupt out of ``run`` is taken; other exceptions come out.
-    Only the calling thread is interrupted, and only once.
+    twice: once more, at the beginning of the next function or the end of the next call in traced code.
+    Where it struck first; None: the run was over before. An Interrupt out of ``run`` is taken; other exceptions come
+    out. Only the calling thread is interrupted.
     """
     count = 0
     struck: Boundary | None = None
@@ -48,18 +52,29 @@ def interrupted(run: Callable[[], object], traced: Traced, number: int) -> Bound
         nonlocal count, struck
         if struck is None and count == number:
             struck = _boundary(number, frame, offset)
+            if twice:
+                sys.setprofile(on_call)
             raise Interrupt
         count += 1
 
-    with contextlib.suppress(Interrupt), _followed(on_instruction, traced):
-        run()
+    def on_call(frame: FrameType, event: str, arg: Any) -> None:
+        if event in ("call", "c_return") and traced(frame.f_code):
+            sys.setprofile(None)
+            raise Interrupt
+
+    before = sys.getprofile()
+    try:
+        with contextlib.suppress(Interrupt), _followed(on_instruction, traced):
+            run()
+    finally:
+        sys.setprofile(before)
     return struck
 
 
-def everywhere(make_run: Callable[[], Callable[[], object]], traced: Traced) -> Iterator[Boundary]:
+def everywhere(make_run: Callable[[], Callable[[], object]], traced: Traced, twice: bool = False) -> Iterator[Boundary]:
     """Interrupt a run of its own at each boundary, in order; each is yielded when its run is over."""
     number = 0
-    while (struck := interrupted(make_run(), traced, number)) is not None:
+    while (struck := interrupted(make_run(), traced, number, twice)) is not None:
         yield struck
         number += 1
 
