@@ -321,6 +321,11 @@ class LoopRun:
         mine = [timer for timer in self._loop.timers if timer.owner is client]
         return min(mine, key=lambda timer: timer.handle.when(), default=None)
 
+    def _in_time(self, client: _Client, ends: float) -> bool:
+        """Whether a timer will end its wait: one for the time that was asked for, not for all of it again."""
+        timer = self._own_timer(client)
+        return timer is not None and timer.handle.when() < ends + TIMEOUT
+
     def _canceller(self, client: _Client) -> Callable[[], None]:
         def cancel() -> None:
             client.cancelled = True
@@ -360,7 +365,7 @@ class LoopRun:
             if client.step is not None
             and client.step_ends is not None
             and client.step_ends <= self._loop.now
-            and self._own_timer(client) is None
+            and not self._in_time(client, client.step_ends)
         )
         self._observer.quiet(waiting, overdue)
         if self._observer.stopped:

@@ -240,8 +240,13 @@ class _Client:
         return ""
 
     def due(self, now: float) -> bool:
-        """Whether its wait is over, or the time of its whole call: then it must come to look at the clock."""
-        return any(ends is not None and ends <= now for ends in (self.ends, self.step_ends))
+        """Whether its wait is over, or the time of its whole call: then it must come to look at the clock.
+
+        Not where it waits on for the whole time again: nothing makes it look then.
+        """
+        if self.ends is None or self.ends <= now:
+            return self.ends is not None
+        return self.step_ends is not None and self.step_ends <= now and self.ends < self.step_ends + TIMEOUT
 
     def polling(self) -> bool:
         """Whether it waits for a time that is not the end of its call."""

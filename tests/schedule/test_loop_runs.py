@@ -133,6 +133,55 @@ def test_a_wait_ends_because_its_task_is_cancelled_or_its_time_is_over() -> None
         assert {"", f": {error}"} <= ends
 
 
+class Noisy:
+    """Everybody is woken when a wait ends, and waits on for what is left of its time."""
+
+    def __init__(self) -> None:
+        self._held = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    async def lock(self, key: str, timeout: float | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        ends = None if timeout is None else loop.time() + timeout
+        while self._held:
+            self._waiters.append(loop.create_future())
+            try:
+                await asyncio.wait_for(self._waiters[-1], self._left(ends, loop.time(), timeout))
+            except BaseException:
+                self._wake()
+                raise
+        self._held = True
+
+    def _left(self, ends: float | None, now: float, timeout: float | None) -> float | None:
+        return None if ends is None else ends - now
+
+    def unlock(self, key: str) -> None:
+        self._held = False
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+
+class NoisyAnew(Noisy):
+    """The same, for all of its time again."""
+
+    def _left(self, ends: float | None, now: float, timeout: float | None) -> float | None:
+        return timeout
+
+
+def test_a_time_that_begins_anew_is_overdue() -> None:
+    """KM-EXPIRED, KM-CANCEL: 1 is woken by the end of 2, when the time of both is over."""
+    for make, last in ((Noisy, "quiet [] []"), (NoisyAnew, "quiet [1] [1]")):
+        ending, log = ran(make, "0+a | 1~a | 2~a | c2", timeouts=True)
+        assert ending is Ending.DONE
+        assert "2 lock (cancellable) a: TimeoutError" in log.lines
+        assert log.lines[-1] == last
+
+
 class Timers:
     """Notes what its timers did, in their order."""
 

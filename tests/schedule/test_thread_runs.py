@@ -175,6 +175,49 @@ def test_a_locker_that_polls_sees_its_time_over(crew: Crew) -> None:
     assert log.lines[-3:-1] == ["1 cancelled", "1 lock (cancellable) a: TimeoutError"]
 
 
+class Noisy:
+    """Everybody is woken when a wait ends, and waits on for what is left of its time."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._held = False
+
+    def lock(self, key: str, timeout: float | None = None) -> None:
+        with self._changed:
+            try:
+                self._wait(timeout)
+            finally:
+                self._changed.notify_all()
+            self._held = True
+
+    def _wait(self, timeout: float | None) -> None:
+        if not self._changed.wait_for(lambda: not self._held, timeout):
+            raise TimeoutError
+
+    def unlock(self, key: str) -> None:
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
+
+
+class NoisyAnew(Noisy):
+    """The same, for all of its time again."""
+
+    def _wait(self, timeout: float | None) -> None:
+        while self._held:
+            if not self._changed.wait(timeout):
+                raise TimeoutError
+
+
+def test_a_time_that_begins_anew_is_overdue(crew: Crew) -> None:
+    """KM-EXPIRED, KM-CANCEL: 1 is woken by the end of 2, when the time of both is over."""
+    for make, last in ((Noisy, "quiet [] []"), (NoisyAnew, "quiet [1] [1]")):
+        ending, log = ran(make, "0+a | 1~a | 2~a | c2", crew)
+        assert ending is Ending.DONE
+        assert "2 lock (cancellable) a: TimeoutError" in log.lines
+        assert log.lines[-1] == last
+
+
 class Yields:
     """Looks and takes in two steps, after a sleep that is up at once."""
 
