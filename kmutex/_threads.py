@@ -110,13 +110,13 @@ class KeyedMutex:
             if gate is not None:
                 gate.release()
             guard.release()
-        except BaseException as error:
+        except BaseException:
             try:  # noqa: SIM105 (see `_give_back`)
                 guard.release()
             except RuntimeError:
                 pass
-            if not isinstance(error, UnheldKeyError):
-                self._settle(key, NO_TICKET if ticket is None else ticket)
+            # Not the ticket: a release that was interrupted has been made, or has not. A lease goes on to end its own.
+            self._settle(key, NO_TICKET)
             raise
 
     def _give_back(self) -> None:

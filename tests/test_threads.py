@@ -15,6 +15,7 @@ from typing import TypeVar
 import pytest
 
 from kmutex import Entry, KeyedLocker, KeyedMutex, KMutexError, Lease, LeaseReusedError, UnheldKeyError, _threads
+from kmutex._core import LockTable
 
 DEADLINE = 120.0
 """Seconds after which a test that waits has failed; nothing here takes long."""
@@ -413,13 +414,15 @@ def test_an_interrupt_in_the_wait_for_the_guard_leaves_nothing() -> None:
     guard = mutex._guard
 
     class Struck:
-        entered = 0
+        asked = 0
 
-        def __enter__(self) -> None:
-            self.entered += 1
-            if self.entered == 1:
+        def acquire(self) -> bool:
+            self.asked += 1
+            if self.asked == 1:
                 raise KeyboardInterrupt
-            guard.acquire()
+            return guard.acquire()
+
+        __enter__ = acquire
 
         def __exit__(self, *error: object) -> None:
             guard.release()
@@ -431,6 +434,117 @@ def test_an_interrupt_in_the_wait_for_the_guard_leaves_nothing() -> None:
     with pytest.raises(KeyboardInterrupt):
         mutex.lock("k")
     assert len(mutex) == 0
+
+
+def struck_after(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """The first call of this method does its work, and is interrupted before it comes back."""
+    method = getattr(owner, name)
+    calls: list[None] = []
+
+    def struck(*arguments: object) -> object:
+        answer = method(*arguments)
+        calls.append(None)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return answer
+
+    monkeypatch.setattr(owner, name, struck)
+
+
+def test_an_interrupt_between_the_hand_over_and_its_gate_loses_no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KM-INTERRUPT, KM-LIVE, KM-HANDOFF"""
+    mutex = KeyedMutex()
+    mutex.lock("k")
+    waiter = start_waiter(mutex, "k")
+    struck_after(monkeypatch, LockTable, "release")
+    with pytest.raises(KeyboardInterrupt):
+        mutex.unlock("k")
+    waiter.result(DEADLINE)
+    assert mutex.snapshot()["k"].refs == 1
+
+
+def test_an_unlock_that_was_interrupted_at_its_beginning_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KM-INTERRUPT, KM-ATOMIC: neither the holder nor a waiter."""
+    mutex = KeyedMutex()
+    mutex.lock("k")
+    waiter = start_waiter(mutex, "k")
+    before = mutex.snapshot()
+
+    def struck(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LockTable, "release", struck)
+        with pytest.raises(KeyboardInterrupt):
+            mutex.unlock("k")
+    assert mutex.snapshot() == before
+    mutex.unlock("k")
+    waiter.result(DEADLINE)
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_a_lease_that_was_interrupted_on_entry_holds_nothing(behind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KM-INTERRUPT: the key is free, or another's; and the lease may be entered again."""
+    mutex = KeyedMutex()
+    lease = mutex.hold("k")
+    waiting: list[Future[None]] = []
+    granted = LockTable.request
+
+    def struck(self: LockTable[threading.Lock], *arguments: object) -> object:
+        monkeypatch.setattr(LockTable, "request", granted)
+        assert granted(self, *arguments) is None  # type: ignore[arg-type]
+        # As another thread would that asks between the grant and the interrupt.
+        waiting.extend(start(mutex.lock, "k") for _ in range(behind))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LockTable, "request", struck)
+    with pytest.raises(KeyboardInterrupt):
+        lease.__enter__()
+    for waiter in waiting:
+        waiter.result(DEADLINE)
+        mutex.unlock("k")
+    assert len(mutex) == 0
+    with lease:
+        assert "k" in mutex
+    assert len(mutex) == 0
+
+
+@pytest.mark.parametrize("end", [Lease.release, lambda lease: lease.__exit__(None, None, None)])
+def test_a_lease_whose_end_was_interrupted_before_it_began_ends(
+    end: Callable[[Lease], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KM-INTERRUPT, KM-HANDOFF, KM-TOKEN: the block is left either way, so the key goes on, once."""
+    mutex = KeyedMutex()
+    lease = mutex.hold("k")
+    lease.__enter__()
+    waiter = start_waiter(mutex, "k")
+
+    def struck(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(KeyedMutex, "_release", struck)
+        with pytest.raises(KeyboardInterrupt):
+            end(lease)
+    waiter.result(DEADLINE)
+    with pytest.raises(UnheldKeyError):
+        lease.release()
+    assert mutex.snapshot()["k"].refs == 1
+
+
+def test_a_lease_whose_end_was_interrupted_after_it_was_made_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KM-INTERRUPT, KM-TOKEN: the later holder is not touched."""
+    mutex = KeyedMutex()
+    lease = mutex.hold("k")
+    lease.__enter__()
+    waiter = start_waiter(mutex, "k")
+    struck_after(monkeypatch, KeyedMutex, "_release")
+    with pytest.raises(KeyboardInterrupt):
+        lease.release()
+    waiter.result(DEADLINE)
+    with pytest.raises(UnheldKeyError):
+        lease.release()
+    assert mutex.snapshot()["k"].refs == 1
 
 
 def test_a_snapshot_is_frozen() -> None:
@@ -466,7 +580,7 @@ def test_a_lease_takes_the_timeout_of_lock() -> None:
     mutex = KeyedMutex()
     mutex.lock("k")
     lease = mutex.hold("k", 0)
-    with pytest.raises(TimeoutError), lease:
+    with pytest.raises(TimeoutError, match=r"no grant of 'k' within 0 s"), lease:
         raise AssertionError("the block ran")
     assert mutex.snapshot()["k"].refs == 1
     mutex.unlock("k")
