@@ -67,6 +67,21 @@ class Floor:
             del self._entries[key]
 
 
+class FloorByName(Floor):
+    """The same without a ``with``: the guard's two methods are called."""
+
+    __slots__ = ()
+
+    def call(self, key: Hashable) -> None:
+        guard = self._guard
+        guard.acquire()
+        try:
+            self._entries[key] = None
+            del self._entries[key]
+        finally:
+            guard.release()
+
+
 class EmptyBlock:
     """What a ``with`` block costs before anything is locked: a call that makes a lease, and its two ends."""
 
@@ -482,6 +497,15 @@ REFERENCES: tuple[Subject, ...] = tuple(
             unlock="pass",
             peer=False,
             note="one guard round trip, one dict insert, one delete and a method call; it locks nothing",
+        ),
+        Subject(
+            "floor, by name",
+            kind,
+            lambda: {"l": FloorByName()},
+            lock="l.call(k)",
+            unlock="pass",
+            peer=False,
+            note="the same, its guard acquired and released by name instead of with `with`",
         ),
         Subject(
             "empty block",

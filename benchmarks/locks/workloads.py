@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from lockers import FLOOR, Subject
+from lockers import REFERENCES, Subject
 
 AT_ONCE = 20
 LONG = 10.0
@@ -683,7 +683,7 @@ def _of(kind: str, has: Callable[[Subject], object]) -> Callable[[Subject], bool
 
 
 def _locks(subject: Subject) -> bool:
-    return subject.name != FLOOR and subject.name != "empty block"
+    return subject not in REFERENCES
 
 
 def rows(queues: tuple[int, ...] = (100, 1_000, 10_000), distinct: int = 1_000_000) -> tuple[Row, ...]:
