@@ -28,7 +28,7 @@ class KeyedMutex:
     __slots__ = ("_guard", "_table", "_tickets")
 
     def __init__(self) -> None:
-        # Re-entrant for one reason: its owner can be asked to give it back without knowing whether it has (`_settle`).
+        # Re-entrant for one reason: it can be asked to be let go by who does not know whether it has it (`_give_back`).
         self._guard = threading.RLock()
         self._table: LockTable[threading.Lock] = LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
@@ -57,7 +57,13 @@ class KeyedMutex:
 
         UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC).
         """
-        self._release(key, None)
+        try:
+            self._release(key, None)
+        except UnheldKeyError:
+            raise
+        except BaseException:
+            self._settle(key, NO_TICKET)
+            raise
 
     def hold(self, key: Hashable, timeout: float | None = None) -> Lease:
         """Hold ``key`` for a ``with`` block. Arguments and errors are those of `lock`, raised on entry."""
@@ -103,6 +109,7 @@ class KeyedMutex:
             return not self._table.cancel(key, ticket)
 
     def _release(self, key: Hashable, ticket: Ticket | None) -> None:
+        # The caller settles if anything but UnheldKeyError is raised here.
         guard = self._guard
         try:
             guard.acquire()
@@ -115,14 +122,13 @@ class KeyedMutex:
                 guard.release()
             except RuntimeError:
                 pass
-            # Not the ticket: a release that was interrupted has been made, or has not. A lease goes on to end its own.
-            self._settle(key, NO_TICKET)
             raise
 
     def _give_back(self) -> None:
         # An interrupt may strike after the last line under the guard and before the guard is let go.
-        # `_acquire` and `_release` can't leave it to this: of two signals at one moment, the second raises where the
-        # next Python function begins. So they release it where they catch: no signal is looked for before that call.
+        # `_acquire` and `_release` don't leave it to this: of two signals at one moment, the second raises where the
+        # next Python function begins. So they release it where they catch. From CPython 3.11 on no signal is looked
+        # for before that call; where one is, and after it, the caller's `_settle` is there for what is left.
         # Nor do they say `with`, which takes far longer than the two calls (docs/adr/0005-what-a-lock-costs.md).
         with contextlib.suppress(RuntimeError):  # It is not this thread's.
             self._guard.release()

@@ -308,27 +308,31 @@ class LeavesItToSettle(KeyedMutex):
 
 
 @pytest.mark.parametrize("kind", [KeyedMutex, LeavesItToSettle])
-@pytest.mark.parametrize("how", ["hold", "lock", "hand over"])
-def test_two_signals_at_one_moment_leave_no_guard_taken(kind: type[KeyedMutex], how: str) -> None:
-    """KM-INTERRUPT, KM-INDEP: the second handler raises while the first exception is on its way."""
-    mutexes: list[KeyedMutex] = []
+@pytest.mark.parametrize("how", ["hold", "lock", "hand over", "lease"])
+def test_two_signals_at_one_moment_lose_neither_the_guard_nor_a_wake_up(kind: type[KeyedMutex], how: str) -> None:
+    """KM-INTERRUPT, KM-INDEP, KM-LIVE: the second handler raises while the first exception is on its way."""
+    made: list[tuple[KeyedMutex, threading.Lock | None]] = []
 
     def make_run() -> Callable[[], object]:
         mutex = kind()
-        mutexes.append(mutex)
-        if how == "hand over":
-            KeyedMutex.lock(mutex, KEY)
-            gate = mutex._table.request(KEY, 10, threading.Lock)
+        lease = mutex.hold(KEY)
+        gate = None
+        if how in ("hand over", "lease"):
+            lease.__enter__()
+            gate = mutex._table.request(KEY, WAITER, threading.Lock)
             assert gate is not None
             gate.acquire()
+        made.append((mutex, gate))
 
         def run() -> None:
             if how == "hold":
-                with mutex.hold(KEY):
+                with lease:
                     pass
             elif how == "lock":
                 mutex.lock(KEY)
                 mutex.unlock(KEY)
+            elif how == "lease":
+                lease.release()
             else:
                 mutex.unlock(KEY)
 
@@ -337,12 +341,23 @@ def test_two_signals_at_one_moment_leave_no_guard_taken(kind: type[KeyedMutex], 
     def followed(code: CodeType) -> bool:
         return traced(code) or code is LeavesItToSettle._acquire.__code__
 
-    taken = [boundary for boundary in everywhere(make_run, followed, twice=True) if not guard_is_free(mutexes[-1])]
-    assert len(mutexes) > 10
-    if kind is KeyedMutex or how == "hand over":
+    taken, asleep = [], []
+    for boundary in everywhere(make_run, followed, twice=True):
+        mutex, gate = made[-1]
+        if not guard_is_free(mutex):
+            taken.append(boundary)
+        elif gate is not None and mutex.snapshot()[KEY].holder == WAITER and gate.locked():
+            asleep.append(boundary)
+    assert len(made) > 10
+    assert asleep == []
+    if kind is KeyedMutex or how in ("hand over", "lease"):
         assert taken == []
     else:
         assert taken, "the second signal came nowhere"
+
+
+WAITER = 10
+"""A ticket, of nobody."""
 
 
 def test_an_interrupted_release_within_the_block_ends_the_lease_once() -> None:

@@ -53,7 +53,7 @@ class Subject:
 
 
 class Floor:
-    """What no keyed lock in Python goes below: a guard round trip, a dict insert, a delete and a method call."""
+    """What a keyed lock in Python can't do without: a guard round trip, a dict insert, a delete and a method call."""
 
     __slots__ = ("_entries", "_guard")
 

@@ -36,6 +36,7 @@ class _Client:
         self.steps: deque[Step] = deque()
         self.step: Step | None = None
         self.step_ends: float | None = None
+        self.timed = False
         self.gate: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
         self.cancelled = False
@@ -216,7 +217,7 @@ class LoopRun:
 
     async def _perform(self, me: _Client, step: Step) -> None:
         me.step = step
-        me.cancelled = False
+        me.cancelled = me.timed = False
         timed = step.kind == "~" and self._timeouts
         me.step_ends = self._loop.now + TIMEOUT if timed else self._loop.now if step.kind == "?" else None
         self._observer.called(me.index, step)
@@ -359,6 +360,13 @@ class LoopRun:
     def _quiet(self) -> Ending | None:
         """Nobody can move: the next phase begins, or a wait is cancelled, or the run is over."""
         waiting = {client.index: client.step for client in self._clients if client.step is not None}
+        for client in self._clients:
+            timer = self._own_timer(client)
+            if timer is not None and client.step_ends is not None and not client.timed:
+                # The caller's time runs from its call, the timer's from where it was set, and the clock may have
+                # moved between.
+                client.step_ends = max(client.step_ends, timer.handle.when())
+                client.timed = True
         overdue = frozenset(
             client.index
             for client in self._clients

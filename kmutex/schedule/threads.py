@@ -203,6 +203,8 @@ class _Client:
         self.step: Step | None = None
         self.step_ends: float | None = None
         self.timed = False
+        self.late = False
+        """Whether it stood in a wait, and came back from it after the time of its whole call."""
         self.idle = False
         self.done = False
         self.lock: CoopLock | None = None
@@ -242,11 +244,12 @@ class _Client:
     def due(self, now: float) -> bool:
         """Whether its wait is over, or the time of its whole call: then it must come to look at the clock.
 
-        Not where it waits on for the whole time again: nothing makes it look then.
+        Not where it has looked already, and waits on for the whole time again: nothing makes it look then.
         """
-        if self.ends is None or self.ends <= now:
-            return self.ends is not None
-        return self.step_ends is not None and self.step_ends <= now and self.ends < self.step_ends + TIMEOUT
+        ends, call_ends = self.ends, self.step_ends
+        if ends is None or call_ends is None or ends <= now:
+            return ends is not None and ends <= now
+        return call_ends <= now and not (self.late and ends >= call_ends + TIMEOUT)
 
     def polling(self) -> bool:
         """Whether it waits for a time that is not the end of its call."""
@@ -449,6 +452,8 @@ class ThreadRun:
                     lock.take()
                     return True
         finally:
+            if me.parked and me.step_ends is not None and me.step_ends <= self._now:
+                me.late = True
             me.lock = None
             me.ends = None
 
@@ -543,7 +548,7 @@ class ThreadRun:
             return
         self.point()
         me.step = step
-        me.timed = False
+        me.timed = me.late = False
         asked = self._now
         me.step_ends = self._now + TIMEOUT if step.kind == "~" else self._now if step.kind == "?" else None
         self._tell(lambda: self._observer.called(me.index, step))

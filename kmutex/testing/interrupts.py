@@ -5,7 +5,9 @@ is raised, as a signal handler would raise it. That is more than CPython does, w
 only (the beginning of a Python function, the end of a call, a jump back); a boundary that is safe here is safe there.
 
 Of two signals at one moment, CPython runs the handler of the second where it looks for signals next. So a second
-Interrupt is raised at such a place only: raised anywhere, no clean-up in Python would be safe from it.
+Interrupt is raised at such a place only: raised anywhere, no clean-up in Python would be safe from it. Of these places
+it knows the beginning of a function and the end of a call into C. It does not strike at a jump back, nor, as CPython
+3.10 may, where a handler is entered or a Python function has returned.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Boundary(NamedTuple):
 def interrupted(run: Callable[[], object], traced: Traced, number: int, twice: bool = False) -> Boundary | None:
     """Call ``run``, and raise Interrupt before the ``number``-th instruction of traced code, counted from 0.
 
-    twice: once more, at the beginning of the next function or the end of the next call in traced code.
+    twice: once more, where traced code next begins a function or comes back from a call into C.
     Where it struck first; None: the run was over before. An Interrupt out of ``run`` is taken; other exceptions come
     out. Only the calling thread is interrupted.
     """

@@ -182,6 +182,22 @@ def test_a_time_that_begins_anew_is_overdue() -> None:
         assert log.lines[-1] == last
 
 
+class Late(OneLock):
+    """Lets the others go on before it sets its timer."""
+
+    async def lock(self, key: str, timeout: float | None = None) -> None:
+        await asyncio.sleep(0)
+        await super().lock(key, timeout)
+
+
+@pytest.mark.parametrize("make", [OneLock, Noisy, Late])
+@pytest.mark.parametrize("text", ["0+a | 1~a 2~a | c1 c2 | 0-a", "0+a | 1~a | 2~a | 0-a"])
+def test_a_timer_that_is_set_late_is_not_overdue(make: Callable[[], Any], text: str) -> None:
+    """Where another's time ends between a call and its timer."""
+    for log in every(make, text, 1, timeouts=True):
+        assert all(line.endswith("[]") for line in log.lines if line.startswith("quiet"))
+
+
 class Timers:
     """Notes what its timers did, in their order."""
 

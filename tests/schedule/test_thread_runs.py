@@ -218,6 +218,53 @@ def test_a_time_that_begins_anew_is_overdue(crew: Crew) -> None:
         assert log.lines[-1] == last
 
 
+class ByTurns:
+    """First come, first served, on a condition."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._queue: list[object] = []
+
+    def lock(self, key: str, timeout: float | None = None) -> None:
+        turn = object()
+        with self._changed:
+            self._queue.append(turn)
+            if not self._changed.wait_for(lambda: self._queue[0] is turn, timeout):
+                self._queue.remove(turn)
+                raise TimeoutError
+
+    def unlock(self, key: str) -> None:
+        with self._changed:
+            self._queue.pop(0)
+            self._changed.notify_all()
+
+
+class TwoWaits(OneLock):
+    """Waits for a guard, and then for the key, for its time each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._guard = threading.Lock()
+
+    def lock(self, key: str, timeout: float | None = None) -> None:
+        if not self._guard.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError
+        self._guard.release()
+        super().lock(key, timeout)
+
+
+@pytest.mark.parametrize("make", [OneLock, Polls, Noisy, ByTurns, TwoWaits])
+@pytest.mark.parametrize(("text", "bound"), [("0+a | 1~a 2~a | c1 c2 | 0-a", 1), ("0+a | 1~a | 2~a | 3~a | 0-a", 0)])
+def test_a_wait_that_begins_late_is_not_overdue(make: Callable[[], Any], text: str, bound: int, crew: Crew) -> None:
+    """Where another's time ends between a call and its wait, or between two waits of which the first was no wait."""
+    runs = 0
+    for chooser in Search(bound):
+        _, log = ran(make, text, crew, chooser)
+        runs += 1
+        assert all(line.endswith("[]") for line in log.lines if line.startswith("quiet")), log.lines
+    assert runs > 1
+
+
 class Yields:
     """Looks and takes in two steps, after a sleep that is up at once."""
 
