@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Set
@@ -157,10 +158,10 @@ class Explorer:
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
     ) -> Exploration:
-        """Random ways, one for each seed, with that many preemptions among ``length`` choices."""
+        """The plain way, and random ways, one for each seed, with that many preemptions among ``length`` choices."""
         result = Exploration(program, level, preemptions)
-        for seed in seeds:
-            self._once(result, Sampler(seed, length, preemptions), known)
+        for chooser in itertools.chain([Chooser()], (Sampler(seed, length, preemptions) for seed in seeds)):
+            self._once(result, chooser, known)
             if result.found or result.exited or not go_on(result.runs):
                 break
         return result

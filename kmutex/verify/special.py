@@ -12,6 +12,7 @@ from typing import Any
 from kmutex.schedule import loop as tasks
 from kmutex.schedule import threads
 from kmutex.schedule.program import parse
+from kmutex.schedule.words import said
 from kmutex.testing.explore import Explorer, Level, key_of
 from kmutex.testing.judge import Event
 from kmutex.testing.lanes import lanes
@@ -216,8 +217,8 @@ def loops(bench: Bench, outcome: Outcome) -> None:
         outcome.runs = 2
         outcome.bound = "2 event loops: a free key, and a key that is held and waited for"
         outcome.complete = True
-        free = _other_loop(bench, first, second, contended=False)
-        busy = _other_loop(bench, first, second, contended=True)
+        free, left = _other_loop(bench, first, second, contended=False)
+        busy, left_in_the_queue = _other_loop(bench, first, second, contended=True)
     finally:
         for loop in (first, second):
             for task in asyncio.all_tasks(loop):
@@ -227,6 +228,8 @@ def loops(bench: Bench, outcome: Outcome) -> None:
     if not isinstance(busy, Exception):
         said = "got the key" if busy == "got" else "waits in the second loop, which nothing will wake"
         _loop_finding(outcome, f"a call from a second loop, for a key that is held, does not raise: it {said}")
+    elif left or left_in_the_queue:
+        _loop_finding(outcome, f"a call from a second loop is refused, {left or left_in_the_queue}", "KM-ATOMIC")
     elif isinstance(free, Exception):
         outcome.witnesses["KM-LOOP"] += 2
     elif _own(busy):
@@ -268,18 +271,21 @@ def unstarted(bench: Bench, outcome: Outcome) -> None:
         outcome.witnesses["KM-CANCEL"] += 1
 
 
-def _loop_finding(outcome: Outcome, message: str) -> None:
+def _loop_finding(outcome: Outcome, message: str, *better: str) -> None:
+    """better: clauses that name it better than KM-LOOP."""
     outcome.found.append(
-        {"symptom": "KM-LOOP", "clauses": ["KM-LOOP"], "message": message, "schedule": "", "picture": ""}
+        {"symptom": "KM-LOOP", "clauses": [*better, "KM-LOOP"], "message": message, "schedule": "", "picture": ""}
     )
 
 
 def _other_loop(
     bench: Bench, first: asyncio.AbstractEventLoop, second: asyncio.AbstractEventLoop, *, contended: bool
-) -> Exception | str:
-    """What a call from the second loop does while the first has used the subject: its error, "got" or "waits"."""
-    key = key_of("a")
+) -> tuple[Exception | str, str]:
+    """What a call from the second loop does while the first has used the subject: its error, "got" or "waits".
 
+    And what is left of a call that the subject itself refused, in words; "" for nothing.
+    """
+    key, asked = key_of("a"), key_of("a" if contended else "b")
     waiting: list[asyncio.Future[Any]] = []
 
     async def begin() -> Any:
@@ -290,11 +296,11 @@ def _other_loop(
             await _settle()
         else:
             subject.unlock(key)
-        return subject
+        return subject, live(subject)
 
     async def call(subject: Any) -> None:
         # Where lock() is a plain function, it may raise before there is anything to await.
-        await subject.lock(key_of("a" if contended else "b"))
+        await subject.lock(asked)
 
     async def ask(subject: Any) -> Exception | str:
         task = asyncio.ensure_future(call(subject))
@@ -305,8 +311,35 @@ def _other_loop(
         error = task.exception()
         return error if isinstance(error, Exception) else "got"
 
-    subject = first.run_until_complete(begin())
-    return second.run_until_complete(ask(subject))
+    def live(subject: Any) -> int:
+        try:
+            return len(subject) if bench.shape.counts else 0
+        except Exception:
+            return 0  # The runs ask it as well, and say so.
+
+    async def left(subject: Any, before: int) -> str:
+        try:
+            if live(subject) != before:
+                return f"and len() has gone from {before} to {live(subject)}"
+            for _ in (*waiting, key) if contended else ():
+                subject.unlock(key)
+                await _settle()
+            task = asyncio.ensure_future(subject.lock(asked))
+            await _settle()
+            if not task.done():
+                task.cancel()
+                return "and its key is not free when all have let go"
+            task.result()
+            subject.unlock(asked)
+        except Exception as error:
+            return f"and then a call from the first loop raises {said(error)}"
+        return ""
+
+    subject, before = first.run_until_complete(begin())
+    answer = second.run_until_complete(ask(subject))
+    if not isinstance(answer, Exception) or not _own(answer):
+        return answer, ""
+    return answer, first.run_until_complete(left(subject, before))
 
 
 async def _settle() -> None:

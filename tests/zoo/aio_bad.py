@@ -704,6 +704,19 @@ class LastInFirstOut(Handing):
         return queue.pop()
 
 
+class LastFillsTheGap(Handing):
+    """The youngest waiter takes the place of one that was cancelled, so that nothing need be moved."""
+
+    def _give_up(self, key: Hashable, queue: deque[asyncio.Future[None]], turn: asyncio.Future[None]) -> None:
+        if turn not in queue:
+            super()._give_up(key, queue, turn)
+            return
+        place = queue.index(turn)
+        youngest = queue.pop()
+        if youngest is not turn:
+            queue[place] = youngest
+
+
 class StripedKeys(OneLoop):
     """A fixed number of locks shared by all keys, so that keys of one stripe wait for each other."""
 
@@ -780,6 +793,17 @@ class GuardHeldWhileWaiting(OneLoop):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+class TakenBeforeRefused(Handing):
+    """Looks at the loop when the free key has been taken already."""
+
+    async def lock(self, key: Hashable) -> None:
+        if key in self._queues:
+            await super().lock(key)
+            return
+        self._queues[key] = deque()
+        self._check_loop()
 
 
 class TwoLoops(Handing):

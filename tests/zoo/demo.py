@@ -644,6 +644,22 @@ async def aio_first_cancelled(locker: Any) -> Finding:
     return ("KM-IDLE", "an entry stayed") if len(locker) else None
 
 
+async def aio_first_of_three_cancelled(locker: Any) -> Finding:
+    """The first of three waiters is cancelled while the key is held; the others keep their order."""
+    await locker.lock("k")
+    first, second, third = ask(locker), ask(locker), ask(locker)
+    await settle()
+    first.cancel()
+    await settle()
+    for task in (second, third):
+        locker.unlock("k")
+        await settle()
+        if not holding(task):
+            return "KM-FIFO", "a waiter was granted before an older one"
+    locker.unlock("k")
+    return ("KM-IDLE", "an entry stayed") if len(locker) else None
+
+
 async def aio_cancelled_granted(locker: Any) -> Finding:
     """The first of two waiters is cancelled after its grant, before it runs."""
     await locker.lock("k")
@@ -783,7 +799,7 @@ def two_loops(make: Factory) -> Finding:
     try:
         asyncio.run(use())
     except RuntimeError:
-        return None
+        return ("KM-ATOMIC", "the call that was refused has left an entry") if len(locker) else None
     return "KM-LOOP", "a second event loop used the locker unopposed"
 
 
@@ -794,6 +810,7 @@ ASYNCIO: dict[str, Script] = {
         aio_newcomer,
         aio_cancelled,
         aio_first_cancelled,
+        aio_first_of_three_cancelled,
         aio_cancelled_granted,
         aio_in_order,
         aio_burst,
