@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,6 +96,9 @@ _ODD_KEYS: tuple[tuple[Any, Any], ...] = (
 )
 """Pairs of different keys that a careless locker takes for one another, or for none: falsy ones, equal hashes, equal
 texts, long and alike, spelled almost the same."""
+_EQUAL_KEYS: tuple[tuple[Any, ...], ...] = ((1, True, 1.0), (0, -0.0, False), (("key", 1), ("key", True)))
+"""Spellings of one key: what is equal is the same key, as it is to a dict."""
+_EQUAL_PROGRAM = "0+a | 1+a | 2+a | 0-a | 1-a"
 _KEY_PROGRAMS = ("0+a | 1+a | 2+b | 0-a | 1-a", "0+a | 1+b | 0-a 1-b")
 
 
@@ -108,21 +112,30 @@ def keys(bench: Bench, outcome: Outcome) -> None:
     for pair in _ODD_KEYS:
         values = dict(zip("ab", pair, strict=True))
         explorer = bench.explorer.on(bench.make, keys=_spelled(values))
-        alone = explorer.every(parse("0+a | 1+b"), level, 0)
-        if any(said in found.finding.message for found in alone.found.values() for said in _REFUSALS):
+        if _refuses(explorer, level):
             outcome.notes.append(("KM-INDEP", f"refuses the key {pair[0]!r} or {pair[1]!r}"))
             continue
         for text in _KEY_PROGRAMS:
             _run(bench, explorer, text, outcome, f"with a = {_short(pair[0])}, b = {_short(pair[1])}: ")
+    for spellings in _EQUAL_KEYS:
+        explorer = bench.explorer.on(bench.make, keys=_in_turn(spellings))
+        if not _refuses(explorer, level):
+            _run(bench, explorer, _EQUAL_PROGRAM, outcome, f"with a = {' = '.join(map(repr, spellings))}: ", "KM-EXCL")
     outcome.complete = True
     outcome.witnesses = type(outcome.witnesses)({"KM-INDEP": outcome.runs, "KM-EXCL": outcome.runs})
-    outcome.bound = f"{2 * MANY} keys at once; {len(_ODD_KEYS)} pairs of odd keys"
+    outcome.bound = f"{2 * MANY} keys at once; {len(_ODD_KEYS)} pairs of odd keys, {len(_EQUAL_KEYS)} of equal ones"
 
 
 _REFUSALS = ("raised TypeError", "raised ValueError", "raised AttributeError")
 
 
-def _run(bench: Bench, explorer: Explorer, text: str, outcome: Outcome, prefix: str) -> None:
+def _refuses(explorer: Explorer, level: Level) -> bool:
+    """Whether the locker does not take such keys at all."""
+    alone = explorer.every(parse("0+a | 1+b"), level, 0)
+    return any(said in found.finding.message for found in alone.found.values() for said in _REFUSALS)
+
+
+def _run(bench: Bench, explorer: Explorer, text: str, outcome: Outcome, prefix: str, clause: str = "KM-INDEP") -> None:
     result = explorer.every(parse(text), _level(bench), 0)
     outcome.runs += result.runs
     outcome.endless += result.endless
@@ -132,7 +145,7 @@ def _run(bench: Bench, explorer: Explorer, text: str, outcome: Outcome, prefix: 
         outcome.found.append(
             {
                 "symptom": finding.symptom,
-                "clauses": list(dict.fromkeys(["KM-INDEP", *finding.clauses])),
+                "clauses": list(dict.fromkeys([clause, *finding.clauses])),
                 "message": prefix + finding.message,
                 "schedule": "",
                 "picture": lanes(finding.events),
@@ -146,6 +159,11 @@ def _level(bench: Bench) -> Level:
 
 def _spelled(values: dict[str, Any]) -> Callable[[str], Any]:
     return lambda letter: _fresh(values[letter])
+
+
+def _in_turn(spellings: tuple[Any, ...]) -> Callable[[str], Any]:
+    turns = itertools.cycle(spellings)
+    return lambda letter: next(turns)
 
 
 def _fresh(key: Any) -> Any:

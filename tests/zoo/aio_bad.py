@@ -756,6 +756,16 @@ class StripedKeys(OneLoop):
         return len(self._users)
 
 
+class KeyedByType(Handing):
+    """Takes 1, 1.0 and True for three keys, although they are equal."""
+
+    async def lock(self, key: Hashable) -> None:
+        await super().lock((type(key), key))
+
+    def unlock(self, key: Hashable) -> None:
+        super().unlock((type(key), key))
+
+
 class OneLockForAllKeys(StripedKeys):
     """A single stripe: every key waits for every other."""
 

@@ -445,6 +445,16 @@ def many_keys(make: Factory, stop: str = "") -> Finding:
     return ("KM-IDLE", "an entry stayed") if len(locker) else None
 
 
+def equal_keys(make: Factory, stop: str = "") -> Finding:
+    """Keys that are equal are one key."""
+    locker = make()
+    locker.lock(1)
+    if takes(locker, True):
+        return "KM-EXCL", "1 and True were held at once"
+    locker.unlock(1.0)
+    return ("KM-IDLE", "an entry stayed") if len(locker) else None
+
+
 def other_key_free(make: Factory, stop: str = "") -> Finding:
     """While one key is waited for, another can be taken."""
     locker = make()
@@ -505,6 +515,7 @@ THREADS: dict[str, Callable[..., Finding]] = {
         interrupted,
         other_key_woken,
         many_keys,
+        equal_keys,
         other_key_free,
         released_twice,
         released_stale,
@@ -736,6 +747,19 @@ async def aio_many_keys(locker: Any) -> Finding:
     return ("KM-IDLE", "an entry stayed") if len(locker) else None
 
 
+async def aio_equal_keys(locker: Any) -> Finding:
+    """Keys that are equal are one key."""
+    await locker.lock(1)
+    second = ask(locker, True)
+    await settle()
+    if holding(second):
+        return "KM-EXCL", "1 and True were held at once"
+    locker.unlock(1.0)
+    await settle()
+    locker.unlock(True)
+    return ("KM-IDLE", "an entry stayed") if len(locker) else None
+
+
 async def aio_other_key_free(locker: Any) -> Finding:
     """While one key is waited for, another can be taken."""
     await locker.lock("a")
@@ -816,6 +840,7 @@ ASYNCIO: dict[str, Script] = {
         aio_burst,
         aio_other_key_woken,
         aio_many_keys,
+        aio_equal_keys,
         aio_other_key_free,
         aio_released_twice,
         aio_released_stale,

@@ -1088,6 +1088,16 @@ class StripedKeys:
         return len(self._users)
 
 
+class KeyedByType(Handing):
+    """Takes 1, 1.0 and True for three keys, although they are equal."""
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        super().lock((type(key), key), timeout)
+
+    def unlock(self, key: Hashable) -> None:
+        super().unlock((type(key), key))
+
+
 class OneLockForAllKeys(StripedKeys):
     """A single stripe: every key waits for every other."""
 
