@@ -364,11 +364,16 @@ async def _settle() -> None:
     """Let everybody go on who can, those too who are asleep for a short time."""
     loop = asyncio.get_running_loop()
     end = loop.time() + NAP
+
+    def asleep() -> bool:
+        return not all(timer.cancelled() for timer in getattr(loop, "_scheduled", ()))
+
     while True:
+        # Both before and after: who was woken by a timer in the last of these steps has some of its own to go.
+        before = asleep()
         for _ in range(20):
             await asyncio.sleep(0)
-        timers = getattr(loop, "_scheduled", ())
-        if all(timer.cancelled() for timer in timers) or loop.time() > end:
+        if not (before or asleep()) or loop.time() > end:
             return
 
 

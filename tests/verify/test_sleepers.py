@@ -14,7 +14,7 @@ from kmutex.schedule.threads import Crew, replaced
 from kmutex.testing.explore import Explorer
 from kmutex.testing.subject import look
 from kmutex.verify.plan import Outcome, Unit
-from kmutex.verify.special import CHECKS, Bench
+from kmutex.verify.special import CHECKS, Bench, _settle
 
 
 class _Entry:
@@ -139,3 +139,26 @@ def test_a_sound_locker_may_sleep(make: Any, check: str, crew: Crew) -> None:
 def test_a_sleep_excuses_nothing(make: Any, crew: Crew) -> None:
     """The control: KM-INDEP."""
     assert "KM-INDEP" in found(make, "keys", crew)
+
+
+@pytest.mark.parametrize("steps", range(45))
+def test_who_is_woken_at_any_step_goes_on(steps: int) -> None:
+    """All is settled only when nobody sleeps and whoever slept has had the steps that were left to it."""
+
+    async def run() -> bool:
+        done = []
+
+        async def sleeper() -> None:
+            timer = asyncio.get_running_loop().call_later(1000.0, done.clear)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            timer.cancel()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            done.append(True)
+
+        task = asyncio.ensure_future(sleeper())
+        await _settle()
+        return task.done() and bool(done)
+
+    assert asyncio.run(run())
