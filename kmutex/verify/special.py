@@ -368,13 +368,11 @@ async def _settle() -> None:
     def asleep() -> bool:
         return not all(timer.cancelled() for timer in getattr(loop, "_scheduled", ()))
 
-    while True:
-        # Both before and after: who was woken by a timer in the last of these steps has some of its own to go.
-        before = asleep()
-        for _ in range(20):
-            await asyncio.sleep(0)
-        if not (before or asleep()) or loop.time() > end:
-            return
+    awake = 0
+    while awake < 20 and loop.time() < end:
+        await asyncio.sleep(0)
+        # Counted anew after each sleep: who was woken just now has steps of its own to go.
+        awake = 0 if asleep() else awake + 1
 
 
 def _own(error: Exception) -> bool:
