@@ -322,11 +322,6 @@ class LoopRun:
         mine = [timer for timer in self._loop.timers if timer.owner is client]
         return min(mine, key=lambda timer: timer.handle.when(), default=None)
 
-    def _in_time(self, client: _Client, ends: float) -> bool:
-        """Whether a timer will end its wait: one for the time that was asked for, not for all of it again."""
-        timer = self._own_timer(client)
-        return timer is not None and timer.handle.when() < ends + TIMEOUT
-
     def _canceller(self, client: _Client) -> Callable[[], None]:
         def cancel() -> None:
             client.cancelled = True
@@ -359,23 +354,25 @@ class LoopRun:
 
     def _quiet(self) -> Ending | None:
         """Nobody can move: the next phase begins, or a wait is cancelled, or the run is over."""
-        waiting = {client.index: client.step for client in self._clients if client.step is not None}
+        waiting: dict[int, Step] = {}
+        overdue = set()
         for client in self._clients:
+            if client.step is None:
+                continue
+            waiting[client.index] = client.step
+            if client.step_ends is None:
+                continue
             timer = self._own_timer(client)
-            if timer is not None and client.step_ends is not None and not client.timed:
+            if timer is not None and not client.timed:
                 # The caller's time runs from its call, the timer's from where it was set, and the clock may have
                 # moved between.
                 client.step_ends = max(client.step_ends, timer.handle.when())
                 client.timed = True
-        overdue = frozenset(
-            client.index
-            for client in self._clients
-            if client.step is not None
-            and client.step_ends is not None
-            and client.step_ends <= self._loop.now
-            and not self._in_time(client, client.step_ends)
-        )
-        self._observer.quiet(waiting, overdue)
+            # A timer for all of its time again does not end the wait in time.
+            anew = timer is None or timer.handle.when() >= client.step_ends + TIMEOUT
+            if anew and client.step_ends <= self._loop.now:
+                overdue.add(client.index)
+        self._observer.quiet(waiting, frozenset(overdue))
         if self._observer.stopped:
             return Ending.STOPPED
         if not self._phases:

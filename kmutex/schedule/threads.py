@@ -247,9 +247,9 @@ class _Client:
         Not where it has looked already, and waits on for the whole time again: nothing makes it look then.
         """
         ends, call_ends = self.ends, self.step_ends
-        if ends is None or call_ends is None or ends <= now:
-            return ends is not None and ends <= now
-        return call_ends <= now and not (self.late and ends >= call_ends + TIMEOUT)
+        if ends is None or ends <= now:
+            return ends is not None
+        return call_ends is not None and call_ends <= now and not (self.late and ends >= call_ends + TIMEOUT)
 
     def polling(self) -> bool:
         """Whether it waits for a time that is not the end of its call."""

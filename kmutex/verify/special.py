@@ -132,7 +132,7 @@ _REFUSALS = ("raised TypeError", "raised ValueError", "raised AttributeError")
 def _refuses(explorer: Explorer, level: Level) -> bool:
     """Whether the locker does not take such keys at all."""
     alone = explorer.every(parse("0+a | 1+b"), level, 0)
-    return any(said in found.finding.message for found in alone.found.values() for said in _REFUSALS)
+    return any(words in found.finding.message for found in alone.found.values() for words in _REFUSALS)
 
 
 def _run(bench: Bench, explorer: Explorer, text: str, outcome: Outcome, prefix: str, clause: str = "KM-INDEP") -> None:
@@ -235,8 +235,8 @@ def loops(bench: Bench, outcome: Outcome) -> None:
         outcome.runs = 2
         outcome.bound = "2 event loops: a free key, and a key that is held and waited for"
         outcome.complete = True
-        free, left = _other_loop(bench, first, second, contended=False)
-        busy, left_in_the_queue = _other_loop(bench, first, second, contended=True)
+        free, left_free = _other_loop(bench, first, second, contended=False)
+        busy, left_busy = _other_loop(bench, first, second, contended=True)
     finally:
         for loop in (first, second):
             for task in asyncio.all_tasks(loop):
@@ -244,10 +244,10 @@ def loops(bench: Bench, outcome: Outcome) -> None:
             loop.run_until_complete(asyncio.sleep(0))
             loop.close()
     if not isinstance(busy, Exception):
-        said = "got the key" if busy == "got" else "waits in the second loop, which nothing will wake"
-        _loop_finding(outcome, f"a call from a second loop, for a key that is held, does not raise: it {said}")
-    elif left or left_in_the_queue:
-        _loop_finding(outcome, f"a call from a second loop is refused, {left or left_in_the_queue}", "KM-ATOMIC")
+        does = "got the key" if busy == "got" else "waits in the second loop, which nothing will wake"
+        _loop_finding(outcome, f"a call from a second loop, for a key that is held, does not raise: it {does}")
+    elif left := left_free or left_busy:
+        _loop_finding(outcome, f"a call from a second loop is refused, {left}", "KM-ATOMIC")
     elif isinstance(free, Exception):
         outcome.witnesses["KM-LOOP"] += 2
     elif _own(busy):
