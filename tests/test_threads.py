@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -383,10 +383,7 @@ def test_an_interrupt_while_the_gate_is_made_leaves_no_ref(monkeypatch: pytest.M
     mutex.lock("k")
     before = mutex.snapshot()
 
-    def struck() -> threading.Lock:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(_threads, "_closed_gate", struck)
+    monkeypatch.setattr(_threads, "_closed_gate", interrupt)
     with pytest.raises(KeyboardInterrupt):
         mutex.lock("k")
     assert mutex.snapshot() == before
@@ -436,6 +433,11 @@ def test_an_interrupt_in_the_wait_for_the_guard_leaves_nothing() -> None:
     assert len(mutex) == 0
 
 
+def interrupt(*_: object) -> NoReturn:
+    """In the place of a call that is interrupted before it begins."""
+    raise KeyboardInterrupt
+
+
 def struck_after(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
     """The first call of this method does its work, and is interrupted before it comes back."""
     method = getattr(owner, name)
@@ -470,11 +472,8 @@ def test_an_unlock_that_was_interrupted_at_its_beginning_changes_nothing(monkeyp
     waiter = start_waiter(mutex, "k")
     before = mutex.snapshot()
 
-    def struck(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
-        patched.setattr(LockTable, "release", struck)
+        patched.setattr(LockTable, "release", interrupt)
         with pytest.raises(KeyboardInterrupt):
             mutex.unlock("k")
     assert mutex.snapshot() == before
@@ -519,11 +518,8 @@ def test_a_lease_whose_end_was_interrupted_before_it_began_ends(
     lease.__enter__()
     waiter = start_waiter(mutex, "k")
 
-    def struck(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
-        patched.setattr(KeyedMutex, "_release", struck)
+        patched.setattr(KeyedMutex, "_release", interrupt)
         with pytest.raises(KeyboardInterrupt):
             end(lease)
     waiter.result(DEADLINE)
