@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Set
@@ -154,16 +153,17 @@ class Explorer:
         preemptions: int,
         seeds: range,
         *,
-        length: int,
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
     ) -> Exploration:
-        """The plain way, and random ways, one for each seed, with that many preemptions among ``length`` choices."""
+        """The plain way, and random ways, one for each seed, with that many preemptions in half as long again."""
         result = Exploration(program, level, preemptions)
-        for chooser in itertools.chain([Chooser()], (Sampler(seed, length, preemptions) for seed in seeds)):
-            self._once(result, chooser, known)
+        self._once(result, Chooser(), known)
+        length = result.longest * 3 // 2
+        for seed in seeds:
             if result.found or result.exited or not go_on(result.runs):
                 break
+            self._once(result, Sampler(seed, length, preemptions), known)
         return result
 
     def again(

@@ -130,15 +130,11 @@ class _Worker:
             )
             _take(outcome, result)
         elif unit.task == "some":
-            program = parse(unit.program)
-            plain = explorer.every(program, unit.level, 0, known=known, go_on=lambda runs: False)
-            seeds = range(unit.seed, unit.seed + SEEDS)
             result = explorer.some(
-                program,
+                parse(unit.program),
                 unit.level,
                 unit.bound,
-                seeds,
-                length=plain.longest * 3 // 2,
+                range(unit.seed, unit.seed + SEEDS),
                 known=known,
                 go_on=lambda runs: self._beat(runs) >= 0,
             )
