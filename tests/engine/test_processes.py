@@ -116,15 +116,6 @@ def test_what_is_written_under_the_lock_stands_in_the_order_of_tokens(
     assert not mutex.snapshot()
 
 
-def test_what_another_process_holds_is_not_unlocked_from_here(mutex: PostgresKeyedMutex, clients: list[Client]) -> None:
-    """KM-UNHELD, KM-ATOMIC: an unlock by key reaches this locker's own holder only."""
-    assert clients[0].ask("lock k").startswith("got ")
-    with pytest.raises(UnheldKeyError):
-        mutex.unlock("k")
-    assert len(mutex.snapshot()) == 1
-    assert clients[0].ask("unlock k") == "done"
-
-
 def test_a_timeout_leaves_the_queue_of_all(mutex: PostgresKeyedMutex, clients: list[Client]) -> None:
     """KM-CANCEL: who gives up is passed over, and the others keep their order."""
     mutex.lock("k")
@@ -489,13 +480,3 @@ def test_a_restart_of_the_server_ends_every_lock(how: signal.Signals) -> None:
             assert again.token > last
             assert list(mutex.snapshot()) == ["k"]
         assert int(far.ask("lock k").removeprefix("got ")) > last
-
-
-def test_without_a_server_the_call_fails() -> None:
-    """KM-ATOMIC: nothing is left here."""
-    with Postgres() as gone:
-        conninfo = gone.conninfo
-    mutex = PostgresKeyedMutex(conninfo)
-    with pytest.raises(psycopg.OperationalError):
-        mutex.lock("k")
-    assert len(mutex) == 0
