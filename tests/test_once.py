@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from kmutex import AsyncNoopLocker, KeyedLocker, KeyedMutex, NoopLocker, async_once, once
-from kmutex.schedule.choices import Search
-from kmutex.schedule.program import Step, parse
-from kmutex.schedule.threads import Bytecode, Crew, ThreadRun, replaced
+from kmutex.engine.program import Step, parse
+from kmutex.engine.search import Search
+from kmutex.engine.threads import Bytecode, Crew, ThreadRun, replaced
 from tests.driver import Driver, Tasks, Threads, at_once, both, tasks, turns, waiters
 
 T = TypeVar("T")

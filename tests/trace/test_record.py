@@ -27,7 +27,7 @@ from kmutex import (
 )
 from kmutex.trace import AsyncRecorder, Recorder
 from kmutex.trace.check import Report
-from kmutex.trace.read import check
+from kmutex.trace.reader import check
 from tests.driver import DEADLINE, Driver, Tasks, Threads, both, start, tasks, until, waiters
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
