@@ -152,12 +152,11 @@ class Checked:
             yield f"- Known-bad models: {quoted(self.models)}" + (
                 f"; in TLA+: {quoted(self.actions)}" if self.actions else ""
             )
-        for kind in self.clause["drivers"]:
+        for kind in dict.fromkeys(locker.kind for locker in self.lockers):
             of_kind = [locker for locker in self.lockers if locker.kind == kind]
             shown = [locker.name for locker in of_kind if not locker.held_out]
-            if of_kind:
-                hidden = f"{len(of_kind) - len(shown)} held out" if len(of_kind) > len(shown) else ""
-                yield f"- Known-bad lockers, {kind}: " + "; ".join(part for part in (quoted(shown), hidden) if part)
+            hidden = f"{len(of_kind) - len(shown)} held out" if len(of_kind) > len(shown) else ""
+            yield f"- Known-bad lockers, {kind}: " + "; ".join(part for part in (quoted(shown), hidden) if part)
         for group in [*GROUPS.values(), CHECKERS]:
             files = Counter(test.file for test in self.tests if test.group == group)
             if files:
