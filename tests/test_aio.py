@@ -104,6 +104,24 @@ async def test_a_grant_and_the_timer_in_one_step_is_a_grant(driver: Tasks) -> No
 
 
 @tasks
+async def test_a_timer_that_comes_after_the_grant_changes_nothing(driver: Tasks) -> None:
+    """KM-RACE: the unlock comes from a timer that is due first, so the other fires before the waiter's task has run."""
+    mutex = driver.locker
+    loop = asyncio.get_running_loop()
+    await mutex.lock("k")
+    clock = Clock()
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    loop.call_later(1, mutex.unlock, "k")
+    waiter = await driver.start_waiter("k", 5)
+    (ticket,) = waiters(mutex, "k")
+    clock.now += 6
+    await driver.result(waiter)
+    assert mutex.snapshot() == {"k": Entry(ticket, ())}
+    assert reported == []
+
+
+@tasks
 async def test_an_unlock_after_the_timer_passes_the_late_waiter_over(driver: Tasks) -> None:
     """KM-RACE, KM-CANCEL: the time was over first; the task of the late one has not run when the key moves on."""
     mutex = driver.locker
