@@ -55,7 +55,7 @@ class Unit:
 
 
 @dataclass
-class Outcome:
+class UnitResult:
     """What a worker says of a unit."""
 
     unit: Unit
@@ -77,7 +77,7 @@ class Outcome:
         return {**asdict(replace(self, witnesses=Counter())), "witnesses": dict(self.witnesses)}
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> Outcome:
+    def from_plain(cls, plain: dict[str, Any]) -> UnitResult:
         """What `as_plain` gave."""
         return cls(
             **{
@@ -154,12 +154,18 @@ def _concurrent(program: Program) -> bool:
 
 
 def rows(
-    subject: str, shape: Shape, off: frozenset[str], outcomes: Iterable[Outcome], left: Iterable[Unit], *, why: str = ""
+    subject: str,
+    shape: Shape,
+    off: frozenset[str],
+    outcomes: Iterable[UnitResult],
+    left: Iterable[Unit],
+    *,
+    why: str = "",
 ) -> list[Row]:
     """The evidence, clause by clause. left: units that were planned and not run; why: for what reason."""
     done = list(outcomes)
     methods = list(dict.fromkeys([outcome.unit.method for outcome in done]))
-    unrun = [Outcome(unit) for unit in left]
+    unrun = [UnitResult(unit) for unit in left]
     missing = [outcome.unit for outcome in unrun if outcome.unit.required]
     table: list[Row] = []
     for clause in CLAUSES:
@@ -181,11 +187,11 @@ def rows(
     return table
 
 
-def _of(outcomes: list[Outcome], method: str) -> list[Outcome]:
+def _of(outcomes: list[UnitResult], method: str) -> list[UnitResult]:
     return [outcome for outcome in outcomes if outcome.unit.method == method]
 
 
-def _row(clause: str, method: str, subject: str, done: list[Outcome], unrun: int) -> Row | None:
+def _row(clause: str, method: str, subject: str, done: list[UnitResult], unrun: int) -> Row | None:
     cases = sum(outcome.witnesses[clause] for outcome in done)
     found = [violation for outcome in done for violation in outcome.found if clause in violation.clauses]
     notes = [text for outcome in done for about, text in outcome.notes if about == clause]
@@ -205,7 +211,7 @@ def _row(clause: str, method: str, subject: str, done: list[Outcome], unrun: int
     return Row(clause, method, bound, cases, Result.HOLDS, seconds, notes[0] if notes else "", subject)
 
 
-def _bound(done: list[Outcome], unrun: int) -> str:
+def _bound(done: list[UnitResult], unrun: int) -> str:
     own = [outcome.bound for outcome in done if outcome.bound]
     if own:
         return "; ".join(own)
