@@ -22,7 +22,8 @@ from kmutex.engine.features import clauses_off
 from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Shape
 from kmutex.verify.evidence import Result, Row, Violation
-from kmutex.verify.plan import Unit, UnitResult, plan, rows
+from kmutex.verify.plan import Unit, plan
+from kmutex.verify.results import UnitResult, rows
 
 WORKERS = 2
 SHARE_OF_CHANCE = 0.5

@@ -36,7 +36,8 @@ from kmutex.engine.timeline import timeline
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
-from kmutex.verify.plan import SEEDS, Unit, UnitResult
+from kmutex.verify.plan import SEEDS, Unit
+from kmutex.verify.results import UnitResult
 
 BEAT = 0.2
 """Real seconds between two signs of life."""
@@ -216,7 +217,7 @@ class _Worker:
         plainer = [(frozenset(parts), symptom) for parts, symptom in symptoms]
         whole = parse_schedule(schedule)
         fit(whole, shape)
-        ingredients = whole.program.kinds - frozenset("+-c")
+        ingredients = whole.program.ingredients
         found = None
         with contextlib.suppress(UnreplayableError):
             # The names of what it breaks depend on what was known by then.

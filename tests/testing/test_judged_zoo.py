@@ -24,7 +24,8 @@ from kmutex.engine.threads import Crew, replaced
 from kmutex.testing import CLAUSES
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
-from kmutex.verify.plan import WIDE, Unit, UnitResult
+from kmutex.verify.plan import WIDE, Unit
+from kmutex.verify.results import UnitResult
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -10,7 +10,8 @@ from kmutex.verify import runner
 from kmutex.verify.checks.context import Context
 from kmutex.verify.checks.memory import memory
 from kmutex.verify.evidence import Result
-from kmutex.verify.plan import Unit, UnitResult, rows
+from kmutex.verify.plan import Unit
+from kmutex.verify.results import UnitResult, rows
 
 SHAPE = Shape(kind="threads", timeout=True, counts=True, leases=False)
 

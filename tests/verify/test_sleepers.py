@@ -16,7 +16,8 @@ from kmutex.engine.threads import Crew, replaced
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
 from kmutex.verify.checks.event_loops import _settle
-from kmutex.verify.plan import Unit, UnitResult
+from kmutex.verify.plan import Unit
+from kmutex.verify.results import UnitResult
 
 
 class _Entry:

@@ -6,7 +6,7 @@ from kmutex.verify.checks.context import Context
 from kmutex.verify.checks.event_loops import loops, unstarted
 from kmutex.verify.checks.keys import keys
 from kmutex.verify.checks.memory import memory
-from kmutex.verify.plan import UnitResult
+from kmutex.verify.results import UnitResult
 
 CHECKS: dict[str, Callable[[Context, UnitResult], None]] = {
     "keys": keys,

@@ -9,7 +9,7 @@ from kmutex._text import said
 from kmutex.engine.explorer import key_of
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
-from kmutex.verify.plan import UnitResult
+from kmutex.verify.results import UnitResult
 
 NAP = 1.0
 """Real seconds for which a locker may sleep on a loop of asyncio's before it counts as waiting."""

@@ -13,7 +13,7 @@ from kmutex.engine.program import parse
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
-from kmutex.verify.plan import UnitResult
+from kmutex.verify.results import UnitResult
 
 MANY = 150
 """Keys that each of two clients holds at once: by the birthday bound, some two of them meet in any table of up to

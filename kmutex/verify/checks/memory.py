@@ -11,7 +11,7 @@ from kmutex.engine.program import parse
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
-from kmutex.verify.plan import UnitResult
+from kmutex.verify.results import UnitResult
 
 KEPT = 60
 """Keys that are used and dropped."""
