@@ -26,7 +26,7 @@ from kmutex import (
     UnheldKeyError,
 )
 from kmutex.trace import AsyncRecorder, Recorder
-from kmutex.trace.check import Report
+from kmutex.trace.check import LogReport
 from kmutex.trace.reader import check
 from tests.driver import DEADLINE, Driver, Tasks, Threads, both, start, tasks, until, waiters
 
@@ -47,7 +47,7 @@ def zoo(name: str) -> ModuleType:
 THREADS, TASKS = zoo("threads_bad"), zoo("aio_bad")
 
 
-def judged(out: io.StringIO) -> Report:
+def judged(out: io.StringIO) -> LogReport:
     return check(io.BytesIO(out.getvalue().encode()))
 
 
@@ -55,7 +55,7 @@ def kinds(out: io.StringIO) -> list[str]:
     return [json.loads(line)["event"] for line in out.getvalue().splitlines()[1:]]
 
 
-def outcome(report: Report, clause: str) -> tuple[str, int]:
+def outcome(report: LogReport, clause: str) -> tuple[str, int]:
     row = next(row for row in report.clauses if row.clause == clause)
     return row.outcome.value, row.judged
 
@@ -84,7 +84,7 @@ def bad(driver: Driver) -> ModuleType:
     return THREADS if isinstance(driver, Threads) else TASKS
 
 
-async def served_in_turn(driver: Driver, locker: Any, out: io.StringIO) -> Report:
+async def served_in_turn(driver: Driver, locker: Any, out: io.StringIO) -> LogReport:
     """One holds, three queue one after the other, each seen in the queue before the next asks."""
     km = recorded(driver, out, locker)
 
