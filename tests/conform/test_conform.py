@@ -18,7 +18,7 @@ from kmutex.conform.play import Verdict, Waits
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-ADAPTERS = [sys.executable, str(HERE / "adapters.py")]
+ADAPTERS = [sys.executable, str(ROOT / "tests" / "lockers" / "adapters.py")]
 EXAMPLE = [sys.executable, str(ROOT / "examples" / "adapters" / "adapter.py")]
 
 

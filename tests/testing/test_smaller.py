@@ -13,7 +13,7 @@ from kmutex.schedule.program import parse
 from kmutex.testing.bench import Bench
 from kmutex.testing.explore import Found
 from kmutex.testing.smaller import parts, smaller
-from tests.testing.bad_lockers import CountsLate, Forgets, IgnoresTime, Stack, StrayAccepted
+from tests.lockers.kmutex_bad import CountsLate, Forgets, IgnoresTime, Stack, StrayAccepted
 
 CASES = [
     (Forgets, "0+b | 1+a | 2+c-c | 3?b | 1-a", "KM-REF"),
