@@ -3,8 +3,7 @@
     python tests/acceptance/run.py [--seconds N] [--only TEXT] [--kind sound|bad]
 
 For each: the exit status must be 1 with one of the right clauses named, or 0, with a remark where one is due. Prints
-a line for each as it comes, and a summary; exits with 1 where anything differs. Takes
-about an hour for all on two cores; CI runs a part.
+a line for each as it comes, and a summary; exits with 1 where anything differs. Takes about an hour for all.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ def judge(row: Row, seconds: float) -> tuple[str, str]:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         said = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     violated = said.get("violated", [])
-    noted = {row["clause"] for row in said.get("rows", []) if row["result"] == "noted"}
+    noted = {line["clause"] for line in said.get("rows", []) if line["result"] == "noted"}
     verdict = f"exit {done.returncode} {' '.join(violated)}{done.stderr.strip()}"
     if row.expect == "holds":
         return ("" if done.returncode == 0 else "must hold"), verdict
     if row.expect == "noted":
         right = done.returncode == 0 and noted >= set(row.clauses)
-        return ("" if right else f"must note {entry['clauses']}"), verdict
+        return ("" if right else f"must note {' '.join(row.clauses)}"), verdict
     if done.returncode != 1:
         return "must be rejected", verdict
-    return ("" if set(violated) & set(row.clauses) else f"must name one of {entry['clauses']}"), verdict
+    return ("" if set(violated) & set(row.clauses) else f"must name one of {' '.join(row.clauses)}"), verdict
 
 
 def main() -> int:
