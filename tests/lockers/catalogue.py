@@ -47,6 +47,7 @@ class Row:
     origin: str = "written"
     held_out: bool = False
     source: str = ""
+    language: str = ""
     twin: str = ""
     note: str = ""
     demo: str = ""

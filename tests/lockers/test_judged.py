@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kmutex.schedule.program import Program, parse
+from kmutex.engine.explorer import Level
+from kmutex.engine.harness import Harness
+from kmutex.engine.program import Program, parse
+from kmutex.engine.scenarios import programs
 from kmutex.testing import CLAUSES
-from kmutex.testing.bench import Bench
-from kmutex.testing.explore import Level
-from kmutex.testing.scenarios import programs
-from kmutex.verify import special
-from kmutex.verify.plan import WIDE, Outcome, Unit
+from kmutex.verify.checks import CHECKS
+from kmutex.verify.checks.context import Context
+from kmutex.verify.plan import WIDE, Unit
+from kmutex.verify.results import UnitResult
 from tests.lockers.catalogue import Row, entries, load
 
 # A run that has seen enough ends in the midst of what the subject began.
@@ -45,13 +47,13 @@ def each(expect: str) -> pytest.MarkDecorator:
 
 
 class Judged:
-    """A locker on the bench, to be judged within its `control`."""
+    """A locker in the harness, to be judged within its `control`."""
 
     def __init__(self, row: Row) -> None:
-        bench = Bench(load(row), without=row.without)
-        assert bench.shape.kind == row.kind
-        self.make, self.off, self.shape, self.control = bench.make, bench.off, bench.shape, bench.control
-        self.explorer = bench.explorer
+        harness = Harness(load(row), without=row.without)
+        assert harness.shape.kind == row.kind
+        self.make, self.off, self.shape, self.control = harness.make, harness.off, harness.shape, harness.control
+        self.explorer = harness.explorer
         self.witnesses: Counter[str] = Counter()
         self.notes: list[tuple[str, str]] = []
 
@@ -73,12 +75,11 @@ class Judged:
 
     def special(self, name: str) -> set[str]:
         """The clauses that a check of its own finds broken."""
-        outcome = Outcome(Unit(0, name, name))
-        bench = special.Bench(self.make, self.shape, self.explorer, lambda runs: runs, frozenset())
-        special.CHECKS[name](bench, outcome)
+        outcome = UnitResult(Unit(0, name, name))
+        CHECKS[name](Context(self.make, self.shape, self.explorer, lambda runs: runs, frozenset()), outcome)
         self.witnesses += outcome.witnesses
         self.notes += outcome.notes
-        return {clause for found in outcome.found for clause in found["clauses"]}
+        return {clause for found in outcome.found for clause in found.clauses}
 
     def ways(self, clauses: tuple[str, ...]) -> Iterator[Callable[[], set[str]]]:
         """Ways to look for a mistake against these clauses, the cheapest first."""

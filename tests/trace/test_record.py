@@ -27,8 +27,8 @@ from kmutex import (
     UnheldKeyError,
 )
 from kmutex.trace import AsyncRecorder, Recorder
-from kmutex.trace.check import Report
-from kmutex.trace.read import check
+from kmutex.trace.check import LogReport
+from kmutex.trace.reader import check
 from tests.lockers import asyncio_bad, threads_bad
 
 DEADLINE = 120.0
@@ -55,7 +55,7 @@ def join(*threads: threading.Thread) -> None:
         assert not thread.is_alive()
 
 
-def judged(out: io.StringIO) -> Report:
+def judged(out: io.StringIO) -> LogReport:
     return check(io.BytesIO(out.getvalue().encode()))
 
 
@@ -63,7 +63,7 @@ def kinds(out: io.StringIO) -> list[str]:
     return [json.loads(line)["event"] for line in out.getvalue().splitlines()[1:]]
 
 
-def outcome(report: Report, clause: str) -> tuple[str, int]:
+def outcome(report: LogReport, clause: str) -> tuple[str, int]:
     row = next(row for row in report.clauses if row.clause == clause)
     return row.outcome.value, row.judged
 
@@ -81,7 +81,7 @@ def shown(base: type) -> Any:
     return Shown()
 
 
-def served_in_turn(locker: Any, out: io.StringIO) -> Report:
+def served_in_turn(locker: Any, out: io.StringIO) -> LogReport:
     """One holds, three queue one after the other, each seen in the queue before the next asks."""
     km = Recorder(locker, out)
     km.lock("k")
@@ -439,7 +439,7 @@ def run(test: Any) -> Any:
 def test_tasks_pass_with_cancellation() -> None:
     """KM-EXCL, KM-FIFO, KM-LIVE: one waiter of three is cancelled, the others are served in order."""
 
-    async def scenario(locker: Any, out: io.StringIO) -> Report:
+    async def scenario(locker: Any, out: io.StringIO) -> LogReport:
         km = AsyncRecorder(locker, out)
         served: list[int] = []
 
@@ -483,7 +483,7 @@ def test_tasks_pass_with_cancellation() -> None:
 def test_a_bad_locker_for_tasks_fails() -> None:
     """KM-EXCL: the no-op. KM-FIFO: tests/lockers, LastInFirstOut. KM-UNHELD: StrayUnlockAccepted."""
 
-    async def two_hold() -> Report:
+    async def two_hold() -> LogReport:
         out = io.StringIO()
         km = AsyncRecorder(AsyncNoopLocker(), out)
         await km.lock("k")
@@ -491,7 +491,7 @@ def test_a_bad_locker_for_tasks_fails() -> None:
             pass
         return judged(out)
 
-    async def overtaken() -> Report:
+    async def overtaken() -> LogReport:
         out = io.StringIO()
         km = AsyncRecorder(shown(asyncio_bad.LastInFirstOut), out)
         await km.lock("k")
@@ -509,7 +509,7 @@ def test_a_bad_locker_for_tasks_fails() -> None:
         await asyncio.gather(*tasks)
         return judged(out)
 
-    async def stray() -> Report:
+    async def stray() -> LogReport:
         out = io.StringIO()
         AsyncRecorder(asyncio_bad.StrayUnlockAccepted(), out).unlock("k")
         return judged(out)
