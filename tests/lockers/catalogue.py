@@ -125,7 +125,8 @@ def _written() -> Iterator[Row]:
                 raise BadRowError(f"{name}: there is no field {', '.join(sorted(odd))}")
             if missing := {"factory", "expect"} - set(body):
                 raise BadRowError(f"{name}: it lacks {', '.join(sorted(missing))}")
-            yield Row(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in body.items()})
+            values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in body.items()}
+            yield Row(name, **values)
 
 
 def _models() -> Iterator[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_a_row_says_what_it_is_about(row: Row) -> None:
     if row.demo:
         assert row.demo in {*demo.THREADS, *demo.ASYNCIO, "two_loops", "barging", "explored only"}
     if row.stop:
-        waits = Path(demo.threading.__file__).read_text(encoding="utf-8")
+        waits = Path(str(threading.__file__)).read_text(encoding="utf-8")
         assert row.stop in row.path.read_text(encoding="utf-8") or row.stop in waits
 
 
