@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kmutex_model.broken import BROKEN
+from tests.lockers.catalogue import rows
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -87,12 +88,11 @@ class Locker(NamedTuple):
 
 def known_bad(clause: dict[str, Any]) -> list[Locker]:
     """Those for which the clause is the best name, and those that are listed with it."""
-    zoo, blind = load("tests/zoo/manifest.toml"), load("tests/blind/manifest.toml")["locker"]
-    rows = [*((name, row, False) for name, row in zoo.items()), *(("", row, True) for row in blind)]
     return [
-        Locker(row["factory"].partition(":")[2], row["kind"], held_out)
-        for name, row, held_out in rows
-        if f"zoo:{name}" in clause["broken"] or (row["expect"] == "violation" and row["clauses"][0] == clause["id"])
+        Locker(row.name.partition(".")[2], row.kind, row.held_out)
+        for row in rows().values()
+        if row.kind != "model"
+        if f"locker:{row.name}" in clause["broken"] or (row.expect == "violation" and row.clauses[0] == clause["id"])
     ]
 
 
@@ -185,9 +185,10 @@ python -m tests.house.clauses KM-RACE    # the tests that name one clause, with 
 A test names in its docstring the clauses that it covers. It counts once for each of them, however many arguments it
 runs with. The properties are in [properties.py](../model/kmutex_model/properties.py) and
 [KMutex.tla](../specs/KMutex.tla), the known-bad models in [broken.py](../model/kmutex_model/broken.py) and
-[KMutexBroken.tla](../specs/KMutexBroken.tla). A known-bad locker stands with the clause that is the best name for its
-mistake, and with those that [clauses.toml](../specs/clauses.toml) lists it for. "5 + 2": two more are held out, which
-means that nobody looks at them while a checker is built.
+[KMutexBroken.tla](../specs/KMutexBroken.tla), the known-bad lockers in
+[catalogue.toml](../tests/lockers/catalogue.toml). A locker stands with the clause that is the best name for its mistake,
+and with those that [clauses.toml](../specs/clauses.toml) lists it for. "5 + 2": two more are held out, which means that
+nobody looks at them while a checker is built.
 
 The last four columns count tests: of the mutexes, of what is built upon them, and of all that checks lockers.
 """

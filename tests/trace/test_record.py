@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import io
 import json
 import random
-import sys
 from collections.abc import Callable, Hashable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -29,22 +26,7 @@ from kmutex.trace import AsyncRecorder, Recorder
 from kmutex.trace.check import LogReport
 from kmutex.trace.reader import check
 from tests.driver import DEADLINE, Driver, Tasks, Threads, both, start, tasks, until, waiters
-
-ZOO = Path(__file__).resolve().parents[1] / "zoo"
-
-
-def zoo(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"trace_{name}", ZOO / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # The weak registry finds its own module by name.
-    sys.modules[module.__name__] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-THREADS, TASKS = zoo("threads_bad"), zoo("aio_bad")
+from tests.lockers import asyncio_bad, threads_bad
 
 
 def judged(out: io.StringIO) -> LogReport:
@@ -80,8 +62,8 @@ def recorded(driver: Driver, out: io.StringIO, locker: Any = None) -> Driver:
 
 
 def bad(driver: Driver) -> ModuleType:
-    """Its part of the zoo."""
-    return THREADS if isinstance(driver, Threads) else TASKS
+    """The known-bad lockers of its kind."""
+    return threads_bad if isinstance(driver, Threads) else asyncio_bad
 
 
 async def served_in_turn(driver: Driver, locker: Any, out: io.StringIO) -> LogReport:
@@ -123,7 +105,7 @@ async def test_waiters_that_were_seen_are_judged_in_order(driver: Driver) -> Non
 
 @both
 async def test_a_locker_that_serves_the_youngest_fails(driver: Driver) -> None:
-    """KM-FIFO: tests/zoo, LastInFirstOut; the line is the grant of the one who was overtaken."""
+    """KM-FIFO: tests/lockers, LastInFirstOut; the line is the grant of the one who was overtaken."""
     out = io.StringIO()
     report = await served_in_turn(driver, shown(bad(driver).LastInFirstOut), out)
     (finding,) = report.findings
@@ -182,7 +164,7 @@ def test_many_threads_and_keys_pass() -> None:
 
 @both
 async def test_a_locker_that_locks_nothing_fails(driver: Driver) -> None:
-    """KM-EXCL: the no-op, by calls and by leases, and tests/zoo, WeakRegistry."""
+    """KM-EXCL: the no-op, by calls and by leases, and tests/lockers, WeakRegistry."""
     noop = NoopLocker() if isinstance(driver, Threads) else AsyncNoopLocker()
     for locker, how in ((noop, "lock"), (noop, "hold"), (bad(driver).WeakRegistry(), "lock")):
         out = io.StringIO()
@@ -199,16 +181,16 @@ async def test_a_locker_that_locks_nothing_fails(driver: Driver) -> None:
 
 @both
 async def test_a_stray_unlock_that_is_accepted_fails(driver: Driver) -> None:
-    """KM-UNHELD: tests/zoo, StrayUnlockAccepted."""
+    """KM-UNHELD: tests/lockers, StrayUnlockAccepted."""
     out = io.StringIO()
     recorded(driver, out, bad(driver).StrayUnlockAccepted()).unlock("k")
     assert [found.clause for found in judged(out).findings] == ["KM-UNHELD"]
 
 
 def test_a_lease_that_is_released_twice_fails() -> None:
-    """KM-TOKEN: tests/zoo, LeaseReleasedTwice; the second release ends somebody else's grant."""
+    """KM-TOKEN: tests/lockers, LeaseReleasedTwice; the second release ends somebody else's grant."""
     out = io.StringIO()
-    km = Recorder(THREADS.LeaseReleasedTwice(), out)
+    km = Recorder(threads_bad.LeaseReleasedTwice(), out)
     with km.hold("k") as lease:
         lease.release()
         km.lock("k")
@@ -219,7 +201,7 @@ def test_a_lease_that_is_released_twice_fails() -> None:
 
 @both
 async def test_an_entry_that_stays_fails_at_the_end(driver: Driver) -> None:
-    """KM-IDLE: tests/zoo, NeverEvicts; seen by the length that `close` writes."""
+    """KM-IDLE: tests/lockers, NeverEvicts; seen by the length that `close` writes."""
     out = io.StringIO()
     km = recorded(driver, out, bad(driver).NeverEvicts())
     await km.lock("k")
