@@ -56,6 +56,7 @@ specs/contract
 specs/protocol
 specs/vectors
 specs/divergences
+docs/clauses
 docs/explorer
 ```
 
