@@ -11,7 +11,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from threading import Event, Lock, Semaphore, get_ident
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 
@@ -25,6 +25,12 @@ class _Entry:
         self.users = 0
         self.owner: int | None = None
         self.key: Hashable = None
+
+
+def _seconds(timeout: float | None) -> float:
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout must be zero or more, not {timeout!r}")
+    return -1 if timeout is None else timeout
 
 
 class MobyLockerRepaired:
@@ -265,7 +271,7 @@ class BonoboExclusiveRepaired:
     """Repaired: the registry of the class is read and written in one turn of its guard. One object for each key."""
 
     _guard = Lock()
-    _locks: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+    _locks: ClassVar[WeakValueDictionary[Hashable, Any]] = WeakValueDictionary()
 
     def __init__(self, key: Hashable) -> None:
         with self._guard:
@@ -288,7 +294,7 @@ class BonoboExclusiveRepaired:
 class BonoboExclusive(BonoboExclusiveRepaired):
     """KM-EXCL: nothing guards the step from not finding a lock in the registry to putting a new one there."""
 
-    _locks: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+    _locks: ClassVar[WeakValueDictionary[Hashable, Any]] = WeakValueDictionary()
 
     def __init__(self, key: Hashable) -> None:
         self._lock = self._of(key)
@@ -303,15 +309,18 @@ class LockProviderCountRepaired:
         self._locks: dict[Hashable, Any] = {}
 
     def acquire(self, key: Hashable) -> bool:
-        with self._guard:
-            self._join(key)
-            lock = self._locks.setdefault(key, Lock())
+        lock = self._enter(key)
         try:
             return bool(lock.acquire())
         except BaseException:
             with self._guard:
                 self._leave(key)
             raise
+
+    def _enter(self, key: Hashable) -> Any:
+        with self._guard:
+            self._join(key)
+            return self._locks.setdefault(key, Lock())
 
     def release(self, key: Hashable) -> None:
         with self._guard:
@@ -333,11 +342,10 @@ class LockProviderCountRepaired:
 class LockProviderCount(LockProviderCountRepaired):
     """KM-EXCL: two callers count themselves at a time and are counted once, so the first to leave evicts the other."""
 
-    def acquire(self, key: Hashable) -> bool:
+    def _enter(self, key: Hashable) -> Any:
         self._join(key)
         with self._guard:
-            lock = self._locks.setdefault(key, Lock())
-        return bool(lock.acquire())
+            return self._locks.setdefault(key, Lock())
 
 
 class AsyncKeyedLockPoolRepaired:
@@ -629,11 +637,12 @@ class KeyedSemaphoresTryLockRepaired:
         self._entries: dict[Hashable, _Entry] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> bool:
+        wait = _seconds(timeout)
         with self._guard:
             entry = self._entries.setdefault(key, _Entry())
             entry.users += 1
         try:
-            got = entry.lock.acquire(timeout=-1 if timeout is None else timeout)
+            got = entry.lock.acquire(timeout=wait)
         except BaseException:
             self._leave(key, entry)
             raise
@@ -674,6 +683,7 @@ class VsThreadingEntryRepaired:
         self._queues: dict[Hashable, deque[Event]] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> bool:
+        _seconds(timeout)
         with self._guard:
             queue = self._queues.get(key)
             if queue is None:
@@ -776,7 +786,7 @@ class AptlyFileLocksRepaired:
     """Repaired: the registry of the class holds a lock as long as a caller has it."""
 
     _guard = Lock()
-    _locks: Any = WeakValueDictionary()
+    _locks: ClassVar[Any] = WeakValueDictionary()
 
     @classmethod
     def get_lock(cls, path: Hashable) -> Any:
@@ -790,7 +800,7 @@ class AptlyFileLocksRepaired:
 class AptlyFileLocks(AptlyFileLocksRepaired):
     """KM-IDLE: the registry of the class has a lock for each path that was ever published, and loses none."""
 
-    _locks: Any = {}
+    _locks: ClassVar[Any] = {}
 
 
 class SuiMutexTableRepaired:
@@ -843,61 +853,57 @@ class MilvusKeyLockRepaired:
                 entry, self._spare = self._spare or _Entry(), None
                 self._entries[key] = entry
             entry.users += 1
+        got = False
         try:
             got = entry.lock.acquire(blocking)
-        except BaseException:
-            self._leave(key, entry)
-            raise
-        if not got:
-            self._leave(key, entry)
+        finally:
+            if not got:
+                with self._guard:
+                    self._leave(key, entry)
         return got
 
     def release(self, key: Hashable) -> None:
         with self._guard:
-            if key not in self._entries:
-                raise RuntimeError(f"nobody holds {key!r}")
-            entry = self._entries[key]
-        self._give_up(key, entry)
+            entry = self._held(key)
+            entry.lock.release()
+            self._leave(key, entry)
 
-    def _give_up(self, key: Hashable, entry: _Entry) -> None:
-        entry.lock.release()
-        self._leave(key, entry)
+    def _held(self, key: Hashable) -> _Entry:
+        entry = self._entries.get(key)
+        if entry is None or not entry.lock.locked():
+            raise RuntimeError(f"nobody holds {key!r}")
+        return entry
 
     def _leave(self, key: Hashable, entry: _Entry) -> None:
-        with self._guard:
-            entry.users -= 1
-            if not entry.users:
-                del self._entries[key]
-                self._spare = entry
+        entry.users -= 1
+        if not entry.users:
+            del self._entries[key]
+            self._spare = entry
 
 
 class MilvusKeyLock(MilvusKeyLockRepaired):
     """KM-EXPIRED: a lock goes to the pool while it is still locked, and a try of a free key that gets it fails."""
 
-    def _give_up(self, key: Hashable, entry: _Entry) -> None:
-        self._leave(key, entry)
+    def release(self, key: Hashable) -> None:
+        with self._guard:
+            entry = self._held(key)
+            self._leave(key, entry)
         entry.lock.release()
 
 
 class OpenstorageKeyLockRepaired:
     """Repaired: a call has one reference, however often it tries."""
 
-    slice = 0.001
-
     def __init__(self) -> None:
         self._guard = Lock()
         self._entries: dict[Hashable, _Entry] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        wait = _seconds(timeout)
         entry = self._join(key)
-        left = timeout
         try:
-            while not self._try(key, entry):
-                if left is not None and left <= 0:
-                    raise TimeoutError(key)
-                if entry.lock.acquire(timeout=self.slice):
-                    return
-                left = None if left is None else left - self.slice
+            if not self._try(key, entry) and not entry.lock.acquire(timeout=wait):
+                raise TimeoutError(key)
         except BaseException:
             self._leave(key, entry)
             raise
@@ -995,23 +1001,28 @@ class LabthingsLockRepaired:
 
     def __init__(self) -> None:
         self._guard = Lock()
-        self._locks: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+        self._entries: dict[Hashable, _Entry] = {}
 
     @contextlib.contextmanager
     def __call__(self, key: Hashable) -> Iterator[None]:
-        lock = self._of(key)
-        lock.acquire()
+        entry = self._join(key)
         try:
-            yield
+            with entry.lock:
+                yield
         finally:
-            lock.release()
+            self._leave(key, entry)
 
-    def _of(self, key: Hashable) -> Any:
+    def _join(self, key: Hashable) -> _Entry:
         with self._guard:
-            lock = self._locks.get(key)
-            if lock is None:
-                lock = self._locks[key] = Lock()
-            return lock
+            entry = self._entries.setdefault(key, _Entry())
+            entry.users += 1
+            return entry
+
+    def _leave(self, key: Hashable, entry: _Entry) -> None:
+        with self._guard:
+            entry.users -= 1
+            if not entry.users:
+                del self._entries[key]
 
 
 class LabthingsLock(LabthingsLockRepaired):
@@ -1019,10 +1030,11 @@ class LabthingsLock(LabthingsLockRepaired):
 
     @contextlib.contextmanager
     def __call__(self, key: Hashable) -> Iterator[None]:
-        lock = self._kept = self._of(key)
-        lock.acquire()
+        entry = self._join(key)
+        entry.lock.acquire()
         yield
-        lock.release()
+        entry.lock.release()
+        self._leave(key, entry)
 
 
 class _Flight:
