@@ -293,7 +293,12 @@ class _Context:
             raise asyncio.CancelledError
 
     async def _release(self) -> None:
+        await self._release_elsewhere()
         self._locks.release(self._key)
+
+    async def _release_elsewhere(self) -> None:
+        """Stands for the lock among processes, which is released first."""
+        await asyncio.sleep(0)
 
 
 class _HastyContext(_Context):
@@ -304,6 +309,7 @@ class _HastyContext(_Context):
             self._held = False
 
     async def _release(self) -> None:
+        await self._release_elsewhere()
         if self._held:
             self._locks.release(self._key)
 
