@@ -68,6 +68,7 @@ docs/grade
 docs/explore
 docs/pictures
 docs/peers
+docs/wild
 examples/pull/README
 ```
 

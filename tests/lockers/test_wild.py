@@ -12,6 +12,7 @@ import contextlib
 import gc
 import importlib
 import queue
+import subprocess
 import sys
 import threading
 import time
@@ -889,6 +890,13 @@ def test_every_locker_has_a_row() -> None:
         tree = ast.parse((HERE / f"wild_{kind}.py").read_text(encoding="utf-8"))
         written = {node.name for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")}
         assert written == {name.partition(".")[2] for name in ROWS if name.startswith(f"{kind}.")}
+
+
+def test_the_page_is_that_of_the_rows(tmp_path: Path) -> None:
+    """docs/wild.md is what its command writes."""
+    root, page = HERE.parents[1], tmp_path / "wild.md"
+    subprocess.run([sys.executable, root / "docs" / "site" / "wild.py", "--write", page], check=True)
+    assert (root / "docs" / "wild.md").read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
 
 
 def test_they_import_the_standard_library_only() -> None:

@@ -78,7 +78,7 @@ class AnyioHandoffRepaired(_Fair):
 
 
 class AnyioHandoff(_Fair):
-    """KM-RACE: a waiter that is cancelled after the key was handed to it raises, and is its owner for ever."""
+    """KM-RACE: a waiter that is cancelled after the key was handed to it raises, and stays its owner."""
 
     def _gave_up(self, key: Hashable, queue: deque[Turn], turn: Turn) -> None:
         if turn in queue:
@@ -169,7 +169,7 @@ class AnyioCancelledQueuedRepaired:
 
 
 class AnyioCancelledQueued(AnyioCancelledQueuedRepaired):
-    """KM-LIVE: release passes over cancelled waiters and leaves them queued; a newcomer queues behind, unheard."""
+    """KM-LIVE: release leaves cancelled waiters in the queue; a newcomer queues behind them and is never woken."""
 
     def _takes(self, key: Hashable, waiter: tuple[asyncio.Task[Any] | None, Turn]) -> bool:
         if waiter[1].cancelled():
@@ -327,7 +327,7 @@ class LightRAGKeyedLockRepaired:
 
 
 class LightRAGKeyedLock(LightRAGKeyedLockRepaired):
-    """KM-LIVE: the release looks what it has to release when it runs, and an exit that is cancelled has cleared it."""
+    """KM-LIVE: the release looks up its key when it runs, and an exit that is cancelled has cleared it by then."""
 
     _context = _HastyContext
 
@@ -596,7 +596,7 @@ class _Dropped(Exception):  # noqa: N818
 
 
 class _Retrying:
-    """Sound: followers share what comes of the leader's run; if the leader is cancelled, the next one leads."""
+    """Sound: followers share the result of the leader's run; if the leader is cancelled, the next one leads."""
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, asyncio.Future[Any]] = {}
@@ -620,7 +620,7 @@ class _Retrying:
         except BaseException as error:
             self._end(key)
             flight.set_exception(error)
-            flight.exception()  # Followers there may be none.
+            flight.exception()  # There may be no followers to look at it.
             raise
         self._end(key)
         flight.set_result(value)
@@ -654,7 +654,7 @@ class OdysseusSharedCacheRepaired(_Retrying):
 
 
 class OdysseusSharedCache(_Retrying):
-    """KM-FLIGHT-LEADER: a leader that is cancelled leaves its flight pending, and the key waits for it for ever."""
+    """KM-FLIGHT-LEADER: a leader that is cancelled leaves its flight pending, and no later call of that key returns."""
 
     def _cancelled(self, key: Hashable, flight: asyncio.Future[Any]) -> None:
         pass

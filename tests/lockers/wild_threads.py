@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from itertools import islice
 from threading import Event, Lock, Semaphore, get_ident
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
@@ -106,7 +107,7 @@ class PouchKMutexRepaired:
         except BaseException:
             with self._guard:
                 entry.waiting -= 1
-                self._sweep()
+                self._sweep(key)
             raise
         with self._guard:
             entry.waiting -= 1
@@ -116,14 +117,15 @@ class PouchKMutexRepaired:
             if key not in self._keys:
                 raise RuntimeError(f"unlock of unlocked key {key!r}")
             self._keys[key].lock.release()
-            self._sweep()
+            self._sweep(key)
 
     def _idle(self, entry: _Swept) -> bool:
         return not entry.waiting and not entry.lock.locked()
 
-    def _sweep(self) -> None:
-        for key in [key for key, entry in self._keys.items() if self._idle(entry)]:
-            del self._keys[key]
+    def _sweep(self, used: Hashable) -> None:
+        for key in {used, *islice(self._keys, 4)}:
+            if key in self._keys and self._idle(self._keys[key]):
+                del self._keys[key]
 
 
 class PouchKMutex(PouchKMutexRepaired):
@@ -340,7 +342,7 @@ class LockProviderCountRepaired:
 
 
 class LockProviderCount(LockProviderCountRepaired):
-    """KM-EXCL: two callers count themselves at a time and are counted once, so the first to leave evicts the other."""
+    """KM-EXCL: two callers count themselves at once and are counted as one, so the first to leave evicts the other."""
 
     def _enter(self, key: Hashable) -> Any:
         self._join(key)
@@ -456,7 +458,7 @@ class ImageSharpDoormenRepaired:
 
 
 class ImageSharpDoormen(ImageSharpDoormenRepaired):
-    """KM-LIVE: a doorman leaves the table as if busy; who found him before queues with him, and nobody comes."""
+    """KM-LIVE: a doorman leaves the table marked busy, and a caller that had found him queues there, never served."""
 
     def _next(self, key: Hashable, doorman: _Doorman) -> None:
         if doorman.queue:
@@ -475,7 +477,7 @@ class _Lease:
 
 
 class MeziantouLeasesRepaired:
-    """Repaired: a lease is spent once the release has come off. Only the thread that locked may release."""
+    """Repaired: a lease is spent once the release has succeeded. Only the thread that locked may release."""
 
     def __init__(self) -> None:
         self._guard = Lock()
@@ -513,7 +515,7 @@ class MeziantouLeasesRepaired:
 
 
 class MeziantouLeases(MeziantouLeasesRepaired):
-    """KM-ATOMIC: a lease counts as spent before the release that may fail; after one, nobody can free the key."""
+    """KM-ATOMIC: a lease counts as spent before the release that may fail; after one, the owner can't free the key."""
 
     def unlock(self, lease: _Lease) -> None:
         with self._guard:
@@ -618,7 +620,7 @@ class MeziantouDisposerRepaired:
 
 
 class MeziantouDisposer(MeziantouDisposerRepaired):
-    """KM-TOKEN: two threads that give one lease back at a time both pass the check, and release twice."""
+    """KM-TOKEN: two threads give one lease back at once, both pass the check, and both release."""
 
     def unlock(self, lease: _Lease) -> None:
         if lease.spent:
@@ -1026,7 +1028,7 @@ class LabthingsLockRepaired:
 
 
 class LabthingsLock(LabthingsLockRepaired):
-    """KM-LIVE: a body that raises leaves the block without the release, and whoever waits waits for ever."""
+    """KM-LIVE: a body that raises leaves the block without the release, so whoever waits never gets the key."""
 
     @contextlib.contextmanager
     def __call__(self, key: Hashable) -> Iterator[None]:
@@ -1038,7 +1040,7 @@ class LabthingsLock(LabthingsLockRepaired):
 
 
 class _Flight:
-    """One run of the work for a key, and what came of it."""
+    """One run of the work for a key, and its result or error."""
 
     __slots__ = ("done", "error", "value")
 
@@ -1054,7 +1056,7 @@ class _Flight:
 
 
 class _Group:
-    """Sound: the first caller of a key runs the work, the others share what comes of it, errors too."""
+    """Sound: the first caller of a key runs the work, the others share its result or its error."""
 
     def __init__(self) -> None:
         self._guard = Lock()
@@ -1113,7 +1115,7 @@ class ErpcOnceRepaired(_Group):
 
 
 class ErpcOnce(_Group):
-    """KM-FLIGHT-LEADER: if the work raises, its flight never ends, and all who call with that key wait for ever."""
+    """KM-FLIGHT-LEADER: if the work raises, its flight never ends, and no later call with that key returns."""
 
     def _fly(self, key: Hashable, flight: _Flight, fn: Callable[[], Any]) -> None:
         flight.value = fn()
@@ -1125,7 +1127,7 @@ class RueidisSingleRepaired(_Group):
 
 
 class RueidisSingle(_Group):
-    """KM-FLIGHT-RESULT: who shared a run that failed is told that it came off."""
+    """KM-FLIGHT-RESULT: who shared a run that failed is told that it succeeded."""
 
     def _shared(self, flight: _Flight) -> Any:
         return flight.value
