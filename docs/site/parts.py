@@ -69,6 +69,7 @@ docs/grade
 docs/explore
 docs/pictures
 docs/peers
+docs/wild
 examples/pull/README
 ```
 
