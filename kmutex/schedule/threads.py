@@ -35,12 +35,15 @@ from kmutex.schedule.choices import Chooser
 from kmutex.schedule.limits import MOST_STEPS, POLLS, TIMEOUT
 from kmutex.schedule.observer import Ending, Observer, SubjectFailedError, UncontrolledError
 from kmutex.schedule.program import ASKING, Program, Step, possible
+from kmutex.schedule.watchdog import Watchdog
 from kmutex.schedule.words import said
 
 MOST_ALONE = 3_000
 """Instructions that one thread may execute without a lock operation before another gets the baton."""
 LEAST_SLEEP = 1e-6
 """Virtual seconds that a loop of sleeps takes for each: what is over at once would never count as waiting."""
+LEAST_WATCH = 0.05
+"""Real seconds between two looks at whether a run goes on."""
 
 _real_lock = _thread.allocate_lock
 _real_time = {name: getattr(time, name) for name in ("sleep", "monotonic", "time", "perf_counter")}
@@ -332,7 +335,7 @@ class ThreadRun:
 
         keys: the value for a key's letter. bytecode: where to switch between lock operations, or nowhere.
         quiet_tail: the last phases of the program in which there is nothing to choose.
-        patience: real seconds without a scheduling point before the run counts as out of control.
+        patience: seconds without a scheduling point, as Watchdog counts them, before the run counts as out of control.
         """
         self.aside = False
         self.abandoning = False
@@ -383,11 +386,14 @@ class ThreadRun:
 
     def _watch(self) -> None:
         seen = -1
-        while not self._ended.acquire(timeout=self._patience):
-            if self._steps == seen:
-                where = _where()
-                raise UncontrolledError(f"no scheduling point for {self._patience:g} s{where}")
-            seen = self._steps
+        left = self._patience
+        while not self._ended.acquire(timeout=max(left, LEAST_WATCH)):
+            if self._steps != seen:
+                seen = self._steps
+                watchdog = Watchdog()
+            left = self._patience - watchdog.silent()
+            if left <= 0:
+                raise UncontrolledError(f"no scheduling point for {self._patience:g} s{_where()}")
 
     def _abandon(self) -> None:
         self.abandoning = True

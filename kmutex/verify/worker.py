@@ -55,6 +55,7 @@ class _Worker:
         self._last_beat = _clock()
 
     def serve(self, target: str, without: list[str], patience: float) -> None:
+        self._say("begun")
         make = self._load(target)
         crew = Crew()
         shape = self._look(make, without)
