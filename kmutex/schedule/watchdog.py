@@ -24,8 +24,8 @@ class Watchdog:
 
     def sign(self) -> None:
         """It is alive: count from here."""
-        self._since = _real_monotonic()
         self._before = self._read()
+        self._since = _real_monotonic()
 
     def silent(self) -> float:
         """The seconds since the last sign."""
