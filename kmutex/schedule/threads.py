@@ -43,7 +43,7 @@ MOST_ALONE = 3_000
 LEAST_SLEEP = 1e-6
 """Virtual seconds that a loop of sleeps takes for each: what is over at once would never count as waiting."""
 LEAST_WATCH = 0.05
-"""Real seconds between two looks at whether a run goes on."""
+"""Real seconds until the first look at whether a run goes on, and between two looks at the least."""
 
 _real_lock = _thread.allocate_lock
 _real_time = {name: getattr(time, name) for name in ("sleep", "monotonic", "time", "perf_counter")}
@@ -386,7 +386,7 @@ class ThreadRun:
 
     def _watch(self) -> None:
         seen = -1
-        left = self._patience
+        left = 0.0
         while not self._ended.acquire(timeout=max(left, LEAST_WATCH)):
             if self._steps != seen:
                 seen = self._steps

@@ -294,8 +294,9 @@ class _Worker:
         if confined is not None:
             config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}
         self.unit: Unit | None = None
-        self.begun = self.ready = False
-        """Whether it has come to the subject, and whether the subject has come through its first lock()."""
+        self.there = self.ready = False
+        """Whether it can take the subject, and whether the subject has come through its first lock()."""
+        self._taken = False
         self._started = time.monotonic()
         self._process = process.start(
             "kmutex.verify.worker",
@@ -310,10 +311,17 @@ class _Worker:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def late(self, seconds: float) -> bool:
-        """Whether the subject has taken more than ``seconds`` before its first answer."""
-        if not self.begun:
+        """Whether it does not come up, or the subject has taken more than ``seconds`` to come through."""
+        if not self.there:
             return time.monotonic() - self._started > STARTING
-        return not self.ready and self.watchdog.silent() > seconds
+        return self._taken and not self.ready and self.watchdog.silent() > seconds
+
+    def take(self) -> None:
+        """Let it import the subject, once it is there."""
+        if self.there and not self._taken:
+            self._taken = True
+            self.watchdog.sign()
+            self.tell({"take": True})
 
     def begin(self, unit: Unit, known: list[str]) -> None:
         self.unit = unit
@@ -372,23 +380,25 @@ class _Workers:
         """Start the workers; the subject's shape, and whether bytecode switches are seen."""
         for _ in range(self._number):
             self.workers.append(_Worker(self.target, self._without, self._patience, self._answers, self._confined))
-        shape, bytecode, ready = None, True, 0
+        shape, bytecode = None, True
         first = max(self._seconds / 2, self._patience + 1)
-        while ready < self._number:
+        while not all(worker.ready for worker in self.workers):
             answer = self.answer(0.2)
             if answer is None:
                 if any(worker.late(first) for worker in self.workers):
                     raise SubjectError(
                         f"{self.target} did not come back from its import, its factory or its first lock()"
                     )
-            elif answer["kind"] == "begun":
-                answer["worker"].begun = True
+            elif answer["kind"] == "there":
+                answer["worker"].there = True
             elif answer["kind"] == "ready":
                 shape, bytecode = Shape(**answer["shape"]), bytecode and answer["bytecode"]
                 answer["worker"].ready = True
-                ready += 1
             else:
                 raise SubjectError(self.explain(answer))
+            # What is refused is refused once: the others take the subject when one has come through with it.
+            for worker in self.workers if shape else self.workers[:1]:
+                worker.take()
         assert shape is not None
         return shape, bytecode
 
