@@ -9,7 +9,7 @@ cancel    a waiter leaves; the holder and the order of the others stay.
 
 The contracts under the functions are PEP 316; CrossHair must report each as confirmed over all paths
 (tests/contracts). ``kmutex._core.LockTable`` is what runs: it keeps the same entry in a form in which each
-step takes constant time, and the refinement check (kmutex/verify/refinement.py) compares it with these
+step takes constant time, and the refinement check (kmutex/selfcheck/refinement.py) compares it with these
 functions in every reachable state of the model and for every action there.
 """
 

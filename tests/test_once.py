@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from kmutex import AsyncKeyedMutex, AsyncNoopLocker, KeyedLocker, KeyedMutex, NoopLocker, async_once, once
-from kmutex.schedule.choices import Search
-from kmutex.schedule.program import Step, parse
-from kmutex.schedule.threads import Bytecode, Crew, ThreadRun, replaced
+from kmutex.engine.program import Step, parse
+from kmutex.engine.search import Search
+from kmutex.engine.threads import Bytecode, Crew, ThreadRun, replaced
 
 T = TypeVar("T")
 PATIENCE = 60.0

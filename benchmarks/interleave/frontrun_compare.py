@@ -29,10 +29,10 @@ try:
 except ImportError:
     sys.exit("frontrun is not installed; pip install frontrun==0.7.0")
 
-from kmutex.schedule.choices import Search as Search_
-from kmutex.schedule.program import parse
-from kmutex.schedule.threads import Bytecode, Crew, ThreadRun, replaced
-from kmutex.testing.judge import Judge
+from kmutex.engine.judge import Judge
+from kmutex.engine.program import parse
+from kmutex.engine.search import Search as Search_
+from kmutex.engine.threads import Bytecode, Crew, ThreadRun, replaced
 
 KEY = "k"
 

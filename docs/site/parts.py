@@ -313,7 +313,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("build-finished", add_files)
     app.add_directive("lanes", Lanes)
     app.add_directive("features", Features)
-    # The languages of the specifications: programs of kmutex/schedule/program.py, and lines of a log.
+    # The languages of the specifications: programs of kmutex/engine/program.py, and lines of a log.
     app.add_lexer("program", TextLexer)
     app.add_lexer("protocol", TextLexer)
     app.add_lexer("trace", JsonLexer)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from kmutex.schedule.words import printable
+from kmutex._text import printable
 
 MOST_BYTES = 65_536
 """Of one line; specs/protocol.md."""

@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from kmutex._clauses import CLAUSES
-from kmutex.conform.play import FEATURES, Played, Verdict, Waits, clauses_off
+from kmutex.conform.player import FEATURES, Played, Verdict, Waits, clauses_off
 from kmutex.conform.run import Options, Result
 from kmutex.conform.vectors import Vector
+from kmutex.engine.timeline import picture, timeline
 from kmutex.picture.svg import svg
-from kmutex.testing.lanes import lanes, picture
 
 MOST_SHOWN = 3
 """Failures of the vectors that the text shows with a picture, the shortest first; the files have all."""
@@ -205,7 +205,7 @@ def show(report: Report, console: Console) -> None:
             soft_wrap=True,
         )
         if played.events:
-            console.print(Text(lanes(played.events)), soft_wrap=True)
+            console.print(Text(timeline(played.events)), soft_wrap=True)
         console.print("replay it with:", style="dim")
         console.print(Text(report.replay(played)), soft_wrap=True)
     if len(shown) > MOST_SHOWN:
@@ -249,7 +249,7 @@ def _as_json(report: Report, played: Played) -> dict[str, Any]:
         "verdict": played.verdict.value,
         "clauses": list(played.clauses),
         "message": played.message,
-        "picture": lanes(played.events),
+        "picture": timeline(played.events),
         "replay": report.replay(played),
     }
 
@@ -271,7 +271,7 @@ def as_junit(report: Report) -> str:
     )
     for played in cases:
         case = ElementTree.SubElement(suite, "testcase", classname=" ".join(played.clauses) or "-", name=played.case.id)
-        text = f"{lanes(played.events)}\nreplay: {report.replay(played)}"
+        text = f"{timeline(played.events)}\nreplay: {report.replay(played)}"
         if played in report.known:
             reason = report.options.known.get(played.case.id, "breaks only what a known failure breaks")
             ElementTree.SubElement(case, "skipped", message=reason)
@@ -352,6 +352,6 @@ def _article(report: Report, played: Played) -> str:
 <h2>{text(", ".join(played.clauses) or played.verdict.value)}: <code>{text(played.case.id)}</code></h2>
 <p>{text(played.message)}</p>
 <div class="picture">{svg(picture(played.events), title=played.message or played.case.id)}</div>
-<details><summary>The picture as text</summary><pre>{text(lanes(played.events))}</pre></details>
+<details><summary>The picture as text</summary><pre>{text(timeline(played.events))}</pre></details>
 <p>Play it again: <code>{text(report.replay(played))}</code></p>
 </article>"""

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from kmutex.conform.adapter import Adapter, AdapterError
 from kmutex.conform.case import MOST_CALLS, Case, CaseError, Move, parse_moves
-from kmutex.conform.courses import make_case
-from kmutex.conform.play import FEATURES, TOLD, Played, Verdict, Waits, play
+from kmutex.conform.expected import make_case
+from kmutex.conform.player import FEATURES, TOLD, Played, Verdict, Waits, play
 from kmutex.conform.vectors import Stand, Vector, candidates
 
 PATIENT = 8

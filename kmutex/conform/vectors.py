@@ -30,7 +30,7 @@ from kmutex.conform.case import (
     case_from_json,
     format_moves,
 )
-from kmutex.conform.courses import Courses, make_case
+from kmutex.conform.expected import Courses, make_case
 from kmutex_model.broken import BROKEN
 
 FORMAT = "kmutex-vectors/1"

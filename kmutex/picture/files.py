@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from kmutex.picture.lanes import Picture
 from kmutex.picture.mermaid import mermaid
+from kmutex.picture.rows import Picture
 from kmutex.picture.svg import svg
 from kmutex.picture.text import text
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from kmutex.picture.lanes import Picture, Row, spans
-from kmutex.schedule.words import printable
+from kmutex._text import printable
+from kmutex.picture.rows import Picture, Row, spans
 
 _TO_THE_KEY = frozenset({"asks", "calls", "lets go"})
 _UNSAFE = re.compile(r"[^A-Za-z0-9 .,:()'/_=!?+-]|(?<=wrap):|^ | $|s(?=tyle)|c(?=lassDef)")

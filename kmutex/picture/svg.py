@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from kmutex.picture.lanes import Picture, Span, spans
+from kmutex._text import printable
+from kmutex.picture.rows import Picture, Span, spans
 from kmutex.picture.text import columns
-from kmutex.schedule.words import printable
 
 SIZE = 13
 """Of the font, in pixels."""

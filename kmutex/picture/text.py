@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from kmutex.picture.lanes import Picture, Row
+from kmutex.picture.rows import Picture, Row
 
 
 def columns(text: str) -> int:

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmutex._clauses import CLAUSES
+from kmutex._sandbox import Confinement
+from kmutex.engine.timeline import timeline
 from kmutex.teach import lesson as lessons
 from kmutex.teach.clauses import Clause, clause_of
-from kmutex.testing.lanes import lanes
 from kmutex.verify.evidence import Result, Row, Violation, exit_status
 from kmutex.verify.plan import MOST_RUNS, Unit
-from kmutex.verify.process import Confinement
 from kmutex.verify.report import VERDICT, violations
 from kmutex.verify.runner import LONGEST_REPLAY, Progress, ReplayError, SubjectError, replay, verify
 
 if TYPE_CHECKING:
+    from kmutex.engine.shapes import Kind
     from kmutex.teach.lesson import Lesson
     from kmutex.teach.submission import Submission
-    from kmutex.testing.subject import Kind
 
 MOST_SHOWN = 3
 """Runs that are shown; more would not be read."""
@@ -108,13 +108,13 @@ def grade(
     again = min(seconds, LONGEST_REPLAY)
     units = _units(one) if one is not None else []
     try:
-        rows = verify(
+        shape, rows = verify(
             handed_in.target, without=without, seconds=seconds, first=units, confined=confined, on_progress=on_progress
         )
     except ReplayError as error:
         raise WrongKindError(f"{handed_in.path} is not for the lesson: {error}") from None
     own = [row for row in rows if row.method == METHOD]
-    kind: Kind = "asyncio" if any(row.method.startswith("interleavings of tasks") for row in rows) else "threads"
+    kind = shape.kind
     found = [
         _finding(handed_in, clauses, violation, without, confined, again, lambda clause: _about(clause, one, kind))
         for clauses, violation in _chosen(rows, one)[:MOST_SHOWN]
@@ -180,8 +180,8 @@ def _with_lines(
         )
     except (SubjectError, ReplayError):
         return violation.picture
-    same = any(entry["message"] == violation.message for entry in found)
-    return lanes(events) if same else violation.picture
+    same = any(seen.message == violation.message for seen in found)
+    return timeline(events) if same else violation.picture
 
 
 def as_dict(finding: Finding) -> dict[str, Any]:

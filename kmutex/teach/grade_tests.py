@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kmutex import _sandbox
 from kmutex.teach.lesson import lessons
 from kmutex.teach.submission import UnreadableError, module_of, read
-from kmutex.verify import process
 
 if TYPE_CHECKING:
+    from kmutex.engine.shapes import Kind
     from kmutex.teach.lesson import Lesson
-    from kmutex.testing.subject import Kind
 
 WORKERS = 2
 MODULE = "kmutex.teach.tests_inside"
@@ -111,7 +111,7 @@ def grade_tests(
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for each in running:
-            process.kill(each)
+            _sandbox.kill(each)
     return table
 
 
@@ -131,7 +131,7 @@ def _meet(path: Path, opponent: Opponent, seconds: float, megabytes: int, runnin
         "confine": {"megabytes": megabytes, "seconds": 2 * seconds},
     }
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")}
-    child = process.start(
+    child = _sandbox.start(
         MODULE,
         config,
         folder=path.absolute().parent,
@@ -148,7 +148,7 @@ def _meet(path: Path, opponent: Opponent, seconds: float, megabytes: int, runnin
         except subprocess.TimeoutExpired:
             late = True
         finally:
-            process.kill(child)
+            _sandbox.kill(child)
         return _judge(path, opponent, list(_lines(log)), late, seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

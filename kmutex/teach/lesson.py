@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from kmutex.testing.bench import Bench
-from kmutex.testing.explore import Schedule, parse_schedule
-from kmutex.testing.judge import Event
-from kmutex.testing.lines import Lines, stops
-from kmutex.testing.subject import Kind
+from kmutex.engine.explorer import Schedule, parse_schedule
+from kmutex.engine.harness import Harness
+from kmutex.engine.judge import Event
+from kmutex.engine.shapes import Kind
+from kmutex.engine.source_lines import Lines, stops
 
 PACKAGE = "kmutex.teach.lessons"
 PARTS = ("Situation", "Question", "Answer", "Exercise", "Hints")
@@ -119,7 +119,7 @@ def find(one: Lesson) -> Counterexample:
 
     NotFoundError: there is none.
     """
-    bench = Bench(one.make(), without=one.without)
+    bench = Harness(one.make(), without=one.without)
     program, level = one.schedule.program, one.schedule.level
     runs = 0
     with bench.control():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kmutex.picture.lanes import Change, Picture, Row
+from kmutex.picture.rows import Change, Picture, Row
 from kmutex.teach.explore_page import ACTION_WORDS, OUTCOME_WORDS
 from kmutex_model.actions import Action, Model, action_key
 from kmutex_model.explore import Violation

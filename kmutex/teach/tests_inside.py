@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from kmutex.schedule.choices import UnreplayableError
-from kmutex.schedule.program import ProgramError, parse
-from kmutex.schedule.words import printable, said
-from kmutex.testing.bench import Bench
-from kmutex.testing.explore import Schedule
+from kmutex._sandbox import argument, confine, end_with
+from kmutex._text import printable, said
+from kmutex.engine.explorer import Schedule
+from kmutex.engine.harness import Harness
+from kmutex.engine.program import ProgramError, parse
+from kmutex.engine.search import UnreplayableError
 from kmutex.testing.verdict import ContractError, InconclusiveError
-from kmutex.verify.process import argument, confine, end_with
 from kmutex.verify.worker import fit
 
 MOST_RUNS = 2_000
@@ -49,7 +49,7 @@ class _Plugin:
         module, _, name = config["target"].partition(":")
         self._make: Callable[[], Any] = getattr(importlib.import_module(module), name)
         self._kind = config["kind"]
-        self._bench = Bench(self._make, without=config["without"])
+        self._bench = Harness(self._make, without=config["without"])
         self._sound = config["sound"]
         self._file = config["file"]
         self._log = Path(config["log"]).open("w", encoding="utf-8")  # noqa: SIM115

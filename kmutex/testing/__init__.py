@@ -20,15 +20,24 @@ imported, and keeps in something else than a module's name, is not under the sch
 within `controlled`.
 """
 
-from kmutex._clauses import CLAUSES
-from kmutex.testing.control import controlled
-from kmutex.testing.explore import Schedule, parse_schedule
-from kmutex.testing.features import FEATURES, Feature, UnknownFeatureError, clauses_off
-from kmutex.testing.judge import Finding
-from kmutex.testing.machine import Histories, check_histories, locker_machine
-from kmutex.testing.subject import NotALockerError, Shape, look
-from kmutex.testing.suite import KeyedLockerSuite
-from kmutex.testing.verdict import ContractError, InconclusiveError
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kmutex.engine.threads import no_subject_below
+
+if TYPE_CHECKING:
+    from kmutex._clauses import CLAUSES
+    from kmutex.engine.explorer import Schedule, parse_schedule
+    from kmutex.engine.features import FEATURES, Feature, UnknownFeatureError, clauses_off
+    from kmutex.engine.judge import Finding
+    from kmutex.engine.shapes import NotALockerError, Shape, look
+    from kmutex.engine.threads import controlled
+    from kmutex.testing.machine import Histories, check_histories, locker_machine
+    from kmutex.testing.suite import KeyedLockerSuite
+    from kmutex.testing.verdict import ContractError, InconclusiveError
 
 __all__ = [
     "CLAUSES",
@@ -50,3 +59,38 @@ __all__ = [
     "look",
     "parse_schedule",
 ]
+
+_HOMES = {
+    "CLAUSES": "kmutex._clauses",
+    "ContractError": "kmutex.testing.verdict",
+    "FEATURES": "kmutex.engine.features",
+    "Feature": "kmutex.engine.features",
+    "Finding": "kmutex.engine.judge",
+    "Histories": "kmutex.testing.machine",
+    "InconclusiveError": "kmutex.testing.verdict",
+    "KeyedLockerSuite": "kmutex.testing.suite",
+    "NotALockerError": "kmutex.engine.shapes",
+    "Schedule": "kmutex.engine.explorer",
+    "Shape": "kmutex.engine.shapes",
+    "UnknownFeatureError": "kmutex.engine.features",
+    "check_histories": "kmutex.testing.machine",
+    "clauses_off": "kmutex.engine.features",
+    "controlled": "kmutex.engine.threads",
+    "locker_machine": "kmutex.testing.machine",
+    "look": "kmutex.engine.shapes",
+    "parse_schedule": "kmutex.engine.explorer",
+}
+"""Loaded when asked for: a command that needs the features only must not wait for Hypothesis."""
+
+no_subject_below(Path(__file__).parent)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals() | _HOMES)

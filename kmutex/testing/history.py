@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kmutex.schedule.program import ASKING, Phase, Program, Step
+from kmutex.engine.program import ASKING, Phase, Program, Step
 from kmutex_model.actions import Action, step
 from kmutex_model.state import Config, Race, State, initial, with_entry
 

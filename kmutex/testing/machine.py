@@ -32,13 +32,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from kmutex.schedule.observer import Ending
-from kmutex.schedule.program import ASKING, Step
-from kmutex.testing.bench import Bench
-from kmutex.testing.explore import Level, Schedule
+from kmutex.engine.explorer import Level, Schedule
+from kmutex.engine.harness import Harness
+from kmutex.engine.judge import Finding, Judge
+from kmutex.engine.observer import Ending
+from kmutex.engine.program import ASKING, Step
+from kmutex.engine.shapes import Kind
 from kmutex.testing.history import GOT, LET_GO, REFUSED, History, Moment, Rest, difference
-from kmutex.testing.judge import Finding, Judge
-from kmutex.testing.subject import Kind
 from kmutex.testing.verdict import ContractError, InconclusiveError
 
 CLIENTS = 4
@@ -205,10 +205,10 @@ def locker_machine(
     """A state machine for the locker that ``factory()`` makes; its ``TestCase`` is for a test suite.
 
     kind: "threads" or "asyncio"; None finds out by looking. without: features it is declared to lack, see
-    `kmutex.testing.features`. UnknownFeatureError: one of them is none.
+    `kmutex.engine.features`. UnknownFeatureError: one of them is none.
     When it runs: NotALockerError, ContractError (an AssertionError), UncontrolledError.
     """
-    return _machine(Bench(factory, kind=kind, without=without))
+    return _machine(Harness(factory, kind=kind, without=without))
 
 
 def check_histories(
@@ -226,7 +226,7 @@ def check_histories(
     examples: how many histories. on_example: told after each how many were run. deadline: real seconds after which
     no further one is begun. UncontrolledError, SubjectFailedError, NotALockerError: there was no verdict.
     """
-    bench = Bench(make, kind=kind, without=without)
+    bench = Harness(make, kind=kind, without=without)
     machine = hypothesis.seed(seed)(_machine(bench))
     search = _Search(machine.tally, on_example, None if deadline is None else time.perf_counter() + deadline)
     machine.search = search
@@ -303,7 +303,7 @@ class _Search:
             raise NoVerdict("short enough")
 
 
-def _machine(bench: Bench) -> type[LockerMachine]:
+def _machine(bench: Harness) -> type[LockerMachine]:
     body = {"bench": bench, "tally": Tally(), "search": None, "__module__": __name__}
     machine: type[LockerMachine] = type("LockerMachine", (LockerMachine,), body)
     case: Any = machine.TestCase
@@ -335,7 +335,7 @@ def _possible(*what: str) -> Callable[[Any], Any]:
 class LockerMachine(RuleBasedStateMachine):
     """The machine that `locker_machine` fills in for a factory."""
 
-    bench: ClassVar[Bench]
+    bench: ClassVar[Harness]
     tally: ClassVar[Tally]
     search: ClassVar[_Search | None]
 

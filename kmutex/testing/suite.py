@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, ClassVar, Protocol
 
-from kmutex.schedule.program import Program, parse
-from kmutex.schedule.threads import bytecode_events_seen
-from kmutex.testing.bench import Bench
-from kmutex.testing.explore import Exploration, Level
+from kmutex.engine.explorer import Exploration, Level
+from kmutex.engine.harness import Harness
+from kmutex.engine.program import Program, parse
+from kmutex.engine.scenarios import programs
+from kmutex.engine.shapes import Kind, NotALockerError
+from kmutex.engine.threads import bytecode_events_seen
 from kmutex.testing.machine import check_histories
-from kmutex.testing.scenarios import programs
-from kmutex.testing.subject import Kind, NotALockerError
 from kmutex.testing.verdict import ContractError, InconclusiveError
 
 MOST_RUNS = 20_000
@@ -49,14 +49,14 @@ class KeyedLockerSuite:
     make: ClassVar[Callable[[], Any]]
     """Makes a new locker at each call. Wrap a function or a class in `staticmethod`."""
     without: ClassVar[Collection[str]] = ()
-    """Features the locker is declared to lack: see `kmutex.testing.features`."""
+    """Features the locker is declared to lack: see `kmutex.engine.features`."""
     kind: ClassVar[Kind | None] = None
     """"threads" or "asyncio"; None finds out by looking."""
     seed: ClassVar[int] = 0
     """Of the random histories."""
 
     _known: ClassVar[dict[type, list[tuple[frozenset[str], str]]]] = {}
-    _benches: ClassVar[dict[type, Bench]] = {}
+    _benches: ClassVar[dict[type, Harness]] = {}
 
     def pytest_generate_tests(self, metafunc: _Metafunc) -> None:
         """A test for each program that fits the locker."""
@@ -93,11 +93,11 @@ class KeyedLockerSuite:
     # -- how -----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def _bench(cls) -> Bench:
+    def _bench(cls) -> Harness:
         if not hasattr(cls, "make"):
             raise NotALockerError(f"{cls.__name__} has no make; give it make = staticmethod(YourLocker)")
         if cls not in cls._benches:
-            cls._benches[cls] = Bench(cls.make, kind=cls.kind, without=cls.without)
+            cls._benches[cls] = Harness(cls.make, kind=cls.kind, without=cls.without)
         return cls._benches[cls]
 
     @classmethod
@@ -125,7 +125,7 @@ class KeyedLockerSuite:
         return frozenset(symptom for plainer, symptom in cls._known.get(cls, ()) if plainer < parts)
 
     @classmethod
-    def _judge(cls, bench: Bench, result: Exploration) -> None:
+    def _judge(cls, bench: Harness, result: Exploration) -> None:
         __tracebackhide__ = True
         for symptom in result.found:
             cls._known.setdefault(cls, []).append((_parts(result.program), symptom))

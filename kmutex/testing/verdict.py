@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kmutex.testing.explore import Schedule
-from kmutex.testing.judge import Finding
-from kmutex.testing.lanes import lanes
+from kmutex.engine.explorer import Schedule
+from kmutex.engine.judge import Finding
+from kmutex.engine.timeline import timeline
 
 
 class ContractError(AssertionError):
@@ -33,7 +33,7 @@ def describe(finding: Finding, schedule: Schedule, make: Callable[[], Any], with
             f"program: {schedule.program}",
             f"replay:  kmutex verify {target(make)}{features} --replay '{schedule}'",
             "",
-            lanes(finding.events),
+            timeline(finding.events),
         )
     )
 

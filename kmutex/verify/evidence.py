@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 
 class Result(str, Enum):
@@ -29,10 +30,17 @@ class Violation:
     clauses: tuple[str, ...]
     """The best name first, then the other clauses that the same run breaks."""
     message: str
-    schedule: str
+    schedule: str = ""
     """The argument of --replay; empty where the method has no schedule."""
-    picture: str
-    """Lanes as plain text, one line a step; empty where the method has none."""
+    picture: str = ""
+    """The timeline as plain text, one line a step; empty where the method has none."""
+    symptom: str = ""
+    """The clause that the run shows broken, whatever is to blame for it; empty where nobody asks."""
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Violation:
+        """What `asdict` gave, after JSON."""
+        return cls(**{**plain, "clauses": tuple(plain["clauses"])})
 
 
 @dataclass(frozen=True)

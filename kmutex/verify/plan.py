@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from kmutex._clauses import CLAUSES
-from kmutex.schedule.program import Program, parse
-from kmutex.testing.explore import Level
-from kmutex.testing.scenarios import programs
-from kmutex.testing.subject import Shape
+from kmutex.engine.explorer import Level
+from kmutex.engine.program import Program, parse
+from kmutex.engine.scenarios import programs
+from kmutex.engine.shapes import Shape
 from kmutex.verify.evidence import Result, Row, Violation
 
 SEEDS = 60
@@ -36,7 +36,7 @@ class Unit:
     method: str
     """The pass it belongs to."""
     task: str
-    """What the worker does: every, some, histories, or a check of `special`."""
+    """What the worker does: every, some, histories, or a check of `checks`."""
     program: str = ""
     level: Level = "locks"
     bound: int = 0
@@ -45,6 +45,8 @@ class Unit:
     """Runs after which the unit ends although there are more ways."""
     required: bool = False
     """Whether the clauses count as undecided when this was not run. Where `most` cut it short, the bound says so."""
+    deeper: bool = False
+    """Whether it only goes deeper than passes before it: it is left out once a violation is known."""
 
     @property
     def ingredients(self) -> frozenset[str]:
@@ -63,12 +65,29 @@ class Outcome:
     seconds: float = 0.0
     longest: int = 0
     witnesses: Counter[str] = field(default_factory=Counter)
-    found: list[dict[str, Any]] = field(default_factory=list)
-    """Each with symptom, clauses, message, schedule, picture."""
+    found: list[Violation] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
     """Clause and remark: a difference from the reference that is no violation."""
     bound: str = ""
     """The bound in words, where the method has its own."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """For JSON, on its way from the worker to the runner."""
+        # A Counter is no dict to asdict.
+        return {**asdict(replace(self, witnesses=Counter())), "witnesses": dict(self.witnesses)}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Outcome:
+        """What `as_plain` gave."""
+        return cls(
+            **{
+                **plain,
+                "unit": Unit(**plain["unit"]),
+                "witnesses": Counter(plain["witnesses"]),
+                "found": [Violation.from_plain(found) for found in plain["found"]],
+                "notes": [(clause, text) for clause, text in plain["notes"]],
+            }
+        )
 
 
 def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]]:
@@ -85,12 +104,17 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
     busy = [program for program in wanted if _concurrent(program)]
 
     def every(
-        method: str, chosen: Iterable[Program], level: Level, bound: int, *, required: bool = False
+        method: str,
+        chosen: Iterable[Program],
+        level: Level,
+        bound: int,
+        *,
+        required: bool = False,
+        deeper: bool = False,
     ) -> list[Unit]:
         most = MOST_PLAIN_RUNS if required else MOST_RUNS
-        return [
-            Unit(next(counter), method, "every", str(p), level, bound, most=most, required=required) for p in chosen
-        ]
+        kind = Unit(0, method, "every", "", level, bound, most=most, required=required, deeper=deeper)
+        return [replace(kind, number=next(counter), program=str(p)) for p in chosen]
 
     def some(method: str, chosen: Iterable[Program], level: Level, preemptions: int, seed: int) -> list[Unit]:
         return [Unit(next(counter), method, "some", str(p), level, preemptions, seed=seed) for p in chosen]
@@ -104,7 +128,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
         yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
         yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
         yield every("interleavings at bytecodes", [p for p in busy if p.clients >= 3], "bytecode", 1)
-        yield every("interleavings at locks, deeper", busy, "locks", 2)
+        yield every("interleavings at locks, deeper", busy, "locks", 2, deeper=True)
         chance: Level = "bytecode"
     else:
         yield every("interleavings of tasks, plain", wanted, "tasks", 0, required=True)
@@ -116,7 +140,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
             timed = [program for program in wanted if "~" in program.kinds]
             yield every("interleavings with timeouts", timed, "timeouts", 2)
         yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
-        yield every("interleavings of tasks, deeper", busy, "tasks", 4)
+        yield every("interleavings of tasks, deeper", busy, "tasks", 4, deeper=True)
         chance = "tasks"
     for seed in range(SEEDS, 1_000_000, SEEDS):
         yield some("chance", busy, chance, 2 + seed // SEEDS % 2, seed)
@@ -163,19 +187,15 @@ def _of(outcomes: list[Outcome], method: str) -> list[Outcome]:
 
 def _row(clause: str, method: str, subject: str, done: list[Outcome], unrun: int) -> Row | None:
     cases = sum(outcome.witnesses[clause] for outcome in done)
-    found = [entry for outcome in done for entry in outcome.found if clause in entry["clauses"]]
+    found = [violation for outcome in done for violation in outcome.found if clause in violation.clauses]
     notes = [text for outcome in done for about, text in outcome.notes if about == clause]
     if not cases and not found and not notes:
         return None
     seconds = sum(outcome.seconds for outcome in done)
     bound = _bound(done, unrun)
     if found:
-        found.sort(key=lambda entry: (entry["clauses"][0] != clause, len(entry["picture"])))
-        violations = tuple(
-            Violation(tuple(entry["clauses"]), entry["message"], entry["schedule"], entry["picture"])
-            for entry in found[:3]
-        )
-        return Row(clause, method, bound, cases, Result.VIOLATED, seconds, found[0]["message"], subject, violations)
+        found.sort(key=lambda violation: (violation.clauses[0] != clause, len(violation.picture)))
+        return Row(clause, method, bound, cases, Result.VIOLATED, seconds, found[0].message, subject, tuple(found[:3]))
     endless = sum(outcome.endless for outcome in done)
     if endless:
         detail = f"{endless} runs had no end within the step limit"

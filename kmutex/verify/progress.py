@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kmutex.terminal import Display
+from kmutex._console import Display
 from kmutex.verify.runner import Progress
 
 

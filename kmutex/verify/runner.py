@@ -11,20 +11,19 @@ import queue
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
-from kmutex.schedule.watchdog import Watchdog
-from kmutex.testing.features import clauses_off
-from kmutex.testing.judge import Event
-from kmutex.testing.subject import Shape
-from kmutex.verify import process
+from kmutex import _sandbox
+from kmutex._sandbox import Confinement
+from kmutex.engine.features import clauses_off
+from kmutex.engine.judge import Event
+from kmutex.engine.shapes import Shape
+from kmutex.engine.watchdog import Watchdog
 from kmutex.verify.evidence import Result, Row, Violation
 from kmutex.verify.plan import Outcome, Unit, plan, rows
-from kmutex.verify.process import Confinement
 
 WORKERS = 2
 SHARE_OF_CHANCE = 0.5
@@ -63,8 +62,15 @@ class Progress:
     seconds: float = 0.0
 
 
+class Checked(NamedTuple):
+    """What `verify` returns: what the factory makes, and the evidence about it."""
+
+    shape: Shape
+    rows: list[Row]
+
+
 @dataclass
-class _Report:
+class _Driven:
     outcomes: list[Outcome] = field(default_factory=list)
     left: list[Unit] = field(default_factory=list)
     symptoms: list[tuple[frozenset[str], str]] = field(default_factory=list)
@@ -80,7 +86,7 @@ def verify(
     first: Sequence[Unit] = (),
     confined: Confinement | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> list[Row]:
+) -> Checked:
     """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
 
     without: declared features that are off. workers: processes that share the work. first: units that come before
@@ -105,7 +111,7 @@ def verify(
     if not whole:
         detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
         table.append(Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
-    return table
+    return Checked(shape, table)
 
 
 def replay(
@@ -116,8 +122,8 @@ def replay(
     lines: bool = False,
     confined: Confinement | None = None,
     seconds: float = LONGEST_REPLAY,
-) -> tuple[list[dict[str, Any]], list[Event], bool]:
-    """Run one schedule again: what it breaks (clauses, message), who did what, and whether it had no end.
+) -> tuple[list[Violation], list[Event], bool]:
+    """Run one schedule again: what it breaks, who did what, and whether it had no end.
 
     Where it breaks something, what was done is told as far as the last of it.
 
@@ -142,7 +148,11 @@ def replay(
         raise SubjectError(crew.explain(answer))
     if answer["exited"]:
         raise SubjectError(f"{target} tried to leave the process: {answer['exited']}")
-    return answer["found"], [Event(*event) for event in answer["events"]], answer["endless"]
+    return (
+        [Violation.from_plain(found) for found in answer["found"]],
+        [Event(*event) for event in answer["events"]],
+        answer["endless"],
+    )
 
 
 def _drive(
@@ -150,8 +160,8 @@ def _drive(
     passes: Iterator[list[Unit]],
     seconds: float,
     on_progress: Callable[[Progress], None],
-) -> _Report:
-    report = _Report()
+) -> _Driven:
+    report = _Driven()
     progress = Progress()
     symptoms = report.symptoms
     broken: set[str] = set()
@@ -168,7 +178,7 @@ def _drive(
             else:
                 waiting = next(passes, [])
                 # Chance adds nothing to what was caught already.
-                while caught and waiting and waiting[0].method.endswith("deeper"):
+                while caught and waiting and waiting[0].deeper:
                     waiting = next(passes, [])
                 if not waiting or (waiting[0].task == "some" and waiting[0].seed and (late or caught)):
                     over, waiting = True, []
@@ -176,7 +186,7 @@ def _drive(
         for worker in crew.workers:
             if worker.unit is None and waiting:
                 unit = waiting.pop(0)
-                if unit.program in broken and not unit.method.startswith("interleavings at locks"):
+                if unit.program in broken and (unit.task, unit.level) != ("every", "locks"):
                     progress.planned -= 1
                     continue
                 known = sorted({name for parts, name in symptoms if parts < unit.ingredients or not unit.program})
@@ -188,7 +198,7 @@ def _drive(
         progress.seconds = crew.elapsed()
         if answer is not None and answer["kind"] == "outcome":
             worker = answer["worker"]
-            outcome = _outcome(answer["outcome"])
+            outcome = Outcome.from_plain(answer["outcome"])
             worker.unit = None
             if answer["exited"]:
                 raise SubjectError(f"{crew.target} tried to leave the process: {answer['exited']}")
@@ -199,9 +209,9 @@ def _drive(
                 caught = True
                 if outcome.unit.program:
                     # What a check without a program shows has unknown ingredients: nothing is plainer for it.
-                    symptoms.append((outcome.unit.ingredients, found["symptom"]))
+                    symptoms.append((outcome.unit.ingredients, found.symptom))
                     broken.add(outcome.unit.program)
-                progress.violated = tuple(dict.fromkeys([*progress.violated, *found["clauses"]]))
+                progress.violated = tuple(dict.fromkeys([*progress.violated, *found.clauses]))
         elif answer is not None and answer["kind"] != "beat":
             if report.outcomes and any(outcome.found for outcome in report.outcomes):
                 # It was caught already; that it also gets out of hand changes nothing.
@@ -247,10 +257,8 @@ def shortened(
             answer = crew.answer(left + LEAST_PATIENCE)
             if answer is None or answer["kind"] != "smaller":
                 break
-            if entry := answer["found"]:
-                made[violation] = Violation(
-                    tuple(entry["clauses"]), entry["message"], entry["schedule"], entry["picture"]
-                )
+            if answer["found"]:
+                made[violation] = Violation.from_plain(answer["found"])
     except SubjectError:
         pass  # It was judged before; that it now does not come up again changes nothing.
     finally:
@@ -274,13 +282,6 @@ def _passes(shape: Shape, off: frozenset[str], bytecode: bool) -> Iterator[list[
             yield kept
 
 
-def _outcome(plain: dict[str, Any]) -> Outcome:
-    plain["unit"] = Unit(**plain["unit"])
-    plain["witnesses"] = Counter(plain["witnesses"])
-    plain["notes"] = [(clause, text) for clause, text in plain["notes"]]
-    return Outcome(**plain)
-
-
 class _Worker:
     def __init__(
         self,
@@ -298,7 +299,7 @@ class _Worker:
         """Whether it can take the subject, and whether the subject has come through its first lock()."""
         self._taken = False
         self._started = time.monotonic()
-        self._process = process.start(
+        self._process = _sandbox.start(
             "kmutex.verify.worker",
             config,
             folder=None if confined is None else confined.folder,
@@ -336,7 +337,7 @@ class _Worker:
             self._process.stdin.flush()
 
     def kill(self) -> None:
-        process.kill(self._process)
+        _sandbox.kill(self._process)
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

@@ -20,21 +20,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from kmutex.schedule.choices import UnreplayableError
-from kmutex.schedule.observer import SubjectFailedError, UncontrolledError
-from kmutex.schedule.program import ProgramError, parse
-from kmutex.schedule.threads import Crew, bytecode_events_seen, replaced
-from kmutex.schedule.words import said
-from kmutex.testing.explore import Exploration, Explorer, Found, Schedule, parse_schedule
-from kmutex.testing.features import clauses_off
-from kmutex.testing.judge import Event
-from kmutex.testing.lanes import lanes
-from kmutex.testing.lines import Lines, stops
-from kmutex.testing.smaller import smaller
-from kmutex.testing.subject import NotALockerError, Shape, look
-from kmutex.verify import special
+from kmutex._sandbox import argument, confine, end_with
+from kmutex._text import said
+from kmutex.engine.explorer import Exploration, Explorer, Found, Schedule, parse_schedule
+from kmutex.engine.features import clauses_off
+from kmutex.engine.judge import Event
+from kmutex.engine.observer import SubjectFailedError, UncontrolledError
+from kmutex.engine.program import ProgramError, parse
+from kmutex.engine.search import UnreplayableError
+from kmutex.engine.shapes import NotALockerError, Shape, look
+from kmutex.engine.shrink import shrink
+from kmutex.engine.source_lines import Lines, stops
+from kmutex.engine.threads import Crew, bytecode_events_seen, replaced
+from kmutex.engine.timeline import timeline
+from kmutex.verify.checks import CHECKS
+from kmutex.verify.checks.context import Context
+from kmutex.verify.evidence import Violation
 from kmutex.verify.plan import SEEDS, Outcome, Unit
-from kmutex.verify.process import argument, confine, end_with
 
 BEAT = 0.2
 """Real seconds between two signs of life."""
@@ -145,9 +147,11 @@ class _Worker:
         elif unit.task == "histories":
             self._histories(explorer, make, shape, without, unit, outcome)
         else:
-            special.CHECKS[unit.task](special.Bench(make, shape, explorer, self._beat, known), outcome)
+            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known), outcome)
         outcome.seconds = _clock() - started
-        self._say("outcome", outcome=_plain(outcome), exited=result.exited if unit.task in ("every", "some") else None)
+        self._say(
+            "outcome", outcome=outcome.as_plain(), exited=result.exited if unit.task in ("every", "some") else None
+        )
 
     def _histories(
         self,
@@ -180,7 +184,7 @@ class _Worker:
         outcome.witnesses.update(histories.witnesses)
         outcome.bound = f"{histories.examples} random histories, {histories.phases:,} phases, seed {unit.seed}"
         if histories.finding is not None and histories.schedule is not None:
-            _add(outcome, Found(histories.finding, histories.schedule))
+            outcome.found.append(_violation(Found(histories.finding, histories.schedule)))
 
     def _replay(self, explorer: Explorer, shape: Shape, text: str, lines_of: Callable[[], Any] | None) -> None:
         try:
@@ -193,7 +197,7 @@ class _Worker:
         except (ProgramError, UnreplayableError) as error:
             self._say("unreplayable", message=str(error))
             return
-        found = [_entry(found) for found in result.found.values()]
+        found = [asdict(_violation(found)) for found in result.found.values()]
         # What comes after the last thing that was found is not needed to see it.
         seen: list[Sequence[Event]] = [found.finding.events for found in result.found.values()]
         last: Sequence[Event] = result.last.events if result.last is not None else ()
@@ -222,8 +226,8 @@ class _Worker:
             for known in (frozenset(s for parts, s in plainer if parts < ingredients), frozenset[str]()):
                 for one in explorer.again(whole, known=known).found.values():
                     if found is None and list(one.finding.clauses) == clauses:
-                        found = smaller(explorer, one, symptoms=plainer, go_on=lambda: _clock() < end)
-        self._say("smaller", found=None if found is None else _entry(found))
+                        found = shrink(explorer, one, symptoms=plainer, go_on=lambda: _clock() < end)
+        self._say("smaller", found=None if found is None else asdict(_violation(found)))
 
     def _beat(self, runs: int) -> int:
         now = _clock()
@@ -265,29 +269,12 @@ def _take(outcome: Outcome, result: Exploration) -> None:
             ("KM-REF", "len() needs the help of another thread, so it can't be asked when all is quiet")
         )
     outcome.witnesses = result.witnesses
-    for found in result.found.values():
-        _add(outcome, found)
+    outcome.found += [_violation(found) for found in result.found.values()]
 
 
-def _add(outcome: Outcome, found: Found) -> None:
-    outcome.found.append(_entry(found))
-
-
-def _entry(found: Found) -> dict[str, Any]:
+def _violation(found: Found) -> Violation:
     finding, schedule = found
-    return {
-        "symptom": finding.symptom,
-        "clauses": list(finding.clauses),
-        "message": finding.message,
-        "schedule": str(schedule),
-        "picture": lanes(finding.events),
-    }
-
-
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    plain = asdict(outcome)
-    plain["witnesses"] = dict(outcome.witnesses)
-    return plain
+    return Violation(finding.clauses, finding.message, str(schedule), timeline(finding.events), finding.symptom)
 
 
 def _home(module_name: str) -> str:

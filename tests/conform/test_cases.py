@@ -11,7 +11,7 @@ import pytest
 
 from kmutex import _specs
 from kmutex.conform.case import CaseError, Command, case_as_json, case_from_json, format_moves, parse_moves
-from kmutex.conform.courses import Courses, make_case
+from kmutex.conform.expected import Courses, make_case
 from kmutex.conform.run import random_case, renumbered, simpler
 from kmutex.conform.vectors import BOUNDS, as_json, chosen, load, weighed
 from kmutex_model.actions import CORRECT, parse_schedule

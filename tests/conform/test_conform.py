@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kmutex.conform.play import Verdict, Waits
+from kmutex.conform.player import Verdict, Waits
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -304,7 +304,7 @@ def test_the_random_sequence_that_fails_is_made_smaller(tmp_path: Path) -> None:
 def test_a_black_box_is_made_smaller_by_confirmed_failures_only() -> None:
     """One that is late as well fails without a long silence; the short form fails with one."""
     from kmutex.conform.case import parse_moves
-    from kmutex.conform.courses import make_case
+    from kmutex.conform.expected import make_case
     from kmutex.conform.run import Conformance, Options
 
     command = [*ADAPTERS, "LifoSlowBox"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kmutex.verify import contracts
+from kmutex.selfcheck import contracts
 from kmutex.verify.evidence import Result, exit_status
 
 HERE = Path(__file__).parent

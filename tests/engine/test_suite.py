@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
+from kmutex.engine.explorer import Level
+from kmutex.engine.harness import Harness
+from kmutex.engine.program import parse
 from kmutex.postgres import AsyncPostgresKeyedMutex, PostgresKeyedMutex
 from kmutex.postgres._session import Session
-from kmutex.schedule.program import parse
 from kmutex.testing import KeyedLockerSuite
-from kmutex.testing.bench import Bench
-from kmutex.testing.explore import Level
 from tests.engine.shared import server
 
 SESSION = Session(server().conninfo, sweep_every=3600)
@@ -92,7 +92,7 @@ class AsyncCareless(AsyncOnServer):
 )
 def test_the_suite_catches_a_careless_twin(make: Callable[[], Any], text: str, level: Level, clause: str) -> None:
     """KM-CANCEL, KM-INTERRUPT: the same bench, the same server, and one line less."""
-    bench = Bench(make)
+    bench = Harness(make)
     with bench.control():
         result = bench.explorer.every(parse(text), level, 1, known=frozenset(), go_on=lambda runs: runs < 1000)
     assert clause in {name for finding, _ in result.found.values() for name in finding.clauses}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from kmutex.schedule.program import parse
+from kmutex.engine.features import FEATURES
+from kmutex.engine.program import parse
 from kmutex.testing import CLAUSES
-from kmutex.testing.features import FEATURES
 from kmutex_model import properties
 from kmutex_model.broken import BROKEN
 

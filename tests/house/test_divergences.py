@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from kmutex import KeyedMutex, UnheldKeyError
-from kmutex.schedule.choices import Chooser, Search
-from kmutex.schedule.program import ASKING, Step, parse
-from kmutex.schedule.threads import Crew, ThreadRun, replaced
+from kmutex.engine.program import ASKING, Step, parse
+from kmutex.engine.search import Chooser, Search
+from kmutex.engine.threads import Crew, ThreadRun, replaced
 
 PAGE = Path(__file__).resolve().parents[2] / "specs" / "divergences.md"
 STRAY_ON_THE_WAY = "0+a 1xa | 2+a"

@@ -44,13 +44,13 @@ def test_the_tree_keeps_the_contracts(tmp_path: Path) -> None:
         ("kmutex/_aio.py", "import kmutex_model", "The lock imports nothing that checks it"),
         ("kmutex/_entry.py", "import crosshair", "The lock imports nothing that checks it"),
         ("kmutex/_core.py", "import psycopg", "The lock imports nothing that checks it"),
-        ("kmutex/testing/judge.py", "import kmutex.postgres", "Each layer of kmutex"),
+        ("kmutex/engine/judge.py", "import kmutex.postgres", "Each layer of kmutex"),
         ("kmutex/_core.py", "from kmutex import _threads", "Each layer of kmutex"),
         ("kmutex/_entry.py", "from kmutex._core import LockTable", "Each layer of kmutex"),
         ("kmutex/_threads.py", "from kmutex._aio import AsyncLease", "Each layer of kmutex"),
         ("kmutex/_threads.py", "from kmutex.verify import evidence", "Each layer of kmutex"),
         ("kmutex/unplaced.py", "import os", "Each layer of kmutex"),
-        ("kmutex/trace/command.py", "from kmutex.verify import report", "Each layer of kmutex"),
+        ("kmutex/trace/reader.py", "from kmutex.verify import report", "Each layer of kmutex"),
         ("kmutex/verify/report.py", "from kmutex.trace import check", "Each layer of kmutex"),
         ("kmutex/verify/report.py", "from kmutex.teach import lesson", "Each layer of kmutex"),
         ("kmutex/trace/check.py", "from kmutex.testing import judge", "A log is judged by its own rules"),
@@ -85,12 +85,11 @@ def foreign(path: Path, own: str) -> set[str]:
 
 def only_standard_library() -> list[Path]:
     model = sorted((ROOT / "model" / "kmutex_model").rglob("*.py"))
-    schedule = [ROOT / "kmutex" / "schedule.py", *sorted((ROOT / "kmutex" / "schedule").rglob("*.py"))]
-    return model + [path for path in schedule if path.exists()]
+    return model + sorted((ROOT / "kmutex" / "engine").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", only_standard_library(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_model_and_the_schedule_import_the_standard_library_only(path: Path) -> None:
+def test_the_model_and_the_engine_import_the_standard_library_only(path: Path) -> None:
     assert foreign(path, "kmutex_model" if "kmutex_model" in path.parts else "kmutex") == set()
 
 

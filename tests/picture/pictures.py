@@ -6,7 +6,7 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
-from kmutex.picture.lanes import Change, Picture, Row
+from kmutex.picture.rows import Change, Picture, Row
 
 HOSTILE = (
     "",

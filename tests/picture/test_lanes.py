@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 
 from kmutex import AsyncKeyedMutex, KeyedMutex, NoopLocker
-from kmutex.picture.lanes import Picture, Row, Span, spans
+from kmutex.engine.explorer import Schedule
+from kmutex.engine.harness import Harness
+from kmutex.engine.scenarios import programs
+from kmutex.engine.timeline import picture
+from kmutex.picture.rows import Picture, Row, Span, spans
 from kmutex.picture.text import text
-from kmutex.testing.bench import Bench
-from kmutex.testing.explore import Schedule
-from kmutex.testing.lanes import picture
-from kmutex.testing.scenarios import programs
 from tests.picture.pictures import RUN, pictures
 
 
@@ -66,7 +66,7 @@ def test_text_has_every_row(shown: Picture) -> None:
 
 def seen(make: Callable[[], Any], level: Any) -> list[tuple[str, Picture]]:
     """The plain run of each program."""
-    bench = Bench(make)
+    bench = Harness(make)
     found = []
     with bench.control():
         threads = bench.shape.kind == "threads"

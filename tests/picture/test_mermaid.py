@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 
-from kmutex.picture.lanes import Picture
+from kmutex._text import printable
 from kmutex.picture.mermaid import mermaid, words
-from kmutex.schedule.words import printable
+from kmutex.picture.rows import Picture
 from tests import browser
 from tests.picture.pictures import HOSTILE, RUN, hostile, pictures
 

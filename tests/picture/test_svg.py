@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import example, given, settings
 
-from kmutex.picture.lanes import Picture, spans
+from kmutex._text import printable
+from kmutex.picture.rows import Picture, spans
 from kmutex.picture.svg import ALARM, COLORS, svg, wrapped
 from kmutex.picture.text import columns
-from kmutex.schedule.words import printable
 from tests import browser
 from tests.picture.pictures import RUN, hostile, pictures
 

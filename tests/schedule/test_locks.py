@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from kmutex.schedule.choices import Chooser
-from kmutex.schedule.observer import Ending, UncontrolledError
-from kmutex.schedule.program import parse
-from kmutex.schedule.threads import CoopLock, CoopRLock, Crew, ThreadRun, replaced
+from kmutex.engine.observer import Ending, UncontrolledError
+from kmutex.engine.program import parse
+from kmutex.engine.search import Chooser
+from kmutex.engine.threads import CoopLock, CoopRLock, Crew, ThreadRun, replaced
 
 REAL = {CoopLock: threading.Lock, CoopRLock: threading.RLock}
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kmutex.schedule.choices import Chooser, Search
-from kmutex.schedule.loop import LoopRun
-from kmutex.schedule.observer import Ending, SubjectFailedError, UncontrolledError
-from kmutex.schedule.program import Step, parse
+from kmutex.engine.eventloop import LoopRun
+from kmutex.engine.observer import Ending, SubjectFailedError, UncontrolledError
+from kmutex.engine.program import Step, parse
+from kmutex.engine.search import Chooser, Search
 
 
 class Log:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmutex.schedule.choices import Chooser, Sampler, Search, UnreplayableError, picks_of
+from kmutex.engine.search import Chooser, Sampler, Search, UnreplayableError, picks_of
 
 
 def every(bound: int, costs: list[list[int]]) -> list[tuple[int, ...]]:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 import kmutex
-from kmutex.schedule.choices import Chooser, Search
-from kmutex.schedule.observer import Ending, SubjectFailedError, UncontrolledError
-from kmutex.schedule.program import Step, parse
-from kmutex.schedule.threads import Bytecode, Crew, ThreadRun, bytecode_events_seen, replaced
+from kmutex.engine.observer import Ending, SubjectFailedError, UncontrolledError
+from kmutex.engine.program import Step, parse
+from kmutex.engine.search import Chooser, Search
+from kmutex.engine.threads import Bytecode, Crew, ThreadRun, bytecode_events_seen, replaced
 
 
 @pytest.fixture(autouse=True)
@@ -543,7 +543,7 @@ def test_the_same_picks_give_the_same_events_in_another_process(crew: Crew) -> N
     program = "\n".join(
         [
             "import importlib.util, sys",
-            "from kmutex.schedule.threads import Crew, replaced",
+            "from kmutex.engine.threads import Crew, replaced",
             f"spec = importlib.util.spec_from_file_location('again', {__file__!r})",
             "again = importlib.util.module_from_spec(spec)",
             "sys.modules['again'] = again",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kmutex.schedule.watchdog import Watchdog
+from kmutex.engine.watchdog import Watchdog
 
 AT_MOST = 120.0
 """Real seconds until a state that must come has come."""

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from kmutex.teach import command, explore_page
+from kmutex.cli import explore as command
+from kmutex.teach import explore_page
 from kmutex.teach.explore_page import Subject, as_json, embedded, page, rules, subjects
 from kmutex_model.actions import CORRECT, TABLE, Action, action_key, parse_action, parse_schedule
 from kmutex_model.broken import BROKEN

@@ -23,13 +23,14 @@ import pytest
 from rich.console import Console
 
 from kmutex import cli
-from kmutex.teach import grade, grade_command, grade_tests
+from kmutex._sandbox import Confinement
+from kmutex.cli import grade as grade_command
+from kmutex.teach import grade, grade_tests
 from kmutex.teach.grade import Grade
 from kmutex.teach.lesson import lesson, lessons
 from kmutex.teach.submission import Submission, SubmissionError, UnreadableError, submission
 from kmutex.verify import runner
 from kmutex.verify.evidence import Result, Row, Violation
-from kmutex.verify.process import Confinement
 from kmutex.verify.runner import SubjectError
 from tests.commands import PATH, Done, run_kmutex
 

@@ -16,8 +16,11 @@ import pytest
 import kmutex
 import kmutex_model
 from kmutex import cli
-from kmutex.schedule.program import parse
-from kmutex.teach import lesson_command
+from kmutex.cli import lesson as lesson_command
+from kmutex.engine.harness import Harness
+from kmutex.engine.program import parse
+from kmutex.engine.scenarios import programs
+from kmutex.engine.timeline import timeline
 from kmutex.teach.lesson import (
     MOST_PREEMPTIONS,
     PARTS,
@@ -30,9 +33,6 @@ from kmutex.teach.lesson import (
     lessons,
 )
 from kmutex.testing import CLAUSES
-from kmutex.testing.bench import Bench
-from kmutex.testing.lanes import lanes
-from kmutex.testing.scenarios import programs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from repaired import REPAIRED
@@ -76,7 +76,7 @@ def test_a_lesson_finds_the_run_it_names(one: Lesson) -> None:
 @each
 def test_a_repaired_locker_passes_the_search_of_the_lesson(one: Lesson) -> None:
     """The same program, up to the same bound, in every way; and the programs of the contract with one preemption."""
-    bench = Bench(REPAIRED[one.number], without=one.without)
+    bench = Harness(REPAIRED[one.number], without=one.without)
     assert bench.shape.kind == one.kind
     with bench.control():
         for bound in range(MOST_PREEMPTIONS + 1):
@@ -176,7 +176,7 @@ def test_no_line_has_an_escape_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_lines_of_a_cancelled_task_are_seen() -> None:
     """After the cancellation of lesson 12 (KM-RACE): another client has returned in between, on the same thread."""
-    text = lanes(find(lesson(12)).events, most=1000)
+    text = timeline(find(lesson(12)).events, most=1000)
     after = text[text.index("its wait is ended") :]
     assert "except asyncio.CancelledError:" in after
     assert "queue.remove(turn)" not in after

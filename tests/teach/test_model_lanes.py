@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmutex.picture.lanes import Picture, spans
+from kmutex.picture.rows import Picture, spans
 from kmutex.teach.model_lanes import picture
 from kmutex_model.actions import format_schedule
 from kmutex_model.broken import BROKEN, Broken

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from kmutex.schedule.program import parse
-from kmutex.schedule.threads import Crew, replaced
-from kmutex.testing.explore import Explorer
+from kmutex.engine.explorer import Explorer
+from kmutex.engine.program import parse
+from kmutex.engine.threads import Crew, replaced
 
 BOTH = parse("0+a | 0-a 1xa")
 

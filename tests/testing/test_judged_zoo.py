@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 
-from kmutex.schedule.program import Program, parse
-from kmutex.schedule.threads import Crew, replaced
+from kmutex.engine.explorer import Explorer, Level
+from kmutex.engine.features import clauses_off
+from kmutex.engine.program import Program, parse
+from kmutex.engine.scenarios import programs
+from kmutex.engine.shapes import Shape, look
+from kmutex.engine.threads import Crew, replaced
 from kmutex.testing import CLAUSES
-from kmutex.testing.explore import Explorer, Level
-from kmutex.testing.features import clauses_off
-from kmutex.testing.scenarios import programs
-from kmutex.testing.subject import Shape, look
+from kmutex.verify.checks import CHECKS
+from kmutex.verify.checks.context import Context
 from kmutex.verify.plan import WIDE, Outcome, Unit
-from kmutex.verify.special import CHECKS, Bench
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -122,10 +123,10 @@ class Judged:
     def special(self, name: str) -> set[str]:
         """The clauses that a check of its own finds broken."""
         outcome = Outcome(Unit(0, name, name))
-        CHECKS[name](Bench(self.make, self.shape, self.explorer, lambda runs: runs, frozenset()), outcome)
+        CHECKS[name](Context(self.make, self.shape, self.explorer, lambda runs: runs, frozenset()), outcome)
         self.witnesses += outcome.witnesses
         self.notes += outcome.notes
-        return {clause for found in outcome.found for clause in found["clauses"]}
+        return {clause for found in outcome.found for clause in found.clauses}
 
     def ways(self, clauses: list[str]) -> Iterator[Callable[[], set[str]]]:
         """Ways to look for a mistake against these clauses, the cheapest first."""

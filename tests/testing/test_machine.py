@@ -14,7 +14,9 @@ import hypothesis
 import pytest
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
-from kmutex.schedule.program import parse
+from kmutex.engine.harness import Harness
+from kmutex.engine.judge import Judge
+from kmutex.engine.program import parse
 from kmutex.testing import (
     CLAUSES,
     ContractError,
@@ -25,9 +27,7 @@ from kmutex.testing import (
     check_histories,
     locker_machine,
 )
-from kmutex.testing.bench import Bench
 from kmutex.testing.history import History
-from kmutex.testing.judge import Judge
 from kmutex.testing.machine import Watch
 
 SEED = 20_231
@@ -92,7 +92,7 @@ def test_bad_lockers_are_named_and_the_schedule_replays(
     assert found.schedule is not None
     assert found.finding.clauses[0] == clause
     assert found.finding.events
-    bench = Bench(make, without=without)
+    bench = Harness(make, without=without)
     with bench.control():
         again = bench.explorer.again(found.schedule)
     assert found.finding.clauses in [entry.finding.clauses for entry in again.found.values()]
@@ -112,7 +112,7 @@ def test_bad_lockers_are_named_and_the_schedule_replays(
 def test_the_model_alone_rejects_what_the_judge_rejects(make: Callable[[], Any], program: str, clause: str) -> None:
     """With a judge that looks at nothing, each moment of rest still has to be the model's, and only here is not."""
     for subject, wanted in ((make, [clause]), (AsyncKeyedMutex if "Async" in make.__name__ else KeyedMutex, [])):
-        bench = Bench(subject)
+        bench = Harness(subject)
         history = _history_of(parse(program), bench)
         watch = Watch(Judge(off=frozenset(CLAUSES)), history.moments, off=frozenset(), counts=bench.shape.counts)
         bench.run(history.program, bench.levels[0], watch)
@@ -120,7 +120,7 @@ def test_the_model_alone_rejects_what_the_judge_rejects(make: Callable[[], Any],
         assert watch.compared == len(history.phases) - len(wanted)
 
 
-def _history_of(program: Any, bench: Bench) -> History:
+def _history_of(program: Any, bench: Harness) -> History:
     """The history that makes this program."""
     history = History(4, "abc", "keep" if bench.shape.kind == "threads" else "pass")
     for phase in program.phases:
@@ -259,7 +259,7 @@ def test_an_unknown_feature_is_refused_at_once() -> None:
 def test_a_real_lock_in_a_modules_name_comes_under_control_and_goes_back() -> None:
     """``from threading import Lock`` in the subject's module, which was imported before."""
     before = bad.Lock
-    with Bench(bad.CountsLate).control():
+    with Harness(bad.CountsLate).control():
         assert bad.Lock is bad.threading.Lock
         assert bad.Lock is not before
     assert bad.Lock is before

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmutex import KeyedMutex
-from kmutex.schedule.choices import Chooser, Search, UnreplayableError, picks_of
-from kmutex.schedule.program import STEPS, Phase, Program, ProgramError, Step, parse, possible
+from kmutex.engine.explorer import Schedule
+from kmutex.engine.harness import Harness
+from kmutex.engine.judge import Event
+from kmutex.engine.program import STEPS, Phase, Program, ProgramError, Step, parse, possible
+from kmutex.engine.search import Chooser, Search, UnreplayableError, picks_of
+from kmutex.engine.timeline import timeline
 from kmutex.testing import parse_schedule
-from kmutex.testing.bench import Bench
-from kmutex.testing.explore import Schedule
-from kmutex.testing.judge import Event
-from kmutex.testing.lanes import lanes
 
 steps = st.builds(Step, st.sampled_from(sorted(STEPS)), st.sampled_from("abcz"))
 does = st.tuples(st.integers(0, 9), st.lists(steps, min_size=1, max_size=4).map(tuple))
@@ -101,7 +101,7 @@ def test_recorded_picks_lead_the_same_way_again() -> None:
 @pytest.mark.parametrize("text", ["0+a 1+a @locks 0:7", "0+a-a @locks 99:1"])
 def test_a_schedule_of_another_subject_is_refused(text: str) -> None:
     """Too many alternatives, or too many choices."""
-    bench = Bench(KeyedMutex)
+    bench = Harness(KeyedMutex)
     with bench.control(), pytest.raises(UnreplayableError):
         bench.explorer.again(parse_schedule(text))
 
@@ -109,7 +109,7 @@ def test_a_schedule_of_another_subject_is_refused(text: str) -> None:
 def test_lanes_give_each_client_a_column() -> None:
     """Who does nothing has none; what is of nobody stands across."""
     events = [Event(0, "lock a ..."), Event(0, "lock a: got it"), Event(2, "lock a ..."), Event(-1, "KM-LIVE: stuck")]
-    assert lanes(events) == "\n".join(
+    assert timeline(events) == "\n".join(
         [
             "client 0        client 2",
             "--------------  ----------",
@@ -119,7 +119,7 @@ def test_lanes_give_each_client_a_column() -> None:
             ">> KM-LIVE: stuck",
         ]
     )
-    assert lanes(events, most=2).splitlines()[2:] == [
+    assert timeline(events, most=2).splitlines()[2:] == [
         "(2 earlier lines left out)",
         "|               lock a ...",
         ">> KM-LIVE: stuck",

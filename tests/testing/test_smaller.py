@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from kmutex import KeyedMutex
-from kmutex.schedule.program import parse
-from kmutex.testing.bench import Bench
-from kmutex.testing.explore import Found
-from kmutex.testing.smaller import parts, smaller
+from kmutex.engine.explorer import Found
+from kmutex.engine.harness import Harness
+from kmutex.engine.program import parse
+from kmutex.engine.shrink import parts, shrink
 from tests.testing.bad_lockers import CountsLate, Forgets, IgnoresTime, Stack, StrayAccepted
 
 CASES = [
@@ -24,7 +24,7 @@ CASES = [
 ]
 
 
-def first(bench: Bench, text: str, clause: str) -> Found:
+def first(bench: Harness, text: str, clause: str) -> Found:
     """The shortest run of the program that breaks the clause."""
     result = bench.explorer.every(parse(text), "locks", 2, go_on=lambda runs: runs < 3_000)
     found = [one for one in result.found.values() if clause in one.finding.clauses]
@@ -45,10 +45,10 @@ def clients(found: Found) -> set[int]:
 @pytest.mark.parametrize(("make", "text", "clause"), CASES, ids=[case[0].__name__ for case in CASES])
 def test_nothing_that_is_left_can_be_left_out(make: Callable[[], Any], text: str, clause: str) -> None:
     """The same clauses, a smaller program, and no part of it shows them with as little."""
-    bench = Bench(make)
+    bench = Harness(make)
     with bench.control():
         long = first(bench, text, clause)
-        short = smaller(bench.explorer, long)
+        short = shrink(bench.explorer, long)
         assert short.finding.clauses == long.finding.clauses
         assert size(short) < size(long)
         assert clients(short) < clients(long)
@@ -62,21 +62,21 @@ def test_nothing_that_is_left_can_be_left_out(make: Callable[[], Any], text: str
 
 def test_a_run_is_not_made_smaller_after_the_time() -> None:
     """What was found stays as it was."""
-    bench = Bench(Forgets)
+    bench = Harness(Forgets)
     with bench.control():
         found = first(bench, "0+b | 1+a | 2+c", "KM-REF")
-        assert smaller(bench.explorer, found, go_on=lambda: False) is found
+        assert shrink(bench.explorer, found, go_on=lambda: False) is found
 
 
 def test_the_clauses_stay_the_same() -> None:
     """KM-CANCEL: a shorter run of something else is no shorter run of this."""
-    bench = Bench(IgnoresTime)
+    bench = Harness(IgnoresTime)
     with bench.control():
         found = first(bench, "0+a | 1~a | c1", "KM-CANCEL")
-        assert smaller(bench.explorer, found).finding.clauses == found.finding.clauses
-    sound = Bench(KeyedMutex)
+        assert shrink(bench.explorer, found).finding.clauses == found.finding.clauses
+    sound = Harness(KeyedMutex)
     with sound.control():
-        assert smaller(sound.explorer, found) is found
+        assert shrink(sound.explorer, found) is found
 
 
 def test_the_parts_of_a_program() -> None:

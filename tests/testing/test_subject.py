@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
+from kmutex.engine.harness import Harness
 from kmutex.testing import CLAUSES, FEATURES, NotALockerError, UnknownFeatureError, clauses_off, look
-from kmutex.testing.bench import Bench
 
 
 class _Returns(AsyncKeyedMutex):
@@ -64,7 +64,7 @@ async def _coroutine(key: Any) -> None: ...
 )
 def test_the_kind_is_found_by_looking(make: Callable[[], Any], kind: str) -> None:
     """A coroutine function, wrapped or not, or a function that returns an awaitable."""
-    assert Bench(make).shape.kind == kind
+    assert Harness(make).shape.kind == kind
 
 
 def test_what_it_has_is_found_by_looking() -> None:

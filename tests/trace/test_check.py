@@ -7,12 +7,12 @@ import json
 
 import pytest
 
+from kmutex.cli.check_trace import picture
 from kmutex.picture.text import text
 from kmutex.testing import CLAUSES as THEIRS
 from kmutex.trace.check import CLAUSES, INVISIBLE, TAIL, Checker, ClauseResult, Report
-from kmutex.trace.command import picture
 from kmutex.trace.events import Event, Header, TraceFormatError, read_event, read_header
-from kmutex.trace.read import check
+from kmutex.trace.reader import check
 from kmutex.trace.tally import REMEMBERED
 
 WORDS = {

@@ -18,10 +18,10 @@ import pytest
 import kmutex
 import kmutex_model
 from kmutex import cli
-from kmutex.trace import command
+from kmutex.cli import check_trace as command
 from kmutex.trace.check import CLAUSES, INVISIBLE
 from kmutex.trace.events import KINDS
-from kmutex.trace.read import EVERY, check
+from kmutex.trace.reader import EVERY, check
 
 HEAD = '{"trace": 1, "recorded": "outside"}\n'
 INSIDE = HEAD.replace("outside", "inside")

@@ -32,7 +32,7 @@ from kmutex import (
 )
 from kmutex.trace import AsyncRecorder, Recorder
 from kmutex.trace.check import Report
-from kmutex.trace.read import check
+from kmutex.trace.reader import check
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
 DEADLINE = 120.0

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from kmutex.verify import model
+from kmutex.selfcheck import model
 from kmutex.verify.evidence import Result, Row, exit_status
 from kmutex_model.actions import CORRECT, parse_schedule
 from kmutex_model.broken import BROKEN, Broken

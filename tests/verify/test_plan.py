@@ -5,8 +5,10 @@ from collections import Counter
 import pytest
 
 from kmutex import cli
-from kmutex.testing.subject import Shape
-from kmutex.verify import runner, special
+from kmutex.engine.shapes import Shape
+from kmutex.verify import runner
+from kmutex.verify.checks.context import Context
+from kmutex.verify.checks.memory import memory
 from kmutex.verify.evidence import Result
 from kmutex.verify.plan import Outcome, Unit, rows
 
@@ -27,14 +29,14 @@ class Keeps:
 
 def test_a_check_that_finds_something_states_its_bound() -> None:
     """KM-IDLE: the row of a violation has the bound of its check beside it."""
-    from kmutex.testing.explore import Explorer
+    from kmutex.engine.explorer import Explorer
 
     shape = Shape(kind="asyncio", timeout=False, counts=False, leases=False)
     off = frozenset({"KM-UNHELD", "KM-EXCL", "KM-HANDOFF", "KM-FIFO"})
     explorer = Explorer(Keeps, crew=None, off=off, tries=False)
     outcome = Outcome(Unit(0, "memory", "memory"))
-    special.memory(special.Bench(Keeps, shape, explorer, lambda runs: runs, frozenset()), outcome)
-    assert [found["clauses"] for found in outcome.found] == [["KM-IDLE"]]
+    memory(Context(Keeps, shape, explorer, lambda runs: runs, frozenset()), outcome)
+    assert [found.clauses for found in outcome.found] == [("KM-IDLE",)]
     assert outcome.bound
     table = rows("it", shape, off, [outcome], [])
     assert [row.bound for row in table if row.result is Result.VIOLATED] == [outcome.bound]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kmutex.terminal import shown
+from kmutex._console import shown
 
 
 class Terminal(io.StringIO):

@@ -12,11 +12,11 @@ import pytest
 from kmutex import AsyncKeyedMutex, KeyedMutex
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket, after_cancel, after_release, after_request
-from kmutex.schedule.program import parse
-from kmutex.verify import drivers, refinement
-from kmutex.verify.drivers import Subject
+from kmutex.engine.program import parse
+from kmutex.selfcheck import driver_refinement, refinement
+from kmutex.selfcheck.driver_refinement import Subject
+from kmutex.selfcheck.refinement import Rules, Waker
 from kmutex.verify.evidence import Result, Row, exit_status
-from kmutex.verify.refinement import Rules, Waker
 from kmutex_model.actions import CORRECT, parse_schedule
 from kmutex_model.explore import explore
 from kmutex_model.state import Config
@@ -47,8 +47,8 @@ def test_the_real_table_rules_and_drivers_are_accepted(real: list[Row]) -> None:
     assert [row for row in real if row.result is not Result.HOLDS] == []
     assert exit_status(real) == 0
     assert set(by_clause(real, refinement.METHOD)) == set(refinement.CLAUSES)
-    for subject in drivers.SUBJECTS:
-        assert set(by_clause(real, drivers.METHOD, subject.name)) == set(drivers.CLAUSES)
+    for subject in driver_refinement.SUBJECTS:
+        assert set(by_clause(real, driver_refinement.METHOD, subject.name)) == set(driver_refinement.CLAUSES)
 
 
 def test_no_row_is_empty(real: list[Row]) -> None:
@@ -74,11 +74,11 @@ def test_the_drivers_are_brought_into_every_quiet_state(real: list[Row]) -> None
     """Every state of the model in which no call is on its way is the beginning of a run; asyncio goes there twice,
     with cancelled tasks and with timeouts."""
     quiet = 0
-    for clients, keys in drivers.BOUNDS:
+    for clients, keys in driver_refinement.BOUNDS:
         graph = explore(CORRECT, Config(clients, keys, "keep")).graph
         quiet += sum(all(client.phase != "granted" for client in state.clients) for state in graph)
-    assert f" {quiet:,} states" in by_clause(real, drivers.METHOD, ":KeyedMutex")["KM-REF"].bound
-    assert f" {2 * quiet:,} states" in by_clause(real, drivers.METHOD, ":AsyncKeyedMutex")["KM-REF"].bound
+    assert f" {quiet:,} states" in by_clause(real, driver_refinement.METHOD, ":KeyedMutex")["KM-REF"].bound
+    assert f" {2 * quiet:,} states" in by_clause(real, driver_refinement.METHOD, ":AsyncKeyedMutex")["KM-REF"].bound
 
 
 def test_rules_are_listed_under_the_clauses_of_their_docstrings() -> None:
@@ -547,8 +547,8 @@ BROKEN_DRIVERS: list[tuple[Callable[[], Any], str, str]] = [
 def test_a_broken_driver_is_rejected(make: Callable[[], Any], kind: str, clause: str) -> None:
     """A driver can be wrong where the table is right: KM-HANDOFF, KM-IDLE, KM-REF, KM-CANCEL, KM-TOKEN, KM-EXPIRED and
     KM-UNHELD."""
-    rows = drivers.check(lambda text: None, [Subject("broken", make, kind)], bounds=[(3, 1)])
-    row = by_clause(rows, drivers.METHOD)[clause]
+    rows = driver_refinement.check(lambda text: None, [Subject("broken", make, kind)], bounds=[(3, 1)])
+    row = by_clause(rows, driver_refinement.METHOD)[clause]
     assert row.result is Result.VIOLATED
     program, _, level = row.violations[0].schedule.partition(" @")
     assert str(parse(program)) == program
@@ -561,7 +561,7 @@ def test_a_driver_that_fails_to_start_is_not_held() -> None:
     def make() -> KeyedMutex:
         raise OSError("no locks left")
 
-    rows = drivers.check(lambda text: None, [Subject("failing", make, "threads")], bounds=[(2, 1)])
+    rows = driver_refinement.check(lambda text: None, [Subject("failing", make, "threads")], bounds=[(2, 1)])
     assert not any(row.result is Result.HOLDS for row in rows)
     assert exit_status(rows) == 1
 
@@ -570,6 +570,6 @@ def test_programs_are_written_as_the_clients_go_on() -> None:
     """Who is cancelled later asks so that it can be; an old lease is from before the run (KM-TOKEN, KM-CANCEL)."""
     config = Config(2, 1, "keep")
     run = parse_schedule("request(0,0); request(1,0); cancel(1); stale_release(1,0)")
-    assert str(drivers.written(run, config)) == "2[a^a | 0+a | 1~a | c1 | 2^a"
+    assert str(driver_refinement.written(run, config)) == "2[a^a | 0+a | 1~a | c1 | 2^a"
     run = parse_schedule("request(0,0); request(1,0); interrupt(1); release(0)")
-    assert str(drivers.written(run, config, "lease")) == "0[a | 1!a | c1 | 0]a"
+    assert str(driver_refinement.written(run, config, "lease")) == "0[a | 1!a | c1 | 0]a"

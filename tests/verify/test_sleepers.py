@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from kmutex.schedule.threads import Crew, replaced
-from kmutex.testing.explore import Explorer
-from kmutex.testing.subject import look
+from kmutex.engine.explorer import Explorer
+from kmutex.engine.shapes import look
+from kmutex.engine.threads import Crew, replaced
+from kmutex.verify.checks import CHECKS
+from kmutex.verify.checks.context import Context
+from kmutex.verify.checks.event_loops import _settle
 from kmutex.verify.plan import Outcome, Unit
-from kmutex.verify.special import CHECKS, Bench, _settle
 
 
 class _Entry:
@@ -114,9 +116,9 @@ def found(make: Any, check: str, crew: Crew) -> set[str]:
     shape = look(make, frozenset(("fifo", "interrupt", "timeout")))
     explorer = Explorer(make, crew=crew if shape.kind == "threads" else None, off=frozenset(), tries=False)
     outcome = Outcome(Unit(0, check, check))
-    CHECKS[check](Bench(make, shape, explorer, lambda runs: runs, frozenset()), outcome)
+    CHECKS[check](Context(make, shape, explorer, lambda runs: runs, frozenset()), outcome)
     assert outcome.runs
-    return {clause for one in outcome.found for clause in one["clauses"]}
+    return {clause for one in outcome.found for clause in one.clauses}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""The command: kmutex COMMAND. What each does stands in its own module; here is what they share at the top."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from kmutex._console import complain
+from kmutex._text import said
+
+EXIT_STATUS = """\
+exit status:
+  0  holds, conforms, passes
+  1  a clause is violated
+  2  inconclusive: out of time, unknown, not confirmed, or never put to the test
+  3  what was to be checked could not be put to work
+  4  usage: wrong arguments, or a schedule that does not fit
+kmutex COMMAND --help says what they mean there.
+"""
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What is wrong with an output that takes no more. Of the files that it has to write, a command says it itself."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its status."""
+    _open_standard_streams()
+    # What a subject says may be in no encoding that standard output has.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        status = _main(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        complain("interrupted")
+        status = 130
+    except BrokenPipeError:
+        # Nobody reads any more.
+        _drop_output()
+        status = 141
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            _drop_output()
+            status = complain(f"cannot write the output: {error.strerror}")
+        else:
+            # Ours, not the subject's: nothing was decided, and the place is what a report of it needs.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            status = complain(f"an error of kmutex itself, please report it: {said(error)}, at {where}", status=2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    sys.exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Python has None for a stream that was closed by whoever started it; in their order, each gets its own number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _drop_output() -> None:
+    """The interpreter flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _terminated(number: int, frame: object) -> None:
+    """End as after an exception, so that the workers end too."""
+    raise SystemExit(128 + number)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.print_usage(sys.stderr)
+        self.exit(4, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    import kmutex.cli.check_trace
+    import kmutex.cli.conform
+    import kmutex.cli.explore
+    import kmutex.cli.grade
+    import kmutex.cli.lesson
+    import kmutex.cli.verify
+
+    parser = _Parser(
+        prog="kmutex",
+        description="A keyed mutex you can check.",
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (
+        kmutex.cli.verify,
+        kmutex.cli.conform,
+        kmutex.cli.check_trace,
+        kmutex.cli.explore,
+        kmutex.cli.lesson,
+        kmutex.cli.grade,
+    ):
+        command.add_parser(commands)
+    return parser
+
+
+def _main(argv: list[str]) -> int:
+    args = _parser().parse_args(argv)
+    status: int = args.run(args)
+    return status
+
+
+if __name__ == "__main__":
+    main()

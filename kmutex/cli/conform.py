@@ -1,0 +1,145 @@
+"""kmutex conform: the arguments, and what is done with them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from kmutex._console import complain, console, no_folder, seconds, shown, write
+from kmutex.conform.case import Case, CaseError, parse_moves
+from kmutex.conform.expected import make_case
+from kmutex.conform.known_failures import KnownError, read_known
+from kmutex.conform.player import Verdict, Waits
+from kmutex.conform.run import Conformance, LackError, Options, Result, StartError
+from kmutex.picture.files import HELP, drawn, unfit
+
+DESCRIPTION = """\
+Check a port of the lock, in any language, through its adapter: a process that speaks the protocol of
+specs/protocol.md over standard input and output. Plays the vectors of specs/vectors.json that fit the features
+it declares, then random sequences from the model; a failing sequence is made smaller.
+"""
+EXIT_STATUS = """\
+exit status:
+  0  everything that was played passed, or is a known failure that still fails
+  1  a clause is violated, or a known failure passes now
+  2  inconclusive: out of time, a failure that a longer silence made go away, a known failure that was not
+     played, or a --case that needs a feature which the adapter has not declared
+  3  the adapter could not be started, died, hung or did not keep to the protocol
+  4  usage: wrong arguments, or a case that is none
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "conform",
+        help="check a port in any language, through its adapter",
+        description=DESCRIPTION,
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="kmutex conform [OPTION ...] -- ADAPTER [ARGUMENT ...]",
+    )
+    parser.add_argument("adapter", nargs="+", metavar="ADAPTER", help="the command that starts the adapter, after --")
+    parser.add_argument("--case", metavar="CASE", help="play one case and show it, such as 0+a/1+a/ua,c1")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=f"of what --case shows: {HELP}")
+    parser.add_argument("--random", type=_count, default=100, metavar="N", help="random sequences (100)")
+    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of the first random sequence (0)")
+    parser.add_argument("--seconds", type=seconds, default=300.0, metavar="N", help="begin no case after that (300)")
+    parser.add_argument("--failures", type=_count, default=20, metavar="N", help="stop after so many failures (20)")
+    parser.add_argument("--timeout", type=seconds, default=5.0, metavar="N", help="seconds for what must come (5)")
+    parser.add_argument("--starting", type=seconds, default=30.0, metavar="N", help="seconds until hello (30)")
+    parser.add_argument(
+        "--settle", type=_some, default=20, metavar="MS", help="level 1: the silence that means waiting, in ms (20)"
+    )
+    parser.add_argument("--known-failures", type=Path, metavar="FILE", help="cases that must fail: ID REASON a line")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the report as JUnit XML")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 999999999")
+    return int(text)
+
+
+def _some(text: str) -> int:
+    if _count(text) == 0:
+        raise argparse.ArgumentTypeError("it must be more than 0: without any silence no call is seen to wait")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    try:
+        known = read_known(args.known_failures) if args.known_failures else {}
+        case = make_case(parse_moves(args.case)) if args.case is not None else None
+    except (KnownError, CaseError) as error:
+        return complain(str(error))
+    files = (args.json, args.junit, args.html)
+    if fault := unfit(args.picture) or no_folder((*files, args.picture)):
+        return complain(fault)
+    if args.picture is not None and case is None:
+        return complain("--picture is of one case: name it with --case")
+    if case is not None and any(files):
+        return complain("--case shows one case and writes no report; leave out --json, --junit and --html")
+    options = Options(
+        Waits(args.timeout, args.settle / 1000),
+        args.starting,
+        args.random,
+        args.seed,
+        args.seconds,
+        args.failures or 1,
+        known,
+    )
+    try:
+        if case is not None:
+            return _one(Conformance(args.adapter, options), case, args.picture)
+        return _check(args, options)
+    except LackError as error:
+        return complain(str(error), status=2)
+    except StartError as error:
+        return complain(f"cannot check {args.adapter[0]}: {error}", status=3)
+
+
+def _one(conformance: Conformance, case: Case, file: Path | None) -> int:
+    from kmutex.engine.timeline import picture, timeline
+
+    played = conformance.one(case)
+    fault = write(((file, lambda: drawn(picture(played.events), file)),)) if file else ""
+    print(timeline(played.events))
+    if played.verdict is Verdict.PASSED:
+        print("\nno clause is violated in this case")
+        return complain(fault) if fault else 0
+    print(f"\n{', '.join(played.clauses) or played.verdict.value}: {played.message}")
+    if fault:
+        return complain(fault)
+    return {Verdict.FAILED: 1, Verdict.SLOW: 2, Verdict.BROKEN: 3}[played.verdict]
+
+
+def _check(args: argparse.Namespace, options: Options) -> int:
+    from kmutex.conform import report as reports
+    from kmutex.conform.vectors import load
+
+    vectors = load()
+    with shown(quiet=args.quiet) as display:
+
+        def say(result: Result) -> None:
+            played = result.played
+            failed = sum(one.verdict is not Verdict.PASSED for one in played)
+            display.say(f"{result.name}: {len(played)}/{result.planned} cases, {failed} failed, {result.seconds:.0f} s")
+
+        result = Conformance(args.adapter, options, say).check(vectors)
+    report = reports.Report(result, options, args.adapter, vectors)
+    fault = write(
+        (
+            (args.json, lambda: reports.as_json(report)),
+            (args.junit, lambda: reports.as_junit(report)),
+            (args.html, lambda: reports.as_html(report)),
+        )
+    )
+    reports.show(report, console())
+    return complain(fault) if fault else report.exit_status

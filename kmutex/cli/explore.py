@@ -1,0 +1,78 @@
+"""The subcommands that teach: `kmutex explore`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kmutex._console import complain
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommands to those of the command line. commands: what `add_subparsers` returned."""
+    explore = commands.add_parser(
+        "explore",
+        help="write a page on which you are the scheduler of the model",
+        description=(
+            "Write one HTML file with the model's whole state graph, to be opened in any browser, without a\n"
+            "network. You choose each next step and see the keys, their queues and the clauses; you can watch\n"
+            "runs, predict steps, break the broken models, and compare one with the correct model.\n"
+            "docs/explore.md says how to use it in class."
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    explore.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
+    explore.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the arguments say: 0, or 4 where the file cannot be written."""
+    from kmutex.teach.explore_page import embedded, page
+
+    fault = _unfit(args.output)
+    if fault:
+        return complain(f"{args.output}: {fault}")
+    found = embedded()
+    try:
+        size = write(args.output, page(found.json))
+    except OSError as error:
+        return complain(f"{args.output}: {error.strerror}")
+    print(f"{args.output}: {found.graphs} graphs, {found.states:,} states, {found.steps:,} steps, {size:,} bytes")
+    return 0
+
+
+def _unfit(path: Path) -> str:
+    """Why nothing can be written there, or an empty string."""
+    if path.is_dir():
+        return "is a folder, not a file"
+    if path.exists() and not path.is_file():
+        return "is not an ordinary file"
+    if not path.absolute().parent.is_dir():
+        return "there is no such folder"
+    return ""
+
+
+def write(path: Path, text: str) -> int:
+    """Write a text file so that whoever reads it sees the old content or the new, never a part; its bytes.
+    OSError: it cannot be written, and what was there is untouched."""
+    target = path.resolve()
+    content = text.encode()
+    number, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content)
+        os.chmod(name, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return len(content)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,280 @@
+"""kmutex grade: the arguments, and how a learner is answered."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from kmutex._console import complain, console, no_folder, number_of, seconds, shown, write
+from kmutex.engine.features import FEATURES, UnknownFeatureError, clauses_off
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kmutex.teach.grade import Finding, Grade
+    from kmutex.teach.grade_tests import Met
+    from kmutex.teach.lesson import Lesson
+    from kmutex.teach.submission import Submission
+
+EXIT_STATUS = """\
+exit status, of a locker:
+  0  no clause was found broken, at the bounds that kmutex verify states
+  1  a clause is violated
+  2  inconclusive: out of time, or never put to the test
+  3  the code could not be put to work: no Python, nothing called NAME, hangs, leaves the process, out of memory
+  4  usage: no such file or lesson, no class or several that may be meant
+of tests:
+  0  they accept every correct locker and catch every broken one
+  1  they reject a correct locker, or miss a broken one
+  2  inconclusive: a test hung, or failed by an error of its own
+  3  they could not be run: no Python, no test, pytest is not installed
+  4  usage
+"""
+NARROW = 80
+"""Columns below which the table of tests breaks words."""
+LEAST_DETAIL = 8
+"""Columns that its details have at least."""
+SECONDS = 20.0
+MEGABYTES = 1024
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand to those of the command line. commands: what `add_subparsers` returned."""
+    grade: argparse.ArgumentParser = commands.add_parser(
+        "grade",
+        help="judge a learner's locker, or a learner's tests",
+        description=(
+            "Judge the locker that a file defines: the clause that it breaks, the run that shows it, and the lesson\n"
+            "about it. The locker is the class or function named Locker or make_locker, else the only class with\n"
+            "lock and unlock, else what FILE:NAME says.\n"
+            "With --tests the file has tests for pytest: they are run against correct lockers, which they should\n"
+            "accept, and against the lockers of the lessons, which they should catch. docs/grade.md says how.\n"
+            "The code runs in processes of its own, with limits. That is for clumsy code, and no jail."
+        ),
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    grade.add_argument("file", metavar="FILE")
+    grade.add_argument("--lesson", type=int, metavar="N", help="the lesson whose locker this repairs")
+    grade.add_argument("--tests", action="store_true", help="the file has tests, to be graded themselves")
+    grade.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="FEATURE",
+        help=f"declare that the locker lacks a feature, beside those that the lesson lacks: {', '.join(FEATURES)}",
+    )
+    grade.add_argument(
+        "--seconds",
+        type=seconds,
+        default=SECONDS,
+        metavar="N",
+        help=f"the longest that the locker, or the tests against one locker, may take ({SECONDS:g})",
+    )
+    grade.add_argument(
+        "--memory",
+        type=number_of("megabytes", int, 512, 1_000_000),
+        default=MEGABYTES,
+        metavar="MB",
+        help=f"of address space, for each process ({MEGABYTES})",
+    )
+    grade.add_argument("--json", type=Path, metavar="FILE", help="write the answer as JSON")
+    grade.add_argument("--quiet", action="store_true", help="no progress")
+    grade.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    from kmutex.teach.lesson import NoSuchLessonError, lesson
+    from kmutex.teach.submission import SubmissionError, UnreadableError
+
+    if fault := no_folder((args.json,)):
+        return complain(fault)
+    try:
+        one = None if args.lesson is None else lesson(args.lesson)
+        return _tests(args, one) if args.tests else _locker(args, one)
+    except (NoSuchLessonError, SubmissionError) as error:
+        return complain(str(error))
+    except UnreadableError as error:
+        return complain(str(error), status=3)
+
+
+def _locker(args: argparse.Namespace, one: Lesson | None) -> int:
+    from kmutex.teach.grade import WrongKindError, grade
+    from kmutex.teach.submission import submission
+    from kmutex.verify.progress import progress_of
+    from kmutex.verify.runner import SubjectError
+
+    named = [name for text in args.without for name in text.split(",") if name]
+    without = tuple(dict.fromkeys([*(one.without if one is not None else ()), *named]))
+    try:
+        clauses_off(without)
+    except UnknownFeatureError as error:
+        return complain(str(error))
+    handed_in = submission(args.file)
+    try:
+        with shown(quiet=args.quiet) as display:
+            result = grade(
+                handed_in,
+                one,
+                without=without,
+                seconds=args.seconds,
+                megabytes=args.memory,
+                on_progress=progress_of(display, str(handed_in.path), args.seconds),
+            )
+    except SubjectError as error:
+        return complain(f"cannot grade {handed_in.path}: {error}", status=3)
+    except WrongKindError as error:
+        return complain(str(error))
+    fault = write([(args.json, lambda: _as_json(handed_in, one, without, result))])
+    _answer(console(), handed_in, one, without, result)
+    return complain(fault) if fault else result.status
+
+
+def _answer(out: Console, handed_in: Submission, one: Lesson | None, without: tuple[str, ...], result: Grade) -> None:
+    from kmutex.verify.report import summary
+
+    out.print(Text(f"{handed_in.path}: {handed_in.factory}", "bold"), soft_wrap=True)
+    if without:
+        out.print(Text(f"judged without {', '.join(without)}", "dim"), soft_wrap=True)
+    if one is not None:
+        broken = any(one.clause in finding.clauses for finding in result.findings)
+        if not broken and result.lesson_runs:
+            said = (
+                f"lesson {one.number}: its program shows nothing any more, in {result.lesson_runs:,} ways of running it"
+            )
+            out.print(Text(said, "green"), soft_wrap=True)
+    for finding in result.findings:
+        out.print()
+        _show(out, finding)
+    more = len(result.others)
+    if more:
+        out.print()
+        out.print(f"Also broken: {', '.join(result.others)}. They may be the same mistake.", soft_wrap=True)
+    if result.status == 2:
+        out.print()
+        for row in result.open:
+            out.print(Text(f"{row.clause}: not decided: {row.detail}", "yellow"), soft_wrap=True)
+    out.print()
+    out.print(summary(result.rows), style={0: "green", 1: "bold red"}.get(result.status, "yellow"), soft_wrap=True)
+    if one is not None and result.status == 0:
+        _next(out, one)
+
+
+def _show(out: Console, finding: Finding) -> None:
+    out.print(Text(f"{finding.clause.id}: {finding.clause.title}", "bold red"))
+    # Prose is broken between words at a terminal, and not at all elsewhere.
+    whole = not out.is_terminal
+    out.print(Text(f"The contract: {finding.clause.statement}"), soft_wrap=whole)
+    out.print(Text(f"Here: {finding.message}"), soft_wrap=whole)
+    if finding.picture:
+        out.print()
+        out.print(Text(finding.picture), soft_wrap=True)
+        out.print()
+    if finding.replay:
+        out.print(Text("See it again:  ", "dim") + Text(finding.replay), soft_wrap=True)
+    if finding.lesson is not None:
+        said = f"kmutex lesson show {finding.lesson.number}"
+        out.print(Text("Read about it: ", "dim") + Text(f"{said}  ({finding.lesson.title})"), soft_wrap=True)
+
+
+def _next(out: Console, one: Lesson) -> None:
+    from kmutex.teach.lesson import lessons
+
+    if one.number < len(lessons()):
+        out.print(f"On to the next: kmutex lesson show {one.number + 1}")
+    else:
+        out.print("That was the last lesson.")
+
+
+def _as_json(handed_in: Submission, one: Lesson | None, without: tuple[str, ...], result: Grade) -> str:
+    from kmutex.teach.grade import as_dict
+    from kmutex.verify.report import rows_as_dicts
+
+    body = {
+        "format": "kmutex-grade/1",
+        "python": sys.version.split()[0],
+        "file": str(handed_in.path),
+        "factory": handed_in.factory,
+        "lesson": one.number if one is not None else None,
+        "without": list(without),
+        "exit": result.status,
+        "verdict": result.verdict,
+        "violated": result.violated,
+        "findings": [as_dict(finding) for finding in result.findings],
+        "rows": rows_as_dicts(result.rows),
+    }
+    return json.dumps(body, indent=2) + "\n"
+
+
+def _tests(args: argparse.Namespace, one: Lesson | None) -> int:
+    from kmutex.teach.grade_tests import TestsFailedError, grade_tests, overall
+
+    if args.without:
+        return complain("--without is for lockers; tests meet lockers of every kind")
+    path = Path(args.file)
+    try:
+        with shown(quiet=args.quiet) as display:
+            table = grade_tests(path, seconds=args.seconds, megabytes=args.memory, chosen=one, on_progress=display.say)
+    except TestsFailedError as error:
+        return complain(str(error), status=3)
+    fault = write([(args.json, lambda: _tests_as_json(path, table))])
+    _answer_tests(console(), path, table)
+    return complain(fault) if fault else overall(table)
+
+
+_STYLE = {"accepted": "green", "caught": "green", "rejected": "bold red", "missed": "bold red", "not tried": "dim"}
+
+
+def _answer_tests(out: Console, path: Path, table: list[Met]) -> None:
+    from kmutex.teach.grade_tests import overall
+
+    out.print(Text(str(path), "bold"), soft_wrap=True)
+    rows = Table(pad_edge=False, box=SIMPLE_HEAD)
+    # At a narrow terminal, words are broken rather than left out.
+    for name in ("locker", "for", "breaks", "result"):
+        rows.add_column(name, no_wrap=out.width >= NARROW, overflow="fold")
+    rows.add_column("", overflow="fold", min_width=LEAST_DETAIL)
+    for met in table:
+        breaks = met.opponent.lesson.clause if met.opponent.lesson is not None else "nothing"
+        result = Text(met.result, _STYLE.get(met.result, "yellow"))
+        rows.add_row(met.opponent.name, met.opponent.kind, breaks, result, Text(met.detail))
+    out.print(rows)
+    counts = {name: sum(met.result == name for met in table) for name in dict.fromkeys(met.result for met in table)}
+    words = ", ".join(f"{number} {name}" for name, number in counts.items())
+    status = overall(table)
+    out.print(Text(f"{_TESTS[status]}: {words}", {0: "green", 1: "bold red"}.get(status, "yellow")), soft_wrap=True)
+
+
+_TESTS = {0: "pass", 1: "not yet", 2: "inconclusive"}
+
+
+def _tests_as_json(path: Path, table: list[Met]) -> str:
+    from kmutex.teach.grade_tests import overall
+
+    body = {
+        "format": "kmutex-grade-tests/1",
+        "python": sys.version.split()[0],
+        "file": str(path),
+        "exit": overall(table),
+        "verdict": _TESTS[overall(table)],
+        "lockers": [
+            {
+                "locker": met.opponent.name,
+                "kind": met.opponent.kind,
+                "breaks": met.opponent.lesson.clause if met.opponent.lesson is not None else None,
+                "result": met.result,
+                "detail": met.detail,
+                "tests": met.ran,
+            }
+            for met in table
+        ],
+    }
+    return json.dumps(body, indent=2) + "\n"

@@ -1,0 +1,223 @@
+"""kmutex lesson: list, show, run, start. It asks before it tells: what happens is shown by `run`, why by --answer."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from kmutex._console import complain, console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kmutex.teach.lesson import Lesson
+
+EXIT_STATUS = """\
+exit status:
+  0  done
+  2  the run that a lesson is about was not found, so nothing is shown
+  4  usage: no such lesson, a file that is there already or cannot be written
+"""
+COLUMNS = 100
+"""The widest that prose is set."""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand to those of the command line. commands: what `add_subparsers` returned."""
+    lesson: argparse.ArgumentParser = commands.add_parser(
+        "lesson",
+        help="lockers with one mistake each, in order: see the run that shows it, and repair it",
+        description=(
+            "Lessons in order, from a dict of locks to the grant that meets a cancellation. Each is a small keyed\n"
+            "locker with a mistake, a question, and the run that shows the mistake, which is looked for anew each\n"
+            "time. docs/lessons.md says how to use them in class."
+        ),
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = lesson.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="all lessons, in order").set_defaults(act=_list)
+    show = actions.add_parser("show", help="the situation, the code and the question; then the telling, if asked for")
+    show.add_argument("number", type=int, metavar="N")
+    show.add_argument("--answer", action="store_true", help="tell what happens and why, and say what to repair")
+    show.add_argument("--hints", action="store_true", help="the exercise and its hints")
+    show.set_defaults(act=_show)
+    play = actions.add_parser("run", help="look for the run that shows the mistake, and draw it")
+    play.add_argument("number", type=int, metavar="N")
+    play.add_argument("--lines", action="store_true", help="every line of the locker that is executed")
+    play.add_argument("--step", action="store_true", help="wait for Enter before each line of the picture")
+    play.set_defaults(act=_run)
+    start = actions.add_parser("start", help="write the locker to a new file, to be repaired")
+    start.add_argument("number", type=int, metavar="N")
+    start.add_argument("file", type=Path, metavar="FILE")
+    start.set_defaults(act=_start)
+    lesson.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the arguments say; the exit status."""
+    from kmutex.teach.lesson import NoSuchLessonError
+
+    act: Callable[[argparse.Namespace], int] = args.act
+    try:
+        return act(args)
+    except NoSuchLessonError as error:
+        return complain(str(error))
+
+
+def _list(args: argparse.Namespace) -> int:
+    from kmutex.teach.lesson import lessons
+
+    every = lessons()
+    wide = max(len(one.title) for one in every)
+    for one in every:
+        print(f"{one.number:>2}  {one.title:{wide}}  {one.clause:10}  {one.kind}")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from kmutex.teach.lesson import lesson
+
+    one = lesson(args.number)
+    out = console()
+    _title(out, one)
+    if args.answer or args.hints:
+        if args.answer:
+            _prose(out, one, "Answer")
+        _prose(out, one, "Exercise")
+        if args.hints:
+            _prose(out, one, "Hints")
+        out.print(Text(f"kmutex lesson start {one.number} FILE", "bold"), "writes the locker for you to repair.")
+        return 0
+    _prose(out, one, "Situation")
+    _code(out, one.source)
+    _prose(out, one, "Question")
+    out.print("Answer before you look. Then:")
+    _ways_on(
+        out,
+        (f"kmutex lesson run {one.number}", "shows what happens"),
+        (f"kmutex lesson show {one.number} --answer", "says why, and what to repair"),
+        (f"kmutex lesson show {one.number} --hints", "the same without the why, and some hints"),
+    )
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from kmutex.engine.timeline import timeline
+    from kmutex.teach.lesson import NotFoundError, find, lesson
+
+    one = lesson(args.number)
+    out = console()
+    _title(out, one)
+    _prose(out, one, "Question")
+    asked = _at_a_terminal()
+    if asked and not _enter("Your answer first; then Enter. "):
+        return 0
+    try:
+        found = find(one)
+    except NotFoundError as error:
+        return complain(str(error), status=2)
+    out.print(Text(f"Tried {found.runs} way{'s' * (found.runs > 1)} of running it. This one breaks {one.clause}:"))
+    out.print()
+    picture = timeline(found.events if args.lines else found.short, most=1000).splitlines()
+    for line in picture:
+        verdict = line.startswith(">>")
+        out.print(Text(line, style="bold red" if verdict else ""), soft_wrap=True, end="")
+        # At a terminal, the Enter that is waited for ends the line.
+        if not (args.step and asked):
+            out.print()
+        elif not _enter(""):
+            return 0
+    out.print()
+    out.print(Text("A number is a line of the code, at which that client stands while others go on.", "dim"))
+    out.print()
+    _ways_on(
+        out,
+        (f"kmutex lesson show {one.number} --answer", "says why, and what to repair"),
+        (f"kmutex lesson run {one.number} --lines", "every line that was executed"),
+        (f"kmutex verify {one.target}{one.options} --replay {shlex.quote(str(found.schedule))}", "plays it again"),
+    )
+    return 0
+
+
+def _start(args: argparse.Namespace) -> int:
+    from kmutex.teach.lesson import lesson
+    from kmutex.teach.submission import SubmissionError, module_of
+
+    one = lesson(args.number)
+    path = str(args.file)
+    # A folder may be called -d.
+    grade = f"kmutex grade {shlex.quote(f'./{path}' if path.startswith('-') else path)} --lesson {one.number}"
+    try:
+        module_of(args.file)
+    except SubmissionError as error:
+        return complain(str(error))
+    try:
+        with args.file.open("x", encoding="utf-8") as file:
+            file.write(one.source)
+    except FileExistsError:
+        return complain(f"{args.file}: is there already, and is left as it is")
+    except OSError as error:
+        return complain(f"{args.file}: {error.strerror}")
+    out = console()
+    _prose(out, one, "Exercise")
+    out.print("The locker is in", Text(f"{args.file}.", "bold"), "When you have repaired it:", soft_wrap=True)
+    _ways_on(out, (grade, ""))
+    return 0
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _enter(prompt: str) -> bool:
+    """Wait for Enter; False where the input is at its end."""
+    try:
+        input(prompt)
+    except EOFError:
+        print()
+        return False
+    return True
+
+
+def _title(out: Console, one: Lesson) -> None:
+    out.print(Text(f"Lesson {one.number}: {one.title}", "bold"))
+    out.print()
+
+
+def _prose(out: Console, one: Lesson, part: str) -> None:
+    out.print(Text(part, "bold cyan"))
+    width = min(COLUMNS, out.width)
+    for block in re.split(r"\n\n|\n(?=- )", one.parts[part]):
+        item = block.startswith("- ")
+        out.print(Text(textwrap.fill(" ".join(block.split()), width, subsequent_indent="  " if item else "")))
+        if not item:
+            out.print()
+    if item:
+        out.print()
+
+
+def _code(out: Console, source: str) -> None:
+    out.print(Text("The code", "bold cyan"))
+    for number, line in enumerate(source.splitlines(), 1):
+        out.print(Text(f"{number:>4}  ", "dim") + Text(line), soft_wrap=True)
+    out.print()
+
+
+def _ways_on(out: Console, *ways: tuple[str, str]) -> None:
+    wide = max(len(command) for command, _ in ways[:2])
+    for command, what in ways:
+        out.print(
+            Text(f"  {what}:" if len(command) > wide else "", "dim"), soft_wrap=True, end="\n" * (len(command) > wide)
+        )
+        out.print(
+            Text(f"  {command:{wide}}", "bold") + Text(f"   {what}" * (len(command) <= wide), "dim"), soft_wrap=True
+        )

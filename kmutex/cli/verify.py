@@ -1,0 +1,154 @@
+"""kmutex verify: the arguments, and what is done with them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kmutex._console import complain, console, no_folder, seconds, shown, write
+from kmutex.engine.features import FEATURES, UnknownFeatureError, clauses_off
+from kmutex.picture.files import HELP, drawn, unfit
+
+if TYPE_CHECKING:
+    from kmutex.verify.evidence import Row
+
+EXIT_STATUS = """\
+exit status:
+  0  every clause that applies holds, at the bounds that the table states
+  1  a clause is violated
+  2  inconclusive: out of time, unknown, not confirmed, or never put to the test
+  3  the subject could not be put to work: no such module, not a locker, hangs, leaves the process
+  4  usage: wrong arguments, or a schedule that does not fit
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    features = "\n".join(f"  {name:13} {' '.join(f.clauses):17} {f.meaning}" for name, f in FEATURES.items())
+    verify: argparse.ArgumentParser = commands.add_parser(
+        "verify",
+        help="check a keyed locker against the contract",
+        description=(
+            "Check a keyed locker against the contract, clause by clause. Without a subject: the lockers of this\n"
+            "library, by every method. The factory is called without arguments and makes a locker with\n"
+            "lock(key, timeout=None), unlock(key) and, if it has it, len(); or with `await lock(key)` for asyncio.\n"
+            "The current directory is importable."
+        ),
+        epilog=f"features for --without, and the clauses they turn off:\n{features}\n\n{EXIT_STATUS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verify.add_argument("subject", nargs="?", metavar="MODULE:FACTORY", help="the locker to check")
+    verify.add_argument(
+        "--without", action="append", default=[], metavar="FEATURE", help="declare that the locker lacks a feature"
+    )
+    verify.add_argument(
+        "--seconds", type=seconds, default=30.0, metavar="N", help="the longest that one subject may take (30)"
+    )
+    verify.add_argument("--replay", metavar="SCHEDULE", help="run one schedule again and show what happens")
+    verify.add_argument("--picture", type=Path, metavar="FILE", help=f"of what --replay shows: {HELP}")
+    verify.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
+    verify.add_argument("--junit", type=Path, metavar="FILE", help="write the rows as JUnit XML")
+    verify.add_argument("--quiet", action="store_true", help="no progress")
+    verify.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    without = tuple(name for text in args.without for name in text.split(",") if name)
+    try:
+        clauses_off(without)
+    except UnknownFeatureError as error:
+        return complain(str(error))
+    if fault := unfit(args.picture) or no_folder((args.json, args.junit, args.picture)):
+        return complain(fault)
+    if args.picture is not None and args.replay is None:
+        return complain("--picture is of one run: give its schedule with --replay")
+    if args.subject is None:
+        if args.replay is not None or without:
+            return complain("--replay and --without need a subject, MODULE:FACTORY")
+        return _verify_all(args)
+    module, colon, factory = args.subject.partition(":")
+    if not (module and colon and factory):
+        return complain(f"{args.subject!r} is not of the form MODULE:FACTORY")
+    if args.replay is not None:
+        return _replay(args, without)
+    return _verify_one(args, without)
+
+
+def _verify_one(args: argparse.Namespace, without: tuple[str, ...]) -> int:
+    from kmutex.verify.progress import progress_of
+    from kmutex.verify.runner import SubjectError, verify
+
+    started = time.perf_counter()
+    try:
+        with shown(quiet=args.quiet) as display:
+            checked = verify(
+                args.subject,
+                without=without,
+                seconds=args.seconds,
+                on_progress=progress_of(display, args.subject, args.seconds),
+            )
+    except SubjectError as error:
+        return complain(f"cannot verify {args.subject}: {error}", status=3)
+    options = "".join(f" --without {name}" for name in without)
+    return _report(args, checked.rows, [args.subject], time.perf_counter() - started, options)
+
+
+def _verify_all(args: argparse.Namespace) -> int:
+    from kmutex.selfcheck.everything import verify_everything
+    from kmutex.verify.runner import SubjectError
+
+    started = time.perf_counter()
+    try:
+        with shown(quiet=args.quiet) as display:
+            subjects, rows = verify_everything(seconds=args.seconds, display=display)
+    except SubjectError as error:
+        return complain(f"cannot verify this library: {error}", status=3)
+    return _report(args, rows, subjects, time.perf_counter() - started, "")
+
+
+def _replay(args: argparse.Namespace, without: tuple[str, ...]) -> int:
+    from kmutex.engine.timeline import picture, timeline
+    from kmutex.verify.runner import ReplayError, SubjectError, replay
+
+    try:
+        found, events, endless = replay(args.subject, args.replay, without=without)
+    except SubjectError as error:
+        return complain(f"cannot verify {args.subject}: {error}", status=3)
+    except ReplayError as error:
+        return complain(f"cannot replay this on {args.subject}: {error}")
+    fault = write(((args.picture, lambda: drawn(picture(events), args.picture)),))
+    print(timeline(events))
+    for violation in found:
+        print(f"\n{', '.join(violation.clauses)}: {violation.message}")
+    if fault:
+        return complain(fault)
+    if endless and not found:
+        print("\nthe run has no end within the step limit, so nothing is decided")
+        return 2
+    if not found:
+        print("\nno clause is violated in this run")
+    return 1 if found else 0
+
+
+def _report(
+    args: argparse.Namespace,
+    table: Sequence[Row],
+    subjects: Sequence[str],
+    seconds: float,
+    options: str,
+) -> int:
+    from kmutex.verify import report
+    from kmutex.verify.evidence import exit_status
+
+    fault = write(
+        (
+            (args.json, lambda: report.as_json(table, subjects=subjects, seconds=seconds)),
+            (args.junit, lambda: report.as_junit(table)),
+        )
+    )
+    report.show(table, console(), options=options)
+    return complain(fault) if fault else exit_status(table)

@@ -1,0 +1,444 @@
+"""Programs on an event loop of its own, whose next step is a choice.
+
+asyncio promises that callbacks run in the order in which they were scheduled, and lockers may rely on it, so the
+ready queue keeps its order. What is open is when the world outside acts: a client begins its next step, a task is
+cancelled, a timer fires. Each of these can come before any step of the loop, in any order; the promise and this
+freedom together are all the orders that a real loop can show.
+
+A client pauses where it holds a key (its work would await something there) and not after an unlock: what it does
+next follows in the same step, as code after an unlock does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+from kmutex._text import said
+from kmutex.engine.limits import MOST_STEPS, POLLS, TIMEOUT
+from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
+from kmutex.engine.program import ASKING, Program, Step, possible
+from kmutex.engine.search import Chooser
+
+MOST_IDLE = 600
+"""Loop steps without an event, for each task begun in this phase, after which those who still spin count as waiting."""
+
+_client: contextvars.ContextVar[_Client | None] = contextvars.ContextVar("client", default=None)
+
+
+class _Client:
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.steps: deque[Step] = deque()
+        self.step: Step | None = None
+        self.step_ends: float | None = None
+        self.timed = False
+        self.gate: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.cancelled = False
+        self.polls = 0
+        self.got: dict[str, Any] = {}
+
+    @property
+    def openable(self) -> bool:
+        return self.gate is not None and not self.gate.done() and bool(self.steps)
+
+
+class _Timer:
+    def __init__(self, handle: asyncio.TimerHandle, owner: _Client | None) -> None:
+        self.handle = handle
+        self.owner = owner
+
+
+class _Loop(asyncio.AbstractEventLoop):
+    """As much of an event loop as locks, tasks, futures and timeouts ask for."""
+
+    def __init__(self) -> None:
+        self.ready: deque[asyncio.Handle] = deque()
+        self.timers: list[_Timer] = []
+        self.begun = 0
+        """Tasks so far."""
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """What a callback raised is seen by whoever waits for it in vain."""
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self.ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self.timers.append(_Timer(handle, _client.get()))
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        self.timers = [timer for timer in self.timers if timer.handle is not handle]
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(
+        self, coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **kwargs: Any
+    ) -> asyncio.Task[Any]:
+        self.begun += 1
+        context = kwargs.pop("context", None)
+        if context is None:
+            return asyncio.Task(coro, loop=self, **kwargs)
+        return context.run(asyncio.Task, coro, loop=self, **kwargs)  # type: ignore[no-any-return]
+
+    def run_in_executor(self, *_: Any) -> Any:  # type: ignore[override]
+        raise UncontrolledError("the subject hands work to an executor, which the scheduler does not replace")
+
+    def fire(self, timer: _Timer) -> None:
+        """Let a timer end now; the clock is at least at its end then."""
+        self.timers.remove(timer)
+        self.now = max(self.now, timer.handle.when())
+        self.ready.append(timer.handle)
+
+
+class LoopRun:
+    """One run of one program on a fresh subject."""
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        program: Program,
+        chooser: Chooser,
+        observer: Observer,
+        *,
+        keys: Callable[[str], Any],
+        timeouts: bool = False,
+        quiet_tail: int = 0,
+    ) -> None:
+        """A run of ``program`` on what ``make()`` returns.
+
+        keys: the value for a key's letter. timeouts: a cancellable wait asks with a timeout, and that is what ends
+        it; otherwise its task is cancelled. quiet_tail: the last phases of the program in which there is nothing
+        to choose.
+        """
+        self._make = make
+        self._phases = deque(enumerate(program.phases))
+        self._plain_from = len(program.phases) - quiet_tail
+        self._chooser = chooser
+        self._observer = observer
+        self._keys = keys
+        self._timeouts = timeouts
+        self._clients = [_Client(index) for index in range(program.clients)]
+        self._loop = _Loop()  # type: ignore[abstract]
+        self._plain = True
+        self._idle = 0
+        self._begun = 0
+        self._subject: Any = None
+        self._error: BaseException | None = None
+        self._closing = False
+
+    def run(self) -> Ending:
+        """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
+        before = asyncio._get_running_loop()
+        asyncio._set_running_loop(self._loop)
+        try:
+            self._begin()
+            ending = None
+            steps = 0
+            while ending is None:
+                steps += 1
+                ending = Ending.ENDLESS if steps > MOST_STEPS else self._go_on()
+                if self._error is not None:
+                    raise self._error
+            return ending
+        finally:
+            self._closing = True
+            for client in self._clients:
+                _close(client)
+            asyncio._set_running_loop(before)
+
+    def _begin(self) -> None:
+        try:
+            self._subject = self._make()
+        except BaseException as error:
+            raise SubjectFailedError(f"the factory raised {said(error)}") from None
+        self._observer.made(self._subject)
+        for client in self._clients:
+            context = contextvars.copy_context()
+            context.run(_client.set, client)
+            client.task = self._loop.create_task(self._body(client), context=context)
+        while self._loop.ready:
+            self._step()
+
+    async def _body(self, me: _Client) -> None:
+        try:
+            await self._serve(me)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            # Of the observer or of this scheduler: not a finding, and not to be lost in a task.
+            self._error = error
+
+    async def _serve(self, me: _Client) -> None:
+        while True:
+            me.gate = self._loop.create_future()
+            await me.gate
+            while me.steps:
+                step = me.steps.popleft()
+                if not possible(step, me.got):
+                    continue
+                await self._perform(me, step)
+                if step.kind in ASKING and me.steps:
+                    break
+
+    async def _perform(self, me: _Client, step: Step) -> None:
+        me.step = step
+        me.cancelled = me.timed = False
+        timed = step.kind == "~" and self._timeouts
+        me.step_ends = self._loop.now + TIMEOUT if timed else self._loop.now if step.kind == "?" else None
+        self._observer.called(me.index, step)
+        error: BaseException | None = None
+        try:
+            await self._call(me, step, TIMEOUT if timed else None)
+        except (GeneratorExit, UncontrolledError):
+            raise
+        except BaseException as caught:
+            if self._closing:
+                raise  # The subject's way of being unwound, not an event of the run.
+            # The traceback holds the subject's frames, and so the entries in them, alive.
+            error = caught.with_traceback(None)
+        if error is not None and me.step_ends is not None and me.step_ends <= self._loop.now and step.kind == "~":
+            # It looked at the clock itself.
+            self._observer.cancelled(me.index)
+        me.step = me.step_ends = None
+        if me.cancelled and me.task is not None and hasattr(me.task, "uncancel"):
+            me.task.uncancel()
+        self._event()
+        if error is None:
+            self._observer.returned(me.index, step)
+        else:
+            self._observer.raised(me.index, step, error)
+
+    async def _call(self, me: _Client, step: Step, timeout: float | None) -> None:
+        key = self._keys(step.key)
+        if step.kind == "?":
+            await self._subject.lock(key, timeout=0)
+        elif timeout is not None:
+            await self._subject.lock(key, timeout=timeout)
+        elif step.kind in "+~!":
+            await self._subject.lock(key)
+        elif step.kind == "[":
+            block = self._subject.hold(key)
+            me.got[step.key] = (block, await block.__aenter__())
+        elif step.kind == "^":
+            me.got[step.key][1].release()
+        elif step.kind == "]":
+            await me.got.pop(step.key)[0].__aexit__(None, None, None)
+        else:
+            if step.kind != "u":
+                me.got.pop(step.key, None)
+            if inspect.isawaitable(self._subject.unlock(key)):
+                raise TypeError("unlock() returned an awaitable; it must be a plain call")
+        if step.kind in ASKING:
+            me.got.setdefault(step.key, None)
+
+    # -- who goes on ---------------------------------------------------------------------------------------------
+
+    def _go_on(self) -> Ending | None:
+        """One step of the run; how it ended, if it did."""
+        if self._observer.stopped:
+            return Ending.STOPPED
+        spinning = self._idle > MOST_IDLE * (1 + self._loop.begun - self._begun)
+        moves: list[tuple[Callable[[], None], int]] = []
+        if self._loop.ready and not spinning:
+            moves.append((self._step, 0))
+        for client in self._clients:
+            if client.openable:
+                moves.append((self._opener(client), 1 if moves and self._loop.ready else 0))
+        if not moves:
+            return None if self._end_a_wait() else self._quiet()
+        moves += [(cancel, 0) for cancel in self._cancels()]
+        self._choose(moves)
+        return None
+
+    def _choose(self, moves: list[tuple[Callable[[], None], int]]) -> None:
+        pick = 0
+        if len(moves) > 1 and not self._plain:
+            pick = self._chooser.choose([cost for _, cost in moves])
+        moves[pick][0]()
+
+    def _step(self) -> None:
+        self._idle += 1
+        handle = self._loop.ready.popleft()
+        if not handle.cancelled():
+            handle._run()
+
+    def _event(self) -> None:
+        self._idle = 0
+        for client in self._clients:
+            client.polls = 0
+
+    def _opener(self, client: _Client) -> Callable[[], None]:
+        def open_it() -> None:
+            self._event()
+            assert client.gate is not None
+            client.gate.set_result(None)
+
+        return open_it
+
+    def _cancels(self) -> list[Callable[[], None]]:
+        return [self._canceller(client) for client in self._clients if self._cancellable(client)]
+
+    def _cancellable(self, client: _Client) -> bool:
+        if client.step is None or client.cancelled or client.step.kind not in "~!":
+            return False
+        return self._own_timer(client) is not None if self._timeouts else True
+
+    def _own_timer(self, client: _Client) -> _Timer | None:
+        mine = [timer for timer in self._loop.timers if timer.owner is client]
+        return min(mine, key=lambda timer: timer.handle.when(), default=None)
+
+    def _canceller(self, client: _Client) -> Callable[[], None]:
+        def cancel() -> None:
+            client.cancelled = True
+            self._event()
+            timer = self._own_timer(client) if self._timeouts else None
+            if timer is not None:
+                self._loop.now = max(self._loop.now, client.step_ends or 0)
+                self._loop.fire(timer)
+            elif client.task is not None:
+                client.task.cancel()
+            self._observer.cancelled(client.index)
+
+        return cancel
+
+    def _end_a_wait(self) -> bool:
+        """Fire the next timer that fires without a choice: one that is due, or a poll."""
+        for timer in sorted(self._loop.timers, key=lambda timer: timer.handle.when()):
+            due = timer.handle.when() <= self._loop.now
+            owner = timer.owner
+            asked = owner is not None and owner.step_ends is not None and timer.handle.when() >= owner.step_ends
+            if due or (not asked and (owner is None or owner.polls < POLLS)):
+                if owner is not None:
+                    owner.polls += 1
+                    if asked and not owner.cancelled:
+                        owner.cancelled = True
+                        self._observer.cancelled(owner.index)
+                self._loop.fire(timer)
+                return True
+        return False
+
+    def _quiet(self) -> Ending | None:
+        """Nobody can move: the next phase begins, or a wait is cancelled, or the run is over."""
+        waiting: dict[int, Step] = {}
+        overdue = set()
+        for client in self._clients:
+            if client.step is None:
+                continue
+            waiting[client.index] = client.step
+            if client.step_ends is None:
+                continue
+            timer = self._own_timer(client)
+            if timer is not None and not client.timed:
+                # The caller's time runs from its call, the timer's from where it was set, and the clock may have
+                # moved between.
+                client.step_ends = max(client.step_ends, timer.handle.when())
+                client.timed = True
+            # A timer for all of its time again does not end the wait in time.
+            anew = timer is None or timer.handle.when() >= client.step_ends + TIMEOUT
+            if anew and client.step_ends <= self._loop.now:
+                overdue.add(client.index)
+        self._observer.quiet(waiting, frozenset(overdue))
+        if self._observer.stopped:
+            return Ending.STOPPED
+        if not self._phases:
+            return Ending.DONE
+        moves: list[tuple[Callable[[], None], int]] = [(self._next_phase, 0)]
+        self._choose(moves + [(cancel, 0) for cancel in self._cancels()])
+        return None
+
+    def _next_phase(self) -> None:
+        at, phase = self._phases.popleft()
+        self._plain = at >= self._plain_from
+        self._observer.phase(at)
+        self._begun = self._loop.begun
+        self._event()
+        for index in phase.cancel:
+            client = self._clients[index]
+            if self._cancellable(client):
+                self._canceller(client)()
+            elif client.step is not None and client.step.kind == "~" and client.step_ends is not None:
+                # It waits in nothing that ends by itself: it is overdue.
+                self._loop.now = max(self._loop.now, client.step_ends)
+        for index, steps in phase.steps:
+            self._clients[index].steps.extend(steps)
+
+
+def progress() -> None:
+    """For a subject that makes many calls in one: a call of these has come back."""
+    me = _client.get()
+    if me is not None:
+        me.polls = 0
+
+
+def in_a_loop(call: Callable[[], Any]) -> Any:
+    """What ``call()`` returns where a loop is running."""
+    before = asyncio._get_running_loop()
+    asyncio._set_running_loop(_Loop())  # type: ignore[abstract]
+    try:
+        return call()
+    finally:
+        asyncio._set_running_loop(before)
+
+
+def looked_at(make: Callable[[], Any]) -> bool:
+    """Whether lock("key") of what ``make()`` returns gives something to await, when it is called in a running loop."""
+
+    def ask() -> bool:
+        answer = make().lock("key")
+        if inspect.iscoroutine(answer):
+            answer.close()
+        return inspect.isawaitable(answer)
+
+    try:
+        return bool(in_a_loop(ask))
+    except Exception:
+        return False
+
+
+def _close(client: _Client) -> None:
+    """End a client's coroutine wherever it waits; what the subject does about it is its last word."""
+    task = client.task
+    if task is None or task.done():
+        return
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coroutine = task.get_coro()
+    try:
+        if inspect.iscoroutine(coroutine):
+            coroutine.close()
+    except BaseException:
+        return  # The run is over, and its verdict given.

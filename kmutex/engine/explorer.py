@@ -1,0 +1,218 @@
+"""Running a locker through a program in every way up to a bound, and one way again from its text."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from kmutex.engine.eventloop import LoopRun
+from kmutex.engine.judge import Finding, Judge
+from kmutex.engine.observer import Ending
+from kmutex.engine.program import Program, ProgramError, parse
+from kmutex.engine.scenarios import with_epilogue
+from kmutex.engine.search import Chooser, Sampler, Search, UnreplayableError, picks_of
+from kmutex.engine.threads import Bytecode, Crew, ThreadRun, foreign
+
+Level = Literal["locks", "bytecode", "tasks", "timeouts"]
+"""Where a switch may come. Threads: at lock operations only, or at bytecodes as well. asyncio: a wait ends because its
+task is cancelled, or because its timeout fires."""
+
+MOST_AFTER = 400
+"""Runs of a program that are made after the first that breaks a clause."""
+
+_SCHEDULE = re.compile(r"(?P<program>.+?) @(?P<level>locks|bytecode|tasks|timeouts)(?P<tries>-)?(?P<picks>( \d+:\d+)*)")
+
+
+class Schedule(NamedTuple):
+    """One run, as text: what the clients do, where switches may come, and which choices were not the plain ones."""
+
+    program: Program
+    level: Level
+    picks: tuple[tuple[int, int], ...]
+    tries: bool = True
+    """Whether the epilogue may call lock with timeout 0."""
+
+    def __str__(self) -> str:
+        level = self.level if self.tries else f"{self.level}-"
+        return f"{self.program} @{level}" + "".join(f" {at}:{pick}" for at, pick in self.picks)
+
+
+def parse_schedule(text: str) -> Schedule:
+    """The schedule that ``text`` says. ProgramError: it says none."""
+    found = _SCHEDULE.fullmatch(text.strip())
+    if found is None:
+        raise ProgramError(f"{text!r} is no schedule: it reads PROGRAM @LEVEL CHOICE:ALTERNATIVE ...")
+    picks = tuple((int(at), int(pick)) for at, _, pick in (word.partition(":") for word in found["picks"].split()))
+    level: Level = found["level"]  # type: ignore[assignment]
+    return Schedule(parse(found["program"]), level, picks, found["tries"] is None)
+
+
+class Found(NamedTuple):
+    """A broken clause and the run that shows it."""
+
+    finding: Finding
+    schedule: Schedule
+
+
+@dataclass
+class Exploration:
+    """What running a program in many ways gave."""
+
+    program: Program
+    level: Level
+    bound: int
+    runs: int = 0
+    complete: bool = False
+    """Whether every way within the bound was run."""
+    endless: int = 0
+    longest: int = 0
+    found: dict[str, Found] = field(default_factory=dict)
+    """By symptom: the shortest run that shows it."""
+    exited: str | None = None
+    uncountable: bool = False
+    """Whether len() could not be asked at a quiet moment."""
+    witnesses: Counter[str] = field(default_factory=Counter)
+    last: Judge | None = None
+    """The judge of the last run."""
+
+    def add(self, finding: Finding, schedule: Schedule) -> None:
+        """Keep it if it is the first of its symptom, or shorter."""
+        before = self.found.get(finding.symptom)
+        if before is None or _size(finding, schedule) < _size(*before):
+            self.found[finding.symptom] = Found(finding, schedule)
+
+
+def _size(finding: Finding, schedule: Schedule) -> tuple[int, int]:
+    return len(schedule.picks), len(finding.events)
+
+
+def key_of(letter: str) -> str:
+    """The key for a letter: equal each time, and never the same object."""
+    return "".join(["key-", letter])
+
+
+class Explorer:
+    """Runs programs on what ``make()`` returns."""
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        *,
+        crew: Crew | None,
+        off: Set[str] = frozenset(),
+        tries: bool = True,
+        keys: Callable[[str], Any] = key_of,
+        patience: float = 5.0,
+    ) -> None:
+        """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
+        off: clauses that are not judged. tries: whether the locker takes timeout 0. keys: the value for a key's
+        letter. patience: seconds without a scheduling point before a run counts as out of control."""
+        self._make = make
+        self._crew = crew
+        self._off = off
+        self._tries = tries
+        self._keys = keys
+        self._patience = patience
+        self._bytecode = Bytecode(lambda filename: not foreign(filename))
+
+    def on(self, make: Callable[[], Any], *, keys: Callable[[str], Any] = key_of) -> Explorer:
+        """The same for another factory, or with other keys."""
+        return Explorer(make, crew=self._crew, off=self._off, tries=self._tries, keys=keys, patience=self._patience)
+
+    def every(
+        self,
+        program: Program,
+        level: Level,
+        bound: int,
+        *,
+        known: Set[str] = frozenset(),
+        go_on: Callable[[int], bool] = lambda runs: True,
+    ) -> Exploration:
+        """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no.
+
+        Once a run has broken a clause, MOST_AFTER more are made: they may show what else is broken, or a shorter way.
+        """
+        result = Exploration(program, level, bound)
+        search = Search(bound)
+        since = 0
+        for chooser in search:
+            self._once(result, chooser, known)
+            since += bool(result.found)
+            if result.exited or since > MOST_AFTER or not go_on(result.runs):
+                return result
+        result.complete = search.complete
+        return result
+
+    def some(
+        self,
+        program: Program,
+        level: Level,
+        preemptions: int,
+        seeds: range,
+        *,
+        known: Set[str] = frozenset(),
+        go_on: Callable[[int], bool] = lambda runs: True,
+    ) -> Exploration:
+        """The plain way, and random ways, one for each seed, with that many preemptions in half as long again."""
+        result = Exploration(program, level, preemptions)
+        self._once(result, Chooser(), known)
+        length = result.longest * 3 // 2
+        for seed in seeds:
+            if result.found or result.exited or not go_on(result.runs):
+                break
+            self._once(result, Sampler(seed, length, preemptions), known)
+        return result
+
+    def again(
+        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., Judge] = Judge
+    ) -> Exploration:
+        """The one run that a schedule says. judging: makes the judge of the run, with the arguments of `Judge`.
+
+        UnreplayableError: the subject does not come by that way."""
+        result = Exploration(schedule.program, schedule.level, 0)
+        self._tries = schedule.tries
+        chooser = Chooser(picks_of(dict(schedule.picks)))
+        self._once(result, chooser, known, judging)
+        last = max((at for at, _ in schedule.picks), default=-1)
+        if len(chooser.path) <= last and not result.found:
+            raise UnreplayableError(f"the run has {len(chooser.path)} choices, and choice {last} was recorded")
+        return result
+
+    def _once(
+        self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] = Judge
+    ) -> None:
+        whole, tail = with_epilogue(result.program, tries=self._tries)
+        judge = judging(off=self._off, known=known, tail_from=len(result.program.phases))
+        run: ThreadRun | LoopRun
+        if self._crew is not None:
+            run = ThreadRun(
+                self._make,
+                whole,
+                chooser,
+                judge,
+                crew=self._crew,
+                keys=self._keys,
+                bytecode=self._bytecode if result.level == "bytecode" else None,
+                quiet_tail=tail,
+                patience=self._patience,
+            )
+        else:
+            run = LoopRun(
+                self._make, whole, chooser, judge, keys=self._keys, timeouts=result.level == "timeouts", quiet_tail=tail
+            )
+        ending = run.run()
+        judge.ended(ending)
+        result.runs += 1
+        result.endless += ending is Ending.ENDLESS
+        result.longest = max(result.longest, len(chooser.path))
+        result.witnesses.update(judge.witnesses)
+        result.exited = judge.exited
+        result.uncountable |= judge.uncountable
+        result.last = judge
+        if judge.findings:
+            picks = tuple(sorted(chooser.recorded().items()))
+            for finding in judge.findings:
+                result.add(finding, Schedule(result.program, result.level, picks, self._tries))

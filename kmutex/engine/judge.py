@@ -1,0 +1,415 @@
+"""The contract as an observer: watches one run of a locker from outside and names the clause that it breaks.
+
+It sees calls, returns and errors, the moments when all is quiet, and len() if the locker has one. What it concludes
+from these holds for any locker:
+
+- Who got a key and has not begun to unlock it holds it. Two of these break KM-EXCL.
+- Who waits when all is quiet is in the queue. Whoever calls after that moment comes later, and must not overtake.
+- When all is quiet and a key has no holder, nobody can be waiting for it: a wake-up was lost.
+- When all is quiet, the live keys are those that are held or waited for, and len() says how many.
+
+A symptom has its own clause, and where the run contains something that may have caused it (a cancelled wait, a
+failed try, a stray unlock, an old lease) the clause of that comes first: the same program without it is run too,
+and a symptom that is known from there is not blamed on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Set
+from typing import Any, NamedTuple
+
+from kmutex._protocol import TIMED_OUT
+from kmutex._text import said
+from kmutex.engine.observer import Ending, UncontrolledError
+from kmutex.engine.program import ASKING, Step
+from kmutex.picture.rows import Change
+
+_BLAME = {
+    "race": "KM-RACE",
+    "interrupt": "KM-INTERRUPT",
+    "cancel": "KM-CANCEL",
+    "lease": "KM-TOKEN",
+    "stray": "KM-ATOMIC",
+    "try": "KM-EXPIRED",
+}
+"""What a run contains, and the clause that speaks of it; the first that fits is named."""
+
+
+class Event(NamedTuple):
+    """One line of a lane picture. client -1: of nobody in particular."""
+
+    client: int
+    text: str
+    change: Change = ""
+    """What it says about who holds the key, in the words of pictures."""
+    key: str = ""
+
+
+class Finding(NamedTuple):
+    """A broken clause: the best name first, then what else the run breaks; the symptom alone; and what was seen."""
+
+    clauses: tuple[str, ...]
+    symptom: str
+    message: str
+    events: tuple[Event, ...]
+    """What happened up to there."""
+
+
+class _Contest:
+    """Unlocks of a key by somebody who does not hold it, while its holder has it or unlocks it: one of the two wins.
+
+    By key, as in Go, an unlock releases the holder's grant, whoever calls it. So either may succeed, and one must.
+    """
+
+    def __init__(self) -> None:
+        self.robbed: set[int] = set()
+        """Holders whose grant somebody else's unlock has ended, before they unlocked it themselves."""
+        self._keys: dict[int, str] = {}
+        self._beaten: set[int] = set()
+        self._refused: set[int] = set()
+
+    def begun(self, client: int, key: str) -> None:
+        """A client that does not hold the key unlocks it."""
+        self._keys[client] = key
+
+    def won_twice(self, client: int, own: str | None, holder: dict[str, int], releasing: Mapping[int, str]) -> bool:
+        """An unlock came back; whether the other had won already. own: the key, if the client held it."""
+        rivals = [rival for rival, key in self._keys.items() if key == own]
+        key = self._keys.get(client)
+        if key is not None:
+            rivals = [rival for rival, released in releasing.items() if released == key]
+            if key in holder:
+                self.robbed.add(holder.pop(key))
+        self._beaten.update(rivals)
+        return client in self._beaten
+
+    def lost_twice(self, client: int, own: str | None) -> bool:
+        """An unlock was refused; whether the other was too. own: the key, if the client held it."""
+        if own is not None and client not in self._beaten:
+            self._refused.update(rival for rival, key in self._keys.items() if key == own)
+        return client in self._refused
+
+    def may_lose(self, client: int) -> bool:
+        """Whether its unlock may be refused because of the other."""
+        return client in self._beaten or client in self._keys or bool(self._refused)
+
+    def over(self, client: int) -> None:
+        """Its call is over."""
+        self._keys.pop(client, None)
+        self._beaten.discard(client)
+        self._refused.discard(client)
+
+
+class Judge:
+    """Judges one run. An `Observer`."""
+
+    def __init__(
+        self,
+        *,
+        off: Set[str] = frozenset(),
+        known: Set[str] = frozenset(),
+        tail_from: int | None = None,
+    ) -> None:
+        """off: clauses that are not judged. known: symptoms seen in plainer programs. tail_from: the phase in which
+        the epilogue begins, which asks whether the key is as good as new."""
+        self.findings: list[Finding] = []
+        self.exited: str | None = None
+        self.uncountable = False
+        """Whether len() never came back without the help of another thread, so it is of no use at a quiet moment."""
+        self.events: list[Event] = []
+        self.witnesses: Counter[str] = Counter()
+        self._hopeless = False
+        self._off = off
+        self._known = known
+        self._tail_from = tail_from
+        self._tail = False
+        self._subject: Any = None
+        self._counts = False
+        self._counted = False
+        self._quiets = 0
+        self._holder: dict[str, int] = {}
+        self._asking: dict[int, Step] = {}
+        self._since: dict[int, int] = {}
+        self._alone: set[int] = set()
+        self._parked: dict[int, int] = {}
+        self._cancelled: set[int] = set()
+        self._releasing: dict[int, str] = {}
+        self._stray: set[int] = set()
+        self._contest = _Contest()
+        self._stalled: set[int] = set()
+        self._ingredients: set[str] = set()
+        self._used: set[str] = set()
+
+    # -- Observer ------------------------------------------------------------------------------------------------
+
+    @property
+    def stopped(self) -> bool:
+        return self._hopeless or self.exited is not None
+
+    def made(self, subject: Any) -> None:
+        self._subject = subject
+        self._counts = hasattr(type(subject), "__len__")
+
+    def phase(self, number: int) -> None:
+        self._tail = self._tail_from is not None and number >= self._tail_from
+
+    def called(self, client: int, step: Step) -> None:
+        key = step.key
+        own = step.kind != "x" and client not in self._contest.robbed and self._holder.get(key) == client
+        self._log(client, f"{step} ...", "asks" if step.kind in ASKING else "lets go" if own else "calls", key)
+        if step.kind in ASKING:
+            others = [other for other, asked in self._asking.items() if asked.key == key]
+            self._alone -= set(others)
+            if not others and key not in self._holder and key not in self._releasing.values():
+                self._alone.add(client)
+            self._asking[client] = step
+            self._since[client] = self._quiets
+            self._cancelled.discard(client)
+        elif step.kind == "x":
+            if key in self._holder or key in self._releasing.values():
+                self._contest.begun(client, key)
+            elif not any(asked.key == key for asked in self._asking.values()):
+                self._stray.add(client)
+        elif client in self._contest.robbed:
+            self._contest.robbed.discard(client)
+            self._stray.add(client)
+        elif self._holder.get(key) == client:
+            del self._holder[key]
+            self._releasing[client] = key
+        else:
+            self._ingredient("lease")
+
+    def returned(self, client: int, step: Step) -> None:
+        key = step.key
+        if step.kind in ASKING:
+            self._log(client, f"{step}: got it", "has", key)
+            self._granted(client, step)
+        else:
+            held = key in self._holder
+            twice = self._contest.won_twice(client, self._releasing.pop(client, None), self._holder, self._releasing)
+            taken = held and key not in self._holder
+            self._log(client, f"{step}: done", "takes away" if taken else "comes back", key)
+            if twice:
+                self._find("KM-UNHELD", f"{key} was granted once, and two unlocks of it came back without an error")
+            if client in self._stalled:
+                self._find("KM-INDEP", f"client {client}'s {step} came back only after something else let go")
+            if client in self._stray:
+                self._find("KM-UNHELD", f"client {client} unlocked {key}, which nobody held, and no error was raised")
+        self._over(client)
+
+    def raised(self, client: int, step: Step, error: BaseException) -> None:
+        words = said(error)
+        self._log(client, f"{step}: {words}", "refused" if step.kind in ASKING else "comes back", step.key)
+        if isinstance(error, SystemExit):
+            self.exited = f"{step} raised SystemExit"
+        elif step.kind in ASKING:
+            self._refused(client, step, error, words)
+        elif self._contest.lost_twice(client, self._releasing.get(client)):
+            self._find("KM-REF", f"{step.key} is held, and both unlocks of it were refused", "KM-LIVE")
+        elif self._contest.may_lose(client):
+            pass
+        elif step.kind == "x":
+            if client in self._stray:
+                self._witness("KM-UNHELD")
+            self._ingredient("stray")
+        elif client in self._releasing:
+            self._find("KM-REF", f"client {client} holds {step.key}, and its {step} raised {words}", "KM-LIVE")
+        self._over(client)
+
+    def cancelled(self, client: int) -> None:
+        step = self._asking.get(client)
+        if step is None or client in self._cancelled:
+            return
+        self._log(client, "... its wait is ended from outside")
+        self._cancelled.add(client)
+        self._parked.pop(client, None)
+        if step.kind == "!":
+            self._ingredient("interrupt")
+        elif step.key in self._holder:
+            self._ingredient("cancel")
+        else:
+            self._ingredient("race")
+
+    def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
+        self._quiets += 1
+        for client, step in waiting.items():
+            self._waits(client, step, overdue)
+        if not self.findings and self._counts and not self._stalled:
+            self._count(waiting)
+
+    def ended(self, ending: Ending) -> None:
+        """The run is over: what is still waiting waits for ever (KM-LIVE)."""
+        if self.stopped or ending is not Ending.DONE:
+            return
+        for client in sorted(self._stalled):
+            if client in self._asking:
+                key = self._asking[client].key
+                self._find("KM-LIVE", f"client {client} waits for {key} for ever, and nobody holds it", "KM-INDEP")
+            else:
+                self._find("KM-INDEP", f"client {client} waits for ever in its call to unlock", "KM-LIVE")
+
+    def differs(self, symptom: str, message: str) -> None:
+        """Something that only the caller could see, such as a count, is not as it must be."""
+        self._find(symptom, message)
+
+    # -- what follows --------------------------------------------------------------------------------------------
+
+    def _granted(self, client: int, step: Step) -> None:
+        key = step.key
+        holder = self._holder.get(key)
+        if holder is not None:
+            who = "again, and did not let go of it" if holder == client else f"while client {holder} holds it"
+            self._find("KM-EXCL", f"client {client} got {key} {who}")
+        elif client in self._stalled:
+            self._find("KM-INDEP", f"client {client} got {key} only after something else let go, though it was free")
+        elif client in self._cancelled and step.kind == "!":
+            self._find(
+                "KM-INTERRUPT", f"client {client} was interrupted in its wait for {key}, and got it all the same"
+            )
+        self._in_order(client, step)
+        self._holder[key] = client
+        self._used.add(key)
+        self._witness("KM-EXCL")
+        if client in self._parked:
+            self._witness("KM-LIVE")
+        if step.kind == "?":
+            self._witness("KM-EXPIRED")
+        if any(held != key and asked.key == held for held in self._holder for asked in self._asking.values()):
+            self._witness("KM-INDEP")
+        if self._tail:
+            for blame in self._ingredients:
+                self._witness(_BLAME[blame])
+
+    def _in_order(self, client: int, step: Step) -> None:
+        for other, rank in self._parked.items():
+            if other == client or self._asking[other].key != step.key or self._since[client] < rank:
+                continue
+            if client in self._parked:
+                self._find(
+                    "KM-FIFO", f"client {client} got {step.key} before client {other}, who had been waiting for longer"
+                )
+            else:
+                self._find(
+                    "KM-HANDOFF", f"client {client}, who came new, got {step.key} while client {other} waits", "KM-FIFO"
+                )
+        if client in self._parked:
+            behind = [other for other in self._parked if self._asking[other].key == step.key]
+            newer = [other for other, asked in self._asking.items() if asked.key == step.key]
+            if len(behind) > 1:
+                self._witness("KM-FIFO")
+            if len(newer) > 1:
+                self._witness("KM-HANDOFF")
+
+    def _refused(self, client: int, step: Step, error: BaseException, words: str) -> None:
+        key = step.key
+        over = client in self._cancelled
+        if isinstance(error, TIMED_OUT) and step.kind == "?":
+            if client in self._alone:
+                self._find(
+                    "KM-LIVE" if self._tail else "KM-EXPIRED",
+                    f"client {client} tried {key}, which was free, and was refused",
+                )
+            if not self._tail:
+                self._witness("KM-EXPIRED")
+            self._ingredient("try")
+        elif self._holder.get(key) == client:
+            pass  # Its own key: it would wait for itself, and a locker may say so.
+        elif isinstance(error, TIMED_OUT) and step.kind == "~":
+            if not over:
+                self._find("KM-EXPIRED", f"client {client} was refused {key} before its time was over")
+        elif isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) and over:
+            pass
+        elif over and step.kind == "~":
+            self._find("KM-CANCEL", f"client {client}'s wait for {key} was cancelled, and it raised {words}")
+        else:
+            self._find("KM-REF", f"client {client}'s {step} raised {words}", "KM-LIVE")
+
+    def _waits(self, client: int, step: Step, overdue: frozenset[int]) -> None:
+        key = step.key
+        if step.kind not in ASKING:
+            self._stalled.add(client)
+        elif step.kind == "?":
+            self._find("KM-EXPIRED", f"client {client} waits for {key}, with timeout 0")
+        elif client in self._cancelled or client in overdue:
+            clause = "KM-INTERRUPT" if step.kind == "!" else "KM-CANCEL"
+            self._find(clause, f"client {client} still waits for {key}, though its wait was cancelled")
+        elif key not in self._holder:
+            if any(other != key for other in self._holder):
+                self._stalled.add(client)
+            else:
+                self._find("KM-LIVE", f"client {client} waits for {key}, nobody holds it, and nobody can move")
+        elif client not in self._parked:
+            self._parked[client] = self._quiets
+
+    def _count(self, waiting: Mapping[int, Step]) -> None:
+        live = set(self._holder) | {step.key for step in waiting.values()}
+        try:
+            length = len(self._subject)
+        except UncontrolledError:
+            if self._counted:
+                self._find("KM-INDEP", "len() waits for a lock that a waiter keeps while it waits")
+            self.uncountable = not self._counted
+            self._counts = False
+            return
+        except SystemExit:
+            self.exited = "len() raised SystemExit"
+            return
+        except Exception as error:
+            self._find("KM-REF", f"len() raised {said(error)}")
+            return
+        self._counted = True
+        if length < len(live):
+            self._find("KM-REF", f"len() is {length}, and {_keys(live)} held or waited for", hopeless=False)
+        elif length > len(live) and "KM-IDLE" not in self._off:
+            # A locker that is allowed to keep idle entries has any number of them.
+            clause = "KM-REF" if live else "KM-IDLE"
+            also = () if clause == "KM-IDLE" else ("KM-IDLE",)
+            self._find(clause, f"len() is {length}, and {_keys(live)} held or waited for", *also, hopeless=False)
+        if waiting:
+            self._witness("KM-REF")
+        if not live and self._used:
+            self._witness("KM-IDLE")
+
+    def _over(self, client: int) -> None:
+        self._asking.pop(client, None)
+        self._parked.pop(client, None)
+        self._alone.discard(client)
+        self._stalled.discard(client)
+        self._stray.discard(client)
+        self._contest.over(client)
+        self._releasing.pop(client, None)
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    def _find(self, symptom: str, message: str, *also: str, hopeless: bool = True) -> None:
+        """hopeless: nothing that the run shows after this means anything."""
+        if self._hopeless or symptom in self._off:
+            return
+        clauses = [symptom, *also]
+        if symptom not in self._known:
+            for ingredient, clause in _BLAME.items():
+                if ingredient in self._ingredients:
+                    clauses.insert(0, clause)
+                    break
+        self._hopeless = hopeless
+        self._log(-1, f"{clauses[0]}: {message}")
+        judged = dict.fromkeys(clause for clause in clauses if clause not in self._off)
+        self.findings.append(Finding(tuple(judged), symptom, message, tuple(self.events)))
+
+    def _ingredient(self, name: str) -> None:
+        if not self._tail:
+            self._ingredients.add(name)
+
+    def _witness(self, clause: str) -> None:
+        self.witnesses[clause] += 1
+
+    def _log(self, client: int, text: str, change: Change = "", key: str = "") -> None:
+        self.events.append(Event(client, text, change, key))
+
+
+def _keys(live: Set[str]) -> str:
+    if not live:
+        return "no key is"
+    return f"{len(live)} key{'s are' if len(live) > 1 else ' is'}"

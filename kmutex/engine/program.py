@@ -1,0 +1,130 @@
+"""What the clients of a run do: a program, as a value and as text.
+
+    0+a | 1~a-a 2+b-b | 0-a
+
+A program is a row of phases, divided by ``|``. In each phase some clients (a digit) do one or more things. What
+stands in one phase runs concurrently. The next phase begins when all is quiet: everybody waits or has nothing left
+to do in this phase. A client that still waits goes on with its later steps once it gets through.
+
+    +a  lock a, for as long as it takes        -a  unlock a, if the client got it
+    ~a  lock a; may be cancelled in the wait   ?a  lock a without waiting (timeout 0)
+    !a  lock a; may be interrupted in the wait xa  unlock a, which nobody holds
+    [a  enter a lease of a                     ]a  leave it
+    ^a  release the lease inside its block     ua  unlock a, which the client has by a lease
+    c1  (alone) cancel client 1 in its wait, now
+
+Cancelled means: for threads the timeout fires, for asyncio the task is cancelled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+STEPS = {
+    "+": "lock",
+    "~": "lock (cancellable)",
+    "!": "lock (interruptible)",
+    "?": "try",
+    "-": "unlock",
+    "x": "unlock unheld",
+    "[": "enter lease",
+    "]": "leave lease",
+    "^": "release lease",
+    "u": "unlock leased",
+}
+ASKING = frozenset("+~!?[")
+"""The steps that end in holding the key, if they end well."""
+
+_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^][a-z])+)")
+_STEP = re.compile(r"([-+~!?xu\[\]^])([a-z])")
+
+
+class ProgramError(ValueError):
+    """The text is not a program."""
+
+
+class Step(NamedTuple):
+    """One call of one client."""
+
+    kind: str
+    """A key of STEPS."""
+    key: str
+    """The letter that stands for the key."""
+
+    def __str__(self) -> str:
+        return f"{STEPS[self.kind]} {self.key}"
+
+
+class Phase(NamedTuple):
+    """What happens between two quiet moments."""
+
+    steps: tuple[tuple[int, tuple[Step, ...]], ...]
+    """Client and what it does, in the order of the text."""
+    cancel: tuple[int, ...] = ()
+    """Clients that are cancelled in their wait as the phase begins."""
+
+
+class Program(NamedTuple):
+    """Phases, one after the other."""
+
+    phases: tuple[Phase, ...]
+
+    @property
+    def clients(self) -> int:
+        """How many clients it needs: one more than the highest number in it."""
+        return 1 + max(client for phase in self.phases for client, _ in phase.steps)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The letters of its keys, in alphabetical order."""
+        return tuple(sorted({step.key for phase in self.phases for _, steps in phase.steps for step in steps}))
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of its steps, and "c" where somebody is cancelled at a fixed moment."""
+        kinds = {step.kind for phase in self.phases for _, steps in phase.steps for step in steps}
+        return frozenset(kinds | {"c"} if any(phase.cancel for phase in self.phases) else kinds)
+
+    def __str__(self) -> str:
+        return " | ".join(
+            " ".join(
+                [f"c{client}" for client in phase.cancel]
+                + [f"{client}" + "".join(step.kind + step.key for step in steps) for client, steps in phase.steps]
+            )
+            for phase in self.phases
+        )
+
+
+def parse(text: str) -> Program:
+    """The program that ``text`` says. ProgramError: it says none."""
+    phases = []
+    for part in text.split("|"):
+        steps: list[tuple[int, tuple[Step, ...]]] = []
+        cancel: list[int] = []
+        for word in part.split():
+            found = _TOKEN.fullmatch(word)
+            if found is None:
+                raise ProgramError(f"{word!r} in {text!r} is no step; see kmutex.engine.program for the form")
+            if found["cancel"] is not None:
+                cancel.append(int(found["cancel"]))
+            else:
+                pairs = _STEP.findall(found["steps"])
+                steps.append((int(found["client"]), tuple(Step(kind, key) for kind, key in pairs)))
+        if not steps and not cancel:
+            raise ProgramError(f"a phase of {text!r} is empty")
+        phases.append(Phase(tuple(steps), tuple(cancel)))
+    program = Program(tuple(phases))
+    if not any(phase.steps for phase in phases):
+        raise ProgramError(f"nobody does anything in {text!r}")
+    if any(client >= program.clients for phase in phases for client in phase.cancel):
+        raise ProgramError(f"{text!r} cancels a client that it does not have")
+    return program
+
+
+def possible(step: Step, got: Mapping[str, object]) -> bool:
+    """Whether a client has what the step ends. got: by key, the lease by which it has the key, None by lock."""
+    if step.kind == "-":
+        return step.key in got and got[step.key] is None
+    return step.kind not in "^]u" or got.get(step.key) is not None

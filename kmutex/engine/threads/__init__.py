@@ -1,0 +1,21 @@
+"""Real threads under a scheduler: the locks they wait for, the run they are in, and what is replaced for it."""
+
+from kmutex.engine.threads.bytecode import Bytecode, bytecode_events_seen, foreign, no_subject_below
+from kmutex.engine.threads.clients import Crew
+from kmutex.engine.threads.locks import CoopLock, CoopRLock
+from kmutex.engine.threads.patching import controlled, progress, replaced
+from kmutex.engine.threads.run import ThreadRun
+
+__all__ = [
+    "Bytecode",
+    "CoopLock",
+    "CoopRLock",
+    "Crew",
+    "ThreadRun",
+    "bytecode_events_seen",
+    "controlled",
+    "foreign",
+    "no_subject_below",
+    "progress",
+    "replaced",
+]

@@ -1,0 +1,137 @@
+"""The threads of a run: what each is doing, and the real threads that serve one run after the other."""
+
+from __future__ import annotations
+
+import _thread
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from kmutex.engine.limits import TIMEOUT
+from kmutex.engine.program import Step
+from kmutex.engine.threads.locks import Abandoned, CoopLock
+
+real_lock = _thread.allocate_lock
+real_start_new_thread = _thread.start_new_thread
+
+
+class Client:
+    """A thread of the run: one of the program's, or one that the subject started itself (index -1)."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.ident = 0
+        self.baton = real_lock()
+        self.baton.acquire()
+        self.steps: deque[Step] = deque()
+        self.step: Step | None = None
+        self.step_ends: float | None = None
+        self.timed = False
+        self.late = False
+        """Whether it stood in a wait, and came back from it after the time of its whole call."""
+        self.idle = False
+        self.done = False
+        self.lock: CoopLock | None = None
+        self.asleep = False
+        self.ends: float | None = None
+        self.woken = ""
+        self.parked = False
+        self.polls = 0
+        self.yields = 0
+        self.got: dict[str, Any] = {}
+
+    @property
+    def waits(self) -> bool:
+        return self.lock is not None or self.asleep
+
+    def able(self) -> bool:
+        if self.done:
+            return False
+        if self.idle:
+            return bool(self.steps)
+        if self.woken:
+            return True
+        if self.lock is not None:
+            return self.lock.free()
+        return not self.asleep
+
+    def cancellable(self) -> str:
+        """How its wait can be ended by a choice now: "expired", "interrupted", or not ("")."""
+        if self.step is None or self.woken or not self.waits or (self.lock is not None and self.lock.free()):
+            return ""
+        if self.step.kind == "~" and self.ends is not None:
+            return "expired"
+        if self.step.kind == "!" and self.parked:
+            return "interrupted"
+        return ""
+
+    def due(self, now: float) -> bool:
+        """Whether its wait is over, or the time of its whole call: then it must come to look at the clock.
+
+        Not where it has looked already, and waits on for the whole time again: nothing makes it look then.
+        """
+        ends, call_ends = self.ends, self.step_ends
+        if ends is None or ends <= now:
+            return ends is not None
+        return call_ends is not None and call_ends <= now and not (self.late and ends >= call_ends + TIMEOUT)
+
+    def polling(self) -> bool:
+        """Whether it waits for a time that is not the end of its call."""
+        if self.ends is None or self.woken:
+            return False
+        return self.asleep or self.step_ends is None or self.ends < self.step_ends
+
+
+class _Seat:
+    """A real thread that serves one client after the other."""
+
+    def __init__(self) -> None:
+        self._go = real_lock()
+        self._go.acquire()
+        self._free = real_lock()
+        self._body: Callable[[], None] | None = None
+        real_start_new_thread(self._serve, ())
+
+    def start(self, body: Callable[[], None]) -> None:
+        self._free.acquire()
+        self._body = body
+        self._go.release()
+
+    def at_rest(self, seconds: float) -> bool:
+        if self._free.acquire(timeout=seconds):
+            self._free.release()
+            return True
+        return False
+
+    def _serve(self) -> None:
+        while True:
+            self._go.acquire()
+            body = self._body
+            assert body is not None
+            try:
+                body()
+            except Abandoned:
+                pass
+            finally:
+                sys.settrace(None)
+                self._body = body = None
+                self._free.release()
+
+
+class Crew:
+    """The threads that serve run after run; making them anew for each would cost more than most runs."""
+
+    def __init__(self) -> None:
+        self._seats: list[_Seat] = []
+
+    def start(self, number: int, body: Callable[[], None]) -> None:
+        while len(self._seats) <= number:
+            self._seats.append(_Seat())
+        self._seats[number].start(body)
+
+    def replace(self, number: int) -> None:
+        self._seats[number] = _Seat()
+
+    def at_rest(self, number: int, seconds: float) -> bool:
+        return self._seats[number].at_rest(seconds)

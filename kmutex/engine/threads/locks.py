@@ -1,0 +1,161 @@
+"""Locks whose waiting is a choice of the scheduler, and the run that they ask.
+
+Of `threading` only Lock and RLock are replaced: Condition, Event, Semaphore, Barrier and queue.Queue are written in
+Python upon them and so come under control by themselves. A lock that is set free may be taken by anybody, whoever
+waited longest.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from typing import TYPE_CHECKING
+
+from kmutex.engine.observer import UncontrolledError
+
+if TYPE_CHECKING:
+    from kmutex.engine.threads.run import ThreadRun
+
+
+class Abandoned(SystemExit):
+    """Unwinds a thread whose run is over. A SystemExit, so that a thread of the subject's ends without a word."""
+
+
+class World:
+    """What the replaced primitives ask: the run that is going on, if any."""
+
+    run: ThreadRun | None = None
+
+
+class CoopLock:
+    """A threading.Lock whose waiting is a choice of the scheduler."""
+
+    def __init__(self) -> None:
+        self._taken = False
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if not blocking and timeout != -1:
+            raise ValueError("can't specify a timeout for a non-blocking call")
+        if timeout < 0 and timeout != -1:
+            raise ValueError("timeout value must be a non-negative number")
+        if timeout > threading.TIMEOUT_MAX:
+            raise OverflowError("timeout value is too large")
+        run = World.run
+        if run is None or run.aside:
+            return self._acquire_aside(blocking and timeout != 0)
+        if not run.mine():
+            raise Abandoned
+        run.point(sync=True)
+        if self._taken:
+            if not blocking or timeout == 0:
+                return False
+            return run.wait_for(self, None if timeout < 0 else timeout)
+        self._taken = True
+        return True
+
+    def _acquire_aside(self, blocking: bool) -> bool:
+        if self._taken and blocking:
+            raise UncontrolledError("would wait for a lock that is not released")
+        taken, self._taken = self._taken, True
+        return not taken
+
+    def free(self) -> bool:
+        """Whether a waiter could take it now."""
+        return not self._taken
+
+    def take(self) -> None:
+        """Take it, free as it is."""
+        self._taken = True
+
+    def release(self) -> None:
+        run = World.run
+        if run is not None and not run.aside and not run.mine():
+            self._taken = False
+            return
+        if not self._taken and not (run is not None and run.abandoning):
+            raise RuntimeError("release unlocked lock")
+        self._taken = False
+        if run is not None and not run.aside:
+            run.point(sync=True)
+
+    def locked(self) -> bool:
+        run = World.run
+        if run is not None and not run.aside and run.mine():
+            run.point(sync=True)
+        return self._taken
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _at_fork_reinit(self) -> None:
+        self._taken = False
+
+    acquire_lock = acquire
+    release_lock = release
+    locked_lock = locked
+
+
+class CoopRLock:
+    """A threading.RLock upon a CoopLock."""
+
+    def __init__(self) -> None:
+        self._lock = CoopLock()
+        self._owner: object = None
+        self._count = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        me = _whoami()
+        if self._owner == me:
+            self._count += 1
+            return True
+        if not self._lock.acquire(blocking, timeout):
+            return False
+        self._owner, self._count = me, 1
+        return True
+
+    def release(self) -> None:
+        run = World.run
+        if self._owner != _whoami():
+            if run is not None and (run.abandoning or not run.mine()):
+                return
+            raise RuntimeError("cannot release un-acquired lock")
+        self._count -= 1
+        if not self._count:
+            self._owner = None
+            self._lock.release()
+
+    def locked(self) -> bool:
+        return self._lock.locked()
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _is_owned(self) -> bool:
+        return self._owner == _whoami()
+
+    def _recursion_count(self) -> int:
+        return self._count if self._is_owned() else 0
+
+    def _release_save(self) -> tuple[int, object]:
+        saved = (self._count, self._owner)
+        self._count, self._owner = 0, None
+        self._lock.release()
+        return saved
+
+    def _acquire_restore(self, saved: tuple[int, object]) -> None:
+        self._lock.acquire()
+        self._count, self._owner = saved
+
+    def _at_fork_reinit(self) -> None:
+        self.__init__()  # type: ignore[misc]
+
+
+def _whoami() -> object:
+    run = World.run
+    return "aside" if run is not None and run.aside else _thread.get_ident()

@@ -1,0 +1,149 @@
+"""What a run replaces: `threading`'s locks, the clock and thread starts, in the standard library and in the subject.
+
+`replaced` changes the attributes of `threading`, `time` and `queue`. A module that did ``from threading import Lock``
+before that has a real lock in a name of its own. `controlled` changes those names as well, in the modules that belong
+to the subject's package, and changes them back afterwards.
+
+Out of reach is a real lock kept elsewhere than in a module's name: ``field(default_factory=Lock)``, or a default
+argument. Such a module must be imported within `controlled`.
+"""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import inspect
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
+from typing import Any
+
+from kmutex.engine.threads.bytecode import foreign
+from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
+
+_real_time = {name: getattr(time, name) for name in ("sleep", "monotonic", "time", "perf_counter")}
+_SOURCES: tuple[ModuleType, ...] = (threading, _thread, time, queue)
+
+
+@contextmanager
+def replaced() -> Iterator[None]:
+    """Lock, RLock, the clock and thread starts are ours while this is in force; import the subject inside."""
+    changes: list[tuple[Any, str, Any]] = [
+        (threading, "Lock", CoopLock),
+        (threading, "RLock", CoopRLock),
+        (threading, "_RLock", CoopRLock),
+        (threading, "_CRLock", CoopRLock),
+        (threading, "_allocate_lock", CoopLock),
+        (threading, "_time", _now),
+        (threading, "excepthook", _hook(threading.excepthook)),
+        (_thread, "allocate_lock", CoopLock),
+        (_thread, "RLock", CoopRLock),
+        (queue, "SimpleQueue", queue._PySimpleQueue),  # type: ignore[attr-defined]
+        (queue, "time", _now),
+        (time, "sleep", _sleep),
+        (time, "monotonic", _now),
+        (time, "time", _now),
+        (time, "perf_counter", _now),
+    ]
+    for name in ("_start_new_thread", "_start_joinable_thread"):
+        if hasattr(threading, name):
+            changes.append((threading, name, _starter(getattr(threading, name))))
+    before = [(module, name, getattr(module, name)) for module, name, _ in changes]
+    for module, name, value in changes:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+def progress() -> None:
+    """For a subject that makes many calls in one: a call of these has come back."""
+    if World.run is not None:
+        World.run.progress()
+
+
+def _now() -> float:
+    run = World.run
+    return float(_real_time["monotonic"]()) if run is None else run.now()
+
+
+def _sleep(seconds: float) -> None:
+    run = World.run
+    if run is None:
+        _real_time["sleep"](seconds)
+    elif run.aside or run.mine():
+        run.sleep(seconds)
+    else:
+        raise Abandoned
+
+
+def _hook(real: Callable[[Any], object]) -> Callable[[Any], object]:
+    """An excepthook that is silent about threads unwound by us: the real one would run code, and take locks, then."""
+    return lambda args: None if args.exc_type is Abandoned else real(args)
+
+
+def _starter(real: Callable[..., Any]) -> Callable[..., Any]:
+    def start(function: Callable[..., None], *args: Any, **kwargs: Any) -> Any:
+        run = World.run
+        if run is None:
+            return real(function, *args, **kwargs)
+        arguments = args[0] if args and isinstance(args[0], tuple) else ()
+        run.adopt(lambda: function(*arguments))
+        return kwargs.get("handle", 0)
+
+    return start
+
+
+@contextmanager
+def controlled(make: Callable[[], Any] | None = None) -> Iterator[None]:
+    """Locks and the clock are the scheduler's within this block, also for the modules that ``make`` comes from.
+
+    make: the factory whose modules are searched for names bound to the real ones; None changes no module.
+    For one thread: other threads of the process must not make locks in the meantime.
+    """
+    before = [(source, name, value) for source in _SOURCES for name, value in vars(source).items()]
+    with ExitStack() as undo:
+        undo.enter_context(replaced())
+        changed = [(old, getattr(source, name)) for source, name, old in before if getattr(source, name) is not old]
+        for module in _modules_of(make) if make is not None else ():
+            for name, value in list(vars(module).items()):
+                for old, new in changed:
+                    if value is old:
+                        setattr(module, name, new)
+                        undo.callback(setattr, module, name, value)
+                        break
+        yield
+
+
+def _modules_of(make: Callable[[], Any]) -> list[ModuleType]:
+    """The modules loaded from the packages in which the factory and its classes are defined."""
+    function: Any = make
+    while hasattr(function, "func"):
+        function = function.func
+    function = inspect.unwrap(function)
+    homes = {getattr(function, "__module__", None)}
+    if isinstance(function, type):
+        homes |= {base.__module__ for base in function.__mro__}
+    elif hasattr(function, "__code__"):
+        # A function that makes a locker: the classes and modules it names.
+        for name in function.__code__.co_names:
+            value = function.__globals__.get(name)
+            bases = value.__mro__ if isinstance(value, type) else ()
+            homes |= {base.__module__ for base in bases}
+            homes.add(value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None))
+    tops = {home.partition(".")[0] for home in homes if isinstance(home, str)}
+    return [module for name, module in list(sys.modules.items()) if _belongs(module, name, tops)]
+
+
+def _belongs(module: Any, name: str, tops: set[str]) -> bool:
+    file = getattr(module, "__file__", None)
+    return name.partition(".")[0] in tops and isinstance(file, str) and not _foreign(file)
+
+
+_foreign = functools.lru_cache(maxsize=None)(foreign)

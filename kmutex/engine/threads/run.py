@@ -1,0 +1,475 @@
+"""Programs on real threads, one at a time: they pass a baton, and who gets it next is a choice.
+
+A thread that finds a lock taken gives the baton away. The clock is virtual. A timed wait ends when the scheduler
+decides that it ends, and the clock then stands at its end. Polling waits (sleep, or a short timed wait in a loop) are
+not scheduling choices: each is woken at most twice without progress, and then the client counts as blocked.
+"""
+
+from __future__ import annotations
+
+import _thread
+import gc
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kmutex._text import said
+from kmutex.engine.limits import MOST_STEPS, POLLS, TIMEOUT
+from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
+from kmutex.engine.program import ASKING, Program, Step, possible
+from kmutex.engine.search import Chooser
+from kmutex.engine.threads.bytecode import Bytecode, where
+from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread
+from kmutex.engine.threads.locks import Abandoned, CoopLock, World
+from kmutex.engine.watchdog import Watchdog
+
+MOST_ALONE = 3_000
+"""Instructions that one thread may execute without a lock operation before another gets the baton."""
+LEAST_SLEEP = 1e-6
+"""Virtual seconds that a loop of sleeps takes for each: what is over at once would never count as waiting."""
+LEAST_WATCH = 0.05
+"""Real seconds until the first look at whether a run goes on, and between two looks at the least."""
+
+
+class ThreadRun:
+    """One run of one program on a fresh subject."""
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        program: Program,
+        chooser: Chooser,
+        observer: Observer,
+        *,
+        crew: Crew,
+        keys: Callable[[str], Any],
+        bytecode: Bytecode | None = None,
+        quiet_tail: int = 0,
+        patience: float = 5.0,
+    ) -> None:
+        """A run of ``program`` on what ``make()`` returns.
+
+        keys: the value for a key's letter. bytecode: where to switch between lock operations, or nowhere.
+        quiet_tail: the last phases of the program in which there is nothing to choose.
+        patience: seconds without a scheduling point, as Watchdog counts them, before the run counts as out of control.
+        """
+        self.aside = False
+        self.abandoning = False
+        self.ending: Ending | None = None
+        self._make = make
+        self._phases = deque(enumerate(program.phases))
+        self._plain_from = len(program.phases) - quiet_tail
+        self._chooser = chooser
+        self._observer = observer
+        self._crew = crew
+        self._keys = keys
+        self._bytecode = bytecode
+        self._patience = patience
+        self._clients = [Client(index) for index in range(program.clients)]
+        self._running = self._clients[0]
+        self.plain = True
+        self._now = 1000.0
+        self._steps = 0
+        self._alone = 0
+        self._subject: Any = None
+        self._error: BaseException | None = None
+        self._ended = real_lock()
+        self._ended.acquire()
+
+    # -- called from the thread that wants the run ---------------------------------------------------------------
+
+    def run(self) -> Ending:
+        """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
+        World.run = self
+        # A collection comes when it likes, and what it calls (finalizers, callbacks) would run in the midst of a
+        # step of this scheduler, and be traced.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            for number, client in enumerate(self._clients):
+                self._crew.start(number, lambda client=client: self._body(client))  # type: ignore[misc]
+            self._clients[0].baton.release()
+            self._watch()
+            self._abandon()
+        finally:
+            World.run = None
+            if collecting:
+                gc.enable()
+        if self._error is not None:
+            raise self._error
+        assert self.ending is not None
+        return self.ending
+
+    def _watch(self) -> None:
+        seen = -1
+        left = 0.0
+        while not self._ended.acquire(timeout=max(left, LEAST_WATCH)):
+            if self._steps != seen:
+                seen = self._steps
+                watchdog = Watchdog()
+            left = self._patience - watchdog.silent()
+            if left <= 0:
+                raise UncontrolledError(f"no scheduling point for {self._patience:g} s{where()}")
+
+    def _abandon(self) -> None:
+        self.abandoning = True
+        for number, client in enumerate(self._clients):
+            if not client.done and client.baton.locked():
+                client.baton.release()
+            if client.index >= 0 and not self._crew.at_rest(number, 1.0):
+                self._crew.replace(number)
+
+    def mine(self) -> bool:
+        """Whether the calling thread is the one that has the baton. One that outlived its own run is not."""
+        return self._running.ident == _thread.get_ident()
+
+    # -- called from the threads of the run ----------------------------------------------------------------------
+
+    def point(self, *, sync: bool = False) -> None:
+        """The running thread could go on; whether it does is a choice."""
+        if self.abandoning:
+            if sync:
+                raise Abandoned
+            return
+        me = self._running
+        self._count(me, sync)
+        if self.plain:
+            return
+        moves: list[tuple[str, Client]] = [("run", me)]
+        costs = [0]
+        for other in self._others(me):
+            if other.able():
+                moves.append(("run", other))
+                costs.append(1)
+            how = other.cancellable()
+            if how:
+                moves.append((how, other))
+                costs.append(0 if self._bytecode is None else 1)
+        if len(moves) > 1:
+            how, other = moves[self._chooser.choose(costs)]
+            if how == "run":
+                self._hand_to(me, other)
+            else:
+                self._cancel(other, how)
+
+    def wait_for(self, lock: CoopLock, timeout: float | None) -> bool:
+        """Wait until ``lock`` is free and take it: True. False: the time is over."""
+        me = self._running
+        me.lock = lock
+        me.ends = None if timeout is None else self._now + timeout
+        if me.ends is not None and me.step_ends is not None and not me.timed:
+            # The caller's time runs from its call, the wait's from here, and the clock may have moved between.
+            me.step_ends = max(me.step_ends, me.ends)
+            me.timed = True
+        me.parked = False
+        try:
+            while True:
+                self._give_up(me)
+                if me.woken:
+                    woken, me.woken = me.woken, ""
+                    if woken == "interrupted":
+                        raise KeyboardInterrupt
+                    return False
+                if lock.free():
+                    lock.take()
+                    return True
+        finally:
+            if me.parked and me.step_ends is not None and me.step_ends <= self._now:
+                me.late = True
+            me.lock = None
+            me.ends = None
+
+    def sleep(self, seconds: float) -> None:
+        """time.sleep under the virtual clock."""
+        if self.abandoning:
+            raise Abandoned
+        if self.aside:
+            return
+        me = self._running
+        if seconds <= 0 and me.yields < POLLS:
+            # It is up at once, so it may go on before anybody else does. A loop of these is a poll all the same.
+            me.yields += 1
+            self.point()
+            return
+        me.parked = False
+        me.asleep = True
+        me.ends = self._now + max(seconds, LEAST_SLEEP)
+        try:
+            while not me.woken:
+                self._give_up(me)
+            woken, me.woken = me.woken, ""
+            if woken == "interrupted":
+                raise KeyboardInterrupt
+        finally:
+            me.asleep = False
+            me.ends = None
+
+    def now(self) -> float:
+        """The virtual time in seconds."""
+        return self._now
+
+    def adopt(self, body: Callable[[], None]) -> None:
+        """A thread that the subject starts: one more client, without steps of its own."""
+        client = Client(-1)
+
+        def whole() -> None:
+            client.ident = _thread.get_ident()
+            client.baton.acquire()
+            try:
+                if self.abandoning:
+                    return
+                self._trace()
+                body()
+            except Abandoned:
+                pass
+            finally:
+                client.done = True
+                if not self.abandoning:
+                    self._leave(client)
+
+        self._clients.append(client)
+        real_start_new_thread(whole, ())
+
+    def _body(self, me: Client) -> None:
+        me.ident = _thread.get_ident()
+        me.baton.acquire()
+        try:
+            if self.abandoning:
+                return
+            self._trace()
+            if self._subject is None:
+                self._prepare()
+            while True:
+                while me.steps:
+                    self._perform(me, me.steps.popleft())
+                me.idle = True
+                self._give_up(me)
+                me.idle = False
+        except Abandoned:
+            pass
+        except BaseException as error:
+            # Of the observer or of this scheduler: not a finding, and not to be lost in a thread.
+            self._error = error
+            self._end(Ending.STOPPED)
+        finally:
+            me.done = True
+
+    def _prepare(self) -> None:
+        try:
+            self._subject = self._make()
+        except Abandoned:
+            raise
+        except BaseException as error:
+            self._error = SubjectFailedError(f"the factory raised {said(error)}")
+            self._end(Ending.STOPPED)
+            raise Abandoned from None
+        self._observer.made(self._subject)
+
+    def _perform(self, me: Client, step: Step) -> None:
+        if not possible(step, me.got):
+            return
+        self.point()
+        me.step = step
+        me.timed = me.late = False
+        asked = self._now
+        me.step_ends = self._now + TIMEOUT if step.kind == "~" else self._now if step.kind == "?" else None
+        self._tell(lambda: self._observer.called(me.index, step))
+        error: BaseException | None = None
+        try:
+            self._call(me, step)
+        except Abandoned:
+            raise
+        except BaseException as caught:
+            if self.abandoning:
+                # The subject's way of being unwound, not an event of the run.
+                raise Abandoned from None
+            # The traceback holds the subject's frames, and so the entries in them, alive.
+            error = caught.with_traceback(None)
+        if error is not None and step.kind == "~" and self._now >= asked + TIMEOUT:
+            # It looked at the clock itself.
+            self._tell_cancelled(me)
+        me.step = me.step_ends = None
+        self.progress()
+        if error is not None:
+            failed = error
+            self._tell(lambda: self._observer.raised(me.index, step, failed))
+        else:
+            self._tell(lambda: self._observer.returned(me.index, step))
+
+    def _call(self, me: Client, step: Step) -> None:
+        key = self._keys(step.key)
+        subject = self._subject
+        if step.kind in "+!":
+            subject.lock(key)
+        elif step.kind == "~":
+            subject.lock(key, timeout=TIMEOUT)
+        elif step.kind == "?":
+            subject.lock(key, timeout=0)
+        elif step.kind == "[":
+            block = subject.hold(key)
+            me.got[step.key] = (block, block.__enter__())
+        elif step.kind == "^":
+            me.got[step.key][1].release()
+        elif step.kind == "]":
+            me.got.pop(step.key)[0].__exit__(None, None, None)
+        else:
+            if step.kind != "u":
+                me.got.pop(step.key, None)
+            subject.unlock(key)
+        if step.kind in ASKING:
+            me.got.setdefault(step.key, None)
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        self.aside = True
+        try:
+            what()
+        except BaseException as error:
+            # It may strike within a call of the subject's, and is no answer of that.
+            self._error = error
+        finally:
+            self.aside = False
+        if self._error is not None or self._observer.stopped:
+            self._end(Ending.STOPPED)
+            self._rest(self._running)
+
+    # -- who goes on ---------------------------------------------------------------------------------------------
+
+    def _others(self, me: Client) -> Iterator[Client]:
+        at = self._clients.index(me)
+        for step in range(1, len(self._clients)):
+            yield self._clients[(at + step) % len(self._clients)]
+
+    def _count(self, me: Client, sync: bool) -> None:
+        self._steps += 1
+        if self._steps > MOST_STEPS:
+            self._end(Ending.ENDLESS)
+            self._rest(me)
+        self._alone = 0 if sync else self._alone + 1
+        if self._alone > MOST_ALONE:
+            self._alone = 0
+            other = next((other for other in self._others(me) if other.able()), None)
+            if other is not None:
+                self._hand_to(me, other)
+
+    def progress(self) -> None:
+        """Something has happened: whoever polls may look again."""
+        for client in self._clients:
+            client.polls = client.yields = 0
+
+    def _give_up(self, me: Client) -> None:
+        """The running thread can't go on. Returns when it has the baton again."""
+        if self.abandoning:
+            raise Abandoned
+        following = self._next(me)
+        if following is not me:
+            self._hand_to(me, following)
+
+    def _leave(self, me: Client) -> None:
+        """The running thread is at its end."""
+        following = self._next(me)
+        if not self.abandoning and self.ending is None:
+            self._running = following
+            following.baton.release()
+
+    def _hand_to(self, me: Client, other: Client) -> None:
+        self._running = other
+        self._alone = 0
+        other.baton.release()
+        self._rest(me)
+
+    def _rest(self, me: Client) -> None:
+        me.baton.acquire()
+        if self.abandoning:
+            raise Abandoned
+
+    def _next(self, me: Client) -> Client:
+        while True:
+            self._steps += 1
+            if self._steps > MOST_STEPS:
+                self._end(Ending.ENDLESS)
+                self._rest(me)
+            able = [client for client in (me, *self._others(me)) if client.able()]
+            if able:
+                cancels = [] if self.plain else [(client, client.cancellable()) for client in self._clients]
+                cancels = [(client, how) for client, how in cancels if how]
+                number = self._choose(len(able) + len(cancels))
+                if number < len(able):
+                    return able[number]
+                self._cancel(*cancels[number - len(able)])
+            elif not self._end_a_wait():
+                self._quiet(me)
+
+    def _choose(self, alternatives: int) -> int:
+        if alternatives == 1 or self.plain:
+            return 0
+        return self._chooser.choose([0] * alternatives)
+
+    def _end_a_wait(self) -> bool:
+        """End the next wait that ends without a choice: one that is due, or a poll."""
+        timed = [c for c in self._clients if c.waits and c.ends is not None and not c.woken]
+        due = [c for c in timed if c.due(self._now)]
+        polls = [c for c in timed if c.polling() and c.polls < POLLS]
+        for client in due or sorted(polls, key=lambda c: c.ends or 0):
+            client.polls += 1
+            self._now = max(self._now, client.ends or 0)
+            client.woken = "expired"
+            if client.step_ends is not None and client.step_ends <= self._now:
+                self._tell_cancelled(client)
+            return True
+        return False
+
+    def _cancel(self, client: Client, how: str) -> None:
+        client.woken = how
+        if how == "expired":
+            self._now = max(self._now, client.ends or 0, client.step_ends or 0)
+        self.progress()
+        self._tell_cancelled(client)
+
+    def _tell_cancelled(self, client: Client) -> None:
+        self._tell(lambda: self._observer.cancelled(client.index))
+
+    def _quiet(self, me: Client) -> None:
+        """Nobody can move: the next phase begins, or a wait is cancelled, or the run is over."""
+        waiting: dict[int, Step] = {}
+        overdue = set()
+        for client in self._clients:
+            if client.index >= 0 and client.step is not None:
+                client.parked = True
+                waiting[client.index] = client.step
+                if client.step_ends is not None and client.step_ends <= self._now:
+                    overdue.add(client.index)
+        self._tell(lambda: self._observer.quiet(waiting, frozenset(overdue)))
+        cancels = [(client, client.cancellable()) for client in self._clients]
+        cancels = [(client, how) for client, how in cancels if how] if self._phases else []
+        number = self._choose(1 + len(cancels))
+        if number:
+            self._cancel(*cancels[number - 1])
+            return
+        if not self._phases:
+            self._end(Ending.DONE)
+            self._rest(me)
+        at, phase = self._phases.popleft()
+        self.plain = at >= self._plain_from
+        self._tell(lambda: self._observer.phase(at))
+        for index in phase.cancel:
+            client = self._clients[index]
+            how = client.cancellable()
+            if how:
+                self._cancel(client, how)
+            elif client.step is not None and client.step.kind == "~" and client.step_ends is not None:
+                # It waits in nothing that ends by itself: it may look at the clock, or it is overdue.
+                self._now = max(self._now, client.step_ends)
+        for index, steps in phase.steps:
+            self._clients[index].steps.extend(steps)
+        self.progress()
+
+    def _end(self, ending: Ending) -> None:
+        if self.ending is None:
+            self.ending = ending
+            self.plain = True
+            self._ended.release()
+
+    def _trace(self) -> None:
+        if self._bytecode is not None:
+            sys.settrace(self._bytecode.tracer(self))

@@ -1,0 +1,22 @@
+"""What the judge saw, as a picture: one lane for each client, time runs down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kmutex.engine.judge import Event
+from kmutex.picture.rows import Picture, Row
+from kmutex.picture.text import text
+
+
+def picture(events: Sequence[Event]) -> Picture:
+    """The events as rows, with a lane for each client that does anything."""
+    clients = sorted({event.client for event in events if event.client >= 0})
+    lane = {client: place for place, client in enumerate(clients)}
+    rows = tuple(Row(lane.get(event.client), event.text, event.change, event.key) for event in events)
+    return Picture(tuple(f"client {client}" for client in clients), rows)
+
+
+def timeline(events: Sequence[Event], *, most: int = 60) -> str:
+    """The events as text, a column for each client that does anything. The last ``most`` lines."""
+    return text(picture(events), most=most)

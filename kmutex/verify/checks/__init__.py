@@ -1,0 +1,16 @@
+"""Checks that ask for more than a few clients with two keys, by name."""
+
+from collections.abc import Callable
+
+from kmutex.verify.checks.context import Context
+from kmutex.verify.checks.event_loops import loops, unstarted
+from kmutex.verify.checks.keys import keys
+from kmutex.verify.checks.memory import memory
+from kmutex.verify.plan import Outcome
+
+CHECKS: dict[str, Callable[[Context, Outcome], None]] = {
+    "keys": keys,
+    "memory": memory,
+    "loops": loops,
+    "unstarted": unstarted,
+}

@@ -1,0 +1,166 @@
+"""More than one event loop, and a task that never began: KM-LOOP and KM-CANCEL on real loops of asyncio's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from kmutex._text import said
+from kmutex.engine.explorer import key_of
+from kmutex.verify.checks.context import Context
+from kmutex.verify.evidence import Violation
+from kmutex.verify.plan import Outcome
+
+NAP = 1.0
+"""Real seconds for which a locker may sleep on a loop of asyncio's before it counts as waiting."""
+
+
+def loops(context: Context, outcome: Outcome) -> None:
+    """KM-LOOP: use from a second event loop raises, where the call would wait and where it would not."""
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    try:
+        outcome.runs = 2
+        outcome.bound = "2 event loops: a free key, and a key that is held and waited for"
+        outcome.complete = True
+        free, left_free = _other_loop(context, first, second, contended=False)
+        busy, left_busy = _other_loop(context, first, second, contended=True)
+    finally:
+        for loop in (first, second):
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+    if not isinstance(busy, Exception):
+        does = "got the key" if busy == "got" else "waits in the second loop, which nothing will wake"
+        _loop_finding(outcome, f"a call from a second loop, for a key that is held, does not raise: it {does}")
+    elif left := left_free or left_busy:
+        _loop_finding(outcome, f"a call from a second loop is refused, {left}", "KM-ATOMIC")
+    elif isinstance(free, Exception):
+        outcome.witnesses["KM-LOOP"] += 2
+    elif _own(busy):
+        _loop_finding(outcome, "a call from a second loop raises where it would wait, but takes a free key")
+    else:
+        # No witness: half of the clause was not kept, so that it must not read "holds".
+        outcome.notes.append(
+            ("KM-LOOP", "left to asyncio's own primitives, which raise where they would wait; a free key is taken")
+        )
+
+
+def unstarted(context: Context, outcome: Outcome) -> None:
+    """KM-CANCEL: a task that is cancelled before its first step has asked for nothing."""
+    loop = asyncio.new_event_loop()
+
+    async def run() -> str:
+        subject = context.make()
+        asyncio.ensure_future(subject.lock(key_of("a"))).cancel()
+        await _settle()
+        task = asyncio.ensure_future(subject.lock(key_of("a")))
+        await _settle()
+        got = task.done() and task.exception() is None
+        task.cancel()
+        await _settle()
+        return "" if got else "a task was cancelled before its first step, and its key is not free"
+
+    try:
+        message = loop.run_until_complete(run())
+    finally:
+        loop.close()
+    outcome.runs = 1
+    outcome.complete = True
+    outcome.bound = "a task that never began"
+    if message:
+        outcome.found.append(Violation(("KM-CANCEL",), message, symptom="KM-CANCEL"))
+    else:
+        outcome.witnesses["KM-CANCEL"] += 1
+
+
+def _loop_finding(outcome: Outcome, message: str, *better: str) -> None:
+    """better: clauses that name it better than KM-LOOP."""
+    outcome.found.append(Violation((*better, "KM-LOOP"), message, symptom="KM-LOOP"))
+
+
+def _other_loop(
+    context: Context, first: asyncio.AbstractEventLoop, second: asyncio.AbstractEventLoop, *, contended: bool
+) -> tuple[Exception | str, str]:
+    """What a call from the second loop does while the first has used the subject: its error, "got" or "waits".
+
+    And what is left of a call that the subject itself refused, in words; "" for nothing.
+    """
+    key, asked = key_of("a"), key_of("a" if contended else "b")
+    waiting: list[asyncio.Future[Any]] = []
+
+    async def begin() -> Any:
+        subject = context.make()
+        await subject.lock(key)
+        if contended:
+            waiting.extend(asyncio.ensure_future(subject.lock(key)) for _ in range(2))
+            await _settle()
+        else:
+            subject.unlock(key)
+        return subject, live(subject)
+
+    async def call(subject: Any) -> None:
+        # Where lock() is a plain function, it may raise before there is anything to await.
+        await subject.lock(asked)
+
+    async def ask(subject: Any) -> Exception | str:
+        task = asyncio.ensure_future(call(subject))
+        await _settle()
+        if not task.done():
+            task.cancel()
+            return "waits"
+        error = task.exception()
+        return error if isinstance(error, Exception) else "got"
+
+    def live(subject: Any) -> int:
+        try:
+            return len(subject) if context.shape.counts else 0
+        except Exception:
+            return 0  # The runs ask it as well, and say so.
+
+    async def left(subject: Any, before: int) -> str:
+        try:
+            if live(subject) != before:
+                return f"and len() has gone from {before} to {live(subject)}"
+            for _ in (*waiting, key) if contended else ():
+                subject.unlock(key)
+                await _settle()
+            task = asyncio.ensure_future(subject.lock(asked))
+            await _settle()
+            if not task.done():
+                task.cancel()
+                return "and its key is not free when all have let go"
+            task.result()
+            subject.unlock(asked)
+        except Exception as error:
+            return f"and then a call from the first loop raises {said(error)}"
+        return ""
+
+    subject, before = first.run_until_complete(begin())
+    answer = second.run_until_complete(ask(subject))
+    if not isinstance(answer, Exception) or not _own(answer):
+        return answer, ""
+    return answer, first.run_until_complete(left(subject, before))
+
+
+async def _settle() -> None:
+    """Let everybody go on who can, those too who are asleep for a short time."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + NAP
+
+    def asleep() -> bool:
+        return not all(timer.cancelled() for timer in getattr(loop, "_scheduled", ()))
+
+    awake = 0
+    while awake < 20 and loop.time() < end:
+        await asyncio.sleep(0)
+        # Counted anew after each sleep: who was woken just now has steps of its own to go.
+        awake = 0 if asleep() else awake + 1
+
+
+def _own(error: Exception) -> bool:
+    """Whether the error was raised by the subject's code, not by asyncio's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is None or "asyncio" not in trace.tb_frame.f_code.co_filename.replace("\\", "/").split("/")

@@ -1,0 +1,150 @@
+"""KM-INDEP and KM-EXCL with many keys at once, with odd keys, and with several spellings of one key."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from kmutex.engine import eventloop, threads
+from kmutex.engine.explorer import Explorer, Level
+from kmutex.engine.program import parse
+from kmutex.engine.timeline import timeline
+from kmutex.verify.checks.context import Context
+from kmutex.verify.evidence import Violation
+from kmutex.verify.plan import Outcome
+
+MANY = 150
+"""Keys that each of two clients holds at once: by the birthday bound, some two of them meet in any table of up to
+some thousand stripes."""
+
+
+class _ManyThreads:
+    """Locks many keys where it is asked for one."""
+
+    def __init__(self, subject: Any) -> None:
+        self._subject = subject
+
+    def lock(self, key: str, **timeout: Any) -> None:
+        for number in range(MANY):
+            self._subject.lock(f"{key}-{number}", **timeout)
+            threads.progress()
+
+    def unlock(self, key: str) -> None:
+        for number in range(MANY):
+            self._subject.unlock(f"{key}-{number}")
+
+
+class _ManyTasks(_ManyThreads):
+    async def lock(self, key: str, **timeout: Any) -> None:  # type: ignore[override]
+        for number in range(MANY):
+            await self._subject.lock(f"{key}-{number}", **timeout)
+            eventloop.progress()
+
+
+class _Alike:
+    """A key that looks like every other of its kind, and is equal only to itself."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Alike) and other._name == self._name
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
+    def __repr__(self) -> str:
+        return "<key>"
+
+
+_ODD_KEYS: tuple[tuple[Any, Any], ...] = (
+    ("", "0"),
+    (0, ""),
+    (None, 0),
+    (1, "1"),
+    (-1, -2),
+    ((), 0),
+    (("key", 1), ("key", 2)),
+    ("a" * 5000 + "1", "a" * 5000 + "2"),
+    ("Key", "key"),
+    (" key", "key"),
+    ("\u00e9", "e\u0301"),
+    (_Alike("1"), _Alike("2")),
+)
+"""Pairs of different keys that a careless locker takes for one another, or for none: falsy ones, equal hashes, equal
+texts, long and alike, spelled almost the same."""
+_EQUAL_KEYS: tuple[tuple[Any, ...], ...] = ((1, True, 1.0), (0, -0.0, False), (("key", 1), ("key", True)))
+"""Spellings of one key: what is equal is the same key, as it is to a dict."""
+_EQUAL_PROGRAM = "0+a | 1+a | 0-a | 1-a"
+_KEY_PROGRAMS = ("0+a | 1+a | 2+b | 0-a | 1-a", "0+a | 1+b | 0-a 1-b")
+
+
+def keys(context: Context, outcome: Outcome) -> None:
+    """KM-INDEP and KM-EXCL with many keys at once and with odd ones."""
+    many = _ManyThreads if context.shape.kind == "threads" else _ManyTasks
+    level = context.level
+    explorer = context.explorer.on(lambda: many(context.make()))
+    _run(context, explorer, "0+a | 1+b", outcome, f"with {MANY} keys for each client: ")
+    context.beat(1)
+    for pair in _ODD_KEYS:
+        values = dict(zip("ab", pair, strict=True))
+        explorer = context.explorer.on(context.make, keys=_spelled(values))
+        if _refuses(explorer, level):
+            outcome.notes.append(("KM-INDEP", f"refuses the key {pair[0]!r} or {pair[1]!r}"))
+            continue
+        for text in _KEY_PROGRAMS:
+            _run(context, explorer, text, outcome, f"with a = {_short(pair[0])}, b = {_short(pair[1])}: ")
+    for spellings in _EQUAL_KEYS:
+        explorer = context.explorer.on(context.make, keys=_in_turn(spellings))
+        if not _refuses(explorer, level):
+            prefix = f"with a = {' = '.join(map(repr, spellings))}: "
+            _run(context, explorer, _EQUAL_PROGRAM, outcome, prefix, "KM-EXCL")
+    outcome.complete = True
+    outcome.witnesses = Counter({"KM-INDEP": outcome.runs, "KM-EXCL": outcome.runs})
+    outcome.bound = f"{2 * MANY} keys at once; {len(_ODD_KEYS)} pairs of odd keys, {len(_EQUAL_KEYS)} of equal ones"
+
+
+_REFUSALS = ("raised TypeError", "raised ValueError", "raised AttributeError")
+
+
+def _refuses(explorer: Explorer, level: Level) -> bool:
+    """Whether the locker does not take such keys at all."""
+    alone = explorer.every(parse("0+a | 1+b"), level, 0)
+    return any(words in found.finding.message for found in alone.found.values() for words in _REFUSALS)
+
+
+def _run(
+    context: Context, explorer: Explorer, text: str, outcome: Outcome, prefix: str, clause: str = "KM-INDEP"
+) -> None:
+    result = explorer.every(parse(text), context.level, 0)
+    outcome.runs += result.runs
+    outcome.endless += result.endless
+    for finding, _ in result.found.values():
+        if finding.symptom in context.known:
+            continue
+        clauses = tuple(dict.fromkeys([clause, *finding.clauses]))
+        message = prefix + finding.message
+        outcome.found.append(Violation(clauses, message, picture=timeline(finding.events), symptom=finding.symptom))
+
+
+def _spelled(values: dict[str, Any]) -> Callable[[str], Any]:
+    return lambda letter: _fresh(values[letter])
+
+
+def _in_turn(spellings: tuple[Any, ...]) -> Callable[[str], Any]:
+    turns = itertools.cycle(spellings)
+    return lambda letter: next(turns)
+
+
+def _fresh(key: Any) -> Any:
+    """An equal key that is another object, where there can be one."""
+    if isinstance(key, str):
+        return "".join(list(key))
+    return tuple(part for part in key) if isinstance(key, tuple) else key
+
+
+def _short(key: Any) -> str:
+    text = repr(key)
+    return text if len(text) < 30 else f"{text[:10]}...{text[-5:]}"
