@@ -81,15 +81,37 @@ def tlc(session: nox.Session) -> None:
 def crosshair(session: nox.Session) -> None:
     """Confirm the contracts of kmutex._entry, and refute a twin of each."""
     install(session)
-    session.run("python", "-m", "pytest", "-q", "tests/contracts")
+    session.run("python", "-m", "pytest", "-q", "-n0", "tests/contracts", *session.posargs)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation site into build/docs; a warning is an error."""
+    """Build the documentation site into build/docs; a warning is an error. Then test what is built."""
     install(session)
     command = ("python", "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-b", "html", "-c", "docs/site")
     session.run(*command, ".", "build/docs", *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "-m", "site and not browser", "tests/docs/test_site.py")
+
+
+@nox.session
+def browsers(session: nox.Session) -> None:
+    """Open the pages and pictures in Chromium. Needs Chromium and its driver."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "-m", "browser", "tests", *session.posargs)
+
+
+@nox.session
+def registry(session: nox.Session) -> None:
+    """Pull from a real registry. Needs Debian's docker-registry."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "-m", "registry", "tests/pull", *session.posargs)
+
+
+@nox.session
+def valgrind(session: nox.Session) -> None:
+    """Count instructions of a lock and an unlock. Needs valgrind."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "-m", "valgrind", "tests/bench", *session.posargs)
 
 
 @nox.session
@@ -104,7 +126,9 @@ def mermaid(session: nox.Session) -> None:
             session.error("the package has no dist/mermaid.min.js")
         (folder / "mermaid.min.js").write_bytes(content.read())
     variables = {"KMUTEX_MERMAID": str(folder / "mermaid.min.js")}
-    session.run("python", "-m", "pytest", "-q", "tests/picture/test_mermaid.py", *session.posargs, env=variables)
+    session.run(
+        "python", "-m", "pytest", "-q", "-m", "", "tests/picture/test_mermaid.py", *session.posargs, env=variables
+    )
 
 
 @nox.session
@@ -169,4 +193,4 @@ def interrupts(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """Build the sdist and the wheel, and look at what they install."""
     install(session)
-    session.run("python", "-m", "pytest", "-q", "tests/house/test_packaging.py")
+    session.run("python", "-m", "pytest", "-q", "-m", "package", "tests/house", *session.posargs)

@@ -15,6 +15,7 @@ MISSING = {
     "browser": None
     if browser.CHROMIUM and browser.DRIVER
     else "no Chromium here: apt-get install --no-install-recommends chromium chromium-driver",
+    "valgrind": None if shutil.which("valgrind") else "valgrind is not installed",
     "registry": None if shutil.which(BINARY) else f"{BINARY} is not installed: apt-get install docker-registry",
 }
 """What this machine lacks for the tests with a mark."""

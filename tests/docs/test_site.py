@@ -24,6 +24,8 @@ from tests import browser
 
 pytest.importorskip("furo", reason="the dev extra has what builds the site: pip install -e '.[dev]'")
 
+pytestmark = pytest.mark.site
+
 ROOT = Path(__file__).resolve().parents[2]
 WIDTHS = (1280, 360)
 LOAD = {"script", "img", "iframe", "source", "video", "audio", "embed"}
