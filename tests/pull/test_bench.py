@@ -171,7 +171,7 @@ def test_bytes_come_whole_through_the_slow_link_from_many_at_once_and_its_proces
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            thread.join(60)
     assert got == [TINY.blobs[BLOB]] * 10
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
