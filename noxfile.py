@@ -107,6 +107,13 @@ def browsers(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """Verify other people's locks, and hold docs/peers.md to the outcome."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "-m", "peers", "tests/verify", *session.posargs)
+
+
+@nox.session
 def registry(session: nox.Session) -> None:
     """Pull from a real registry. Needs Debian's docker-registry."""
     install(session)

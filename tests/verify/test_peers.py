@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.peers
+
 ROOT = Path(__file__).resolve().parents[2]
 ENOUGH = ("3", "10", "40")
 """Seconds to verify with, one after the other, until they are enough for this machine."""
