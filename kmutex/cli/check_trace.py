@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from kmutex._console import complain, console, no_folder, shown, write
 from kmutex._text import printable
 from kmutex.picture.files import HELP, drawn, unfit
-from kmutex.picture.rows import Change, Picture, Row
+from kmutex.picture.rows import Change, Picture, PictureRow
 from kmutex.picture.text import text
 
 if TYPE_CHECKING:
-    from kmutex.trace.check import Checker, Finding, Report
-    from kmutex.trace.events import Event
+    from kmutex.trace.check import BrokenClause, Checker, LogReport
+    from kmutex.trace.events import LogEvent
 
 EXIT_STATUS = """\
 exit status:
@@ -132,7 +132,7 @@ def _progress(
         yield update
 
 
-def as_json(report: Report, *, file: str, seconds: float) -> str:
+def as_json(report: LogReport, *, file: str, seconds: float) -> str:
     """The report as JSON. The form is in specs/trace.md."""
     body = {
         "format": "kmutex-check-trace/1",
@@ -172,19 +172,21 @@ _CHANGES: dict[str, Change] = {
 }
 
 
-def picture(finding: Finding) -> Picture:
+def picture(finding: BrokenClause) -> Picture:
     """The last lines of the key: a lane for each call, the numbers of the lines in the margin."""
     calls = list(dict.fromkeys(event.call for event in finding.events if event.kind != "end"))
     rows = [
-        Row(None, _text(event), side=str(event.line))
+        PictureRow(None, _text(event), side=str(event.line))
         if event.kind == "end"
-        else Row(calls.index(event.call), _text(event), _change(event, finding), printable(event.key), str(event.line))
+        else PictureRow(
+            calls.index(event.call), _text(event), _change(event, finding), printable(event.key), str(event.line)
+        )
         for event in finding.events
     ]
     return Picture(tuple(printable(f"call {call}") for call in calls), tuple(rows), "line")
 
 
-def _change(event: Event, finding: Finding) -> Change:
+def _change(event: LogEvent, finding: BrokenClause) -> Change:
     # An unlock by a call that was never seen to ask or to have the key ends no grant of its own.
     before = (one for one in finding.events if one.call == event.call and one.line < event.line)
     if event.kind == "release" and not any(one.kind == "grant" for one in before):
@@ -192,14 +194,14 @@ def _change(event: Event, finding: Finding) -> Change:
     return _CHANGES.get(event.kind, "")
 
 
-def first_picture(report: Report) -> Picture:
+def first_picture(report: LogReport) -> Picture:
     """Of the violation that comes first in the log and has lines to show, with what is wrong as the last row."""
     finding = min((one for one in report.findings if one.events), key=lambda one: one.line)
     shown = picture(finding)
-    return shown._replace(rows=(*shown.rows, Row(None, _said(finding))))
+    return shown._replace(rows=(*shown.rows, PictureRow(None, _said(finding))))
 
 
-def _text(event: Event) -> str:
+def _text(event: LogEvent) -> str:
     words: str = event.kind
     if event.timeout is not None:
         words += f" (timeout {event.timeout:g})"
@@ -212,12 +214,12 @@ def _text(event: Event) -> str:
     return words
 
 
-def _said(finding: Finding) -> str:
+def _said(finding: BrokenClause) -> str:
     where = f"line {finding.line}, key {json.dumps(finding.key)}: " if finding.events else f"line {finding.line}: "
     return printable(f"{finding.clause}: {where}{finding.message}")
 
 
-def _show(report: Report) -> None:
+def _show(report: LogReport) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text

@@ -10,7 +10,7 @@ from kmutex._console import complain, console, no_folder, seconds, shown, write
 from kmutex.conform.case import Case, CaseError, parse_moves
 from kmutex.conform.expected import make_case
 from kmutex.conform.known_failures import KnownError, read_known
-from kmutex.conform.player import Verdict, Waits
+from kmutex.conform.player import CaseVerdict, Waits
 from kmutex.conform.run import Conformance, LackError, Options, Result, StartError
 from kmutex.picture.files import HELP, drawn, unfit
 
@@ -111,13 +111,13 @@ def _one(conformance: Conformance, case: Case, file: Path | None) -> int:
     played = conformance.one(case)
     fault = write(((file, lambda: drawn(picture(played.events), file)),)) if file else ""
     print(timeline(played.events))
-    if played.verdict is Verdict.PASSED:
+    if played.verdict is CaseVerdict.PASSED:
         print("\nno clause is violated in this case")
         return complain(fault) if fault else 0
     print(f"\n{', '.join(played.clauses) or played.verdict.value}: {played.message}")
     if fault:
         return complain(fault)
-    return {Verdict.FAILED: 1, Verdict.SLOW: 2, Verdict.BROKEN: 3}[played.verdict]
+    return {CaseVerdict.FAILED: 1, CaseVerdict.SLOW: 2, CaseVerdict.BROKEN: 3}[played.verdict]
 
 
 def _check(args: argparse.Namespace, options: Options) -> int:
@@ -129,11 +129,11 @@ def _check(args: argparse.Namespace, options: Options) -> int:
 
         def say(result: Result) -> None:
             played = result.played
-            failed = sum(one.verdict is not Verdict.PASSED for one in played)
+            failed = sum(one.verdict is not CaseVerdict.PASSED for one in played)
             display.say(f"{result.name}: {len(played)}/{result.planned} cases, {failed} failed, {result.seconds:.0f} s")
 
         result = Conformance(args.adapter, options, say).check(vectors)
-    report = reports.Report(result, options, args.adapter, vectors)
+    report = reports.ConformReport(result, options, args.adapter, vectors)
     fault = write(
         (
             (args.json, lambda: reports.as_json(report)),

@@ -18,7 +18,7 @@ from kmutex.engine.features import FEATURES, UnknownFeatureError, clauses_off
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kmutex.teach.grade import Finding, Grade
+    from kmutex.teach.grade import Explained, Grade
     from kmutex.teach.grade_tests import Met
     from kmutex.teach.lesson import Lesson
     from kmutex.teach.submission import Submission
@@ -168,7 +168,7 @@ def _answer(out: Console, handed_in: Submission, one: Lesson | None, without: tu
         _next(out, one)
 
 
-def _show(out: Console, finding: Finding) -> None:
+def _show(out: Console, finding: Explained) -> None:
     out.print(Text(f"{finding.clause.id}: {finding.clause.title}", "bold red"))
     # Prose is broken between words at a terminal, and not at all elsewhere.
     whole = not out.is_terminal

@@ -19,7 +19,7 @@ from kmutex.engine.judge import Event, Judge
 from kmutex.engine.observer import Ending
 from kmutex.engine.program import Step
 
-FEATURES = {
+PORT_FEATURES = {
     "fifo": ("KM-FIFO", "KM-HANDOFF"),
     "cancel": ("KM-CANCEL", "KM-RACE"),
     "try": ("KM-EXPIRED",),
@@ -32,12 +32,12 @@ TOLD = ("keep", "pass")
 """Features that are reported and change nothing: from outside nobody can tell which of two meeting events was first."""
 
 
-def clauses_off(features: Set[str]) -> frozenset[str]:
+def clauses_unjudged(features: Set[str]) -> frozenset[str]:
     """The clauses that are not judged of a port with these features."""
-    return frozenset(clause for name, clauses in FEATURES.items() if name not in features for clause in clauses)
+    return frozenset(clause for name, clauses in PORT_FEATURES.items() if name not in features for clause in clauses)
 
 
-class Verdict(str, Enum):
+class CaseVerdict(str, Enum):
     """How a case ended."""
 
     PASSED = "passed"
@@ -58,7 +58,7 @@ class Played(NamedTuple):
     """
 
     case: Case
-    verdict: Verdict
+    verdict: CaseVerdict
     clauses: tuple[str, ...]
     symptom: str
     message: str
@@ -115,7 +115,7 @@ class _Player:
         self._stat = "stat" in adapter.features
         self._courses = list(case.courses)
         # Without `stat` nobody looks at the table. What else shows wrong references is judged all the same.
-        self._judge = Judge(off=clauses_off(adapter.features | {"stat"}), known=known)
+        self._judge = Judge(off=clauses_unjudged(adapter.features | {"stat"}), known=known)
         self._open: dict[int, _Sent] = {}
         self._first_id = 0
         self._ids: dict[int, int] = {}
@@ -138,14 +138,14 @@ class _Player:
         except AdapterError as error:
             if self._judge.findings:
                 return self._failed(str(error))
-            return Played(self._case, Verdict.BROKEN, (), "", str(error), tuple(self._judge.events))
-        return Played(self._case, Verdict.PASSED, (), "", "", tuple(self._judge.events))
+            return Played(self._case, CaseVerdict.BROKEN, (), "", str(error), tuple(self._judge.events))
+        return Played(self._case, CaseVerdict.PASSED, (), "", "", tuple(self._judge.events))
 
     def _failed(self, message: str) -> Played:
         clauses = dict.fromkeys(clause for finding in self._judge.findings for clause in finding.clauses)
         said = self._judge.findings[0].message if self._judge.findings else message
         symptom = self._judge.findings[0].symptom if self._judge.findings else ""
-        return Played(self._case, Verdict.FAILED, tuple(clauses), symptom, said, tuple(self._judge.events))
+        return Played(self._case, CaseVerdict.FAILED, tuple(clauses), symptom, said, tuple(self._judge.events))
 
     # -- a move --------------------------------------------------------------------------------------------------
 

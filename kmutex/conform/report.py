@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kmutex._clauses import CLAUSES
-from kmutex.conform.player import FEATURES, Played, Verdict, Waits, clauses_off
+from kmutex.conform.player import PORT_FEATURES, CaseVerdict, Played, Waits, clauses_unjudged
 from kmutex.conform.run import Options, Result
 from kmutex.conform.vectors import Vector
 from kmutex.engine.timeline import picture, timeline
@@ -28,7 +28,7 @@ _WORDS = {0: "conforms", 1: "violated", 2: "inconclusive", 3: "the adapter faile
 _STYLE = {0: "green", 1: "bold red", 2: "yellow", 3: "bold red"}
 
 
-class Report:
+class ConformReport:
     """A result, with what is known to fail taken into account."""
 
     def __init__(self, result: Result, options: Options, command: Sequence[str], vectors: Sequence[Vector]) -> None:
@@ -42,26 +42,26 @@ class Report:
         self.tested = Counter(
             clause
             for played in result.vectors
-            if played.verdict is Verdict.PASSED
+            if played.verdict is CaseVerdict.PASSED
             for clause in (by_id[played.case.id].clauses if table else by_id[played.case.id].outside)
         )
         """By clause, the vectors that passed and would show, at this level, a known-bad model that breaks it."""
         self.known: list[Played] = []
         self.failed: list[Played] = []
         for played in result.played:
-            if played.verdict is Verdict.FAILED:
+            if played.verdict is CaseVerdict.FAILED:
                 (self.known if result.excused(played, known) else self.failed).append(played)
-        if result.smaller is not None and result.smaller.verdict is Verdict.FAILED:
+        if result.smaller is not None and result.smaller.verdict is CaseVerdict.FAILED:
             # The check stops at the first random sequence that fails, so this is the short form of the last.
             self.failed[-1] = result.smaller
-        self.healed = [p.case.id for p in result.played if p.case.id in known and p.verdict is Verdict.PASSED]
+        self.healed = [p.case.id for p in result.played if p.case.id in known and p.verdict is CaseVerdict.PASSED]
         """Listed as known failures, and passed."""
         ids = {played.case.id for played in result.played}
         self.never = [name for name in known if name not in ids]
         """Listed as known failures, and not played."""
-        self.broken = [played for played in result.played if played.verdict is Verdict.BROKEN]
-        self.slow = [played for played in result.played if played.verdict is Verdict.SLOW]
-        self.passed = sum(played.verdict is Verdict.PASSED for played in result.played)
+        self.broken = [played for played in result.played if played.verdict is CaseVerdict.BROKEN]
+        self.slow = [played for played in result.played if played.verdict is CaseVerdict.SLOW]
+        self.passed = sum(played.verdict is CaseVerdict.PASSED for played in result.played)
 
     @property
     def decided(self) -> bool:
@@ -113,9 +113,9 @@ class Report:
         """What the figures do not say."""
         result = self.result
         said = [
-            f"without the feature {name}: {', '.join(FEATURES[name])} not judged"
+            f"without the feature {name}: {', '.join(PORT_FEATURES[name])} not judged"
             + (f", {count} vectors left out" if (count := result.left_out.get(name)) else "")
-            for name in FEATURES
+            for name in PORT_FEATURES
             if name not in result.features
         ]
         said += [f"{name} is listed as a known failure and passed: take it out of the list" for name in self.healed]
@@ -150,9 +150,9 @@ class ClauseRow(NamedTuple):
     failed: int
 
 
-def clause_rows(report: Report) -> list[ClauseRow]:
+def clause_rows(report: ConformReport) -> list[ClauseRow]:
     """A row for each clause that a port is judged by."""
-    off = clauses_off(report.result.features)
+    off = clauses_unjudged(report.result.features)
     failed: Counter[str] = Counter(clause for played in report.failed for clause in played.clauses)
     known: Counter[str] = Counter(clause for played in report.known for clause in played.clauses)
     rows = []
@@ -178,7 +178,7 @@ _NOT_HERE = ("KM-INTERRUPT", "KM-LOOP")
 """The protocol has no words for these."""
 
 
-def show(report: Report, console: Console) -> None:
+def show(report: ConformReport, console: Console) -> None:
     """The report for people."""
     result = report.result
     level = "level 2" if "stat" in result.features else "level 1, a black box"
@@ -214,7 +214,7 @@ def show(report: Report, console: Console) -> None:
     console.print(Text(report.summary, style=_STYLE[report.exit_status]), soft_wrap=True)
 
 
-def as_json(report: Report) -> str:
+def as_json(report: ConformReport) -> str:
     """The report for programs; the form is in docs/conform.md."""
     result = report.result
     body: dict[str, Any] = {
@@ -243,7 +243,7 @@ def as_json(report: Report) -> str:
     return json.dumps(body, indent=2) + "\n"
 
 
-def _as_json(report: Report, played: Played) -> dict[str, Any]:
+def _as_json(report: ConformReport, played: Played) -> dict[str, Any]:
     return {
         "case": played.case.id,
         "verdict": played.verdict.value,
@@ -254,18 +254,18 @@ def _as_json(report: Report, played: Played) -> dict[str, Any]:
     }
 
 
-def as_junit(report: Report) -> str:
+def as_junit(report: ConformReport) -> str:
     """A test case for each that was played: failed is a failure, broken and slow are errors, known ones skipped."""
     result = report.result
     cases = result.played
     if result.smaller is not None:
         cases = [*cases, result.smaller]
-    bad = [played for played in cases if played.verdict in (Verdict.BROKEN, Verdict.SLOW)]
+    bad = [played for played in cases if played.verdict in (CaseVerdict.BROKEN, CaseVerdict.SLOW)]
     suite = ElementTree.Element(
         "testsuite",
         name=f"kmutex conform {result.name}",
         tests=str(len(cases) + len(report.healed)),
-        failures=str(sum(p.verdict is Verdict.FAILED for p in cases) - len(report.known) + len(report.healed)),
+        failures=str(sum(p.verdict is CaseVerdict.FAILED for p in cases) - len(report.known) + len(report.healed)),
         errors=str(len(bad)),
         skipped=str(len(report.known)),
     )
@@ -275,7 +275,7 @@ def as_junit(report: Report) -> str:
         if played in report.known:
             reason = report.options.known.get(played.case.id, "breaks only what a known failure breaks")
             ElementTree.SubElement(case, "skipped", message=reason)
-        elif played.verdict is Verdict.FAILED:
+        elif played.verdict is CaseVerdict.FAILED:
             ElementTree.SubElement(case, "failure", message=played.message).text = text
         elif played in bad:
             ElementTree.SubElement(case, "error", message=f"{played.verdict.value}: {played.message}").text = text
@@ -300,7 +300,7 @@ article { margin: 2.5rem 0; }
 """
 
 
-def as_html(report: Report) -> str:
+def as_html(report: ConformReport) -> str:
     """A page of its own, without anything from elsewhere."""
     result = report.result
     text = html.escape
@@ -346,7 +346,7 @@ Adapter: <code>{text(shlex.join(report.command))}</code>.</p>
 """
 
 
-def _article(report: Report, played: Played) -> str:
+def _article(report: ConformReport, played: Played) -> str:
     text = html.escape
     return f"""<article>
 <h2>{text(", ".join(played.clauses) or played.verdict.value)}: <code>{text(played.case.id)}</code></h2>

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from kmutex.conform.adapter import Adapter, AdapterError
 from kmutex.conform.case import MOST_CALLS, Case, CaseError, Move, parse_moves
 from kmutex.conform.expected import make_case
-from kmutex.conform.player import FEATURES, TOLD, Played, Verdict, Waits, play
+from kmutex.conform.player import PORT_FEATURES, TOLD, CaseVerdict, Played, Waits, play
 from kmutex.conform.vectors import Stand, Vector, candidates
 
 PATIENT = 8
@@ -134,7 +134,7 @@ class Conformance:
             self._meet()
             lacking = [name for name in case.needs if name not in self.result.features]
             if lacking:
-                off = ", ".join(clause for name in lacking for clause in FEATURES[name])
+                off = ", ".join(clause for name in lacking for clause in PORT_FEATURES[name])
                 raise LackError(f"{case.id} needs {', '.join(lacking)}, which the adapter has not declared ({off})")
             return self._play(case)
         finally:
@@ -144,9 +144,9 @@ class Conformance:
 
     def _meet(self) -> None:
         adapter = self._fresh()
-        unknown = adapter.features - set(FEATURES) - set(TOLD)
+        unknown = adapter.features - set(PORT_FEATURES) - set(TOLD)
         if unknown:
-            known = ", ".join([*FEATURES, *TOLD])
+            known = ", ".join([*PORT_FEATURES, *TOLD])
             raise StartError(f"its hello has the feature {min(unknown)!r}, which there is not; there are {known}")
         self.result.name = adapter.name
         self.result.features = adapter.features
@@ -184,13 +184,13 @@ class Conformance:
     def _play(self, case: Case) -> Played:
         """Play it, and where silence may have been taken for waiting, once more with a longer one."""
         first = self._attempt(case, self._options.waits)
-        if first.verdict is not Verdict.FAILED or "stat" in self.result.features:
+        if first.verdict is not CaseVerdict.FAILED or "stat" in self.result.features:
             return first
         patient = self._options.waits._replace(settle=PATIENT * self._options.waits.settle)
         second = self._attempt(case, patient)
-        if second.verdict is not Verdict.PASSED:
+        if second.verdict is not CaseVerdict.PASSED:
             return second
-        return first._replace(verdict=Verdict.SLOW)
+        return first._replace(verdict=CaseVerdict.SLOW)
 
     def _attempt(self, case: Case, waits: Waits) -> Played:
         plainer = (p for p in self.result.played if p.symptom and set(p.case.needs) < set(case.needs))
@@ -198,9 +198,9 @@ class Conformance:
             adapter = self._again()
         except StartError as error:
             self._lost = True
-            return Played(case, Verdict.BROKEN, (), "", f"started once more for this case, it failed: {error}", ())
+            return Played(case, CaseVerdict.BROKEN, (), "", f"started once more for this case, it failed: {error}", ())
         played = play(adapter, case, waits, frozenset(p.symptom for p in plainer))
-        if played.verdict is not Verdict.PASSED:
+        if played.verdict is not CaseVerdict.PASSED:
             # Its calls may hang, and what it says from now on may belong to them.
             self._drop()
         return played
@@ -234,8 +234,8 @@ class Conformance:
     def _hopeless(self) -> bool:
         """Whether so much went wrong that there is no sense in going on."""
         new = [played for played in self.result.vectors if played.case.id not in self._options.known]
-        failed = sum(played.verdict is Verdict.FAILED for played in new)
-        broken = sum(played.verdict is Verdict.BROKEN for played in new)
+        failed = sum(played.verdict is CaseVerdict.FAILED for played in new)
+        broken = sum(played.verdict is CaseVerdict.BROKEN for played in new)
         return self._lost or failed >= self._options.failures or broken >= MOST_BROKEN
 
     def _play_random(self) -> None:
@@ -246,8 +246,8 @@ class Conformance:
             case = random_case(self._options.seed + number, self.result.features)
             played = self._play(case)
             self.result.random.append(played)
-            new = played.verdict is Verdict.FAILED and not self.result.excused(played, self._options.known)
-            if new or played.verdict is Verdict.BROKEN:
+            new = played.verdict is CaseVerdict.FAILED and not self.result.excused(played, self._options.known)
+            if new or played.verdict is CaseVerdict.BROKEN:
                 self.result.smaller = self._smaller(played)
                 self.result.skipped += self._options.runs - number - 1
                 return
@@ -270,7 +270,7 @@ class Conformance:
                 again = self._play(case)
                 if self._lost or again.verdict is not first.verdict:
                     continue
-                if again.verdict is Verdict.FAILED:
+                if again.verdict is CaseVerdict.FAILED:
                     same = set(again.clauses) & set(first.clauses) or not first.clauses
                     if not same or self.result.excused(again, self._options.known):
                         continue

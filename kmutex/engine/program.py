@@ -87,6 +87,11 @@ class Program(NamedTuple):
         kinds = {step.kind for phase in self.phases for _, steps in phase.steps for step in steps}
         return frozenset(kinds | {"c"} if any(phase.cancel for phase in self.phases) else kinds)
 
+    @property
+    def ingredients(self) -> frozenset[str]:
+        """What it has beside plain locking."""
+        return self.kinds - frozenset("+-c")
+
     def __str__(self) -> str:
         return " | ".join(
             " ".join(

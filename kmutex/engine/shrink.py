@@ -77,7 +77,7 @@ def _same(
     go_on: Callable[[], bool],
 ) -> Found | None:
     """The shortest run of the program that breaks the same clauses in no more events and with no more choices."""
-    ingredients = program.kinds - frozenset("+-c")
+    ingredients = program.ingredients
     known = {symptom for plainer, symptom in symptoms if plainer < ingredients}
     result = explorer.every(
         program,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kmutex.engine.judge import Event
-from kmutex.picture.rows import Picture, Row
+from kmutex.picture.rows import Picture, PictureRow
 from kmutex.picture.text import text
 
 
@@ -13,7 +13,7 @@ def picture(events: Sequence[Event]) -> Picture:
     """The events as rows, with a lane for each client that does anything."""
     clients = sorted({event.client for event in events if event.client >= 0})
     lane = {client: place for place, client in enumerate(clients)}
-    rows = tuple(Row(lane.get(event.client), event.text, event.change, event.key) for event in events)
+    rows = tuple(PictureRow(lane.get(event.client), event.text, event.change, event.key) for event in events)
     return Picture(tuple(f"client {client}" for client in clients), rows)
 
 

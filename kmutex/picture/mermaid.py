@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from kmutex._text import printable
-from kmutex.picture.rows import Picture, Row, spans
+from kmutex.picture.rows import Picture, PictureRow, spans
 
 _TO_THE_KEY = frozenset({"asks", "calls", "lets go"})
 _UNSAFE = re.compile(r"[^A-Za-z0-9 .,:()'/_=!?+-]|(?<=wrap):|^ | $|s(?=tyle)|c(?=lassDef)")
@@ -44,7 +44,7 @@ def words(text: str) -> str:
     return _UNSAFE.sub(lambda found: f"#{ord(found[0])};", printable(text)) or "#160;"
 
 
-def _row(row: Row, keys: list[str], widest: str) -> str:
+def _row(row: PictureRow, keys: list[str], widest: str) -> str:
     text = words(f"{row.side} {row.text}" if row.side else row.text)
     if row.lane is None:
         return f"Note over {widest}: {text}"

@@ -14,7 +14,7 @@ Change = Literal["", "asks", "has", "refused", "calls", "lets go", "comes back",
 """
 
 
-class Row(NamedTuple):
+class PictureRow(NamedTuple):
     """One line of a picture."""
 
     lane: int | None
@@ -31,7 +31,7 @@ class Picture(NamedTuple):
 
     heads: tuple[str, ...]
     """What stands above each lane."""
-    rows: tuple[Row, ...]
+    rows: tuple[PictureRow, ...]
     side: str = ""
     """What stands above the margin; empty: there is none."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from kmutex.picture.rows import Picture, Row
+from kmutex.picture.rows import Picture, PictureRow
 
 
 def columns(text: str) -> int:
@@ -27,7 +27,7 @@ def text(picture: Picture, *, most: int | None = None) -> str:
         margin = " " * (side - columns(left)) + left
         return "  ".join([margin, *padded] if side else padded).rstrip()
 
-    def drawn(row: Row) -> str:
+    def drawn(row: PictureRow) -> str:
         if row.lane is None:
             return f">> {row.side} {row.text}" if row.side else f">> {row.text}"
         return line(row.side, [row.text if lane == row.lane else "|" for lane in lanes])

@@ -213,7 +213,7 @@ COMPARISONS: tuple[Comparison, ...] = (
 # What the steps add up to
 
 
-class Tally:
+class StepTally:
     """Counts the cases of each clause and keeps the first violation of each; walks are shortest first."""
 
     def __init__(self, method: str, subject: str, clauses: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ class Contract(NamedTuple):
     last: int
 
 
-class Finding(NamedTuple):
+class ContractResult(NamedTuple):
     """What CrossHair said of one postcondition. `line` is where it stands."""
 
     function: str
@@ -83,7 +83,7 @@ def contracts_in(path: Path) -> list[Contract]:
 
 def examine(
     path: Path = ENTRY, condition_seconds: float = CONDITION_SECONDS, seconds: float = RUN_SECONDS
-) -> list[Finding]:
+) -> list[ContractResult]:
     """CrossHair's finding for every postcondition in ``path``, in the order in which they stand."""
     contracts = contracts_in(path)
     if importlib.util.find_spec("crosshair") is None:
@@ -103,7 +103,7 @@ def examine(
     return read_report(contracts, run.stdout)
 
 
-def read_report(contracts: list[Contract], report: str) -> list[Finding]:
+def read_report(contracts: list[Contract], report: str) -> list[ContractResult]:
     """What ``report``, the standard output of ``crosshair check --report_all``, says of each postcondition."""
     said: dict[int, list[tuple[str, str]]] = {}
     for line in report.splitlines():
@@ -112,7 +112,7 @@ def read_report(contracts: list[Contract], report: str) -> list[Finding]:
             return _undecided(contracts, f"CrossHair said something this reader does not know: {line}")
         said.setdefault(int(match["line"]), []).append((match["level"], match["message"]))
     return [
-        Finding(contract.function, line, post, *_judge(contract, line, said))
+        ContractResult(contract.function, line, post, *_judge(contract, line, said))
         for contract in contracts
         for line, post in contract.posts.items()
     ]
@@ -140,7 +140,7 @@ def _judge(contract: Contract, line: int, said: dict[int, list[tuple[str, str]]]
     return Result.HOLDS, ""
 
 
-def _row(clause: str, contracts: list[Contract], findings: list[Finding], seconds: float) -> Row:
+def _row(clause: str, contracts: list[Contract], findings: list[ContractResult], seconds: float) -> Row:
     functions = {contract.function for contract in contracts if clause in contract.clauses}
     mine = [finding for finding in findings if finding.function in functions]
     result, detail = Result.HOLDS, ""
@@ -170,9 +170,9 @@ def _posts(function: ast.FunctionDef) -> Iterator[tuple[int, str]]:
                 yield line, condition.strip()
 
 
-def _undecided(contracts: list[Contract], why: str) -> list[Finding]:
+def _undecided(contracts: list[Contract], why: str) -> list[ContractResult]:
     return [
-        Finding(contract.function, line, post, Result.INCONCLUSIVE, why)
+        ContractResult(contract.function, line, post, Result.INCONCLUSIVE, why)
         for contract in contracts
         for line, post in contract.posts.items()
     ]

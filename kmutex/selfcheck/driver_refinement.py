@@ -25,7 +25,7 @@ from kmutex.engine.explorer import key_of
 from kmutex.engine.program import ASKING, Program, Step, parse
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads import Crew, ThreadRun, replaced
-from kmutex.selfcheck.comparison import STRANGER, Observed, Tally, View, bound_text, by_path, expected_view
+from kmutex.selfcheck.comparison import STRANGER, Observed, StepTally, View, bound_text, by_path, expected_view
 from kmutex.verify.evidence import Row
 from kmutex_model.actions import CORRECT, Action, action_key
 from kmutex_model.properties import make_transition
@@ -76,7 +76,7 @@ def check(
 
 
 def _rows(say: Callable[[str], None], subject: Subject, bounds: Sequence[tuple[int, int]]) -> list[Row]:
-    tally = Tally(METHOD, subject.name, CLAUSES)
+    tally = StepTally(METHOD, subject.name, CLAUSES)
     levels = ("locks",) if subject.kind == "threads" else ("tasks", "timeouts")
     for clients, keys in bounds:
         for level in levels:
@@ -90,7 +90,7 @@ def _rows(say: Callable[[str], None], subject: Subject, bounds: Sequence[tuple[i
     return tally.rows(f"{bound_text(bounds)}, {how} at quiet moments")
 
 
-Run = Callable[[Program, "Watch"], None]
+Run = Callable[[Program, "QuietWatch"], None]
 
 
 def _on_threads(subject: Subject, crew: Crew) -> Run:
@@ -107,7 +107,7 @@ def _ended(run: ThreadRun | LoopRun) -> None:
     run.run()
 
 
-def _walk(config: Config, subject: Subject, run: Run, level: str, tally: Tally) -> None:
+def _walk(config: Config, subject: Subject, run: Run, level: str, tally: StepTally) -> None:
     paths: dict[State, tuple[Action, ...]] = {CORRECT.initial(config): ()}
     todo = deque(paths)
     spoilt: set[State] = set()
@@ -127,7 +127,7 @@ def _walk(config: Config, subject: Subject, run: Run, level: str, tally: Tally) 
             for way in ways(state, action) if right else ():
                 program = written((*paths[state], action), config, way)
                 t = make_transition(config, state, action, outcome, after)
-                watch = Watch(config)
+                watch = QuietWatch(config)
                 error = _failure(run, program, watch)
                 seen = watch.observed(action, program, error, expected_view(state))
                 schedule = f"{program} @{level}"
@@ -139,7 +139,7 @@ def _walk(config: Config, subject: Subject, run: Run, level: str, tally: Tally) 
                     spoilt.add(after)
 
 
-def _failure(run: Run, program: Program, watch: Watch) -> str:
+def _failure(run: Run, program: Program, watch: QuietWatch) -> str:
     try:
         run(program, watch)
     except Exception as error:
@@ -215,7 +215,7 @@ def _letter(key: int) -> str:
 
 
 @dataclass
-class Moment:
+class QuietMoment:
     """A quiet moment, and what happened since the one before."""
 
     snapshot: Mapping[Any, Entry]
@@ -228,11 +228,11 @@ class Moment:
 
 
 @dataclass
-class Watch:
+class QuietWatch:
     """An `Observer` that keeps what was to be seen at each quiet moment."""
 
     config: Config
-    moments: list[Moment] = field(default_factory=list)
+    moments: list[QuietMoment] = field(default_factory=list)
     stopped: bool = False
     _subject: Any = None
     _asked: list[int] = field(default_factory=list)
@@ -261,7 +261,7 @@ class Watch:
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         keys = [key_of(_letter(key)) for key in range(self.config.keys)]
         self.moments.append(
-            Moment(
+            QuietMoment(
                 dict(self._subject.snapshot()),
                 len(self._subject),
                 tuple(key in self._subject for key in keys),
@@ -287,7 +287,7 @@ class Watch:
         told = tuple(sorted(client for client in last.returned if client != actor))
         return Observed(outcome, told, views[-2], views[-1], last.snapshot == self.moments[-2].snapshot)
 
-    def _view(self, moment: Moment, askers: dict[Ticket, int]) -> View:
+    def _view(self, moment: QuietMoment, askers: dict[Ticket, int]) -> View:
         # At most one client asks in a phase, so a ticket that is new in the snapshot is that client's.
         for entry in moment.snapshot.values():
             for ticket in (entry.holder, *entry.waiters):
@@ -317,7 +317,7 @@ _RAISED: dict[str, tuple[tuple[type[BaseException], ...], str]] = {
 _RETURNED = {"request": "granted", "try": "granted", "cancel": "kept", "interrupt": "kept"}
 
 
-def _outcome(action: Action, client: int, moment: Moment) -> str:
+def _outcome(action: Action, client: int, moment: QuietMoment) -> str:
     if client in moment.raised:
         error = moment.raised[client]
         kinds, word = _RAISED.get(action.name, ((), ""))

@@ -14,8 +14,7 @@ from kmutex.selfcheck.comparison import bound_text
 from kmutex.verify.evidence import Result, Row, Violation
 from kmutex_model.actions import CORRECT, Model, format_schedule
 from kmutex_model.broken import BROKEN, Broken
-from kmutex_model.explore import Exploration, explore
-from kmutex_model.explore import Violation as Counterexample
+from kmutex_model.explore import Counterexample, Exploration, explore
 from kmutex_model.properties import ALL, Property
 from kmutex_model.state import Config, Race
 

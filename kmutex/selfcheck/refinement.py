@@ -24,7 +24,7 @@ from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
 from kmutex._errors import UnheldKeyError
 from kmutex.selfcheck import driver_refinement
-from kmutex.selfcheck.comparison import STRANGER, Observed, Tally, View, bound_text, by_path
+from kmutex.selfcheck.comparison import STRANGER, Observed, StepTally, View, bound_text, by_path
 from kmutex.verify.evidence import Result, Row, Violation
 from kmutex_model.actions import CORRECT, Action, action_key
 from kmutex_model.explore import explore
@@ -100,7 +100,7 @@ def check_table(
     say: Callable[[str], None], make: MakeTable, rules: Rules, bounds: Sequence[tuple[int, int]] = BOUNDS
 ) -> list[Row]:
     """The rows of the table and of the rules."""
-    tally = Tally(METHOD, "kmutex._core:LockTable", CLAUSES)
+    tally = StepTally(METHOD, "kmutex._core:LockTable", CLAUSES)
     book = RuleBook(rules)
     started = time.perf_counter()
     for clients, keys in bounds:
@@ -111,7 +111,7 @@ def check_table(
     return [*tally.rows(bound), *book.rows(bound, time.perf_counter() - started, tally.skipped)]
 
 
-def _walk(config: Config, make: MakeTable, book: RuleBook, tally: Tally) -> None:
+def _walk(config: Config, make: MakeTable, book: RuleBook, tally: StepTally) -> None:
     graph = explore(CORRECT, config, properties=()).graph
     spoilt: set[State] = set()
     wrong: set[tuple[State, Action]] = set()
@@ -129,7 +129,7 @@ def _walk(config: Config, make: MakeTable, book: RuleBook, tally: Tally) -> None
             after, outcome = CORRECT.step(config, state, action)
             t = make_transition(config, state, action, outcome, after)
             for way in ways(action):
-                bench = Bench(make, config, action.key if action.name == "stale_release" else None)
+                bench = DrivenTable(make, config, action.key if action.name == "stale_release" else None)
                 run = by_path(t, path, way)
                 for at, earlier in zip(reached[:-1], path, strict=True):
                     bench.take(config.race, at, earlier)
@@ -150,7 +150,7 @@ def ways(action: Action) -> Iterator[str]:
         yield ""
 
 
-class Bench:
+class DrivenTable:
     """A table, driven as a driver drives it, and who asked with which ticket."""
 
     def __init__(self, make: MakeTable, config: Config, leased: int | None = None) -> None:

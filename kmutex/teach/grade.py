@@ -39,7 +39,7 @@ class WrongKindError(Exception):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Explained:
     """A broken clause, as a learner is told of it."""
 
     clauses: tuple[str, ...]
@@ -58,7 +58,7 @@ class Grade:
     """What came of it."""
 
     rows: tuple[Row, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[Explained, ...]
     lesson_runs: int
     """In how many ways the lesson's program was run."""
 
@@ -152,7 +152,7 @@ def _finding(
     confined: Confinement,
     seconds: float,
     about: Callable[[str], Lesson | None],
-) -> Finding:
+) -> Explained:
     picture, command = violation.picture, ""
     if violation.schedule:
         features = "".join(f" --without {name}" for name in without)
@@ -163,7 +163,7 @@ def _finding(
             command = f"cd {'-- ' * folder.startswith('-')}{shlex.quote(folder)} && {command}"
         picture = _with_lines(handed_in, violation, without, confined, seconds)
     clause = clause_of(violation.clauses[0])
-    return Finding(clauses, clause, violation.message, picture, command, about(clause.id))
+    return Explained(clauses, clause, violation.message, picture, command, about(clause.id))
 
 
 def _about(clause: str, one: Lesson | None, kind: Kind) -> Lesson | None:
@@ -184,7 +184,7 @@ def _with_lines(
     return timeline(events) if same else violation.picture
 
 
-def as_dict(finding: Finding) -> dict[str, Any]:
+def as_dict(finding: Explained) -> dict[str, Any]:
     """For JSON."""
     return {
         "clauses": list(finding.clauses),

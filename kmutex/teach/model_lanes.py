@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kmutex.picture.rows import Change, Picture, Row
+from kmutex.picture.rows import Change, Picture, PictureRow
 from kmutex.teach.explore_page import ACTION_WORDS, OUTCOME_WORDS
 from kmutex_model.actions import Action, Model, action_key
-from kmutex_model.explore import Violation
+from kmutex_model.explore import Counterexample
 from kmutex_model.state import Client, Config, State
 
 _OWNS = ("granted", "holding")
 
 
-def picture(model: Model, config: Config, violation: Violation) -> Picture:
+def picture(model: Model, config: Config, violation: Counterexample) -> Picture:
     """The run that breaks a clause, with what is wrong as its last row. Clients that do nothing have no lane."""
-    rows: list[Row] = []
+    rows: list[PictureRow] = []
     state = model.initial(config)
     for action in violation.path:
         state = _step(model, config, state, action, rows)
     if violation.cycle:
-        rows.append(Row(None, "from here on, for ever:"))
+        rows.append(PictureRow(None, "from here on, for ever:"))
         for action in violation.cycle:
             state = _step(model, config, state, action, rows)
-    rows.append(Row(None, f"{violation.clause}: {violation.message}"))
+    rows.append(PictureRow(None, f"{violation.clause}: {violation.message}"))
     clients = sorted({row.lane for row in rows if row.lane is not None})
     return Picture(
         tuple(f"client {client}" for client in clients),
@@ -31,7 +31,7 @@ def picture(model: Model, config: Config, violation: Violation) -> Picture:
     )
 
 
-def _step(model: Model, config: Config, state: State, action: Action, rows: list[Row]) -> State:
+def _step(model: Model, config: Config, state: State, action: Action, rows: list[PictureRow]) -> State:
     after, outcome = model.step(config, state, action)
     assert action.client is not None
     key = f"key {action_key(state, action)}"
@@ -41,10 +41,10 @@ def _step(model: Model, config: Config, state: State, action: Action, rows: list
         changes = list(_changes(before, now))
         if client == action.client:
             change = changes.pop(0) if changes else ""
-            rows.append(Row(client, words, change, str(action_key(state, action))))
+            rows.append(PictureRow(client, words, change, str(action_key(state, action))))
         place = now if now.key is not None else before
         for change in changes:
-            rows.append(Row(client, _AS_TOLD[change].format(key=f"key {place.key}"), change, str(place.key)))
+            rows.append(PictureRow(client, _AS_TOLD[change].format(key=f"key {place.key}"), change, str(place.key)))
     return after
 
 

@@ -56,7 +56,7 @@ _NOT_CHECKED = [
 
 
 @dataclass
-class Tally:
+class HistoryTally:
     """What the histories of one machine added up to."""
 
     histories: int = 0
@@ -274,7 +274,7 @@ def check_histories(
 class _Search:
     """Keeps the shortest history that broke a clause, and ends the search when there is a reason."""
 
-    def __init__(self, tally: Tally, on_example: Callable[[int], object] | None, until: float | None) -> None:
+    def __init__(self, tally: HistoryTally, on_example: Callable[[int], object] | None, until: float | None) -> None:
         self.best: tuple[Finding, Schedule, Judge] | None = None
         self.late = False
         """Whether the deadline ended it."""
@@ -304,7 +304,7 @@ class _Search:
 
 
 def _machine(bench: Harness) -> type[LockerMachine]:
-    body = {"bench": bench, "tally": Tally(), "search": None, "__module__": __name__}
+    body = {"bench": bench, "tally": HistoryTally(), "search": None, "__module__": __name__}
     machine: type[LockerMachine] = type("LockerMachine", (LockerMachine,), body)
     case: Any = machine.TestCase
     case.settings = settings(stateful_step_count=STEPS, deadline=None, suppress_health_check=_NOT_CHECKED)
@@ -336,7 +336,7 @@ class LockerMachine(RuleBasedStateMachine):
     """The machine that `locker_machine` fills in for a factory."""
 
     bench: ClassVar[Harness]
-    tally: ClassVar[Tally]
+    tally: ClassVar[HistoryTally]
     search: ClassVar[_Search | None]
 
     def __init__(self) -> None:

@@ -121,14 +121,14 @@ class KeyedLockerSuite:
     @classmethod
     def _symptoms(cls, program: Program) -> frozenset[str]:
         """What plainer programs have shown is not blamed on what this one has beside."""
-        parts = _parts(program)
+        parts = program.ingredients
         return frozenset(symptom for plainer, symptom in cls._known.get(cls, ()) if plainer < parts)
 
     @classmethod
     def _judge(cls, bench: Harness, result: Exploration) -> None:
         __tracebackhide__ = True
         for symptom in result.found:
-            cls._known.setdefault(cls, []).append((_parts(result.program), symptom))
+            cls._known.setdefault(cls, []).append((result.program.ingredients, symptom))
         for finding, schedule in result.found.values():
             raise ContractError(finding, schedule, bench.make, bench.without)
         if result.exited is not None:
@@ -143,10 +143,6 @@ class KeyedLockerSuite:
 
 def _go_on(runs: int) -> bool:
     return runs <= MOST_RUNS
-
-
-def _parts(program: Program) -> frozenset[str]:
-    return program.kinds - frozenset("+-c")
 
 
 def _name(case: Case | None) -> str:

@@ -11,10 +11,10 @@ from enum import Enum
 from typing import NamedTuple
 
 from kmutex._clauses import CLAUSES
-from kmutex.trace.events import Call, Event, Header, Recorded, TraceFormatError
+from kmutex.trace.events import Call, Header, LogEvent, Recorded, TraceFormatError
 from kmutex.trace.inside import InsideKey
 from kmutex.trace.outside import OutsideKey
-from kmutex.trace.tally import Found, GapError, KeyJudge, Lost, Tally
+from kmutex.trace.tally import BrokenAt, GapError, KeyJudge, Lost, Tally
 
 TAIL = 16
 """Lines of a live key that are kept for the picture."""
@@ -40,7 +40,7 @@ INVISIBLE: dict[Recorded, dict[str, str]] = {
 """Clauses that no log of the kind can show to hold, and why."""
 
 
-class Outcome(str, Enum):
+class ClauseOutcome(str, Enum):
     """What the log says of a clause. Only HOLDS is a pass of it."""
 
     HOLDS = "holds"
@@ -49,7 +49,7 @@ class Outcome(str, Enum):
     NOT_EXERCISED = "not exercised"
 
 
-class Verdict(str, Enum):
+class LogVerdict(str, Enum):
     """What the log says as a whole."""
 
     PASS = "pass"
@@ -57,7 +57,7 @@ class Verdict(str, Enum):
     UNKNOWN = "unknown"
 
 
-class Finding(NamedTuple):
+class BrokenClause(NamedTuple):
     """A broken clause: where, whose, why, and the last lines of the key up to there."""
 
     clause: str
@@ -65,25 +65,25 @@ class Finding(NamedTuple):
     key: str
     call: Call
     message: str
-    events: tuple[Event, ...]
+    events: tuple[LogEvent, ...]
 
 
 class ClauseResult(NamedTuple):
     """One clause. judged: how often it was put to the test and held. undecided: how often the log did not tell."""
 
     clause: str
-    outcome: Outcome
+    outcome: ClauseOutcome
     judged: int
     undecided: int
     detail: str
 
 
-class Report(NamedTuple):
+class LogReport(NamedTuple):
     """The whole. findings: the first of each clause, by line. periods: times that a key went from idle to idle."""
 
-    verdict: Verdict
+    verdict: LogVerdict
     clauses: tuple[ClauseResult, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[BrokenClause, ...]
     unknown: tuple[str, ...]
     """Why the verdict is unknown, or would be if nothing were violated."""
     notes: tuple[str, ...]
@@ -100,7 +100,7 @@ class _Key:
         self.judge = judge
         self.gaps = gaps
         """How many gaps the log had when the judge began; with more, it knows nothing."""
-        self.tail: deque[Event] = deque(maxlen=TAIL)
+        self.tail: deque[LogEvent] = deque(maxlen=TAIL)
 
 
 class Checker:
@@ -112,7 +112,7 @@ class Checker:
         self._judge = OutsideKey if header.recorded == "outside" else InsideKey
         self._tally = Tally(partial=header.starts == "running")
         self._keys: dict[str, _Key] = {}
-        self._found: dict[str, Finding] = {}
+        self._found: dict[str, BrokenClause] = {}
         self._unknown: dict[str, None] = {}
         if header.starts == "running":
             self._unknown["the log begins while the system runs, by its header"] = None
@@ -142,7 +142,7 @@ class Checker:
         """The clauses that are broken so far."""
         return tuple(self._found)
 
-    def feed(self, event: Event) -> Finding | None:
+    def feed(self, event: LogEvent) -> BrokenClause | None:
         """Take the next line; the violation that it shows, if any. TraceFormatError: the log can't be read on."""
         if self._ended:
             raise TraceFormatError(event.line, "nothing may come after the end")
@@ -189,7 +189,7 @@ class Checker:
         """The log breaks off in the midst of this line."""
         self._unknown[f"line {line} is cut off"] = None
 
-    def report(self) -> Report:
+    def report(self) -> LogReport:
         """What the log says, all its lines taken."""
         if not self._events:
             self._unknown["the log has no event"] = None
@@ -206,7 +206,7 @@ class Checker:
                 "an unlock by somebody who holds nothing has not come back; if it fails, a clause is violated"
             ] = None
         findings = tuple(sorted(self._found.values(), key=lambda finding: finding.line))
-        verdict = Verdict.FAIL if findings else Verdict.UNKNOWN if self._unknown else Verdict.PASS
+        verdict = LogVerdict.FAIL if findings else LogVerdict.UNKNOWN if self._unknown else LogVerdict.PASS
         notes = []
         if self._backwards:
             notes.append(f'"at" goes backwards in {self._backwards:,} lines')
@@ -214,7 +214,7 @@ class Checker:
             notes.append(f"the log has no end, and {self._live:,} calls are unfinished")
         if self._violations > len(findings):
             notes.append(f"{self._violations:,} violations in all; the first of each clause is shown")
-        return Report(
+        return LogReport(
             verdict,
             tuple(self._clause(clause) for clause in CLAUSES),
             findings,
@@ -228,7 +228,7 @@ class Checker:
 
     # -- lines that belong together ------------------------------------------------------------------------------
 
-    def _in_sequence(self, event: Event) -> None:
+    def _in_sequence(self, event: LogEvent) -> None:
         if event.number is not None:
             if self._number is not None and event.number != self._number + 1:
                 self._gap(f"line {event.line} has n {event.number}, and the one before {self._number}")
@@ -252,28 +252,28 @@ class Checker:
         key.gaps = self._gaps
         return key.judge
 
-    def _end(self, event: Event) -> Finding | None:
+    def _end(self, event: LogEvent) -> BrokenClause | None:
         self._ended = True
         first = None
         for name, key in self._keys.items():
             for left in key.judge.left() if key.gaps == self._gaps else ():
                 message = f"call {left.call} {left.what} the key at the end, when all should be idle"
-                finding = self._finding(Found(left.clause, event.line, left.call, message), name, key)
+                finding = self._finding(BrokenAt(left.clause, event.line, left.call, message), name, key)
                 first = first or finding
         if event.keys is not None:
             if event.keys and not self._keys:
                 message = f"all is idle, and the locker still has {event.keys:,} entries"
-                finding = Finding("KM-IDLE", event.line, "", "", message, ())
+                finding = BrokenClause("KM-IDLE", event.line, "", "", message, ())
                 self._violations += 1
                 first = first or self._found.setdefault("KM-IDLE", finding)
             elif not event.keys:
                 self._tally.judged["KM-IDLE"] += 1
         return first
 
-    def _finding(self, found: Found, name: str, key: _Key) -> Finding:
+    def _finding(self, found: BrokenAt, name: str, key: _Key) -> BrokenClause:
         self._violations += 1
         events = tuple(event for event in key.tail if event.line <= found.line)
-        finding = Finding(found.clause, found.line, name, found.call, found.message, events)
+        finding = BrokenClause(found.clause, found.line, name, found.call, found.message, events)
         before = self._found.get(found.clause)
         if before is None or finding.line < before.line:
             self._found[found.clause] = finding
@@ -283,20 +283,23 @@ class Checker:
 
     def _clause(self, clause: str) -> ClauseResult:
         judged, undecided = self._tally.judged[clause], self._tally.undecided[clause]
-        outcome, detail = Outcome.HOLDS, ""
+        outcome, detail = ClauseOutcome.HOLDS, ""
         if clause in self._found:
             finding = self._found[clause]
-            outcome, detail = Outcome.VIOLATED, f"line {finding.line}: {finding.message}"
+            outcome, detail = ClauseOutcome.VIOLATED, f"line {finding.line}: {finding.message}"
         elif clause in INVISIBLE[self._recorded]:
-            outcome, detail = Outcome.UNKNOWN, INVISIBLE[self._recorded][clause]
+            outcome, detail = ClauseOutcome.UNKNOWN, INVISIBLE[self._recorded][clause]
         elif self._unknown:
-            outcome, detail = Outcome.UNKNOWN, "not all of the log could be judged"
+            outcome, detail = ClauseOutcome.UNKNOWN, "not all of the log could be judged"
         elif clause == "KM-LIVE" and not self._ended and self._live:
-            outcome, detail = Outcome.UNKNOWN, "the log has no end, and calls are unfinished"
+            outcome, detail = ClauseOutcome.UNKNOWN, "the log has no end, and calls are unfinished"
         elif undecided:
-            outcome, detail = Outcome.UNKNOWN, f"the log does not tell in {undecided:,} of {judged + undecided:,} cases"
+            outcome, detail = (
+                ClauseOutcome.UNKNOWN,
+                f"the log does not tell in {undecided:,} of {judged + undecided:,} cases",
+            )
         elif not judged:
-            outcome, detail = Outcome.NOT_EXERCISED, _WITNESS[clause]
+            outcome, detail = ClauseOutcome.NOT_EXERCISED, _WITNESS[clause]
             if clause == "KM-INDEP" and self._recorded == "outside":
                 detail = "no call was refused by a timeout or seen waiting"
         return ClauseResult(clause, outcome, judged, undecided, detail)

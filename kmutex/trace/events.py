@@ -37,7 +37,7 @@ class Header(NamedTuple):
     starts: Starts
 
 
-class Event(NamedTuple):
+class LogEvent(NamedTuple):
     """One line after the first. `key` and `call` are empty for "end" only."""
 
     line: int
@@ -73,7 +73,7 @@ def read_header(raw: bytes) -> Header:
     return Header(cast(Recorded, recorded), cast(Starts, starts))
 
 
-def read_event(line: int, raw: bytes, recorded: Recorded) -> Event:
+def read_event(line: int, raw: bytes, recorded: Recorded) -> LogEvent:
     """A line after the first. TraceFormatError: it is no event of a log that was recorded so."""
     value = _object(line, raw, "every line is one JSON object")
     kind = value.get("event")
@@ -88,7 +88,7 @@ def read_event(line: int, raw: bytes, recorded: Recorded) -> Event:
         keys = value.get("keys")
         if keys is not None and not _is_count(keys):
             raise TraceFormatError(line, '"keys" must be a whole number from 0')
-        return Event(line, "end", keys=keys, at=at, number=number)
+        return LogEvent(line, "end", keys=keys, at=at, number=number)
     key, call = value.get("key"), value.get("call")
     if type(key) is not str:
         raise TraceFormatError(line, '"key" must be text')
@@ -106,7 +106,7 @@ def read_event(line: int, raw: bytes, recorded: Recorded) -> Event:
         why = value.get("why")
         if why not in _REASONS:
             raise TraceFormatError(line, f'the "why" of a fail must be one of {", ".join(_REASONS)}')
-    return Event(line, cast(Kind, kind), key, call, cast(Why, why), timeout, lease, refs, None, at, number)
+    return LogEvent(line, cast(Kind, kind), key, call, cast(Why, why), timeout, lease, refs, None, at, number)
 
 
 def _object(line: int, raw: bytes, otherwise: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kmutex.trace.events import Call, Event, TraceFormatError
-from kmutex.trace.tally import Found, GapError, Left, Tally
+from kmutex.trace.events import Call, LogEvent, TraceFormatError
+from kmutex.trace.tally import BrokenAt, GapError, Left, Tally
 
 
 class _Due(NamedTuple):
@@ -27,11 +27,11 @@ class InsideKey:
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
-        self._waiting: dict[Call, Event] = {}
+        self._waiting: dict[Call, LogEvent] = {}
         self._holder: Call | None = None
         self._due: _Due | None = None
 
-    def feed(self, event: Event) -> Found | None:
+    def feed(self, event: LogEvent) -> BrokenAt | None:
         due = self._due
         if due is not None and event.kind != "grant" and not self._gives_up(due, event):
             return _found(due.clause, event, f"{due.because}, and the next line is not its grant to call {due.call}")
@@ -63,7 +63,7 @@ class InsideKey:
 
     # -- the steps -----------------------------------------------------------------------------------------------
 
-    def _request(self, event: Event) -> None:
+    def _request(self, event: LogEvent) -> None:
         call = event.call
         if call in self._waiting or call == self._holder:
             raise TraceFormatError(event.line, f"call {call} asks again while it is live; each request has a new name")
@@ -72,7 +72,7 @@ class InsideKey:
             self._due = _Due(call, "KM-INDEP", "the key was free when it was asked for")
         self._waiting[call] = event
 
-    def _grant(self, event: Event) -> Found | None:
+    def _grant(self, event: LogEvent) -> BrokenAt | None:
         call, due = event.call, self._due
         known = call in self._waiting
         if not known:
@@ -101,7 +101,7 @@ class InsideKey:
             judged["KM-INDEP"] += 1
         return None
 
-    def _fail(self, event: Event) -> Found | None:
+    def _fail(self, event: LogEvent) -> BrokenAt | None:
         call, tally = event.call, self._tally
         asked = self._waiting.get(call)
         if asked is not None:
@@ -123,7 +123,7 @@ class InsideKey:
         tally.failed(event.key, call)
         return None
 
-    def _release(self, event: Event) -> Found | None:
+    def _release(self, event: LogEvent) -> BrokenAt | None:
         call, holder = event.call, self._holder
         if call == holder:
             self._let_go("KM-HANDOFF", f"call {call} released the key")
@@ -136,7 +136,7 @@ class InsideKey:
             return None
         return _found("KM-UNHELD", event, f"call {call} ends a grant, and nobody holds the key")
 
-    def _unheld(self, event: Event) -> Found | None:
+    def _unheld(self, event: LogEvent) -> BrokenAt | None:
         if event.call == self._holder:
             return _found("KM-REF", event, f"call {event.call} holds the key, and its unlock is refused")
         if event.lease:
@@ -151,11 +151,11 @@ class InsideKey:
         if oldest is not None:
             self._due = _Due(oldest, clause, because)
 
-    def _gives_up(self, due: _Due, event: Event) -> bool:
+    def _gives_up(self, due: _Due, event: LogEvent) -> bool:
         """Whether the one who found the key free takes its request back: it ended in an error before it held."""
         return due.clause == "KM-INDEP" and event.kind == "fail" and event.call == due.call
 
-    def _refs(self, event: Event) -> Found | None:
+    def _refs(self, event: LogEvent) -> BrokenAt | None:
         if event.refs is None or self._tally.partial:
             return None
         if event.refs != len(self):
@@ -164,5 +164,5 @@ class InsideKey:
         return None
 
 
-def _found(clause: str, event: Event, message: str) -> Found:
-    return Found(clause, event.line, event.call, message)
+def _found(clause: str, event: LogEvent, message: str) -> BrokenAt:
+    return BrokenAt(clause, event.line, event.call, message)

@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kmutex.trace.events import Call, Event, TraceFormatError
-from kmutex.trace.tally import Found, GapError, Left, Tally
+from kmutex.trace.events import Call, LogEvent, TraceFormatError
+from kmutex.trace.tally import BrokenAt, GapError, Left, Tally
 
 
 @dataclass
@@ -62,10 +62,10 @@ class OutsideKey:
         self._grants = 0
         self._newest = (0, "", 0)
         """Of those that were granted, the one that asked last: the line of its request, its name, and its grant."""
-        self._kept_back: Found | None = None
+        self._kept_back: BrokenAt | None = None
         self._clouded = False
 
-    def feed(self, event: Event) -> Found | None:
+    def feed(self, event: LogEvent) -> BrokenAt | None:
         kind = event.kind
         found = None
         if kind == "request":
@@ -112,7 +112,7 @@ class OutsideKey:
 
     # -- the lines -----------------------------------------------------------------------------------------------
 
-    def _request(self, event: Event) -> None:
+    def _request(self, event: LogEvent) -> None:
         call = event.call
         if call in self._pending or call in self._holding or call in self._releasing or call in self._strays:
             raise TraceFormatError(event.line, f"call {call} asks again while it is live; each request has a new name")
@@ -121,7 +121,7 @@ class OutsideKey:
             event.line, event.timeout, self._quiet(), bool(self._holding), self._requests, self._grants
         )
 
-    def _waiting(self, event: Event) -> Found | None:
+    def _waiting(self, event: LogEvent) -> BrokenAt | None:
         asked = self._pending.get(event.call)
         if asked is None:
             raise GapError(f"call {event.call} is seen in the queue, and has not asked or has ended")
@@ -130,7 +130,7 @@ class OutsideKey:
         asked.seen = event.line
         return self._blocked(event, asked, "KM-INDEP", "waits for the key, and nobody else was there to hold it")
 
-    def _grant(self, event: Event) -> Found | None:
+    def _grant(self, event: LogEvent) -> BrokenAt | None:
         call = event.call
         asked = self._pending.pop(call, None)
         if asked is None and (call in self._holding or call in self._releasing or not self._tally.partial):
@@ -151,7 +151,7 @@ class OutsideKey:
                 self._tally.judged["KM-LIVE"] += 1
         return found
 
-    def _in_order(self, event: Event, asked: _Pending) -> Found | None:
+    def _in_order(self, event: LogEvent, asked: _Pending) -> BrokenAt | None:
         line, other, granted = self._newest
         if asked.seen and line > asked.seen:
             return _found(
@@ -166,7 +166,7 @@ class OutsideKey:
             counts["KM-FIFO"] += 1
         return None
 
-    def _fail(self, event: Event) -> Found | None:
+    def _fail(self, event: LogEvent) -> BrokenAt | None:
         asked = self._pending.pop(event.call, None)
         if asked is None:
             if not self._tally.partial or event.call in self._holding or event.call in self._releasing:
@@ -177,7 +177,7 @@ class OutsideKey:
         clause = "KM-EXPIRED" if asked.timeout == 0 else "KM-INDEP"
         return self._blocked(event, asked, clause, "was refused the key, and nobody else was there to hold it")
 
-    def _blocked(self, event: Event, asked: _Pending, clause: str, words: str) -> Found | None:
+    def _blocked(self, event: LogEvent, asked: _Pending, clause: str, words: str) -> BrokenAt | None:
         """The call did not get the key at once: somebody else must have held it."""
         if self._alone(asked):
             return _found(clause, event, f"call {event.call} {words}")
@@ -185,7 +185,7 @@ class OutsideKey:
         (self._tally.judged if surely else self._tally.undecided)[clause] += 1
         return None
 
-    def _release(self, event: Event) -> None:
+    def _release(self, event: LogEvent) -> None:
         call = event.call
         if call in self._holding:
             del self._holding[call]
@@ -195,7 +195,7 @@ class OutsideKey:
         else:
             self._strays[call] = _Stray(event.lease, self._quiet(), self._requests)
 
-    def _stray_over(self, event: Event, stray: _Stray) -> Found | None:
+    def _stray_over(self, event: LogEvent, stray: _Stray) -> BrokenAt | None:
         if event.kind == "unheld":
             if not self._clouded:
                 self._tally.judged["KM-TOKEN" if stray.lease else "KM-UNHELD"] += 1
@@ -215,7 +215,7 @@ class OutsideKey:
         self._tally.clouds += 1
         return None
 
-    def _no_more_kept_back(self) -> Found | None:
+    def _no_more_kept_back(self) -> BrokenAt | None:
         found, self._kept_back = self._kept_back, None
         self._tally.kept_back -= found is not None
         return found
@@ -233,5 +233,5 @@ class OutsideKey:
         return any(not stray.lease for stray in self._strays.values())
 
 
-def _found(clause: str, event: Event, message: str) -> Found:
-    return Found(clause, event.line, event.call, message)
+def _found(clause: str, event: LogEvent, message: str) -> BrokenAt:
+    return BrokenAt(clause, event.line, event.call, message)

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO
 
-from kmutex.trace.check import MOST_LIVE, Checker, Report
+from kmutex.trace.check import MOST_LIVE, Checker, LogReport
 from kmutex.trace.events import LONGEST, TraceFormatError, read_event, read_header
 
 EVERY = 20_000
@@ -18,7 +18,7 @@ def check(
     *,
     on_progress: Callable[[int, Checker], None] | None = None,
     most_live: int = MOST_LIVE,
-) -> Report:
+) -> LogReport:
     """Judge the log that ``stream`` gives.
 
     on_progress: told now and then, with the number of lines. most_live: see `Checker`.

@@ -6,13 +6,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from kmutex.trace.events import Call, Event
+from kmutex.trace.events import Call, LogEvent
 
 REMEMBERED = 4096
 """How many of the calls that failed last are known by name, in the whole log."""
 
 
-class Found(NamedTuple):
+class BrokenAt(NamedTuple):
     """A broken clause: the line that no correct locker can have written, whose call it is, and why."""
 
     clause: str
@@ -73,7 +73,7 @@ class Tally:
 class KeyJudge(Protocol):
     """Judges the lines of one key, from idle to idle."""
 
-    def feed(self, event: Event) -> Found | None:
+    def feed(self, event: LogEvent) -> BrokenAt | None:
         """Take the next line of the key. GapError: it does not fit. TraceFormatError: a live call asks again."""
 
     def left(self) -> Iterator[Left]:
@@ -94,7 +94,7 @@ class Lost:
         self._calls = dict.fromkeys(left.call for left in calls)
         self._outside = outside
 
-    def feed(self, event: Event) -> Found | None:
+    def feed(self, event: LogEvent) -> BrokenAt | None:
         if event.kind in ("request", "grant"):
             self._calls[event.call] = None
         elif event.kind not in ("waiting", "release") or (event.kind == "release" and not self._outside):

@@ -23,7 +23,8 @@ from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Shape
 from kmutex.engine.watchdog import Watchdog
 from kmutex.verify.evidence import Result, Row, Violation
-from kmutex.verify.plan import Outcome, Unit, plan, rows
+from kmutex.verify.plan import Unit, plan
+from kmutex.verify.results import UnitResult, rows
 
 WORKERS = 2
 SHARE_OF_CHANCE = 0.5
@@ -71,7 +72,7 @@ class Checked(NamedTuple):
 
 @dataclass
 class _Driven:
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[UnitResult] = field(default_factory=list)
     left: list[Unit] = field(default_factory=list)
     symptoms: list[tuple[frozenset[str], str]] = field(default_factory=list)
     """What programs with these ingredients have shown."""
@@ -198,7 +199,7 @@ def _drive(
         progress.seconds = crew.elapsed()
         if answer is not None and answer["kind"] == "outcome":
             worker = answer["worker"]
-            outcome = Outcome.from_plain(answer["outcome"])
+            outcome = UnitResult.from_plain(answer["outcome"])
             worker.unit = None
             if answer["exited"]:
                 raise SubjectError(f"{crew.target} tried to leave the process: {answer['exited']}")

@@ -36,7 +36,8 @@ from kmutex.engine.timeline import timeline
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
-from kmutex.verify.plan import SEEDS, Outcome, Unit
+from kmutex.verify.plan import SEEDS, Unit
+from kmutex.verify.results import UnitResult
 
 BEAT = 0.2
 """Real seconds between two signs of life."""
@@ -124,7 +125,7 @@ class _Worker:
         known: frozenset[str],
     ) -> None:
         started = _clock()
-        outcome = Outcome(unit)
+        outcome = UnitResult(unit)
         if unit.task == "every":
             result = explorer.every(
                 parse(unit.program),
@@ -160,7 +161,7 @@ class _Worker:
         shape: Shape,
         without: frozenset[str],
         unit: Unit,
-        outcome: Outcome,
+        outcome: UnitResult,
     ) -> None:
         from kmutex.testing.machine import check_histories
         from kmutex.testing.verdict import InconclusiveError
@@ -219,7 +220,7 @@ class _Worker:
         plainer = [(frozenset(parts), symptom) for parts, symptom in symptoms]
         whole = parse_schedule(schedule)
         fit(whole, shape)
-        ingredients = whole.program.kinds - frozenset("+-c")
+        ingredients = whole.program.ingredients
         found = None
         with contextlib.suppress(UnreplayableError):
             # The names of what it breaks depend on what was known by then.
@@ -259,7 +260,7 @@ def _try_out(explorer: Explorer, shape: Shape) -> None:
         raise _RefusedError(f"lock() of a free key does not come through: {reasons[0]}")
 
 
-def _take(outcome: Outcome, result: Exploration) -> None:
+def _take(outcome: UnitResult, result: Exploration) -> None:
     outcome.runs = result.runs
     outcome.complete = result.complete
     outcome.endless = result.endless

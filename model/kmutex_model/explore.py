@@ -29,7 +29,7 @@ from kmutex_model.symmetry import Renaming, asymmetry, standard
 Verdict = Literal["holds", "violated", "incomplete", "unreached"]
 
 
-class Violation(NamedTuple):
+class Counterexample(NamedTuple):
     """A clause, and a run that breaks it. `cycle` is None for a finite run; for an infinite one it has the
     actions repeated for ever after `path`, or is empty if nothing happens any more."""
 
@@ -105,7 +105,7 @@ class Exploration:
     states: int
     transitions: int
     depth: int
-    violations: tuple[Violation, ...]
+    violations: tuple[Counterexample, ...]
     witnesses: dict[tuple[str, str], tuple[Action, ...]]
     missing: tuple[tuple[str, str], ...]
     complete: bool
@@ -151,7 +151,7 @@ def explore(
     on_step = [(prop, prop.on_step) for prop in properties if prop.on_step]
     start = model.initial(config)
     graph = Graph(start, {}, {}, {start: 0})
-    violations: dict[str, Violation] = {}
+    violations: dict[str, Counterexample] = {}
     witnesses: dict[tuple[str, str], tuple[Action, ...]] = {}
     wanted = {(p.clause, s.statement): s for p in properties for s in p.sometimes}
     missing: dict[tuple[str, str], Sometimes] = dict(wanted)
@@ -161,7 +161,7 @@ def explore(
         if prop.clause not in violations:
             # The message has the numbers of the state that was looked at, which need not be those of the run.
             said = _said(model, config, prop, path) if symmetry else message
-            violations[prop.clause] = Violation(prop.clause, path, said)
+            violations[prop.clause] = Counterexample(prop.clause, path, said)
 
     todo = deque([start])
     for prop, wrong in in_state:
@@ -247,7 +247,7 @@ def _said(model: Model, config: Config, prop: Property, path: tuple[Action, ...]
 # Liveness
 
 
-def find_lasso(config: Config, graph: Graph, clause: str, goal: Eventually) -> Violation | None:
+def find_lasso(config: Config, graph: Graph, clause: str, goal: Eventually) -> Counterexample | None:
     """A fair run in which something pending never ends, with a shortest path to its cycle; None if none."""
     fair = tuple(Action(name, client) for name in goal.fair for client in range(config.clients))
     # Breadth first, so the earliest is also a nearest one. Depth alone would leave it to the set which of several.
@@ -264,7 +264,7 @@ def find_lasso(config: Config, graph: Graph, clause: str, goal: Eventually) -> V
         return None
     first, component, client = best
     cycle = go_round(graph, component, first, fair)
-    return Violation(clause, graph.path(first), f"client {client} waits for ever", cycle)
+    return Counterexample(clause, graph.path(first), f"client {client} waits for ever", cycle)
 
 
 def components(graph: Graph, states: Sequence[State]) -> list[set[State]]:

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kmutex.conform.player import Verdict, Waits
+from kmutex.conform.player import CaseVerdict, Waits
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -207,18 +207,18 @@ def test_out_of_time_is_no_pass() -> None:
 
 def test_known_failures_must_go_on_failing(tmp_path: Path) -> None:
     """Listed and failing: exit 0. Listed and passing: exit 1. Not listed and failing: exit 1."""
-    from kmutex.conform.report import Report
+    from kmutex.conform.report import ConformReport
     from kmutex.conform.run import Conformance, Options
     from kmutex.conform.vectors import load
 
     vectors = [vector for vector in load() if set(vector.case.needs) <= {"fifo"}]
 
-    def reported(name: str, known: dict[str, str]) -> Report:
+    def reported(name: str, known: dict[str, str]) -> ConformReport:
         options = Options(Waits(0.2, 0.01), 10.0, 0, 0, 100.0, 999, known)
         adapter = [*ADAPTERS, name]
-        return Report(Conformance(adapter, options).check(vectors), options, adapter, vectors)
+        return ConformReport(Conformance(adapter, options).check(vectors), options, adapter, vectors)
 
-    failing = {p.case.id: "as ever" for p in reported("LifoBare", {}).result.vectors if p.verdict is Verdict.FAILED}
+    failing = {p.case.id: "as ever" for p in reported("LifoBare", {}).result.vectors if p.verdict is CaseVerdict.FAILED}
     assert len(failing) > 1
     known = reported("LifoBare", failing)
     assert (known.exit_status, len(known.known), known.violated) == (0, len(failing), [])
@@ -231,13 +231,13 @@ def test_known_failures_must_go_on_failing(tmp_path: Path) -> None:
 
 def test_a_random_sequence_can_be_a_known_failure() -> None:
     """And others that break only what it breaks are counted with it; one that breaks more is not."""
-    from kmutex.conform.report import Report
+    from kmutex.conform.report import ConformReport
     from kmutex.conform.run import Conformance, Options
 
-    def reported(known: dict[str, str], adapter: str = "LifoBare", seed: int = 0) -> Report:
+    def reported(known: dict[str, str], adapter: str = "LifoBare", seed: int = 0) -> ConformReport:
         options = Options(Waits(0.2, 0.01), 10.0, 20, seed, 100.0, 999, known)
         command = [*ADAPTERS, adapter]
-        return Report(Conformance(command, options).check([]), options, command, [])
+        return ConformReport(Conformance(command, options).check([]), options, command, [])
 
     found = reported({})
     name = found.result.random[-1].case.id
@@ -297,7 +297,7 @@ def test_the_random_sequence_that_fails_is_made_smaller(tmp_path: Path) -> None:
     options = Options(Waits(0.5, 0.02), 10.0, 200, 0, 100.0, 3)
     result = Conformance([*ADAPTERS, "ForgetsOnThird"], options).check([])
     assert result.smaller is not None
-    assert result.smaller.verdict is Verdict.FAILED
+    assert result.smaller.verdict is CaseVerdict.FAILED
     assert result.smaller.case.id == "0+a/1+a/2+a/c2"
 
 
@@ -310,10 +310,10 @@ def test_a_black_box_is_made_smaller_by_confirmed_failures_only() -> None:
     command = [*ADAPTERS, "LifoSlowBox"]
     result = Conformance(command, Options(Waits(0.5, 0.02), 10.0, 50, 0, 100.0, 3)).check([])
     assert result.smaller is not None
-    assert result.smaller.verdict is Verdict.FAILED
+    assert result.smaller.verdict is CaseVerdict.FAILED
     patient = Options(Waits(1.0, 0.5), 10.0, 0, 0, 100.0, 3)
     again = Conformance(command, patient).one(make_case(parse_moves(result.smaller.case.id)))
-    assert again.verdict is Verdict.FAILED
+    assert again.verdict is CaseVerdict.FAILED
     assert set(again.clauses) & set(result.smaller.clauses)
 
 

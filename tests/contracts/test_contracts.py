@@ -40,7 +40,7 @@ TWINS = listed_twins()
 
 
 @pytest.fixture(scope="module")
-def twin_findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[contracts.Finding]]:
+def twin_findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[contracts.ContractResult]]:
     """CrossHair's findings on every twin, by the twin's name: one run over them all."""
     real, bodies = functions_of(contracts.ENTRY), functions_of(BROKEN)
     source = ["from __future__ import annotations", "from kmutex._entry import Entry, Ticket"]
@@ -52,7 +52,7 @@ def twin_findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[co
         source.append(ast.unparse(node))
     path = tmp_path_factory.mktemp("twins") / "twins.py"
     path.write_text("\n\n".join(source), encoding="utf-8")
-    findings: dict[str, list[contracts.Finding]] = {}
+    findings: dict[str, list[contracts.ContractResult]] = {}
     for finding in contracts.examine(path, condition_seconds=5, seconds=600):
         findings.setdefault(finding.function, []).append(finding)
     return findings
@@ -77,7 +77,7 @@ def test_rows_count_the_postconditions_that_stand_in_the_file() -> None:
 
 @pytest.mark.parametrize(("name", "function", "post"), TWINS, ids=[name for name, _, _ in TWINS])
 def test_the_named_postcondition_refutes_the_twin(
-    twin_findings: dict[str, list[contracts.Finding]], name: str, function: str, post: str
+    twin_findings: dict[str, list[contracts.ContractResult]], name: str, function: str, post: str
 ) -> None:
     found = {finding.post: finding for finding in twin_findings[name]}
     assert post in found, f"{function} has no such postcondition any more"

@@ -9,7 +9,7 @@ import pytest
 
 from kmutex_model.actions import CORRECT, Action, Model
 from kmutex_model.broken import BROKEN, Broken
-from kmutex_model.explore import Graph, Progress, Violation, components, explore
+from kmutex_model.explore import Counterexample, Graph, Progress, components, explore
 from kmutex_model.properties import ALL, KM_LIVE, Property, make_transition
 from kmutex_model.state import Config, State
 
@@ -22,7 +22,7 @@ def name_of(broken: Broken) -> str:
     return f"{broken.model.name}-{broken.clause}"
 
 
-def violation_of(broken: Broken) -> Violation:
+def violation_of(broken: Broken) -> Counterexample:
     """The violation of the clause that the broken model is there for."""
     found = explore(broken.model, broken.config, properties=broken.judged_by)
     assert found.verdict == "violated"
@@ -141,7 +141,7 @@ def test_a_violation_leaves_the_result_incomplete() -> None:
 def test_a_bad_initial_state_is_a_violation_of_no_steps() -> None:
     bad = Property("KM-BAD", "", sometimes=(), in_state=lambda config, state: "bad from the start")
     found = explore(CORRECT, Config(1, 1, "keep"), properties=(bad,))
-    assert found.violations == (Violation("KM-BAD", (), "bad from the start"),)
+    assert found.violations == (Counterexample("KM-BAD", (), "bad from the start"),)
     assert found.verdict == "violated"
 
 

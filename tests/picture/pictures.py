@@ -6,7 +6,7 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
-from kmutex.picture.rows import Change, Picture, Row
+from kmutex.picture.rows import Change, Picture, PictureRow
 
 HOSTILE = (
     "",
@@ -58,33 +58,33 @@ def pictures(draw: st.DrawFn) -> Picture:
         lane = draw(lanes)
         change = draw(st.sampled_from(get_args(Change))) if lane is not None else ""
         margin = draw(_texts) if side else ""
-        rows.append(Row(lane, draw(_texts), change, draw(keys) if change else "", margin))
+        rows.append(PictureRow(lane, draw(_texts), change, draw(keys) if change else "", margin))
     return Picture(tuple(heads), tuple(rows), side)
 
 
 def hostile() -> Picture:
     """Every hostile text as a head, as a row, across, and as a key."""
-    rows = [Row(n % len(HOSTILE), text, "asks", text) for n, text in enumerate(HOSTILE)]
-    rows += [Row(n % len(HOSTILE), text) for n, text in enumerate(HOSTILE)]
-    rows += [Row(None, text) for text in HOSTILE]
+    rows = [PictureRow(n % len(HOSTILE), text, "asks", text) for n, text in enumerate(HOSTILE)]
+    rows += [PictureRow(n % len(HOSTILE), text) for n, text in enumerate(HOSTILE)]
+    rows += [PictureRow(None, text) for text in HOSTILE]
     return Picture(HOSTILE, tuple(rows))
 
 
 RUN = Picture(
     ("client 0", "client 1", "client 2"),
     (
-        Row(0, "lock a ...", "asks", "a"),
-        Row(0, "lock a: got it", "has", "a"),
-        Row(1, "lock a ...", "asks", "a"),
-        Row(2, "try a ...", "asks", "a"),
-        Row(2, "try a: TimeoutError", "refused", "a"),
-        Row(2, "lock b ...", "asks", "b"),
-        Row(2, "lock b: got it", "has", "b"),
-        Row(0, "unlock a ...", "lets go", "a"),
-        Row(1, "lock a: got it", "has", "a"),
-        Row(0, "unlock a: done", "comes back", "a"),
-        Row(2, "unlock unheld a ...", "calls", "a"),
-        Row(2, "unlock unheld a: done", "takes away", "a"),
-        Row(None, "KM-UNHELD: client 2 ended the grant of client 1"),
+        PictureRow(0, "lock a ...", "asks", "a"),
+        PictureRow(0, "lock a: got it", "has", "a"),
+        PictureRow(1, "lock a ...", "asks", "a"),
+        PictureRow(2, "try a ...", "asks", "a"),
+        PictureRow(2, "try a: TimeoutError", "refused", "a"),
+        PictureRow(2, "lock b ...", "asks", "b"),
+        PictureRow(2, "lock b: got it", "has", "b"),
+        PictureRow(0, "unlock a ...", "lets go", "a"),
+        PictureRow(1, "lock a: got it", "has", "a"),
+        PictureRow(0, "unlock a: done", "comes back", "a"),
+        PictureRow(2, "unlock unheld a ...", "calls", "a"),
+        PictureRow(2, "unlock unheld a: done", "takes away", "a"),
+        PictureRow(None, "KM-UNHELD: client 2 ended the grant of client 1"),
     ),
 )

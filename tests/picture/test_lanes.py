@@ -13,7 +13,7 @@ from kmutex.engine.explorer import Schedule
 from kmutex.engine.harness import Harness
 from kmutex.engine.scenarios import programs
 from kmutex.engine.timeline import picture
-from kmutex.picture.rows import Picture, Row, Span, spans
+from kmutex.picture.rows import Picture, PictureRow, Span, spans
 from kmutex.picture.text import text
 from tests.picture.pictures import RUN, pictures
 
@@ -33,13 +33,13 @@ def test_who_held_and_who_asked_from_row_to_row() -> None:
 
 def test_what_began_before_the_first_row_comes_from_above() -> None:
     """Of a picture that has the last lines of a log only."""
-    cut = Picture(("call 1", "call 2"), (Row(0, "release", "lets go", "k"), Row(1, "grant", "has", "k")))
+    cut = Picture(("call 1", "call 2"), (PictureRow(0, "release", "lets go", "k"), PictureRow(1, "grant", "has", "k")))
     assert spans(cut) == [Span(0, "k", True, -1, 0), Span(1, "k", True, 1, 2)]
 
 
 def test_wide_characters_take_two_columns() -> None:
     """The lane beside them stands straight."""
-    shown = Picture(("\u5ba2", "two"), (Row(0, "\u9375\u9375", side="\u4e00"), Row(1, "b")), side="n")
+    shown = Picture(("\u5ba2", "two"), (PictureRow(0, "\u9375\u9375", side="\u4e00"), PictureRow(1, "b")), side="n")
     assert text(shown).splitlines() == [
         " n  \u5ba2    two",
         "--  ----  ---",

@@ -8,13 +8,13 @@ from kmutex.picture.rows import Picture, spans
 from kmutex.teach.model_lanes import picture
 from kmutex_model.actions import format_schedule
 from kmutex_model.broken import BROKEN, Broken
-from kmutex_model.explore import Violation, explore
+from kmutex_model.explore import Counterexample, explore
 from kmutex_model.state import State, owners, present
 
 NAMES = [f"{broken.model.name}-{broken.clause}" for broken in BROKEN]
 
 
-def shown(broken: Broken) -> tuple[Violation, Picture]:
+def shown(broken: Broken) -> tuple[Counterexample, Picture]:
     found = explore(broken.model, broken.config, properties=broken.judged_by)
     violation = next(one for one in found.violations if one.clause == broken.clause)
     return violation, picture(broken.model, broken.config, violation)

@@ -24,7 +24,8 @@ from kmutex.engine.threads import Crew, replaced
 from kmutex.testing import CLAUSES
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
-from kmutex.verify.plan import WIDE, Outcome, Unit
+from kmutex.verify.plan import WIDE, Unit
+from kmutex.verify.results import UnitResult
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -122,7 +123,7 @@ class Judged:
 
     def special(self, name: str) -> set[str]:
         """The clauses that a check of its own finds broken."""
-        outcome = Outcome(Unit(0, name, name))
+        outcome = UnitResult(Unit(0, name, name))
         CHECKS[name](Context(self.make, self.shape, self.explorer, lambda runs: runs, frozenset()), outcome)
         self.witnesses += outcome.witnesses
         self.notes += outcome.notes

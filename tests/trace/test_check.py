@@ -10,8 +10,8 @@ import pytest
 from kmutex.cli.check_trace import picture
 from kmutex.picture.text import text
 from kmutex.testing import CLAUSES as THEIRS
-from kmutex.trace.check import CLAUSES, INVISIBLE, TAIL, Checker, ClauseResult, Report
-from kmutex.trace.events import Event, Header, TraceFormatError, read_event, read_header
+from kmutex.trace.check import CLAUSES, INVISIBLE, TAIL, Checker, ClauseResult, LogReport
+from kmutex.trace.events import Header, LogEvent, TraceFormatError, read_event, read_header
 from kmutex.trace.reader import check
 from kmutex.trace.tally import REMEMBERED
 
@@ -50,11 +50,11 @@ def log(recorded: str, text: str, key: str = "k", **header: object) -> bytes:
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-def judged(data: bytes) -> Report:
+def judged(data: bytes) -> LogReport:
     return check(io.BytesIO(data))
 
 
-def clause(report: Report, name: str) -> ClauseResult:
+def clause(report: LogReport, name: str) -> ClauseResult:
     return next(row for row in report.clauses if row.clause == name)
 
 
@@ -285,7 +285,7 @@ def test_the_picture_has_a_lane_for_each_call_and_the_last_lines_only() -> None:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def events_of(recorded: str, text: str, key: str = "k", line: int = 2) -> list[Event]:
+def events_of(recorded: str, text: str, key: str = "k", line: int = 2) -> list[LogEvent]:
     first, *rest = log(recorded, text, key=key).splitlines(keepends=True)
     return [read_event(line + number, raw, read_header(first).recorded) for number, raw in enumerate(rest)]
 
@@ -299,7 +299,7 @@ def events_of(recorded: str, text: str, key: str = "k", line: int = 2) -> list[E
     ],
 )
 def test_nothing_is_kept_of_keys_that_are_idle(recorded: str, text: str) -> None:
-    """After 10,000 keys, more than are remembered, correct or broken, nothing is live; with a call under way, its key is."""
+    """After more keys than are remembered, correct or broken, nothing is live; with a call under way, its key is."""
     plain = events_of(recorded, text, "k")
     checker = Checker(Header(recorded, "idle"))  # type: ignore[arg-type]
     for number in range(10_000):
@@ -309,7 +309,7 @@ def test_nothing_is_kept_of_keys_that_are_idle(recorded: str, text: str) -> None
     assert checker.report().periods == 10_000
     assert checker.report().most_live_keys == 1
     assert len(checker._tally._failed) <= REMEMBERED
-    checker.feed(Event(1, "request", "last", 1))
+    checker.feed(LogEvent(1, "request", "last", 1))
     assert (checker.live_keys, checker.live_calls) == (1, 1)
 
 
@@ -320,7 +320,7 @@ def test_what_is_kept_of_a_busy_key_is_its_calls_and_its_tail() -> None:
         checker.feed(event)
     for call in range(1, 70_000):
         for line, (kind, whose) in enumerate((("request", call), ("release", call - 1), ("grant", call)), 3 * call):
-            checker.feed(Event(line, kind, "k", whose))  # type: ignore[arg-type]
+            checker.feed(LogEvent(line, kind, "k", whose))  # type: ignore[arg-type]
         assert checker.live_calls == 1
     (key,) = checker._keys.values()
     assert len(key.tail) == TAIL
@@ -347,7 +347,7 @@ def test_a_log_full_of_gaps_is_read_and_says_how_many() -> None:
     """In one sentence; nothing is kept of each."""
     checker = Checker(Header("inside", "idle"))
     for number in range(1000):
-        checker.feed(Event(number + 2, "request", f"k{number}", 1, number=2 * number))
+        checker.feed(LogEvent(number + 2, "request", f"k{number}", 1, number=2 * number))
     report = checker.report()
     assert report.verdict.value == "unknown"
     assert len(report.unknown) == 1

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from kmutex.trace.check import Checker, Report
-from kmutex.trace.events import Event, Header, Kind, Why
+from kmutex.trace.check import Checker, LogReport
+from kmutex.trace.events import Header, Kind, LogEvent, Why
 from kmutex_model.actions import CORRECT, Action, Model, action_key
 from kmutex_model.broken import BROKEN, Broken
 from kmutex_model.state import Config, State, owns
@@ -27,7 +27,7 @@ class Log:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.events: list[Event] = []
+        self.events: list[LogEvent] = []
         self.calls = 0
         self.of: dict[int, int] = {}
         """The call of each client that is not idle."""
@@ -38,7 +38,7 @@ class Log:
         line = len(self.events) + 2
         timeout = 0.0 if kind == "request" and why == "timeout" else None
         why = "" if kind == "request" else why
-        self.events.append(Event(line, kind, f"k{key}", call, why, timeout, lease, refs))
+        self.events.append(LogEvent(line, kind, f"k{key}", call, why, timeout, lease, refs))
 
     def fresh(self) -> int:
         self.calls += 1
@@ -59,7 +59,7 @@ class Log:
             why: Why = "timeout" if action.name == "try" else ""
             if outcome == "timeout":
                 # The two lines are one step; the references are those after it, and the call's own before.
-                self.events.append(Event(len(self.events) + 2, "request", f"k{key}", call, timeout=0.0))
+                self.events.append(LogEvent(len(self.events) + 2, "request", f"k{key}", call, timeout=0.0))
                 self.write("fail", key, call, after, why="timeout")
             else:
                 self.write("request", key, call, after, why=why)
@@ -78,7 +78,7 @@ class Log:
                 self.write("grant", now.key, self.of[other], after)
 
 
-def run(model: Model, config: Config, rng: random.Random) -> list[Event]:
+def run(model: Model, config: Config, rng: random.Random) -> list[LogEvent]:
     """A random run as a log; from some step on the clients only come to an end, so that it may become idle."""
     log, state = Log(config), model.initial(config)
     ending = rng.randrange(STEPS)
@@ -97,11 +97,11 @@ def run(model: Model, config: Config, rng: random.Random) -> list[Event]:
         state = step.state
     if all(client.phase == "idle" for client in state.clients):
         live = sum(entry is not None for entry in state.entries)
-        log.events.append(Event(len(log.events) + 2, "end", keys=live))
+        log.events.append(LogEvent(len(log.events) + 2, "end", keys=live))
     return log.events
 
 
-def judged(events: list[Event]) -> Report:
+def judged(events: list[LogEvent]) -> LogReport:
     checker = Checker(Header("inside", "idle"))
     for event in events:
         checker.feed(event)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kmutex.trace.check import Checker, Report
-from kmutex.trace.events import Event, Header, Kind, Recorded, TraceFormatError, Why
+from kmutex.trace.check import Checker, LogReport
+from kmutex.trace.events import Header, Kind, LogEvent, Recorded, TraceFormatError, Why
 
 # -- the lock, as plainly as can be: a queue whose head holds ----------------------------------------------------------
 
@@ -22,7 +22,7 @@ Queue = tuple[int, ...]
 Lines = tuple[tuple[str, int], ...]
 
 
-def inside_blocks(queue: Queue, event: Event) -> Iterator[tuple[Lines, Queue]]:
+def inside_blocks(queue: Queue, event: LogEvent) -> Iterator[tuple[Lines, Queue]]:
     """What a correct locker can do that begins with this line: the lines of the step, and the queue after it."""
     kind, call = event.kind, int(event.call)
     if kind == "request" and call not in queue:
@@ -46,13 +46,13 @@ def inside_blocks(queue: Queue, event: Event) -> Iterator[tuple[Lines, Queue]]:
         yield (("unheld", call),), queue
 
 
-def fits(event: Event, wanted: tuple[str, int]) -> bool:
+def fits(event: LogEvent, wanted: tuple[str, int]) -> bool:
     if wanted[0] == "cancelled":
         return event.kind == "fail" and event.why != "timeout" and event.call == wanted[1]
     return (event.kind, event.call) == wanted
 
 
-def inside_possible(events: tuple[Event, ...], queue: Queue = ()) -> bool:
+def inside_possible(events: tuple[LogEvent, ...], queue: Queue = ()) -> bool:
     """Whether the log is a row of steps of a correct locker; the last may be cut short."""
     if not events:
         return True
@@ -67,7 +67,7 @@ def inside_possible(events: tuple[Event, ...], queue: Queue = ()) -> bool:
     return False
 
 
-def anew(events: tuple[Event, ...]) -> tuple[Event, ...]:
+def anew(events: tuple[LogEvent, ...]) -> tuple[LogEvent, ...]:
     """The same log with another name for each request, also where a name is used again later."""
     names: dict[object, int] = {}
     renamed = []
@@ -81,7 +81,7 @@ def anew(events: tuple[Event, ...]) -> tuple[Event, ...]:
 class Outside:
     """The same where the steps are hidden: a search through all places where they can have been."""
 
-    def __init__(self, events: tuple[Event, ...]) -> None:
+    def __init__(self, events: tuple[LogEvent, ...]) -> None:
         self.events = anew(events)
         self.fate: dict[int, str] = {}
         for event in self.events:
@@ -137,7 +137,7 @@ class Outside:
                 if not own and (not queue or now != "unlocking"):
                     yield queue, {**status, call: "refused"}
 
-    def line(self, event: Event, queue: Queue, status: dict[int, str]) -> dict[int, str] | None:
+    def line(self, event: LogEvent, queue: Queue, status: dict[int, str]) -> dict[int, str] | None:
         """The statuses after the line, None where it can't stand here."""
         if event.kind == "end":
             return None if status else status
@@ -165,7 +165,7 @@ class Outside:
 Line = tuple[Kind, Why, bool]
 
 
-def report_of(recorded: Recorded, events: tuple[Event, ...]) -> Report | None:
+def report_of(recorded: Recorded, events: tuple[LogEvent, ...]) -> LogReport | None:
     """None where a call asks twice, which is no trace."""
     checker = Checker(Header(recorded, "idle"))
     for event in events:
@@ -204,14 +204,14 @@ def lives(recorded: Recorded) -> st.SearchStrategy[list[Line]]:
 
 
 @st.composite
-def shuffled(draw: Any, recorded: Recorded) -> list[Event]:
+def shuffled(draw: Any, recorded: Recorded) -> list[LogEvent]:
     """The lines of a few calls of one key, shuffled together."""
     left = {call: list(draw(lives(recorded))) for call in range(1, draw(st.integers(1, 4)) + 1)}
-    events: list[Event] = []
+    events: list[LogEvent] = []
     while any(left.values()):
         call = draw(st.sampled_from([call for call, lines in left.items() if lines]))
         kind, why, lease = left[call].pop(0)
-        events.append(Event(0, kind, "k", call, why, lease=lease))
+        events.append(LogEvent(0, kind, "k", call, why, lease=lease))
     return events[: draw(st.integers(max(1, len(events) - 3), len(events)))]
 
 
@@ -222,10 +222,10 @@ class Walk:
         self.calls = range(1, calls + 1)
         self.queue: list[int] = []
         self.status: dict[int, str] = dict.fromkeys(self.calls, "new")
-        self.events: list[Event] = []
+        self.events: list[LogEvent] = []
 
     def write(self, kind: Kind, call: int, why: Why = "") -> None:
-        self.events.append(Event(0, kind, "k", call, why))
+        self.events.append(LogEvent(0, kind, "k", call, why))
 
     def outside(self, call: int, choice: int) -> None:
         """One thing that happens to the call, seen or not; choice: 0 to 9."""
@@ -278,7 +278,7 @@ class Walk:
             self.write("grant", self.queue[0])
 
 
-def walked(recorded: Recorded, pick: Callable[[int], int]) -> list[Event]:
+def walked(recorded: Recorded, pick: Callable[[int], int]) -> list[LogEvent]:
     """A correct log; or one in which two neighbours changed places, or two calls their names from some line on.
 
     pick: a number from 0 to below the given one.
@@ -287,7 +287,7 @@ def walked(recorded: Recorded, pick: Callable[[int], int]) -> list[Event]:
     step = walk.outside if recorded == "outside" else walk.inside
     for _ in range(8 + pick(23 if recorded == "inside" else 60)):
         step(1 + pick(len(walk.calls)), pick(10))
-    events = walk.events or [Event(0, "request", "k", 1)]
+    events = walk.events or [LogEvent(0, "request", "k", 1)]
     for _ in range((0, 1, 1, 2)[pick(4)]):
         at = pick(len(events))
         grants = [number for number, event in enumerate(events) if event.kind == "grant"]
@@ -305,14 +305,14 @@ def walked(recorded: Recorded, pick: Callable[[int], int]) -> list[Event]:
     return events
 
 
-def whole(events: list[Event], *, ended: bool) -> tuple[Event, ...]:
+def whole(events: list[LogEvent], *, ended: bool) -> tuple[LogEvent, ...]:
     """With an end or without, and the lines numbered."""
-    lines = [*events, Event(0, "end")] if ended else events
+    lines = [*events, LogEvent(0, "end")] if ended else events
     return tuple(event._replace(line=number) for number, event in enumerate(lines, 2))
 
 
 @st.composite
-def logs(draw: Any, recorded: Recorded) -> tuple[Event, ...]:
+def logs(draw: Any, recorded: Recorded) -> tuple[LogEvent, ...]:
     """Of either sort."""
     if draw(st.booleans()):
         events = draw(shuffled(recorded))
@@ -326,7 +326,7 @@ SEEN: Counter[str] = Counter()
 CHECKED = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 
 
-def judge_inside(events: tuple[Event, ...]) -> None:
+def judge_inside(events: tuple[LogEvent, ...]) -> None:
     report = report_of("inside", events)
     if report is None:
         return
@@ -335,7 +335,7 @@ def judge_inside(events: tuple[Event, ...]) -> None:
         assert (report.verdict.value == "pass") == inside_possible(events), (report.findings, events)
 
 
-def judge_outside(events: tuple[Event, ...]) -> None:
+def judge_outside(events: tuple[LogEvent, ...]) -> None:
     report = report_of("outside", events)
     if report is None:
         return
@@ -350,14 +350,14 @@ def judge_outside(events: tuple[Event, ...]) -> None:
 
 @CHECKED
 @given(logs("inside"))
-def test_a_log_from_inside_passes_if_and_only_if_it_is_possible(events: tuple[Event, ...]) -> None:
+def test_a_log_from_inside_passes_if_and_only_if_it_is_possible(events: tuple[LogEvent, ...]) -> None:
     """KM-EXCL, KM-FIFO, KM-HANDOFF, KM-CANCEL, KM-RACE, KM-UNHELD: exactly."""
     judge_inside(events)
 
 
 @CHECKED
 @given(logs("outside"))
-def test_a_log_from_outside_is_judged_soundly(events: tuple[Event, ...]) -> None:
+def test_a_log_from_outside_is_judged_soundly(events: tuple[LogEvent, ...]) -> None:
     """KM-EXCL, KM-FIFO, KM-INDEP, KM-UNHELD, KM-TOKEN: fails only what is impossible, passes only what is possible.
 
     Where the log does not tell, the clause says so, and nothing is claimed.

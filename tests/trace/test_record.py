@@ -31,7 +31,7 @@ from kmutex import (
     UnheldKeyError,
 )
 from kmutex.trace import AsyncRecorder, Recorder
-from kmutex.trace.check import Report
+from kmutex.trace.check import LogReport
 from kmutex.trace.reader import check
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
@@ -73,7 +73,7 @@ def join(*threads: threading.Thread) -> None:
         assert not thread.is_alive()
 
 
-def judged(out: io.StringIO) -> Report:
+def judged(out: io.StringIO) -> LogReport:
     return check(io.BytesIO(out.getvalue().encode()))
 
 
@@ -81,7 +81,7 @@ def kinds(out: io.StringIO) -> list[str]:
     return [json.loads(line)["event"] for line in out.getvalue().splitlines()[1:]]
 
 
-def outcome(report: Report, clause: str) -> tuple[str, int]:
+def outcome(report: LogReport, clause: str) -> tuple[str, int]:
     row = next(row for row in report.clauses if row.clause == clause)
     return row.outcome.value, row.judged
 
@@ -99,7 +99,7 @@ def shown(base: type) -> Any:
     return Shown()
 
 
-def served_in_turn(locker: Any, out: io.StringIO) -> Report:
+def served_in_turn(locker: Any, out: io.StringIO) -> LogReport:
     """One holds, three queue one after the other, each seen in the queue before the next asks."""
     km = Recorder(locker, out)
     km.lock("k")
@@ -457,7 +457,7 @@ def run(test: Any) -> Any:
 def test_tasks_pass_with_cancellation() -> None:
     """KM-EXCL, KM-FIFO, KM-LIVE: one waiter of three is cancelled, the others are served in order."""
 
-    async def scenario(locker: Any, out: io.StringIO) -> Report:
+    async def scenario(locker: Any, out: io.StringIO) -> LogReport:
         km = AsyncRecorder(locker, out)
         served: list[int] = []
 
@@ -501,7 +501,7 @@ def test_tasks_pass_with_cancellation() -> None:
 def test_a_bad_locker_for_tasks_fails() -> None:
     """KM-EXCL: the no-op. KM-FIFO: tests/zoo, LastInFirstOut. KM-UNHELD: StrayUnlockAccepted."""
 
-    async def two_hold() -> Report:
+    async def two_hold() -> LogReport:
         out = io.StringIO()
         km = AsyncRecorder(AsyncNoopLocker(), out)
         await km.lock("k")
@@ -509,7 +509,7 @@ def test_a_bad_locker_for_tasks_fails() -> None:
             pass
         return judged(out)
 
-    async def overtaken() -> Report:
+    async def overtaken() -> LogReport:
         out = io.StringIO()
         km = AsyncRecorder(shown(TASKS.LastInFirstOut), out)
         await km.lock("k")
@@ -527,7 +527,7 @@ def test_a_bad_locker_for_tasks_fails() -> None:
         await asyncio.gather(*tasks)
         return judged(out)
 
-    async def stray() -> Report:
+    async def stray() -> LogReport:
         out = io.StringIO()
         AsyncRecorder(TASKS.StrayUnlockAccepted(), out).unlock("k")
         return judged(out)

@@ -10,7 +10,8 @@ from kmutex.verify import runner
 from kmutex.verify.checks.context import Context
 from kmutex.verify.checks.memory import memory
 from kmutex.verify.evidence import Result
-from kmutex.verify.plan import Outcome, Unit, rows
+from kmutex.verify.plan import Unit
+from kmutex.verify.results import UnitResult, rows
 
 SHAPE = Shape(kind="threads", timeout=True, counts=True, leases=False)
 
@@ -34,7 +35,7 @@ def test_a_check_that_finds_something_states_its_bound() -> None:
     shape = Shape(kind="asyncio", timeout=False, counts=False, leases=False)
     off = frozenset({"KM-UNHELD", "KM-EXCL", "KM-HANDOFF", "KM-FIFO"})
     explorer = Explorer(Keeps, crew=None, off=off, tries=False)
-    outcome = Outcome(Unit(0, "memory", "memory"))
+    outcome = UnitResult(Unit(0, "memory", "memory"))
     memory(Context(Keeps, shape, explorer, lambda runs: runs, frozenset()), outcome)
     assert [found.clauses for found in outcome.found] == [("KM-IDLE",)]
     assert outcome.bound
@@ -44,7 +45,7 @@ def test_a_check_that_finds_something_states_its_bound() -> None:
 
 def test_what_was_never_put_to_the_test_is_inconclusive() -> None:
     """Every clause without a witness is undecided, and one with a witness but runs without an end as well."""
-    endless = Outcome(Unit(0, "m", "every", "0+a", most=1), runs=1, endless=1, witnesses=Counter({"KM-EXCL": 1}))
+    endless = UnitResult(Unit(0, "m", "every", "0+a", most=1), runs=1, endless=1, witnesses=Counter({"KM-EXCL": 1}))
     table = {row.clause: row.result for row in rows("it", SHAPE, frozenset(), [endless], [])}
     assert table["KM-EXCL"] is Result.INCONCLUSIVE
     assert table["KM-FIFO"] is Result.INCONCLUSIVE
@@ -70,7 +71,9 @@ def test_an_error_of_the_command_itself_is_one_line(
 
 def test_a_pass_that_was_not_reached_is_said() -> None:
     """No clause loses by it, and nobody takes it for done."""
-    plain = Outcome(Unit(0, "plain", "every", "0+a", most=1), runs=1, complete=True, witnesses=Counter({"KM-EXCL": 1}))
+    plain = UnitResult(
+        Unit(0, "plain", "every", "0+a", most=1), runs=1, complete=True, witnesses=Counter({"KM-EXCL": 1})
+    )
     table = rows(
         "it", SHAPE, frozenset(), [plain], [Unit(1, "deeper", "every", "0+a", bound=1)], why="the time was over"
     )

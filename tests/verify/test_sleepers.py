@@ -16,7 +16,8 @@ from kmutex.engine.threads import Crew, replaced
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
 from kmutex.verify.checks.event_loops import _settle
-from kmutex.verify.plan import Outcome, Unit
+from kmutex.verify.plan import Unit
+from kmutex.verify.results import UnitResult
 
 
 class _Entry:
@@ -115,7 +116,7 @@ def crew() -> Crew:
 def found(make: Any, check: str, crew: Crew) -> set[str]:
     shape = look(make, frozenset(("fifo", "interrupt", "timeout")))
     explorer = Explorer(make, crew=crew if shape.kind == "threads" else None, off=frozenset(), tries=False)
-    outcome = Outcome(Unit(0, check, check))
+    outcome = UnitResult(Unit(0, check, check))
     CHECKS[check](Context(make, shape, explorer, lambda runs: runs, frozenset()), outcome)
     assert outcome.runs
     return {clause for one in outcome.found for clause in one.clauses}

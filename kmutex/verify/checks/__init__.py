@@ -6,9 +6,9 @@ from kmutex.verify.checks.context import Context
 from kmutex.verify.checks.event_loops import loops, unstarted
 from kmutex.verify.checks.keys import keys
 from kmutex.verify.checks.memory import memory
-from kmutex.verify.plan import Outcome
+from kmutex.verify.results import UnitResult
 
-CHECKS: dict[str, Callable[[Context, Outcome], None]] = {
+CHECKS: dict[str, Callable[[Context, UnitResult], None]] = {
     "keys": keys,
     "memory": memory,
     "loops": loops,

@@ -9,13 +9,13 @@ from kmutex._text import said
 from kmutex.engine.explorer import key_of
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
-from kmutex.verify.plan import Outcome
+from kmutex.verify.results import UnitResult
 
 NAP = 1.0
 """Real seconds for which a locker may sleep on a loop of asyncio's before it counts as waiting."""
 
 
-def loops(context: Context, outcome: Outcome) -> None:
+def loops(context: Context, outcome: UnitResult) -> None:
     """KM-LOOP: use from a second event loop raises, where the call would wait and where it would not."""
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
     try:
@@ -46,7 +46,7 @@ def loops(context: Context, outcome: Outcome) -> None:
         )
 
 
-def unstarted(context: Context, outcome: Outcome) -> None:
+def unstarted(context: Context, outcome: UnitResult) -> None:
     """KM-CANCEL: a task that is cancelled before its first step has asked for nothing."""
     loop = asyncio.new_event_loop()
 
@@ -74,7 +74,7 @@ def unstarted(context: Context, outcome: Outcome) -> None:
         outcome.witnesses["KM-CANCEL"] += 1
 
 
-def _loop_finding(outcome: Outcome, message: str, *better: str) -> None:
+def _loop_finding(outcome: UnitResult, message: str, *better: str) -> None:
     """better: clauses that name it better than KM-LOOP."""
     outcome.found.append(Violation((*better, "KM-LOOP"), message, symptom="KM-LOOP"))
 

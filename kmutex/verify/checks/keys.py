@@ -13,7 +13,7 @@ from kmutex.engine.program import parse
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
-from kmutex.verify.plan import Outcome
+from kmutex.verify.results import UnitResult
 
 MANY = 150
 """Keys that each of two clients holds at once: by the birthday bound, some two of them meet in any table of up to
@@ -81,7 +81,7 @@ _EQUAL_PROGRAM = "0+a | 1+a | 0-a | 1-a"
 _KEY_PROGRAMS = ("0+a | 1+a | 2+b | 0-a | 1-a", "0+a | 1+b | 0-a 1-b")
 
 
-def keys(context: Context, outcome: Outcome) -> None:
+def keys(context: Context, outcome: UnitResult) -> None:
     """KM-INDEP and KM-EXCL with many keys at once and with odd ones."""
     many = _ManyThreads if context.shape.kind == "threads" else _ManyTasks
     level = context.level
@@ -116,7 +116,7 @@ def _refuses(explorer: Explorer, level: Level) -> bool:
 
 
 def _run(
-    context: Context, explorer: Explorer, text: str, outcome: Outcome, prefix: str, clause: str = "KM-INDEP"
+    context: Context, explorer: Explorer, text: str, outcome: UnitResult, prefix: str, clause: str = "KM-INDEP"
 ) -> None:
     result = explorer.every(parse(text), context.level, 0)
     outcome.runs += result.runs

@@ -11,7 +11,7 @@ from kmutex.engine.program import parse
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
-from kmutex.verify.plan import Outcome
+from kmutex.verify.results import UnitResult
 
 KEPT = 60
 """Keys that are used and dropped."""
@@ -21,7 +21,7 @@ class _Key(str):
     """A key that tells when the last reference to it is gone."""
 
 
-def memory(context: Context, outcome: Outcome) -> None:
+def memory(context: Context, outcome: UnitResult) -> None:
     """KM-IDLE from outside: a key that was locked, tried, waited for and cancelled, and is idle, is not kept."""
     subjects: list[Any] = []
     alive: list[weakref.ref[_Key]] = []
