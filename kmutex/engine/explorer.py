@@ -106,21 +106,32 @@ class Explorer:
         tries: bool = True,
         keys: Callable[[str], Any] = key_of,
         patience: float = 5.0,
+        judging: Callable[..., Judge] = Judge,
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
         off: clauses that are not judged. tries: whether the locker takes timeout 0. keys: the value for a key's
-        letter. patience: real seconds without a scheduling point before a run counts as out of control."""
+        letter. patience: real seconds without a scheduling point before a run counts as out of control. judging: makes
+        the judge of a run, with the arguments of `Judge`."""
         self._make = make
         self._crew = crew
         self._off = off
         self._tries = tries
         self._keys = keys
         self._patience = patience
+        self._judging = judging
         self._bytecode = Bytecode(lambda filename: not foreign(filename))
 
     def on(self, make: Callable[[], Any], *, keys: Callable[[str], Any] = key_of) -> Explorer:
         """The same for another factory, or with other keys."""
-        return Explorer(make, crew=self._crew, off=self._off, tries=self._tries, keys=keys, patience=self._patience)
+        return Explorer(
+            make,
+            crew=self._crew,
+            off=self._off,
+            tries=self._tries,
+            keys=keys,
+            patience=self._patience,
+            judging=self._judging,
+        )
 
     def every(
         self,
@@ -167,9 +178,9 @@ class Explorer:
         return result
 
     def again(
-        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., Judge] = Judge
+        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., Judge] | None = None
     ) -> Exploration:
-        """The one run that a schedule says. judging: makes the judge of the run, with the arguments of `Judge`.
+        """The one run that a schedule says. judging: makes the judge of the run, instead of the explorer's.
 
         UnreplayableError: the subject does not come by that way."""
         result = Exploration(schedule.program, schedule.level, 0)
@@ -182,10 +193,10 @@ class Explorer:
         return result
 
     def _once(
-        self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] = Judge
+        self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] | None = None
     ) -> None:
         whole, tail = with_epilogue(result.program, tries=self._tries)
-        judge = judging(off=self._off, known=known, tail_from=len(result.program.phases))
+        judge = (judging or self._judging)(off=self._off, known=known, tail_from=len(result.program.phases))
         run: ThreadRun | LoopRun
         if self._crew is not None:
             run = ThreadRun(
