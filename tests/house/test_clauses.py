@@ -16,6 +16,7 @@ from kmutex.engine.program import parse
 from kmutex.testing import CLAUSES
 from kmutex_model import properties
 from kmutex_model.broken import BROKEN
+from tests.lockers.catalogue import rows
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,7 +31,6 @@ def load(path: str) -> dict[str, Any]:
 
 
 LISTED: list[dict[str, Any]] = load("specs/clauses.toml")["clause"]
-ZOO = load("tests/zoo/manifest.toml")
 IDS = [clause["id"] for clause in LISTED]
 
 every = pytest.mark.parametrize("clause", LISTED, ids=IDS)
@@ -90,29 +90,30 @@ def test_a_clause_has_tests_that_name_it(clause: dict[str, Any]) -> None:
 def test_a_clause_has_broken_twins(clause: dict[str, Any]) -> None:
     """Each exists and is there for this clause; all known-bad models of the clause are listed."""
     kinds = [name.partition(":")[0] for name in clause["broken"]]
-    assert "zoo" in kinds
+    assert "locker" in kinds
     in_model = {broken.model.name for broken in BROKEN if broken.clause == clause["id"]}
     listed = {name.partition(":")[2] for name in clause["broken"] if name.startswith("model:")}
     assert listed == in_model
     assert bool(in_model) == (not clause["property"].startswith("none: "))
     for name in clause["broken"]:
         kind, _, rest = name.partition(":")
-        assert kind in ("model", "zoo")
-        if kind == "zoo":
-            assert clause["id"] in ZOO[rest]["clauses"]
-            assert ZOO[rest]["expect"] == "violation"
-            assert ZOO[rest]["kind"] in clause["drivers"]
+        assert kind in ("model", "locker")
+        if kind == "locker":
+            assert clause["id"] in rows()[rest].clauses
+            assert rows()[rest].expect == "violation"
+            assert rows()[rest].kind in clause["drivers"]
+            assert not rows()[rest].held_out
 
 
-def test_each_driver_of_a_clause_is_in_the_zoo_or_the_reason_is_known() -> None:
-    """A clause that binds both drivers has a bad locker for each, but for two that the zoo has for threads only."""
+def test_each_driver_of_a_clause_has_a_bad_locker_or_the_reason_is_known() -> None:
+    """A clause that binds both drivers has a bad locker for each, but for two that have one for threads only."""
     threads_only = set()
     for clause in LISTED:
-        kinds = {name.split(":")[1].split(".")[0] for name in clause["broken"] if name.startswith("zoo:")}
+        kinds = {name.split(":")[1].split(".")[0] for name in clause["broken"] if name.startswith("locker:")}
         if kinds != set(clause["drivers"]):
             threads_only.add(clause["id"])
             assert kinds == {"threads"}
-    # A task is cancelled and never interrupted; and no asyncio locker of the zoo takes a timeout.
+    # A task is cancelled and never interrupted; and no asyncio locker of the catalogue takes a timeout.
     assert threads_only == {"KM-INTERRUPT", "KM-EXPIRED"}
 
 

@@ -6,16 +6,12 @@ Whoever waits is waited for by its place in the snapshot, never by the clock.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import io
 import json
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -33,24 +29,10 @@ from kmutex import (
 from kmutex.trace import AsyncRecorder, Recorder
 from kmutex.trace.check import LogReport
 from kmutex.trace.reader import check
+from tests.lockers import asyncio_bad, threads_bad
 
-ZOO = Path(__file__).resolve().parents[1] / "zoo"
 DEADLINE = 120.0
 """Seconds after which a test that waits has failed; nothing here takes long."""
-
-
-def zoo(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"trace_{name}", ZOO / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # The weak registry finds its own module by name.
-    sys.modules[module.__name__] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-THREADS, TASKS = zoo("threads_bad"), zoo("aio_bad")
 
 
 def until(state: Callable[[], bool]) -> None:
@@ -135,14 +117,14 @@ def test_waiters_that_were_seen_are_judged_in_order() -> None:
 
 
 def test_a_locker_that_serves_the_youngest_fails() -> None:
-    """KM-FIFO: tests/zoo, LastInFirstOut; the line is the grant of the one who was overtaken."""
+    """KM-FIFO: tests/lockers, LastInFirstOut; the line is the grant of the one who was overtaken."""
     out = io.StringIO()
-    report = served_in_turn(shown(THREADS.LastInFirstOut), out)
+    report = served_in_turn(shown(threads_bad.LastInFirstOut), out)
     (finding,) = report.findings
     assert finding.clause == "KM-FIFO"
     assert json.loads(out.getvalue().splitlines()[finding.line - 1])["event"] == "grant"
     assert finding.call == 3
-    assert outcome(served_in_turn(shown(THREADS.Handing), io.StringIO()), "KM-FIFO") == ("holds", 2)
+    assert outcome(served_in_turn(shown(threads_bad.Handing), io.StringIO()), "KM-FIFO") == ("holds", 2)
 
 
 def test_many_threads_and_keys_pass() -> None:
@@ -191,8 +173,8 @@ def test_many_threads_and_keys_pass() -> None:
 
 
 def test_a_locker_that_locks_nothing_fails() -> None:
-    """KM-EXCL: the no-op, and tests/zoo, WeakRegistry."""
-    for locker in (NoopLocker(), THREADS.WeakRegistry()):
+    """KM-EXCL: the no-op, and tests/lockers, WeakRegistry."""
+    for locker in (NoopLocker(), threads_bad.WeakRegistry()):
         out = io.StringIO()
         km = Recorder(locker, out)
         km.lock("k")
@@ -205,16 +187,16 @@ def test_a_locker_that_locks_nothing_fails() -> None:
 
 
 def test_a_stray_unlock_that_is_accepted_fails() -> None:
-    """KM-UNHELD: tests/zoo, StrayUnlockAccepted."""
+    """KM-UNHELD: tests/lockers, StrayUnlockAccepted."""
     out = io.StringIO()
-    Recorder(THREADS.StrayUnlockAccepted(), out).unlock("k")
+    Recorder(threads_bad.StrayUnlockAccepted(), out).unlock("k")
     assert [found.clause for found in judged(out).findings] == ["KM-UNHELD"]
 
 
 def test_a_lease_that_is_released_twice_fails() -> None:
-    """KM-TOKEN: tests/zoo, LeaseReleasedTwice; the second release ends somebody else's grant."""
+    """KM-TOKEN: tests/lockers, LeaseReleasedTwice; the second release ends somebody else's grant."""
     out = io.StringIO()
-    km = Recorder(THREADS.LeaseReleasedTwice(), out)
+    km = Recorder(threads_bad.LeaseReleasedTwice(), out)
     with km.hold("k") as lease:
         lease.release()
         km.lock("k")
@@ -224,9 +206,9 @@ def test_a_lease_that_is_released_twice_fails() -> None:
 
 
 def test_an_entry_that_stays_fails_at_the_end() -> None:
-    """KM-IDLE: tests/zoo, NeverEvicts; seen by the length that `close` writes."""
+    """KM-IDLE: tests/lockers, NeverEvicts; seen by the length that `close` writes."""
     out = io.StringIO()
-    km = Recorder(THREADS.NeverEvicts(), out)
+    km = Recorder(threads_bad.NeverEvicts(), out)
     km.lock("k")
     km.unlock("k")
     km.close()
@@ -499,7 +481,7 @@ def test_tasks_pass_with_cancellation() -> None:
 
 
 def test_a_bad_locker_for_tasks_fails() -> None:
-    """KM-EXCL: the no-op. KM-FIFO: tests/zoo, LastInFirstOut. KM-UNHELD: StrayUnlockAccepted."""
+    """KM-EXCL: the no-op. KM-FIFO: tests/lockers, LastInFirstOut. KM-UNHELD: StrayUnlockAccepted."""
 
     async def two_hold() -> LogReport:
         out = io.StringIO()
@@ -511,7 +493,7 @@ def test_a_bad_locker_for_tasks_fails() -> None:
 
     async def overtaken() -> LogReport:
         out = io.StringIO()
-        km = AsyncRecorder(shown(TASKS.LastInFirstOut), out)
+        km = AsyncRecorder(shown(asyncio_bad.LastInFirstOut), out)
         await km.lock("k")
 
         async def one() -> None:
@@ -529,7 +511,7 @@ def test_a_bad_locker_for_tasks_fails() -> None:
 
     async def stray() -> LogReport:
         out = io.StringIO()
-        AsyncRecorder(TASKS.StrayUnlockAccepted(), out).unlock("k")
+        AsyncRecorder(asyncio_bad.StrayUnlockAccepted(), out).unlock("k")
         return judged(out)
 
     for scenario, clause in ((two_hold, "KM-EXCL"), (overtaken, "KM-FIFO"), (stray, "KM-UNHELD")):
