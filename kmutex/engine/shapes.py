@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kmutex.engine.calls import LOOKING, Calls
 from kmutex.engine.eventloop import in_a_loop, looked_at
 from kmutex.engine.observer import SubjectFailedError
 from kmutex.engine.program import Step, parse
@@ -16,6 +17,7 @@ from kmutex.engine.search import Chooser
 from kmutex.engine.threads import Crew, ThreadRun
 
 Kind = Literal["threads", "asyncio"]
+Form = Literal["lock", "acquire", "get", "block", "key", "flight"]
 
 
 class NotALockerError(Exception):
@@ -32,7 +34,45 @@ class Shape:
     counts: bool
     """len() gives the number of live keys."""
     leases: bool
-    """There is a hold()."""
+    """There is a hold() whose block is given something with release()."""
+    form: Form = "lock"
+    """lock: lock(key), unlock(key). acquire: the same with other names, results or arguments. get: an accessor gives a
+    lock for the key. block: with or async with only. key: an object for each key. flight: do(key, fn)."""
+    tries: bool = True
+    """It can be asked without waiting: timeout 0, blocking=False, or a call of its own."""
+    strays: bool = True
+    """The unlock of a key by somebody who holds nothing can be asked."""
+    bodies: bool = False
+    """A block: its body can raise."""
+    keys: str = "any"
+    """The type of its keys, one of `kmutex.engine.calls.KEY_TYPES`."""
+    shared: bool = False
+    """What the factory makes shares its keys with what it made before, so each run has keys of its own."""
+    reentrant: bool = False
+    """Its holder gets the key again."""
+    striped: bool = False
+    """Keys share locks by design."""
+    taken: str = ""
+    """One line for the report: what was taken for what."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A factory with the one face that schedulers, judge, suite, machine and recorder know."""
+
+    shape: Shape
+    make: Callable[[], Any]
+    """What it makes has lock(key, timeout=...) and unlock(key), awaited for asyncio (where unlock gives something to
+    await), and __len__ and hold(key) where the shape says so. A block has leave(key, error) too: its body raises."""
+
+
+def fit(make: Callable[[], Any], *, without: frozenset[str] = frozenset(), calls: Calls = LOOKING) -> Fitted:
+    """The shape of what ``make()`` returns, and a factory of subjects with the one face.
+
+    without: features that are not looked for. calls: names, where looking does not find them.
+    NotALockerError: it is no keyed locker, or the factory fails.
+    """
+    return Fitted(look(make, without), make)
 
 
 def look(make: Callable[[], Any], without: frozenset[str] = frozenset()) -> Shape:
