@@ -121,8 +121,14 @@ class Explorer:
         self._judging = judging
         self._bytecode = Bytecode(lambda filename: not foreign(filename))
 
-    def on(self, make: Callable[[], Any], *, keys: Callable[[str], Any] = key_of) -> Explorer:
-        """The same for another factory, or with other keys."""
+    def on(
+        self,
+        make: Callable[[], Any],
+        *,
+        keys: Callable[[str], Any] = key_of,
+        judging: Callable[..., Judge] | None = None,
+    ) -> Explorer:
+        """The same for another factory, or with other keys, or by another judge."""
         return Explorer(
             make,
             crew=self._crew,
@@ -130,7 +136,7 @@ class Explorer:
             tries=self._tries,
             keys=keys,
             patience=self._patience,
-            judging=self._judging,
+            judging=judging or self._judging,
         )
 
     def every(

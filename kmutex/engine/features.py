@@ -19,10 +19,10 @@ FEATURES = {
     "fifo": Feature(("KM-FIFO", "KM-HANDOFF"), "grants keys in no order: a newcomer may overtake a waiter"),
     "timeout": Feature(("KM-EXPIRED",), "has no timeout argument: a waiting thread can't give up"),
     "interrupt": Feature(("KM-INTERRUPT",), "does not clean up when an interrupt strikes its wait"),
-    "evict": Feature(("KM-IDLE",), "keeps the entries of idle keys"),
+    "evict": Feature(("KM-IDLE", "KM-FORGET"), "keeps the entries of idle keys"),
     "len": Feature(("KM-REF",), "has a len() that means something else than the live keys"),
     "unheld": Feature(("KM-UNHELD", "KM-ATOMIC"), "accepts the unlock of a key that nobody holds"),
-    "independence": Feature(("KM-INDEP",), "lets keys share a lock"),
+    "independence": Feature(("KM-INDEP", "KM-APART"), "lets keys share a lock"),
     "lease": Feature(("KM-TOKEN",), "has a hold() whose lease may release another's grant"),
     "loop": Feature(("KM-LOOP",), "does not notice use from a second event loop"),
 }

@@ -126,9 +126,9 @@ class TaskBench(_Bench):
         async def work() -> WorkRun:
             with self._run(client, step) as run:
                 if step.kind != "n":
-                    gate = asyncio.get_running_loop().create_future()
-                    self._going.append((run, lambda: gate.done() or gate.set_result(None)))
-                    await gate
+                    gate = asyncio.Event()
+                    self._going.append((run, gate.set))
+                    await gate.wait()
             return run
 
         self._answer(client, await self.subject.do(key, work))

@@ -19,17 +19,18 @@ first, unless a program without it has shown the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from kmutex._text import said
 from kmutex.engine.explorer import Explorer, Level
-from kmutex.engine.flight import TaskBench, WorkFailedError, WorkRun
+from kmutex.engine.flight import TaskBench, WorkFailedError, WorkRun, on_the_bench
 from kmutex.engine.judge import _BLAME, Judge
 from kmutex.engine.observer import Ending, UncontrolledError
 from kmutex.engine.program import DOING, Step, parse
-from kmutex.engine.source_lines import Lines
+from kmutex.engine.shapes import Shape
 
 Policy = Literal["", "takeover", "share"]
 """What the error of a leader's work means to those who wait with it: the next of them runs the work, or all get the
@@ -58,6 +59,8 @@ class FlightJudge(Judge):
     def __init__(self, *, policy: Policy = "", cancels: bool = False, **of_judge: Any) -> None:
         """policy: what is held to. cancels: whether a cancelled leader may cancel its followers. The rest: `Judge`."""
         super().__init__(**of_judge)
+        self.answered = 0
+        """Calls that came back with a result."""
         self.seen: Policy = ""
         """What those who waited with a failing leader were first seen to do."""
         self._policy = policy
@@ -100,6 +103,7 @@ class FlightJudge(Judge):
         if run is None:
             self._find("KM-RESULT", f"client {client} did {step.key}, and was given what no run of the work gave")
         elif self._owed(client, call, run, "the result"):
+            self.answered += 1
             self._in_vain(client, call)
             if any(other.key == run.key and other is not run for other in self._closed):
                 self._witness("KM-RESULT")
@@ -304,12 +308,29 @@ class FlightJudge(Judge):
         super()._find(symptom, message, *also, hopeless=hopeless)
 
 
-class FlightLines(Lines, FlightJudge):
-    """A `FlightJudge` that also writes down lines, as `Lines` does."""
+def put_on_trial(
+    shape: Shape, make: Callable[[], Any], explorer: Explorer
+) -> tuple[Shape, Callable[[], Any], Explorer]:
+    """The shape of a flight with what is held to, and its factory and its explorer with bench and judge.
+
+    explorer: for the factory as it is.
+    """
+    benched = on_the_bench(make, shape.kind)
+    level: Level = "locks" if shape.kind == "threads" else "tasks"
+    policy = _policy(explorer.on(benched, judging=FlightJudge), level)
+    shape = replace(shape, taken=f"{shape.taken}; when the work fails, {_SAID[policy]}")
+    return shape, benched, explorer.on(benched, judging=functools.partial(FlightJudge, policy=policy))
 
 
-def policy_of(explorer: Explorer, level: Level) -> Policy:
-    """What those who wait with a failing leader are seen to do: the policy that is then held to."""
+_SAID = {
+    "takeover": "the next caller takes over",
+    "share": "all who wait for it get the error",
+    "": "nothing is held to, for nobody was seen to wait for it and return",
+}
+
+
+def _policy(explorer: Explorer, level: Level) -> Policy:
+    """What those who wait with a failing leader are seen to do."""
     last = explorer.every(parse("0fa | 1da | 2ea | 2ea"), level, 0).last
     return last.seen if isinstance(last, FlightJudge) else ""
 
@@ -322,7 +343,7 @@ def _run_in(value: object) -> WorkRun | None:
 
 
 def _run_of(error: BaseException) -> WorkRun | None:
-    """The run that failed with this error, which may be the cause or the context of what was raised, or its argument."""
+    """The run that failed with this error, which may be an argument, the cause or the context of what was raised."""
     seen: list[BaseException] = []
     todo: list[BaseException | None] = [error]
     while todo:

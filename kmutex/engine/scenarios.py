@@ -148,7 +148,7 @@ FLIGHTS = (
     "0da | 1dana | 2ea",
     "0da | 1da | 2ea | 0da | 1da | 2ea",
     "0da | 1db | 2eb | 2ea",
-    "0da | 1db | 2da | 3db | 4ea | 4eb",
+    "0da | 1db | 2da | 3ea | 3eb",
     # At once.
     "0na 1na",
     "0na 1nb",
@@ -203,9 +203,12 @@ CANCELLED_CALLS = (
 )
 
 
-def flights() -> list[Program]:
-    """The programs for a subject that suppresses duplicates, in the order in which they are to be run."""
-    return [parse(text) for text in (*FLIGHTS, *FAILURES, *CANCELLED_CALLS)]
+def flights(*, cancel: bool = True) -> list[Program]:
+    """The programs for a subject that suppresses duplicates, in the order in which they are to be run.
+
+    cancel: a call can be cancelled (a task) or interrupted (a thread).
+    """
+    return [parse(text) for text in (*FLIGHTS, *FAILURES, *(CANCELLED_CALLS if cancel else ()))]
 
 
 def programs(*, cancel: bool = True, tries: bool = True, interrupt: bool = True, leases: bool = False) -> list[Program]:
@@ -250,7 +253,7 @@ def with_epilogue(program: Program, *, tries: bool = True) -> tuple[Program, int
 def _with_flight_epilogue(program: Program) -> tuple[Program, int]:
     """Each call may have to be a run of its own, one after the other, if those before it fail."""
     texts = []
-    nobody = program.clients
+    nobody = max(2, program.clients)
     for key in program.keys:
         calls = [step for phase in program.phases for _, steps in phase.steps for step in steps if step.kind in DOING]
         texts += [f"{nobody}e{key}"] * sum(step.key == key for step in calls)

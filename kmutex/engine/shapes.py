@@ -81,6 +81,10 @@ def look(make: Callable[[], Any], without: frozenset[str] = frozenset()) -> Shap
     NotALockerError: it is no locker, or the factory fails.
     """
     first = _made(make)
+    if callable(getattr(first, "do", None)) and not callable(getattr(first, "lock", None)):
+        counts = "len" not in without and hasattr(type(first), "__len__")
+        awaited: Kind = "asyncio" if _is_coroutine_function(first.do) else "threads"
+        return Shape(awaited, timeout=False, counts=counts, leases=False, form="flight", taken="do(key, fn)")
     for name in ("lock", "unlock"):
         if not callable(getattr(first, name, None)):
             raise NotALockerError(f"{_name(first)} has no {name}(); a keyed locker has lock(key) and unlock(key)")

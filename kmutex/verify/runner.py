@@ -110,7 +110,8 @@ def verify(
     table = shortened(table, target, without, report.symptoms, left, confined)
     if not whole:
         detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
-        table.append(Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
+        clause = "KM-ONE" if shape.form == "flight" else "KM-EXCL"
+        table.append(Row(clause, "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
     return Checked(shape, table)
 
 
