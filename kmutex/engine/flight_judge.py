@@ -101,7 +101,8 @@ class FlightJudge(Judge):
         self._log(client, f"{step}: got {whose}", "comes back" if call.own else "refused", step.key)
         self._delayed(client, call)
         if run is None:
-            self._find("KM-RESULT", f"client {client} did {step.key}, and was given what no run of the work gave")
+            failed = ("KM-LEADER",) if any(other.how != "ended" for other in call.waited_for) else ()
+            self._find("KM-RESULT", f"client {client} did {step.key}, and got what no run of the work gave", *failed)
         elif self._owed(client, call, run, "the result"):
             self.answered += 1
             self._in_vain(client, call)
@@ -140,7 +141,7 @@ class FlightJudge(Judge):
         runs = [run for run in self._going if run.key == key]
         role = "follower" if any(run is not call.own for run in runs) else "leader"
         self._log(client, "... it is cancelled")
-        self._disturb(role)
+        self._disturbed.add(role)
         for other in self._calls.values():
             if other is not call and other.step.key == key:
                 other.upset.setdefault(role, client)
@@ -196,7 +197,7 @@ class FlightJudge(Judge):
         self._going.remove(run)
         self._ended.append(run)
         if run.how != "ended":
-            self._disturb("leader")
+            self._disturbed.add("leader")
         if any(call.step.key == run.key and client != run.client for client, call in self._calls.items()):
             self._witness("KM-ONE")
 
@@ -298,10 +299,6 @@ class FlightJudge(Judge):
             self._witness("KM-FORGET")
             if length:
                 self._find("KM-FORGET", f"len() is {length}, and nobody calls", hopeless=False)
-
-    def _disturb(self, role: str) -> None:
-        if not self._tail:
-            self._disturbed.add(role)
 
     def _find(self, symptom: str, message: str, *also: str, hopeless: bool = True) -> None:
         self._ingredients = self._disturbed if symptom in _UPSET else set()

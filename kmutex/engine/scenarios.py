@@ -251,12 +251,12 @@ def with_epilogue(program: Program, *, tries: bool = True) -> tuple[Program, int
 
 
 def _with_flight_epilogue(program: Program) -> tuple[Program, int]:
-    """Each call may have to be a run of its own, one after the other, if those before it fail."""
+    """Each call may be a run of its own, one after the other: when those before it fail, or where none is shared."""
     texts = []
     nobody = max(2, program.clients)
     for key in program.keys:
         calls = [step for phase in program.phases for _, steps in phase.steps for step in steps if step.kind in DOING]
         texts += [f"{nobody}e{key}"] * sum(step.key == key for step in calls)
-    texts += [f"0d{key} | 1d{key} | {nobody}e{key} | 0n{key}" for key in program.keys]
+    texts += [f"0d{key} | 1d{key} | {nobody}e{key} | {nobody}e{key} | 0n{key}" for key in program.keys]
     phases: tuple[Phase, ...] = parse(" | ".join(texts)).phases
     return Program((*program.phases, *phases)), len(phases)
