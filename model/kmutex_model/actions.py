@@ -231,7 +231,7 @@ def key_view(state: State, key: int) -> KeyView:
 
 
 class Machine(Protocol):
-    """What can be explored: a `Model` of the keyed mutex, or another machine. Its states have clients, each with its key.
+    """What can be explored: a `Model` of the keyed mutex, or another. Its states have clients, each with its key.
 
     Where states are spoken of as those of the keyed mutex, any machine's will do.
     """
