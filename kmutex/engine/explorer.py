@@ -110,8 +110,8 @@ class Explorer:
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
         off: clauses that are not judged. tries: whether the locker takes timeout 0. keys: the value for a key's
-        letter. patience: real seconds without a scheduling point before a run counts as out of control. judging: makes
-        the judge of a run, with the arguments of `Judge`."""
+        letter. patience: seconds without a scheduling point before a run counts as out of control. judging: makes the
+        judge of a run, with the arguments of `Judge`."""
         self._make = make
         self._crew = crew
         self._off = off
