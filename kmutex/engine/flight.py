@@ -16,6 +16,49 @@ from kmutex.engine.program import Step
 from kmutex.engine.threads import CoopLock
 
 
+class FlightFace:
+    """The one face, do(key, work), before whatever form a single flight has. For threads."""
+
+    def __init__(self, subject: Any, call: FlightCall) -> None:
+        self.subject = subject
+        self._call = call
+        self._called: Callable[..., Any] = getattr(subject, call.name) if call.name else subject
+        if call.decorates:
+            self._work: ContextVar[Callable[[], Any]] = ContextVar("work")
+            self._called = self._called(self._decorated())
+
+    def __len__(self) -> int:
+        return len(self.subject)
+
+    def do(self, key: Any, work: Callable[[], Any]) -> Any:
+        """What the subject gives for the key and the work."""
+        if not self._call.decorates:
+            return self._called(work, key) if self._call.function_first else self._called(key, work)
+        mine = self._work.set(work)
+        try:
+            return self._called(key)
+        finally:
+            self._work.reset(mine)
+
+    def _decorated(self) -> Callable[[Any], Any]:
+        # Who runs it is known by the context: a decorated function is told the key and nothing of its caller's.
+        return lambda key: self._work.get()()
+
+
+class AsyncFlightFace(FlightFace):
+    """The same for the tasks of an event loop."""
+
+    async def do(self, key: Any, work: Callable[[], Any]) -> Any:
+        """What the subject gives for the key and the work."""
+        return await super().do(key, work)
+
+    def _decorated(self) -> Callable[[Any], Any]:
+        async def decorated(key: Any) -> Any:
+            return await self._work.get()()
+
+        return decorated
+
+
 class WorkRun:
     """One run of the work of a key, and the result that it gives if it ends well."""
 

@@ -29,7 +29,7 @@ from kmutex.engine.judge import Event
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
 from kmutex.engine.program import FLIGHT, ProgramError, parse
 from kmutex.engine.search import UnreplayableError
-from kmutex.engine.shapes import NotALockerError, Shape, look
+from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
 from kmutex.engine.shrink import shrink
 from kmutex.engine.source_lines import Lines, stops
 from kmutex.engine.threads import Crew, bytecode_events_seen, replaced
@@ -62,16 +62,11 @@ class _Worker:
         self._say("there")
         if not sys.stdin.readline():
             return
-        make = self._load(target)
-        crew = Crew()
-        shape = self._look(make, without)
-        explorer = Explorer(
-            make,
-            crew=crew if shape.kind == "threads" else None,
-            off=clauses_off(without),
-            tries=shape.timeout or shape.form == "flight",
-            patience=patience,
-        )
+        original = self._load(target)
+        fitted = self._fit(original, without)
+        make, shape = fitted.make, fitted.shape
+        crew = Crew() if shape.kind == "threads" else None
+        explorer = Explorer.of(fitted, crew=crew, off=clauses_off(without), patience=patience)
         if shape.form == "flight":
             shape, make, explorer = put_on_trial(shape, make, explorer)
         _try_out(explorer, shape)
@@ -79,7 +74,7 @@ class _Worker:
         for line in sys.stdin:
             order = json.loads(line)
             if "replay" in order:
-                self._replay(explorer, shape, order["replay"], make if order["lines"] else None)
+                self._replay(explorer, shape, order["replay"], original if order["lines"] else None)
             elif "smaller" in order:
                 self._smaller(explorer, shape, **order["smaller"])
             else:
@@ -109,14 +104,15 @@ class _Worker:
         make: Callable[[], Any] = found
         return make
 
-    def _look(self, make: Callable[[], Any], without: list[str]) -> Shape:
+    def _fit(self, make: Callable[[], Any], without: list[str]) -> Fitted:
         try:
-            shape = look(make, frozenset(without))
+            return fit(make, without=frozenset(without))
         except NotALockerError as error:
             raise _RefusedError(str(error)) from None
+        except UncontrolledError:
+            raise
         except BaseException as error:
             raise _RefusedError(f"looking at what the factory makes raised {said(error)}") from None
-        return shape
 
     def _do(
         self,
@@ -193,7 +189,7 @@ class _Worker:
     def _replay(self, explorer: Explorer, shape: Shape, text: str, lines_of: Callable[[], Any] | None) -> None:
         try:
             schedule = parse_schedule(text)
-            fit(schedule, shape)
+            check_fits(schedule, shape)
             if lines_of is None or shape.form == "flight":
                 result = explorer.again(schedule)
             else:
@@ -222,7 +218,7 @@ class _Worker:
         end = _clock() + seconds
         plainer = [(frozenset(parts), symptom) for parts, symptom in symptoms]
         whole = parse_schedule(schedule)
-        fit(whole, shape)
+        check_fits(whole, shape)
         ingredients = whole.program.ingredients
         found = None
         with contextlib.suppress(UnreplayableError):
@@ -241,7 +237,7 @@ class _Worker:
         return runs
 
 
-def fit(schedule: Schedule, shape: Shape) -> None:
+def check_fits(schedule: Schedule, shape: Shape) -> None:
     """UnreplayableError: the schedule asks for what a subject of this shape does not have."""
     if (schedule.level in ("locks", "bytecode")) != (shape.kind == "threads"):
         raise UnreplayableError(f"a schedule @{schedule.level} is not for a subject of {shape.kind}")
@@ -249,10 +245,13 @@ def fit(schedule: Schedule, shape: Shape) -> None:
         raise UnreplayableError("it is for a subject of another shape: single flights do, others lock and unlock")
     if shape.form == "flight":
         return
-    timed = schedule.tries or schedule.level == "timeouts" or "?" in schedule.program.kinds
-    timed = timed or (shape.kind == "threads" and "~" in schedule.program.kinds)
+    timed = schedule.level == "timeouts" or (shape.kind == "threads" and "~" in schedule.program.kinds)
     if timed and not shape.timeout:
         raise UnreplayableError("it wants a timeout, which the subject does not take")
+    if (schedule.tries or "?" in schedule.program.kinds) and not shape.tries:
+        raise UnreplayableError("it wants to ask without waiting, which the subject can't be")
+    if "x" in schedule.program.kinds and not shape.strays:
+        raise UnreplayableError("it wants the unlock of an unheld key, and the subject has blocks only")
     if schedule.program.kinds & frozenset("[]^") and not shape.leases:
         raise UnreplayableError("it wants leases, and the subject has no hold()")
 
