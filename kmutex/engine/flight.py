@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
+from kmutex.engine.faces import Kind
 from kmutex.engine.program import Step
 from kmutex.engine.threads import CoopLock
+from kmutex.engine.ways import FlightCall
 
 
 class FlightFace:
@@ -27,18 +30,12 @@ class FlightFace:
             self._work: ContextVar[Callable[[], Any]] = ContextVar("work")
             self._called = self._called(self._decorated())
 
-    def __len__(self) -> int:
-        return len(self.subject)
-
     def do(self, key: Any, work: Callable[[], Any]) -> Any:
         """What the subject gives for the key and the work."""
         if not self._call.decorates:
             return self._called(work, key) if self._call.function_first else self._called(key, work)
-        mine = self._work.set(work)
-        try:
-            return self._called(key)
-        finally:
-            self._work.reset(mine)
+        self._work.set(work)
+        return self._called(key)
 
     def _decorated(self) -> Callable[[Any], Any]:
         # Who runs it is known by the context: a decorated function is told the key and nothing of its caller's.
@@ -57,6 +54,12 @@ class AsyncFlightFace(FlightFace):
             return await self._work.get()()
 
         return decorated
+
+
+def flight_face(kind: Kind, *, counts: bool = False) -> type[FlightFace]:
+    """The class of faces for this kind. counts: with len()."""
+    base = FlightFace if kind == "threads" else AsyncFlightFace
+    return type(base.__name__, (base,), {"__len__": lambda self: len(self.subject)}) if counts else base
 
 
 class WorkRun:
@@ -177,7 +180,7 @@ class TaskBench(_Bench):
         self._answer(client, await self.subject.do(key, work))
 
 
-def on_the_bench(make: Callable[[], Any], kind: str) -> Callable[[], Any]:
-    """The factory whose subjects a run can drive. kind: threads or asyncio."""
+def on_the_bench(make: Callable[[], Any], kind: Kind) -> Callable[[], Any]:
+    """The factory whose subjects a run can drive."""
     bench = ThreadBench if kind == "threads" else TaskBench
     return lambda: bench(make())

@@ -13,11 +13,12 @@ from kmutex.engine.eventloop import in_a_loop
 from kmutex.engine.faces import TIMED_OUT, Limit, NotGrantedError, Way, face_class, is_block
 from kmutex.engine.faces import Form as Form
 from kmutex.engine.faces import Kind as Kind
+from kmutex.engine.flight import FlightFace, flight_face
 from kmutex.engine.observer import SubjectFailedError
 from kmutex.engine.program import Phase, Program, Step
 from kmutex.engine.threads import controlled
 from kmutex.engine.trials import Answers, Trial, Trials
-from kmutex.engine.ways import Candidate
+from kmutex.engine.ways import Candidate, FlightCall
 
 _LETTERS = [str(number) for number in range(200)]
 """Keys that are held at once to see whether keys share locks."""
@@ -209,9 +210,9 @@ class _Looker:
         kind: Kind = "asyncio" if awaits or not answers else "threads"
         counts = "len" not in self._without and hasattr(type(self._subject), "__len__")
         opening = self._opening(call.name)
-        first = (ways.parameters(opening) or [None])[0]
-        keys = self._calls.keys or (ways.keys_of(opening) if first is not None and not call.decorates else "any")
-        shared = self._by_key and not call.decorates or self._made() is self._subject
+        by_key = not (call.decorates or call.function_first)
+        keys = self._calls.keys or (ways.keys_of(opening) if by_key and self._lenient else "any")
+        shared = not call.decorates and (self._by_key or self._made() is self._subject)
         words = f"{call.name or _name(self._subject)}({'fn, key' if call.function_first else 'key, fn'})"
         words = f"@{_name(self._subject)}" if call.decorates else words
         shape = Shape(

@@ -91,7 +91,8 @@ def flight(subject: Any, calls: Calls) -> FlightCall | None:
         function = getattr(subject, name, None)
         if callable(function) and (found := _flight_call(name, function)) and not found.decorates:
             return found
-    return _flight_call("", subject) if callable(subject) and not inspect.isclass(subject) else None
+    itself = _flight_call("", subject) if callable(subject) else None
+    return None if itself is not None and inspect.isclass(subject) and not itself.decorates else itself
 
 
 def _flight_call(name: str, function: Any) -> FlightCall | None:
