@@ -71,6 +71,8 @@ class Exploration:
     longest: int = 0
     found: dict[str, Found] = field(default_factory=dict)
     """By symptom: the shortest run that shows it."""
+    unpromised: dict[str, Found] = field(default_factory=dict)
+    """The same of clauses that the locker does not promise, by the clause."""
     exited: str | None = None
     uncountable: bool = False
     """Whether len() could not be asked at a quiet moment."""
@@ -78,11 +80,24 @@ class Exploration:
     last: Judge | None = None
     """The judge of the last run."""
 
+    @property
+    def breaches(self) -> list[Found]:
+        """All that was found broken, promised or not."""
+        return [*self.found.values(), *self.unpromised.values()]
+
     def add(self, finding: Finding, schedule: Schedule) -> None:
         """Keep it if it is the first of its symptom, or shorter."""
-        before = self.found.get(finding.symptom)
-        if before is None or _size(finding, schedule) < _size(*before):
-            self.found[finding.symptom] = Found(finding, schedule)
+        _keep(self.found, finding.symptom, Found(finding, schedule))
+
+    def add_unpromised(self, finding: Finding, schedule: Schedule) -> None:
+        """The same of what is not promised."""
+        _keep(self.unpromised, finding.clauses[0], Found(finding, schedule))
+
+
+def _keep(shortest: dict[str, Found], name: str, found: Found) -> None:
+    before = shortest.get(name)
+    if before is None or _size(*found) < _size(*before):
+        shortest[name] = found
 
 
 def _size(finding: Finding, schedule: Schedule) -> tuple[int, int]:
@@ -103,16 +118,19 @@ class Explorer:
         *,
         crew: Crew | None,
         off: Set[str] = frozenset(),
+        unpromised: Set[str] = frozenset(),
         tries: bool = True,
         keys: Callable[[str], Any] = key_of,
         patience: float = 5.0,
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
-        off: clauses that are not judged. tries: whether the locker takes timeout 0. keys: the value for a key's
-        letter. patience: real seconds without a scheduling point before a run counts as out of control."""
+        off: clauses that are not judged. unpromised: clauses whose breaches are no violations. tries: whether the
+        locker takes timeout 0. keys: the value for a key's letter. patience: real seconds without a scheduling point
+        before a run counts as out of control."""
         self._make = make
         self._crew = crew
         self._off = off
+        self._unpromised = unpromised
         self._tries = tries
         self._keys = keys
         self._patience = patience
@@ -120,7 +138,15 @@ class Explorer:
 
     def on(self, make: Callable[[], Any], *, keys: Callable[[str], Any] = key_of) -> Explorer:
         """The same for another factory, or with other keys."""
-        return Explorer(make, crew=self._crew, off=self._off, tries=self._tries, keys=keys, patience=self._patience)
+        return Explorer(
+            make,
+            crew=self._crew,
+            off=self._off,
+            unpromised=self._unpromised,
+            tries=self._tries,
+            keys=keys,
+            patience=self._patience,
+        )
 
     def every(
         self,
@@ -185,7 +211,7 @@ class Explorer:
         self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] = Judge
     ) -> None:
         whole, tail = with_epilogue(result.program, tries=self._tries)
-        judge = judging(off=self._off, known=known, tail_from=len(result.program.phases))
+        judge = judging(off=self._off, unpromised=self._unpromised, known=known, tail_from=len(result.program.phases))
         run: ThreadRun | LoopRun
         if self._crew is not None:
             run = ThreadRun(
@@ -212,7 +238,10 @@ class Explorer:
         result.exited = judge.exited
         result.uncountable |= judge.uncountable
         result.last = judge
-        if judge.findings:
+        if judge.findings or judge.unpromised:
             picks = tuple(sorted(chooser.recorded().items()))
+            schedule = Schedule(result.program, result.level, picks, self._tries)
             for finding in judge.findings:
-                result.add(finding, Schedule(result.program, result.level, picks, self._tries))
+                result.add(finding, schedule)
+            for finding in judge.unpromised:
+                result.add_unpromised(finding, schedule)

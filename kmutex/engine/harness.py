@@ -11,7 +11,7 @@ from typing import Any
 from kmutex._noop import NoopLocker
 from kmutex.engine.eventloop import LoopRun
 from kmutex.engine.explorer import Explorer, Level, key_of
-from kmutex.engine.features import clauses_off
+from kmutex.engine.features import clauses_off, unpromised
 from kmutex.engine.judge import Judge
 from kmutex.engine.observer import Ending, Observer
 from kmutex.engine.program import Program, parse
@@ -24,13 +24,25 @@ from kmutex.engine.threads import Crew, ThreadRun, controlled
 class Harness:
     """Where a factory's lockers are put to work. Nothing is made before the first use."""
 
-    def __init__(self, make: Callable[[], Any], *, kind: Kind | None = None, without: Iterable[str] = ()) -> None:
-        """make: called without arguments, it makes a new locker. kind: None finds it out. without: features.
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        *,
+        kind: Kind | None = None,
+        without: Iterable[str] = (),
+        promises: Iterable[str] | None = None,
+    ) -> None:
+        """make: called without arguments, it makes a new locker. kind: None finds it out. without: features that it
+        lacks. promises: those of `features.PROMISES` that it makes; None: all for this library's own, else none.
 
-        UnknownFeatureError: ``without`` names none.
+        UnknownFeatureError: ``without`` or ``promises`` names none.
         """
         self.make = make
-        self.without = frozenset(without)
+        self.declared = frozenset(without)
+        self.promises = None if promises is None else frozenset(promises)
+        home = getattr(getattr(make, "__func__", make), "__module__", None) or ""
+        self.without = self.declared | unpromised(self.promises, home)
+        """What it is not judged by: what it lacks, and what it does not promise."""
         self.off = clauses_off(self.without)
         self._kind = kind
 

@@ -38,7 +38,17 @@ def judge(folder: Path, entry: dict[str, Any], seconds: float) -> tuple[str, str
     """What is wrong with the verdict ("" for nothing), and the verdict."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "rows.json"
-        command = [sys.executable, "-m", "kmutex", "verify", entry["factory"], "--quiet", "--json", str(out)]
+        command = [
+            sys.executable,
+            "-m",
+            "kmutex",
+            "verify",
+            entry["factory"],
+            "--strict",
+            "--quiet",
+            "--json",
+            str(out),
+        ]
         command += ["--seconds", str(seconds)]
         for feature in entry["without"]:
             command += ["--without", feature]
