@@ -14,7 +14,7 @@ from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.engine.shrink import parts, shrink
-from tests.testing.bad_lockers import CountsLate, Forgets, IgnoresTime, Stack, StrayAccepted
+from tests.lockers.kmutex_bad import CountsLate, Forgets, IgnoresTime, Stack, StrayAccepted
 
 CASES = [
     (Forgets, "0+b | 1+a | 2+c-c | 3?b | 1-a", "KM-REF"),

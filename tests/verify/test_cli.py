@@ -26,8 +26,9 @@ import pytest
 
 from kmutex.testing import CLAUSES
 from tests.commands import ENDING, Done, environment, left_by, marked, run, run_kmutex
+from tests.lockers.catalogue import entries
 
-SUBJECTS = Path(__file__).with_name("subjects.py")
+SUBJECTS = Path(__file__).parents[1] / "lockers" / "odd.py"
 QUICK = ("--seconds", "2")
 FILES = ("--json", "rows.json", "--junit", "rows.xml")
 ENOUGH = ("3", "10", "40")
@@ -240,6 +241,12 @@ def done(command: str, started: dict[str, Future[Done]]) -> Done:
 
 
 # -- 3 and 4 -----------------------------------------------------------------------------------------------------------
+
+
+def test_each_subject_that_must_fail_is_tried() -> None:
+    """What the catalogue says of the odd ones is put to the test here."""
+    failing = {f"subjects:{row.attribute}" for row in entries(kind=("threads", "asyncio"), expect="failed")}
+    assert failing <= {arguments[0] for arguments, _ in REFUSED.values()}
 
 
 @pytest.mark.parametrize("command", [f"refused-{name}" for name in REFUSED])

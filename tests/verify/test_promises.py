@@ -15,7 +15,7 @@ from kmutex.testing import check_histories
 from kmutex.verify.evidence import Result, Row, exit_status
 from kmutex.verify.runner import Checked, replay, verify
 from tests.commands import run_kmutex
-from tests.testing import bad_lockers
+from tests.lockers import kmutex_bad
 
 HERE = "tests.verify.test_promises"
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +108,7 @@ def results(rows: list[Row]) -> dict[str, set[Result]]:
 @pytest.mark.parametrize(
     ("name", "clause", "promise"),
     [
-        ("tests.testing.bad_lockers:Stack", "KM-FIFO", "fifo"),
+        ("tests.lockers.kmutex_bad:Stack", "KM-FIFO", "fifo"),
         (f"{HERE}:Careless", "KM-INTERRUPT", "interrupt"),
         (f"{HERE}:AsyncAnyLoop", "KM-LOOP", "loop"),
     ],
@@ -133,7 +133,7 @@ def test_a_broken_clause_that_nobody_promised_is_told_and_counts_if_it_is_promis
 
 def test_an_unpromised_breach_replays() -> None:
     """The schedule that is told shows it again, as no violation, and as one where it is promised."""
-    name = "tests.testing.bad_lockers:Stack"
+    name = "tests.lockers.kmutex_bad:Stack"
     program = "0+a | 1+a | 2+a | 0-a @locks"
     loose, strict = replay(name, program), replay(name, program, promises=["fifo"])
     assert (loose.found, [violation.clauses for violation in loose.unpromised]) == ([], [("KM-FIFO",)])
@@ -148,7 +148,7 @@ def test_what_is_promised_and_broken_in_the_same_run_is_found() -> None:
     assert [violation.clauses for violation in found.found] == [("KM-IDLE",)]
 
 
-class StackThatKeeps(bad_lockers.Stack):
+class StackThatKeeps(kmutex_bad.Stack):
     """Serves the youngest first, and counts one too many."""
 
     def __len__(self) -> int:
@@ -166,11 +166,11 @@ def test_the_own_lockers_promise_everything() -> None:
 
 def test_the_suite_and_the_histories_hold_a_locker_to_the_same() -> None:
     """Without a promise the youngest may be served first; with it, KM-FIFO."""
-    assert Harness(bad_lockers.Stack).off >= {"KM-FIFO", "KM-HANDOFF", "KM-INTERRUPT", "KM-LOOP"}
-    assert not Harness(bad_lockers.Stack, promises=PROMISES).off
+    assert Harness(kmutex_bad.Stack).off >= {"KM-FIFO", "KM-HANDOFF", "KM-INTERRUPT", "KM-LOOP"}
+    assert not Harness(kmutex_bad.Stack, promises=PROMISES).off
     print("seed 0")
-    loose = check_histories(bad_lockers.Stack, kind=None, without=(), examples=30, seed=0)
-    strict = check_histories(bad_lockers.Stack, kind=None, without=(), promises=["fifo"], examples=30, seed=0)
+    loose = check_histories(kmutex_bad.Stack, kind=None, without=(), examples=30, seed=0)
+    strict = check_histories(kmutex_bad.Stack, kind=None, without=(), promises=["fifo"], examples=30, seed=0)
     assert loose.finding is None
     assert loose.witnesses["KM-EXCL"]
     assert strict.finding is not None
@@ -191,6 +191,6 @@ def test_the_suite_and_the_histories_hold_a_locker_to_the_same() -> None:
 def test_the_command_takes_promises(options: tuple[str, ...], status: int, said: str) -> None:
     """--strict for all of them, --with for some."""
     program = ("--replay", "0+a | 1+a | 2+a | 0-a @locks")
-    done = run_kmutex(ROOT, "verify", "tests.testing.bad_lockers:Stack", *options, *program, timeout=200)
+    done = run_kmutex(ROOT, "verify", "tests.lockers.kmutex_bad:Stack", *options, *program, timeout=200)
     assert done.status == status, done.err
     assert said in done.out + done.err
