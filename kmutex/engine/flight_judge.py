@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -306,17 +306,19 @@ class FlightJudge(Judge):
 
 
 def put_on_trial(
-    shape: Shape, make: Callable[[], Any], explorer: Explorer
+    shape: Shape, make: Callable[[], Any], explorer: Explorer, leaders: Collection[str] = ()
 ) -> tuple[Shape, Callable[[], Any], Explorer]:
     """The shape of a flight with what is held to, and its factory and its explorer with bench and judge.
 
-    explorer: for the factory as it is.
+    explorer: for the factory as it is. leaders: what is declared, of `features.LEADERS`.
     """
     benched = on_the_bench(make, shape.kind)
     level: Level = "locks" if shape.kind == "threads" else "tasks"
-    policy = _policy(explorer.on(benched, judging=FlightJudge), level)
+    policy: Policy = "takeover" if "takeover" in leaders else "share" if "share" in leaders else ""
+    policy = policy or _policy(explorer.on(benched, judging=FlightJudge), level)
     shape = replace(shape, taken=f"{shape.taken}; when the work fails, {_SAID[policy]}")
-    return shape, benched, explorer.on(benched, judging=functools.partial(FlightJudge, policy=policy))
+    judging = functools.partial(FlightJudge, policy=policy, cancels="cancel" in leaders)
+    return shape, benched, explorer.on(benched, judging=judging)
 
 
 _SAID = {

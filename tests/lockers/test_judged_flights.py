@@ -10,7 +10,7 @@ from kmutex._clauses import FLIGHT_CLAUSES
 from kmutex.engine.explorer import Explorer, Level
 from kmutex.engine.flight_judge import put_on_trial
 from kmutex.engine.scenarios import flights
-from kmutex.engine.shapes import look
+from kmutex.engine.shapes import fit
 from kmutex.engine.threads import Crew, controlled
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:R
 
 LOCKERS = entries(kind=("threads", "asyncio"), shape="single-flight", origin="written")
 PASSES: dict[str, tuple[tuple[Level, int], ...]] = {
-    "threads": (("locks", 0), ("bytecode", 1), ("locks", 1)),
+    "threads": (("locks", 0), ("locks", 1), ("bytecode", 1)),
     "asyncio": (("tasks", 0), ("tasks", 2)),
 }
 MOST = 200
@@ -40,10 +40,10 @@ def judged(row: Row, witnesses: Counter[str]) -> set[str]:
     make = load(row)
     found: set[str] = set()
     with controlled(make):
-        shape = look(make)
-        assert (shape.kind, shape.form) == (row.kind, "flight")
-        crew = Crew() if row.kind == "threads" else None
-        shape, make, explorer = put_on_trial(shape, make, Explorer(make, crew=crew))
+        fitted = fit(make)
+        assert (fitted.shape.kind, fitted.shape.form) == (row.kind, "flight")
+        explorer = Explorer.of(fitted, crew=Crew() if row.kind == "threads" else None)
+        shape, make, explorer = put_on_trial(fitted.shape, fitted.make, explorer)
         known: set[tuple[frozenset[str], str]] = set()
         for level, bound in PASSES[row.kind]:
             for program in flights():

@@ -6,6 +6,7 @@ import gc
 import weakref
 from typing import Any
 
+from kmutex.engine.eventloop import Loop
 from kmutex.engine.flight import WorkRun
 from kmutex.engine.judge import Event
 from kmutex.engine.program import parse
@@ -45,7 +46,8 @@ def memory(context: Context, outcome: UnitResult) -> None:
         texts, clause = ["0na", "0fa | 1ea", "0da | 1ta | c1 | 2ea", "0ta | c0"], "KM-FORGET"
     outcome.bound = f"{KEPT} keys, each used in {len(texts)} ways and dropped"
     level = context.level
-    explorer = context.explorer.on(make, keys=key)
+    # A subject belongs to the loop in which it was first used.
+    explorer = context.explorer.on(make, keys=key, loop=Loop() if level == "tasks" else None)  # type: ignore[abstract]
     for text in texts:
         alive.clear()
         for _ in range(KEPT):
