@@ -316,7 +316,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve until standard input ends. `argument`: target, without, unpromised, leaders, patience, parent, perhaps confine."""
+    """Serve until standard input ends. `argument`: those of `_Worker.serve`, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
