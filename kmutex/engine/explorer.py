@@ -138,7 +138,7 @@ class Explorer:
             patience=patience,
         )
 
-    def on(self, make: Callable[[], Any], *, keys: Callable[[str], Any] | None = None) -> Explorer:
+    def on(self, make: Callable[[], Any], *, keys: Callable[[str], Any] | Spelling | None = None) -> Explorer:
         """The same for another factory, or with other keys."""
         other = copy.copy(self)
         other._make = make

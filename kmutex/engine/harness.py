@@ -28,14 +28,16 @@ class Harness:
         kind: Kind | None = None,
         without: Iterable[str] = (),
         calls: Calls = LOOKING,
+        lenient: bool = True,
     ) -> None:
         """make: called without arguments, it makes a new locker. kind: None finds it out. without: features. calls:
-        names, where looking does not find them.
+        names, where looking does not find them. lenient: as for `kmutex.engine.shapes.fit`.
 
         UnknownFeatureError: ``without`` names none.
         """
         self.make = make
         self.calls = calls
+        self._lenient = lenient
         self.without = frozenset(without)
         self.off = clauses_off(self.without)
         self._kind = kind
@@ -43,7 +45,7 @@ class Harness:
     @cached_property
     def fitted(self) -> Fitted:
         """What the factory makes, and a factory of the one face. NotALockerError: no locker."""
-        return fit(self.make, without=self.without, calls=self.calls)
+        return fit(self.make, without=self.without, calls=self.calls, lenient=self._lenient)
 
     @cached_property
     def shape(self) -> Shape:

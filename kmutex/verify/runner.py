@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from kmutex import _sandbox
 from kmutex._sandbox import Confinement
+from kmutex.engine.calls import LOOKING, Calls
 from kmutex.engine.features import clauses_off
 from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Shape
@@ -81,6 +82,7 @@ def verify(
     target: str,
     *,
     without: tuple[str, ...] = (),
+    calls: Calls = LOOKING,
     seconds: float = 30.0,
     workers: int = WORKERS,
     first: Sequence[Unit] = (),
@@ -89,13 +91,14 @@ def verify(
 ) -> Checked:
     """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
 
-    without: declared features that are off. workers: processes that share the work. first: units that come before
-    the plan. confined: what each worker may use; None: all that this process may.
+    without: declared features that are off. calls: names, where looking does not find them. workers: processes that
+    share the work. first: units that come before the plan. confined: what each worker may use; None: all that this
+    process may.
     SubjectError: it could not be put to work. UnknownFeatureError: ``without`` names none. ReplayError: a unit of
     ``first`` is for the other kind of subject.
     """
     off = clauses_off(without)
-    crew = _Workers(target, without, seconds, workers, confined)
+    crew = _Workers(target, without, seconds, workers, confined, calls)
     try:
         shape, whole = crew.begin()
         for unit in first:
@@ -107,7 +110,7 @@ def verify(
         crew.end()
     table = rows(target, shape, off, report.outcomes, report.left, why="the time was over")
     left = min(seconds - crew.elapsed(), SMALLER * seconds)
-    table = shortened(table, target, without, report.symptoms, left, confined)
+    table = shortened(table, target, without, report.symptoms, left, confined, calls)
     if not whole:
         detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
         table.append(Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
@@ -119,6 +122,7 @@ def replay(
     schedule: str,
     *,
     without: tuple[str, ...] = (),
+    calls: Calls = LOOKING,
     lines: bool = False,
     confined: Confinement | None = None,
     seconds: float = LONGEST_REPLAY,
@@ -132,7 +136,7 @@ def replay(
     SubjectError, ReplayError: there was no run.
     """
     clauses_off(without)
-    crew = _Workers(target, without, seconds, workers=1, confined=confined)
+    crew = _Workers(target, without, seconds, workers=1, confined=confined, calls=calls)
     try:
         crew.begin()
         worker = crew.workers[0]
@@ -235,6 +239,7 @@ def shortened(
     symptoms: list[tuple[frozenset[str], str]],
     seconds: float,
     confined: Confinement | None = None,
+    calls: Calls = LOOKING,
 ) -> list[Row]:
     """The same rows, their first counterexamples without what these do not need, as far as the seconds reach.
 
@@ -243,7 +248,7 @@ def shortened(
     first = [row.violations[0] for row in table if row.violations and row.violations[0].schedule]
     end = time.monotonic() + seconds
     made: dict[Violation, Violation] = {}
-    crew = _Workers(target, without, max(seconds, 1.0), workers=1, confined=confined)
+    crew = _Workers(target, without, max(seconds, 1.0), workers=1, confined=confined, calls=calls)
     try:
         if first and seconds > 0:
             crew.begin()
@@ -290,8 +295,10 @@ class _Worker:
         patience: float,
         answers: queue.Queue[Any],
         confined: Confinement | None,
+        calls: Calls,
     ) -> None:
         config: dict[str, Any] = {"target": target, "without": list(without), "patience": patience}
+        config["calls"] = calls.as_plain()
         if confined is not None:
             config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}
         self.unit: Unit | None = None
@@ -346,7 +353,9 @@ class _Workers:
         seconds: float,
         workers: int = WORKERS,
         confined: Confinement | None = None,
+        calls: Calls = LOOKING,
     ) -> None:
+        self._calls = calls
         self.target = target
         self._without = without
         self._begun = time.monotonic()
@@ -363,7 +372,9 @@ class _Workers:
     def begin(self) -> tuple[Shape, bool]:
         """Start the workers; the subject's shape, and whether bytecode switches are seen."""
         for _ in range(self._number):
-            self.workers.append(_Worker(self.target, self._without, self._patience, self._answers, self._confined))
+            self.workers.append(
+                _Worker(self.target, self._without, self._patience, self._answers, self._confined, self._calls)
+            )
         shape, bytecode = None, True
         for _ in range(self._number):
             answer = self.answer(max(self._seconds / 2, self._patience + STARTING), silence=False)

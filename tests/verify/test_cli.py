@@ -88,20 +88,22 @@ REFUSED = {
     "import hangs": (("hangs:Locker",), "did not come back from its import"),
     "import sleeps": (("sleeps:Locker",), "did not come back from its import"),
     "import of nonsense": (("wrong:Locker",), "importing wrong raised SyntaxError"),
-    "not callable": (("subjects:not_callable",), "is not callable"),
+    "not callable": (("subjects:not_callable",), "has no lock for a key that is known here"),
     "factory raises": (("subjects:FactoryRaises",), "the factory raised ValueError: no"),
     "factory hangs": (("subjects:FactoryHangs",), "did not come back"),
     "factory exits": (("subjects:FactoryExits",), "the factory raised SystemExit: 0"),
     "factory is killed": (("subjects:FactoryIsKilled",), "ended the process it ran in (status -9)"),
-    "factory needs arguments": (("subjects:FactoryNeedsArguments",), "it is called without arguments"),
-    "the same object": (("subjects:same",), "the same object twice"),
+    "factory needs arguments": (("subjects:FactoryNeedsArguments",), "write MODULE:FactoryNeedsArguments(...)"),
+    "two lockers share a guard": (
+        ("subjects:SharesItsGuard",),
+        "two lockers of the factory share more than",
+    ),
     "a child that stays": (("subjects:LeavesChildren",), "did not come back"),
-    "no lock": (("subjects:NoLock",), "NoLock has no lock()"),
-    "no unlock": (("subjects:NoUnlock",), "NoUnlock has no unlock()"),
-    "no key": (("subjects:NoKey",), "does not take one key"),
+    "no lock": (("subjects:NoLock",), "NoLock has no lock for a key"),
+    "no unlock": (("subjects:NoUnlock",), "NoUnlock has no lock for a key"),
+    "no key": (("subjects:NoKey",), "found lock(), unlock()"),
     "an attribute that raises": (("subjects:AttributeRaises",), "raised OSError: not now"),
-    "unlock is a coroutine": (("subjects:CoroutineUnlock",), "unlock() is a coroutine function"),
-    "no timeout": (("subjects:NoTimeout",), "--without timeout"),
+    "a name that it has not": (("subjects:Sound", "--call", "get=lock_for"), "Sound has no lock_for(), which --call"),
     "lock spins": (("subjects:Spins",), "no scheduling point for 2 s, at subjects.py"),
     "lock waits for ever": (("subjects:WaitsForEver",), "does not come through"),
     "lock raises": (("subjects:Raises",), "raised RuntimeError: nope"),
@@ -160,7 +162,7 @@ USAGE = {
     "a replay of too long": (("verify", "subjects:Sound", "--replay", "0+a @locks 900:1"), "choice 900 was recorded"),
     "a replay for tasks": (("verify", "subjects:Sound", "--replay", "0+a @tasks"), "cannot replay"),
     "a replay for threads": (("verify", "subjects:AsyncSound", "--replay", "0+a @locks"), "cannot replay"),
-    "a replay of tries": (("verify", "subjects:AsyncSound", "--replay", "0+a @tasks"), "wants a timeout"),
+    "a replay of tries": (("verify", "subjects:AsyncSound", "--replay", "0+a @tasks"), "wants a timeout of 0"),
     "a replay of leases": (("verify", "subjects:Sound", "--replay", "0[a]a @locks"), "no hold()"),
 }
 """Exit status 4."""
@@ -178,7 +180,7 @@ def _commands() -> dict[str, Command]:
     commands = {f"refused-{name}": refused(arguments) for name, (arguments, _) in REFUSED.items()}
     commands |= {f"usage-{name}": usage(arguments) for name, (arguments, _) in USAGE.items()}
     commands["sound"] = lambda folder: verify_enough(folder, "Sound", "--without", "fifo")
-    commands["sound, no timeout"] = lambda folder: verify_enough(folder, "NoTimeout", "--without", "timeout")
+    commands["sound, no timeout"] = lambda folder: verify_enough(folder, "NoTimeout")
     commands["async"] = lambda folder: verify_enough(folder, "AsyncSound")
     commands["async, plain call"] = lambda folder: verify_enough(folder, "AsyncPlain")
     commands["evicts"] = lambda folder: verify_enough(folder, "Evicts")
