@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmutex._console import complain, console, no_folder, seconds, shown, write
 from kmutex.engine.calls import KEY_TYPES, LOOKING, Calls, CallsError, calls_of
-from kmutex.engine.features import FEATURES, UnknownFeatureError, clauses_off
+from kmutex.engine.features import FEATURES, PROMISES, UnknownFeatureError, clauses_off, unpromised
 from kmutex.picture.files import HELP, drawn, unfit
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXIT_STATUS = """\
 exit status:
-  0  every clause that applies holds, at the bounds that the table states
+  0  every clause that applies and that counts holds, at the bounds that the table states
   1  a clause is violated
   2  inconclusive: out of time, unknown, not confirmed, or never put to the test
   3  the subject could not be put to work: no such module, not a locker, hangs, leaves the process
@@ -62,6 +62,12 @@ def add_parser(commands: Any) -> None:
         help=f"all keys are of this type: {', '.join(KEY_TYPES)} (found by looking)",
     )
     verify.add_argument(
+        "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}: broken, they count"
+    )
+    verify.add_argument(
+        "--with", action="append", default=[], metavar="PROMISE", dest="promises", help="it promises this one"
+    )
+    verify.add_argument(
         "--seconds", type=seconds, default=30.0, metavar="N", help="the longest that one subject may take (30)"
     )
     verify.add_argument("--replay", metavar="SCHEDULE", help="run one schedule again and show what happens")
@@ -76,9 +82,12 @@ def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     from kmutex.verify.target import TargetError, target_of
 
-    without = tuple(name for text in args.without for name in text.split(",") if name)
+    without = _names(args.without)
+    promises = _promises(args)
+    module = (args.subject or "").partition(":")[0]
     try:
         clauses_off(without)
+        unpromised(promises, module)
         calls = calls_of(args.call, args.keys)
         if args.subject is not None:
             target_of(args.subject)
@@ -89,15 +98,26 @@ def run(args: argparse.Namespace) -> int:
     if args.picture is not None and args.replay is None:
         return complain("--picture is of one run: give its schedule with --replay")
     if args.subject is None:
-        if args.replay is not None or without or calls != LOOKING:
-            return complain("--replay, --without, --call and --keys need a subject, MODULE:FACTORY")
+        if args.replay is not None or without or args.promises or calls != LOOKING:
+            return complain("--replay, --without, --with, --call and --keys need a subject, MODULE:FACTORY")
         return _verify_all(args)
     if args.replay is not None:
-        return _replay(args, without, calls)
-    return _verify_one(args, without, calls)
+        return _replay(args, without, promises, calls)
+    return _verify_one(args, without, promises, calls)
 
 
-def _verify_one(args: argparse.Namespace, without: tuple[str, ...], calls: Calls) -> int:
+def _names(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for text in texts for name in text.split(",") if name)
+
+
+def _promises(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """What the locker is said to promise; None: nothing was said of it."""
+    return PROMISES if args.strict else _names(args.promises) or None
+
+
+def _verify_one(
+    args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None, calls: Calls
+) -> int:
     from kmutex.verify.progress import progress_of
     from kmutex.verify.runner import SubjectError, verify
 
@@ -107,6 +127,7 @@ def _verify_one(args: argparse.Namespace, without: tuple[str, ...], calls: Calls
             checked = verify(
                 args.subject,
                 without=without,
+                promises=promises,
                 calls=calls,
                 seconds=args.seconds,
                 on_progress=progress_of(display, args.subject, args.seconds),
@@ -114,6 +135,7 @@ def _verify_one(args: argparse.Namespace, without: tuple[str, ...], calls: Calls
     except SubjectError as error:
         return complain(f"cannot verify {args.subject}: {error}", status=3)
     options = "".join(f" --without {name}" for name in without)
+    options += " --strict" if args.strict else "".join(f" --with {name}" for name in promises or ())
     options += "".join(f" {shlex.quote(word)}" for word in calls.options)
     return _report(args, checked.rows, [args.subject], time.perf_counter() - started, options)
 
@@ -131,12 +153,14 @@ def _verify_all(args: argparse.Namespace) -> int:
     return _report(args, rows, subjects, time.perf_counter() - started, "")
 
 
-def _replay(args: argparse.Namespace, without: tuple[str, ...], calls: Calls) -> int:
+def _replay(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None, calls: Calls) -> int:
     from kmutex.engine.timeline import picture, timeline
     from kmutex.verify.runner import ReplayError, SubjectError, replay
 
     try:
-        found, events, endless = replay(args.subject, args.replay, without=without, calls=calls)
+        found, unkept, events, endless = replay(
+            args.subject, args.replay, without=without, promises=promises, calls=calls
+        )
     except SubjectError as error:
         return complain(f"cannot verify {args.subject}: {error}", status=3)
     except ReplayError as error:
@@ -145,12 +169,14 @@ def _replay(args: argparse.Namespace, without: tuple[str, ...], calls: Calls) ->
     print(timeline(events))
     for violation in found:
         print(f"\n{', '.join(violation.clauses)}: {violation.message}")
+    for violation in unkept:
+        print(f"\n{', '.join(violation.clauses)}, not promised: {violation.message}")
     if fault:
         return complain(fault)
     if endless and not found:
         print("\nthe run has no end within the step limit, so nothing is decided")
         return 2
-    if not found:
+    if not found and not unkept:
         print("\nno clause is violated in this run")
     return 1 if found else 0
 

@@ -74,6 +74,8 @@ class Exploration:
     longest: int = 0
     found: dict[str, Found] = field(default_factory=dict)
     """By symptom: the shortest run that shows it."""
+    unpromised: dict[str, Found] = field(default_factory=dict)
+    """The same of clauses that the locker does not promise, by the clause."""
     exited: str | None = None
     uncountable: bool = False
     """Whether len() could not be asked at a quiet moment."""
@@ -81,11 +83,24 @@ class Exploration:
     last: Judge | None = None
     """The judge of the last run."""
 
+    @property
+    def breaches(self) -> list[Found]:
+        """All that was found broken, promised or not."""
+        return [*self.found.values(), *self.unpromised.values()]
+
     def add(self, finding: Finding, schedule: Schedule) -> None:
         """Keep it if it is the first of its symptom, or shorter."""
-        before = self.found.get(finding.symptom)
-        if before is None or _size(finding, schedule) < _size(*before):
-            self.found[finding.symptom] = Found(finding, schedule)
+        _keep(self.found, finding.symptom, Found(finding, schedule))
+
+    def add_unpromised(self, finding: Finding, schedule: Schedule) -> None:
+        """The same of what is not promised."""
+        _keep(self.unpromised, finding.clauses[0], Found(finding, schedule))
+
+
+def _keep(shortest: dict[str, Found], name: str, found: Found) -> None:
+    before = shortest.get(name)
+    if before is None or _size(*found) < _size(*before):
+        shortest[name] = found
 
 
 def _size(finding: Finding, schedule: Schedule) -> tuple[int, int]:
@@ -101,6 +116,7 @@ class Explorer:
         *,
         crew: Crew | None,
         off: Set[str] = frozenset(),
+        unpromised: Set[str] = frozenset(),
         tries: bool = True,
         strays: bool = True,
         keys: Callable[[str], Any] | Spelling = key_of,
@@ -108,12 +124,14 @@ class Explorer:
         patience: float = 5.0,
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
-        off: clauses that are not judged. tries: whether the locker can be asked without waiting. strays: whether the
-        unlock of an unheld key can be asked. keys: the value for a key's letter. loop: of all runs; None: each has its
-        own. patience: real seconds without a scheduling point before a run counts as out of control."""
+        off: clauses that are not judged. unpromised: clauses whose breaches are no violations. tries: whether the
+        locker can be asked without waiting. strays: whether the unlock of an unheld key can be asked. keys: the value
+        for a key's letter. loop: of all runs; None: each has its own. patience: real seconds without a scheduling
+        point before a run counts as out of control."""
         self._make = make
         self._crew = crew
         self._off = off
+        self._unpromised = unpromised
         self._tries = tries
         self._strays = strays
         self._keys = keys
@@ -122,7 +140,15 @@ class Explorer:
         self._bytecode = Bytecode(lambda filename: not foreign(filename))
 
     @classmethod
-    def of(cls, fitted: Fitted, *, crew: Crew | None, off: Set[str] = frozenset(), patience: float = 5.0) -> Explorer:
+    def of(
+        cls,
+        fitted: Fitted,
+        *,
+        crew: Crew | None,
+        off: Set[str] = frozenset(),
+        unpromised: Set[str] = frozenset(),
+        patience: float = 5.0,
+    ) -> Explorer:
         """For what a factory was fitted to; the other arguments as for the class."""
         shape = fitted.shape
         keys = Spelling(shape.keys, own=shape.shared)
@@ -131,6 +157,7 @@ class Explorer:
             fitted.make,
             crew=crew,
             off=off,
+            unpromised=unpromised,
             tries=shape.tries,
             strays=shape.strays,
             keys=keys,
@@ -211,7 +238,7 @@ class Explorer:
     def _once(
         self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] = Judge
     ) -> None:
-        judge = judging(off=self._off, known=known, tail_from=len(result.program.phases))
+        judge = judging(off=self._off, unpromised=self._unpromised, known=known, tail_from=len(result.program.phases))
         ending = self.run(result.program, result.level, chooser, judge)
         judge.ended(ending)
         result.runs += 1
@@ -221,10 +248,13 @@ class Explorer:
         result.exited = judge.exited
         result.uncountable |= judge.uncountable
         result.last = judge
-        if judge.findings:
+        if judge.findings or judge.unpromised:
             picks = tuple(sorted(chooser.recorded().items()))
+            schedule = Schedule(result.program, result.level, picks, self._tries)
             for finding in judge.findings:
-                result.add(finding, Schedule(result.program, result.level, picks, self._tries))
+                result.add(finding, schedule)
+            for finding in judge.unpromised:
+                result.add_unpromised(finding, schedule)
 
     def run(self, program: Program, level: Level, chooser: Chooser, observer: Observer) -> Ending:
         """One run of a program and its epilogue."""

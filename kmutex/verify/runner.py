@@ -11,7 +11,7 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from kmutex import _sandbox
 from kmutex._sandbox import Confinement
 from kmutex.engine.calls import LOOKING, Calls
-from kmutex.engine.features import clauses_off
+from kmutex.engine.features import clauses_off, unpromised
 from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Shape
 from kmutex.verify.evidence import Result, Row, Violation
@@ -63,6 +63,23 @@ class Progress:
     seconds: float = 0.0
 
 
+class Declared(NamedTuple):
+    """What is said of a subject: what it is not held to, by names of features, and how it is called."""
+
+    without: tuple[str, ...] = ()
+    unpromised: tuple[str, ...] = ()
+    lenient: bool = True
+    """Whether it may turn out to be re-entrant or striped, or to take keys of one type only."""
+    calls: Calls = LOOKING
+
+
+def _declared(
+    target: str, without: tuple[str, ...], promises: Iterable[str] | None, calls: Calls = LOOKING
+) -> Declared:
+    loose = unpromised(promises, target.partition(":")[0])
+    return Declared(without, tuple(sorted(loose - frozenset(without))), bool(loose), calls)
+
+
 class Checked(NamedTuple):
     """What `verify` returns: what the factory makes, and the evidence about it."""
 
@@ -82,6 +99,7 @@ def verify(
     target: str,
     *,
     without: tuple[str, ...] = (),
+    promises: Iterable[str] | None = None,
     calls: Calls = LOOKING,
     seconds: float = 30.0,
     workers: int = WORKERS,
@@ -91,14 +109,16 @@ def verify(
 ) -> Checked:
     """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
 
-    without: declared features that are off. calls: names, where looking does not find them. workers: processes that
-    share the work. first: units that come before the plan. confined: what each worker may use; None: all that this
-    process may.
-    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` names none. ReplayError: a unit of
-    ``first`` is for the other kind of subject.
+    without: declared features that are off. promises: what it is held to beside what makes a keyed mutex
+    (`features.PROMISES`); None: all of them for this library's own lockers, else none. calls: names, where looking does
+    not find them. workers: processes that share the work. first: units that come before the plan. confined: what each
+    worker may use; None: all that this process may.
+    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` or ``promises`` names none.
+    ReplayError: a unit of ``first`` is for the other kind of subject.
     """
+    declared = _declared(target, without, promises, calls)
     off = clauses_off(without)
-    crew = _Workers(target, without, seconds, workers, confined, calls)
+    crew = _Workers(target, declared, seconds, workers, confined)
     try:
         shape, whole = crew.begin()
         for unit in first:
@@ -108,13 +128,34 @@ def verify(
         report = _drive(crew, passes, seconds, on_progress)
     finally:
         crew.end()
-    table = rows(target, shape, off, report.outcomes, report.left, why="the time was over")
+    table = rows(
+        target,
+        shape,
+        off,
+        report.outcomes,
+        report.left,
+        unpromised=clauses_off(declared.unpromised) - off,
+        why="the time was over",
+    )
     left = min(seconds - crew.elapsed(), SMALLER * seconds)
-    table = shortened(table, target, without, report.symptoms, left, confined, calls)
+    table = shortened(table, target, declared, report.symptoms, left, confined)
     if not whole:
         detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
         table.append(Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
     return Checked(shape, table)
+
+
+class Replayed(NamedTuple):
+    """What `replay` returns."""
+
+    found: list[Violation]
+    """What the run breaks."""
+    unpromised: list[Violation]
+    """What it breaks and the subject does not promise."""
+    events: list[Event]
+    """Who did what; where it breaks something, as far as the last of it."""
+    endless: bool
+    """Whether it had no end."""
 
 
 def replay(
@@ -122,21 +163,20 @@ def replay(
     schedule: str,
     *,
     without: tuple[str, ...] = (),
+    promises: Iterable[str] | None = None,
     calls: Calls = LOOKING,
     lines: bool = False,
     confined: Confinement | None = None,
     seconds: float = LONGEST_REPLAY,
-) -> tuple[list[Violation], list[Event], bool]:
-    """Run one schedule again: what it breaks, who did what, and whether it had no end.
+) -> Replayed:
+    """Run one schedule again.
 
-    Where it breaks something, what was done is told as far as the last of it.
-
-    lines: whether the picture has the lines of the subject's code at which a client was left standing.
-    seconds: the longest that it may take.
+    promises: as for `verify`. lines: whether the picture has the lines of the subject's code at which a client was left
+    standing. seconds: the longest that it may take.
     SubjectError, ReplayError: there was no run.
     """
     clauses_off(without)
-    crew = _Workers(target, without, seconds, workers=1, confined=confined, calls=calls)
+    crew = _Workers(target, _declared(target, without, promises, calls), seconds, workers=1, confined=confined)
     try:
         crew.begin()
         worker = crew.workers[0]
@@ -152,8 +192,9 @@ def replay(
         raise SubjectError(crew.explain(answer))
     if answer["exited"]:
         raise SubjectError(f"{target} tried to leave the process: {answer['exited']}")
-    return (
+    return Replayed(
         [Violation.from_plain(found) for found in answer["found"]],
+        [Violation.from_plain(found) for found in answer["unpromised"]],
         [Event(*event) for event in answer["events"]],
         answer["endless"],
     )
@@ -235,11 +276,10 @@ def _drive(
 def shortened(
     table: list[Row],
     target: str,
-    without: tuple[str, ...],
+    declared: Declared,
     symptoms: list[tuple[frozenset[str], str]],
     seconds: float,
     confined: Confinement | None = None,
-    calls: Calls = LOOKING,
 ) -> list[Row]:
     """The same rows, their first counterexamples without what these do not need, as far as the seconds reach.
 
@@ -248,7 +288,7 @@ def shortened(
     first = [row.violations[0] for row in table if row.violations and row.violations[0].schedule]
     end = time.monotonic() + seconds
     made: dict[Violation, Violation] = {}
-    crew = _Workers(target, without, max(seconds, 1.0), workers=1, confined=confined, calls=calls)
+    crew = _Workers(target, declared, max(seconds, 1.0), workers=1, confined=confined)
     try:
         if first and seconds > 0:
             crew.begin()
@@ -291,14 +331,13 @@ class _Worker:
     def __init__(
         self,
         target: str,
-        without: tuple[str, ...],
+        declared: Declared,
         patience: float,
         answers: queue.Queue[Any],
         confined: Confinement | None,
-        calls: Calls,
     ) -> None:
-        config: dict[str, Any] = {"target": target, "without": list(without), "patience": patience}
-        config["calls"] = calls.as_plain()
+        config: dict[str, Any] = {"target": target, **declared._asdict(), "patience": patience}
+        config["calls"] = declared.calls.as_plain()
         if confined is not None:
             config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}
         self.unit: Unit | None = None
@@ -349,15 +388,13 @@ class _Workers:
     def __init__(
         self,
         target: str,
-        without: tuple[str, ...],
+        declared: Declared,
         seconds: float,
         workers: int = WORKERS,
         confined: Confinement | None = None,
-        calls: Calls = LOOKING,
     ) -> None:
-        self._calls = calls
         self.target = target
-        self._without = without
+        self._declared = declared
         self._begun = time.monotonic()
         self._seconds = seconds
         self._patience = max(LEAST_PATIENCE, min(5.0, seconds / 4))
@@ -372,9 +409,7 @@ class _Workers:
     def begin(self) -> tuple[Shape, bool]:
         """Start the workers; the subject's shape, and whether bytecode switches are seen."""
         for _ in range(self._number):
-            self.workers.append(
-                _Worker(self.target, self._without, self._patience, self._answers, self._confined, self._calls)
-            )
+            self.workers.append(_Worker(self.target, self._declared, self._patience, self._answers, self._confined))
         shape, bytecode = None, True
         for _ in range(self._number):
             answer = self.answer(max(self._seconds / 2, self._patience + STARTING), silence=False)

@@ -23,7 +23,7 @@ from kmutex._sandbox import argument, confine, end_with
 from kmutex._text import said
 from kmutex.engine.calls import Calls
 from kmutex.engine.explorer import Exploration, Explorer, Found, Schedule, parse_schedule
-from kmutex.engine.features import clauses_off
+from kmutex.engine.features import PROMISES, clauses_off
 from kmutex.engine.judge import Event
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
 from kmutex.engine.program import ProgramError, parse
@@ -58,15 +58,24 @@ class _Worker:
         self._say = say
         self._last_beat = _clock()
 
-    def serve(self, target: str, without: list[str], calls: dict[str, str], patience: float) -> None:
+    def serve(
+        self,
+        target: str,
+        without: list[str],
+        unpromised: list[str],
+        lenient: bool,
+        calls: dict[str, str],
+        patience: float,
+    ) -> None:
         try:
             original = load(target_of(target))
         except MissingError as error:
             raise _RefusedError(str(error)) from None
-        fitted = self._fit(original, frozenset(without), Calls(**calls), patience)
+        fitted = self._fit(original, frozenset(without), Calls(**calls), lenient, patience)
         make, shape = fitted.make, fitted.shape
         crew = Crew() if shape.kind == "threads" else None
-        explorer = Explorer.of(fitted, crew=crew, off=clauses_off(without), patience=patience)
+        off, loose = clauses_off(without), clauses_off(unpromised)
+        explorer = Explorer.of(fitted, crew=crew, off=off, unpromised=loose, patience=patience)
         _try_out(explorer, shape)
         self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
         for line in sys.stdin:
@@ -76,11 +85,14 @@ class _Worker:
             elif "smaller" in order:
                 self._smaller(explorer, shape, **order["smaller"])
             else:
-                self._do(explorer, make, shape, frozenset(without), Unit(**order["unit"]), frozenset(order["known"]))
+                unit, known = Unit(**order["unit"]), frozenset(order["known"])
+                self._do(explorer, make, shape, frozenset(without), frozenset(unpromised), unit, known)
 
-    def _fit(self, make: Callable[[], Any], without: frozenset[str], calls: Calls, patience: float) -> Fitted:
+    def _fit(
+        self, make: Callable[[], Any], without: frozenset[str], calls: Calls, lenient: bool, patience: float
+    ) -> Fitted:
         try:
-            fitted = fit(make, without=without, calls=calls, patience=patience)
+            fitted = fit(make, without=without, calls=calls, lenient=lenient, patience=patience)
         except NotALockerError as error:
             raise _RefusedError(str(error)) from None
         except UncontrolledError:
@@ -97,6 +109,7 @@ class _Worker:
         make: Callable[[], Any],
         shape: Shape,
         without: frozenset[str],
+        unpromised: frozenset[str],
         unit: Unit,
         known: frozenset[str],
     ) -> None:
@@ -122,9 +135,10 @@ class _Worker:
             )
             _take(outcome, result)
         elif unit.task == "histories":
-            self._histories(explorer, make, shape, without, unit, outcome)
+            # A history goes on from what the model says, so that what is not promised is no part of it.
+            self._histories(explorer, make, shape, without | unpromised, unit, outcome)
         else:
-            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known), outcome)
+            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known, clauses_off(unpromised)), outcome)
         outcome.seconds = _clock() - started
         self._say(
             "outcome", outcome=outcome.as_plain(), exited=result.exited if unit.task in ("every", "some") else None
@@ -147,6 +161,7 @@ class _Worker:
                 make,
                 kind=shape.kind,
                 without=without,
+                promises=PROMISES,
                 examples=HISTORIES,
                 seed=unit.seed,
                 on_example=lambda runs: self._beat(runs),
@@ -175,12 +190,20 @@ class _Worker:
             self._say("unreplayable", message=str(error))
             return
         found = [asdict(_violation(found)) for found in result.found.values()]
+        unpromised = [asdict(_violation(found)) for found in result.unpromised.values()]
         # What comes after the last thing that was found is not needed to see it.
-        seen: list[Sequence[Event]] = [found.finding.events for found in result.found.values()]
+        seen: list[Sequence[Event]] = [found.finding.events for found in result.breaches]
         last: Sequence[Event] = result.last.events if result.last is not None else ()
         longest = max(seen or [last], key=len)
         events = stops(longest)
-        self._say("replayed", found=found, events=events, exited=result.exited, endless=bool(result.endless))
+        self._say(
+            "replayed",
+            found=found,
+            unpromised=unpromised,
+            events=events,
+            exited=result.exited,
+            endless=bool(result.endless),
+        )
 
     def _smaller(
         self,
@@ -201,7 +224,7 @@ class _Worker:
         with contextlib.suppress(UnreplayableError):
             # The names of what it breaks depend on what was known by then.
             for known in (frozenset(s for parts, s in plainer if parts < ingredients), frozenset[str]()):
-                for one in explorer.again(whole, known=known).found.values():
+                for one in explorer.again(whole, known=known).breaches:
                     if found is None and list(one.finding.clauses) == clauses:
                         found = shrink(explorer, one, symptoms=plainer, go_on=lambda: _clock() < end)
         self._say("smaller", found=None if found is None else asdict(_violation(found)))
@@ -250,6 +273,7 @@ def _take(outcome: UnitResult, result: Exploration) -> None:
         )
     outcome.witnesses = result.witnesses
     outcome.found += [_violation(found) for found in result.found.values()]
+    outcome.unpromised += [_violation(found) for found in result.unpromised.values()]
 
 
 def _violation(found: Found) -> Violation:
@@ -264,7 +288,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve until standard input ends. `argument`: target, without, calls, patience, parent, and perhaps confine."""
+    """Serve until standard input ends. `argument`: what `serve` takes, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
