@@ -152,6 +152,9 @@ def _untested(clause: str, subject: str, shape: Shape, missing: bool) -> Row:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
     if clause == "KM-INDEP" and shape.striped:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "keys share locks", subject)
+    if clause == "KM-RACE" and shape.form in ("get", "key") and shape.kind == "threads":
+        reason = "the lock that is given is waited for itself: the end of a wait meets no grant"
+        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
     if clause in ("KM-CANCEL", "KM-RACE") and shape.kind == "threads" and not shape.timeout:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "lock() takes no timeout", subject)
     if clause == "KM-LOOP" and shape.kind == "threads":

@@ -160,6 +160,7 @@ class _Worker:
             histories = check_histories(
                 make,
                 kind=shape.kind,
+                fitted=Fitted(shape, make),
                 without=without,
                 promises=PROMISES,
                 examples=HISTORIES,

@@ -289,15 +289,15 @@ def same() -> Sound:
 
 
 class SharesItsGuard:
-    """One lock for all keys of all lockers."""
+    """One holder at a time, of all keys of all lockers."""
 
-    _lock = threading.Lock()
+    _one = threading.Semaphore(1)
 
     def lock(self, key: Any) -> None:
-        self._lock.acquire()
+        self._one.acquire()
 
     def unlock(self, key: Any) -> None:
-        self._lock.release()
+        self._one.release()
 
 
 class Spins(_Unlocks):

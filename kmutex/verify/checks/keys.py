@@ -109,7 +109,7 @@ def keys(context: Context, outcome: UnitResult) -> None:
     for pair in pairs:
         values = dict(zip("ab", pair, strict=True))
         explorer = context.explorer.on(context.make, keys=_spelled(values))
-        if _refuses(explorer, level):
+        if _refuses(explorer, level, "0+a | 1+b"):
             outcome.notes.append(("KM-INDEP", f"refuses the key {pair[0]!r} or {pair[1]!r}"))
             continue
         for text in _KEY_PROGRAMS:
@@ -117,7 +117,7 @@ def keys(context: Context, outcome: UnitResult) -> None:
     equal = [spellings for spellings in _EQUAL_KEYS if _of_type(shape.keys, spellings)]
     for spellings in equal:
         explorer = context.explorer.on(context.make, keys=_in_turn(spellings))
-        if not _refuses(explorer, level):
+        if not _refuses(explorer, level, "0+a"):
             prefix = f"with a = {' = '.join(map(repr, spellings))}: "
             _run(context, explorer, _EQUAL_PROGRAM, outcome, prefix, "KM-EXCL")
     bounds += [f"{len(pairs)} pairs of odd keys"] if pairs else []
@@ -132,9 +132,9 @@ def keys(context: Context, outcome: UnitResult) -> None:
 _REFUSALS = ("raised TypeError", "raised ValueError", "raised AttributeError")
 
 
-def _refuses(explorer: Explorer, level: Level) -> bool:
+def _refuses(explorer: Explorer, level: Level, program: str) -> bool:
     """Whether the locker does not take such keys at all."""
-    alone = explorer.every(parse("0+a | 1+b"), level, 0)
+    alone = explorer.every(parse(program), level, 0)
     return any(words in found.finding.message for found in alone.found.values() for words in _REFUSALS)
 
 
