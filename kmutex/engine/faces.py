@@ -12,6 +12,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import concurrent.futures
+import contextlib
 import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class Limit:
             return {**found, self.timeout: FOREVER * self.scale} if self.timeout else found
         if self.timeout and not (seconds == 0 and self.by_blocking):
             return {self.timeout: seconds if self.scale == 1.0 else int(seconds * self.scale)}
+        if not self.blocking:
+            raise TypeError(f"it takes no timeout, and was given one of {seconds:g} s")
         return {self.blocking: False}
 
 
@@ -173,6 +176,16 @@ class Face:
         except BaseException as raised:
             if raised is not error:
                 raise
+
+    def let_go(self) -> None:
+        """Nobody is there any more: what outlives this subject is free again, as far as that needs no waiting."""
+        for kept in [one for stack in self._kept.values() for one in stack]:
+            with contextlib.suppress(BaseException):
+                if self._way.by == "lock":
+                    getattr(kept, self._way.close)()
+                elif self._way.by == "block":
+                    _driven(self._left(kept, None))
+        self._kept.clear()
 
     def _opening(self) -> Callable[..., Any]:
         opening: Callable[..., Any] = getattr(self.subject, self._way.open) if self._way.open else self.subject

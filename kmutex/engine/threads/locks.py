@@ -50,7 +50,7 @@ class CoopLock:
             if not blocking or timeout == 0:
                 return False
             return run.wait_for(self, None if timeout < 0 else timeout)
-        self._taken = True
+        self.take()
         return True
 
     def _acquire_aside(self, blocking: bool) -> bool:
@@ -66,6 +66,12 @@ class CoopLock:
     def take(self) -> None:
         """Take it, free as it is."""
         self._taken = True
+        if World.run is not None:
+            World.run.taken.add(self)
+
+    def set_free(self) -> None:
+        """Whoever has it is gone with its run."""
+        self._taken = False
 
     def release(self) -> None:
         run = World.run
@@ -114,7 +120,13 @@ class CoopRLock:
         if not self._lock.acquire(blocking, timeout):
             return False
         self._owner, self._count = me, 1
+        if World.run is not None:
+            World.run.taken.add(self)
         return True
+
+    def set_free(self) -> None:
+        """Whoever has it is gone with its run."""
+        self._owner, self._count = None, 0
 
     def release(self) -> None:
         run = World.run

@@ -21,7 +21,7 @@ from kmutex.engine.program import ASKING, FLIGHT, Program, Step, possible
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads.bytecode import Bytecode, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread
-from kmutex.engine.threads.locks import Abandoned, CoopLock, World
+from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
 from kmutex.engine.watchdog import Watchdog
 
 MOST_ALONE = 3_000
@@ -57,6 +57,8 @@ class ThreadRun:
         self.aside = False
         self.abandoning = False
         self.ending: Ending | None = None
+        self.taken: set[CoopLock | CoopRLock] = set()
+        """Locks that somebody had in this run. One that is kept at the top of a module outlives it."""
         self._make = make
         self._phases = deque(enumerate(program.phases))
         self._plain_from = len(program.phases) - quiet_tail
@@ -119,6 +121,8 @@ class ThreadRun:
                 client.baton.release()
             if client.index >= 0 and not self._crew.at_rest(number, 1.0):
                 self._crew.replace(number)
+        for lock in self.taken:
+            lock.set_free()
 
     def mine(self) -> bool:
         """Whether the calling thread is the one that has the baton. One that outlived its own run is not."""
