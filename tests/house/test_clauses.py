@@ -75,7 +75,7 @@ def test_the_page_says_what_checks_each_clause() -> None:
 
 def test_a_test_counts_for_the_clauses_of_its_docstring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And for no other; what is no test counts for none."""
-    made = tmp_path / "tests" / "engine" / "test_made.py"
+    made = tmp_path / "tests" / "postgres" / "test_made.py"
     made.parent.mkdir(parents=True)
     made.write_text(
         'def test_one():\n    """KM-EXCL, KM-IDLE: and more"""\n\n\nasync def test_two():\n    """Of none."""\n\n\n'
