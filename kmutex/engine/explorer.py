@@ -109,7 +109,7 @@ class Explorer:
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
         off: clauses that are not judged. tries: whether the locker takes timeout 0. keys: the value for a key's
-        letter. patience: real seconds without a scheduling point before a run counts as out of control."""
+        letter. patience: seconds without a scheduling point before a run counts as out of control."""
         self._make = make
         self._crew = crew
         self._off = off

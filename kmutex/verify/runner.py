@@ -21,6 +21,7 @@ from kmutex._sandbox import Confinement
 from kmutex.engine.features import clauses_off
 from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Shape
+from kmutex.engine.watchdog import Watchdog
 from kmutex.verify.evidence import Result, Row, Violation
 from kmutex.verify.plan import Unit, plan
 from kmutex.verify.results import UnitResult, rows
@@ -29,9 +30,9 @@ WORKERS = 2
 SHARE_OF_CHANCE = 0.5
 """Random runs end when this share of the time is over; what is planned may take all of it."""
 LEAST_PATIENCE = 2.0
-"""Real seconds that a subject may stay silent, at the least."""
-STARTING = 5.0
-"""Real seconds that a process may take to start, beyond a subject's silence: more than one does on a busy machine."""
+"""Seconds that a subject may stay silent, at the least, as Watchdog counts them."""
+STARTING = 60.0
+"""Real seconds that a process may take until it comes to the subject: much more than one does on a busy machine."""
 
 
 SMALLER = 0.2
@@ -295,7 +296,10 @@ class _Worker:
         if confined is not None:
             config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}
         self.unit: Unit | None = None
-        self.last_sign = time.monotonic()
+        self.there = self.ready = False
+        """Whether it can take the subject, and whether the subject has come through its first lock()."""
+        self._taken = False
+        self._started = time.monotonic()
         self._process = _sandbox.start(
             "kmutex.verify.worker",
             config,
@@ -304,12 +308,26 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        self.watchdog = Watchdog(self._process.pid)
         self._answers = answers
         threading.Thread(target=self._listen, daemon=True).start()
 
+    def late(self, seconds: float) -> bool:
+        """Whether it does not come up, or the subject has taken more than ``seconds`` to come through."""
+        if not self.there:
+            return time.monotonic() - self._started > STARTING
+        return self._taken and not self.ready and self.watchdog.silent() > seconds
+
+    def take(self) -> None:
+        """Let it import the subject, once it is there."""
+        if self.there and not self._taken:
+            self._taken = True
+            self.watchdog.sign()
+            self.tell({"take": True})
+
     def begin(self, unit: Unit, known: list[str]) -> None:
         self.unit = unit
-        self.last_sign = time.monotonic()
+        self.watchdog.sign()
         self.tell({"unit": asdict(unit), "known": known})
 
     def tell(self, order: dict[str, Any]) -> None:
@@ -333,7 +351,7 @@ class _Worker:
             if not (isinstance(answer, dict) and "kind" in answer):
                 continue
             answer["worker"] = self
-            self.last_sign = time.monotonic()
+            self.watchdog.sign()
             self._answers.put(answer)
         self._answers.put({"kind": "gone", "worker": self, "status": self._process.wait()})
 
@@ -365,26 +383,36 @@ class _Workers:
         for _ in range(self._number):
             self.workers.append(_Worker(self.target, self._without, self._patience, self._answers, self._confined))
         shape, bytecode = None, True
-        for _ in range(self._number):
-            answer = self.answer(max(self._seconds / 2, self._patience + STARTING), silence=False)
+        first = max(self._seconds / 2, self._patience + 1)
+        while not all(worker.ready for worker in self.workers):
+            answer = self.answer(0.2)
             if answer is None:
-                raise SubjectError(f"{self.target} did not come back from its import, its factory or its first lock()")
-            if answer["kind"] != "ready":
+                if any(worker.late(first) for worker in self.workers):
+                    raise SubjectError(
+                        f"{self.target} did not come back from its import, its factory or its first lock()"
+                    )
+            elif answer["kind"] == "there":
+                answer["worker"].there = True
+            elif answer["kind"] == "ready":
+                shape, bytecode = Shape(**answer["shape"]), bytecode and answer["bytecode"]
+                answer["worker"].ready = True
+            else:
                 raise SubjectError(self.explain(answer))
-            shape, bytecode = Shape(**answer["shape"]), bytecode and answer["bytecode"]
+            # What is refused is refused once: the others take the subject when one has come through with it.
+            for worker in self.workers if shape else self.workers[:1]:
+                worker.take()
         assert shape is not None
         return shape, bytecode
 
-    def answer(self, seconds: float, *, silence: bool = True) -> dict[str, Any] | None:
+    def answer(self, seconds: float) -> dict[str, Any] | None:
         """The next answer, waiting for it at most so long. A busy worker's long silence is an answer too."""
         try:
             found: dict[str, Any] = self._answers.get(timeout=seconds)
             return found
         except queue.Empty:
-            if silence:
-                for worker in self.workers:
-                    if worker.unit is not None and time.monotonic() - worker.last_sign > 2 * self._patience + 1:
-                        return {"kind": "silent", "worker": worker}
+            for worker in self.workers:
+                if worker.unit is not None and worker.watchdog.silent() > 2 * self._patience + 1:
+                    return {"kind": "silent", "worker": worker}
             return None
 
     def explain(self, answer: dict[str, Any]) -> str:

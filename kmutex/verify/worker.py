@@ -58,6 +58,9 @@ class _Worker:
         self._last_beat = _clock()
 
     def serve(self, target: str, without: list[str], patience: float) -> None:
+        self._say("there")
+        if not sys.stdin.readline():
+            return
         make = self._load(target)
         crew = Crew()
         shape = self._look(make, without)

@@ -35,7 +35,7 @@ from kmutex.verify.runner import SubjectError
 from tests.commands import PATH, Done, run_kmutex
 
 REPAIRS = Path(__file__).with_name("repaired.py")
-ENOUGH = ("8", "20", "60")
+ENOUGH = ("4", "15", "60")
 """Seconds for a locker that is right, one after the other, until they are enough for this machine."""
 QUICK = ("--without", "fifo,interrupt", "--seconds", "2")
 
