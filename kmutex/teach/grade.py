@@ -176,7 +176,7 @@ def _with_lines(
     """The picture with the lines at which clients stood; the plain one where the run does not come up again so."""
     try:
         found, events, _ = replay(
-            handed_in.target, violation.schedule, without=without, lines=True, confined=confined, seconds=seconds
+            handed_in.target, violation.schedule, without=without, confined=confined, seconds=seconds
         )
     except (SubjectError, ReplayError):
         return violation.picture

@@ -97,7 +97,7 @@ def _row(clause: str, method: str, subject: str, done: list[UnitResult], unrun: 
     seconds = sum(outcome.seconds for outcome in done)
     bound = _bound(done, unrun)
     if found:
-        found.sort(key=lambda violation: (violation.clauses[0] != clause, len(violation.picture)))
+        found.sort(key=lambda violation: (violation.clauses[0] != clause, violation.length))
         return Row(clause, method, bound, cases, Result.VIOLATED, seconds, found[0].message, subject, tuple(found[:3]))
     endless = sum(outcome.endless for outcome in done)
     if endless:
