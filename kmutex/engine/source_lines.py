@@ -84,10 +84,11 @@ class Lines(Judge):
     def _step(self, frame: FrameType, event: str, arg: Any) -> Any:
         if event == "line":
             self._stands_at(frame)
-        elif event == "return" and frame.f_back is not None and not frame.f_code.co_flags & _SUSPENDED:
+        elif event == "return" and not frame.f_code.co_flags & _SUSPENDED:
             # It stands in the caller's line again, which is not reported once more.
-            if self._own(frame.f_back.f_code.co_filename):
-                self._stands_at(frame.f_back)
+            caller = frame.f_back
+            if caller is not None and self._own(caller.f_code.co_filename):
+                self._stands_at(caller)
         return self._step
 
     def _stands_at(self, frame: FrameType) -> None:

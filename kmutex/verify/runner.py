@@ -203,7 +203,7 @@ def _drive(
         nonlocal caught, end
         if not caught and crew.elapsed() + after < end:
             end = crew.elapsed() + after
-            report.why = "a clause was known to be violated by then; --all goes on"
+            report.why = "it ended after a violation; --all goes on"
         caught = True
         report.names.add(violation.clauses)
         progress.violated = tuple(dict.fromkeys([*progress.violated, *violation.clauses]))
