@@ -73,7 +73,7 @@ def rows(
         mine = [row for row in seen if row is not None]
         table.extend(mine)
         if not mine:
-            table.append(_untested(clause, subject, shape, bool(missing), why))
+            table.append(_untested(clause, subject, shape))
         elif missing and not any(row.result is Result.VIOLATED for row in mine):
             detail = f"{len(missing)} of the planned programs were not run{': ' + why if why else ''}"
             table.append(Row(clause, missing[0].method, "-", 0, Result.INCONCLUSIVE, 0.0, detail, subject))
@@ -134,7 +134,7 @@ _SEEN_ONLY_WITH = {
 }
 
 
-def _untested(clause: str, subject: str, shape: Shape, missing: bool, why: str) -> Row:
+def _untested(clause: str, subject: str, shape: Shape) -> Row:
     attribute, reason = _SEEN_ONLY_WITH.get(clause, ("", ""))
     if attribute and not getattr(shape, attribute):
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
@@ -144,5 +144,4 @@ def _untested(clause: str, subject: str, shape: Shape, missing: bool, why: str) 
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "for asyncio only", subject)
     if clause == "KM-INTERRUPT" and shape.kind == "asyncio":
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "cancelling a task is KM-CANCEL", subject)
-    reason = f"not put to the test: {why}" if missing and why else "no run put it to the test"
-    return Row(clause, "-", "-", 0, Result.INCONCLUSIVE, 0.0, reason, subject)
+    return Row(clause, "-", "-", 0, Result.INCONCLUSIVE, 0.0, "no run put it to the test", subject)
