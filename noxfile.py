@@ -153,7 +153,7 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def acceptance(session: nox.Session) -> None:
-    """Judge every locker of the zoo and of the blind set with the command. Takes an hour; arguments go after --."""
+    """Judge the lockers of tests/lockers with the command. Takes an hour; arguments go after --."""
     install(session)
     session.run("python", "tests/acceptance/run.py", *session.posargs)
 

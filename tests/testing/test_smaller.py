@@ -13,7 +13,7 @@ from kmutex.engine.explorer import Found
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.engine.shrink import in_full, parts, shrink
-from tests.testing.bad_lockers import CountsLate, Forgets, IgnoresTime, Stack, StrayAccepted
+from tests.lockers.kmutex_bad import CountsLate, Forgets, IgnoresTime, Stack, StrayAccepted
 
 
 class ForgetsContended(KeyedMutex):

@@ -299,7 +299,7 @@ def events_of(recorded: str, text: str, key: str = "k", line: int = 2) -> list[L
     ],
 )
 def test_nothing_is_kept_of_keys_that_are_idle(recorded: str, text: str) -> None:
-    """After 10,000 keys, more than are remembered, correct or broken, nothing is live; with a call under way, its key is."""
+    """After more keys than are remembered, correct or broken, nothing is live; with a call under way, its key is."""
     plain = events_of(recorded, text, "k")
     checker = Checker(Header(recorded, "idle"))  # type: ignore[arg-type]
     for number in range(10_000):

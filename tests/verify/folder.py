@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-SUBJECTS = Path(__file__).with_name("subjects.py")
+SUBJECTS = Path(__file__).parents[1] / "lockers" / "odd.py"
 MODULES = {
     "raises.py": "raise ValueError('not\\ntoday')",
     "exits.py": "raise SystemExit(0)",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import run_here
+from tests.lockers.catalogue import entries
 from tests.verify.folder import prepared
 
 ENOUGH = ("2", "10", "40")
@@ -114,6 +115,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader stands in that folder."""
     monkeypatch.chdir(folder)
+
+
+def test_each_subject_that_must_fail_is_tried() -> None:
+    """What the catalogue says of the odd ones is put to the test here."""
+    failing = {f"subjects:{row.attribute}" for row in entries(kind=("threads", "asyncio"), expect="failed")}
+    assert failing <= {arguments[0] for arguments, _ in REFUSED.values()}
 
 
 @pytest.mark.usefixtures("here")
