@@ -1,4 +1,4 @@
-"""How long `kmutex verify` takes on broken lockers: from its start to the first violation that is shown, and to its end.
+"""How long `kmutex verify` takes on broken lockers: from its start to the first violation shown, and to its end.
 
     python benchmarks/verify/first_violation.py [--before CHECKOUT] [--seconds N] [--only TEXT]
 
