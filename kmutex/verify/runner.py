@@ -260,7 +260,9 @@ def _drive(
             violation = Violation.from_plain(answer["violation"])
             answer["worker"].found.append(violation)
             tell(violation)
-        elif answer is not None and answer["kind"] != "beat":
+        elif answer is not None and answer["kind"] == "beat":
+            answer["worker"].runs = max(answer["worker"].runs, answer["runs"])
+        elif answer is not None:
             if caught:
                 # That it also gets out of hand changes nothing.
                 report.left += waiting
@@ -377,7 +379,6 @@ class _Worker:
             if not (isinstance(answer, dict) and "kind" in answer):
                 continue
             answer["worker"] = self
-            self.runs = max(self.runs, answer.get("runs", 0))
             self.watchdog.sign()
             self._answers.put(answer)
         self._answers.put({"kind": "gone", "worker": self, "status": self._process.wait()})
