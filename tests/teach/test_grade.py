@@ -577,6 +577,7 @@ def test_what_a_subject_writes_among_the_answers_is_no_answer() -> None:
     worker = object.__new__(runner._Worker)
     worker._process = SimpleNamespace(stdout=iter(lines), wait=lambda: 0)  # type: ignore[assignment]
     worker._answers = queue.Queue()
+    worker.watchdog = SimpleNamespace(sign=lambda: None)  # type: ignore[assignment]
     worker._listen()
     assert [worker._answers.get()["kind"] for _ in range(worker._answers.qsize())] == ["ready", "gone"]
 
