@@ -84,6 +84,9 @@ class Exploration:
     last: Judge | None = None
     """The judge of the last run."""
 
+    told: Callable[[Found], None] = lambda found: None
+    """Is told of the first run of each symptom, as soon as it has ended."""
+
     @property
     def breaches(self) -> list[Found]:
         """All that was found broken, promised or not."""
@@ -91,7 +94,10 @@ class Exploration:
 
     def add(self, finding: Finding, schedule: Schedule) -> None:
         """Keep it if it is the first of its symptom, or shorter."""
+        new = finding.symptom not in self.found
         _keep(self.found, finding.symptom, Found(finding, schedule))
+        if new:
+            self.told(self.found[finding.symptom])
 
     def add_unpromised(self, finding: Finding, schedule: Schedule) -> None:
         """The same of what is not promised."""
@@ -196,12 +202,13 @@ class Explorer:
         *,
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
+        told: Callable[[Found], None] = lambda found: None,
     ) -> Exploration:
-        """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no.
+        """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no. told: of each symptom at once.
 
         Once a run has broken a clause, MOST_AFTER more are made: they may show what else is broken, or a shorter way.
         """
-        result = Exploration(program, level, bound)
+        result = Exploration(program, level, bound, told=told)
         search = Search(bound)
         since = 0
         for chooser in search:
@@ -221,9 +228,10 @@ class Explorer:
         *,
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
+        told: Callable[[Found], None] = lambda found: None,
     ) -> Exploration:
         """The plain way, and random ways, one for each seed, with that many preemptions in half as long again."""
-        result = Exploration(program, level, preemptions)
+        result = Exploration(program, level, preemptions, told=told)
         self._once(result, Chooser(), known)
         length = result.longest * 3 // 2
         for seed in seeds:
