@@ -24,14 +24,15 @@ from typing import Any
 from kmutex._sandbox import argument, confine, end_with
 from kmutex._text import said
 from kmutex.engine.explorer import Exploration, Explorer, Found, Schedule, parse_schedule
-from kmutex.engine.features import clauses_off
+from kmutex.engine.features import PROMISES, clauses_off
+from kmutex.engine.flight_judge import FlightJudge, put_on_trial
 from kmutex.engine.judge import Event
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ProgramError, parse
+from kmutex.engine.program import FLIGHT, ProgramError, parse
 from kmutex.engine.search import UnreplayableError
-from kmutex.engine.shapes import NotALockerError, Shape, look
+from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
 from kmutex.engine.shrink import shrink
-from kmutex.engine.source_lines import Lines, file_of, last_place, not_foreign, own_code, stops
+from kmutex.engine.source_lines import file_of, last_place, not_foreign, own_code, stops, with_lines
 from kmutex.engine.threads import Crew, bytecode_events_seen, replaced
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks import CHECKS
@@ -61,28 +62,35 @@ class _Worker:
         """What programs with these ingredients have shown, in all workers."""
         self._told: set[tuple[str, ...]] = set()
         """Names of what was told as soon as it was found."""
-        self._made_short: list[Violation] = []
-        """What this unit has told so."""
+        self._made_short: dict[bool, list[Violation]] = {True: [], False: []}
+        """What this unit has made smaller so, by whether it is promised."""
         self._shortening = 0.0
-        self._make: Callable[[], Any] = object
+        self._original: Callable[[], Any] = object
+        """The factory, as the target names it."""
 
-    def serve(self, target: str, without: list[str], patience: float, shortening: float) -> None:
+    def serve(
+        self,
+        target: str,
+        without: list[str],
+        unpromised: list[str],
+        leaders: list[str],
+        patience: float,
+        shortening: float,
+    ) -> None:
         self._shortening = shortening
         self._say("there")
         if not sys.stdin.readline():
             return
         # What the subject's files are compiled to belongs to whoever has written them.
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-        self._make = make = self._load(target)
-        crew = Crew()
-        shape = self._look(make, without)
-        explorer = Explorer(
-            make,
-            crew=crew if shape.kind == "threads" else None,
-            off=clauses_off(without),
-            tries=shape.timeout,
-            patience=patience,
-        )
+        self._original = self._load(target)
+        fitted = self._fit(self._original, without)
+        make, shape = fitted.make, fitted.shape
+        crew = Crew() if shape.kind == "threads" else None
+        off, loose = clauses_off(without), clauses_off(unpromised)
+        explorer = Explorer.of(fitted, crew=crew, off=off, unpromised=loose, patience=patience)
+        if shape.form == "flight":
+            shape, make, explorer = put_on_trial(shape, make, explorer, leaders)
         _try_out(explorer, shape)
         sys.dont_write_bytecode = before
         self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
@@ -93,8 +101,9 @@ class _Worker:
             else:
                 self._symptoms = [(frozenset(parts), symptom) for parts, symptom in order["symptoms"]]
                 self._told.update(tuple(clauses) for clauses in order["told"])
-                self._made_short = []
-                self._do(explorer, make, shape, frozenset(without), Unit(**order["unit"]), frozenset(order["known"]))
+                self._made_short = {True: [], False: []}
+                unit, known = Unit(**order["unit"]), frozenset(order["known"])
+                self._do(explorer, make, shape, frozenset(without), frozenset(unpromised), unit, known)
 
     def _load(self, target: str) -> Callable[[], Any]:
         module_name, _, path = target.partition(":")
@@ -120,14 +129,15 @@ class _Worker:
         make: Callable[[], Any] = found
         return make
 
-    def _look(self, make: Callable[[], Any], without: list[str]) -> Shape:
+    def _fit(self, make: Callable[[], Any], without: list[str]) -> Fitted:
         try:
-            shape = look(make, frozenset(without))
+            return fit(make, without=frozenset(without))
         except NotALockerError as error:
             raise _RefusedError(str(error)) from None
+        except UncontrolledError:
+            raise
         except BaseException as error:
             raise _RefusedError(f"looking at what the factory makes raised {said(error)}") from None
-        return shape
 
     def _do(
         self,
@@ -135,6 +145,7 @@ class _Worker:
         make: Callable[[], Any],
         shape: Shape,
         without: frozenset[str],
+        unpromised: frozenset[str],
         unit: Unit,
         known: frozenset[str],
     ) -> None:
@@ -163,10 +174,12 @@ class _Worker:
             )
             _take(outcome, result)
         elif unit.task == "histories":
-            self._histories(explorer, make, shape, without, unit, outcome)
+            # A history goes on from what the model says, so that what is not promised is no part of it.
+            self._histories(explorer, make, shape, without | unpromised, unit, outcome)
         else:
-            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known), outcome)
-        outcome.found = self._made_short + [replace(one, place=one.place or self._home) for one in outcome.found]
+            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known, clauses_off(unpromised)), outcome)
+        outcome.found = self._short(True, outcome.found)
+        outcome.unpromised = self._short(False, outcome.unpromised)
         outcome.seconds = _clock() - started
         self._say(
             "outcome", outcome=outcome.as_plain(), exited=result.exited if unit.task in ("every", "some") else None
@@ -189,6 +202,7 @@ class _Worker:
                 make,
                 kind=shape.kind,
                 without=without,
+                promises=PROMISES,
                 examples=min(HISTORIES, unit.most or HISTORIES),
                 seed=unit.seed,
                 on_example=lambda runs: self._beat(runs),
@@ -210,21 +224,35 @@ class _Worker:
     def _replay(self, explorer: Explorer, shape: Shape, text: str) -> None:
         try:
             schedule = parse_schedule(text)
-            fit(schedule, shape)
+            check_fits(schedule, shape)
             result = self._again(explorer, schedule, frozenset())
         except (ProgramError, UnreplayableError) as error:
             self._say("unreplayable", message=str(error))
             return
         found = [asdict(self._stood(found)) for found in result.found.values()]
+        unpromised = [asdict(self._stood(found)) for found in result.unpromised.values()]
         # What comes after the last thing that was found is not needed to see it.
-        seen: list[Sequence[Event]] = [found.finding.events for found in result.found.values()]
+        seen: list[Sequence[Event]] = [found.finding.events for found in result.breaches]
         last: Sequence[Event] = result.last.events if result.last is not None else ()
         longest = max(seen or [last], key=len)
         events = stops(longest)
-        self._say("replayed", found=found, events=events, exited=result.exited, endless=bool(result.endless))
+        self._say(
+            "replayed",
+            found=found,
+            unpromised=unpromised,
+            events=events,
+            exited=result.exited,
+            endless=bool(result.endless),
+        )
 
-    def _tell(self, explorer: Explorer, found: Found) -> None:
-        """Say at once what was found, without what it does not need, and with the lines at which clients stood."""
+    def _short(self, promised: bool, found: list[Violation]) -> list[Violation]:
+        return self._made_short[promised] + [replace(one, place=one.place or self._home) for one in found]
+
+    def _tell(self, explorer: Explorer, found: Found, promised: bool = True) -> None:
+        """Say at once what was found, without what it does not need, and with the lines at which clients stood.
+
+        What is not promised is made smaller too, and is no news.
+        """
         if found.finding.clauses in self._told:
             return
         self._told.add(found.finding.clauses)
@@ -238,8 +266,9 @@ class _Worker:
             violation = self._with_lines(explorer, short) or violation
         finally:
             violation = replace(violation, place=violation.place or self._home)
-            self._made_short.append(violation)
-            self._say("found", violation=asdict(violation))
+            self._made_short[promised].append(violation)
+            if promised:
+                self._say("found", violation=asdict(violation))
 
     def _with_lines(self, explorer: Explorer, found: Found) -> Violation | None:
         """The same with the lines at which clients stood; None where it is not seen again."""
@@ -247,7 +276,7 @@ class _Worker:
         # The names of what it breaks depend on what was known by then.
         for known in (frozenset(s for parts, s in self._symptoms if parts < ingredients), frozenset[str]()):
             with contextlib.suppress(UnreplayableError):
-                for one in self._again(explorer, found.schedule, known).found.values():
+                for one in self._again(explorer, found.schedule, known).breaches:
                     if (one.finding.clauses, one.finding.message) == (found.finding.clauses, found.finding.message):
                         return self._stood(one)
         return None
@@ -256,8 +285,8 @@ class _Worker:
         """The run once more, with lines of the subject's own code; of what it is built upon, where it has none."""
         before = sys.gettrace()
         try:
-            for own in (own_code(self._make), not_foreign):
-                result = explorer.again(schedule, known=known, judging=functools.partial(Lines, own=own))
+            for own in (own_code(self._original), not_foreign):
+                result = explorer.again(schedule, known=known, judging=with_lines(explorer.judging, own))
                 if result.last is None or any(event.place for event in result.last.events):
                     break
             return result
@@ -273,7 +302,7 @@ class _Worker:
     @functools.cached_property
     def _home(self) -> str:
         """Where the factory is."""
-        make = inspect.unwrap(self._make)
+        make = inspect.unwrap(self._original)
         code = getattr(make, "__code__", None)
         file = file_of(make)
         if not file:
@@ -291,26 +320,35 @@ class _Worker:
         return runs
 
 
-def fit(schedule: Schedule, shape: Shape) -> None:
+def check_fits(schedule: Schedule, shape: Shape) -> None:
     """UnreplayableError: the schedule asks for what a subject of this shape does not have."""
     if (schedule.level in ("locks", "bytecode")) != (shape.kind == "threads"):
         raise UnreplayableError(f"a schedule @{schedule.level} is not for a subject of {shape.kind}")
-    timed = schedule.tries or schedule.level == "timeouts" or "?" in schedule.program.kinds
-    timed = timed or (shape.kind == "threads" and "~" in schedule.program.kinds)
+    if bool(schedule.program.kinds & FLIGHT) != (shape.form == "flight"):
+        raise UnreplayableError("it is for a subject of another shape: single flights do, others lock and unlock")
+    if shape.form == "flight":
+        return
+    timed = schedule.level == "timeouts" or (shape.kind == "threads" and "~" in schedule.program.kinds)
     if timed and not shape.timeout:
         raise UnreplayableError("it wants a timeout, which the subject does not take")
+    if (schedule.tries or "?" in schedule.program.kinds) and not shape.tries:
+        raise UnreplayableError("it wants to ask without waiting, which the subject can't be")
+    if "x" in schedule.program.kinds and not shape.strays:
+        raise UnreplayableError("it wants the unlock of an unheld key, and the subject has blocks only")
     if schedule.program.kinds & frozenset("[]^") and not shape.leases:
         raise UnreplayableError("it wants leases, and the subject has no hold()")
 
 
 def _try_out(explorer: Explorer, shape: Shape) -> None:
     """A subject whose very first lock() does not come through is no locker to be judged."""
-    result = explorer.every(parse("0+a"), "locks" if shape.kind == "threads" else "tasks", 0)
+    call, text = ("do()", "0na") if shape.form == "flight" else ("lock()", "0+a")
+    result = explorer.every(parse(text), "locks" if shape.kind == "threads" else "tasks", 0)
     if result.exited is not None:
         raise _RefusedError(f"it tried to leave the process: {result.exited}")
-    if not result.witnesses["KM-EXCL"]:
+    came = result.last.answered if isinstance(result.last, FlightJudge) else result.witnesses["KM-EXCL"]
+    if not came:
         reasons = [found.finding.message for found in result.found.values()] or ["it has no end"]
-        raise _RefusedError(f"lock() of a free key does not come through: {reasons[0]}")
+        raise _RefusedError(f"{call} of a free key does not come through: {reasons[0]}")
 
 
 def _take(outcome: UnitResult, result: Exploration) -> None:
@@ -324,6 +362,7 @@ def _take(outcome: UnitResult, result: Exploration) -> None:
         )
     outcome.witnesses = result.witnesses
     outcome.found += [_violation(found) for found in result.found.values()]
+    outcome.unpromised += [_violation(found) for found in result.unpromised.values()]
 
 
 def _violation(found: Found) -> Violation:
@@ -346,7 +385,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve until standard input ends. `argument`: what `serve` takes, parent, and perhaps confine."""
+    """Serve until standard input ends. `argument`: what `_Worker.serve` takes, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
