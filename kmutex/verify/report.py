@@ -24,21 +24,22 @@ _STYLE = {
     Result.HOLDS: "green",
     Result.VIOLATED: "bold red",
     Result.INCONCLUSIVE: "magenta",
-    Result.NOTED: "cyan",
     Result.NOT_PROMISED: "cyan",
+    Result.NOTED: "cyan",
     Result.OFF: "dim",
     Result.NOT_APPLICABLE: "dim",
 }
 _SIGN = {
     Result.VIOLATED: "X",
     Result.INCONCLUSIVE: "?",
+    Result.NOT_PROMISED: "p",
     Result.NOTED: "n",
     Result.NOT_PROMISED: "p",
 }
 """What stands in the matrix where it is not the number of cases."""
+_EVERY = (*CLAUSES, *FLIGHT_CLAUSES)
 _COLUMN = 5
 """Columns of a method in the matrix."""
-EVERY = (*CLAUSES, *FLIGHT_CLAUSES)
 _MANY_CLAUSES = 6
 """So many are counted, and not named."""
 FAILED = 3
@@ -144,7 +145,7 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
         if cause.shown not in report.told:
             show_violation(console, report, subject, cause.shown)
     for subject, cause in report.causes():
-        more = [clause for clause in EVERY if clause in cause.clauses and clause not in cause.shown.clauses]
+        more = [clause for clause in _EVERY if clause in cause.clauses and clause not in cause.shown.clauses]
         if more:
             of = f" of {subject}" if len(subjects) > 1 else ""
             _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}: {', '.join(more)}")
@@ -175,7 +176,7 @@ def _say(console: Console, words: str = "", style: str = "", indent: str = "") -
 def _matrix(console: Console, rows: Sequence[Row]) -> None:
     """Clauses by methods, and below it what each method covered."""
     methods = list(dict.fromkeys(row.method for row in rows if row.method != "-" and row.clause != "-"))
-    clauses = [clause for clause in EVERY if any(row.clause == clause for row in rows)]
+    clauses = [clause for clause in _EVERY if any(row.clause == clause for row in rows)]
     at_once = (WIDTH - _FIRST) // _COLUMN
     for first in range(0, max(1, len(methods)), at_once):
         some = methods[first : first + at_once]

@@ -32,7 +32,7 @@ from kmutex.engine.program import FLIGHT, ProgramError, parse
 from kmutex.engine.search import UnreplayableError
 from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
 from kmutex.engine.shrink import shrink
-from kmutex.engine.source_lines import Lines, file_of, last_place, not_foreign, own_code, stops
+from kmutex.engine.source_lines import file_of, last_place, not_foreign, own_code, stops, with_lines
 from kmutex.engine.threads import Crew, bytecode_events_seen, replaced
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks import CHECKS
@@ -63,12 +63,11 @@ class _Worker:
         """What programs with these ingredients have shown, in all workers."""
         self._told: set[tuple[str, ...]] = set()
         """Names of what was told as soon as it was found."""
-        self._made_short: list[Violation] = []
-        """What this unit has told so."""
+        self._made_short: dict[bool, list[Violation]] = {True: [], False: []}
+        """What this unit has made smaller so, by whether it is promised."""
         self._shortening = 0.0
-        self._make: Callable[[], Any] = object
-        self._with_code = True
-        """Whether runs are shown with the subject's lines; a flight's judge has no eye for them."""
+        self._original: Callable[[], Any] = object
+        """The factory, as the target names it."""
 
     def serve(
         self,
@@ -88,17 +87,16 @@ class _Worker:
         # What the subject's files are compiled to belongs to whoever has written them.
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
         try:
-            self._make = load(target_of(target))
+            self._original = load(target_of(target))
         except MissingError as error:
             raise _RefusedError(str(error)) from None
-        fitted = self._fit(self._make, frozenset(without), Calls(**calls), lenient, patience)
+        fitted = self._fit(self._original, frozenset(without), Calls(**calls), lenient, patience)
         make, shape = fitted.make, fitted.shape
         crew = Crew() if shape.kind == "threads" else None
         off, loose = clauses_off(without), clauses_off(unpromised)
         explorer = Explorer.of(fitted, crew=crew, off=off, unpromised=loose, patience=patience)
         if shape.form == "flight":
             shape, make, explorer = put_on_trial(shape, make, explorer, leaders)
-            self._with_code = False
         _try_out(explorer, shape)
         sys.dont_write_bytecode = before
         self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
@@ -109,7 +107,7 @@ class _Worker:
             else:
                 self._symptoms = [(frozenset(parts), symptom) for parts, symptom in order["symptoms"]]
                 self._told.update(tuple(clauses) for clauses in order["told"])
-                self._made_short = []
+                self._made_short = {True: [], False: []}
                 unit, known = Unit(**order["unit"]), frozenset(order["known"])
                 self._do(explorer, make, shape, frozenset(without), frozenset(unpromised), unit, known)
 
@@ -148,7 +146,7 @@ class _Worker:
                 go_on=lambda runs: self._beat(runs) < unit.most,
                 told=told,
             )
-            self._take(explorer, outcome, result)
+            _take(outcome, result)
         elif unit.task == "some":
             result = explorer.some(
                 parse(unit.program),
@@ -159,13 +157,14 @@ class _Worker:
                 go_on=lambda runs: self._beat(runs) >= 0,
                 told=told,
             )
-            self._take(explorer, outcome, result)
+            _take(outcome, result)
         elif unit.task == "histories":
             # A history goes on from what the model says, so that what is not promised is no part of it.
             self._histories(explorer, make, shape, without | unpromised, unit, outcome)
         else:
             CHECKS[unit.task](Context(make, shape, explorer, self._beat, known, clauses_off(unpromised)), outcome)
-        outcome.found = self._made_short + [replace(one, place=one.place or self._home) for one in outcome.found]
+        outcome.found = self._short(True, outcome.found)
+        outcome.unpromised = self._short(False, outcome.unpromised)
         outcome.seconds = _clock() - started
         self._say(
             "outcome", outcome=outcome.as_plain(), exited=result.exited if unit.task in ("every", "some") else None
@@ -232,24 +231,14 @@ class _Worker:
             endless=bool(result.endless),
         )
 
-    def _take(self, explorer: Explorer, outcome: UnitResult, result: Exploration) -> None:
-        outcome.runs = result.runs
-        outcome.complete = result.complete
-        outcome.endless = result.endless
-        outcome.longest = result.longest
-        if result.uncountable:
-            outcome.notes.append(
-                ("KM-REF", "len() needs the help of another thread, so it can't be asked when all is quiet")
-            )
-        outcome.witnesses = result.witnesses
-        outcome.found += [_violation(found) for found in result.found.values()]
-        for clause, found in result.unpromised.items():
-            first = (clause,) not in self._told
-            self._told.add((clause,))
-            outcome.unpromised.append(self._shortened(explorer, found) if first else _violation(found))
+    def _short(self, promised: bool, found: list[Violation]) -> list[Violation]:
+        return self._made_short[promised] + [replace(one, place=one.place or self._home) for one in found]
 
-    def _tell(self, explorer: Explorer, found: Found) -> None:
-        """Say at once what was found, without what it does not need, and with the lines at which clients stood."""
+    def _tell(self, explorer: Explorer, found: Found, promised: bool = True) -> None:
+        """Say at once what was found, without what it does not need, and with the lines at which clients stood.
+
+        What is not promised is made smaller too, and is no news.
+        """
         if found.finding.clauses in self._told:
             return
         self._told.add(found.finding.clauses)
@@ -259,8 +248,9 @@ class _Worker:
             violation = self._shortened(explorer, found)
         finally:
             violation = replace(violation, place=violation.place or self._home)
-            self._made_short.append(violation)
-            self._say("found", violation=asdict(violation))
+            self._made_short[promised].append(violation)
+            if promised:
+                self._say("found", violation=asdict(violation))
 
     def _shortened(self, explorer: Explorer, found: Found) -> Violation:
         """What was found, without what it does not need, and with the lines at which clients stood."""
@@ -282,12 +272,10 @@ class _Worker:
 
     def _again(self, explorer: Explorer, schedule: Schedule, known: frozenset[str]) -> Exploration:
         """The run once more, with lines of the subject's own code; of what it is built upon, where it has none."""
-        if not self._with_code:
-            return explorer.again(schedule, known=known)
         before = sys.gettrace()
         try:
-            for own in (own_code(self._make), not_foreign):
-                result = explorer.again(schedule, known=known, judging=functools.partial(Lines, own=own))
+            for own in (own_code(self._original), not_foreign):
+                result = explorer.again(schedule, known=known, judging=with_lines(explorer.judging, own))
                 if result.last is None or any(event.place for event in result.last.events):
                     break
             return result
@@ -303,7 +291,7 @@ class _Worker:
     @functools.cached_property
     def _home(self) -> str:
         """Where the factory is."""
-        make = inspect.unwrap(self._make)
+        make = inspect.unwrap(self._original)
         code = getattr(make, "__code__", None)
         file = file_of(make)
         if not file:
@@ -352,6 +340,20 @@ def _try_out(explorer: Explorer, shape: Shape) -> None:
         raise _RefusedError(f"{call} of a free key does not come through: {reasons[0]}")
 
 
+def _take(outcome: UnitResult, result: Exploration) -> None:
+    outcome.runs = result.runs
+    outcome.complete = result.complete
+    outcome.endless = result.endless
+    outcome.longest = result.longest
+    if result.uncountable:
+        outcome.notes.append(
+            ("KM-REF", "len() needs the help of another thread, so it can't be asked when all is quiet")
+        )
+    outcome.witnesses = result.witnesses
+    outcome.found += [_violation(found) for found in result.found.values()]
+    outcome.unpromised += [_violation(found) for found in result.unpromised.values()]
+
+
 def _violation(found: Found) -> Violation:
     finding, schedule = found
     events = finding.events
@@ -365,7 +367,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve until standard input ends. `argument`: what `serve` takes, parent, and perhaps confine."""
+    """Serve until standard input ends. `argument`: what `_Worker.serve` takes, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
