@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmutex._console import complain, console, no_folder, seconds, shown, write
 from kmutex.engine.calls import KEY_TYPES, LOOKING, Calls, CallsError, calls_of
-from kmutex.engine.features import FEATURES, PROMISES, UnknownFeatureError, clauses_off, unpromised
+from kmutex.engine.features import FEATURES, LEADERS, PROMISES, UnknownFeatureError, clauses_off, unpromised
 from kmutex.picture.files import HELP, drawn, unfit
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ exit status:
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
+    leaders = "\n".join(f"  {name:13} {meaning}" for name, meaning in LEADERS.items())
     features = "\n".join(f"  {name:13} {' '.join(f.clauses):17} {f.meaning}" for name, f in FEATURES.items())
     verify: argparse.ArgumentParser = commands.add_parser(
         "verify",
@@ -41,7 +42,8 @@ def add_parser(commands: Any) -> None:
             "acquire and release, a lock for each key, a block for with or async with, an object for each key.\n"
             "The current directory is importable."
         ),
-        epilog=f"features for --without, and the clauses they turn off:\n{features}\n\n{EXIT_STATUS}",
+        epilog=f"features for --without, and the clauses they turn off:\n{features}\n\n"
+        f"more for --with, of single flights:\n{leaders}\n\n{EXIT_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verify.add_argument("subject", nargs="?", metavar="MODULE:FACTORY", help="the locker to check")
@@ -112,7 +114,7 @@ def _names(texts: Sequence[str]) -> tuple[str, ...]:
 
 def _promises(args: argparse.Namespace) -> tuple[str, ...] | None:
     """What the locker is said to promise; None: nothing was said of it."""
-    return PROMISES if args.strict else _names(args.promises) or None
+    return (*(PROMISES if args.strict else ()), *_names(args.promises)) or None
 
 
 def _verify_one(
@@ -135,7 +137,8 @@ def _verify_one(
     except SubjectError as error:
         return complain(f"cannot verify {args.subject}: {error}", status=3)
     options = "".join(f" --without {name}" for name in without)
-    options += " --strict" if args.strict else "".join(f" --with {name}" for name in promises or ())
+    options += " --strict" if args.strict else ""
+    options += "".join(f" --with {name}" for name in _names(args.promises))
     options += "".join(f" {shlex.quote(word)}" for word in calls.options)
     return _report(args, checked.rows, [args.subject], time.perf_counter() - started, options)
 

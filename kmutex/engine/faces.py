@@ -257,24 +257,6 @@ def face_class(kind: Kind, *, counts: bool = False, leases: bool = False) -> typ
     return type(base.__name__, (base,), body) if body else base
 
 
-class _Flight:
-    """A single flight whose call has another name."""
-
-    def __init__(self, subject: Any, name: str) -> None:
-        self.subject = subject
-        self.do = getattr(subject, name)
-
-
-class _CountedFlight(_Flight):
-    def __len__(self) -> int:
-        return len(self.subject)
-
-
-def flight_class(*, counts: bool) -> type[_Flight]:
-    """The class of faces of single flights: do(key, function). counts: with len()."""
-    return _CountedFlight if counts else _Flight
-
-
 def is_block(thing: Any) -> bool:
     """Whether it is for with or async with."""
     return any(hasattr(type(thing), name) for name in ("__enter__", "__aenter__"))
