@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 from kmutex.engine import eventloop, threads
 from kmutex.engine.explorer import Explorer, Level
+from kmutex.engine.faces import settled
 from kmutex.engine.keys import Spelling, spelled
 from kmutex.engine.program import parse
 from kmutex.engine.timeline import timeline
@@ -51,9 +51,7 @@ class _ManyTasks(_ManyThreads):
 
     async def unlock(self, key: str) -> None:  # type: ignore[override]
         for one in self._keys(key):
-            answer = self._subject.unlock(one)
-            if inspect.isawaitable(answer):
-                await answer
+            await settled(self._subject.unlock(one))
 
 
 class _Alike:
