@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from kmutex.engine import ways
 from kmutex.engine.calls import LOOKING, Calls
@@ -38,7 +38,7 @@ class Shape:
     counts: bool
     """len() gives the number of live keys."""
     leases: bool
-    """There is a hold() whose block is given something with release()."""
+    """There is a hold() whose block is given something with release(), or lock gives what unlock takes."""
     form: Form = "lock"
     """lock: lock(key), unlock(key). acquire: the same with other names, results or arguments. get: an accessor gives a
     lock for the key. block: with or async with only. key: an object for each key. flight: do(key, fn)."""
@@ -125,12 +125,13 @@ class _Looker:
         subject = self._subject = self._made()
         if name := ways.missing(subject, self._calls):
             raise NotALockerError(f"{_name(subject)} has no {name}(), which --call names")
-        found = self._found()
-        if found is None:
-            call = ways.flight(self._subject, self._calls)
-            assert call is not None
+        try:
+            kind, way = self._found()
+        except NotALockerError:
+            call = ways.flight(subject, self._calls)
+            if call is None:
+                raise
             return self._flight(call)
-        kind, way = found
         keys = self._calls.keys or (ways.keys_of(self._opening(way.open)) if self._lenient else "any")
         self._trials.key_type(keys)
         shared = self._by_key or self._made() is subject or self._share(kind, way)
@@ -145,7 +146,7 @@ class _Looker:
             timeout=bool(way.limit.timeout),
             tries=tries,
             counts="len" not in self._without and hasattr(type(subject), "__len__"),
-            leases=plain and self._leases(kind),
+            leases="lease" not in self._without and (self._leases(kind) if plain else way.by == "calls"),
             strays=plain or way.by == "lock",
             bodies=way.by == "block",
             keys=keys,
@@ -172,11 +173,10 @@ class _Looker:
 
     # -- which call it is ----------------------------------------------------------------------------------------
 
-    def _found(self) -> tuple[Kind, Way] | None:
-        """The first way by which a free key is got and let go; or else the first by which it is got; or a single
-        flight, which has none.
+    def _found(self) -> tuple[Kind, Way]:
+        """The first way by which a free key is got and let go; or else the first by which it is got.
 
-        NotALockerError: there is none of these.
+        NotALockerError: there is none.
         """
         half: tuple[Kind, Way] | None = None
         failed = ""
@@ -197,8 +197,6 @@ class _Looker:
                     failed = failed or _not_through(candidate, trial)
         if half is not None:
             return half
-        if ways.flight(self._subject, self._calls):
-            return None
         raise NotALockerError(failed or self._no_locker())
 
     def _flight(self, call: FlightCall) -> Fitted:
@@ -367,7 +365,7 @@ class _Looker:
 
     def _leases(self, kind: Kind) -> bool:
         """Whether there is a hold() whose block is given something that can be released."""
-        if "lease" in self._without or not ways.takes_key(getattr(self._subject, "hold", None)):
+        if not ways.takes_key(getattr(self._subject, "hold", None)):
             return False
         return any(callable(getattr(given, "release", None)) for given in self._trials.held(kind))
 
@@ -429,7 +427,8 @@ class _Looker:
         has = shape.counts == hasattr(type(self._subject), "__len__")
         if way == usual and self._silent and has and not shape.shared:
             return self._original
-        face = face_class(shape.kind, counts=shape.counts, leases=shape.leases)
+        leases: Literal["", "hold", "token"] = "" if not shape.leases else "hold" if way.closes == "key" else "token"
+        face = face_class(shape.kind, counts=shape.counts, leases=leases)
         make, counts = self._make, shape.counts and shape.shared
 
         def fitted() -> Any:

@@ -74,7 +74,7 @@ class Declared(NamedTuple):
     without: tuple[str, ...] = ()
     unpromised: tuple[str, ...] = ()
     leaders: tuple[str, ...] = ()
-    """What a single flight does with a failing leader (`features.LEADERS`)."""
+    """What a single flight does: of `features.LEADERS`."""
     lenient: bool = True
     """Whether it may turn out to be re-entrant or striped, or to take keys of one type only."""
     calls: Calls = LOOKING

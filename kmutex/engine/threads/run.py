@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import gc
+import itertools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -30,6 +31,9 @@ LEAST_SLEEP = 1e-6
 """Virtual seconds that a loop of sleeps takes for each: what is over at once would never count as waiting."""
 LEAST_WATCH = 0.05
 """Real seconds until the first look at whether a run goes on, and between two looks at the least."""
+
+
+_NUMBERS = itertools.count(1)
 
 
 class ThreadRun:
@@ -58,7 +62,8 @@ class ThreadRun:
         self.abandoning = False
         self.ending: Ending | None = None
         self.taken: set[CoopLock | CoopRLock] = set()
-        """Locks that somebody had in this run. One that is kept at the top of a module outlives it."""
+        """Older locks that somebody had in this run: one at the top of a module outlives it."""
+        self.number = next(_NUMBERS)
         self._make = make
         self._phases = deque(enumerate(program.phases))
         self._plain_from = len(program.phases) - quiet_tail

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 from kmutex.engine import eventloop, threads
 from kmutex.engine.explorer import Explorer, Level
+from kmutex.engine.faces import settled
 from kmutex.engine.keys import Spelling, spelled
 from kmutex.engine.program import parse
 from kmutex.engine.timeline import timeline
@@ -51,9 +51,7 @@ class _ManyTasks(_ManyThreads):
 
     async def unlock(self, key: str) -> None:  # type: ignore[override]
         for one in self._keys(key):
-            answer = self._subject.unlock(one)
-            if inspect.isawaitable(answer):
-                await answer
+            await settled(self._subject.unlock(one))
 
 
 class _Alike:
@@ -96,10 +94,10 @@ _KEY_PROGRAMS = ("0+a | 1+a | 2+b | 0-a | 1-a", "0+a | 1+b | 0-a 1-b")
 
 def keys(context: Context, outcome: UnitResult) -> None:
     """KM-INDEP and KM-EXCL with many keys at once and with odd ones."""
-    if context.shape.form == "flight":
+    shape, level = context.shape, context.level
+    if shape.form == "flight":
         _flights(context, outcome)
         return
-    shape, level = context.shape, context.level
     many = _ManyThreads if shape.kind == "threads" else _ManyTasks
     bounds = []
     if not shape.striped:
@@ -153,9 +151,9 @@ def _flights(context: Context, outcome: UnitResult) -> None:
 _REFUSALS = ("raised TypeError", "raised ValueError", "raised AttributeError")
 
 
-def _refuses(explorer: Explorer, level: Level, program: str = "0+a | 1+b") -> bool:
+def _refuses(explorer: Explorer, level: Level, text: str) -> bool:
     """Whether the locker does not take such keys at all."""
-    alone = explorer.every(parse(program), level, 0)
+    alone = explorer.every(parse(text), level, 0)
     return any(words in found.finding.message for found in alone.found.values() for words in _REFUSALS)
 
 
