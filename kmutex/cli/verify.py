@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmutex._console import complain, console, no_folder, seconds, shown, write
-from kmutex.engine.features import FEATURES, UnknownFeatureError, clauses_off
+from kmutex.engine.features import FEATURES, LEADERS, PROMISES, UnknownFeatureError, clauses_off, unpromised
 from kmutex.picture.files import HELP, drawn, unfit
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXIT_STATUS = """\
 exit status:
-  0  every clause that applies holds, at the bounds that the table states
+  0  every clause that applies and that counts holds, at the bounds that the table states
   1  a clause is violated
   2  inconclusive: out of time, unknown, not confirmed, or never put to the test
   3  the subject could not be put to work: no such module, not a locker, hangs, leaves the process
@@ -27,6 +27,7 @@ exit status:
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
+    leaders = "\n".join(f"  {name:13} {meaning}" for name, meaning in LEADERS.items())
     features = "\n".join(f"  {name:13} {' '.join(f.clauses):17} {f.meaning}" for name, f in FEATURES.items())
     verify: argparse.ArgumentParser = commands.add_parser(
         "verify",
@@ -37,12 +38,19 @@ def add_parser(commands: Any) -> None:
             "lock(key, timeout=None), unlock(key) and, if it has it, len(); or with `await lock(key)` for asyncio.\n"
             "The current directory is importable."
         ),
-        epilog=f"features for --without, and the clauses they turn off:\n{features}\n\n{EXIT_STATUS}",
+        epilog=f"features for --without, and the clauses they turn off:\n{features}\n\n"
+        f"more for --with, of single flights:\n{leaders}\n\n{EXIT_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verify.add_argument("subject", nargs="?", metavar="MODULE:FACTORY", help="the locker to check")
     verify.add_argument(
         "--without", action="append", default=[], metavar="FEATURE", help="declare that the locker lacks a feature"
+    )
+    verify.add_argument(
+        "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}: broken, they count"
+    )
+    verify.add_argument(
+        "--with", action="append", default=[], metavar="PROMISE", dest="promises", help="it promises this one"
     )
     verify.add_argument(
         "--seconds", type=seconds, default=30.0, metavar="N", help="the longest that one subject may take (30)"
@@ -57,9 +65,12 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    without = tuple(name for text in args.without for name in text.split(",") if name)
+    without = _names(args.without)
+    promises = _promises(args)
+    module, colon, factory = (args.subject or "").partition(":")
     try:
         clauses_off(without)
+        unpromised(promises, module)
     except UnknownFeatureError as error:
         return complain(str(error))
     if fault := unfit(args.picture) or no_folder((args.json, args.junit, args.picture)):
@@ -67,18 +78,26 @@ def run(args: argparse.Namespace) -> int:
     if args.picture is not None and args.replay is None:
         return complain("--picture is of one run: give its schedule with --replay")
     if args.subject is None:
-        if args.replay is not None or without:
-            return complain("--replay and --without need a subject, MODULE:FACTORY")
+        if args.replay is not None or without or args.promises:
+            return complain("--replay, --without and --with need a subject, MODULE:FACTORY")
         return _verify_all(args)
-    module, colon, factory = args.subject.partition(":")
     if not (module and colon and factory):
         return complain(f"{args.subject!r} is not of the form MODULE:FACTORY")
     if args.replay is not None:
-        return _replay(args, without)
-    return _verify_one(args, without)
+        return _replay(args, without, promises)
+    return _verify_one(args, without, promises)
 
 
-def _verify_one(args: argparse.Namespace, without: tuple[str, ...]) -> int:
+def _names(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for text in texts for name in text.split(",") if name)
+
+
+def _promises(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """What the locker is said to promise; None: nothing was said of it."""
+    return (*(PROMISES if args.strict else ()), *_names(args.promises)) or None
+
+
+def _verify_one(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None) -> int:
     from kmutex.verify.progress import progress_of
     from kmutex.verify.runner import SubjectError, verify
 
@@ -88,12 +107,15 @@ def _verify_one(args: argparse.Namespace, without: tuple[str, ...]) -> int:
             checked = verify(
                 args.subject,
                 without=without,
+                promises=promises,
                 seconds=args.seconds,
                 on_progress=progress_of(display, args.subject, args.seconds),
             )
     except SubjectError as error:
         return complain(f"cannot verify {args.subject}: {error}", status=3)
     options = "".join(f" --without {name}" for name in without)
+    options += " --strict" if args.strict else ""
+    options += "".join(f" --with {name}" for name in _names(args.promises))
     return _report(args, checked.rows, [args.subject], time.perf_counter() - started, options)
 
 
@@ -110,12 +132,12 @@ def _verify_all(args: argparse.Namespace) -> int:
     return _report(args, rows, subjects, time.perf_counter() - started, "")
 
 
-def _replay(args: argparse.Namespace, without: tuple[str, ...]) -> int:
+def _replay(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None) -> int:
     from kmutex.engine.timeline import picture, timeline
     from kmutex.verify.runner import ReplayError, SubjectError, replay
 
     try:
-        found, events, endless = replay(args.subject, args.replay, without=without)
+        found, unkept, events, endless = replay(args.subject, args.replay, without=without, promises=promises)
     except SubjectError as error:
         return complain(f"cannot verify {args.subject}: {error}", status=3)
     except ReplayError as error:
@@ -124,12 +146,14 @@ def _replay(args: argparse.Namespace, without: tuple[str, ...]) -> int:
     print(timeline(events))
     for violation in found:
         print(f"\n{', '.join(violation.clauses)}: {violation.message}")
+    for violation in unkept:
+        print(f"\n{', '.join(violation.clauses)}, not promised: {violation.message}")
     if fault:
         return complain(fault)
     if endless and not found:
         print("\nthe run has no end within the step limit, so nothing is decided")
         return 2
-    if not found:
+    if not found and not unkept:
         print("\nno clause is violated in this run")
     return 1 if found else 0
 

@@ -200,15 +200,20 @@ class NoVerdict(BaseException):
 
 
 def locker_machine(
-    factory: Callable[[], Any], *, kind: Kind | None = None, without: Iterable[str] = frozenset()
+    factory: Callable[[], Any],
+    *,
+    kind: Kind | None = None,
+    without: Iterable[str] = frozenset(),
+    promises: Iterable[str] | None = None,
 ) -> type[LockerMachine]:
     """A state machine for the locker that ``factory()`` makes; its ``TestCase`` is for a test suite.
 
     kind: "threads" or "asyncio"; None finds out by looking. without: features it is declared to lack, see
-    `kmutex.engine.features`. UnknownFeatureError: one of them is none.
+    `kmutex.engine.features`. promises: what it is held to beside what makes a keyed mutex, as `verify --with`;
+    `PROMISES` for all of it, as `verify --strict`. UnknownFeatureError: one of them is none.
     When it runs: NotALockerError, ContractError (an AssertionError), UncontrolledError.
     """
-    return _machine(Harness(factory, kind=kind, without=without))
+    return _machine(Harness(factory, kind=kind, without=without, promises=promises))
 
 
 def check_histories(
@@ -216,6 +221,7 @@ def check_histories(
     *,
     kind: Kind | None,
     without: Iterable[str],
+    promises: Iterable[str] | None = None,
     examples: int,
     seed: int,
     on_example: Callable[[int], object] | None = None,
@@ -223,10 +229,11 @@ def check_histories(
 ) -> Histories:
     """Random histories, the same for the same seed, until one breaks a clause; then the shortest like it.
 
-    examples: how many histories. on_example: told after each how many were run. deadline: real seconds after which
-    no further one is begun. UncontrolledError, SubjectFailedError, NotALockerError: there was no verdict.
+    without, promises: as for `locker_machine`. examples: how many histories. on_example: told after each how many were
+    run. deadline: real seconds after which no further one is begun. UncontrolledError, SubjectFailedError,
+    NotALockerError: there was no verdict.
     """
-    bench = Harness(make, kind=kind, without=without)
+    bench = Harness(make, kind=kind, without=without, promises=promises)
     machine = hypothesis.seed(seed)(_machine(bench))
     search = _Search(machine.tally, on_example, None if deadline is None else time.perf_counter() + deadline)
     machine.search = search
@@ -349,17 +356,17 @@ class LockerMachine(RuleBasedStateMachine):
         self._last: Watch | None = None
         shape = self._unbroken(lambda: self.bench.shape)
         off = self.bench.without
-        self._timeout = shape.timeout
+        self._tries = shape.tries
         self._cancels = shape.timeout or shape.kind == "asyncio"
         self._interrupts = shape.kind == "threads" and "interrupt" not in off
         self._leases = shape.leases
-        self._strays = "unheld" not in off
+        self._strays = shape.strays and "unheld" not in off
         self._ordered = "fifo" not in off
         self._counts = shape.counts
         self._level: Level = self.bench.levels[0]
         self.history = History(
             CLIENTS,
-            KEYS if "independence" not in off else KEYS[0],
+            KEYS[0] if shape.striped else KEYS,
             "keep" if shape.kind == "threads" else "pass",
         )
 
@@ -378,7 +385,7 @@ class LockerMachine(RuleBasedStateMachine):
         return self.history.idle()
 
     def tries(self) -> Sequence[int]:
-        return self.history.idle() if self._timeout else ()
+        return self.history.idle() if self._tries else ()
 
     def may_be_cancelled(self) -> Sequence[int]:
         return self.history.idle() if self._cancels else ()
@@ -504,10 +511,10 @@ class LockerMachine(RuleBasedStateMachine):
         self._unbroken(lambda: self._to_its_end(history, watch))
         finding = watch.finding if not judge.findings else judge.findings[0]
         if finding is not None and not watch.diverged:
-            schedule = Schedule(history.program, self._level, (), bench.shape.timeout)
+            schedule = Schedule(history.program, self._level, (), bench.shape.tries)
             if self.search is not None:
                 self.search.found(finding, schedule, judge)
-            raise ContractError(finding, schedule, bench.make, bench.without)
+            raise ContractError(finding, schedule, bench)
         return watch
 
     def _to_its_end(self, history: History, watch: Watch) -> None:

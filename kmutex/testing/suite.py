@@ -17,9 +17,10 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, ClassVar, Protocol
 
 from kmutex.engine.explorer import Exploration, Level
+from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import Program, parse
-from kmutex.engine.scenarios import programs
+from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import Kind, NotALockerError
 from kmutex.engine.threads import bytecode_events_seen
 from kmutex.testing.machine import check_histories
@@ -50,6 +51,10 @@ class KeyedLockerSuite:
     """Makes a new locker at each call. Wrap a function or a class in `staticmethod`."""
     without: ClassVar[Collection[str]] = ()
     """Features the locker is declared to lack: see `kmutex.engine.features`."""
+    promises: ClassVar[Collection[str] | None] = None
+    """What it is held to beside what makes a keyed mutex: "fifo", "interrupt", "loop", as by ``verify --with``."""
+    strict: ClassVar[bool] = False
+    """Whether it promises all of these, as by ``verify --strict``."""
     kind: ClassVar[Kind | None] = None
     """"threads" or "asyncio"; None finds out by looking."""
     seed: ClassVar[int] = 0
@@ -84,9 +89,16 @@ class KeyedLockerSuite:
         """Random histories of single actions go as in the model."""
         __tracebackhide__ = True
         bench = self._bench()
-        found = check_histories(bench.make, kind=self.kind, without=bench.without, examples=HISTORIES, seed=self.seed)
+        found = check_histories(
+            bench.make,
+            kind=self.kind,
+            without=bench.declared,
+            promises=bench.promises,
+            examples=HISTORIES,
+            seed=self.seed,
+        )
         if found.finding is not None and found.schedule is not None:
-            raise ContractError(found.finding, found.schedule, bench.make, bench.without)
+            raise ContractError(found.finding, found.schedule, bench)
         if not found.phases or not found.witnesses["KM-EXCL"]:
             raise InconclusiveError("no history was compared with the model")
 
@@ -97,7 +109,8 @@ class KeyedLockerSuite:
         if not hasattr(cls, "make"):
             raise NotALockerError(f"{cls.__name__} has no make; give it make = staticmethod(YourLocker)")
         if cls not in cls._benches:
-            cls._benches[cls] = Harness(cls.make, kind=cls.kind, without=cls.without)
+            promises = PROMISES if cls.strict else cls.promises
+            cls._benches[cls] = Harness(cls.make, kind=cls.kind, without=cls.without, promises=promises)
         return cls._benches[cls]
 
     @classmethod
@@ -105,12 +118,7 @@ class KeyedLockerSuite:
         bench = cls._bench()
         shape = bench.shape
         threads = shape.kind == "threads"
-        for program in programs(
-            cancel=shape.timeout or not threads,
-            tries=shape.timeout,
-            interrupt=threads and "interrupt" not in bench.without,
-            leases=shape.leases,
-        ):
+        for program in programs_for(shape, interrupt="interrupt" not in bench.without):
             yield program, bench.levels[0], 1
             if "~" in program.kinds and "timeouts" in bench.levels:
                 yield program, "timeouts", 1
@@ -130,7 +138,7 @@ class KeyedLockerSuite:
         for symptom in result.found:
             cls._known.setdefault(cls, []).append((result.program.ingredients, symptom))
         for finding, schedule in result.found.values():
-            raise ContractError(finding, schedule, bench.make, bench.without)
+            raise ContractError(finding, schedule, bench)
         if result.exited is not None:
             raise InconclusiveError(f"the locker tried to leave the process: {result.exited}")
         if result.endless:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from kmutex.engine.explorer import Level
 from kmutex.engine.program import Program, parse
-from kmutex.engine.scenarios import programs
+from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import Shape
 
 SEEDS = 60
@@ -53,12 +53,8 @@ class Unit:
 def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]]:
     """The passes for a subject of this shape, one list of units each. off: clauses that are not judged."""
     counter = iter(range(1_000_000))
-    wanted = programs(
-        cancel=shape.timeout or shape.kind == "asyncio",
-        tries=shape.timeout,
-        interrupt=shape.kind == "threads" and "KM-INTERRUPT" not in off,
-        leases=shape.leases,
-    )
+    flight = shape.form == "flight"
+    wanted = programs_for(shape, interrupt="KM-INTERRUPT" not in off)
     wide = [program for program in wanted if program.clients >= WIDE]
     wanted = [program for program in wanted if program.clients < WIDE]
     busy = [program for program in wanted if _concurrent(program)]
@@ -86,7 +82,8 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
         yield every("interleavings at locks", wanted, "locks", 1)
         yield some("chance, many clients", wide, "locks", 1, 0)
         yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
-        yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
+        if not flight:
+            yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
         yield every("interleavings at bytecodes", [p for p in busy if p.clients >= 3], "bytecode", 1)
         yield every("interleavings at locks, deeper", busy, "locks", 2, deeper=True)
         chance: Level = "bytecode"
@@ -94,12 +91,14 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
         yield every("interleavings of tasks, plain", wanted, "tasks", 0, required=True)
         yield every("interleavings of tasks", wanted, "tasks", 2)
         yield some("chance, many clients", wide, "tasks", 1, 0)
-        yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
+        if not flight:
+            yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
         yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
         if shape.timeout:
             timed = [program for program in wanted if "~" in program.kinds]
             yield every("interleavings with timeouts", timed, "timeouts", 2)
-        yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
+        if not flight:
+            yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
         yield every("interleavings of tasks, deeper", busy, "tasks", 4, deeper=True)
         chance = "tasks"
     for seed in range(SEEDS, 1_000_000, SEEDS):
@@ -108,6 +107,6 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
 
 def _concurrent(program: Program) -> bool:
     """Whether two things can happen at once in it: in a phase, or because a wait can end at any time."""
-    return bool(program.kinds & frozenset("~!")) or any(
+    return bool(program.kinds & frozenset("~!t")) or any(
         len(phase.steps) + len(phase.cancel) > 1 for phase in program.phases
     )

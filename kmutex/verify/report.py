@@ -23,6 +23,7 @@ _STYLE = {
     Result.VIOLATED: "bold red",
     Result.INCONCLUSIVE: "yellow",
     Result.NOTED: "cyan",
+    Result.NOT_PROMISED: "cyan",
     Result.OFF: "dim",
     Result.NOT_APPLICABLE: "dim",
 }
@@ -34,9 +35,11 @@ def show(rows: Sequence[Row], console: Console, *, options: str = "") -> None:
     many = len({row.subject for row in rows}) > 1
     for subject, group in groupby(_by_method(rows), key=lambda row: row.subject):
         console.print(_table(group, title=subject if many else None))
-    for subject, clauses, violation in violations(rows):
+    broken = [("", "bold red", *each) for each in violations(rows)]
+    unkept = [(", not promised", "cyan", *each) for each in violations(rows, Result.NOT_PROMISED)]
+    for remark, style, subject, clauses, violation in broken + unkept:
         console.print()
-        console.print(Text(f"{', '.join(clauses)}: {violation.message}", style="bold red"))
+        console.print(Text(f"{', '.join(clauses)}{remark}: {violation.message}", style=style))
         if violation.picture:
             console.print(Text(violation.picture), soft_wrap=True)
         if violation.schedule:
@@ -96,6 +99,7 @@ _MANY = {Result.HOLDS: "hold"}
 _WORST = (
     Result.VIOLATED,
     Result.INCONCLUSIVE,
+    Result.NOT_PROMISED,
     Result.HOLDS,
     Result.NOTED,
     Result.OFF,
@@ -108,13 +112,13 @@ def _overall(rows: Sequence[Row]) -> Result:
     return (Result.HOLDS, Result.VIOLATED, Result.INCONCLUSIVE)[exit_status(rows)]
 
 
-def violations(rows: Iterable[Row]) -> list[tuple[str, tuple[str, ...], Violation]]:
-    """One violation for each clause, each run shown once, under all the clauses that it breaks."""
+def violations(rows: Iterable[Row], result: Result = Result.VIOLATED) -> list[tuple[str, tuple[str, ...], Violation]]:
+    """One violation for each clause, each run shown once, under all that it breaks; of rows with this result."""
     shown: dict[str, tuple[str, Violation]] = {}
     named: dict[str, list[str]] = {}
     covered: set[tuple[str, str]] = set()
     for row in rows:
-        if row.result is not Result.VIOLATED or not row.violations or (row.subject, row.clause) in covered:
+        if row.result is not result or not row.violations or (row.subject, row.clause) in covered:
             continue
         best = row.violations[0]
         identity = row.subject + best.message + best.schedule + best.picture
@@ -150,8 +154,12 @@ def rows_as_dicts(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return plain
 
 
+_SKIPPED = (Result.OFF, Result.NOT_PROMISED, Result.NOT_APPLICABLE)
+
+
 def as_junit(rows: Sequence[Row]) -> str:
-    """A test case for each row: violated is a failure, inconclusive an error, off and not applicable are skipped."""
+    """A test case for each row: violated is a failure, inconclusive an error; what is off, not promised or not
+    applicable is skipped."""
     suites = ElementTree.Element("testsuites", name="kmutex verify")
     for subject, group in groupby(rows, key=lambda row: row.subject):
         cases = list(group)
@@ -162,7 +170,7 @@ def as_junit(rows: Sequence[Row]) -> str:
             tests=str(len(cases)),
             failures=str(sum(row.result is Result.VIOLATED for row in cases)),
             errors=str(sum(row.result is Result.INCONCLUSIVE for row in cases)),
-            skipped=str(sum(row.result in (Result.OFF, Result.NOT_APPLICABLE) for row in cases)),
+            skipped=str(sum(row.result in _SKIPPED for row in cases)),
         )
         for row in cases:
             case = ElementTree.SubElement(
@@ -173,7 +181,7 @@ def as_junit(rows: Sequence[Row]) -> str:
                 ElementTree.SubElement(case, "failure", message=row.detail).text = body
             elif row.result is Result.INCONCLUSIVE:
                 ElementTree.SubElement(case, "error", message=row.detail)
-            elif row.result in (Result.OFF, Result.NOT_APPLICABLE):
+            elif row.result in _SKIPPED:
                 ElementTree.SubElement(case, "skipped", message=row.detail)
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"

@@ -11,14 +11,14 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any, NamedTuple
 
 from kmutex import _sandbox
 from kmutex._sandbox import Confinement
-from kmutex.engine.features import clauses_off
+from kmutex.engine.features import LEADERS, clauses_off, unpromised
 from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Shape
 from kmutex.engine.watchdog import Watchdog
@@ -63,6 +63,19 @@ class Progress:
     seconds: float = 0.0
 
 
+class Declared(NamedTuple):
+    """What a subject is not held to, by names of features, and what a single flight does (`features.LEADERS`)."""
+
+    without: tuple[str, ...] = ()
+    unpromised: tuple[str, ...] = ()
+    leaders: tuple[str, ...] = ()
+
+
+def _declared(target: str, without: tuple[str, ...], promises: Iterable[str] | None) -> Declared:
+    loose = unpromised(promises, target.partition(":")[0]) - frozenset(without)
+    return Declared(without, tuple(sorted(loose)), tuple(name for name in promises or () if name in LEADERS))
+
+
 class Checked(NamedTuple):
     """What `verify` returns: what the factory makes, and the evidence about it."""
 
@@ -82,6 +95,7 @@ def verify(
     target: str,
     *,
     without: tuple[str, ...] = (),
+    promises: Iterable[str] | None = None,
     seconds: float = 30.0,
     workers: int = WORKERS,
     first: Sequence[Unit] = (),
@@ -90,13 +104,16 @@ def verify(
 ) -> Checked:
     """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
 
-    without: declared features that are off. workers: processes that share the work. first: units that come before
-    the plan. confined: what each worker may use; None: all that this process may.
-    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` names none. ReplayError: a unit of
-    ``first`` is for the other kind of subject.
+    without: declared features that are off. promises: what it is held to beside what makes a keyed mutex
+    (`features.PROMISES`); None: all of them for this library's own lockers, else none. workers: processes that share
+    the work. first: units that come before the plan. confined: what each worker may use; None: all that this process
+    may.
+    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` or ``promises`` names none.
+    ReplayError: a unit of ``first`` is for the other kind of subject.
     """
+    declared = _declared(target, without, promises)
     off = clauses_off(without)
-    crew = _Workers(target, without, seconds, workers, confined)
+    crew = _Workers(target, declared, seconds, workers, confined)
     try:
         shape, whole = crew.begin()
         for unit in first:
@@ -106,13 +123,35 @@ def verify(
         report = _drive(crew, passes, seconds, on_progress)
     finally:
         crew.end()
-    table = rows(target, shape, off, report.outcomes, report.left, why="the time was over")
+    table = rows(
+        target,
+        shape,
+        off,
+        report.outcomes,
+        report.left,
+        unpromised=clauses_off(declared.unpromised) - off,
+        why="the time was over",
+    )
     left = min(seconds - crew.elapsed(), SMALLER * seconds)
-    table = shortened(table, target, without, report.symptoms, left, confined)
+    table = shortened(table, target, declared, report.symptoms, left, confined)
     if not whole:
         detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
-        table.append(Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
+        clause = "KM-ONE" if shape.form == "flight" else "KM-EXCL"
+        table.append(Row(clause, "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
     return Checked(shape, table)
+
+
+class Replayed(NamedTuple):
+    """What `replay` returns."""
+
+    found: list[Violation]
+    """What the run breaks."""
+    unpromised: list[Violation]
+    """What it breaks and the subject does not promise."""
+    events: list[Event]
+    """Who did what; where it breaks something, as far as the last of it."""
+    endless: bool
+    """Whether it had no end."""
 
 
 def replay(
@@ -120,20 +159,19 @@ def replay(
     schedule: str,
     *,
     without: tuple[str, ...] = (),
+    promises: Iterable[str] | None = None,
     lines: bool = False,
     confined: Confinement | None = None,
     seconds: float = LONGEST_REPLAY,
-) -> tuple[list[Violation], list[Event], bool]:
-    """Run one schedule again: what it breaks, who did what, and whether it had no end.
+) -> Replayed:
+    """Run one schedule again.
 
-    Where it breaks something, what was done is told as far as the last of it.
-
-    lines: whether the picture has the lines of the subject's code at which a client was left standing.
-    seconds: the longest that it may take.
+    promises: as for `verify`. lines: whether the picture has the lines of the subject's code at which a client was left
+    standing. seconds: the longest that it may take.
     SubjectError, ReplayError: there was no run.
     """
     clauses_off(without)
-    crew = _Workers(target, without, seconds, workers=1, confined=confined)
+    crew = _Workers(target, _declared(target, without, promises), seconds, workers=1, confined=confined)
     try:
         crew.begin()
         worker = crew.workers[0]
@@ -149,8 +187,9 @@ def replay(
         raise SubjectError(crew.explain(answer))
     if answer["exited"]:
         raise SubjectError(f"{target} tried to leave the process: {answer['exited']}")
-    return (
+    return Replayed(
         [Violation.from_plain(found) for found in answer["found"]],
+        [Violation.from_plain(found) for found in answer["unpromised"]],
         [Event(*event) for event in answer["events"]],
         answer["endless"],
     )
@@ -232,7 +271,7 @@ def _drive(
 def shortened(
     table: list[Row],
     target: str,
-    without: tuple[str, ...],
+    declared: Declared,
     symptoms: list[tuple[frozenset[str], str]],
     seconds: float,
     confined: Confinement | None = None,
@@ -244,7 +283,7 @@ def shortened(
     first = [row.violations[0] for row in table if row.violations and row.violations[0].schedule]
     end = time.monotonic() + seconds
     made: dict[Violation, Violation] = {}
-    crew = _Workers(target, without, max(seconds, 1.0), workers=1, confined=confined)
+    crew = _Workers(target, declared, max(seconds, 1.0), workers=1, confined=confined)
     try:
         if first and seconds > 0:
             crew.begin()
@@ -287,12 +326,12 @@ class _Worker:
     def __init__(
         self,
         target: str,
-        without: tuple[str, ...],
+        declared: Declared,
         patience: float,
         answers: queue.Queue[Any],
         confined: Confinement | None,
     ) -> None:
-        config: dict[str, Any] = {"target": target, "without": list(without), "patience": patience}
+        config: dict[str, Any] = {"target": target, **declared._asdict(), "patience": patience}
         if confined is not None:
             config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}
         self.unit: Unit | None = None
@@ -360,13 +399,13 @@ class _Workers:
     def __init__(
         self,
         target: str,
-        without: tuple[str, ...],
+        declared: Declared,
         seconds: float,
         workers: int = WORKERS,
         confined: Confinement | None = None,
     ) -> None:
         self.target = target
-        self._without = without
+        self._declared = declared
         self._begun = time.monotonic()
         self._seconds = seconds
         self._patience = max(LEAST_PATIENCE, min(5.0, seconds / 4))
@@ -381,7 +420,7 @@ class _Workers:
     def begin(self) -> tuple[Shape, bool]:
         """Start the workers; the subject's shape, and whether bytecode switches are seen."""
         for _ in range(self._number):
-            self.workers.append(_Worker(self.target, self._without, self._patience, self._answers, self._confined))
+            self.workers.append(_Worker(self.target, self._declared, self._patience, self._answers, self._confined))
         shape, bytecode = None, True
         first = max(self._seconds / 2, self._patience + 1)
         while not all(worker.ready for worker in self.workers):

@@ -23,12 +23,13 @@ from typing import Any
 from kmutex._sandbox import argument, confine, end_with
 from kmutex._text import said
 from kmutex.engine.explorer import Exploration, Explorer, Found, Schedule, parse_schedule
-from kmutex.engine.features import clauses_off
+from kmutex.engine.features import PROMISES, clauses_off
+from kmutex.engine.flight_judge import FlightJudge, put_on_trial
 from kmutex.engine.judge import Event
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ProgramError, parse
+from kmutex.engine.program import FLIGHT, ProgramError, parse
 from kmutex.engine.search import UnreplayableError
-from kmutex.engine.shapes import NotALockerError, Shape, look
+from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
 from kmutex.engine.shrink import shrink
 from kmutex.engine.source_lines import Lines, stops
 from kmutex.engine.threads import Crew, bytecode_events_seen, replaced
@@ -57,30 +58,31 @@ class _Worker:
         self._say = say
         self._last_beat = _clock()
 
-    def serve(self, target: str, without: list[str], patience: float) -> None:
+    def serve(
+        self, target: str, without: list[str], unpromised: list[str], leaders: list[str], patience: float
+    ) -> None:
         self._say("there")
         if not sys.stdin.readline():
             return
-        make = self._load(target)
-        crew = Crew()
-        shape = self._look(make, without)
-        explorer = Explorer(
-            make,
-            crew=crew if shape.kind == "threads" else None,
-            off=clauses_off(without),
-            tries=shape.timeout,
-            patience=patience,
-        )
+        original = self._load(target)
+        fitted = self._fit(original, without)
+        make, shape = fitted.make, fitted.shape
+        crew = Crew() if shape.kind == "threads" else None
+        off, loose = clauses_off(without), clauses_off(unpromised)
+        explorer = Explorer.of(fitted, crew=crew, off=off, unpromised=loose, patience=patience)
+        if shape.form == "flight":
+            shape, make, explorer = put_on_trial(shape, make, explorer, leaders)
         _try_out(explorer, shape)
         self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
         for line in sys.stdin:
             order = json.loads(line)
             if "replay" in order:
-                self._replay(explorer, shape, order["replay"], make if order["lines"] else None)
+                self._replay(explorer, shape, order["replay"], original if order["lines"] else None)
             elif "smaller" in order:
                 self._smaller(explorer, shape, **order["smaller"])
             else:
-                self._do(explorer, make, shape, frozenset(without), Unit(**order["unit"]), frozenset(order["known"]))
+                unit, known = Unit(**order["unit"]), frozenset(order["known"])
+                self._do(explorer, make, shape, frozenset(without), frozenset(unpromised), unit, known)
 
     def _load(self, target: str) -> Callable[[], Any]:
         module_name, _, path = target.partition(":")
@@ -106,14 +108,15 @@ class _Worker:
         make: Callable[[], Any] = found
         return make
 
-    def _look(self, make: Callable[[], Any], without: list[str]) -> Shape:
+    def _fit(self, make: Callable[[], Any], without: list[str]) -> Fitted:
         try:
-            shape = look(make, frozenset(without))
+            return fit(make, without=frozenset(without))
         except NotALockerError as error:
             raise _RefusedError(str(error)) from None
+        except UncontrolledError:
+            raise
         except BaseException as error:
             raise _RefusedError(f"looking at what the factory makes raised {said(error)}") from None
-        return shape
 
     def _do(
         self,
@@ -121,6 +124,7 @@ class _Worker:
         make: Callable[[], Any],
         shape: Shape,
         without: frozenset[str],
+        unpromised: frozenset[str],
         unit: Unit,
         known: frozenset[str],
     ) -> None:
@@ -146,9 +150,10 @@ class _Worker:
             )
             _take(outcome, result)
         elif unit.task == "histories":
-            self._histories(explorer, make, shape, without, unit, outcome)
+            # A history goes on from what the model says, so that what is not promised is no part of it.
+            self._histories(explorer, make, shape, without | unpromised, unit, outcome)
         else:
-            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known), outcome)
+            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known, clauses_off(unpromised)), outcome)
         outcome.seconds = _clock() - started
         self._say(
             "outcome", outcome=outcome.as_plain(), exited=result.exited if unit.task in ("every", "some") else None
@@ -171,6 +176,7 @@ class _Worker:
                 make,
                 kind=shape.kind,
                 without=without,
+                promises=PROMISES,
                 examples=HISTORIES,
                 seed=unit.seed,
                 on_example=lambda runs: self._beat(runs),
@@ -190,8 +196,8 @@ class _Worker:
     def _replay(self, explorer: Explorer, shape: Shape, text: str, lines_of: Callable[[], Any] | None) -> None:
         try:
             schedule = parse_schedule(text)
-            fit(schedule, shape)
-            if lines_of is None:
+            check_fits(schedule, shape)
+            if lines_of is None or shape.form == "flight":
                 result = explorer.again(schedule)
             else:
                 result = explorer.again(schedule, judging=functools.partial(Lines, make=lines_of))
@@ -199,12 +205,20 @@ class _Worker:
             self._say("unreplayable", message=str(error))
             return
         found = [asdict(_violation(found)) for found in result.found.values()]
+        unpromised = [asdict(_violation(found)) for found in result.unpromised.values()]
         # What comes after the last thing that was found is not needed to see it.
-        seen: list[Sequence[Event]] = [found.finding.events for found in result.found.values()]
+        seen: list[Sequence[Event]] = [found.finding.events for found in result.breaches]
         last: Sequence[Event] = result.last.events if result.last is not None else ()
         longest = max(seen or [last], key=len)
         events = stops(longest)
-        self._say("replayed", found=found, events=events, exited=result.exited, endless=bool(result.endless))
+        self._say(
+            "replayed",
+            found=found,
+            unpromised=unpromised,
+            events=events,
+            exited=result.exited,
+            endless=bool(result.endless),
+        )
 
     def _smaller(
         self,
@@ -219,13 +233,13 @@ class _Worker:
         end = _clock() + seconds
         plainer = [(frozenset(parts), symptom) for parts, symptom in symptoms]
         whole = parse_schedule(schedule)
-        fit(whole, shape)
+        check_fits(whole, shape)
         ingredients = whole.program.ingredients
         found = None
         with contextlib.suppress(UnreplayableError):
             # The names of what it breaks depend on what was known by then.
             for known in (frozenset(s for parts, s in plainer if parts < ingredients), frozenset[str]()):
-                for one in explorer.again(whole, known=known).found.values():
+                for one in explorer.again(whole, known=known).breaches:
                     if found is None and list(one.finding.clauses) == clauses:
                         found = shrink(explorer, one, symptoms=plainer, go_on=lambda: _clock() < end)
         self._say("smaller", found=None if found is None else asdict(_violation(found)))
@@ -238,26 +252,35 @@ class _Worker:
         return runs
 
 
-def fit(schedule: Schedule, shape: Shape) -> None:
+def check_fits(schedule: Schedule, shape: Shape) -> None:
     """UnreplayableError: the schedule asks for what a subject of this shape does not have."""
     if (schedule.level in ("locks", "bytecode")) != (shape.kind == "threads"):
         raise UnreplayableError(f"a schedule @{schedule.level} is not for a subject of {shape.kind}")
-    timed = schedule.tries or schedule.level == "timeouts" or "?" in schedule.program.kinds
-    timed = timed or (shape.kind == "threads" and "~" in schedule.program.kinds)
+    if bool(schedule.program.kinds & FLIGHT) != (shape.form == "flight"):
+        raise UnreplayableError("it is for a subject of another shape: single flights do, others lock and unlock")
+    if shape.form == "flight":
+        return
+    timed = schedule.level == "timeouts" or (shape.kind == "threads" and "~" in schedule.program.kinds)
     if timed and not shape.timeout:
         raise UnreplayableError("it wants a timeout, which the subject does not take")
+    if (schedule.tries or "?" in schedule.program.kinds) and not shape.tries:
+        raise UnreplayableError("it wants to ask without waiting, which the subject can't be")
+    if "x" in schedule.program.kinds and not shape.strays:
+        raise UnreplayableError("it wants the unlock of an unheld key, and the subject has blocks only")
     if schedule.program.kinds & frozenset("[]^") and not shape.leases:
         raise UnreplayableError("it wants leases, and the subject has no hold()")
 
 
 def _try_out(explorer: Explorer, shape: Shape) -> None:
     """A subject whose very first lock() does not come through is no locker to be judged."""
-    result = explorer.every(parse("0+a"), "locks" if shape.kind == "threads" else "tasks", 0)
+    call, text = ("do()", "0na") if shape.form == "flight" else ("lock()", "0+a")
+    result = explorer.every(parse(text), "locks" if shape.kind == "threads" else "tasks", 0)
     if result.exited is not None:
         raise _RefusedError(f"it tried to leave the process: {result.exited}")
-    if not result.witnesses["KM-EXCL"]:
+    came = result.last.answered if isinstance(result.last, FlightJudge) else result.witnesses["KM-EXCL"]
+    if not came:
         reasons = [found.finding.message for found in result.found.values()] or ["it has no end"]
-        raise _RefusedError(f"lock() of a free key does not come through: {reasons[0]}")
+        raise _RefusedError(f"{call} of a free key does not come through: {reasons[0]}")
 
 
 def _take(outcome: UnitResult, result: Exploration) -> None:
@@ -271,6 +294,7 @@ def _take(outcome: UnitResult, result: Exploration) -> None:
         )
     outcome.witnesses = result.witnesses
     outcome.found += [_violation(found) for found in result.found.values()]
+    outcome.unpromised += [_violation(found) for found in result.unpromised.values()]
 
 
 def _violation(found: Found) -> Violation:
@@ -292,7 +316,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve until standard input ends. `argument`: target, without, patience, parent, and perhaps confine."""
+    """Serve until standard input ends. `argument`: those of `_Worker.serve`, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

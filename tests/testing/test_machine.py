@@ -15,6 +15,7 @@ from kmutex.engine.judge import Judge
 from kmutex.engine.program import parse
 from kmutex.testing import (
     CLAUSES,
+    PROMISES,
     ContractError,
     Histories,
     InconclusiveError,
@@ -48,7 +49,7 @@ def _check(
 
 @functools.cache
 def _checked(make: Callable[[], Any], without: tuple[str, ...], examples: int, seed: int) -> Histories:
-    return check_histories(make, kind=None, without=without, examples=examples, seed=seed)
+    return check_histories(make, kind=None, without=without, promises=PROMISES, examples=examples, seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_bad_lockers_are_named_and_the_schedule_replays(
     assert found.schedule is not None
     assert found.finding.clauses[0] == clause
     assert found.finding.events
-    bench = Harness(make, without=without)
+    bench = Harness(make, without=without, promises=PROMISES)
     with bench.control():
         again = bench.explorer.again(found.schedule)
     assert found.finding.clauses in [entry.finding.clauses for entry in again.found.values()]
@@ -191,11 +192,12 @@ def test_every_rule_is_used(make: Callable[[], Any]) -> None:
 def test_a_failing_case_shows_clause_program_replay_and_lanes() -> None:
     """All that is needed to see what happened, in the message."""
     with pytest.raises(ContractError) as caught:
-        locker_machine(bad.Stack).TestCase("runTest").debug()
+        locker_machine(bad.Stack, promises=["fifo"]).TestCase("runTest").debug()
     text = str(caught.value)
     assert text.startswith("KM-FIFO: client ")
     assert f"\nprogram: {caught.value.schedule.program}\n" in text
-    assert f"\nreplay:  kmutex verify tests.lockers.kmutex_bad:Stack --replay '{caught.value.schedule}'\n" in text
+    replay = f"kmutex verify tests.lockers.kmutex_bad:Stack --with fifo --replay '{caught.value.schedule}'"
+    assert f"\nreplay:  {replay}\n" in text
     assert "\nclient 0" in text
     assert ">> KM-FIFO: " in text
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from kmutex.verify.evidence import Result, Row, Violation
-from kmutex.verify.runner import shortened
+from kmutex.verify.runner import Declared, shortened
 
 LONG = "0+b | 1+a | 2+c-c | 3?b | 1-a @locks"
 FORGETS = "tests.lockers.kmutex_bad:Forgets"
@@ -24,7 +24,7 @@ def rows(schedule: str = LONG) -> list[Row]:
 def test_what_is_not_needed_is_left_out() -> None:
     """KM-REF, where one client holds one key; in each row that shows the run, and in its words."""
     before = rows()
-    after = shortened(before, FORGETS, (), [], 60.0)
+    after = shortened(before, FORGETS, Declared(), [], 60.0)
     small = after[0].violations[0]
     assert re.fullmatch(r"\d[+?][abc] @locks", small.schedule)
     assert small.clauses == ("KM-REF",)
@@ -47,4 +47,4 @@ def test_what_is_not_needed_is_left_out() -> None:
     ids=["no time", "no schedule", "not seen again", "leaves", "can't be put to work", "does not fit"],
 )
 def test_what_can_not_be_made_smaller_stays(target: str, schedule: str, seconds: float) -> None:
-    assert shortened(rows(schedule), target, (), [], seconds) == rows(schedule)
+    assert shortened(rows(schedule), target, Declared(), [], seconds) == rows(schedule)

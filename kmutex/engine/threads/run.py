@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kmutex._text import said
-from kmutex.engine.limits import MOST_STEPS, POLLS, TIMEOUT
+from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ASKING, Program, Step, possible
+from kmutex.engine.program import ASKING, FLIGHT, Program, Step, possible
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads.bytecode import Bytecode, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread
@@ -157,7 +157,7 @@ class ThreadRun:
         """Wait until ``lock`` is free and take it: True. False: the time is over."""
         me = self._running
         me.lock = lock
-        me.ends = None if timeout is None else self._now + timeout
+        me.ends = None if timeout is None or timeout >= ENDLESS else self._now + timeout
         if me.ends is not None and me.step_ends is not None and not me.timed:
             # The caller's time runs from its call, the wait's from here, and the clock may have moved between.
             me.step_ends = max(me.step_ends, me.ends)
@@ -300,7 +300,9 @@ class ThreadRun:
     def _call(self, me: Client, step: Step) -> None:
         key = self._keys(step.key)
         subject = self._subject
-        if step.kind in "+!":
+        if step.kind in FLIGHT:
+            subject.perform(me.index, step, key)
+        elif step.kind in "+!":
             subject.lock(key)
         elif step.kind == "~":
             subject.lock(key, timeout=TIMEOUT)
