@@ -21,8 +21,9 @@ from typing import Any
 from kmutex._text import said
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ASKING, Program, Step, possible
+from kmutex.engine.program import ASKING, RAISING, Program, Step, possible
 from kmutex.engine.search import Chooser
+from kmutex.engine.threads.locks import World
 
 MOST_IDLE = 600
 """Loop steps without an event, for each task begun in this phase, after which those who still spin count as waiting."""
@@ -170,7 +171,7 @@ class LoopRun:
 
     def run(self) -> Ending:
         """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
-        before = asyncio._get_running_loop()
+        before, World.loop_time = asyncio._get_running_loop(), self._loop.time
         asyncio._set_running_loop(self._loop)
         try:
             self._begin()
@@ -188,6 +189,7 @@ class LoopRun:
                 _close(client)
             self._loop.forget()
             asyncio._set_running_loop(before)
+            World.loop_time = None
 
     def _begin(self) -> None:
         try:
@@ -266,6 +268,8 @@ class LoopRun:
             me.got[step.key][1].release()
         elif step.kind == "]":
             await me.got.pop(step.key)[0].__aexit__(None, None, None)
+        elif step.kind in RAISING:
+            await self._leave_by_error(me.got.pop(step.key), key, RAISING[step.kind]())
         else:
             if step.kind != "u":
                 me.got.pop(step.key, None)
@@ -274,6 +278,16 @@ class LoopRun:
                 await answer
         if step.kind in ASKING:
             me.got.setdefault(step.key, None)
+
+    async def _leave_by_error(self, block: Any, key: Any, error: BaseException) -> None:
+        if block is None:
+            await self._subject.leave(key, error)
+            return
+        try:
+            await block[0].__aexit__(type(error), error, error.__traceback__)
+        except BaseException as raised:
+            if raised is not error:
+                raise
 
     # -- who goes on ---------------------------------------------------------------------------------------------
 

@@ -165,9 +165,16 @@ class Explorer:
             patience=patience,
         )
 
-    def on(self, make: Callable[[], Any], *, keys: Callable[[str], Any] | None = None) -> Explorer:
-        """The same for another factory, or with other keys."""
+    def on(
+        self,
+        make: Callable[[], Any],
+        *,
+        keys: Callable[[str], Any] | Spelling | None = None,
+        loop: Loop | None = None,
+    ) -> Explorer:
+        """The same for another factory, or with other keys. loop: of all its runs."""
         other = copy.copy(self)
+        other._loop = loop or self._loop
         other._make = make
         other._keys = self._keys if keys is None else keys
         return other

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from kmutex._protocol import TIMED_OUT
 from kmutex._text import said
 from kmutex.engine.observer import Ending, UncontrolledError
-from kmutex.engine.program import ASKING, Step
+from kmutex.engine.program import ASKING, RAISING, Step
 from kmutex.picture.rows import Change
 
 _BLAME = {
@@ -31,6 +31,7 @@ _BLAME = {
     "interrupt": "KM-INTERRUPT",
     "cancel": "KM-CANCEL",
     "lease": "KM-TOKEN",
+    "body": "KM-TOKEN",
     "stray": "KM-ATOMIC",
     "try": "KM-EXPIRED",
 }
@@ -146,6 +147,8 @@ class Judge:
         self._contest = _Contest()
         self._stalled: set[int] = set()
         self._ingredients: set[str] = set()
+        self._doubtful: dict[str, int] = {}
+        """Keys that were free and were refused to this client, in the epilogue."""
         self._used: set[str] = set()
 
     # -- Observer ------------------------------------------------------------------------------------------------
@@ -184,6 +187,8 @@ class Judge:
         elif self._holder.get(key) == client:
             del self._holder[key]
             self._releasing[client] = key
+            if step.kind in RAISING:
+                self._ingredient("body")
         else:
             self._ingredient("lease")
 
@@ -274,6 +279,8 @@ class Judge:
             self._find(
                 "KM-INTERRUPT", f"client {client} was interrupted in its wait for {key}, and got it all the same"
             )
+        elif key in self._doubtful and step.kind != "?":
+            self._find("KM-EXPIRED", _refused_free(self._doubtful.pop(key), key))
         self._in_order(client, step)
         self._holder[key] = client
         self._used.add(key)
@@ -312,11 +319,11 @@ class Judge:
         key = step.key
         over = client in self._cancelled
         if isinstance(error, TIMED_OUT) and step.kind == "?":
-            if client in self._alone:
-                self._find(
-                    "KM-LIVE" if self._tail else "KM-EXPIRED",
-                    f"client {client} tried {key}, which was free, and was refused",
-                )
+            if client in self._alone and self._tail:
+                # Who asks next and waits shows whether the key is lost, or the try alone was wrong.
+                self._doubtful[key] = client
+            elif client in self._alone:
+                self._find("KM-EXPIRED", _refused_free(client, key))
             if not self._tail:
                 self._witness("KM-EXPIRED")
             self._ingredient("try")
@@ -426,6 +433,10 @@ class Judge:
 
     def _log(self, client: int, text: str, change: Change = "", key: str = "") -> None:
         self.events.append(Event(client, text, change, key))
+
+
+def _refused_free(client: int, key: str) -> str:
+    return f"client {client} tried {key}, which was free, and was refused"
 
 
 def _keys(live: Set[str]) -> str:

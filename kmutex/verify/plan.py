@@ -80,7 +80,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
         yield every("interleavings at bytecodes", [p for p in busy if p.clients < 3], "bytecode", 1)
         yield every("interleavings at locks", wanted, "locks", 1)
         yield some("chance, many clients", wide, "locks", 1, 0)
-        yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
+        yield [Unit(next(counter), name, name) for name in ("keys", "memory", "holding")]
         yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
         yield every("interleavings at bytecodes", [p for p in busy if p.clients >= 3], "bytecode", 1)
         yield every("interleavings at locks, deeper", busy, "locks", 2, deeper=True)
@@ -90,7 +90,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
         yield every("interleavings of tasks", wanted, "tasks", 2)
         yield some("chance, many clients", wide, "tasks", 1, 0)
         yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
-        yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
+        yield [Unit(next(counter), name, name) for name in ("keys", "memory", "holding")]
         if shape.timeout:
             timed = [program for program in wanted if "~" in program.kinds]
             yield every("interleavings with timeouts", timed, "timeouts", 2)

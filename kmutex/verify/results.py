@@ -30,6 +30,8 @@ class UnitResult:
     """Runs that break what the subject does not promise."""
     notes: list[tuple[str, str]] = field(default_factory=list)
     """Clause and remark: a difference from the reference that is no violation."""
+    undecided: list[tuple[str, str]] = field(default_factory=list)
+    """Clause and reason: a check that could not be made to its end."""
     bound: str = ""
     """The bound in words, where the method has its own."""
 
@@ -49,6 +51,7 @@ class UnitResult:
                 "found": [Violation.from_plain(found) for found in plain["found"]],
                 "unpromised": [Violation.from_plain(found) for found in plain["unpromised"]],
                 "notes": [(clause, text) for clause, text in plain["notes"]],
+                "undecided": [(clause, reason) for clause, reason in plain["undecided"]],
             }
         )
 
@@ -101,7 +104,8 @@ def _row(clause: str, method: str, subject: str, done: list[UnitResult], unrun: 
     found = [violation for outcome in done for violation in outcome.found if clause in violation.clauses]
     unkept = [violation for outcome in done for violation in outcome.unpromised if clause in violation.clauses]
     notes = [text for outcome in done for about, text in outcome.notes if about == clause]
-    if not cases and not found and not unkept and not notes:
+    undecided = [reason for outcome in done for about, reason in outcome.undecided if about == clause]
+    if not cases and not found and not unkept and not notes and not undecided:
         return None
     seconds = sum(outcome.seconds for outcome in done)
     bound = _bound(done, unrun)
@@ -109,6 +113,8 @@ def _row(clause: str, method: str, subject: str, done: list[UnitResult], unrun: 
         if broken:
             broken.sort(key=lambda violation: (violation.clauses[0] != clause, len(violation.picture)))
             return Row(clause, method, bound, cases, result, seconds, broken[0].message, subject, tuple(broken[:3]))
+    if undecided:
+        return Row(clause, method, bound, cases, Result.INCONCLUSIVE, seconds, undecided[0], subject)
     endless = sum(outcome.endless for outcome in done)
     if endless:
         detail = f"{endless} runs had no end within the step limit"
@@ -146,7 +152,7 @@ _SEEN_ONLY_WITH = {
 
 def _untested(clause: str, subject: str, shape: Shape, missing: bool) -> Row:
     attribute, reason = _SEEN_ONLY_WITH.get(clause, ("", ""))
-    if attribute and not getattr(shape, attribute):
+    if attribute and not getattr(shape, attribute) and not (attribute == "leases" and shape.bodies):
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
     if clause in ("KM-CANCEL", "KM-RACE") and shape.kind == "threads" and not shape.timeout:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "lock() takes no timeout", subject)

@@ -33,6 +33,8 @@ class Client:
         self.idle = False
         self.done = False
         self.lock: CoopLock | None = None
+        self.ended: CoopLock | None = None
+        """Of a thread that the subject started: taken until it has ended."""
         self.asleep = False
         self.ends: float | None = None
         self.woken = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kmutex.engine.observer import UncontrolledError
@@ -25,6 +26,8 @@ class World:
     """What the replaced primitives ask: the run that is going on, if any."""
 
     run: ThreadRun | None = None
+    loop_time: Callable[[], float] | None = None
+    """The time in a run of tasks."""
 
 
 class CoopLock:
@@ -66,6 +69,10 @@ class CoopLock:
     def take(self) -> None:
         """Take it, free as it is."""
         self._taken = True
+
+    def set_free(self) -> None:
+        """Release it for a thread that has ended: no scheduling point."""
+        self._taken = False
 
     def release(self) -> None:
         run = World.run

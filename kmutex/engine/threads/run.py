@@ -17,7 +17,7 @@ from typing import Any
 from kmutex._text import said
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ASKING, Program, Step, possible
+from kmutex.engine.program import ASKING, RAISING, Program, Step, possible
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads.bytecode import Bytecode, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread
@@ -108,6 +108,9 @@ class ThreadRun:
     def _abandon(self) -> None:
         self.abandoning = True
         for number, client in enumerate(self._clients):
+            if client.ended is not None:
+                # The interpreter waits for it at its own end.
+                client.ended.set_free()
             if not client.done and client.baton.locked():
                 client.baton.release()
             if client.index >= 0 and not self._crew.at_rest(number, 1.0):
@@ -202,9 +205,17 @@ class ThreadRun:
         """The virtual time in seconds."""
         return self._now
 
-    def adopt(self, body: Callable[[], None]) -> None:
-        """A thread that the subject starts: one more client, without steps of its own."""
+    def ended_of_this(self) -> CoopLock | None:
+        """What is free once the running thread has ended, if it is one that the subject started."""
+        return self._running.ended if self.mine() else None
+
+    def adopt(self, body: Callable[[], object], ended: CoopLock) -> None:
+        """A thread that the subject starts: one more client, without steps of its own.
+
+        ended: a lock that is taken, and is free once the thread has ended.
+        """
         client = Client(-1)
+        client.ended = ended
 
         def whole() -> None:
             client.ident = _thread.get_ident()
@@ -218,6 +229,7 @@ class ThreadRun:
                 pass
             finally:
                 client.done = True
+                ended.set_free()
                 if not self.abandoning:
                     self._leave(client)
 
@@ -277,6 +289,10 @@ class ThreadRun:
             if self.abandoning:
                 # The subject's way of being unwound, not an event of the run.
                 raise Abandoned from None
+            if isinstance(caught, UncontrolledError):
+                self._error = caught
+                self._end(Ending.STOPPED)
+                raise Abandoned from None
             # The traceback holds the subject's frames, and so the entries in them, alive.
             error = caught.with_traceback(None)
         if error is not None and step.kind == "~" and self._now >= asked + TIMEOUT:
@@ -306,12 +322,24 @@ class ThreadRun:
             me.got[step.key][1].release()
         elif step.kind == "]":
             me.got.pop(step.key)[0].__exit__(None, None, None)
+        elif step.kind in RAISING:
+            self._leave_by_error(me.got.pop(step.key), key, RAISING[step.kind]())
         else:
             if step.kind != "u":
                 me.got.pop(step.key, None)
             subject.unlock(key)
         if step.kind in ASKING:
             me.got.setdefault(step.key, None)
+
+    def _leave_by_error(self, block: Any, key: Any, error: BaseException) -> None:
+        if block is None:
+            self._subject.leave(key, error)
+            return
+        try:
+            block[0].__exit__(type(error), error, error.__traceback__)
+        except BaseException as raised:
+            if raised is not error:
+                raise
 
     def _tell(self, what: Callable[[], None]) -> None:
         self.aside = True
