@@ -401,7 +401,7 @@ class Judge:
         if self._hopeless or symptom in self._off:
             return
         clauses = [symptom, *also]
-        if symptom not in self._known:
+        if symptom not in self._known | self._not_promised:
             for ingredient, clause in _BLAME.items():
                 if ingredient in self._ingredients:
                     clauses.insert(0, clause)

@@ -255,6 +255,8 @@ def check_fits(schedule: Schedule, shape: Shape) -> None:
         raise UnreplayableError("it wants to ask without waiting, which the subject can't be")
     if "x" in schedule.program.kinds and not shape.strays:
         raise UnreplayableError("it wants the unlock of an unheld key, and the subject has blocks only")
+    if schedule.program.kinds & frozenset("%&") and not (shape.bodies or shape.leases):
+        raise UnreplayableError("it wants a block whose body raises, and the subject has none")
     if schedule.program.kinds & frozenset("[]^") and not shape.leases:
         raise UnreplayableError("it wants leases, and the subject has no hold()")
 

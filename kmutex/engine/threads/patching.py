@@ -64,7 +64,7 @@ def replaced() -> Iterator[None]:
 def progress() -> None:
     """For a subject that makes many calls in one: a call of these has come back."""
     if World.run is not None:
-        World.run.progress()
+        World.run.go_on()
 
 
 def _now() -> float:

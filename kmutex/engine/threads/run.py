@@ -68,6 +68,7 @@ class ThreadRun:
         self.plain = True
         self._now = 1000.0
         self._steps = 0
+        self._most_steps = MOST_STEPS
         self._alone = 0
         self._subject: Any = None
         self._error: BaseException | None = None
@@ -363,7 +364,7 @@ class ThreadRun:
 
     def _count(self, me: Client, sync: bool) -> None:
         self._steps += 1
-        if self._steps > MOST_STEPS:
+        if self._steps > self._most_steps:
             self._end(Ending.ENDLESS)
             self._rest(me)
         self._alone = 0 if sync else self._alone + 1
@@ -377,6 +378,11 @@ class ThreadRun:
         """Something has happened: whoever polls may look again."""
         for client in self._clients:
             client.polls = client.yields = 0
+
+    def go_on(self) -> None:
+        """A subject that makes many calls in one may take as many steps for each as for a whole run."""
+        self._most_steps = self._steps + MOST_STEPS
+        self.progress()
 
     def _give_up(self, me: Client) -> None:
         """The running thread can't go on. Returns when it has the baton again."""
@@ -407,7 +413,7 @@ class ThreadRun:
     def _next(self, me: Client) -> Client:
         while True:
             self._steps += 1
-            if self._steps > MOST_STEPS:
+            if self._steps > self._most_steps:
                 self._end(Ending.ENDLESS)
                 self._rest(me)
             able = [client for client in (me, *self._others(me)) if client.able()]

@@ -20,8 +20,10 @@ from kmutex.verify.results import UnitResult
 
 KEPT = 60
 """Keys that are used and dropped."""
-MORE = 1_200
-"""Further keys, where the subject grows: as long as it grows with each of them, it has no bound."""
+MORE = 1_000
+"""Further keys, where the subject has grown: a cache is full by then, or has no bound."""
+LAST = 200
+"""Keys after those, with which what has no bound still grows."""
 
 
 class _Key(str):
@@ -45,12 +47,11 @@ class _Keys:
         self._alive.append((self.number, weakref.ref(key)))
         return key
 
-    def kept(self) -> int:
-        """How many of the keys since the last time are still there as objects."""
+    def kept(self, first: int, last: int) -> int:
+        """How many of the keys with these numbers are still there as objects."""
         gc.collect()
-        names = {number for number, reference in self._alive if reference() is not None}
-        self._alive.clear()
-        return len(names)
+        self._alive = [(number, reference) for number, reference in self._alive if reference() is not None]
+        return len({number for number, _ in self._alive if first < number <= last})
 
 
 class _CutShortError(Exception):
@@ -77,7 +78,9 @@ def memory(context: Context, outcome: UnitResult) -> None:
     try:
         for text in texts:
             use = _user(context, explorer, keys, outcome, text)
-            message = _growth(use, keys, lambda: size_of(subjects[0]), outcome)
+            # A cache is full once the first way has filled it.
+            more = MORE if text == texts[0] else LAST
+            message = _growth(use, keys, lambda: size_of(subjects[0]), more, outcome)
             if message:
                 picture = timeline([Event(-1, f"{KEPT} keys, one after the other: {text}")])
                 found = f"{message}, after: {text}"
@@ -108,34 +111,38 @@ def _user(
     return use
 
 
-def _growth(use: Callable[[int, bool], None], keys: _Keys, size: Callable[[], int | None], outcome: UnitResult) -> str:
-    """What the subject keeps of keys that are idle, in words; "" for nothing, or for no more than a bound."""
+def _growth(
+    use: Callable[[int, bool], None], keys: _Keys, size: Callable[[], int | None], more: int, outcome: UnitResult
+) -> str:
+    """What the subject keeps of keys that are idle, in words; "" for nothing, or for no more than a bound.
+
+    more: keys that fill any cache.
+    """
     use(2, True)  # What it makes once only is there then.
-    keys.kept()
-    before = size()
+    first, before = keys.number, size()
     use(KEPT, True)
-    kept, after = keys.kept(), size()
+    last, after = keys.number, size()
+    kept = keys.kept(first, last)
+    grown = 0 if before is None or after is None else after - before
     if before is None or after is None:
-        grown = 0
-        outcome.notes.append(("KM-IDLE", "there is too much to count in what it keeps; keys that stay are seen only"))
-    else:
-        grown = after - before
-    if kept <= KEPT // 2 and grown <= KEPT // 2:
+        outcome.notes.append(("KM-IDLE", "what it keeps is too much to count; only whole keys that stay are seen"))
+    if max(kept, grown) <= KEPT // 2:
         return ""
-    # A log of what was done grows by each use, and not by each key; a cache has a bound.
+    # A log of what was done grows by each use, and not by each key.
     use(KEPT, False)
-    keys.kept()
     again = size()
     by_use = 0 if again is None or after is None else max(0, again - after)
-    use(MORE, True)
-    more, end = keys.kept(), size()
-    more_grown = 0 if again is None or end is None else end - again - by_use * MORE // KEPT
-    if more > MORE // 2:
-        return f"{kept} of {KEPT} keys that are idle are still kept, and {more} of {MORE} more"
-    if more_grown > MORE // 2:
-        return f"what it keeps grows with each idle key: by {grown} for {KEPT} keys, by {more_grown} for {MORE} more"
-    bound = max(kept, more)
-    outcome.notes.append(
-        ("KM-IDLE", f"keeps something of {bound} idle keys, and no more of {MORE} more" if bound else "it keeps a log")
-    )
+    if max(kept, grown - by_use) <= KEPT // 2:
+        outcome.notes.append(("KM-IDLE", "keeps something of each call, whatever the key"))
+        return ""
+    # A cache has a bound: it drops its oldest, or grows no more.
+    use(more, True)
+    middle, before = keys.number, size()
+    use(LAST, True)
+    end, after = keys.number, size()
+    if keys.kept(first, last) > KEPT // 2 and keys.kept(middle, end) > LAST // 2:
+        return f"{kept} of {KEPT} keys that are idle are still kept, and so it goes on with {end - first:,} of them"
+    if before is not None and after is not None and after - before - by_use * LAST // KEPT > LAST // 2:
+        return f"what it keeps grows with each idle key, by {grown} for {KEPT} of them, and so on with {end - first:,}"
+    outcome.notes.append(("KM-IDLE", f"keeps something of idle keys, up to a bound of fewer than {end - first:,}"))
     return ""
