@@ -32,8 +32,9 @@ _client: contextvars.ContextVar[_Client | None] = contextvars.ContextVar("client
 
 
 class _Client:
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, run: LoopRun) -> None:
         self.index = index
+        self.run = run
         self.steps: deque[Step] = deque()
         self.step: Step | None = None
         self.step_ends: float | None = None
@@ -160,10 +161,11 @@ class LoopRun:
         self._observer = observer
         self._keys = keys
         self._timeouts = timeouts
-        self._clients = [_Client(index) for index in range(program.clients)]
+        self._clients = [_Client(index, self) for index in range(program.clients)]
         self._loop = Loop() if loop is None else loop  # type: ignore[abstract]
         self._plain = True
         self._idle = 0
+        self._steps = 0
         self._begun = 0
         self._subject: Any = None
         self._error: BaseException | None = None
@@ -176,10 +178,9 @@ class LoopRun:
         try:
             self._begin()
             ending = None
-            steps = 0
             while ending is None:
-                steps += 1
-                ending = Ending.ENDLESS if steps > MOST_STEPS else self._go_on()
+                self._steps += 1
+                ending = Ending.ENDLESS if self._steps > MOST_STEPS else self._go_on()
                 if self._error is not None:
                     raise self._error
             return ending
@@ -325,6 +326,11 @@ class LoopRun:
         for client in self._clients:
             client.polls = 0
 
+    def go_on(self) -> None:
+        """A subject that makes many calls in one may take as many steps for each as for a whole run."""
+        self._steps = 0
+        self._event()
+
     def _opener(self, client: _Client) -> Callable[[], None]:
         def open_it() -> None:
             self._event()
@@ -425,7 +431,7 @@ def progress() -> None:
     """For a subject that makes many calls in one: a call of these has come back."""
     me = _client.get()
     if me is not None:
-        me.polls = 0
+        me.run.go_on()
 
 
 def in_a_loop(call: Callable[[], Any]) -> Any:

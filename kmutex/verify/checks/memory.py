@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kmutex.engine.eventloop import Loop
@@ -22,6 +23,8 @@ KEPT = 60
 """Keys that are used and dropped."""
 MORE = 1_000
 """Further keys, where the subject has grown: a cache is full by then, or has no bound."""
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+"""The keys of one run, where there is a run for each way only."""
 LAST = 200
 """Keys after those, with which what has no bound still grows."""
 
@@ -88,9 +91,40 @@ def memory(context: Context, outcome: UnitResult) -> None:
                 return
             outcome.witnesses["KM-IDLE"] += KEPT
     except _CutShortError as error:
-        outcome.undecided.append(("KM-IDLE", str(error)))
+        # What a subject does in a thread of its own, say, ends with the run.
+        reason = _in_one_run(context, outcome, texts)
+        if reason:
+            outcome.undecided.append(("KM-IDLE", f"{error}; and in one run: {reason}"))
+        outcome.complete = not reason
         return
     outcome.complete = True
+
+
+def _in_one_run(context: Context, outcome: UnitResult, texts: Sequence[str]) -> str:
+    """The same in a run for each way, in which the keys are used one after the other. Why it could not be made."""
+    outcome.bound = f"{len(LETTERS) - 1} keys, each used in {len(texts)} ways and dropped, in one run"
+    for text in texts:
+        # All let go of a key before the next is used.
+        whole = f"{text} | 0-a 1-a"
+        sizes = []
+        for letters in (LETTERS[:1], LETTERS):
+            made: list[Any] = []
+            explorer = context.explorer.on(lambda made=made: made.append(context.make()) or made[-1])  # type: ignore[misc]
+            phases = " | ".join(re.sub("(?<=[-+~?])a", letter, whole) for letter in letters)
+            result = explorer.every(parse(phases), context.level, 0, go_on=lambda runs: context.beat(runs) < 1)
+            outcome.runs += result.runs
+            if result.found or result.endless or result.exited:
+                return next((found.finding.message for found in result.found.values()), "it came to no end")
+            gc.collect()
+            sizes.append(size_of(made[0]))
+        if sizes[0] is None or sizes[1] is None:
+            return "what it keeps is too much to count"
+        if sizes[1] - sizes[0] > len(LETTERS) // 2:
+            message = f"what it keeps grows by {sizes[1] - sizes[0]} for {len(LETTERS) - 1} idle keys, after: {text}"
+            outcome.found.append(Violation(("KM-IDLE",), message, symptom="KM-IDLE"))
+            return ""
+        outcome.witnesses["KM-IDLE"] += len(LETTERS)
+    return ""
 
 
 def _user(
