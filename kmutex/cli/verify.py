@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmutex._console import complain, console, no_folder, seconds, shown, write
-from kmutex.engine.features import FEATURES, PROMISES, UnknownFeatureError, clauses_off, unpromised
+from kmutex.engine.features import FEATURES, LEADERS, PROMISES, UnknownFeatureError, clauses_off, unpromised
 from kmutex.picture.files import HELP, drawn, unfit
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ exit status:
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
+    leaders = "\n".join(f"  {name:13} {meaning}" for name, meaning in LEADERS.items())
     features = "\n".join(f"  {name:13} {' '.join(f.clauses):17} {f.meaning}" for name, f in FEATURES.items())
     verify: argparse.ArgumentParser = commands.add_parser(
         "verify",
@@ -37,7 +38,8 @@ def add_parser(commands: Any) -> None:
             "lock(key, timeout=None), unlock(key) and, if it has it, len(); or with `await lock(key)` for asyncio.\n"
             "The current directory is importable."
         ),
-        epilog=f"features for --without, and the clauses they turn off:\n{features}\n\n{EXIT_STATUS}",
+        epilog=f"features for --without, and the clauses they turn off:\n{features}\n\n"
+        f"more for --with, of single flights:\n{leaders}\n\n{EXIT_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verify.add_argument("subject", nargs="?", metavar="MODULE:FACTORY", help="the locker to check")
@@ -92,7 +94,7 @@ def _names(texts: Sequence[str]) -> tuple[str, ...]:
 
 def _promises(args: argparse.Namespace) -> tuple[str, ...] | None:
     """What the locker is said to promise; None: nothing was said of it."""
-    return PROMISES if args.strict else _names(args.promises) or None
+    return (*(PROMISES if args.strict else ()), *_names(args.promises)) or None
 
 
 def _verify_one(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None) -> int:
@@ -112,7 +114,8 @@ def _verify_one(args: argparse.Namespace, without: tuple[str, ...], promises: tu
     except SubjectError as error:
         return complain(f"cannot verify {args.subject}: {error}", status=3)
     options = "".join(f" --without {name}" for name in without)
-    options += " --strict" if args.strict else "".join(f" --with {name}" for name in promises or ())
+    options += " --strict" if args.strict else ""
+    options += "".join(f" --with {name}" for name in _names(args.promises))
     return _report(args, checked.rows, [args.subject], time.perf_counter() - started, options)
 
 

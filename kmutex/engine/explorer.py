@@ -122,12 +122,13 @@ class Explorer:
         keys: Callable[[str], Any] | Spelling = key_of,
         loop: Loop | None = None,
         patience: float = 5.0,
+        judging: Callable[..., Judge] = Judge,
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
         off: clauses that are not judged. unpromised: clauses whose breaches are no violations. tries: whether the
         locker can be asked without waiting. strays: whether the unlock of an unheld key can be asked. keys: the value
-        for a key's letter. loop: of all runs; None: each has its own. patience: real seconds without a scheduling
-        point before a run counts as out of control."""
+        for a key's letter. loop: of all runs; None: each has its own. patience: seconds without a scheduling point
+        before a run counts as out of control. judging: makes the judge of a run, with the arguments of `Judge`."""
         self._make = make
         self._crew = crew
         self._off = off
@@ -137,6 +138,7 @@ class Explorer:
         self._keys = keys
         self._loop = loop
         self._patience = patience
+        self._judging = judging
         self._bytecode = Bytecode(lambda filename: not foreign(filename))
 
     @classmethod
@@ -170,12 +172,14 @@ class Explorer:
         make: Callable[[], Any],
         *,
         keys: Callable[[str], Any] | Spelling | None = None,
+        judging: Callable[..., Judge] | None = None,
         loop: Loop | None = None,
     ) -> Explorer:
-        """The same for another factory, or with other keys. loop: of all its runs."""
+        """The same for another factory, or with other keys, or by another judge, or with one loop for all runs."""
         other = copy.copy(self)
-        other._loop = loop or self._loop
         other._make = make
+        other._judging = judging or self._judging
+        other._loop = loop or self._loop
         other._keys = self._keys if keys is None else keys
         return other
 
@@ -228,9 +232,9 @@ class Explorer:
         return result
 
     def again(
-        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., Judge] = Judge
+        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., Judge] | None = None
     ) -> Exploration:
-        """The one run that a schedule says. judging: makes the judge of the run, with the arguments of `Judge`.
+        """The one run that a schedule says. judging: makes the judge of the run, instead of the explorer's.
 
         UnreplayableError: the subject does not come by that way."""
         result = Exploration(schedule.program, schedule.level, 0)
@@ -243,9 +247,11 @@ class Explorer:
         return result
 
     def _once(
-        self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] = Judge
+        self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] | None = None
     ) -> None:
-        judge = judging(off=self._off, unpromised=self._unpromised, known=known, tail_from=len(result.program.phases))
+        judge = (judging or self._judging)(
+            off=self._off, unpromised=self._unpromised, known=known, tail_from=len(result.program.phases)
+        )
         ending = self.run(result.program, result.level, chooser, judge)
         judge.ended(ending)
         result.runs += 1

@@ -34,6 +34,8 @@ _BLAME = {
     "body": "KM-TOKEN",
     "stray": "KM-ATOMIC",
     "try": "KM-EXPIRED",
+    "leader": "KM-LEADER",
+    "follower": "KM-FOLLOWER",
 }
 """What a run contains, and the clause that speaks of it; the first that fits is named."""
 _ORDER = frozenset(("KM-FIFO", "KM-HANDOFF"))

@@ -15,6 +15,15 @@ to do in this phase. A client that still waits goes on with its later steps once
     c1  (alone) cancel client 1 in its wait, now
 
 Cancelled means: for threads the timeout fires, for asyncio the task is cancelled.
+
+Where the subject suppresses duplicates, clients call do(a, work) instead; the work of ``d``, ``f`` and ``t`` goes on
+until somebody ends it:
+
+    da  do a                                   fa  do a; its work, if it is run, fails in the end
+    na  do a; its work ends at once            ta  do a; may be cancelled, whatever it waits for
+    ea  end the run of a that goes on, if there is one
+
+Cancelled means here: for threads an interrupt strikes, for asyncio the task is cancelled.
 """
 
 from __future__ import annotations
@@ -37,9 +46,18 @@ STEPS = {
     "u": "unlock leased",
     "%": "leave by an error",
     "&": "leave cancelled",
+    "d": "do",
+    "f": "do (its work fails)",
+    "n": "do (its work ends at once)",
+    "t": "do (cancellable)",
+    "e": "end the work of",
 }
 ASKING = frozenset("+~!?[")
 """The steps that end in holding the key, if they end well."""
+DOING = frozenset("dfnt")
+"""The steps that ask for the result of a key's work."""
+FLIGHT = DOING | {"e"}
+"""The steps that are for a subject which suppresses duplicates."""
 
 
 class BodyError(Exception):
@@ -49,8 +67,8 @@ class BodyError(Exception):
 RAISING: dict[str, type[BaseException]] = {"%": BodyError, "&": asyncio.CancelledError}
 """The steps that leave a block by an error, and what is raised."""
 
-_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^%&][a-z])+)")
-_STEP = re.compile(r"([-+~!?xu\[\]^%&])([a-z])")
+_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^%&dfnte][a-z])+)")
+_STEP = re.compile(r"([-+~!?xu\[\]^%&dfnte])([a-z])")
 
 
 class ProgramError(ValueError):
@@ -102,7 +120,7 @@ class Program(NamedTuple):
     @property
     def ingredients(self) -> frozenset[str]:
         """What it has beside plain locking."""
-        return self.kinds - frozenset("+-c")
+        return self.kinds - frozenset("+-cden")
 
     def __str__(self) -> str:
         return " | ".join(

@@ -53,6 +53,7 @@ class Unit:
 def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]]:
     """The passes for a subject of this shape, one list of units each. off: clauses that are not judged."""
     counter = iter(range(1_000_000))
+    flight = shape.form == "flight"
     wanted = programs_for(shape, interrupt="KM-INTERRUPT" not in off)
     wide = [program for program in wanted if program.clients >= WIDE]
     wanted = [program for program in wanted if program.clients < WIDE]
@@ -74,14 +75,18 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
     def some(method: str, chosen: Iterable[Program], level: Level, preemptions: int, seed: int) -> list[Unit]:
         return [Unit(next(counter), method, "some", str(p), level, preemptions, seed=seed) for p in chosen]
 
+    names = ("keys", "memory") if flight else ("keys", "memory", "holding")
+    checks = [Unit(next(counter), name, name) for name in names]
+
     if shape.kind == "threads":
         yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
         # Two clients at bytecodes are many races for little time.
         yield every("interleavings at bytecodes", [p for p in busy if p.clients < 3], "bytecode", 1)
         yield every("interleavings at locks", wanted, "locks", 1)
         yield some("chance, many clients", wide, "locks", 1, 0)
-        yield [Unit(next(counter), name, name) for name in ("keys", "memory", "holding")]
-        yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
+        yield checks
+        if not flight:
+            yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
         yield every("interleavings at bytecodes", [p for p in busy if p.clients >= 3], "bytecode", 1)
         yield every("interleavings at locks, deeper", busy, "locks", 2, deeper=True)
         chance: Level = "bytecode"
@@ -89,12 +94,14 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
         yield every("interleavings of tasks, plain", wanted, "tasks", 0, required=True)
         yield every("interleavings of tasks", wanted, "tasks", 2)
         yield some("chance, many clients", wide, "tasks", 1, 0)
-        yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
-        yield [Unit(next(counter), name, name) for name in ("keys", "memory", "holding")]
+        if not flight:
+            yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
+        yield checks
         if shape.timeout:
             timed = [program for program in wanted if "~" in program.kinds]
             yield every("interleavings with timeouts", timed, "timeouts", 2)
-        yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
+        if not flight:
+            yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
         yield every("interleavings of tasks, deeper", busy, "tasks", 4, deeper=True)
         chance = "tasks"
     for seed in range(SEEDS, 1_000_000, SEEDS):
@@ -103,6 +110,6 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
 
 def _concurrent(program: Program) -> bool:
     """Whether two things can happen at once in it: in a phase, or because a wait can end at any time."""
-    return bool(program.kinds & frozenset("~!")) or any(
+    return bool(program.kinds & frozenset("~!t")) or any(
         len(phase.steps) + len(phase.cancel) > 1 for phase in program.phases
     )

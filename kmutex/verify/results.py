@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from kmutex._clauses import CLAUSES
+from kmutex._clauses import CLAUSES, FLIGHT_CLAUSES
 from kmutex.engine.program import parse
 from kmutex.engine.shapes import Shape
 from kmutex.verify.evidence import Result, Row, Violation
@@ -73,7 +73,7 @@ def rows(
     unrun = [UnitResult(unit) for unit in left]
     missing = [outcome.unit for outcome in unrun if outcome.unit.required]
     table: list[Row] = []
-    for clause in CLAUSES:
+    for clause in FLIGHT_CLAUSES if shape.form == "flight" else CLAUSES:
         if clause in off:
             table.append(Row(clause, "-", "-", 0, Result.OFF, 0.0, "declared off with --without", subject))
             continue
@@ -156,6 +156,8 @@ def _untested(clause: str, subject: str, shape: Shape, missing: bool) -> Row:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
     if clause in ("KM-CANCEL", "KM-RACE") and shape.kind == "threads" and not shape.timeout:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "lock() takes no timeout", subject)
+    if clause == "KM-FOLLOWER" and shape.kind == "threads":
+        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "calls are not interrupted", subject)
     if clause == "KM-LOOP" and shape.kind == "threads":
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "for asyncio only", subject)
     if clause == "KM-INTERRUPT" and shape.kind == "asyncio":

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 from kmutex import _sandbox
 from kmutex._sandbox import Confinement
-from kmutex.engine.features import clauses_off, unpromised
+from kmutex.engine.features import LEADERS, clauses_off, unpromised
 from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Shape
+from kmutex.engine.watchdog import Watchdog
 from kmutex.verify.evidence import Result, Row, Violation
 from kmutex.verify.plan import Unit, plan
 from kmutex.verify.results import UnitResult, rows
@@ -29,9 +30,9 @@ WORKERS = 2
 SHARE_OF_CHANCE = 0.5
 """Random runs end when this share of the time is over; what is planned may take all of it."""
 LEAST_PATIENCE = 2.0
-"""Real seconds that a subject may stay silent, at the least."""
-STARTING = 5.0
-"""Real seconds that a process may take to start, beyond a subject's silence: more than one does on a busy machine."""
+"""Seconds that a subject may stay silent, at the least, as Watchdog counts them."""
+STARTING = 60.0
+"""Real seconds that a process may take until it comes to the subject: much more than one does on a busy machine."""
 
 
 SMALLER = 0.2
@@ -63,14 +64,16 @@ class Progress:
 
 
 class Declared(NamedTuple):
-    """What a subject is not held to, by names of features."""
+    """What a subject is not held to, by names of features, and what a single flight does (`features.LEADERS`)."""
 
     without: tuple[str, ...] = ()
     unpromised: tuple[str, ...] = ()
+    leaders: tuple[str, ...] = ()
 
 
 def _declared(target: str, without: tuple[str, ...], promises: Iterable[str] | None) -> Declared:
-    return Declared(without, tuple(sorted(unpromised(promises, target.partition(":")[0]) - frozenset(without))))
+    loose = unpromised(promises, target.partition(":")[0]) - frozenset(without)
+    return Declared(without, tuple(sorted(loose)), tuple(name for name in promises or () if name in LEADERS))
 
 
 class Checked(NamedTuple):
@@ -133,7 +136,8 @@ def verify(
     table = shortened(table, target, declared, report.symptoms, left, confined)
     if not whole:
         detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
-        table.append(Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
+        clause = "KM-ONE" if shape.form == "flight" else "KM-EXCL"
+        table.append(Row(clause, "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
     return Checked(shape, table)
 
 
@@ -331,7 +335,10 @@ class _Worker:
         if confined is not None:
             config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}
         self.unit: Unit | None = None
-        self.last_sign = time.monotonic()
+        self.there = self.ready = False
+        """Whether it can take the subject, and whether the subject has come through its first lock()."""
+        self._taken = False
+        self._started = time.monotonic()
         self._process = _sandbox.start(
             "kmutex.verify.worker",
             config,
@@ -340,12 +347,26 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        self.watchdog = Watchdog(self._process.pid)
         self._answers = answers
         threading.Thread(target=self._listen, daemon=True).start()
 
+    def late(self, seconds: float) -> bool:
+        """Whether it does not come up, or the subject has taken more than ``seconds`` to come through."""
+        if not self.there:
+            return time.monotonic() - self._started > STARTING
+        return self._taken and not self.ready and self.watchdog.silent() > seconds
+
+    def take(self) -> None:
+        """Let it import the subject, once it is there."""
+        if self.there and not self._taken:
+            self._taken = True
+            self.watchdog.sign()
+            self.tell({"take": True})
+
     def begin(self, unit: Unit, known: list[str]) -> None:
         self.unit = unit
-        self.last_sign = time.monotonic()
+        self.watchdog.sign()
         self.tell({"unit": asdict(unit), "known": known})
 
     def tell(self, order: dict[str, Any]) -> None:
@@ -369,7 +390,7 @@ class _Worker:
             if not (isinstance(answer, dict) and "kind" in answer):
                 continue
             answer["worker"] = self
-            self.last_sign = time.monotonic()
+            self.watchdog.sign()
             self._answers.put(answer)
         self._answers.put({"kind": "gone", "worker": self, "status": self._process.wait()})
 
@@ -401,26 +422,36 @@ class _Workers:
         for _ in range(self._number):
             self.workers.append(_Worker(self.target, self._declared, self._patience, self._answers, self._confined))
         shape, bytecode = None, True
-        for _ in range(self._number):
-            answer = self.answer(max(self._seconds / 2, self._patience + STARTING), silence=False)
+        first = max(self._seconds / 2, self._patience + 1)
+        while not all(worker.ready for worker in self.workers):
+            answer = self.answer(0.2)
             if answer is None:
-                raise SubjectError(f"{self.target} did not come back from its import, its factory or its first lock()")
-            if answer["kind"] != "ready":
+                if any(worker.late(first) for worker in self.workers):
+                    raise SubjectError(
+                        f"{self.target} did not come back from its import, its factory or its first lock()"
+                    )
+            elif answer["kind"] == "there":
+                answer["worker"].there = True
+            elif answer["kind"] == "ready":
+                shape, bytecode = Shape(**answer["shape"]), bytecode and answer["bytecode"]
+                answer["worker"].ready = True
+            else:
                 raise SubjectError(self.explain(answer))
-            shape, bytecode = Shape(**answer["shape"]), bytecode and answer["bytecode"]
+            # What is refused is refused once: the others take the subject when one has come through with it.
+            for worker in self.workers if shape else self.workers[:1]:
+                worker.take()
         assert shape is not None
         return shape, bytecode
 
-    def answer(self, seconds: float, *, silence: bool = True) -> dict[str, Any] | None:
+    def answer(self, seconds: float) -> dict[str, Any] | None:
         """The next answer, waiting for it at most so long. A busy worker's long silence is an answer too."""
         try:
             found: dict[str, Any] = self._answers.get(timeout=seconds)
             return found
         except queue.Empty:
-            if silence:
-                for worker in self.workers:
-                    if worker.unit is not None and time.monotonic() - worker.last_sign > 2 * self._patience + 1:
-                        return {"kind": "silent", "worker": worker}
+            for worker in self.workers:
+                if worker.unit is not None and worker.watchdog.silent() > 2 * self._patience + 1:
+                    return {"kind": "silent", "worker": worker}
             return None
 
     def explain(self, answer: dict[str, Any]) -> str:

@@ -24,9 +24,10 @@ from kmutex._sandbox import argument, confine, end_with
 from kmutex._text import said
 from kmutex.engine.explorer import Exploration, Explorer, Found, Schedule, parse_schedule
 from kmutex.engine.features import PROMISES, clauses_off
+from kmutex.engine.flight_judge import FlightJudge, put_on_trial
 from kmutex.engine.judge import Event
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ProgramError, parse
+from kmutex.engine.program import FLIGHT, ProgramError, parse
 from kmutex.engine.search import UnreplayableError
 from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
 from kmutex.engine.shrink import shrink
@@ -57,13 +58,20 @@ class _Worker:
         self._say = say
         self._last_beat = _clock()
 
-    def serve(self, target: str, without: list[str], unpromised: list[str], patience: float) -> None:
+    def serve(
+        self, target: str, without: list[str], unpromised: list[str], leaders: list[str], patience: float
+    ) -> None:
+        self._say("there")
+        if not sys.stdin.readline():
+            return
         original = self._load(target)
         fitted = self._fit(original, without)
         make, shape = fitted.make, fitted.shape
         crew = Crew() if shape.kind == "threads" else None
         off, loose = clauses_off(without), clauses_off(unpromised)
         explorer = Explorer.of(fitted, crew=crew, off=off, unpromised=loose, patience=patience)
+        if shape.form == "flight":
+            shape, make, explorer = put_on_trial(shape, make, explorer, leaders)
         _try_out(explorer, shape)
         self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
         for line in sys.stdin:
@@ -189,7 +197,7 @@ class _Worker:
         try:
             schedule = parse_schedule(text)
             check_fits(schedule, shape)
-            if lines_of is None:
+            if lines_of is None or shape.form == "flight":
                 result = explorer.again(schedule)
             else:
                 result = explorer.again(schedule, judging=functools.partial(Lines, make=lines_of))
@@ -248,6 +256,10 @@ def check_fits(schedule: Schedule, shape: Shape) -> None:
     """UnreplayableError: the schedule asks for what a subject of this shape does not have."""
     if (schedule.level in ("locks", "bytecode")) != (shape.kind == "threads"):
         raise UnreplayableError(f"a schedule @{schedule.level} is not for a subject of {shape.kind}")
+    if bool(schedule.program.kinds & FLIGHT) != (shape.form == "flight"):
+        raise UnreplayableError("it is for a subject of another shape: single flights do, others lock and unlock")
+    if shape.form == "flight":
+        return
     timed = schedule.level == "timeouts" or (shape.kind == "threads" and "~" in schedule.program.kinds)
     if timed and not shape.timeout:
         raise UnreplayableError("it wants a timeout, which the subject does not take")
@@ -263,12 +275,14 @@ def check_fits(schedule: Schedule, shape: Shape) -> None:
 
 def _try_out(explorer: Explorer, shape: Shape) -> None:
     """A subject whose very first lock() does not come through is no locker to be judged."""
-    result = explorer.every(parse("0+a"), "locks" if shape.kind == "threads" else "tasks", 0)
+    call, text = ("do()", "0na") if shape.form == "flight" else ("lock()", "0+a")
+    result = explorer.every(parse(text), "locks" if shape.kind == "threads" else "tasks", 0)
     if result.exited is not None:
         raise _RefusedError(f"it tried to leave the process: {result.exited}")
-    if not result.witnesses["KM-EXCL"]:
+    came = result.last.answered if isinstance(result.last, FlightJudge) else result.witnesses["KM-EXCL"]
+    if not came:
         reasons = [found.finding.message for found in result.found.values()] or ["it has no end"]
-        raise _RefusedError(f"lock() of a free key does not come through: {reasons[0]}")
+        raise _RefusedError(f"{call} of a free key does not come through: {reasons[0]}")
 
 
 def _take(outcome: UnitResult, result: Exploration) -> None:
@@ -304,7 +318,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve until standard input ends. `argument`: target, without, unpromised, patience, parent, perhaps confine."""
+    """Serve until standard input ends. `argument`: those of `_Worker.serve`, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

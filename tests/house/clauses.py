@@ -40,7 +40,7 @@ def load(path: str) -> dict[str, Any]:
 
 LISTED: list[dict[str, Any]] = load("specs/clauses.toml")["clause"]
 IDS: tuple[str, ...] = tuple(clause["id"] for clause in LISTED)
-GROUPS = {"": "the mutexes", "engine": "kmutex.postgres", "pull": "the puller"}
+GROUPS = {"": "the mutexes", "postgres": "kmutex.postgres", "pull": "the puller"}
 """Whose tests stand in a folder of tests/. In all other folders they are the checkers'."""
 CHECKERS = "the checkers"
 
@@ -185,7 +185,8 @@ python -m tests.house.clauses KM-RACE    # the tests that name one clause, with 
 A test names in its docstring the clauses that it covers. It counts once for each of them, however many arguments it
 runs with. The properties are in [properties.py](../model/kmutex_model/properties.py) and
 [KMutex.tla](../specs/KMutex.tla), the known-bad models in [broken.py](../model/kmutex_model/broken.py) and
-[KMutexBroken.tla](../specs/KMutexBroken.tla). A known-bad locker stands with the clause that is the best name for its
+[KMutexBroken.tla](../specs/KMutexBroken.tla), the known-bad lockers in
+[catalogue.toml](../tests/lockers/catalogue.toml). A locker stands with the clause that is the best name for its
 mistake, and with those that [clauses.toml](../specs/clauses.toml) lists it for. "5 + 2": two more are held out, which
 means that nobody looks at them while a checker is built.
 

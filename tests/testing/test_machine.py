@@ -172,17 +172,21 @@ def test_each_example_is_announced() -> None:
 def test_every_rule_is_used(make: Callable[[], Any]) -> None:
     """The machine as a test case; each action of the model was taken, and queues grew to the last client."""
     wanted = ACTIONS | ({"interrupt"} if make is KeyedMutex else set())
-    # Hypothesis draws on the constants of all modules that are loaded, so a few may not be enough.
-    for examples in (50, 200, 800):
-        machine = locker_machine(make)
+    taken: set[str] = set()
+    longest = 0
+    # What a seed draws depends on the modules that are loaded, so one may not be enough.
+    for seed in range(20):
+        machine = hypothesis.seed(seed)(locker_machine(make))
         case = machine.TestCase
-        case.settings = hypothesis.settings(case.settings, max_examples=examples, derandomize=True)
+        case.settings = hypothesis.settings(case.settings, max_examples=50, derandomize=False)
         case("runTest").debug()
-        if wanted <= set(machine.tally.actions):
+        assert machine.tally.open == 0
+        taken |= set(machine.tally.actions)
+        longest = max(longest, machine.tally.longest_queue)
+        if wanted <= taken and longest >= 2:
             break
-    assert wanted <= set(machine.tally.actions)
-    assert machine.tally.longest_queue >= 2
-    assert machine.tally.open == 0
+    assert wanted <= taken
+    assert longest >= 2
 
 
 def test_a_failing_case_shows_clause_program_replay_and_lanes() -> None:

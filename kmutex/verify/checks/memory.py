@@ -1,4 +1,4 @@
-"""KM-IDLE from outside: a key that was locked, tried, waited for and cancelled, and is idle, is not kept."""
+"""KM-IDLE and KM-FORGET from outside: what was used in every way, and is idle, is not kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from kmutex.engine.eventloop import Loop
 from kmutex.engine.explorer import Explorer
+from kmutex.engine.flight import WorkRun
 from kmutex.engine.judge import Event
 from kmutex.engine.keys import spelled
 from kmutex.engine.program import parse
@@ -74,6 +75,9 @@ def memory(context: Context, outcome: UnitResult) -> None:
     texts = ["0+a", "0+a | 1+a | 0-a"]
     texts += ["0+a | 1?a"] if context.shape.tries else []
     texts += ["0+a | 1~a | c1"] if context.shape.timeout or context.shape.kind == "asyncio" else []
+    clause = "KM-IDLE"
+    if context.shape.form == "flight":
+        texts, clause = ["0na", "0fa | 1ea", "0da | 1ta | c1 | 2ea", "0ta | c0"], "KM-FORGET"
     outcome.bound = f"{KEPT} keys, each used in {len(texts)} ways and dropped"
     # What the subject keeps of one loop would be of no use in another.
     loop = Loop() if context.shape.kind == "asyncio" else None  # type: ignore[abstract]
@@ -83,21 +87,30 @@ def memory(context: Context, outcome: UnitResult) -> None:
             use = _user(context, explorer, keys, outcome, text)
             # A cache is full once the first way has filled it.
             more = MORE if text == texts[0] else LAST
-            message = _growth(use, keys, lambda: size_of(subjects[0]), more, outcome)
+            message = _growth(use, keys, lambda: size_of(subjects[0]), more, clause, outcome)
+            if not message and context.shape.form == "flight":
+                message = _results_kept()
             if message:
                 picture = timeline([Event(-1, f"{KEPT} keys, one after the other: {text}")])
                 found = f"{message}, after: {text}"
-                outcome.found.append(Violation(("KM-IDLE",), found, picture=picture, symptom="KM-IDLE"))
+                outcome.found.append(Violation((clause,), found, picture=picture, symptom=clause))
                 return
-            outcome.witnesses["KM-IDLE"] += KEPT
+            outcome.witnesses[clause] += KEPT
     except _CutShortError as error:
         # What a subject does in a thread of its own, say, ends with the run.
-        reason = _in_one_run(context, outcome, texts)
+        reason = _in_one_run(context, outcome, texts) if clause == "KM-IDLE" else "not asked"
         if reason:
-            outcome.undecided.append(("KM-IDLE", f"{error}; and in one run: {reason}"))
+            outcome.undecided.append((clause, f"{error}; and in one run: {reason}"))
         outcome.complete = not reason
         return
     outcome.complete = True
+
+
+def _results_kept() -> str:
+    """Results of single flights that are still there, in words; "" for no more than some."""
+    gc.collect()
+    results = sum(isinstance(thing, WorkRun) for thing in gc.get_objects())
+    return f"the results of {results} of {KEPT} keys that are idle are still kept" if results > KEPT // 2 else ""
 
 
 def _in_one_run(context: Context, outcome: UnitResult, texts: Sequence[str]) -> str:
@@ -146,7 +159,12 @@ def _user(
 
 
 def _growth(
-    use: Callable[[int, bool], None], keys: _Keys, size: Callable[[], int | None], more: int, outcome: UnitResult
+    use: Callable[[int, bool], None],
+    keys: _Keys,
+    size: Callable[[], int | None],
+    more: int,
+    clause: str,
+    outcome: UnitResult,
 ) -> str:
     """What the subject keeps of keys that are idle, in words; "" for nothing, or for no more than a bound.
 
@@ -159,7 +177,7 @@ def _growth(
     kept = keys.kept(first, last)
     grown = 0 if before is None or after is None else after - before
     if before is None or after is None:
-        outcome.notes.append(("KM-IDLE", "what it keeps is too much to count; only whole keys that stay are seen"))
+        outcome.notes.append((clause, "what it keeps is too much to count; only whole keys that stay are seen"))
     if max(kept, grown) <= KEPT // 2:
         return ""
     # A log of what was done grows by each use, and not by each key.
@@ -167,7 +185,7 @@ def _growth(
     again = size()
     by_use = 0 if again is None or after is None else max(0, again - after)
     if max(kept, grown - by_use) <= KEPT // 2:
-        outcome.notes.append(("KM-IDLE", "keeps something of each call, whatever the key"))
+        outcome.notes.append((clause, "keeps something of each call, whatever the key"))
         return ""
     # A cache has a bound: it drops its oldest, or grows no more.
     use(more, True)
@@ -178,5 +196,5 @@ def _growth(
         return f"{kept} of {KEPT} keys that are idle are still kept, and so it goes on with {end - first:,} of them"
     if before is not None and after is not None and after - before - by_use * LAST // KEPT > LAST // 2:
         return f"what it keeps grows with each idle key, by {grown} for {KEPT} of them, and so on with {end - first:,}"
-    outcome.notes.append(("KM-IDLE", f"keeps something of idle keys, up to a bound of fewer than {end - first:,}"))
+    outcome.notes.append((clause, f"keeps something of idle keys, up to a bound of fewer than {end - first:,}"))
     return ""
