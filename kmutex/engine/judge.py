@@ -38,6 +38,15 @@ _BLAME = {
     "follower": "KM-FOLLOWER",
 }
 """What a run contains, and the clause that speaks of it; the first that fits is named."""
+BLAMED = {
+    "KM-RACE": "~",
+    "KM-INTERRUPT": "!",
+    "KM-CANCEL": "~",
+    "KM-TOKEN": "[]^u%&",
+    "KM-ATOMIC": "x",
+    "KM-EXPIRED": "?",
+}
+"""The same clauses, and the kinds of steps that such a run has."""
 _ORDER = frozenset(("KM-FIFO", "KM-HANDOFF"))
 
 

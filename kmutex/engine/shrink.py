@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from kmutex.engine.explorer import Explorer, Found
+from kmutex.engine.judge import BLAMED
 from kmutex.engine.program import Phase, Program
 
 MOST = 100
 """Runs of one program that are made in search of the same breach."""
+MOST_WITHOUT = 400
+"""Runs of a program without what a breach is blamed on."""
+LEAST_BOUND = 2
+"""Preemptions of these."""
 
 
 def shrink(
@@ -21,9 +26,12 @@ def shrink(
     """A run of a smaller program that breaks the same clauses in no more events and with no more choices; one from
     which nothing more can be left out so, or ``found`` itself.
 
+    A clause that is named for something in the program, and that the same is broken without, is named no longer.
+
     symptoms: what programs with these ingredients have shown, so that it is not blamed on anything else. go_on: asked
     before each run; where it says no, the smallest so far is returned.
     """
+    found = unblamed(explorer, found, go_on)
     again = True
     while again and go_on():
         again = False
@@ -33,6 +41,46 @@ def shrink(
                 found, again = better, True
                 break
     return found
+
+
+def unblamed(explorer: Explorer, found: Found, go_on: Callable[[], bool] = lambda: True) -> Found:
+    """A run that shows the same symptom without what it is blamed on; ``found`` itself if none is seen."""
+    while found.finding.clauses[0] in BLAMED and found.finding.clauses[0] != found.finding.symptom and go_on():
+        blame = found.finding.clauses[0]
+        program = _without(found.schedule.program, BLAMED[blame])
+        if program is None:
+            break
+        result = explorer.every(
+            program,
+            found.schedule.level,
+            max(LEAST_BOUND, len(found.schedule.picks)),
+            go_on=lambda runs: runs < MOST_WITHOUT and go_on(),
+        )
+        same = [
+            other
+            for other in result.breaches
+            if other.finding.symptom == found.finding.symptom and blame not in other.finding.clauses
+        ]
+        if not same:
+            break
+        found = min(same, key=lambda other: len(other.finding.events))
+    return found
+
+
+def _without(program: Program, kinds: str) -> Program | None:
+    """The program without these kinds of steps. A wait that may end becomes one that does not. None: nobody does
+    anything in what is left, or nothing was left out."""
+    plain = {"~": "+", "!": "+", "[": "+", "]": "-", "%": "-", "&": "-"}
+    phases = []
+    for phase in program.phases:
+        steps = tuple(
+            (client, tuple(step._replace(kind=plain[step.kind]) if step.kind in kinds else step for step in kept))
+            for client, every in phase.steps
+            if (kept := [step for step in every if step.kind not in kinds or step.kind in plain])
+        )
+        phases.append(Phase(steps, () if "~" in kinds or "!" in kinds else phase.cancel))
+    left = next(_program(phases), None)
+    return None if left == program else left
 
 
 def parts(program: Program) -> Iterator[Program]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from kmutex._clauses import CLAUSES, FLIGHT_CLAUSES
+from kmutex.engine.explorer import parse_schedule
+from kmutex.engine.judge import BLAMED
 from kmutex.engine.program import parse
 from kmutex.engine.shapes import Shape
 from kmutex.verify.evidence import Result, Row, Violation
@@ -68,7 +70,7 @@ def rows(
 ) -> list[Row]:
     """The evidence, clause by clause. off: clauses that were not judged. left: units that were planned and not run;
     why: for what reason. unpromised: clauses that the subject does not promise."""
-    done = list(outcomes)
+    done = rightly_named(outcomes)
     methods = list(dict.fromkeys([outcome.unit.method for outcome in done]))
     unrun = [UnitResult(unit) for unit in left]
     missing = [outcome.unit for outcome in unrun if outcome.unit.required]
@@ -93,6 +95,32 @@ def rows(
             # A deeper pass that was not reached takes nothing away from the bounds of those that were.
             table.append(Row("-", method, "-", 0, Result.NOTED, 0.0, f"not run: {why or 'left out'}", subject))
     return table
+
+
+def rightly_named(outcomes: Iterable[UnitResult]) -> list[UnitResult]:
+    """The same, and no violation is blamed on what its program has beside a plainer one that shows the same symptom.
+
+    A unit knows what plainer programs have shown by the time it begins; others of its pass may show it later.
+    """
+    done = list(outcomes)
+    shown = {
+        (outcome.unit.ingredients, violation.symptom)
+        for outcome in done
+        if outcome.unit.program
+        for violation in outcome.found
+    }
+    return [replace(outcome, found=[_rightly_named(each, shown) for each in outcome.found]) for outcome in done]
+
+
+def _rightly_named(violation: Violation, shown: Set[tuple[frozenset[str], str]]) -> Violation:
+    first, *rest = violation.clauses
+    if not violation.schedule or not rest or first == violation.symptom or first not in BLAMED:
+        return violation
+    ingredients = parse_schedule(violation.schedule).program.ingredients
+    if not any(symptom == violation.symptom and plainer < ingredients for plainer, symptom in shown):
+        return violation
+    picture = violation.picture.replace(f">> {first}: {violation.message}", f">> {rest[0]}: {violation.message}")
+    return replace(violation, clauses=tuple(rest), picture=picture)
 
 
 def _of(outcomes: list[UnitResult], method: str) -> list[UnitResult]:

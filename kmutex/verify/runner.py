@@ -303,16 +303,19 @@ def shortened(
         pass  # It was judged before; that it now does not come up again changes nothing.
     finally:
         crew.end()
-    return [
-        replace(
-            row,
-            detail=made[row.violations[0]].message,
-            violations=(made[row.violations[0]], *row.violations[1:]),
-        )
-        if row.violations and row.violations[0] in made
-        else row
-        for row in table
-    ]
+    return [_with_short(row, made) for row in table]
+
+
+def _with_short(row: Row, made: dict[Violation, Violation]) -> Row:
+    """The row with the short form of its first violation; without it, where that is no longer about its clause."""
+    if not row.violations or row.violations[0] not in made:
+        return row
+    left = [one for one in (made[row.violations[0]], *row.violations[1:]) if row.clause in one.clauses]
+    if left:
+        return replace(row, detail=left[0].message, violations=tuple(left))
+    if row.cases:
+        return replace(row, result=Result.HOLDS, detail="", violations=())
+    return replace(row, result=Result.INCONCLUSIVE, detail="no run put it to the test", violations=())
 
 
 def _passes(shape: Shape, off: frozenset[str], bytecode: bool) -> Iterator[list[Unit]]:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from kmutex import KeyedMutex
+from tests.lockers.threads_sound import Actor
 
 
 class Counting:
@@ -158,6 +159,18 @@ class WritesALog(Counting):
     def _entry(self, key: Any) -> Any:
         self._log.append("called")
         return key
+
+
+class ActorKeeps(Actor):
+    """A thread of its own serves all calls, and writes down each key for good; no two runs can share it."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        super().__init__()
+
+    def lock(self, key: Any, timeout: float | None = None) -> None:
+        self._seen.add(f"lock:{key!r}")
+        super().lock(key, timeout)
 
 
 # -- blocks whose body raises ------------------------------------------------------------------------------------------

@@ -251,7 +251,8 @@ class ThreadRun:
             if self.abandoning:
                 return
             self._trace()
-            if self._subject is None:
+            if me is self._clients[0]:
+                # Others may come by while the factory waits for a thread of its own.
                 self._prepare()
             while True:
                 while me.steps:
@@ -467,6 +468,10 @@ class ThreadRun:
 
     def _quiet(self, me: Client) -> None:
         """Nobody can move: the next phase begins, or a wait is cancelled, or the run is over."""
+        if self._subject is None:
+            self._error = SubjectFailedError("the factory does not come back; it waits for something")
+            self._end(Ending.STOPPED)
+            self._rest(me)
         waiting: dict[int, Step] = {}
         overdue = set()
         for client in self._clients:
