@@ -15,7 +15,7 @@ from kmutex import KeyedMutex
 from tests.lockers.threads_sound import Actor
 
 
-class Counting:
+class CountingUsers:
     """A lock and a count for each key (sound)."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class AsyncCancelledCountRepaired(AsyncCancelledCount):
             raise
 
 
-class _NeverDropped(Counting):
+class _NeverDropped(CountingUsers):
     def _drop(self, name: Any, entry: list[Any]) -> None:
         pass
 
@@ -113,7 +113,7 @@ class KeptUnderHash(_NeverDropped):
 _KEPT: dict[Any, threading.Lock] = {}
 
 
-class KeptElsewhere(Counting):
+class KeptElsewhere(CountingUsers):
     """Counts right, and a table of the module keeps a lock for each text of a key."""
 
     def lock(self, key: Any, timeout: float | None = None) -> None:
@@ -121,7 +121,7 @@ class KeptElsewhere(Counting):
         super().lock(key, timeout)
 
 
-class CountsUnderText(Counting):
+class CountsUnderText(CountingUsers):
     """The same names, and entries that are dropped (sound)."""
 
     def _entry(self, key: Any) -> Any:
@@ -133,7 +133,7 @@ def _named(key: Any) -> tuple[str, Any]:
     return "lock", key
 
 
-class RemembersNames(Counting):
+class RemembersNames(CountingUsers):
     """Remembers the names of its last 256 keys, and the last thousand things that it did (sound)."""
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ class RemembersNames(Counting):
         super().lock(key, timeout)
 
 
-class WritesALog(Counting):
+class WritesALog(CountingUsers):
     """Keeps a line for each call, whatever the key (sound as a locker)."""
 
     def __init__(self) -> None:
@@ -230,16 +230,16 @@ class AsyncBlockRepaired(AsyncBlockWithoutFinally):
             await inner.__aexit__(None, None, None)
 
 
-class BlockWithoutFinally(Counting):
+class BlockWithoutFinally(CountingUsers):
     """For threads: the key stays locked when the body of the block raises."""
 
     lock = unlock = None  # type: ignore[assignment]
 
     @contextlib.contextmanager
     def hold(self, key: Any) -> Iterator[None]:
-        Counting.lock(self, key)
+        CountingUsers.lock(self, key)
         yield
-        Counting.unlock(self, key)
+        CountingUsers.unlock(self, key)
 
 
 class BlockRepaired(BlockWithoutFinally):
@@ -247,11 +247,11 @@ class BlockRepaired(BlockWithoutFinally):
 
     @contextlib.contextmanager
     def hold(self, key: Any) -> Iterator[None]:
-        Counting.lock(self, key)
+        CountingUsers.lock(self, key)
         try:
             yield
         finally:
-            Counting.unlock(self, key)
+            CountingUsers.unlock(self, key)
 
 
 # -- held through a long time, and through many keys -------------------------------------------------------------------
@@ -327,7 +327,7 @@ class LastOnlyRepaired(LastOnly):
                 del self._users[key]
 
 
-class ForAnHour(Counting):
+class ForAnHour(CountingUsers):
     """Entries that are older than an hour are swept, held or not."""
 
     def __init__(self) -> None:
@@ -483,7 +483,7 @@ class LooksThenTakes:
                 del self._gates[key]
 
 
-class RefusesFirstTry(Counting):
+class RefusesFirstTry(CountingUsers):
     """A try is refused until the key has been waited for once; nothing is wrong with any other call."""
 
     def __init__(self) -> None:

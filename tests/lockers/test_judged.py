@@ -11,7 +11,7 @@ from kmutex.engine.explorer import Level
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import Program, parse
 from kmutex.engine.scenarios import programs
-from kmutex.testing import CLAUSES
+from kmutex.testing import CLAUSES, PROMISES
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
 from kmutex.verify.plan import WIDE, Unit
@@ -50,7 +50,7 @@ class Judged:
     """A locker in the harness, to be judged within its `control`."""
 
     def __init__(self, row: Row) -> None:
-        harness = Harness(load(row), without=row.without)
+        harness = Harness(load(row), without=row.without, promises=PROMISES)
         assert harness.shape.kind == row.kind
         self.make, self.off, self.shape, self.control = harness.make, harness.off, harness.shape, harness.control
         self.explorer = harness.explorer

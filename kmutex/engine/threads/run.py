@@ -121,7 +121,10 @@ class ThreadRun:
                 client.ended.set_free()
             if not client.done and client.baton.locked():
                 client.baton.release()
-            if client.index >= 0 and not self._crew.at_rest(number, 1.0):
+            if client.index < 0:
+                # What it says on its way out is said while we can hear it.
+                client.gone.acquire(timeout=1.0)
+            elif not self._crew.at_rest(number, 1.0):
                 self._crew.replace(number)
 
     def mine(self) -> bool:
@@ -224,6 +227,7 @@ class ThreadRun:
         """
         client = Client(-1)
         client.ended = ended
+        client.gone.acquire()
 
         def whole() -> None:
             client.ident = _thread.get_ident()
@@ -240,6 +244,7 @@ class ThreadRun:
                 ended.set_free()
                 if not self.abandoning:
                     self._leave(client)
+                client.gone.release()
 
         self._clients.append(client)
         real_start_new_thread(whole, ())
@@ -469,7 +474,7 @@ class ThreadRun:
     def _quiet(self, me: Client) -> None:
         """Nobody can move: the next phase begins, or a wait is cancelled, or the run is over."""
         if self._subject is None:
-            self._error = SubjectFailedError("the factory does not come back; it waits for something")
+            # The factory waits for what does not come: nobody has anything to call.
             self._end(Ending.STOPPED)
             self._rest(me)
         waiting: dict[int, Step] = {}

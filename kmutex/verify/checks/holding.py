@@ -69,6 +69,7 @@ class _Meanwhile:
         self._subject.unlock(self._spelled(key))
         while key.startswith("key-b") and self._held:
             self._subject.unlock(self._spelled(self._held.pop()))
+            threads.progress()
 
     def _now(self, key: str) -> bool:
         """Whether it is time for what happens, once."""
@@ -113,6 +114,7 @@ class _TasksMeanwhile(_Meanwhile):
         await self._let_go(key)
         while key.startswith("key-b") and self._held:
             await self._let_go(self._held.pop())
+            eventloop.progress()
 
     async def _let_go(self, key: str) -> None:
         answer = self._subject.unlock(self._spelled(key))
