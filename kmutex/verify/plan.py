@@ -75,16 +75,17 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
     def some(method: str, chosen: Iterable[Program], level: Level, preemptions: int, seed: int) -> list[Unit]:
         return [Unit(next(counter), method, "some", str(p), level, preemptions, seed=seed) for p in chosen]
 
+    # They take about a second, and show what no short program does.
     names = ("keys", "memory") if flight else ("keys", "memory", "holding")
-    checks = [Unit(next(counter), name, name) for name in names]
+    quick = [Unit(next(counter), name, name) for name in names]
 
     if shape.kind == "threads":
         yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
+        yield quick
         # Two clients at bytecodes are many races for little time.
         yield every("interleavings at bytecodes", [p for p in busy if p.clients < 3], "bytecode", 1)
         yield every("interleavings at locks", wanted, "locks", 1)
         yield some("chance, many clients", wide, "locks", 1, 0)
-        yield checks
         if not flight:
             yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
         yield every("interleavings at bytecodes", [p for p in busy if p.clients >= 3], "bytecode", 1)
@@ -92,11 +93,11 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
         chance: Level = "bytecode"
     else:
         yield every("interleavings of tasks, plain", wanted, "tasks", 0, required=True)
+        yield quick
         yield every("interleavings of tasks", wanted, "tasks", 2)
         yield some("chance, many clients", wide, "tasks", 1, 0)
         if not flight:
             yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
-        yield checks
         if shape.timeout:
             timed = [program for program in wanted if "~" in program.kinds]
             yield every("interleavings with timeouts", timed, "timeouts", 2)

@@ -172,7 +172,6 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
 
 _SEEN_ONLY_WITH = {
     "KM-TOKEN": ("leases", "the subject has no hold()"),
-    "KM-IDLE": ("counts", "the subject has no len()"),
     "KM-REF": ("counts", "the subject has no len()"),
     "KM-EXPIRED": ("timeout", "lock() takes no timeout"),
 }
