@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmutex._console import complain, console, no_folder, seconds, shown, write
+from kmutex.engine.calls import KEY_TYPES, LOOKING, Calls, CallsError, calls_of
 from kmutex.engine.features import FEATURES, LEADERS, PROMISES, UnknownFeatureError, clauses_off, unpromised
 from kmutex.picture.files import HELP, drawn, unfit
 
@@ -34,8 +36,10 @@ def add_parser(commands: Any) -> None:
         help="check a keyed locker against the contract",
         description=(
             "Check a keyed locker against the contract, clause by clause. Without a subject: the lockers of this\n"
-            "library, by every method. The factory is called without arguments and makes a locker with\n"
-            "lock(key, timeout=None), unlock(key) and, if it has it, len(); or with `await lock(key)` for asyncio.\n"
+            "library, by every method. The subject is a class or a function that makes a locker without arguments, an\n"
+            "expression such as 'pkg.locks:Locks(maxsize=3)', a locker at the top of a module, or what is called with\n"
+            "a key itself. How it is locked is found by looking, for threads and asyncio alike: lock and unlock,\n"
+            "acquire and release, a lock for each key, a block for with or async with, an object for each key.\n"
             "The current directory is importable."
         ),
         epilog=f"features for --without, and the clauses they turn off:\n{features}\n\n"
@@ -45,6 +49,19 @@ def add_parser(commands: Any) -> None:
     verify.add_argument("subject", nargs="?", metavar="MODULE:FACTORY", help="the locker to check")
     verify.add_argument(
         "--without", action="append", default=[], metavar="FEATURE", help="declare that the locker lacks a feature"
+    )
+    verify.add_argument(
+        "--call",
+        action="append",
+        default=[],
+        metavar="ROLE=NAME",
+        help="a method, where looking does not find it: lock=NAME,unlock=NAME, block=NAME, get=NAME, do=NAME",
+    )
+    verify.add_argument(
+        "--keys",
+        default="",
+        metavar="TYPE",
+        help=f"all keys are of this type: {', '.join(KEY_TYPES)} (found by looking)",
     )
     verify.add_argument(
         "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}: broken, they count"
@@ -65,27 +82,30 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
+    from kmutex.verify.target import TargetError, target_of
+
     without = _names(args.without)
     promises = _promises(args)
-    module, colon, factory = (args.subject or "").partition(":")
+    module = (args.subject or "").partition(":")[0]
     try:
         clauses_off(without)
         unpromised(promises, module)
-    except UnknownFeatureError as error:
+        calls = calls_of(args.call, args.keys)
+        if args.subject is not None:
+            target_of(args.subject)
+    except (UnknownFeatureError, CallsError, TargetError) as error:
         return complain(str(error))
     if fault := unfit(args.picture) or no_folder((args.json, args.junit, args.picture)):
         return complain(fault)
     if args.picture is not None and args.replay is None:
         return complain("--picture is of one run: give its schedule with --replay")
     if args.subject is None:
-        if args.replay is not None or without or args.promises:
-            return complain("--replay, --without and --with need a subject, MODULE:FACTORY")
+        if args.replay is not None or without or args.promises or calls != LOOKING:
+            return complain("--replay, --without, --with, --call and --keys need a subject, MODULE:FACTORY")
         return _verify_all(args)
-    if not (module and colon and factory):
-        return complain(f"{args.subject!r} is not of the form MODULE:FACTORY")
     if args.replay is not None:
-        return _replay(args, without, promises)
-    return _verify_one(args, without, promises)
+        return _replay(args, without, promises, calls)
+    return _verify_one(args, without, promises, calls)
 
 
 def _names(texts: Sequence[str]) -> tuple[str, ...]:
@@ -97,7 +117,9 @@ def _promises(args: argparse.Namespace) -> tuple[str, ...] | None:
     return (*(PROMISES if args.strict else ()), *_names(args.promises)) or None
 
 
-def _verify_one(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None) -> int:
+def _verify_one(
+    args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None, calls: Calls
+) -> int:
     from kmutex.verify.progress import progress_of
     from kmutex.verify.runner import SubjectError, verify
 
@@ -108,6 +130,7 @@ def _verify_one(args: argparse.Namespace, without: tuple[str, ...], promises: tu
                 args.subject,
                 without=without,
                 promises=promises,
+                calls=calls,
                 seconds=args.seconds,
                 on_progress=progress_of(display, args.subject, args.seconds),
             )
@@ -116,6 +139,7 @@ def _verify_one(args: argparse.Namespace, without: tuple[str, ...], promises: tu
     options = "".join(f" --without {name}" for name in without)
     options += " --strict" if args.strict else ""
     options += "".join(f" --with {name}" for name in _names(args.promises))
+    options += "".join(f" {shlex.quote(word)}" for word in calls.options)
     return _report(args, checked.rows, [args.subject], time.perf_counter() - started, options)
 
 
@@ -132,12 +156,14 @@ def _verify_all(args: argparse.Namespace) -> int:
     return _report(args, rows, subjects, time.perf_counter() - started, "")
 
 
-def _replay(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None) -> int:
+def _replay(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None, calls: Calls) -> int:
     from kmutex.engine.timeline import picture, timeline
     from kmutex.verify.runner import ReplayError, SubjectError, replay
 
     try:
-        found, unkept, events, endless = replay(args.subject, args.replay, without=without, promises=promises)
+        found, unkept, events, endless = replay(
+            args.subject, args.replay, without=without, promises=promises, calls=calls
+        )
     except SubjectError as error:
         return complain(f"cannot verify {args.subject}: {error}", status=3)
     except ReplayError as error:

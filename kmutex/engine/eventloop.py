@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from kmutex._text import said
+from kmutex.engine.faces import settled
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
 from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, possible
@@ -268,7 +269,7 @@ class LoopRun:
             block = self._subject.hold(key)
             me.got[step.key] = (block, await block.__aenter__())
         elif step.kind == "^":
-            me.got[step.key][1].release()
+            await settled(me.got[step.key][1].release())
         elif step.kind == "]":
             await me.got.pop(step.key)[0].__aexit__(None, None, None)
         elif step.kind in RAISING:
@@ -276,9 +277,7 @@ class LoopRun:
         else:
             if step.kind != "u":
                 me.got.pop(step.key, None)
-            answer = self._subject.unlock(key)
-            if inspect.isawaitable(answer):
-                await answer
+            await settled(self._subject.unlock(key))
         if step.kind in ASKING:
             me.got.setdefault(step.key, None)
 

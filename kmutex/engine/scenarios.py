@@ -239,9 +239,9 @@ def programs(
     """The programs for a locker with these features, in the order in which they are to be run.
 
     cancel: a wait can be given up (a timeout, a cancelled task). tries: timeout 0. interrupt: threads.
-    leases: the locker has ``hold``. strays: the unlock of an unheld key can be asked. reentrant: who holds a key gets
-    it again. striped: one key at a time is asked for, since two may be one lock. bodies: it is held by a block, whose
-    body can raise. tasks: and whose task can be cancelled there.
+    leases: the locker has ``hold``. strays: the unlock of a key can be asked of who has it not by lock. reentrant: who
+    holds a key gets it again. striped: one key at a time is asked for, since two may be one lock. bodies: it is held by
+    a block, whose body can raise. tasks: and whose task can be cancelled there.
     """
     texts = [*PLAIN, *(TRIES if tries else ()), *(CANCELS if cancel else ()), *(INTERRUPTS if interrupt else ())]
     texts += STRAYS
@@ -254,7 +254,7 @@ def programs(
     return [
         program
         for program in wanted
-        if (strays or "x" not in program.kinds)
+        if (strays or not program.kinds & frozenset("xu"))
         and not (reentrant and _asks_again(program))
         and not (striped and len(program.keys) > 1)
     ]

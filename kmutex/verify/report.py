@@ -44,7 +44,7 @@ def show(rows: Sequence[Row], console: Console, *, options: str = "") -> None:
             console.print(Text(violation.picture), soft_wrap=True)
         if violation.schedule:
             console.print("replay it with:", style="dim")
-            command = f"kmutex verify {subject}{options} --replay {shlex.quote(violation.schedule)}"
+            command = f"kmutex verify {shlex.quote(subject)}{options} --replay {shlex.quote(violation.schedule)}"
             console.print(Text(command), soft_wrap=True)
     console.print()
     console.print(summary(rows), style=_STYLE[_overall(rows)], soft_wrap=True)

@@ -171,15 +171,22 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
 
 
 _SEEN_ONLY_WITH = {
-    "KM-TOKEN": ("leases", "the subject has no hold()"),
+    "KM-TOKEN": ("leases", "the subject has no hold() that gives a lease"),
+    "KM-UNHELD": ("strays", "who did not get the lock has nothing to let go of"),
+    "KM-ATOMIC": ("strays", "who did not get the lock has nothing to let go of"),
     "KM-REF": ("counts", "the subject has no len()"),
-    "KM-EXPIRED": ("timeout", "lock() takes no timeout"),
+    "KM-EXPIRED": ("tries", "it can't be asked without waiting"),
 }
 
 
 def _untested(clause: str, subject: str, shape: Shape, missing: bool) -> Row:
     attribute, reason = _SEEN_ONLY_WITH.get(clause, ("", ""))
     if attribute and not getattr(shape, attribute) and not (attribute == "leases" and shape.bodies):
+        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
+    if clause == "KM-INDEP" and shape.striped:
+        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "keys share locks", subject)
+    if clause == "KM-RACE" and shape.form in ("get", "key") and shape.kind == "threads":
+        reason = "the lock that is given is waited for itself: the end of a wait meets no grant"
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
     if clause in ("KM-CANCEL", "KM-RACE") and shape.kind == "threads" and not shape.timeout:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "lock() takes no timeout", subject)

@@ -217,12 +217,21 @@ class _Hangs:
         raise RuntimeError
 
 
-class _Endless(_Hangs):
-    def lock(self, key: str, timeout: float | None = None) -> None:
-        while not self._early.locked():
+class _Endless:
+    """Asks again and again for a key that is held."""
+
+    def __init__(self) -> None:
+        self._held: set[str] = set()
+
+    def lock(self, key: str) -> None:
+        while key in self._held:
             lock = bad.threading.Lock()
             lock.acquire()
             lock.release()
+        self._held.add(key)
+
+    def unlock(self, key: str) -> None:
+        self._held.remove(key)
 
 
 class _Leaves(_Hangs):
@@ -232,7 +241,7 @@ class _Leaves(_Hangs):
 
 @pytest.mark.parametrize(
     ("make", "error"),
-    [(_Endless, InconclusiveError), (_Leaves, InconclusiveError), (dict, NotALockerError)],
+    [(_Endless, InconclusiveError), (_Leaves, NotALockerError), (dict, NotALockerError)],
 )
 def test_what_has_no_verdict_is_no_pass(make: Callable[[], Any], error: type[Exception]) -> None:
     """Neither for the test case nor for the search; and it is not looked for a second time."""

@@ -2,10 +2,11 @@
 
 `replaced` changes the attributes of `threading`, `time` and `queue`. A module that did ``from threading import Lock``
 before that has a real lock in a name of its own. `controlled` changes those names as well, in the modules that belong
-to the subject's package, and changes them back afterwards.
+to the subject's package, and changes them back afterwards; and in place of locks that such a module made when it was
+imported, for itself or for a class of its own, it puts others.
 
-Out of reach is a real lock kept elsewhere than in a module's name: ``field(default_factory=Lock)``, or a default
-argument. Such a module must be imported within `controlled`.
+Out of reach is a real lock kept elsewhere: ``field(default_factory=Lock)``, or a default argument, or a Condition at
+the top of a module. Such a module must be imported within `controlled`.
 """
 
 from __future__ import annotations
@@ -193,13 +194,34 @@ def controlled(make: Callable[[], Any] | None = None) -> Iterator[None]:
         undo.enter_context(replaced())
         changed = [(old, getattr(source, name)) for source, name, old in before if getattr(source, name) is not old]
         for module in _modules_of(make) if make is not None else ():
-            for name, value in list(vars(module).items()):
-                for old, new in changed:
-                    if value is old:
-                        setattr(module, name, new)
-                        undo.callback(setattr, module, name, value)
+            own = [
+                kept for kept in vars(module).values() if isinstance(kept, type) and kept.__module__ == module.__name__
+            ]
+            for home in (module, *own):
+                for name, value in list(vars(home).items()):
+                    for new in [new for old, new in changed if value is old] or _ours(value):
+                        setattr(home, name, new)
+                        undo.callback(setattr, home, name, value)
                         break
         yield
+
+
+def _classes_of(module: ModuleType) -> list[type]:
+    return [kept for kept in vars(module).values() if isinstance(kept, type) and kept.__module__ == module.__name__]
+
+
+_REAL_LOCK, _REAL_RLOCK = type(_thread.allocate_lock()), type(_thread.RLock())
+
+
+def _ours(value: Any) -> list[Any]:
+    """In place of a real lock, or a list of them, that was made when its module was imported: ours; [] for others."""
+    if type(value) is _REAL_LOCK:
+        return [CoopLock()]
+    if type(value) is _REAL_RLOCK:
+        return [CoopRLock()]
+    if type(value) is list and value and type(value[0]) in (_REAL_LOCK, _REAL_RLOCK):
+        return [[new for kept in value for new in _ours(kept)]]
+    return []
 
 
 def _modules_of(make: Callable[[], Any]) -> list[ModuleType]:

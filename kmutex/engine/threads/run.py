@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import gc
+import itertools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, possib
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads.bytecode import Bytecode, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread
-from kmutex.engine.threads.locks import Abandoned, CoopLock, World
+from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
 from kmutex.engine.watchdog import Watchdog
 
 MOST_ALONE = 3_000
@@ -30,6 +31,9 @@ LEAST_SLEEP = 1e-6
 """Virtual seconds that a loop of sleeps takes for each: what is over at once would never count as waiting."""
 LEAST_WATCH = 0.05
 """Real seconds until the first look at whether a run goes on, and between two looks at the least."""
+
+
+_NUMBERS = itertools.count(1)
 
 
 class ThreadRun:
@@ -57,6 +61,9 @@ class ThreadRun:
         self.aside = False
         self.abandoning = False
         self.ending: Ending | None = None
+        self.taken: set[CoopLock | CoopRLock] = set()
+        """Older locks that somebody had in this run: one at the top of a module outlives it."""
+        self.number = next(_NUMBERS)
         self._make = make
         self._phases = deque(enumerate(program.phases))
         self._plain_from = len(program.phases) - quiet_tail
@@ -126,6 +133,8 @@ class ThreadRun:
                 client.gone.acquire(timeout=1.0)
             elif not self._crew.at_rest(number, 1.0):
                 self._crew.replace(number)
+        for lock in self.taken:
+            lock.set_free()
 
     def mine(self) -> bool:
         """Whether the calling thread is the one that has the baton. One that outlived its own run is not."""
