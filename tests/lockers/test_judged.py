@@ -12,7 +12,7 @@ from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import Program, parse
 from kmutex.engine.scenarios import programs
-from kmutex.testing import CLAUSES, PROMISES
+from kmutex.testing import CLAUSES
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
 from kmutex.verify.plan import WIDE, Unit

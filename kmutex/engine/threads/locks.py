@@ -83,10 +83,6 @@ class CoopLock:
         """Whoever has it is gone with its run, and may still let go as it is unwound."""
         self._taken, self._forsaken = False, self._taken
 
-    def set_free(self) -> None:
-        """Release it for a thread that has ended: no scheduling point."""
-        self._taken = False
-
     def release(self) -> None:
         run = World.run
         if run is not None and not run.aside and not run.mine():
