@@ -100,14 +100,14 @@ class KeptUnderText(_NeverDropped):
     """Nothing is ever dropped, and what is kept is a text made from the key."""
 
     def _entry(self, key: Any) -> Any:
-        return f"lock:{type(key).__name__}:{key!r}"
+        return "lock:" + key if isinstance(key, str) else key
 
 
 class KeptUnderHash(_NeverDropped):
     """Nothing is ever dropped, and what is kept is made from the key's hash."""
 
     def _entry(self, key: Any) -> Any:
-        return hash(key), hash((key, 1))
+        return hash(key) if isinstance(key, str) else key
 
 
 _KEPT: dict[Any, threading.Lock] = {}
@@ -125,7 +125,7 @@ class CountsUnderText(CountingUsers):
     """The same names, and entries that are dropped (sound)."""
 
     def _entry(self, key: Any) -> Any:
-        return f"lock:{type(key).__name__}:{key!r}" if not isinstance(key, (int, float, tuple)) else key
+        return "lock:" + key if isinstance(key, str) else key
 
 
 @functools.lru_cache(maxsize=256)

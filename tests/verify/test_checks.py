@@ -178,6 +178,7 @@ def test_a_thread_that_is_started_and_joined_is_part_of_the_run() -> None:
 
 def test_the_size_of_a_subject_is_what_hangs_on_it() -> None:
     """Its own attributes, its class's, and the table of its module; not the module of another package."""
+    misjudged._KEPT.clear()
     one, other = misjudged.CountingUsers(), misjudged.CountingUsers()
     small = size_of(one)
     assert small is not None
