@@ -21,7 +21,7 @@ until somebody ends it:
 
     da  do a                                   fa  do a; its work, if it is run, fails in the end
     na  do a; its work ends at once            ta  do a; may be cancelled, whatever it waits for
-    ea  end the run of a that goes on, if there is one
+    ea  end the oldest run of a that goes on           ga  forget a: who comes from now on joins no run before
 
 Cancelled means here: for threads an interrupt strikes, for asyncio the task is cancelled.
 """
@@ -51,12 +51,13 @@ STEPS = {
     "n": "do (its work ends at once)",
     "t": "do (cancellable)",
     "e": "end the work of",
+    "g": "forget",
 }
 ASKING = frozenset("+~!?[")
 """The steps that end in holding the key, if they end well."""
 DOING = frozenset("dfnt")
 """The steps that ask for the result of a key's work."""
-FLIGHT = DOING | {"e"}
+FLIGHT = DOING | {"e", "g"}
 """The steps that are for a subject which suppresses duplicates."""
 
 
@@ -67,8 +68,8 @@ class BodyError(Exception):
 RAISING: dict[str, type[BaseException]] = {"%": BodyError, "&": asyncio.CancelledError}
 """The steps that leave a block by an error, and what is raised."""
 
-_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^%&dfnte][a-z])+)")
-_STEP = re.compile(r"([-+~!?xu\[\]^%&dfnte])([a-z])")
+_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^%&dfnteg][a-z])+)")
+_STEP = re.compile(r"([-+~!?xu\[\]^%&dfnteg])([a-z])")
 
 
 class ProgramError(ValueError):

@@ -204,12 +204,20 @@ CANCELLED_CALLS = (
 )
 
 
-def flights(*, cancel: bool = True) -> list[Program]:
+FORGETTING = (
+    "0ga | 0da | 1da | 2ea",
+    "0da | 1ga | 1da | 2ea | 3da",
+    "0da | 1da | 2ga | 2ea | 0na",
+)
+
+
+def flights(*, cancel: bool = True, forget: bool = False) -> list[Program]:
     """The programs for a subject that suppresses duplicates, in the order in which they are to be run.
 
-    cancel: a call can be cancelled (a task) or interrupted (a thread).
+    cancel: a call can be cancelled (a task) or interrupted (a thread). forget: it has forget(key).
     """
-    return [parse(text) for text in (*FLIGHTS, *FAILURES, *(CANCELLED_CALLS if cancel else ()))]
+    texts = [*FLIGHTS, *FAILURES, *(CANCELLED_CALLS if cancel else ()), *(FORGETTING if forget else ())]
+    return [parse(text) for text in texts]
 
 
 BODIES = (
@@ -263,7 +271,7 @@ def programs(
 def programs_for(shape: Shape, *, interrupt: bool) -> list[Program]:
     """The programs for what a factory makes. interrupt: whether interrupted threads are judged."""
     if shape.form == "flight":
-        return flights(cancel=interrupt or shape.kind == "asyncio")
+        return flights(cancel=interrupt or shape.kind == "asyncio", forget=shape.forgets)
     return programs(
         cancel=shape.timeout or shape.kind == "asyncio",
         tries=shape.tries,

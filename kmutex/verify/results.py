@@ -83,7 +83,7 @@ def rows(
         mine = [row for row in seen if row is not None]
         table.extend(mine)
         if not mine:
-            row = _untested(clause, subject, shape, bool(missing))
+            row = _untested(clause, subject, shape)
             if clause in unpromised and row.result is Result.INCONCLUSIVE:
                 row = replace(row, result=Result.NOT_PROMISED)
             table.append(row)
@@ -104,10 +104,10 @@ def rightly_named(outcomes: Iterable[UnitResult]) -> list[UnitResult]:
     """
     done = list(outcomes)
     shown = {
-        (outcome.unit.ingredients, violation.symptom)
+        (parse_schedule(violation.schedule).program.ingredients, violation.symptom)
         for outcome in done
-        if outcome.unit.program
         for violation in outcome.found
+        if violation.schedule
     }
     return [replace(outcome, found=[_rightly_named(each, shown) for each in outcome.found]) for outcome in done]
 
@@ -139,7 +139,7 @@ def _row(clause: str, method: str, subject: str, done: list[UnitResult], unrun: 
     bound = _bound(done, unrun)
     for broken, result in ((found, Result.VIOLATED), (unkept, Result.NOT_PROMISED)):
         if broken:
-            broken.sort(key=lambda violation: (violation.clauses[0] != clause, len(violation.picture)))
+            broken.sort(key=lambda violation: (violation.clauses[0] != clause, violation.length))
             return Row(clause, method, bound, cases, result, seconds, broken[0].message, subject, tuple(broken[:3]))
     if undecided:
         return Row(clause, method, bound, cases, Result.INCONCLUSIVE, seconds, undecided[0], subject)
@@ -161,7 +161,7 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
     keys = max(len(program.keys) for program in chosen)
     runs = sum(outcome.runs for outcome in done)
     bounds = sorted({outcome.unit.bound for outcome in done})
-    depth = f"{'-'.join(map(str, bounds))} preemption{'s' if bounds[-1] > 1 else ''}"
+    depth = f"{'-'.join(map(str, bounds))} preemption{'s' if bounds[-1] != 1 else ''}"
     size = f"{clients} clients, {keys} key{'s' if keys > 1 else ''}, {depth}, {runs:,}"
     if done[0].unit.task == "some":
         return f"{size} random runs"
@@ -179,7 +179,7 @@ _SEEN_ONLY_WITH = {
 }
 
 
-def _untested(clause: str, subject: str, shape: Shape, missing: bool) -> Row:
+def _untested(clause: str, subject: str, shape: Shape) -> Row:
     attribute, reason = _SEEN_ONLY_WITH.get(clause, ("", ""))
     if attribute and not getattr(shape, attribute) and not (attribute == "leases" and shape.bodies):
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
@@ -196,5 +196,4 @@ def _untested(clause: str, subject: str, shape: Shape, missing: bool) -> Row:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "for asyncio only", subject)
     if clause == "KM-INTERRUPT" and shape.kind == "asyncio":
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "cancelling a task is KM-CANCEL", subject)
-    reason = "the time was over before it was put to the test" if missing else "no run put it to the test"
-    return Row(clause, "-", "-", 0, Result.INCONCLUSIVE, 0.0, reason, subject)
+    return Row(clause, "-", "-", 0, Result.INCONCLUSIVE, 0.0, "no run put it to the test", subject)

@@ -10,10 +10,9 @@ from kmutex.engine.harness import Harness
 from kmutex.engine.judge import BLAMED
 from kmutex.engine.program import parse
 from kmutex.engine.shrink import unblamed
-from kmutex.verify.evidence import Result, Row, Violation
+from kmutex.verify.evidence import Violation
 from kmutex.verify.plan import Unit
 from kmutex.verify.results import UnitResult, rightly_named
-from kmutex.verify.runner import _with_short
 from tests.lockers import misjudged, threads_bad
 
 
@@ -66,16 +65,6 @@ def test_what_a_plainer_program_shows_later_is_known_all_the_same() -> None:
     assert first.found[0].picture.endswith(">> KM-EXCL: two hold it")
     assert (second, third) == (plain, other)
     assert rightly_named([stray]) == [stray]
-
-
-@pytest.mark.parametrize(("cases", "result"), [(3, Result.HOLDS), (0, Result.INCONCLUSIVE)])
-def test_a_row_does_not_keep_what_is_no_longer_about_its_clause(cases: int, result: Result) -> None:
-    """Once the run is without the stray unlock, KM-ATOMIC is as it was without it; KM-EXCL is still broken."""
-    long, short = blamed(("KM-ATOMIC", "KM-EXCL"), "0+a 1+a 2xb"), blamed(("KM-EXCL",), "0+a 1+a")
-    atomic = Row("KM-ATOMIC", "m", "-", cases, Result.VIOLATED, 0.0, "two hold it", "x", (long,))
-    exclusive = Row("KM-EXCL", "m", "-", 1, Result.VIOLATED, 0.0, "two hold it", "x", (long,))
-    assert (_with_short(atomic, {long: short}).result, _with_short(atomic, {long: short}).violations) == (result, ())
-    assert _with_short(exclusive, {long: short}).violations == (short,)
 
 
 def test_a_refused_try_of_a_free_key_is_no_lost_key() -> None:
