@@ -220,6 +220,18 @@ def flights(*, cancel: bool = True, forget: bool = False) -> list[Program]:
     return [parse(text) for text in texts]
 
 
+BODIES = (
+    "0+a%a",
+    "0+a%a | 1+a",
+    "0+a | 1+a | 0%a",
+    "0+a | 1+a | 2+a | 0%a | 1%a",
+    "0+a%a 1+a",
+)
+"""Blocks whose body raises."""
+CANCELLED_BODIES = ("0+a&a | 1+a", "0+a | 1+a | 0&a")
+LEASED_BODIES = ("0[a%a | 1+a", "0[a | 1[a | 0%a")
+
+
 def programs(
     *,
     cancel: bool = True,
@@ -229,19 +241,23 @@ def programs(
     strays: bool = True,
     reentrant: bool = False,
     striped: bool = False,
+    bodies: bool = False,
+    tasks: bool = False,
 ) -> list[Program]:
     """The programs for a locker with these features, in the order in which they are to be run.
 
     cancel: a wait can be given up (a timeout, a cancelled task). tries: timeout 0. interrupt: threads.
-    leases: the locker has ``hold``. strays: the unlock of a key can be asked of who
-    has it not by lock. reentrant: who holds a key gets
-    it again. striped: one key at a time is asked for, since two may be one lock.
+    leases: the locker has ``hold``. strays: the unlock of a key can be asked of who has it not by lock. reentrant: who
+    holds a key gets it again. striped: one key at a time is asked for, since two may be one lock. bodies: it is held by
+    a block, whose body can raise. tasks: and whose task can be cancelled there.
     """
     texts = [*PLAIN, *(TRIES if tries else ()), *(CANCELS if cancel else ()), *(INTERRUPTS if interrupt else ())]
     texts += STRAYS
     if cancel and tries:
         texts += CANCELS_AND_TRIES + STRAYS_AFTER
-    texts += LEASES if leases else ()
+    texts += LEASES + LEASED_BODIES if leases else ()
+    texts += BODIES if bodies else ()
+    texts += CANCELLED_BODIES if bodies and tasks else ()
     wanted = [parse(text) for text in texts]
     return [
         program
@@ -264,6 +280,8 @@ def programs_for(shape: Shape, *, interrupt: bool) -> list[Program]:
         strays=shape.strays,
         reentrant=shape.reentrant,
         striped=shape.striped,
+        bodies=shape.bodies,
+        tasks=shape.kind == "asyncio",
     )
 
 
