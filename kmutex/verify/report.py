@@ -6,7 +6,7 @@ import os
 import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,12 +73,13 @@ class Report:
             return ""
         return f"kmutex verify {shlex.quote(subject)}{self.options} --replay {shlex.quote(violation.schedule)}"
 
-    def causes(self) -> list[tuple[str, Cause]]:
-        """Each cause with its subject; first those that were told."""
+    def causes(self, result: Result = Result.VIOLATED) -> list[tuple[str, Cause]]:
+        """Each cause of rows with this result, with its subject; first those that were told."""
         found = []
         for subject in dict.fromkeys(row.subject for row in self.rows):
-            mine = [violation for _, _, violation in violations(row for row in self.rows if row.subject == subject)]
-            told = self.told if subject == self.subject else ()
+            rows = [row for row in self.rows if row.subject == subject]
+            mine = [violation for _, _, violation in violations(rows, result)]
+            told = self.told if subject == self.subject and result is Result.VIOLATED else ()
             found += [(subject, cause) for cause in causes(mine, told)]
         return found
 
@@ -124,8 +125,8 @@ def show_violation(
     console: Console, report: Report, subject: str, violation: Violation, *, promised: bool = True
 ) -> None:
     """The sentence, the timeline with the lines of code, where that is, and the command that runs it again."""
-    remark, style = ("", "bold red") if promised else (", not promised", _STYLE[Result.NOT_PROMISED])
-    _say(console, f"{', '.join(violation.clauses)}{remark}: {violation.message}", style)
+    names = ", ".join([*violation.clauses, *(() if promised else ("not promised",))])
+    _say(console, f"{names}: {violation.message}", "bold red" if promised else "cyan")
     if violation.picture:
         _say(console)
         console.print(Text(violation.picture), soft_wrap=True)
@@ -150,9 +151,13 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
             of = f" of {subject}" if len(subjects) > 1 else ""
             _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}: {', '.join(more)}")
             _say(console)
-    # Beside a violation, what was never promised is a word in the matrix.
-    for subject, clauses, violation in violations(report.rows, Result.NOT_PROMISED) if report.status != 1 else ():
-        show_violation(console, report, subject, replace(violation, clauses=clauses), promised=False)
+    loose = report.causes(Result.NOT_PROMISED)
+    for subject, cause in loose if report.status != 1 else ():
+        show_violation(console, report, subject, cause.shown, promised=False)
+    if loose:
+        broken = [clause for clause in _EVERY if any(clause in cause.clauses for _, cause in loose)]
+        _say(console, f"Broken and not promised, so it does not count: {', '.join(broken)}", "cyan")
+        _say(console)
     groups: dict[str, list[Row]] = {}
     for row in report.rows:
         # What is known of the code on paper stands together, whichever function it is about.
