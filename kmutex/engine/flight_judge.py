@@ -27,7 +27,7 @@ from typing import Any, Literal
 from kmutex._text import said
 from kmutex.engine.explorer import Explorer, Level
 from kmutex.engine.flight import TaskBench, WorkFailedError, WorkRun, on_the_bench
-from kmutex.engine.judge import _BLAME, Judge
+from kmutex.engine.judge import BLAME, Judge
 from kmutex.engine.observer import Ending, UncontrolledError
 from kmutex.engine.program import DOING, Step, parse
 from kmutex.engine.shapes import Shape
@@ -277,7 +277,7 @@ class FlightJudge(Judge):
 
     def _witness_upset(self, call: _Call) -> None:
         for role in call.upset:
-            self._witness(_BLAME[role])
+            self._witness(BLAME[role])
 
     def _delayed(self, client: int, call: _Call) -> None:
         """The call goes on; it must not have needed another key's end for that."""
