@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, ClassVar, Protocol
 
+from kmutex.engine.calls import calls_of
 from kmutex.engine.explorer import Exploration, Level
 from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
@@ -55,6 +56,8 @@ class KeyedLockerSuite:
     """What it is held to beside what makes a keyed mutex: "fifo", "interrupt", "loop", as by ``verify --with``."""
     strict: ClassVar[bool] = False
     """Whether it promises all of these, as by ``verify --strict``."""
+    call: ClassVar[str] = ""
+    """Names of its calls, where looking does not find them: "get=lock_for", as by ``verify --call``."""
     kind: ClassVar[Kind | None] = None
     """"threads" or "asyncio"; None finds out by looking."""
     seed: ClassVar[int] = 0
@@ -95,6 +98,7 @@ class KeyedLockerSuite:
             without=bench.declared,
             promises=bench.promises,
             examples=HISTORIES,
+            fitted=bench.fitted,
             seed=self.seed,
         )
         if found.finding is not None and found.schedule is not None:
@@ -110,7 +114,9 @@ class KeyedLockerSuite:
             raise NotALockerError(f"{cls.__name__} has no make; give it make = staticmethod(YourLocker)")
         if cls not in cls._benches:
             promises = PROMISES if cls.strict else cls.promises
-            cls._benches[cls] = Harness(cls.make, kind=cls.kind, without=cls.without, promises=promises)
+            cls._benches[cls] = Harness(
+                cls.make, kind=cls.kind, without=cls.without, promises=promises, calls=calls_of([cls.call])
+            )
         return cls._benches[cls]
 
     @classmethod

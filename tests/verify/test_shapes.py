@@ -20,6 +20,7 @@ from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import NotALockerError, fit
+from kmutex.testing import ContractError, KeyedLockerSuite, locker_machine
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
 from kmutex.verify.plan import WIDE, Unit
@@ -131,6 +132,22 @@ def test_a_sound_one_is_not(row: Row) -> None:
         for program in FEW:
             if program in asked:
                 assert judged.run(program, 1) == set(), program
+
+
+def test_the_suite_and_the_histories_take_the_same_forms() -> None:
+    """An accessor by a name that is given; a broken one is found by a random history, too."""
+
+    class TestBlocks(KeyedLockerSuite):
+        make = staticmethod(_Odd)
+        call = "block=drinnen"
+
+    cases = list(TestBlocks._cases())
+    assert not any(program.kinds & frozenset("x?") for program, _, _ in cases)
+    TestBlocks().test_program(cases[0])
+    TestBlocks().test_histories()
+    case: Any = locker_machine(shapes_threads.LockBlocksEvicting).TestCase
+    with pytest.raises(ContractError):
+        case("runTest").debug()
 
 
 # -- what is taken for what -----------------------------------------------------------------------------------------
