@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kmutex._console import Display, complain, console, no_folder, number_of, seconds, shown, write
+from kmutex.engine.calls import KEY_TYPES, LOOKING, Calls, CallsError, calls_of
 from kmutex.engine.features import FEATURES, LEADERS, PROMISES, UnknownFeatureError, clauses_off, unpromised
 from kmutex.picture.files import HELP, drawn, unfit
 
@@ -45,8 +46,10 @@ def add_parser(commands: Any) -> None:
         help="check a keyed locker against the contract",
         description=(
             "Check keyed lockers against the contract, clause by clause. Without a subject: the lockers of this\n"
-            "library, by every method. The factory is called without arguments and makes a locker with\n"
-            "lock(key, timeout=None), unlock(key) and, if it has it, len(); or with `await lock(key)` for asyncio.\n"
+            "library, by every method. The subject is a class or a function that makes a locker without arguments, an\n"
+            "expression such as 'pkg.locks:Locks(maxsize=3)', a locker at the top of a module, or what is called with\n"
+            "a key itself. How it is locked is found by looking, for threads and asyncio alike: lock and unlock,\n"
+            "acquire and release, a lock for each key, a block for with or async with, an object for each key.\n"
             "The current directory is importable. A violation is shown when it is found, and the search then ends\n"
             "soon."
         ),
@@ -57,6 +60,19 @@ def add_parser(commands: Any) -> None:
     verify.add_argument("subjects", nargs="*", metavar="MODULE:FACTORY", help="the lockers to check")
     verify.add_argument(
         "--without", action="append", default=[], metavar="FEATURE", help="declare that the locker lacks a feature"
+    )
+    verify.add_argument(
+        "--call",
+        action="append",
+        default=[],
+        metavar="ROLE=NAME",
+        help="a method, where looking does not find it: lock=NAME,unlock=NAME, block=NAME, get=NAME, do=NAME",
+    )
+    verify.add_argument(
+        "--keys",
+        default="",
+        metavar="TYPE",
+        help=f"all keys are of this type: {', '.join(KEY_TYPES)} (found by looking)",
     )
     verify.add_argument(
         "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}: broken, they count"
@@ -97,12 +113,17 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
+    from kmutex.verify.target import TargetError, target_of
+
     without = _names(args.without)
     promises = _promises(args)
     try:
         clauses_off(without)
         unpromised(promises, "")
-    except UnknownFeatureError as error:
+        calls = calls_of(args.call, args.keys)
+        for subject in args.subjects:
+            target_of(subject)
+    except (UnknownFeatureError, CallsError, TargetError) as error:
         return complain(str(error))
     if fault := unfit(args.picture) or no_folder((args.json, args.junit, args.picture)):
         return complain(fault)
@@ -110,17 +131,14 @@ def run(args: argparse.Namespace) -> int:
         return complain(f"--json - and --format {args.format} both want standard output; give --json a file")
     if args.picture is not None and args.replay is None:
         return complain("--picture is of one run: give its schedule with --replay")
-    if not args.subjects and (args.replay is not None or without or args.promises):
-        return complain("--replay, --without and --with need a subject, MODULE:FACTORY")
+    said = _Said(without, promises, calls)
+    if not args.subjects and (args.replay is not None or said != _Said()):
+        return complain("--replay, --without, --with, --call and --keys need a subject, MODULE:FACTORY")
     if args.replay is not None and (len(args.subjects) > 1 or args.format != "text"):
         return complain("--replay runs one schedule on one subject, and shows it as text")
-    for subject in args.subjects:
-        module, colon, factory = subject.partition(":")
-        if not (module and colon and factory):
-            return complain(f"{subject!r} is not of the form MODULE:FACTORY")
     if args.replay is not None:
-        return _replay(args, without, promises)
-    return _verify(args, without, promises)
+        return _replay(args, said)
+    return _verify(args, said)
 
 
 def _names(texts: Sequence[str]) -> tuple[str, ...]:
@@ -128,8 +146,25 @@ def _names(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _promises(args: argparse.Namespace) -> tuple[str, ...] | None:
-    """What the lockers are said to promise; None: nothing was said of it."""
+    """What the locker is said to promise; None: nothing was said of it."""
     return (*(PROMISES if args.strict else ()), *_names(args.promises)) or None
+
+
+class _Said(NamedTuple):
+    """What is said of the subjects."""
+
+    without: tuple[str, ...] = ()
+    promises: tuple[str, ...] | None = None
+    calls: Calls = LOOKING
+
+    @property
+    def options(self) -> str:
+        """The same as options of the command, with a blank before each."""
+        words = [word for name in self.without for word in ("--without", name)]
+        if set(PROMISES) <= set(self.promises or ()):
+            words.append("--strict")
+        words += [word for name in self.promises or () if "--strict" not in words for word in ("--with", name)]
+        return "".join(f" {shlex.quote(word)}" for word in (*words, *self.calls.options))
 
 
 class _Output:
@@ -219,7 +254,7 @@ class _Output:
         return fault
 
 
-def _verify(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None) -> int:
+def _verify(args: argparse.Namespace, said: _Said) -> int:
     from kmutex.verify.report import worst
 
     with shown(quiet=args.quiet) as display:
@@ -228,44 +263,32 @@ def _verify(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[
         for subject in args.subjects or [""]:
             output.begin(subject)
             started = time.perf_counter()
-            if subject:
-                report = _one(args, subject, without, promises, output, display)
-            else:
-                report = _this_library(args, output, display)
+            report = _one(args, subject, said, output, display) if subject else _this_library(args, output, display)
             reports.append(report)
             output.end(report, time.perf_counter() - started)
     fault = output.files(reports)
     return complain(fault) if fault else worst(report.status for report in reports)
 
 
-def _one(
-    args: argparse.Namespace,
-    subject: str,
-    without: tuple[str, ...],
-    promises: tuple[str, ...] | None,
-    output: _Output,
-    display: Display,
-) -> Report:
+def _one(args: argparse.Namespace, subject: str, said: _Said, output: _Output, display: Display) -> Report:
     from kmutex.verify.progress import progress_of
     from kmutex.verify.runner import SubjectError, verify
 
-    options = "".join(f" --without {name}" for name in without)
-    options += " --strict" if args.strict else ""
-    options += "".join(f" --with {name}" for name in _names(args.promises))
     told: list[Violation] = []
 
     def found(violation: Violation) -> None:
         from kmutex.verify.report import Report
 
         told.append(violation)
-        output.found(Report(subject, options=options), subject, violation)
+        output.found(Report(subject, options=said.options), subject, violation)
 
     limit = _seconds(args)
     try:
         checked = verify(
             subject,
-            without=without,
-            promises=promises,
+            without=said.without,
+            promises=said.promises,
+            calls=said.calls,
             seconds=limit,
             workers=_jobs(args),
             how=_plan(args),
@@ -278,7 +301,13 @@ def _one(
         return Report(subject, failed=str(error))
     from kmutex.verify.report import Report
 
-    return Report(subject, tuple(checked.rows), tuple(told), taken=checked.shape.taken, options=options)
+    return Report(
+        subject,
+        tuple(checked.rows),
+        tuple(told),
+        taken=checked.shape.taken,
+        options=said.options,
+    )
 
 
 def _this_library(args: argparse.Namespace, output: _Output, display: Display) -> Report:
@@ -326,13 +355,15 @@ def _python() -> str:
     return sys.version.split()[0]
 
 
-def _replay(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None) -> int:
+def _replay(args: argparse.Namespace, said: _Said) -> int:
     from kmutex.engine.timeline import picture, timeline
     from kmutex.verify.runner import ReplayError, SubjectError, replay
 
     (subject,) = args.subjects
     try:
-        found, unkept, events, endless = replay(subject, args.replay, without=without, promises=promises)
+        found, unkept, events, endless = replay(
+            subject, args.replay, without=said.without, promises=said.promises, calls=said.calls
+        )
     except SubjectError as error:
         return complain(f"cannot verify {subject}: {error}", status=3)
     except ReplayError as error:

@@ -37,7 +37,7 @@ from kmutex.engine.harness import Harness
 from kmutex.engine.judge import Finding, Judge
 from kmutex.engine.observer import Ending
 from kmutex.engine.program import ASKING, Step
-from kmutex.engine.shapes import Kind
+from kmutex.engine.shapes import Fitted, Kind
 from kmutex.testing.history import GOT, LET_GO, REFUSED, History, Moment, Rest, difference
 from kmutex.testing.verdict import ContractError, InconclusiveError
 
@@ -226,14 +226,15 @@ def check_histories(
     seed: int,
     on_example: Callable[[int], object] | None = None,
     deadline: float | None = None,
+    fitted: Fitted | None = None,
 ) -> Histories:
     """Random histories, the same for the same seed, until one breaks a clause; then the shortest like it.
 
     without, promises: as for `locker_machine`. examples: how many histories. on_example: told after each how many were
-    run. deadline: real seconds after which no further one is begun. UncontrolledError, SubjectFailedError,
-    NotALockerError: there was no verdict.
+    run. deadline: real seconds after which no further one is begun. fitted: what ``make`` was fitted to, where that is
+    known. UncontrolledError, SubjectFailedError, NotALockerError: there was no verdict.
     """
-    bench = Harness(make, kind=kind, without=without, promises=promises)
+    bench = Harness(make, kind=kind, without=without, promises=promises, fitted=fitted)
     machine = hypothesis.seed(seed)(_machine(bench))
     search = _Search(machine.tally, on_example, None if deadline is None else time.perf_counter() + deadline)
     machine.search = search

@@ -6,7 +6,7 @@ import os
 import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ _SIGN = {
     Result.INCONCLUSIVE: "?",
     Result.NOT_PROMISED: "p",
     Result.NOTED: "n",
+    Result.NOT_PROMISED: "p",
 }
 """What stands in the matrix where it is not the number of cases."""
 _EVERY = (*CLAUSES, *FLIGHT_CLAUSES)

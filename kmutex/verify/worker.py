@@ -9,7 +9,6 @@ from __future__ import annotations
 import _thread
 import contextlib
 import functools
-import importlib
 import inspect
 import json
 import os
@@ -23,6 +22,7 @@ from typing import Any
 
 from kmutex._sandbox import argument, confine, end_with
 from kmutex._text import said
+from kmutex.engine.calls import Calls
 from kmutex.engine.explorer import Exploration, Explorer, Found, Schedule, parse_schedule
 from kmutex.engine.features import PROMISES, clauses_off
 from kmutex.engine.flight_judge import FlightJudge, put_on_trial
@@ -40,6 +40,7 @@ from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
 from kmutex.verify.plan import SEEDS, Unit
 from kmutex.verify.results import UnitResult
+from kmutex.verify.target import MissingError, load, target_of
 
 BEAT = 0.2
 """Real seconds between two signs of life."""
@@ -74,6 +75,8 @@ class _Worker:
         without: list[str],
         unpromised: list[str],
         leaders: list[str],
+        lenient: bool,
+        calls: dict[str, str],
         patience: float,
         shortening: float,
     ) -> None:
@@ -83,8 +86,11 @@ class _Worker:
             return
         # What the subject's files are compiled to belongs to whoever has written them.
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-        self._original = self._load(target)
-        fitted = self._fit(self._original, without)
+        try:
+            self._original = load(target_of(target))
+        except MissingError as error:
+            raise _RefusedError(str(error)) from None
+        fitted = self._fit(self._original, frozenset(without), Calls(**calls), lenient, patience)
         make, shape = fitted.make, fitted.shape
         crew = Crew() if shape.kind == "threads" else None
         off, loose = clauses_off(without), clauses_off(unpromised)
@@ -105,39 +111,18 @@ class _Worker:
                 unit, known = Unit(**order["unit"]), frozenset(order["known"])
                 self._do(explorer, make, shape, frozenset(without), frozenset(unpromised), unit, known)
 
-    def _load(self, target: str) -> Callable[[], Any]:
-        module_name, _, path = target.partition(":")
+    def _fit(
+        self, make: Callable[[], Any], without: frozenset[str], calls: Calls, lenient: bool, patience: float
+    ) -> Fitted:
         try:
-            found: Any = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and (module_name + ".").startswith(error.name + "."):
-                raise _RefusedError(
-                    f"there is no module {error.name!r} here; the current directory is searched too"
-                ) from None
-            raise _RefusedError(f"importing {module_name} raised {said(error)}") from None
-        except BaseException as error:
-            raise _RefusedError(f"importing {module_name} raised {said(error)}") from None
-        for name in path.split("."):
-            try:
-                found = getattr(found, name)
-            except AttributeError:
-                raise _RefusedError(f"{module_name} has no {path!r}{_home(module_name)}") from None
-            except BaseException as error:
-                raise _RefusedError(f"getting {path} from {module_name} raised {said(error)}") from None
-        if not callable(found):
-            raise _RefusedError(f"{target} is not callable; name a class or a function without arguments")
-        make: Callable[[], Any] = found
-        return make
-
-    def _fit(self, make: Callable[[], Any], without: list[str]) -> Fitted:
-        try:
-            return fit(make, without=frozenset(without))
+            fitted = fit(make, without=without, calls=calls, lenient=lenient, patience=patience)
         except NotALockerError as error:
             raise _RefusedError(str(error)) from None
         except UncontrolledError:
             raise
         except BaseException as error:
             raise _RefusedError(f"looking at what the factory makes raised {said(error)}") from None
+        return fitted
 
     def _do(
         self,
@@ -201,6 +186,7 @@ class _Worker:
             histories = check_histories(
                 make,
                 kind=shape.kind,
+                fitted=Fitted(shape, make),
                 without=without,
                 promises=PROMISES,
                 examples=min(HISTORIES, unit.most or HISTORIES),
@@ -259,16 +245,19 @@ class _Worker:
         # Where the subject gets out of hand in this, it is told as it is.
         violation = _violation(found)
         try:
-            end = _clock() + self._shortening
-            go_on = lambda: self._beat(0) == 0 and _clock() < end  # noqa: E731
-            short = shrink(explorer, found, symptoms=self._symptoms, go_on=go_on)
-            violation = _violation(short)
-            violation = self._with_lines(explorer, short) or violation
+            violation = self._shortened(explorer, found)
         finally:
             violation = replace(violation, place=violation.place or self._home)
             self._made_short[promised].append(violation)
             if promised:
                 self._say("found", violation=asdict(violation))
+
+    def _shortened(self, explorer: Explorer, found: Found) -> Violation:
+        """What was found, without what it does not need, and with the lines at which clients stood."""
+        end = _clock() + self._shortening
+        go_on = lambda: self._beat(0) == 0 and _clock() < end  # noqa: E731
+        short = shrink(explorer, found, symptoms=self._symptoms, go_on=go_on)
+        return self._with_lines(explorer, short) or _violation(short)
 
     def _with_lines(self, explorer: Explorer, found: Found) -> Violation | None:
         """The same with the lines at which clients stood; None where it is not seen again."""
@@ -332,9 +321,11 @@ def check_fits(schedule: Schedule, shape: Shape) -> None:
     if timed and not shape.timeout:
         raise UnreplayableError("it wants a timeout, which the subject does not take")
     if (schedule.tries or "?" in schedule.program.kinds) and not shape.tries:
-        raise UnreplayableError("it wants to ask without waiting, which the subject can't be")
+        raise UnreplayableError("it wants a timeout of 0, or another way not to wait, which the subject does not take")
     if "x" in schedule.program.kinds and not shape.strays:
         raise UnreplayableError("it wants the unlock of an unheld key, and the subject has blocks only")
+    if schedule.program.kinds & frozenset("%&") and not (shape.bodies or shape.leases):
+        raise UnreplayableError("it wants a block whose body raises, and the subject has none")
     if schedule.program.kinds & frozenset("[]^") and not shape.leases:
         raise UnreplayableError("it wants leases, and the subject has no hold()")
 
@@ -369,13 +360,6 @@ def _violation(found: Found) -> Violation:
     finding, schedule = found
     events = finding.events
     return Violation(finding.clauses, finding.message, str(schedule), timeline(events), finding.symptom, events)
-
-
-def _home(module_name: str) -> str:
-    """Which file was imported, where that may surprise."""
-    if module_name.partition(".")[0] in sys.stdlib_module_names:
-        return ": this is the standard library's module"
-    return ""
 
 
 def _place(error: BaseException) -> str:

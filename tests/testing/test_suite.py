@@ -76,7 +76,7 @@ def test_what_is_no_locker_fails_and_says_why(tmp_path: Path) -> None:
     """Not an error of collection, and not a suite without tests."""
     done = _run(tmp_path, "dict", "test_it.py")
     assert done.returncode == 1
-    assert "NotALockerError: dict has no lock(); a keyed locker has lock(key) and unlock(key)" in done.stdout
+    assert "NotALockerError: dict has no lock for a key that is known here" in done.stdout
 
 
 def test_importing_kmutex_testing_does_not_import_pytest() -> None:
