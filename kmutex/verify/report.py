@@ -146,10 +146,11 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
         if cause.shown not in report.told:
             show_violation(console, report, subject, cause.shown)
     for subject, cause in report.causes():
-        more = [clause for clause in _EVERY if clause in cause.clauses and clause not in cause.shown.clauses]
-        if more:
+        if cause.others:
             of = f" of {subject}" if len(subjects) > 1 else ""
-            _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}: {', '.join(more)}")
+            _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}:")
+            for other in cause.others:
+                _say(console, f"  {', '.join(other.clauses)}: {other.message}", indent="    ")
             _say(console)
     loose = report.causes(Result.NOT_PROMISED)
     for subject, cause in loose if report.status != 1 else ():
