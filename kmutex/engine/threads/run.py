@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _thread
 import gc
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +19,7 @@ from kmutex.engine.observer import Ending, Observer, SubjectFailedError, Uncontr
 from kmutex.engine.program import ASKING, Program, Step, possible
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads.bytecode import Bytecode, where
-from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread
+from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread, trace_as_others
 from kmutex.engine.threads.locks import Abandoned, CoopLock, World
 
 MOST_ALONE = 3_000
@@ -78,6 +77,7 @@ class ThreadRun:
 
     def run(self) -> Ending:
         """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
+        self._crew.seat(len(self._clients))
         World.run = self
         # A collection comes when it likes, and what it calls (finalizers, callbacks) would run in the midst of a
         # step of this scheduler, and be traced.
@@ -146,6 +146,11 @@ class ThreadRun:
             else:
                 self._cancel(other, how)
 
+    def instruction(self) -> None:
+        """A thread is about to execute an instruction that others can see, where the run switches at bytecodes."""
+        if self._bytecode is not None and self.mine() and not (self.plain or self.aside or self.abandoning):
+            self.point()
+
     def wait_for(self, lock: CoopLock, timeout: float | None) -> bool:
         """Wait until ``lock`` is free and take it: True. False: the time is over."""
         me = self._running
@@ -205,9 +210,13 @@ class ThreadRun:
     def adopt(self, body: Callable[[], None]) -> None:
         """A thread that the subject starts: one more client, without steps of its own."""
         client = Client(-1)
+        ready = real_lock()
+        ready.acquire()
 
         def whole() -> None:
             client.ident = _thread.get_ident()
+            trace_as_others()
+            ready.release()
             client.baton.acquire()
             try:
                 if self.abandoning:
@@ -222,7 +231,13 @@ class ThreadRun:
                     self._leave(client)
 
         self._clients.append(client)
-        real_start_new_thread(whole, ())
+        # What traces the thread may take a lock as it begins.
+        self.aside = True
+        try:
+            real_start_new_thread(whole, ())
+            ready.acquire()
+        finally:
+            self.aside = False
 
     def _body(self, me: Client) -> None:
         me.ident = _thread.get_ident()
@@ -465,4 +480,4 @@ class ThreadRun:
 
     def _trace(self) -> None:
         if self._bytecode is not None:
-            sys.settrace(self._bytecode.tracer(self))
+            self._bytecode.follow(self)
