@@ -81,7 +81,7 @@ def tlc(session: nox.Session) -> None:
 def crosshair(session: nox.Session) -> None:
     """Confirm the contracts of kmutex._entry, and refute a twin of each."""
     install(session)
-    session.run("python", "-m", "pytest", "-q", "tests/contracts")
+    session.run("python", "-m", "pytest", "-q", "-n0", "tests/contracts", *session.posargs)
 
 
 @nox.session
@@ -90,6 +90,41 @@ def docs(session: nox.Session) -> None:
     install(session)
     command = ("python", "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-b", "html", "-c", "docs/site")
     session.run(*command, ".", "build/docs", *session.posargs)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Build the documentation site, and look at its links, its reference and what it loads."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "-m", "site", "tests/docs", *session.posargs)
+
+
+@nox.session
+def browsers(session: nox.Session) -> None:
+    """Open the pages and pictures in Chromium. Needs Chromium and its driver."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "-m", "browser", "tests", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Verify other people's locks, and hold docs/peers.md to the outcome."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "-m", "peers", "tests/verify", *session.posargs)
+
+
+@nox.session
+def registry(session: nox.Session) -> None:
+    """Pull from a real registry. Needs Debian's docker-registry."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "-m", "registry", "tests/pull", *session.posargs)
+
+
+@nox.session
+def valgrind(session: nox.Session) -> None:
+    """Count instructions of a lock and an unlock. Needs valgrind."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "-m", "valgrind", "tests/bench", *session.posargs)
 
 
 @nox.session
@@ -104,7 +139,9 @@ def mermaid(session: nox.Session) -> None:
             session.error("the package has no dist/mermaid.min.js")
         (folder / "mermaid.min.js").write_bytes(content.read())
     variables = {"KMUTEX_MERMAID": str(folder / "mermaid.min.js")}
-    session.run("python", "-m", "pytest", "-q", "tests/picture/test_mermaid.py", *session.posargs, env=variables)
+    session.run(
+        "python", "-m", "pytest", "-q", "-m", "", "tests/picture/test_mermaid.py", *session.posargs, env=variables
+    )
 
 
 @nox.session
@@ -116,7 +153,7 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def acceptance(session: nox.Session) -> None:
-    """Judge every locker of the zoo and of the blind set with the command. Takes an hour; arguments go after --."""
+    """Judge the lockers of tests/lockers with the command. Takes an hour; arguments go after --."""
     install(session)
     session.run("python", "tests/acceptance/run.py", *session.posargs)
 
@@ -169,4 +206,4 @@ def interrupts(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """Build the sdist and the wheel, and look at what they install."""
     install(session)
-    session.run("python", "-m", "pytest", "-q", "tests/house/test_packaging.py")
+    session.run("python", "-m", "pytest", "-q", "-m", "package", "tests/house", *session.posargs)

@@ -10,8 +10,11 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 import kmutex
 import kmutex_model
+from kmutex import cli
 
 MARK = "KMUTEX_TEST_MARK"
 PATH = os.pathsep.join(str(Path(str(package.__file__)).parents[1]) for package in (kmutex, kmutex_model))
@@ -74,6 +77,21 @@ def run(folder: Path, *command: str, timeout: float) -> Done:
     )
     out, err = done.stdout.decode(), done.stderr.decode()
     return Done(done.returncode, out, err, folder, left_by(mark))
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> Done:
+    """Run kmutex in this process, in the folder where it stands; whom it starts has a plain environment."""
+    mark = uuid.uuid4().hex
+    with monkeypatch.context() as changed:
+        for name in os.environ.keys() - environment(mark).keys():
+            changed.delenv(name)
+        for name, value in environment(mark).items():
+            changed.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+    out, err = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, out, err, Path.cwd(), left_by(mark))
 
 
 def run_kmutex(folder: Path, *arguments: str, timeout: float) -> Done:

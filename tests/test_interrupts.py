@@ -15,9 +15,9 @@ import pytest
 
 from kmutex import KeyedMutex
 from kmutex.testing.interrupts import Boundary, everywhere
+from tests.driver import DEADLINE, start
 
 KEY = "k"
-DEADLINE = 60.0
 
 
 def traced(code: CodeType) -> bool:
@@ -126,10 +126,7 @@ def test_whatever_is_left_the_locker_works_on() -> None:
 
     for _ in everywhere(make_run, traced):
         mutex = mutexes[-1]
-        other = threading.Thread(target=lambda mutex=mutex: (mutex.lock("other"), mutex.unlock("other")), daemon=True)
-        other.start()
-        other.join(DEADLINE)
-        assert not other.is_alive()
+        start(lambda mutex=mutex: (mutex.lock("other"), mutex.unlock("other"))).result(DEADLINE)
         let_go(mutex)
         assert len(mutex) == 0
 
@@ -282,17 +279,14 @@ def test_no_call_leaves_the_guard_taken(call: Callable[[KeyedMutex], object]) ->
 
 def guard_is_free(mutex: KeyedMutex) -> bool:
     """For another thread."""
-    free: list[bool] = []
 
-    def look() -> None:
-        free.append(mutex._guard.acquire(blocking=False))
-        if free[0]:
+    def look() -> bool:
+        free = mutex._guard.acquire(blocking=False)
+        if free:
             mutex._guard.release()
+        return free
 
-    other = threading.Thread(target=look)
-    other.start()
-    other.join(DEADLINE)
-    return free == [True]
+    return start(look).result(DEADLINE)
 
 
 class LeavesItToSettle(KeyedMutex):

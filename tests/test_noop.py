@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+import pytest
 
-from kmutex import AsyncKeyedLocker, AsyncNoopLocker, KeyedLocker, NoopLocker
-
-
-def test_it_takes_every_call_and_refuses_none() -> None:
-    """It is a `KeyedLocker` in form, and keeps no clause: one key is locked twice and unlocked three times."""
-    locker = NoopLocker()
-    assert isinstance(locker, KeyedLocker)
-    locker.lock("k")
-    locker.lock("k", 0)
-    with locker.hold("k", timeout=0) as lease:
-        lease.release()
-        lease.release()
-    for _ in range(3):
-        locker.unlock("k")
+from kmutex import AsyncNoopLocker, NoopLocker
+from tests.driver import Driver, Tasks, Threads, at_once
 
 
-def test_it_takes_every_call_in_asyncio() -> None:
-    """It is an `AsyncKeyedLocker` in form."""
+@pytest.mark.parametrize("driver", [Threads(NoopLocker()), Tasks(AsyncNoopLocker())], ids=["threads", "asyncio"])
+def test_it_takes_every_call_and_refuses_none(driver: Driver) -> None:
+    """It is a locker in form, and keeps no clause: one key is locked twice and unlocked three times, without a loop."""
 
     async def calls() -> None:
-        locker = AsyncNoopLocker()
-        assert isinstance(locker, AsyncKeyedLocker)
-        await locker.lock("k")
-        await locker.lock("k", 0)
-        async with locker.hold("k", timeout=0) as lease:
+        assert isinstance(driver.locker, driver.face)
+        await driver.lock("k")
+        await driver.lock("k", 0)
+        async with driver.hold("k", timeout=0) as lease:
             lease.release()
             lease.release()
         for _ in range(3):
-            locker.unlock("k")
+            driver.unlock("k")
 
-    asyncio.run(calls())
+    at_once(calls())

@@ -1,23 +1,22 @@
-"""Work done once: `once` on threads, `async_once` on tasks."""
+"""Work done once: `once` for threads and `async_once` for asyncio, behind the face of tests/driver.py."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 import pytest
 
-from kmutex import AsyncKeyedMutex, AsyncNoopLocker, KeyedLocker, KeyedMutex, NoopLocker, async_once, once
+from kmutex import AsyncNoopLocker, KeyedLocker, KeyedMutex, NoopLocker, async_once, once
 from kmutex.engine.program import Step, parse
 from kmutex.engine.search import Search
 from kmutex.engine.threads import Bytecode, Crew, ThreadRun, replaced
+from tests.driver import Driver, Tasks, Threads, at_once, both, tasks, turns, waiters
 
 T = TypeVar("T")
-PATIENCE = 60.0
-"""Seconds after which a state that never comes fails the test."""
+Look = Callable[[], Awaitable[T | None]]
+Do = Callable[[], Awaitable[T]]
 
 
 class Killed(BaseException):
@@ -25,254 +24,319 @@ class Killed(BaseException):
 
 
 class Once(Protocol):
-    def __call__(
-        self, locker: KeyedLocker, key: Hashable, look: Callable[[], T | None], do: Callable[[], T], /
-    ) -> T: ...
+    async def __call__(self, driver: Driver, key: Hashable, look: Look[T], do: Do[T], /) -> T: ...
 
 
-def reached(state: Callable[[], bool]) -> None:
-    """Return when the state is there. It is looked at again and again, without a pause of any fixed length."""
-    gate = threading.Event()
-    for _ in range(int(PATIENCE * 1000)):
-        if state():
-            return
-        gate.wait(0.001)
-    raise AssertionError("the state was not reached")
+async def ours(driver: Driver, key: Hashable, look: Look[T], do: Do[T], timeout: float | None = None) -> T:
+    """The one of this library that fits the driver."""
+    if isinstance(driver, Tasks):
+        return await async_once(driver.locker, key, look, do, timeout=timeout)
+    return once(driver.locker, key, lambda: at_once(look()), lambda: at_once(do()), timeout=timeout)
 
 
-def waiting(locker: KeyedMutex, key: Hashable) -> int:
-    entry = locker.snapshot().get(key)
-    return 0 if entry is None else len(entry.waiters)
+async def nothing() -> None:
+    """A look that finds nothing."""
+
+
+async def never() -> Any:
+    pytest.fail("was called")
+
+
+def always(value: T) -> Callable[[], Awaitable[T]]:
+    async def give() -> T:
+        return value
+
+    return give
 
 
 # What every `once` must do; each is tried on known-bad ones below.
 
 
-def check_one_does_it_and_all_see_it(subject: Once) -> None:
+async def check_one_does_it_and_all_see_it(driver: Driver, subject: Once) -> None:
     """Eight at once: the first is kept in the work until the others wait."""
-    locker = KeyedMutex()
     done: dict[str, object] = {}
     calls: list[str] = []
 
-    def do() -> object:
+    async def look() -> object | None:
+        await driver.pause()
+        return done.get("k")
+
+    async def do() -> object:
         calls.append("do")
         if len(calls) == 1:
-            reached(lambda: waiting(locker, "k") == 7)
+            await driver.until(lambda: len(waiters(driver.locker, "k")) == 7)
         done["k"] = object()
         return done["k"]
 
-    with ThreadPoolExecutor(8) as pool:
-        results = [pool.submit(subject, locker, "k", lambda: done.get("k"), do) for _ in range(8)]
-        seen = {id(result.result(PATIENCE)) for result in results}
+    clients = [driver.start(subject, driver, "k", look, do) for _ in range(8)]
+    seen = {id(await driver.result(client)) for client in clients}
     assert calls == ["do"]
     assert seen == {id(done["k"])}
-    assert len(locker) == 0
+    assert len(driver.locker) == 0
 
 
-def check_a_failure_is_its_own_callers(subject: Once, failure: type[BaseException]) -> None:
+async def check_a_failure_is_its_own_callers(driver: Driver, subject: Once, failure: type[BaseException]) -> None:
     """The leader fails while two wait: it alone fails, the second does the work, the third finds it."""
-    locker = KeyedMutex()
     done: dict[str, str] = {}
     calls: list[int] = []
-    started = threading.Event()
 
-    def do_as(number: int) -> Callable[[], str]:
-        def do() -> str:
+    async def look() -> str | None:
+        return done.get("k")
+
+    def do_as(number: int) -> Do[str]:
+        async def do() -> str:
             calls.append(number)
             if number == 0:
-                started.set()
-                reached(lambda: waiting(locker, "k") == 2)
+                await driver.until(lambda: len(waiters(driver.locker, "k")) == 2)
                 raise failure(f"of {number}")
             done["k"] = f"by {number}"
             return done["k"]
 
         return do
 
-    with ThreadPoolExecutor(3) as pool:
-        results: list[Future[str]] = []
-        for number in range(3):
-            results.append(pool.submit(subject, locker, "k", lambda: done.get("k"), do_as(number)))
-            assert started.wait(PATIENCE)
-            reached(lambda at=number: waiting(locker, "k") == at or len(calls) > 1)  # type: ignore[misc]
-        errors = [result.exception(PATIENCE) for result in results]
-    assert [type(error) for error in errors] == [failure, type(None), type(None)]
-    assert str(errors[0]) == "of 0"
-    assert [result.result() for result in results[1:]] == ["by 1", "by 1"]
+    clients = []
+    for number in range(3):
+        clients.append(driver.start(subject, driver, "k", look, do_as(number)))
+        await driver.until(lambda at=number: (calls and len(waiters(driver.locker, "k")) == at) or len(calls) > 1)  # type: ignore[misc]
+    outcomes: list[BaseException | str] = []
+    for client in clients:
+        try:
+            outcomes.append(await driver.result(client))
+        except failure as error:
+            outcomes.append(error)
+    assert isinstance(outcomes[0], failure)
+    assert [str(outcome) for outcome in outcomes] == ["of 0", "by 1", "by 1"]
     assert calls == [0, 1]
-    assert len(locker) == 0
+    assert len(driver.locker) == 0
 
 
-def check_what_is_done_is_not_done_again(subject: Once) -> None:
+async def check_what_is_done_is_not_done_again(driver: Driver, subject: Once) -> None:
     """A result that counts as false is a result: only None means that nothing is there."""
-    locker = KeyedMutex()
     for found in (0, "", (), False):
-        assert subject(locker, "k", lambda found=found: found, lambda: pytest.fail("done twice")) == found  # type: ignore[misc]
-    assert len(locker) == 0
+        assert await subject(driver, "k", always(found), never) == found
+    assert len(driver.locker) == 0
 
 
-def test_one_does_it_and_all_see_it() -> None:
+async def check_a_failure_releases_the_key(driver: Driver, subject: Once, failure: type[BaseException]) -> None:
+    """Waiters of such a key would wait for ever, so the caller is alone."""
+
+    async def do() -> str:
+        raise failure
+
+    with pytest.raises(failure):
+        await subject(driver, "k", nothing, do)
+    assert len(driver.locker) == 0
+
+
+@both
+async def test_one_does_it_and_all_see_it(driver: Driver) -> None:
     """KM-EXCL: eight callers, one call of do."""
-    check_one_does_it_and_all_see_it(once)
+    await check_one_does_it_and_all_see_it(driver, ours)
 
 
-@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit, Killed])
-def test_a_failing_leader_fails_only_itself(failure: type[BaseException]) -> None:
+@pytest.mark.parametrize("failure", [RuntimeError, Killed])
+@both
+async def test_a_failing_leader_fails_only_itself(driver: Driver, failure: type[BaseException]) -> None:
     """KM-HANDOFF, KM-INTERRUPT: whatever it raises, the next waiter takes over."""
-    check_a_failure_is_its_own_callers(once, failure)
+    await check_a_failure_is_its_own_callers(driver, ours, failure)
 
 
-def test_only_none_means_not_done() -> None:
-    check_what_is_done_is_not_done_again(once)
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_leader_fails_only_itself(failure: type[BaseException]) -> None:
+    """KM-HANDOFF, KM-INTERRUPT: for threads; in a task, these end the loop."""
+    at_once(check_a_failure_is_its_own_callers(Threads(), ours, failure))
 
 
-def test_a_look_that_fails_releases_the_key() -> None:
+@pytest.mark.parametrize("failure", ["error", "cancelled"])
+@tasks
+async def test_a_failing_or_cancelled_task_fails_only_itself(driver: Tasks, failure: str) -> None:
+    """KM-CANCEL, KM-HANDOFF: the second does the work, a waiter that is cancelled leaves, the last finds it."""
+    done: dict[str, str] = {}
+    calls: list[int] = []
+    fail = asyncio.Event()
+
+    async def look() -> str | None:
+        return done.get("k")
+
+    async def do(number: int) -> str:
+        calls.append(number)
+        if number == 0:
+            await fail.wait()
+            raise RuntimeError("of 0")
+        done["k"] = f"by {number}"
+        return done["k"]
+
+    clients = [driver.start(ours, driver, "k", look, lambda number=number: do(number)) for number in range(4)]
+    await turns()
+    assert (calls, len(waiters(driver.locker, "k"))) == ([0], 3)
+    clients[2].cancel()
+    if failure == "cancelled":
+        clients[0].cancel()
+    else:
+        fail.set()
+    results = await asyncio.gather(*clients, return_exceptions=True)
+    first = asyncio.CancelledError if failure == "cancelled" else RuntimeError
+    assert [type(result) for result in results] == [first, str, asyncio.CancelledError, str]
+    assert results[1] == results[3] == "by 1"
+    assert calls == [0, 1]
+    assert len(driver.locker) == 0
+
+
+@both
+async def test_only_none_means_not_done(driver: Driver) -> None:
+    await check_what_is_done_is_not_done_again(driver, ours)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, Killed])
+@both
+async def test_a_failure_releases_the_key(driver: Driver, failure: type[BaseException]) -> None:
+    """KM-IDLE"""
+    await check_a_failure_releases_the_key(driver, ours, failure)
+
+
+@both
+async def test_a_look_that_fails_releases_the_key(driver: Driver) -> None:
     """KM-IDLE: do is not called, and the next caller is served."""
-    locker = KeyedMutex()
 
-    def look() -> str:
+    async def look() -> str:
         raise OSError("no such store")
 
     with pytest.raises(OSError, match="no such store"):
-        once(locker, "k", look, lambda: pytest.fail("was called"))
-    assert len(locker) == 0
-    assert once(locker, "k", lambda: None, lambda: "done") == "done"
+        await ours(driver, "k", look, never)
+    assert len(driver.locker) == 0
+    assert await ours(driver, "k", nothing, always("done")) == "done"
 
 
-def test_a_waiter_whose_time_is_over_calls_nothing() -> None:
+@both
+async def test_a_waiter_whose_time_is_over_calls_nothing(driver: Driver) -> None:
     """KM-CANCEL, KM-EXPIRED: TimeoutError with the work under way, and the worker is not disturbed."""
-    locker = KeyedMutex()
     for timeout in (0, 0.001):
-        locker.lock("k")
+        await driver.lock("k")
         with pytest.raises(TimeoutError):
-            once(locker, "k", lambda: pytest.fail("looked"), lambda: pytest.fail("did"), timeout=timeout)
-        assert waiting(locker, "k") == 0
-        locker.unlock("k")
-    assert len(locker) == 0
-    assert once(locker, "k", lambda: None, lambda: "free", timeout=0) == "free"
+            await ours(driver, "k", never, never, timeout)
+        assert waiters(driver.locker, "k") == ()
+        driver.unlock("k")
+    assert len(driver.locker) == 0
+    assert await ours(driver, "k", nothing, always("free"), 0) == "free"
 
 
 @pytest.mark.parametrize(
     ("key", "timeout", "error"), [("k", -1, ValueError), ("k", float("nan"), ValueError), ([], 1, TypeError)]
 )
-def test_arguments_are_the_lockers(key: Any, timeout: float, error: type[Exception]) -> None:
+@both
+async def test_arguments_are_the_lockers(driver: Driver, key: Any, timeout: float, error: type[Exception]) -> None:
     """KM-EXPIRED: a bad timeout or key is refused, with nothing called."""
-    locker = KeyedMutex()
     with pytest.raises(error):
-        once(locker, key, lambda: pytest.fail("looked"), lambda: pytest.fail("did"), timeout=timeout)
-    assert len(locker) == 0
+        await ours(driver, key, never, never, timeout)
+    assert len(driver.locker) == 0
 
 
-def test_other_keys_go_on() -> None:
+@both
+async def test_other_keys_go_on(driver: Driver) -> None:
     """KM-INDEP: work on one key while another is being worked on."""
-    locker = KeyedMutex()
-    assert once(locker, "a", lambda: None, lambda: once(locker, "b", lambda: None, lambda: "inner")) == "inner"
-    assert len(locker) == 0
+
+    async def do() -> str:
+        return await ours(driver, "b", nothing, always("inner"))
+
+    assert await ours(driver, "a", nothing, do) == "inner"
+    assert len(driver.locker) == 0
 
 
-def test_with_the_no_op_all_do_it_at_the_same_time() -> None:
-    """Nothing is suppressed: four callers are in the work together, or the barrier would break."""
-    together = threading.Barrier(4, timeout=PATIENCE)
-    with ThreadPoolExecutor(4) as pool:
-        results = [pool.submit(once, NoopLocker(), "k", lambda: None, together.wait) for _ in range(4)]
-        assert sorted(result.result() for result in results) == [0, 1, 2, 3]
+@both
+async def test_with_the_no_op_all_do_it_at_the_same_time(driver: Driver) -> None:
+    """Nothing is suppressed: four callers are in the work together, and none goes on before the last has come."""
+    free = type(driver)(NoopLocker() if isinstance(driver, Threads) else AsyncNoopLocker())
+    inside: list[None] = []
+
+    async def do() -> int:
+        inside.append(None)
+        await free.until(lambda: len(inside) == 4)
+        return len(inside)
+
+    clients = [free.start(ours, free, "k", nothing, do) for _ in range(4)]
+    assert [await free.result(client) for client in clients] == [4] * 4
 
 
 # Known-bad ones.
 
 
-def forgets_to_release(locker: KeyedLocker, key: Hashable, look: Callable[[], T | None], do: Callable[[], T]) -> T:
-    locker.lock(key)
-    found = look()
-    result = do() if found is None else found
-    locker.unlock(key)
+async def forgets_to_release(driver: Driver, key: Hashable, look: Look[T], do: Do[T]) -> T:
+    await driver.lock(key)
+    found = await look()
+    result = await do() if found is None else found
+    driver.unlock(key)
     return result
 
 
-def looks_before_it_holds(locker: KeyedLocker, key: Hashable, look: Callable[[], T | None], do: Callable[[], T]) -> T:
-    found = look()
-    with locker.hold(key):
-        return do() if found is None else found
+async def looks_before_it_holds(driver: Driver, key: Hashable, look: Look[T], do: Do[T]) -> T:
+    found = await look()
+    async with driver.hold(key):
+        return await do() if found is None else found
 
 
-def releases_for_exceptions_only(
-    locker: KeyedLocker, key: Hashable, look: Callable[[], T | None], do: Callable[[], T]
-) -> T:
-    locker.lock(key)
+async def releases_for_exceptions_only(driver: Driver, key: Hashable, look: Look[T], do: Do[T]) -> T:
+    await driver.lock(key)
     try:
-        found = look()
-        result = do() if found is None else found
+        found = await look()
+        result = await do() if found is None else found
     except Exception:
-        locker.unlock(key)
+        driver.unlock(key)
         raise
-    locker.unlock(key)
+    driver.unlock(key)
     return result
 
 
-def takes_false_for_nothing(locker: KeyedLocker, key: Hashable, look: Callable[[], T | None], do: Callable[[], T]) -> T:
-    with locker.hold(key):
-        return look() or do()
+async def takes_false_for_nothing(driver: Driver, key: Hashable, look: Look[T], do: Do[T]) -> T:
+    async with driver.hold(key):
+        return await look() or await do()
 
 
-class SharesTheFailure:
+def shares_the_failure() -> Once:
     """What a single flight does: whoever waits gets the leader's outcome, its failure too."""
+    outcomes: dict[Hashable, BaseException] = {}
 
-    def __init__(self) -> None:
-        self.outcomes: dict[Hashable, BaseException] = {}
-
-    def __call__(self, locker: KeyedLocker, key: Hashable, look: Callable[[], T | None], do: Callable[[], T]) -> T:
-        with locker.hold(key):
-            found = look()
+    async def shared(driver: Driver, key: Hashable, look: Look[T], do: Do[T]) -> T:
+        async with driver.hold(key):
+            found = await look()
             if found is not None:
                 return found
-            if key in self.outcomes:
-                raise self.outcomes[key]
+            if key in outcomes:
+                raise outcomes[key]
             try:
-                return do()
+                return await do()
             except BaseException as error:
-                self.outcomes[key] = error
+                outcomes[key] = error
                 raise
 
+    return shared
 
-def test_the_checks_catch_one_that_looks_too_early() -> None:
+
+@both
+async def test_the_checks_catch_one_that_looks_too_early(driver: Driver) -> None:
     with pytest.raises(AssertionError):
-        check_one_does_it_and_all_see_it(looks_before_it_holds)
+        await check_one_does_it_and_all_see_it(driver, looks_before_it_holds)
 
 
-@pytest.mark.parametrize(
-    ("bad", "failure"),
-    [
-        (SharesTheFailure(), RuntimeError),
-        (SharesTheFailure(), Killed),
-    ],
-)
-def test_the_checks_catch_one_that_shares_a_failure(bad: Once, failure: type[BaseException]) -> None:
+@pytest.mark.parametrize("failure", [RuntimeError, Killed])
+@both
+async def test_the_checks_catch_one_that_shares_a_failure(driver: Driver, failure: type[BaseException]) -> None:
     with pytest.raises(AssertionError):
-        check_a_failure_is_its_own_callers(bad, failure)
+        await check_a_failure_is_its_own_callers(driver, shares_the_failure(), failure)
 
 
 @pytest.mark.parametrize(
     ("bad", "failure"), [(forgets_to_release, RuntimeError), (releases_for_exceptions_only, Killed)]
 )
-def test_the_checks_catch_one_that_keeps_the_key(bad: Once, failure: type[BaseException]) -> None:
-    """Waiters of such a key would wait for ever, so it is alone here; the good one passes the same."""
-
-    def keeps(subject: Once) -> int:
-        locker = KeyedMutex()
-
-        def do() -> str:
-            raise failure
-
-        with pytest.raises(failure):
-            subject(locker, "k", lambda: None, do)
-        return len(locker)
-
-    assert keeps(bad) == 1
-    assert keeps(once) == 0
+@both
+async def test_the_checks_catch_one_that_keeps_the_key(driver: Driver, bad: Once, failure: type[BaseException]) -> None:
+    with pytest.raises(AssertionError):
+        await check_a_failure_releases_the_key(driver, bad, failure)
 
 
-def test_the_checks_catch_one_that_takes_false_for_nothing() -> None:
+@both
+async def test_the_checks_catch_one_that_takes_false_for_nothing(driver: Driver) -> None:
     with pytest.raises(pytest.fail.Exception):
-        check_what_is_done_is_not_done_again(takes_false_for_nothing)
+        await check_what_is_done_is_not_done_again(driver, takes_false_for_nothing)
 
 
 # Every interleaving, within a bound.
@@ -289,7 +353,13 @@ class Workplace:
         self.finished = 0
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        self._subject(self.locker, key, lambda: self.done.get(key), lambda: self._do(key))
+        async def look() -> int | None:
+            return self.done.get(key)
+
+        async def do() -> int:
+            return self._do(key)
+
+        at_once(self._subject(Threads(self.locker), key, look, do))
 
     def unlock(self, key: Hashable) -> None:
         """The work is done: there is nothing to release."""
@@ -369,130 +439,8 @@ def exactly_one_fails_and_one_does_it(outcome: Outcome) -> bool:
 
 def test_in_every_order_one_failure_is_one_and_the_work_is_done_once() -> None:
     """KM-EXCL, KM-HANDOFF: three callers, the first to work is killed; two ways that must fail do fail."""
-    good = [exactly_one_fails_and_one_does_it(outcome) for outcome in every_way(once, KeyedMutex)]
+    good = [exactly_one_fails_and_one_does_it(outcome) for outcome in every_way(ours, KeyedMutex)]
     assert len(good) > 10
     assert all(good)
     assert not all(exactly_one_fails_and_one_does_it(o) for o in every_way(looks_before_it_holds, KeyedMutex))
-    assert not all(exactly_one_fails_and_one_does_it(o) for o in every_way(once, NoopLocker))
-
-
-# asyncio.
-
-
-async def settled(state: Callable[[], bool]) -> None:
-    for _ in range(10_000):
-        if state():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("the state was not reached")
-
-
-def async_waiting(locker: AsyncKeyedMutex, key: Hashable) -> int:
-    entry = locker.snapshot().get(key)
-    return 0 if entry is None else len(entry.waiters)
-
-
-def test_one_task_does_it_and_all_see_it() -> None:
-    """KM-EXCL: five tasks, one call of do."""
-
-    async def main() -> None:
-        locker = AsyncKeyedMutex()
-        done: dict[str, object] = {}
-        calls = []
-
-        async def look() -> object | None:
-            await asyncio.sleep(0)
-            return done.get("k")
-
-        async def do() -> object:
-            calls.append("do")
-            await settled(lambda: async_waiting(locker, "k") == 4)
-            done["k"] = object()
-            return done["k"]
-
-        results = await asyncio.gather(*(async_once(locker, "k", look, do) for _ in range(5)))
-        assert {id(result) for result in results} == {id(done["k"])}
-        assert calls == ["do"]
-        assert len(locker) == 0
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("failure", ["error", "cancelled"])
-def test_a_failing_or_cancelled_task_fails_only_itself(failure: str) -> None:
-    """KM-CANCEL, KM-HANDOFF: the second does the work, a waiter that is cancelled leaves, the last finds it."""
-
-    async def main() -> None:
-        locker = AsyncKeyedMutex()
-        done: dict[str, str] = {}
-        calls: list[int] = []
-        fail = asyncio.Event()
-
-        async def look() -> str | None:
-            return done.get("k")
-
-        async def do(number: int) -> str:
-            calls.append(number)
-            if number == 0:
-                await fail.wait()
-                raise RuntimeError("of 0")
-            done["k"] = f"by {number}"
-            return done["k"]
-
-        def start(number: int) -> asyncio.Task[str]:
-            return asyncio.create_task(async_once(locker, "k", look, lambda: do(number)))
-
-        tasks = [start(number) for number in range(4)]
-        await settled(lambda: calls == [0] and async_waiting(locker, "k") == 3)
-        tasks[2].cancel()
-        if failure == "cancelled":
-            tasks[0].cancel()
-        else:
-            fail.set()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        first = asyncio.CancelledError if failure == "cancelled" else RuntimeError
-        assert [type(result) for result in results] == [first, str, asyncio.CancelledError, str]
-        assert results[1] == results[3] == "by 1"
-        assert calls == [0, 1]
-        assert len(locker) == 0
-
-    asyncio.run(main())
-
-
-def test_a_task_whose_time_is_over_calls_nothing() -> None:
-    """KM-CANCEL, KM-EXPIRED: with the key held, and at once where the timeout is 0."""
-
-    async def main() -> None:
-        locker = AsyncKeyedMutex()
-
-        async def never() -> str:
-            pytest.fail("was called")
-
-        for timeout in (0, 0.001):
-            await locker.lock("k")
-            with pytest.raises(TimeoutError):
-                await async_once(locker, "k", never, never, timeout=timeout)
-            locker.unlock("k")
-        assert len(locker) == 0
-
-    asyncio.run(main())
-
-
-def test_with_the_no_op_all_tasks_do_it() -> None:
-    """Three tasks are in the work together: none goes on before the last has come."""
-
-    async def main() -> None:
-        inside = 0
-
-        async def look() -> None:
-            return None
-
-        async def do() -> int:
-            nonlocal inside
-            inside += 1
-            await settled(lambda: inside == 3)
-            return inside
-
-        assert await asyncio.gather(*(async_once(AsyncNoopLocker(), "k", look, do) for _ in range(3))) == [3, 3, 3]
-
-    asyncio.run(main())
+    assert not all(exactly_one_fails_and_one_does_it(o) for o in every_way(ours, NoopLocker))

@@ -56,6 +56,7 @@ specs/contract
 specs/protocol
 specs/vectors
 specs/divergences
+docs/clauses
 docs/explorer
 ```
 
@@ -68,6 +69,7 @@ docs/grade
 docs/explore
 docs/pictures
 docs/peers
+docs/wild
 examples/pull/README
 ```
 

@@ -11,11 +11,11 @@ import os
 import selectors
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from kmutex._text import printable
+from kmutex.engine.watchdog import Watchdog
 
 MOST_BYTES = 65_536
 """Of one line; specs/protocol.md."""
@@ -93,13 +93,20 @@ class Adapter:
         number = self.send(op, **fields)
         self._write()
         limit = self._patience if seconds is None else seconds
-        end = time.monotonic() + limit
+        watchdog = self.watchdog()
+        left = limit
         while True:
             for place, reply in enumerate(self._replies):
                 if reply["id"] == number:
                     return self._replies.pop(place)
-            if not self._read(end - time.monotonic()):
-                raise AdapterError(f"no reply to {op} within {limit:g} s{self._words()}")
+            if not self._read(left):
+                left = limit - watchdog.silent()
+                if left <= 0:
+                    raise AdapterError(f"no reply to {op} within {limit:g} s{self._words()}")
+
+    def watchdog(self) -> Watchdog:
+        """What counts its silence from now on: a busy machine fails no port."""
+        return Watchdog(self._process.pid)
 
     def replies(self, seconds: float) -> list[dict[str, Any]]:
         """The replies that have come, waiting at most so long for the first."""
@@ -135,12 +142,12 @@ class Adapter:
     def _write(self) -> None:
         assert self._process.stdin is not None
         data, self._unsent = self._unsent, b""
-        end = time.monotonic() + self._patience
+        watchdog = self.watchdog()
         while data:
             try:
                 data = data[os.write(self._process.stdin.fileno(), data) :]
             except BlockingIOError:
-                if time.monotonic() > end:
+                if watchdog.silent() > self._patience:
                     raise AdapterError(f"it has not read its commands for {self._patience:g} s") from None
                 self._read(0.01)
             except OSError:

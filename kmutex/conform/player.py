@@ -154,7 +154,7 @@ class _Player:
         for place, command in enumerate(move):
             self._send(command, place)
         heard = time.monotonic()
-        end = heard + self._waits.timeout
+        watchdog = self._adapter.watchdog()
         pause = 0.0
         while True:
             table = self._table() if self._stat else ()
@@ -177,7 +177,7 @@ class _Player:
                     self._courses = fitting
                     self._rest()
                     return
-            elif now >= end:
+            elif watchdog.silent() >= self._waits.timeout:
                 self._rest()
                 self._name(move, seen, [self._shown(course[number]) for course in self._courses])
             pause = min(0.02, 0.0005 + 2 * pause)

@@ -78,11 +78,16 @@ class Exploration:
     last: Judge | None = None
     """The judge of the last run."""
 
+    told: Callable[[Found], None] = lambda found: None
+    """Is told of the first run of each symptom, as soon as it has ended."""
+
     def add(self, finding: Finding, schedule: Schedule) -> None:
         """Keep it if it is the first of its symptom, or shorter."""
         before = self.found.get(finding.symptom)
         if before is None or _size(finding, schedule) < _size(*before):
             self.found[finding.symptom] = Found(finding, schedule)
+        if before is None:
+            self.told(self.found[finding.symptom])
 
 
 def _size(finding: Finding, schedule: Schedule) -> tuple[int, int]:
@@ -109,7 +114,7 @@ class Explorer:
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
         off: clauses that are not judged. tries: whether the locker takes timeout 0. keys: the value for a key's
-        letter. patience: real seconds without a scheduling point before a run counts as out of control."""
+        letter. patience: seconds without a scheduling point before a run counts as out of control."""
         self._make = make
         self._crew = crew
         self._off = off
@@ -130,12 +135,13 @@ class Explorer:
         *,
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
+        told: Callable[[Found], None] = lambda found: None,
     ) -> Exploration:
-        """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no.
+        """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no. told: of each symptom at once.
 
         Once a run has broken a clause, MOST_AFTER more are made: they may show what else is broken, or a shorter way.
         """
-        result = Exploration(program, level, bound)
+        result = Exploration(program, level, bound, told=told)
         search = Search(bound)
         since = 0
         for chooser in search:
@@ -155,9 +161,10 @@ class Explorer:
         *,
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
+        told: Callable[[Found], None] = lambda found: None,
     ) -> Exploration:
         """The plain way, and random ways, one for each seed, with that many preemptions in half as long again."""
-        result = Exploration(program, level, preemptions)
+        result = Exploration(program, level, preemptions, told=told)
         self._once(result, Chooser(), known)
         length = result.longest * 3 // 2
         for seed in seeds:

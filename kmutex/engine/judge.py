@@ -37,14 +37,20 @@ _BLAME = {
 """What a run contains, and the clause that speaks of it; the first that fits is named."""
 
 
+ENDED_OUTSIDE = "... its wait is ended from outside"
+"""The one event of a client that it does not do itself."""
+
+
 class Event(NamedTuple):
-    """One line of a lane picture. client -1: of nobody in particular."""
+    """One line of a timeline. client -1: of nobody in particular."""
 
     client: int
     text: str
     change: Change = ""
     """What it says about who holds the key, in the words of pictures."""
     key: str = ""
+    place: str = ""
+    """FILE:LINE of the subject's code that it shows; empty where it is a call, an answer or a verdict."""
 
 
 class Finding(NamedTuple):
@@ -222,7 +228,7 @@ class Judge:
         step = self._asking.get(client)
         if step is None or client in self._cancelled:
             return
-        self._log(client, "... its wait is ended from outside")
+        self._log(client, ENDED_OUTSIDE)
         self._cancelled.add(client)
         self._parked.pop(client, None)
         if step.kind == "!":

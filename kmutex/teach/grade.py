@@ -18,9 +18,9 @@ from kmutex._sandbox import Confinement
 from kmutex.engine.timeline import timeline
 from kmutex.teach import lesson as lessons
 from kmutex.teach.clauses import Clause, clause_of
-from kmutex.verify.evidence import Result, Row, Violation, exit_status
+from kmutex.verify.evidence import VERDICT, Result, Row, Violation, exit_status
 from kmutex.verify.plan import MOST_RUNS, Unit
-from kmutex.verify.report import VERDICT, violations
+from kmutex.verify.report import violations
 from kmutex.verify.runner import LONGEST_REPLAY, Progress, ReplayError, SubjectError, replay, verify
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _with_lines(
     """The picture with the lines at which clients stood; the plain one where the run does not come up again so."""
     try:
         found, events, _ = replay(
-            handed_in.target, violation.schedule, without=without, lines=True, confined=confined, seconds=seconds
+            handed_in.target, violation.schedule, without=without, confined=confined, seconds=seconds
         )
     except (SubjectError, ReplayError):
         return violation.picture

@@ -73,7 +73,7 @@ def rows(
         mine = [row for row in seen if row is not None]
         table.extend(mine)
         if not mine:
-            table.append(_untested(clause, subject, shape, bool(missing)))
+            table.append(_untested(clause, subject, shape))
         elif missing and not any(row.result is Result.VIOLATED for row in mine):
             detail = f"{len(missing)} of the planned programs were not run{': ' + why if why else ''}"
             table.append(Row(clause, missing[0].method, "-", 0, Result.INCONCLUSIVE, 0.0, detail, subject))
@@ -97,7 +97,7 @@ def _row(clause: str, method: str, subject: str, done: list[UnitResult], unrun: 
     seconds = sum(outcome.seconds for outcome in done)
     bound = _bound(done, unrun)
     if found:
-        found.sort(key=lambda violation: (violation.clauses[0] != clause, len(violation.picture)))
+        found.sort(key=lambda violation: (violation.clauses[0] != clause, violation.length))
         return Row(clause, method, bound, cases, Result.VIOLATED, seconds, found[0].message, subject, tuple(found[:3]))
     endless = sum(outcome.endless for outcome in done)
     if endless:
@@ -117,7 +117,7 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
     keys = max(len(program.keys) for program in chosen)
     runs = sum(outcome.runs for outcome in done)
     bounds = sorted({outcome.unit.bound for outcome in done})
-    depth = f"{'-'.join(map(str, bounds))} preemption{'s' if bounds[-1] > 1 else ''}"
+    depth = f"{'-'.join(map(str, bounds))} preemption{'s' if bounds[-1] != 1 else ''}"
     size = f"{clients} clients, {keys} key{'s' if keys > 1 else ''}, {depth}, {runs:,}"
     if done[0].unit.task == "some":
         return f"{size} random runs"
@@ -134,7 +134,7 @@ _SEEN_ONLY_WITH = {
 }
 
 
-def _untested(clause: str, subject: str, shape: Shape, missing: bool) -> Row:
+def _untested(clause: str, subject: str, shape: Shape) -> Row:
     attribute, reason = _SEEN_ONLY_WITH.get(clause, ("", ""))
     if attribute and not getattr(shape, attribute):
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
@@ -144,5 +144,4 @@ def _untested(clause: str, subject: str, shape: Shape, missing: bool) -> Row:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "for asyncio only", subject)
     if clause == "KM-INTERRUPT" and shape.kind == "asyncio":
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "cancelling a task is KM-CANCEL", subject)
-    reason = "the time was over before it was put to the test" if missing else "no run put it to the test"
-    return Row(clause, "-", "-", 0, Result.INCONCLUSIVE, 0.0, reason, subject)
+    return Row(clause, "-", "-", 0, Result.INCONCLUSIVE, 0.0, "no run put it to the test", subject)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import queue
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any, NamedTuple
@@ -21,7 +22,9 @@ from kmutex._sandbox import Confinement
 from kmutex.engine.features import clauses_off
 from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Shape
-from kmutex.verify.evidence import Result, Row, Violation
+from kmutex.engine.watchdog import Watchdog
+from kmutex.verify.causes import same_cause
+from kmutex.verify.evidence import Result, Row, Violation, shared
 from kmutex.verify.plan import Unit, plan
 from kmutex.verify.results import UnitResult, rows
 
@@ -29,15 +32,17 @@ WORKERS = 2
 SHARE_OF_CHANCE = 0.5
 """Random runs end when this share of the time is over; what is planned may take all of it."""
 LEAST_PATIENCE = 2.0
-"""Real seconds that a subject may stay silent, at the least."""
-STARTING = 5.0
-"""Real seconds that a process may take to start, beyond a subject's silence: more than one does on a busy machine."""
+"""Seconds that a subject may stay silent, at the least, as Watchdog counts them."""
+STARTING = 60.0
+"""Real seconds that a process may take until it comes to the subject: much more than one does on a busy machine."""
 
 
-SMALLER = 0.2
-"""Share of the time, at the most, in which counterexamples are made smaller."""
-
-
+SHORTENING = 0.4
+"""Real seconds, at the most, in which a counterexample is made smaller before it is told."""
+AFTER_VIOLATION = 1.4
+"""Real seconds that a search goes on after a violation, where it is not to find all: more may be broken."""
+LONGEST_START = 30.0
+"""Real seconds that a subject may take to come through its first lock(), where no time is given."""
 LONGEST_REPLAY = 30.0
 """Real seconds for one run, its subject's import among them."""
 
@@ -69,12 +74,32 @@ class Checked(NamedTuple):
     rows: list[Row]
 
 
+class Plan(NamedTuple):
+    """How much is done, beside the real seconds."""
+
+    seed: int = 0
+    """What the random runs and histories derive from."""
+    runs: int | None = None
+    """Of each program by each method, at the most; the plan is then run to its end, however long that takes, with one
+    pass of random runs. None: as many as the plan says."""
+    after: float = math.inf
+    """Real seconds that the search goes on once a clause is known to be violated."""
+    complete: bool = False
+    """Whether what was planned and not run is inconclusive, also where only the bounds depend on it."""
+
+
 @dataclass
 class _Driven:
     outcomes: list[UnitResult] = field(default_factory=list)
     left: list[Unit] = field(default_factory=list)
     symptoms: list[tuple[frozenset[str], str]] = field(default_factory=list)
     """What programs with these ingredients have shown."""
+    told: list[Violation] = field(default_factory=list)
+    """One violation for each cause."""
+    names: set[tuple[str, ...]] = field(default_factory=set)
+    """The clauses of all that was told."""
+    why: str = "the time was over"
+    """Why anything is left."""
 
 
 def verify(
@@ -85,12 +110,15 @@ def verify(
     workers: int = WORKERS,
     first: Sequence[Unit] = (),
     confined: Confinement | None = None,
+    how: Plan = Plan(),  # noqa: B008
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_violation: Callable[[Violation], None] = lambda violation: None,
 ) -> Checked:
     """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
 
     without: declared features that are off. workers: processes that share the work. first: units that come before
-    the plan. confined: what each worker may use; None: all that this process may.
+    the plan. confined: what each worker may use; None: all that this process may. how: see `Plan`; where it gives the
+    runs, ``seconds`` limits nothing. on_violation: is told of the first violation of each cause when it is found.
     SubjectError: it could not be put to work. UnknownFeatureError: ``without`` names none. ReplayError: a unit of
     ``first`` is for the other kind of subject.
     """
@@ -101,13 +129,12 @@ def verify(
         for unit in first:
             if (unit.level in ("locks", "bytecode")) != (shape.kind == "threads"):
                 raise ReplayError(f"{unit.program} @{unit.level} is not for a subject of {shape.kind}")
-        passes = chain([list(first)] if first else [], _passes(shape, off, whole))
-        report = _drive(crew, passes, seconds, on_progress)
+        passes = chain([list(first)] if first else [], _passes(shape, off, whole, how))
+        report = _drive(crew, passes, seconds, how.after, on_progress, on_violation)
     finally:
         crew.end()
-    table = rows(target, shape, off, report.outcomes, report.left, why="the time was over")
-    left = min(seconds - crew.elapsed(), SMALLER * seconds)
-    table = shortened(table, target, without, report.symptoms, left, confined)
+    left = [replace(unit, required=True) for unit in report.left] if how.complete else report.left
+    table = shared(rows(target, shape, off, report.outcomes, left, why=report.why), workers)
     if not whole:
         detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
         table.append(Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
@@ -119,7 +146,6 @@ def replay(
     schedule: str,
     *,
     without: tuple[str, ...] = (),
-    lines: bool = False,
     confined: Confinement | None = None,
     seconds: float = LONGEST_REPLAY,
 ) -> tuple[list[Violation], list[Event], bool]:
@@ -127,7 +153,8 @@ def replay(
 
     Where it breaks something, what was done is told as far as the last of it.
 
-    lines: whether the picture has the lines of the subject's code at which a client was left standing.
+    It has the lines of the subject's code at which a client was left standing.
+
     seconds: the longest that it may take.
     SubjectError, ReplayError: there was no run.
     """
@@ -136,7 +163,7 @@ def replay(
     try:
         crew.begin()
         worker = crew.workers[0]
-        worker.tell({"replay": schedule, "lines": lines})
+        worker.tell({"replay": schedule})
         answer = crew.answer(seconds)
     finally:
         crew.end()
@@ -159,7 +186,9 @@ def _drive(
     crew: _Workers,
     passes: Iterator[list[Unit]],
     seconds: float,
+    after: float,
     on_progress: Callable[[Progress], None],
+    on_violation: Callable[[Violation], None],
 ) -> _Driven:
     report = _Driven()
     progress = Progress()
@@ -168,6 +197,20 @@ def _drive(
     caught = False
     waiting: list[Unit] = []
     over = False
+    end = seconds
+
+    def tell(violation: Violation) -> None:
+        nonlocal caught, end
+        if not caught and crew.elapsed() + after < end:
+            end = crew.elapsed() + after
+            report.why = "it ended after a violation; --all goes on"
+        caught = True
+        report.names.add(violation.clauses)
+        progress.violated = tuple(dict.fromkeys([*progress.violated, *violation.clauses]))
+        if not any(same_cause(violation, other) for other in report.told):
+            report.told.append(violation)
+            on_violation(violation)
+
     while True:
         now = crew.elapsed()
         late = now > seconds * SHARE_OF_CHANCE
@@ -180,22 +223,24 @@ def _drive(
                 # Chance adds nothing to what was caught already.
                 while caught and waiting and waiting[0].deeper:
                     waiting = next(passes, [])
-                if not waiting or (waiting[0].task == "some" and waiting[0].seed and (late or caught)):
+                if not waiting or (waiting[0].chance and (late or caught)):
                     over, waiting = True, []
                 progress.planned += len(waiting)
         for worker in crew.workers:
-            if worker.unit is None and waiting:
+            if worker.ready and worker.unit is None and waiting:
                 unit = waiting.pop(0)
                 if unit.program in broken and (unit.task, unit.level) != ("every", "locks"):
                     progress.planned -= 1
                     continue
                 known = sorted({name for parts, name in symptoms if parts < unit.ingredients or not unit.program})
-                worker.begin(unit, known)
+                worker.begin(unit, known, symptoms, report.names)
                 progress.method = unit.method
         if over and all(worker.unit is None for worker in crew.workers):
             return report
-        answer = crew.answer(0.2)
+        answer = crew.answer(max(0.0, min(0.2, end - crew.elapsed())))
         progress.seconds = crew.elapsed()
+        if answer is not None and crew.joins(answer):
+            continue
         if answer is not None and answer["kind"] == "outcome":
             worker = answer["worker"]
             outcome = UnitResult.from_plain(answer["outcome"])
@@ -206,80 +251,50 @@ def _drive(
             progress.done += 1
             progress.runs += outcome.runs
             for found in outcome.found:
-                caught = True
                 if outcome.unit.program:
                     # What a check without a program shows has unknown ingredients: nothing is plainer for it.
                     symptoms.append((outcome.unit.ingredients, found.symptom))
                     broken.add(outcome.unit.program)
-                progress.violated = tuple(dict.fromkeys([*progress.violated, *found.clauses]))
+                tell(found)
+        elif answer is not None and answer["kind"] == "found":
+            violation = Violation.from_plain(answer["violation"])
+            answer["worker"].found.append(violation)
+            tell(violation)
         elif answer is not None and answer["kind"] != "beat":
-            if report.outcomes and any(outcome.found for outcome in report.outcomes):
-                # It was caught already; that it also gets out of hand changes nothing.
+            if caught:
+                # That it also gets out of hand changes nothing.
                 report.left += waiting
-                return report
+                return _with_halves(report, crew)
             raise SubjectError(crew.explain(answer))
         on_progress(progress)
-        if crew.elapsed() > seconds:
-            report.left += waiting + [worker.unit for worker in crew.workers if worker.unit is not None]
+        if crew.elapsed() >= end:
+            report.left += waiting
             for rest in passes:
-                if rest[0].task == "some":
+                if rest[0].chance:
                     break
                 report.left += rest
-            return report
+            return _with_halves(report, crew)
 
 
-def shortened(
-    table: list[Row],
-    target: str,
-    without: tuple[str, ...],
-    symptoms: list[tuple[frozenset[str], str]],
-    seconds: float,
-    confined: Confinement | None = None,
-) -> list[Row]:
-    """The same rows, their first counterexamples without what these do not need, as far as the seconds reach.
-
-    One that takes the subject out of hand, or that is not seen again, stays as it is.
-    """
-    first = [row.violations[0] for row in table if row.violations and row.violations[0].schedule]
-    end = time.monotonic() + seconds
-    made: dict[Violation, Violation] = {}
-    crew = _Workers(target, without, max(seconds, 1.0), workers=1, confined=confined)
-    try:
-        if first and seconds > 0:
-            crew.begin()
-        for violation in dict.fromkeys(first):
-            left = end - time.monotonic()
-            if left <= 0:
-                break
-            order = {"schedule": violation.schedule, "clauses": violation.clauses, "seconds": left / 2}
-            order["symptoms"] = [(sorted(parts), symptom) for parts, symptom in symptoms]
-            crew.workers[0].tell({"smaller": order})
-            answer = crew.answer(left + LEAST_PATIENCE)
-            if answer is None or answer["kind"] != "smaller":
-                break
-            if answer["found"]:
-                made[violation] = Violation.from_plain(answer["found"])
-    except SubjectError:
-        pass  # It was judged before; that it now does not come up again changes nothing.
-    finally:
-        crew.end()
-    return [
-        replace(
-            row,
-            detail=made[row.violations[0]].message,
-            violations=(made[row.violations[0]], *row.violations[1:]),
-        )
-        if row.violations and row.violations[0] in made
-        else row
-        for row in table
-    ]
+def _with_halves(report: _Driven, crew: _Workers) -> _Driven:
+    """The same with the units that the workers are at: what they have told is an outcome, and the rest is left."""
+    for worker in crew.workers:
+        if worker.unit is not None and worker.found:
+            report.outcomes.append(UnitResult(worker.unit, runs=worker.runs, found=worker.found))
+        elif worker.unit is not None:
+            report.left.append(worker.unit)
+    return report
 
 
-def _passes(shape: Shape, off: frozenset[str], bytecode: bool) -> Iterator[list[Unit]]:
-    for units in plan(shape, off):
+def _passes(shape: Shape, off: frozenset[str], bytecode: bool, how: Plan) -> Iterator[list[Unit]]:
+    for units in plan(shape, off, how.seed):
         kept = [unit for unit in units if bytecode or unit.level != "bytecode"]
+        if how.runs is not None:
+            kept = [replace(unit, most=min(how.runs, unit.most or how.runs)) for unit in kept]
         if kept:
             yield kept
+        if how.runs is not None and units[0].chance:
+            return
 
 
 class _Worker:
@@ -292,10 +307,18 @@ class _Worker:
         confined: Confinement | None,
     ) -> None:
         config: dict[str, Any] = {"target": target, "without": list(without), "patience": patience}
+        config["shortening"] = SHORTENING
         if confined is not None:
             config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}
         self.unit: Unit | None = None
-        self.last_sign = time.monotonic()
+        self.runs = 0
+        """Of this unit, as far as it has said so."""
+        self.found: list[Violation] = []
+        """What this unit has told of before its end."""
+        self.there = self.ready = False
+        """Whether it can take the subject, and whether the subject has come through its first lock()."""
+        self._taken = False
+        self._started = time.monotonic()
         self._process = _sandbox.start(
             "kmutex.verify.worker",
             config,
@@ -304,13 +327,34 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        self.watchdog = Watchdog(self._process.pid)
         self._answers = answers
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def begin(self, unit: Unit, known: list[str]) -> None:
-        self.unit = unit
-        self.last_sign = time.monotonic()
-        self.tell({"unit": asdict(unit), "known": known})
+    def late(self, seconds: float) -> bool:
+        """Whether it does not come up, or the subject has taken more than ``seconds`` to come through."""
+        if not self.there:
+            return time.monotonic() - self._started > STARTING
+        return self._taken and not self.ready and self.watchdog.silent() > seconds
+
+    def take(self) -> None:
+        """Let it import the subject, once it is there."""
+        if self.there and not self._taken:
+            self._taken = True
+            self.watchdog.sign()
+            self.tell({"take": True})
+
+    def begin(
+        self,
+        unit: Unit,
+        known: list[str],
+        symptoms: Sequence[tuple[frozenset[str], str]],
+        told: Iterable[tuple[str, ...]],
+    ) -> None:
+        self.unit, self.runs, self.found = unit, 0, []
+        self.watchdog.sign()
+        order = {"unit": asdict(unit), "known": known, "told": list(told)}
+        self.tell({**order, "symptoms": [(sorted(parts), symptom) for parts, symptom in symptoms]})
 
     def tell(self, order: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -333,7 +377,8 @@ class _Worker:
             if not (isinstance(answer, dict) and "kind" in answer):
                 continue
             answer["worker"] = self
-            self.last_sign = time.monotonic()
+            self.runs = max(self.runs, answer.get("runs", 0))
+            self.watchdog.sign()
             self._answers.put(answer)
         self._answers.put({"kind": "gone", "worker": self, "status": self._process.wait()})
 
@@ -361,30 +406,42 @@ class _Workers:
         return time.monotonic() - self._begun
 
     def begin(self) -> tuple[Shape, bool]:
-        """Start the workers; the subject's shape, and whether bytecode switches are seen."""
+        """Start the workers; the subject's shape, and whether bytecode switches are seen.
+
+        It returns when the first is ready; the others join while that one works.
+        """
         for _ in range(self._number):
             self.workers.append(_Worker(self.target, self._without, self._patience, self._answers, self._confined))
-        shape, bytecode = None, True
-        for _ in range(self._number):
-            answer = self.answer(max(self._seconds / 2, self._patience + STARTING), silence=False)
-            if answer is None:
-                raise SubjectError(f"{self.target} did not come back from its import, its factory or its first lock()")
-            if answer["kind"] != "ready":
+        while True:
+            answer = self.answer(0.2)
+            if answer is not None and not self.joins(answer):
                 raise SubjectError(self.explain(answer))
-            shape, bytecode = Shape(**answer["shape"]), bytecode and answer["bytecode"]
-        assert shape is not None
-        return shape, bytecode
+            if answer is not None and answer["kind"] == "ready":
+                return Shape(**answer["shape"]), answer["bytecode"]
 
-    def answer(self, seconds: float, *, silence: bool = True) -> dict[str, Any] | None:
+    def joins(self, answer: dict[str, Any]) -> bool:
+        """Whether the answer is about a worker's coming up; the subject is then taken by whoever may."""
+        if answer["kind"] not in ("there", "ready"):
+            return False
+        answer["worker"].there = True
+        answer["worker"].ready |= answer["kind"] == "ready"
+        # What is refused is refused once: the others take the subject when one has come through with it.
+        for worker in self.workers if any(worker.ready for worker in self.workers) else self.workers[:1]:
+            worker.take()
+        return True
+
+    def answer(self, seconds: float) -> dict[str, Any] | None:
         """The next answer, waiting for it at most so long. A busy worker's long silence is an answer too."""
         try:
             found: dict[str, Any] = self._answers.get(timeout=seconds)
             return found
         except queue.Empty:
-            if silence:
-                for worker in self.workers:
-                    if worker.unit is not None and time.monotonic() - worker.last_sign > 2 * self._patience + 1:
-                        return {"kind": "silent", "worker": worker}
+            coming = max(min(self._seconds / 2, LONGEST_START), self._patience + 1)
+            for worker in self.workers:
+                if worker.late(coming):
+                    return {"kind": "late", "worker": worker}
+                if worker.unit is not None and worker.watchdog.silent() > 2 * self._patience + 1:
+                    return {"kind": "silent", "worker": worker}
             return None
 
     def explain(self, answer: dict[str, Any]) -> str:
@@ -396,6 +453,8 @@ class _Workers:
             return f"{self.target} is out of the scheduler's control: {answer['message']}"
         if kind == "gone":
             return f"{self.target} ended the process it ran in (status {answer['status']})"
+        if kind == "late":
+            return f"{self.target} did not come back from its import, its factory or its first lock()"
         if kind == "silent":
             return f"{self.target} hangs: no sign of life for {2 * self._patience + 1:.0f} s"
         if kind == "broken":

@@ -10,6 +10,7 @@ import _thread
 import contextlib
 import functools
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from kmutex._sandbox import argument, confine, end_with
@@ -30,7 +31,7 @@ from kmutex.engine.program import ProgramError, parse
 from kmutex.engine.search import UnreplayableError
 from kmutex.engine.shapes import NotALockerError, Shape, look
 from kmutex.engine.shrink import shrink
-from kmutex.engine.source_lines import Lines, stops
+from kmutex.engine.source_lines import Lines, file_of, last_place, not_foreign, own_code, stops
 from kmutex.engine.threads import Crew, bytecode_events_seen, replaced
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks import CHECKS
@@ -56,9 +57,23 @@ class _Worker:
     def __init__(self, say: Callable[..., None]) -> None:
         self._say = say
         self._last_beat = _clock()
+        self._symptoms: list[tuple[frozenset[str], str]] = []
+        """What programs with these ingredients have shown, in all workers."""
+        self._told: set[tuple[str, ...]] = set()
+        """Names of what was told as soon as it was found."""
+        self._made_short: list[Violation] = []
+        """What this unit has told so."""
+        self._shortening = 0.0
+        self._make: Callable[[], Any] = object
 
-    def serve(self, target: str, without: list[str], patience: float) -> None:
-        make = self._load(target)
+    def serve(self, target: str, without: list[str], patience: float, shortening: float) -> None:
+        self._shortening = shortening
+        self._say("there")
+        if not sys.stdin.readline():
+            return
+        # What the subject's files are compiled to belongs to whoever has written them.
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        self._make = make = self._load(target)
         crew = Crew()
         shape = self._look(make, without)
         explorer = Explorer(
@@ -69,14 +84,16 @@ class _Worker:
             patience=patience,
         )
         _try_out(explorer, shape)
+        sys.dont_write_bytecode = before
         self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
         for line in sys.stdin:
             order = json.loads(line)
             if "replay" in order:
-                self._replay(explorer, shape, order["replay"], make if order["lines"] else None)
-            elif "smaller" in order:
-                self._smaller(explorer, shape, **order["smaller"])
+                self._replay(explorer, shape, order["replay"])
             else:
+                self._symptoms = [(frozenset(parts), symptom) for parts, symptom in order["symptoms"]]
+                self._told.update(tuple(clauses) for clauses in order["told"])
+                self._made_short = []
                 self._do(explorer, make, shape, frozenset(without), Unit(**order["unit"]), frozenset(order["known"]))
 
     def _load(self, target: str) -> Callable[[], Any]:
@@ -123,6 +140,7 @@ class _Worker:
     ) -> None:
         started = _clock()
         outcome = UnitResult(unit)
+        told = functools.partial(self._tell, explorer)
         if unit.task == "every":
             result = explorer.every(
                 parse(unit.program),
@@ -130,6 +148,7 @@ class _Worker:
                 unit.bound,
                 known=known,
                 go_on=lambda runs: self._beat(runs) < unit.most,
+                told=told,
             )
             _take(outcome, result)
         elif unit.task == "some":
@@ -137,15 +156,17 @@ class _Worker:
                 parse(unit.program),
                 unit.level,
                 unit.bound,
-                range(unit.seed, unit.seed + SEEDS),
+                range(unit.seed, unit.seed + min(SEEDS, unit.most or SEEDS)),
                 known=known,
                 go_on=lambda runs: self._beat(runs) >= 0,
+                told=told,
             )
             _take(outcome, result)
         elif unit.task == "histories":
             self._histories(explorer, make, shape, without, unit, outcome)
         else:
             CHECKS[unit.task](Context(make, shape, explorer, self._beat, known), outcome)
+        outcome.found = self._made_short + [replace(one, place=one.place or self._home) for one in outcome.found]
         outcome.seconds = _clock() - started
         self._say(
             "outcome", outcome=outcome.as_plain(), exited=result.exited if unit.task in ("every", "some") else None
@@ -168,7 +189,7 @@ class _Worker:
                 make,
                 kind=shape.kind,
                 without=without,
-                examples=HISTORIES,
+                examples=min(HISTORIES, unit.most or HISTORIES),
                 seed=unit.seed,
                 on_example=lambda runs: self._beat(runs),
             )
@@ -182,20 +203,19 @@ class _Worker:
         outcome.witnesses.update(histories.witnesses)
         outcome.bound = f"{histories.examples} random histories, {histories.phases:,} phases, seed {unit.seed}"
         if histories.finding is not None and histories.schedule is not None:
-            outcome.found.append(_violation(Found(histories.finding, histories.schedule)))
+            found = Found(histories.finding, histories.schedule)
+            outcome.found.append(_violation(found))
+            self._tell(explorer, found)
 
-    def _replay(self, explorer: Explorer, shape: Shape, text: str, lines_of: Callable[[], Any] | None) -> None:
+    def _replay(self, explorer: Explorer, shape: Shape, text: str) -> None:
         try:
             schedule = parse_schedule(text)
             fit(schedule, shape)
-            if lines_of is None:
-                result = explorer.again(schedule)
-            else:
-                result = explorer.again(schedule, judging=functools.partial(Lines, make=lines_of))
+            result = self._again(explorer, schedule, frozenset())
         except (ProgramError, UnreplayableError) as error:
             self._say("unreplayable", message=str(error))
             return
-        found = [asdict(_violation(found)) for found in result.found.values()]
+        found = [asdict(self._stood(found)) for found in result.found.values()]
         # What comes after the last thing that was found is not needed to see it.
         seen: list[Sequence[Event]] = [found.finding.events for found in result.found.values()]
         last: Sequence[Event] = result.last.events if result.last is not None else ()
@@ -203,29 +223,65 @@ class _Worker:
         events = stops(longest)
         self._say("replayed", found=found, events=events, exited=result.exited, endless=bool(result.endless))
 
-    def _smaller(
-        self,
-        explorer: Explorer,
-        shape: Shape,
-        schedule: str,
-        clauses: list[str],
-        symptoms: list[tuple[list[str], str]],
-        seconds: float,
-    ) -> None:
-        """Say what is left of a counterexample without what it does not need; nothing, if it can't be shown again."""
-        end = _clock() + seconds
-        plainer = [(frozenset(parts), symptom) for parts, symptom in symptoms]
-        whole = parse_schedule(schedule)
-        fit(whole, shape)
-        ingredients = whole.program.ingredients
-        found = None
-        with contextlib.suppress(UnreplayableError):
-            # The names of what it breaks depend on what was known by then.
-            for known in (frozenset(s for parts, s in plainer if parts < ingredients), frozenset[str]()):
-                for one in explorer.again(whole, known=known).found.values():
-                    if found is None and list(one.finding.clauses) == clauses:
-                        found = shrink(explorer, one, symptoms=plainer, go_on=lambda: _clock() < end)
-        self._say("smaller", found=None if found is None else asdict(_violation(found)))
+    def _tell(self, explorer: Explorer, found: Found) -> None:
+        """Say at once what was found, without what it does not need, and with the lines at which clients stood."""
+        if found.finding.clauses in self._told:
+            return
+        self._told.add(found.finding.clauses)
+        # Where the subject gets out of hand in this, it is told as it is.
+        violation = _violation(found)
+        try:
+            end = _clock() + self._shortening
+            go_on = lambda: self._beat(0) == 0 and _clock() < end  # noqa: E731
+            short = shrink(explorer, found, symptoms=self._symptoms, go_on=go_on)
+            violation = _violation(short)
+            violation = self._with_lines(explorer, short) or violation
+        finally:
+            violation = replace(violation, place=violation.place or self._home)
+            self._made_short.append(violation)
+            self._say("found", violation=asdict(violation))
+
+    def _with_lines(self, explorer: Explorer, found: Found) -> Violation | None:
+        """The same with the lines at which clients stood; None where it is not seen again."""
+        ingredients = found.schedule.program.ingredients
+        # The names of what it breaks depend on what was known by then.
+        for known in (frozenset(s for parts, s in self._symptoms if parts < ingredients), frozenset[str]()):
+            with contextlib.suppress(UnreplayableError):
+                for one in self._again(explorer, found.schedule, known).found.values():
+                    if (one.finding.clauses, one.finding.message) == (found.finding.clauses, found.finding.message):
+                        return self._stood(one)
+        return None
+
+    def _again(self, explorer: Explorer, schedule: Schedule, known: frozenset[str]) -> Exploration:
+        """The run once more, with lines of the subject's own code; of what it is built upon, where it has none."""
+        before = sys.gettrace()
+        try:
+            for own in (own_code(self._make), not_foreign):
+                result = explorer.again(schedule, known=known, judging=functools.partial(Lines, own=own))
+                if result.last is None or any(event.place for event in result.last.events):
+                    break
+            return result
+        finally:
+            sys.settrace(before)
+
+    def _stood(self, found: Found) -> Violation:
+        """The violation, with those lines only at which clients stood."""
+        finding, schedule = found
+        place = last_place(finding.events) or self._home
+        return replace(_violation(Found(finding._replace(events=tuple(stops(finding.events))), schedule)), place=place)
+
+    @functools.cached_property
+    def _home(self) -> str:
+        """Where the factory is."""
+        make = inspect.unwrap(self._make)
+        code = getattr(make, "__code__", None)
+        file = file_of(make)
+        if not file:
+            return ""
+        try:
+            return f"{file}:{code.co_firstlineno if code is not None else inspect.getsourcelines(make)[1]}"
+        except (OSError, TypeError):
+            return f"{file}:1"
 
     def _beat(self, runs: int) -> int:
         now = _clock()
@@ -272,7 +328,8 @@ def _take(outcome: UnitResult, result: Exploration) -> None:
 
 def _violation(found: Found) -> Violation:
     finding, schedule = found
-    return Violation(finding.clauses, finding.message, str(schedule), timeline(finding.events), finding.symptom)
+    events = finding.events
+    return Violation(finding.clauses, finding.message, str(schedule), timeline(events), finding.symptom, events)
 
 
 def _home(module_name: str) -> str:
@@ -289,7 +346,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve until standard input ends. `argument`: target, without, patience, parent, and perhaps confine."""
+    """Serve until standard input ends. `argument`: what `serve` takes, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -302,6 +359,8 @@ def main() -> None:
             out.flush()
 
     config = argument()
+    # Hypothesis would keep what it computes in the folder in which the user stands.
+    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
     _real_start_new_thread(end_with, (config.pop("parent"),))
     limits = config.pop("confine", None)
     if limits is not None:

@@ -478,7 +478,7 @@ def test_wrong_arguments_exit_4(wrong: list[str]) -> None:
     assert "usage:" in done.stderr
 
 
-@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+@pytest.mark.valgrind
 def test_instructions_are_of_the_work_and_not_of_the_start(tmp_path: Path) -> None:
     out = tmp_path / "f.json"
     arguments = ["--only", "lock", "--kind", "threads", "--subject", OURS, "--count", "--json", str(out)]

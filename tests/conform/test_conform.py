@@ -15,10 +15,11 @@ from xml.etree import ElementTree
 import pytest
 
 from kmutex.conform.player import CaseVerdict, Waits
+from tests.lockers.catalogue import entries
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-ADAPTERS = [sys.executable, str(HERE / "adapters.py")]
+ADAPTERS = [sys.executable, str(ROOT / "tests" / "lockers" / "adapters.py")]
 EXAMPLE = [sys.executable, str(ROOT / "examples" / "adapters" / "adapter.py")]
 
 
@@ -118,22 +119,35 @@ def test_a_case_is_drawn(tmp_path: Path) -> None:
     assert len(told.split("; ")) == sum(line[:5] != "KM-FI" for line in done.stdout.splitlines() if line) - 2
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("Hangs", "no reply to stat within 1 s"),
-        ("NeverReads", "no reply to stat within 1 s"),
-        ("Dies", "it ended with status 2 while it was needed; its last words: panic: index out of range"),
-        ("Babbles", "replie"),
-        ("LongLine", "it wrote a line of more than 65536 bytes"),
-        ("Binary", "it wrote something that is no JSON"),
-        ("SaysItTwice", "which has its reply or was never sent"),
-        ("OwnWords", "its reply to unlock is 'done'"),
-        ("OddTable", "its reply to stat is not as"),
-        ("OddNumbers", "its reply to stat is not as"),
-        ("DiesOfAnOddSignal", r"it was killed by signal 37 while it was needed; its last words: \x1b[31m\x00 gone"),
-    ],
-)
+BREAKS = [
+    ("Hangs", "no reply to stat within 1 s"),
+    ("NeverReads", "no reply to stat within 1 s"),
+    ("Dies", "it ended with status 2 while it was needed; its last words: panic: index out of range"),
+    ("Babbles", "replie"),
+    ("LongLine", "it wrote a line of more than 65536 bytes"),
+    ("Binary", "it wrote something that is no JSON"),
+    ("SaysItTwice", "which has its reply or was never sent"),
+    ("OwnWords", "its reply to unlock is 'done'"),
+    ("OddTable", "its reply to stat is not as"),
+    ("OddNumbers", "its reply to stat is not as"),
+    ("DiesOfAnOddSignal", r"it was killed by signal 37 while it was needed; its last words: \x1b[31m\x00 gone"),
+]
+STARTS_NOT = [
+    ("HangsAtHello", "no reply to hello within 2 s"),
+    ("DiesAtOnce", "it ended with status 1 while it was needed; its last words: no such library"),
+    ("OldProtocol", "no hello of protocol 1"),
+    ("OddFeature", "the feature 'quantum', which there is not"),
+]
+"""Adapters that fail, and words of what is said."""
+
+
+def test_each_adapter_that_must_fail_is_tried() -> None:
+    """What the catalogue says of them is put to the test here."""
+    tried = {"StaysAfterBye", *(name for name, _ in BREAKS + STARTS_NOT)}
+    assert {row.attribute for row in entries(kind="adapter", expect="failed")} == tried
+
+
+@pytest.mark.parametrize(("name", "words"), BREAKS)
 def test_an_adapter_that_breaks_gets_a_clear_verdict(name: str, words: str) -> None:
     """And the check ends soon: after three such cases there is no sense in going on."""
     done = misbehaving(name)
@@ -142,15 +156,7 @@ def test_an_adapter_that_breaks_gets_a_clear_verdict(name: str, words: str) -> N
     assert last(done).startswith("the adapter failed: ")
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("HangsAtHello", "no reply to hello within 2 s"),
-        ("DiesAtOnce", "it ended with status 1 while it was needed; its last words: no such library"),
-        ("OldProtocol", "no hello of protocol 1"),
-        ("OddFeature", "the feature 'quantum', which there is not"),
-    ],
-)
+@pytest.mark.parametrize(("name", "words"), STARTS_NOT)
 def test_an_adapter_that_cannot_start_gets_one_line(name: str, words: str) -> None:
     done = misbehaving(name)
     assert done.returncode == 3

@@ -24,6 +24,8 @@ pytest.importorskip("sybil", reason="the dev extra has sybil: pip install -e '.[
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
+from tests.lockers.catalogue import rows
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
@@ -220,11 +222,11 @@ def test_a_sample_that_fails_is_seen(sample: str, words: str, folder: Path) -> N
 
 
 def test_the_lanes_of_the_readme_are_what_the_command_shows(folder: Path) -> None:
-    """KM-REF: the block of text is the picture of a locker of the zoo."""
+    """KM-REF: the block of text is the picture of a known-bad locker."""
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     heading, *block = page.split("```text\n")[1].split("```")[0].splitlines()
-    command = [sys.executable, "-m", "kmutex", "verify", "threads_bad:EvictWithWaiters", "--replay"]
-    path = os.pathsep.join(str(ROOT / part) for part in (".", "model", "tests/zoo"))
+    command = [sys.executable, "-m", "kmutex", "verify", rows()["threads.EvictWithWaiters"].factory, "--replay"]
+    path = os.pathsep.join(str(ROOT / part) for part in (".", "model"))
     done = subprocess.run(
         [*command, "0+a | 1+a | 0-a @locks"],
         env={**os.environ, "PYTHONPATH": path},

@@ -24,6 +24,8 @@ from tests import browser
 
 pytest.importorskip("furo", reason="the dev extra has what builds the site: pip install -e '.[dev]'")
 
+pytestmark = pytest.mark.site
+
 ROOT = Path(__file__).resolve().parents[2]
 WIDTHS = (1280, 360)
 LOAD = {"script", "img", "iframe", "source", "video", "audio", "embed"}
@@ -197,7 +199,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 _TOO_WIDE = "return document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 
-@browser.needed
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_are_shown_without_a_network(chromium: Any, site: Path, scheme: str) -> None:
     """No request but for files of the site, nothing in the console, no page that scrolls sideways."""
@@ -219,7 +221,7 @@ def test_pages_are_shown_without_a_network(chromium: Any, site: Path, scheme: st
     assert browser.errors(chromium) == []
 
 
-@browser.needed
+@pytest.mark.browser
 def test_the_front_page_is_found(chromium: Any, site: Path) -> None:
     """The name that browsers open by themselves leads to it."""
     shutil.copy(site / "index.html", site / "again.html")

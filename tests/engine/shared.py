@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import atexit
 import functools
+import queue
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from servers import NotInstalledError, Postgres
 
+PATIENCE = 120.0
+"""Real seconds until a state that must come has come."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,6 +39,15 @@ class Client:
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
+        self._answers: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._answers.put(line.strip())
+        self._answers.put("")
 
     def say(self, line: str) -> None:
         """Tell it to do something."""
@@ -43,8 +56,10 @@ class Client:
 
     def hear(self) -> str:
         """Its next answer; empty if it is dead."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        answer = self._answers.get(timeout=PATIENCE)
+        if not answer:
+            self._answers.put(answer)
+        return answer
 
     def ask(self, line: str) -> str:
         """Tell it, and wait for what it says."""
@@ -54,13 +69,14 @@ class Client:
     def kill(self) -> None:
         """kill -9"""
         self.process.kill()
-        self.process.wait()
+        self.process.wait(PATIENCE)
 
     def end(self) -> None:
         """Let it go, well or not."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait()
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()

@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import socket
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,14 +23,14 @@ from kmutex import KeyedLocker, LeaseReusedError, UnheldKeyError
 from kmutex.postgres import LONGEST, LockLostError, PostgresKeyedMutex
 from kmutex.postgres import _sql as sql
 from kmutex.postgres._key import name_of
-from servers import Postgres, eventually
+from servers import Postgres
+from tests.driver import DEADLINE, start_waiter, until, waiters
 from tests.engine import client
 from tests.engine.shared import Client, server
 
 server()
 SOON = 0.1
 """Seconds between two looks for the dead, in these tests."""
-PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -53,11 +52,6 @@ def clients(space: str) -> Iterator[list[Client]]:
         for one in made:
             ending.callback(one.end)
         yield made
-
-
-def waiters(mutex: PostgresKeyedMutex, key: str) -> int:
-    entry = mutex.snapshot().get(key)
-    return len(entry.waiters) if entry is not None else 0
 
 
 def is_dead(session: int) -> bool:
@@ -84,22 +78,6 @@ def connections(space: str) -> int:
         return int(row[0])
 
 
-def in_thread(mutex: PostgresKeyedMutex, key: str, timeout: float | None = None) -> tuple[threading.Thread, list[str]]:
-    """A thread that asks for a key, and says what came of it."""
-    said: list[str] = []
-
-    def ask() -> None:
-        try:
-            mutex.lock(key, timeout)
-            said.append("got")
-        except (TimeoutError, LockLostError) as error:
-            said.append(type(error).__name__)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    return thread, said
-
-
 # -- all is well ---------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +88,7 @@ def test_processes_are_served_in_the_order_in_which_they_asked(
     mutex.lock("k")
     for at, one in enumerate(clients):
         one.say("lock k")
-        eventually(lambda at=at: waiters(mutex, "k") == at + 1)  # type: ignore[misc]
+        until(lambda at=at: len(waiters(mutex, "k")) == at + 1)  # type: ignore[misc]
     queue = mutex.snapshot()["k"].waiters
     assert list(queue) == sorted(queue)
     mutex.unlock("k")
@@ -138,23 +116,14 @@ def test_what_is_written_under_the_lock_stands_in_the_order_of_tokens(
     assert not mutex.snapshot()
 
 
-def test_what_another_process_holds_is_not_unlocked_from_here(mutex: PostgresKeyedMutex, clients: list[Client]) -> None:
-    """KM-UNHELD, KM-ATOMIC: an unlock by key reaches this locker's own holder only."""
-    assert clients[0].ask("lock k").startswith("got ")
-    with pytest.raises(UnheldKeyError):
-        mutex.unlock("k")
-    assert len(mutex.snapshot()) == 1
-    assert clients[0].ask("unlock k") == "done"
-
-
 def test_a_timeout_leaves_the_queue_of_all(mutex: PostgresKeyedMutex, clients: list[Client]) -> None:
     """KM-CANCEL: who gives up is passed over, and the others keep their order."""
     mutex.lock("k")
     for at, (one, word) in enumerate(zip(clients, ("lock k", "lock k 0.5", "lock k", "lock k"), strict=True)):
         one.say(word)
-        eventually(lambda at=at: waiters(mutex, "k") >= min(at + 1, 3))  # type: ignore[misc]
+        until(lambda at=at: len(waiters(mutex, "k")) >= min(at + 1, 3))  # type: ignore[misc]
     assert clients[1].hear() == "TimeoutError"
-    assert waiters(mutex, "k") == 3
+    assert len(waiters(mutex, "k")) == 3
     mutex.unlock("k")
     for one in (clients[0], clients[2], clients[3]):
         assert one.hear().startswith("got ")
@@ -167,11 +136,9 @@ def test_closing_gives_up_what_is_held(mutex: PostgresKeyedMutex, space: str) ->
     other = PostgresKeyedMutex(server().conninfo, space=space)
     lease = other.hold("k")
     lease.__enter__()
-    thread, said = in_thread(mutex, "k")
-    eventually(lambda: waiters(mutex, "k") == 1)
+    waiter = start_waiter(mutex, "k")
     other.close()
-    thread.join(PATIENCE)
-    assert said == ["got"]
+    waiter.result(DEADLINE)
     assert lease.lost.is_set()
     mutex.unlock("k")
     with other.hold("k") as again:
@@ -260,11 +227,11 @@ def test_a_killed_holder_is_followed(mutex: PostgresKeyedMutex, clients: list[Cl
     """KM-LIVE: kill -9 of a holder with waiters, and of one without."""
     assert clients[0].ask("lock k").startswith("got ")
     clients[1].say("lock k")
-    eventually(lambda: waiters(mutex, "k") == 1)
+    until(lambda: len(waiters(mutex, "k")) == 1)
     clients[0].kill()
     assert clients[1].hear().startswith("got ")
     clients[1].kill()
-    mutex.lock("k", timeout=PATIENCE)
+    mutex.lock("k", timeout=DEADLINE)
     mutex.unlock("k")
     assert not mutex.snapshot()
 
@@ -275,12 +242,10 @@ def test_who_never_looks_for_the_dead_stays_locked_out(
     """The careless twin of the test above: it waits behind the dead until its time is over."""
     with PostgresKeyedMutex(server().conninfo, space=space, sweep_every=3600) as careless:
         assert clients[0].ask("lock k").startswith("got ")
-        _, said = in_thread(careless, "k", 1.0)
-        eventually(lambda: waiters(mutex, "k") == 1)
+        waiter = start_waiter(careless, "k", 1.0)
         clients[0].kill()
-        eventually(lambda: is_dead(sessions(space)[0]))
-        eventually(lambda: said)
-        assert said == ["TimeoutError"]
+        until(lambda: is_dead(sessions(space)[0]))
+        assert isinstance(waiter.exception(DEADLINE), TimeoutError)
     mutex.lock("k", timeout=0)
 
 
@@ -291,14 +256,12 @@ def test_a_killed_waiter_is_passed_over(mutex: PostgresKeyedMutex, clients: list
     careful = [PostgresKeyedMutex(server().conninfo, space=space, sweep_every=3600) for _ in range(2)]
     careful[0].lock("k")
     clients[0].say("lock k")
-    eventually(lambda: waiters(mutex, "k") == 1)
-    thread, said = in_thread(careful[1], "k")
-    eventually(lambda: waiters(mutex, "k") == 2)
+    until(lambda: len(waiters(mutex, "k")) == 1)
+    waiter = start_waiter(careful[1], "k")
     clients[0].kill()
-    eventually(lambda: is_dead(sessions(space)[1]))
+    until(lambda: is_dead(sessions(space)[1]))
     careful[0].unlock("k")
-    thread.join(PATIENCE)
-    assert said == ["got"]
+    waiter.result(DEADLINE)
     careful[1].unlock("k")
     assert not mutex.snapshot()
     for each in careful:
@@ -311,19 +274,17 @@ def test_a_try_takes_what_a_dead_session_held(mutex: PostgresKeyedMutex, clients
     with pytest.raises(TimeoutError):
         mutex.lock("k", timeout=0)
     clients[0].kill()
-    eventually(lambda: is_dead(sessions(space)[0]))
+    until(lambda: is_dead(sessions(space)[0]))
     mutex.lock("k", timeout=0)
     mutex.unlock("k")
     assert clients[1].ask("lock k").startswith("got ")
     with PostgresKeyedMutex(server().conninfo, space=space, sweep_every=3600) as patient:
-        thread, said = in_thread(patient, "k")
-        eventually(lambda: waiters(mutex, "k") == 1)
+        waiter = start_waiter(patient, "k")
         clients[1].kill()
-        eventually(lambda: is_dead(sessions(space)[0]))
+        until(lambda: is_dead(sessions(space)[0]))
         with pytest.raises(TimeoutError):
             mutex.lock("k", timeout=0)
-        thread.join(PATIENCE)
-        assert said == ["got"]
+        waiter.result(DEADLINE)
 
 
 def test_a_thousand_waiters_on_one_key(
@@ -336,7 +297,7 @@ def test_a_thousand_waiters_on_one_key(
     assert holder.ask("lock k").startswith("got ")
     for one, threads in zip(others, (334, 333, 333), strict=True):
         one.say(f"add k {file} {threads} 1")
-    eventually(lambda: waiters(mutex, "k") == 1000, PATIENCE)
+    until(lambda: len(waiters(mutex, "k")) == 1000)
     queue = list(mutex.snapshot()["k"].waiters)
     assert connections(space) == 2 * len(clients)
     holder.kill()
@@ -359,10 +320,8 @@ def test_a_cut_connection_is_noticed(mutex: PostgresKeyedMutex, space: str, conn
         lease = unlucky.hold("k")
         lease.__enter__()
         assert not lease.lost.is_set()
-        _, waited = in_thread(unlucky, "k")
-        eventually(lambda: waiters(mutex, "k") == 1)
-        _, followed = in_thread(mutex, "k")
-        eventually(lambda: waiters(mutex, "k") == 2)
+        waiter = start_waiter(unlucky, "k")
+        follower = start_waiter(mutex, "k")
         session = unlucky._session
         assert session is not None
         victim = getattr(session, connection)
@@ -372,23 +331,22 @@ def test_a_cut_connection_is_noticed(mutex: PostgresKeyedMutex, space: str, conn
         else:
             with socket.socket(fileno=os.dup(victim.fileno())) as wire:
                 wire.shutdown(socket.SHUT_RDWR)
-        assert lease.lost.wait(PATIENCE)
-        eventually(lambda: waited and followed)
-        assert waited == ["LockLostError"]
-        assert followed == ["got"]
+        assert lease.lost.wait(DEADLINE)
+        assert isinstance(waiter.exception(DEADLINE), LockLostError)
+        follower.result(DEADLINE)
         with pytest.raises(LockLostError):
             lease.release()
         with pytest.raises(UnheldKeyError):
             lease.release()
         assert len(unlucky) == 0
         mutex.unlock("k")
-        late = unlucky.hold("k", timeout=PATIENCE)
+        late = unlucky.hold("k", timeout=DEADLINE)
         late.__enter__()
         assert unlucky._session is not None
         unlucky._session.close()
-        with unlucky.hold("k", timeout=PATIENCE), pytest.raises(LockLostError):
+        with unlucky.hold("k", timeout=DEADLINE), pytest.raises(LockLostError):
             late.release()
-        with unlucky.hold("k", timeout=PATIENCE) as again:
+        with unlucky.hold("k", timeout=DEADLINE) as again:
             assert again.token > lease.token
             assert not again.lost.is_set()
 
@@ -431,7 +389,7 @@ def test_a_late_writer_is_refused_by_its_token(
     with psycopg.connect(server().conninfo, autocommit=True) as admin:
         holds = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s"
         admin.execute(f"SELECT pg_terminate_backend(pid) FROM ({holds}) AS the", (sql.ALIVE, session))
-    with mutex.hold("k", timeout=PATIENCE) as lease:
+    with mutex.hold("k", timeout=DEADLINE) as lease:
         assert lease.token > old
         assert client.write(file, lease.token, "here", check=True)
     late.process.send_signal(signal.SIGCONT)
@@ -466,7 +424,7 @@ def test_whatever_befalls_them_nobody_is_locked_out(
         written = 0
         for blow in range(12):
             # The next blow falls when somebody has got on, or all is done.
-            eventually(lambda before=written: len(client.tokens(file)) > before, PATIENCE)  # type: ignore[misc]
+            until(lambda before=written: len(client.tokens(file)) > before)  # type: ignore[misc]
             written = len(client.tokens(file))
             if blow in (4, 8):
                 victims.pop().kill()
@@ -485,7 +443,7 @@ def test_whatever_befalls_them_nobody_is_locked_out(
     counts = Counter(who for (who,) in by_token.values())
     assert sorted(counts.values())[-2:] == [5 * 30] * 2
     assert len(found) < 5 * 30 * len(clients), "nobody was struck in the midst"
-    mutex.lock("k", timeout=PATIENCE)
+    mutex.lock("k", timeout=DEADLINE)
     mutex.unlock("k")
     assert not mutex.snapshot()
 
@@ -507,13 +465,12 @@ def test_a_restart_of_the_server_ends_every_lock(how: signal.Signals) -> None:
         lease = mutex.hold("k")
         lease.__enter__()
         far.say("lock k")
-        thread, said = in_thread(mutex, "k")
-        eventually(lambda: waiters(mutex, "k") == 2)
+        waiter = start_waiter(mutex, "k")
+        until(lambda: len(waiters(mutex, "k")) == 2)
         last = max(mutex.snapshot()["k"].waiters)
         own.stop(how)
-        assert lease.lost.wait(PATIENCE)
-        thread.join(PATIENCE)
-        assert said == ["LockLostError"]
+        assert lease.lost.wait(DEADLINE)
+        assert isinstance(waiter.exception(DEADLINE), LockLostError)
         assert far.hear() == "LockLostError"
         own.start()
         with psycopg.connect(own.conninfo, autocommit=True) as connection:
@@ -523,13 +480,3 @@ def test_a_restart_of_the_server_ends_every_lock(how: signal.Signals) -> None:
             assert again.token > last
             assert list(mutex.snapshot()) == ["k"]
         assert int(far.ask("lock k").removeprefix("got ")) > last
-
-
-def test_without_a_server_the_call_fails() -> None:
-    """KM-ATOMIC: nothing is left here."""
-    with Postgres() as gone:
-        conninfo = gone.conninfo
-    mutex = PostgresKeyedMutex(conninfo)
-    with pytest.raises(psycopg.OperationalError):
-        mutex.lock("k")
-    assert len(mutex) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,10 +71,12 @@ def test_a_killed_process_is_followed(registry: InProcessRegistry, tmp_path: Pat
     second = start(registry, tmp_path)
     with locks(tmp_path) as mutex:
         key = f"blob://{IMAGE.layers[0]}"
+        end = time.monotonic() + PATIENCE
         while len(mutex.snapshot()[key].waiters) < 9:
             assert second.poll() is None
+            assert time.monotonic() < end, "the waiters never came"
         first.send_signal(signal.SIGKILL)
-        first.communicate()
+        first.communicate(timeout=PATIENCE)
         said, _ = second.communicate(timeout=PATIENCE)
         assert second.returncode == 0, said
         assert not mutex.snapshot()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,35 +16,11 @@ from kmutex.engine.program import parse
 from kmutex.testing import CLAUSES
 from kmutex_model import properties
 from kmutex_model.broken import BROKEN
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def load(path: str) -> dict[str, Any]:
-    return tomllib.loads((ROOT / path).read_text(encoding="utf-8"))
-
-
-LISTED: list[dict[str, Any]] = load("specs/clauses.toml")["clause"]
-ZOO = load("tests/zoo/manifest.toml")
-IDS = [clause["id"] for clause in LISTED]
+from tests.house import clauses
+from tests.house.clauses import IDS, LISTED, ROOT, names_in
+from tests.lockers.catalogue import rows
 
 every = pytest.mark.parametrize("clause", LISTED, ids=IDS)
-
-
-def docstrings_of_tests(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-            yield ast.get_docstring(node) or ""
-
-
-def names_in(text: str) -> set[str]:
-    """The ids that a text uses; KM_HANDOFF_STEP of the TLA+ files is KM-HANDOFF."""
-    return {f"KM-{name}" for name in re.findall(r"\bKM[-_]([A-Z]+)", text)}
 
 
 def texts() -> Iterator[Path]:
@@ -59,7 +35,7 @@ def texts() -> Iterator[Path]:
 @every
 def test_a_clause_says_what_it_is(clause: dict[str, Any]) -> None:
     """All fields are there, and the statement is one or more sentences."""
-    assert set(clause) == {"id", "title", "statement", "feature", "drivers", "property", "tests", "broken"}
+    assert set(clause) == {"id", "title", "statement", "feature", "drivers", "property", "broken"}
     assert clause["title"]
     assert clause["statement"].endswith(".")
     assert clause["drivers"] in (["threads", "asyncio"], ["asyncio"])
@@ -80,39 +56,80 @@ def test_a_clause_has_a_property_of_the_model(clause: dict[str, Any]) -> None:
 
 @every
 def test_a_clause_has_tests_that_name_it(clause: dict[str, Any]) -> None:
-    """In each file listed, the docstring of at least one test has the id."""
-    assert clause["tests"]
-    for file in clause["tests"]:
-        assert any(clause["id"] in text for text in docstrings_of_tests(ROOT / file)), file
+    """Of the mutex, for each driver that it binds, and of what checks lockers."""
+    named = [test for test in clauses.tests() if clause["id"] in test.clauses]
+    files = {test.file for test in named}
+    own = {"threads": "tests/test_threads.py", "asyncio": "tests/test_aio.py"}
+    for driver in clause["drivers"]:
+        assert files & {"tests/test_drivers.py", own[driver]}, driver
+    assert any(test.group == clauses.CHECKERS for test in named)
+
+
+def test_the_page_says_what_checks_each_clause() -> None:
+    """docs/clauses.md is up to date; if not: python -m tests.house.clauses --write"""
+    assert clauses.PAGE.read_text(encoding="utf-8") == clauses.page()
+
+
+def test_a_test_counts_for_the_clauses_of_its_docstring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And for no other; what is no test counts for none."""
+    made = tmp_path / "tests" / "engine" / "test_made.py"
+    made.parent.mkdir(parents=True)
+    made.write_text(
+        'def test_one():\n    """KM-EXCL, KM-IDLE: and more"""\n\n\nasync def test_two():\n    """Of none."""\n\n\n'
+        'def helper():\n    """KM-FIFO"""\n'
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(clauses, "ROOT", tmp_path)
+        found = list(clauses.tests_in(made))
+    assert [(test.line, test.name, test.clauses) for test in found] == [
+        (1, "test_one", {"KM-EXCL", "KM-IDLE"}),
+        (5, "test_two", frozenset()),
+    ]
+    counted = [clauses.Checked(clause, found).row().endswith("| 0 | 1 | 0 | 0 |") for clause in LISTED]
+    assert {name for name, counts in zip(IDS, counted, strict=True) if counts} == {"KM-EXCL", "KM-IDLE"}
+
+
+def test_the_command_lists_the_tests_of_a_clause() -> None:
+    """With the lines where they begin; a clause that is none is refused."""
+    command = [sys.executable, "-m", "tests.house.clauses"]
+    run = subprocess.run([*command, "KM-LOOP"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    for line in run.stdout.splitlines():
+        place, name = line.split()
+        file, number = place.split(":")
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8").splitlines()[int(number) - 1]
+    assert "test_another_loop_is_refused_at_once_free_or_held" in run.stdout
+    wrong = subprocess.run([*command, "KM-SUCH"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (wrong.returncode, "invalid choice" in wrong.stderr) == (2, True)
 
 
 @every
 def test_a_clause_has_broken_twins(clause: dict[str, Any]) -> None:
     """Each exists and is there for this clause; all known-bad models of the clause are listed."""
     kinds = [name.partition(":")[0] for name in clause["broken"]]
-    assert "zoo" in kinds
+    assert "locker" in kinds
     in_model = {broken.model.name for broken in BROKEN if broken.clause == clause["id"]}
     listed = {name.partition(":")[2] for name in clause["broken"] if name.startswith("model:")}
     assert listed == in_model
     assert bool(in_model) == (not clause["property"].startswith("none: "))
     for name in clause["broken"]:
         kind, _, rest = name.partition(":")
-        assert kind in ("model", "zoo")
-        if kind == "zoo":
-            assert clause["id"] in ZOO[rest]["clauses"]
-            assert ZOO[rest]["expect"] == "violation"
-            assert ZOO[rest]["kind"] in clause["drivers"]
+        assert kind in ("model", "locker")
+        if kind == "locker":
+            assert clause["id"] in rows()[rest].clauses
+            assert rows()[rest].expect == "violation"
+            assert rows()[rest].kind in clause["drivers"]
+            assert not rows()[rest].held_out
 
 
-def test_each_driver_of_a_clause_is_in_the_zoo_or_the_reason_is_known() -> None:
-    """A clause that binds both drivers has a bad locker for each, but for two that the zoo has for threads only."""
+def test_each_driver_of_a_clause_has_a_bad_locker_or_the_reason_is_known() -> None:
+    """A clause that binds both drivers has a bad locker for each, but for two that have one for threads only."""
     threads_only = set()
     for clause in LISTED:
-        kinds = {name.split(":")[1].split(".")[0] for name in clause["broken"] if name.startswith("zoo:")}
+        kinds = {name.split(":")[1].split(".")[0] for name in clause["broken"] if name.startswith("locker:")}
         if kinds != set(clause["drivers"]):
             threads_only.add(clause["id"])
             assert kinds == {"threads"}
-    # A task is cancelled and never interrupted; and no asyncio locker of the zoo takes a timeout.
+    # A task is cancelled and never interrupted; and no asyncio locker of the catalogue takes a timeout.
     assert threads_only == {"KM-INTERRUPT", "KM-EXPIRED"}
 
 
@@ -124,7 +141,7 @@ def test_a_feature_turns_off_what_it_is_declared_to() -> None:
 
 def test_the_judge_knows_the_same_clauses_in_the_same_order() -> None:
     """Reports and file have one order."""
-    assert tuple(IDS) == CLAUSES
+    assert IDS == CLAUSES
     assert len(set(IDS)) == len(IDS)
 
 
@@ -134,10 +151,9 @@ def test_no_other_id_is_in_use() -> None:
     for path in texts():
         for name in names_in(path.read_text(encoding="utf-8")):
             used.setdefault(name, set()).add(path.relative_to(ROOT).as_posix())
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        for text in docstrings_of_tests(path):
-            for name in names_in(text):
-                used.setdefault(name, set()).add(path.relative_to(ROOT).as_posix())
+    for test in clauses.tests():
+        for name in test.clauses:
+            used.setdefault(name, set()).add(test.file)
     assert {name: where for name, where in used.items() if name not in IDS} == {}
     for name in IDS:
         assert any(where.startswith("kmutex/") for where in used[name]), name
@@ -160,6 +176,6 @@ def test_programs_in_the_prose_are_programs(file: str) -> None:
 
 
 def test_the_scan_can_tell() -> None:
-    """An id that is none is found, in the form of the docs and in that of the specs (KM-EXCL is one)."""
+    """An id that is none is found, in the form of the docs and in that of the specs."""
     assert names_in("KM-EXCL and KM_EXCL_STEP") == {"KM-EXCL"}
     assert names_in(f"KM{'-'}NONSUCH, KM{'_'}NONSUCH_STEP") - set(IDS) == {"KM" + "-NONSUCH"}

@@ -119,7 +119,7 @@ def bare(texts: list[str]) -> list[str]:
     return sorted(text.strip() for text in texts)
 
 
-@browser.needed
+@pytest.mark.browser
 def test_mermaid_shows_the_words_as_they_are(chromium: Any) -> None:
     """Every hostile text, as a message, as a note, as a name and as a key. None becomes an element or a script."""
     for shown in (RUN, hostile()):
@@ -130,7 +130,7 @@ def test_mermaid_shows_the_words_as_they_are(chromium: Any) -> None:
         assert scripts == 1
 
 
-@browser.needed
+@pytest.mark.browser
 def test_mermaid_refuses_what_is_not_escaped(chromium: Any) -> None:
     """The known-bad twin: without the escapes some of the texts are refused or come out as something else."""
     wrong = []
@@ -142,7 +142,7 @@ def test_mermaid_refuses_what_is_not_escaped(chromium: Any) -> None:
     assert {"a; b # c %% d", "#35;", "wrap:on", "line\nfeed\r\ttab", "style x:y#z;"} <= set(wrong)
 
 
-@browser.needed
+@pytest.mark.browser
 @settings(max_examples=40, deadline=None)
 @given(shown=pictures())
 def test_mermaid_takes_any_picture(chromium: Any, shown: Picture) -> None:

@@ -149,7 +149,7 @@ _BOXES = """return Array.from(document.querySelectorAll('text'), e => {
 })"""
 
 
-@browser.needed
+@pytest.mark.browser
 @pytest.mark.parametrize("shown", [RUN, hostile()], ids=["a run", "hostile texts"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_lays_out_what_was_computed(chromium: Any, tmp_path: Path, shown: Picture, scheme: str) -> None:
@@ -170,7 +170,7 @@ def test_a_browser_lays_out_what_was_computed(chromium: Any, tmp_path: Path, sho
     assert browser.errors(chromium) == []
 
 
-@browser.needed
+@pytest.mark.browser
 def test_a_page_with_two_of_them_has_both_in_its_own_colour(chromium: Any, tmp_path: Path) -> None:
     """As in the report of conform: within HTML the text is the page's, and one picture does not disturb the other."""
     file = tmp_path / "page.html"

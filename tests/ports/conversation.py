@@ -39,8 +39,8 @@ class Conversation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.kill()
-        self._process.wait()
-        self._reader.join()
+        self._process.wait(self._patience)
+        self._reader.join(self._patience)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()  # type: ignore[union-attr]
@@ -123,7 +123,7 @@ class Conversation:
     def ended(self) -> tuple[int, str]:
         """Wait for the adapter's end: its exit status and its standard error."""
         code = self._process.wait(self._patience)
-        self._reader.join()
+        self._reader.join(self._patience)
         assert self._process.stderr is not None
         assert self._unasked == []
         return code, self._process.stderr.read().decode()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.lockers.catalogue import entries
 from tests.ports.conftest import FOLDER, PORTS, Port
 from tests.ports.conversation import SCENARIOS, Conversation, Scenario
 
@@ -101,6 +102,14 @@ def test_every_mistake_is_seen_where_it_should_be(port: Port) -> None:
         if not any(fails(port, mistake, scenario) for scenario in about):
             unseen.append(mistake)
     assert unseen == []
+
+
+def test_the_catalogue_has_the_mistakes_of_the_port(port: Port) -> None:
+    """It reads them in the source; the adapter knows what is there."""
+    listed = {
+        row.attribute: list(row.clauses) for row in entries(kind="port") if row.name.startswith(f"port.{port.name}.")
+    }
+    assert listed == port.mistakes()
 
 
 def test_a_broken_adapter_is_called_so(port: Port) -> None:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-import threading
-from collections.abc import Callable, Hashable
 from contextlib import closing
 from pathlib import Path
 
-from kmutex import KeyedMutex
 from tests.pull.made import tree
-
-PATIENCE = 60.0
-"""Seconds after which a state that never comes fails the test."""
 
 
 def check_sound(root: Path, tars: dict[str, dict[str, object]] | None = None) -> None:
@@ -37,18 +31,3 @@ def check_sound(root: Path, tars: dict[str, dict[str, object]] | None = None) ->
         for chain_id, name, _ in snapshots:
             assert chain_id in tars, "a chain that no image has"
             assert tree(root / "snapshots" / name) == tars[chain_id]
-
-
-def reached(state: Callable[[], bool]) -> None:
-    """Return when the state is there. It is looked at again and again, without a pause of any fixed length."""
-    gate = threading.Event()
-    for _ in range(int(PATIENCE * 1000)):
-        if state():
-            return
-        gate.wait(0.001)
-    raise AssertionError("the state was not reached")
-
-
-def waiting(locker: KeyedMutex, key: Hashable) -> int:
-    entry = locker.snapshot().get(key)
-    return 0 if entry is None else len(entry.waiters)

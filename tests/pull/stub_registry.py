@@ -88,7 +88,7 @@ class InProcessRegistry:
             stall.go.set()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        self._thread.join(60)
 
     def _next(self, path: str) -> tuple[tuple[str, bytes] | None, Fault | None]:
         with self._guard:
@@ -129,7 +129,7 @@ class InProcessRegistry:
                     if isinstance(fault, Stall):
                         self.wfile.write(data[: fault.after])
                         fault.reached.set()
-                        fault.go.wait()
+                        fault.go.wait(600)
                         data = data[fault.after :]
                     self.wfile.write(data)
                 except (BrokenPipeError, ConnectionResetError):

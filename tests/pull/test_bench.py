@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -33,10 +32,6 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "benchmarks" / "pull" / "run.py"
 SMALL = ["--bytes", str(image.TINY_BYTES), "--rounds", "1"]
 WAYS = ("suppress", "fail-fast", "none")
-
-needs_debian = pytest.mark.skipif(
-    shutil.which(registry.BINARY) is None, reason="docker-registry is not installed: apt-get install docker-registry"
-)
 
 
 def sample(way: str, at_once: int, round: int, seconds: float, count: int = 1) -> figures.Sample:  # noqa: A002
@@ -176,7 +171,7 @@ def test_bytes_come_whole_through_the_slow_link_from_many_at_once_and_its_proces
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            thread.join(60)
     assert got == [TINY.blobs[BLOB]] * 10
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -282,7 +277,7 @@ def test_the_whole_benchmark_on_the_stand_in(tmp_path: Path, temporary: Path) ->
     assert list(temporary.iterdir()) == []
 
 
-@needs_debian
+@pytest.mark.registry
 def test_the_whole_benchmark_on_the_real_registry(temporary: Path) -> None:
     done = benchmark(*SMALL, "--at-once", "3", TMPDIR=str(temporary))
     assert done.returncode == 0, done.stderr
@@ -343,7 +338,7 @@ def test_wrong_arguments_exit_4(wrong: list[str]) -> None:
     assert "usage:" in done.stderr
 
 
-@needs_debian
+@pytest.mark.registry
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_the_middle_leaves_no_process_and_no_file(temporary: Path, sent: signal.Signals) -> None:
     # So slow that the first pull takes longer than the test may.

@@ -37,6 +37,7 @@ from puller import Progress, Pulled, Puller, Way
 from registry_client import RegistryClient
 from stop import Stop
 from store import ContentStore, Writer
+from tests.driver import DEADLINE, until, waiters
 from tests.pull.made import (
     CHAIN,
     IMAGE,
@@ -53,7 +54,7 @@ from tests.pull.made import (
     symlink,
     tar,
 )
-from tests.pull.soundness import PATIENCE, check_sound, reached, waiting
+from tests.pull.soundness import check_sound
 from tests.pull.stub_registry import Corrupt, Fault, InProcessRegistry, Stall, Status, Truncate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,12 +104,12 @@ class Place:
                 started = [pool.submit(self.puller.pull, "demo:latest") for _ in range(pulls)]
                 other = pool.submit(self.puller.pull, "other:latest")
                 if suppress:
-                    reached(lambda: waiting(self.locker, key) == pulls)
-                    assert other.exception(PATIENCE) is None  # It needs no key of theirs, and does not wait for them.
+                    until(lambda: len(waiters(self.locker, key)) == pulls)
+                    assert other.exception(DEADLINE) is None  # It needs no key of theirs, and does not wait for them.
             finally:
                 if suppress:
                     self.locker.unlock(key)
-            assert other.exception(PATIENCE) is None
+            assert other.exception(DEADLINE) is None
         self.check()
         return outcomes(started)
 
@@ -120,7 +121,7 @@ class Place:
 
 def outcomes(pulls: list[Future[Pulled]]) -> tuple[list[BaseException], list[Pulled]]:
     """Errors and results, once all are back."""
-    errors = [error for error in (pull.exception(PATIENCE) for pull in pulls) if error is not None]
+    errors = [error for error in (pull.exception(DEADLINE) for pull in pulls) if error is not None]
     return errors, [pull.result() for pull in pulls if pull.exception() is None]
 
 
@@ -276,14 +277,14 @@ def test_a_stopped_leader_fails_alone(registry: InProcessRegistry, place: Callab
     stop = Stop()
     with ThreadPoolExecutor(2) as pool:
         leader = pool.submit(at.puller.pull, "demo:latest", stop=stop)
-        assert stall.reached.wait(PATIENCE)
+        assert stall.reached.wait(DEADLINE)
         next_one = pool.submit(at.puller.pull, "demo:latest")
         if way is Way.SUPPRESS:
-            reached(lambda: waiting(at.locker, KEY) == 1)
+            until(lambda: len(waiters(at.locker, KEY)) == 1)
         stop.set()
         stall.go.set()
-        assert isinstance(leader.exception(PATIENCE), StoppedError)
-        assert next_one.result(PATIENCE) == WHOLE
+        assert isinstance(leader.exception(DEADLINE), StoppedError)
+        assert next_one.result(DEADLINE) == WHOLE
     assert at.puller.counts.fetches[BLOB] == 2
     check_sound(at.root, TREES)
     assert len(at.locker) == 0
@@ -298,17 +299,17 @@ def test_a_stopped_or_late_waiter_leaves_the_others_alone(
     registry.inject(BLOB, stall)
     with ThreadPoolExecutor(4) as pool:
         leader = pool.submit(at.puller.pull, "demo:latest")
-        assert stall.reached.wait(PATIENCE)
+        assert stall.reached.wait(DEADLINE)
         stop = Stop()
         stopped = pool.submit(at.puller.pull, "demo:latest", stop=stop)
         last = pool.submit(at.puller.pull, "demo:latest")
-        reached(lambda: waiting(at.locker, KEY) == 2)
+        until(lambda: len(waiters(at.locker, KEY)) == 2)
         late = pool.submit(at.puller.pull, "demo:latest", stop=Stop(timeout=0.2))
-        assert isinstance(late.exception(PATIENCE), TimeoutError)
+        assert isinstance(late.exception(DEADLINE), TimeoutError)
         stop.set()
         stall.go.set()
-        assert isinstance(stopped.exception(PATIENCE), StoppedError)
-        assert leader.result(PATIENCE) == last.result(PATIENCE) == WHOLE
+        assert isinstance(stopped.exception(DEADLINE), StoppedError)
+        assert leader.result(DEADLINE) == last.result(DEADLINE) == WHOLE
     assert at.puller.counts.fetches[BLOB] == 1
     check_sound(at.root, TREES)
     assert len(at.locker) == 0
@@ -343,14 +344,14 @@ def kill_in_mid_fetch(registry: InProcessRegistry, root: Path) -> None:
         [sys.executable, "-c", PROCESS, str(root), registry.url], env=os.environ | {"PYTHONPATH": path}
     )
     try:
-        assert stall.reached.wait(PATIENCE)
+        assert stall.reached.wait(DEADLINE)
         ingest = root / "content/ingest" / digest_of(BLOB.encode()).removeprefix("sha256:")
-        reached(lambda: ingest.exists() and ingest.stat().st_size > 0)
+        until(lambda: ingest.exists() and ingest.stat().st_size > 0)
         with pytest.raises(RootInUseError):
             Place(root, registry.url)
     finally:
         process.kill()
-        assert process.wait(PATIENCE) == -signal.SIGKILL
+        assert process.wait(DEADLINE) == -signal.SIGKILL
     stall.go.set()
     assert ingest.stat().st_size < len(IMAGE.blobs[BLOB])
 

@@ -16,6 +16,7 @@ from documents import reference
 from errors import MalformedError, RegistryError, UnsupportedError
 from kmutex import KeyedMutex, NoopLocker
 from puller import Progress, Puller, Way
+from tests.driver import DEADLINE, until, waiters
 from tests.pull.made import (
     DOCKER_LAYER,
     DOCKER_LIST,
@@ -32,7 +33,7 @@ from tests.pull.made import (
     noise,
     tar,
 )
-from tests.pull.soundness import PATIENCE, check_sound, reached, waiting
+from tests.pull.soundness import check_sound
 from tests.pull.stub_registry import InProcessRegistry, Stall
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,8 +165,8 @@ def test_under_suppression_each_thing_is_done_once(registry: InProcessRegistry, 
     with Puller(tmp_path, registry.url, locker=locker) as puller:
         with ThreadPoolExecutor(MANY) as pool:
             pulls = [pool.submit(puller.pull, ref) for _ in range(MANY)]
-            assert stall.reached.wait(PATIENCE)
-            reached(lambda: waiting(locker, f"blob://{IMAGE.layers[0]}") == MANY - 1)
+            assert stall.reached.wait(DEADLINE)
+            until(lambda: len(waiters(locker, f"blob://{IMAGE.layers[0]}")) == MANY - 1)
             stall.go.set()
             assert {pull.result() for pull in pulls} == {(IMAGE.manifest_digest, CHAIN)}
         counts = puller.counts
@@ -182,7 +183,7 @@ class Together:
     """Holds each unpack at its first step until MANY of them are at theirs."""
 
     def __init__(self) -> None:
-        self._barrier = threading.Barrier(MANY, timeout=PATIENCE)
+        self._barrier = threading.Barrier(MANY, timeout=DEADLINE)
         self._seen = threading.local()
 
     def __call__(self, progress: Progress) -> None:
@@ -208,11 +209,11 @@ def test_without_it_all_unpack_and_all_commits_but_one_fail(
     with Puller(tmp_path, registry.url, locker=locker, way=way, watch=Together()) as puller:
         with ThreadPoolExecutor(MANY) as pool:
             pulls = [pool.submit(puller.pull, ref) for _ in range(MANY)]
-            assert stall.reached.wait(PATIENCE)
+            assert stall.reached.wait(DEADLINE)
             if way is Way.NONE:
-                reached(lambda: puller.counts.fetches[IMAGE.layers[0]] == MANY)
+                until(lambda: puller.counts.fetches[IMAGE.layers[0]] == MANY)
             else:
-                reached(lambda: puller.counts.unavailable[IMAGE.layers[0]] >= MANY - 1)
+                until(lambda: puller.counts.unavailable[IMAGE.layers[0]] >= MANY - 1)
             stall.go.set()
             assert {pull.result() for pull in pulls} == {(IMAGE.manifest_digest, CHAIN)}
         counts = puller.counts
@@ -233,7 +234,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         env={"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=DEADLINE,
         check=False,
     )
 

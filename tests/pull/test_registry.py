@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import shutil
 import stat
 import subprocess
 import threading
@@ -22,12 +21,8 @@ import registry
 
 TINY = image.build(image.TINY_BYTES)
 BASE = TINY.layers[0].digest
-
-needs_debian = pytest.mark.skipif(
-    shutil.which(registry.BINARY) is None, reason="docker-registry is not installed: apt-get install docker-registry"
-)
 BOTH = [
-    pytest.param(registry.DebianRegistry, marks=needs_debian, id="debian"),
+    pytest.param(registry.DebianRegistry, marks=pytest.mark.registry, id="debian"),
     pytest.param(registry.InProcessRegistry, id="in-process"),
 ]
 
@@ -142,7 +137,7 @@ def test_a_taken_port_is_tried_again_with_another_and_not_for_ever(tmp_path: Pat
     assert len(set(tries.read_text().splitlines())) > 1
 
 
-@needs_debian
+@pytest.mark.registry
 def test_the_real_registry_ignores_settings_from_outside_and_leaves_nothing(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,8 +13,9 @@ from errors import AlreadyExistsError, PullError, RootInUseError, UnavailableErr
 from metadata import Metadata
 from snapshots import Snapshotter
 from store import ContentStore, Writer
+from tests.driver import DEADLINE
 from tests.pull.made import digest_of, tree
-from tests.pull.soundness import PATIENCE, check_sound
+from tests.pull.soundness import check_sound
 
 DATA = b"some bytes"
 DIGEST = digest_of(DATA)
@@ -116,7 +117,7 @@ def test_one_ref_has_one_writer(root: Root) -> None:
 
 def test_of_many_commits_of_one_digest_one_counts(root: Root) -> None:
     """All write first and commit together; the store is sound, and one alone is told that it was the one."""
-    together = threading.Barrier(6, timeout=PATIENCE)
+    together = threading.Barrier(6, timeout=DEADLINE)
 
     def put(number: int) -> bool:
         with root.content.writer(f"ref {number}") as writer:

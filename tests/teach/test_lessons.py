@@ -33,12 +33,10 @@ from kmutex.teach.lesson import (
     lessons,
 )
 from kmutex.testing import CLAUSES
-
-sys.path.insert(0, str(Path(__file__).parent))
-from repaired import REPAIRED
+from tests.lockers.repaired import REPAIRED
 
 PATH = os.pathsep.join(str(Path(str(package.__file__)).parents[1]) for package in (kmutex, kmutex_model))
-REPAIRS = Path(__file__).with_name("repaired.py")
+REPAIRS = Path(__file__).parents[1] / "lockers" / "repaired.py"
 NEAREST = {
     "KM-IDLE": 1,
     "KM-EXCL": 2,

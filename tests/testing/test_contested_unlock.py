@@ -15,7 +15,7 @@ from kmutex.engine.threads import Crew, replaced
 BOTH = parse("0+a | 0-a 1xa")
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def control() -> Iterator[None]:
     """The scheduler's locks are in force for what the tests make."""
     with replaced():

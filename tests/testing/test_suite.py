@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = (
-    "from kmutex import AsyncKeyedMutex, KeyedMutex\nfrom kmutex.testing import KeyedLockerSuite\nimport bad_lockers\n"
+    "from kmutex import AsyncKeyedMutex, KeyedMutex\nfrom kmutex.testing import KeyedLockerSuite\nimport kmutex_bad\n"
 )
 SUITE = """
 class Test{name}(KeyedLockerSuite):
@@ -22,7 +22,7 @@ class Test{name}(KeyedLockerSuite):
 
 
 def _run(folder: Path, make: str, *options: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    shutil.copy(Path(__file__).with_name("bad_lockers.py"), folder)
+    shutil.copy(ROOT / "tests" / "lockers" / "kmutex_bad.py", folder)
     (folder / "test_it.py").write_text(HEAD + SUITE.format(name="It", make=make, without=without), encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
@@ -46,15 +46,15 @@ def test_sound_lockers_pass(tmp_path: Path, make: str, level: str) -> None:
 @pytest.mark.parametrize(
     ("make", "test", "clause", "replay"),
     [
-        ("bad_lockers.NeverEvicts", "locks 1: 0+a-a]", "KM-IDLE", "--replay '0+a-a @locks'"),
-        ("bad_lockers.IgnoresTime", "locks 1: 0+a | 1~a | c1]", "KM-CANCEL", "--replay '0+a | 1~a | c1 @locks"),
+        ("kmutex_bad.NeverEvicts", "locks 1: 0+a-a]", "KM-IDLE", "--replay '0+a-a @locks'"),
+        ("kmutex_bad.IgnoresTime", "locks 1: 0+a | 1~a | c1]", "KM-CANCEL", "--replay '0+a | 1~a | c1 @locks"),
         (
-            "bad_lockers.AsyncCancelKeepsPlace",
+            "kmutex_bad.AsyncCancelKeepsPlace",
             "tasks 1: 0+a | 1~a | c1]",
             "KM-CANCEL",
             "--replay '0+a | 1~a | c1 @tasks",
         ),
-        ("bad_lockers.CountsLate", "locks 1: 0+a-a 1+a]", "KM-REF", "--replay '0+a-a 1+a @locks "),
+        ("kmutex_bad.CountsLate", "locks 1: 0+a-a 1+a]", "KM-REF", "--replay '0+a-a 1+a @locks "),
     ],
 )
 def test_bad_lockers_fail_with_clause_lanes_and_replay(

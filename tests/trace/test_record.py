@@ -1,20 +1,12 @@
-"""The recorders: logs of real lockers, good and bad, from real threads and tasks; and that they do the locker no harm.
-
-Whoever waits is waited for by its place in the snapshot, never by the clock.
-"""
+"""The recorders: logs of real lockers, good and bad, from threads and tasks; and that they do the locker no harm."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import io
 import json
 import random
-import sys
-import threading
-import time
 from collections.abc import Callable, Hashable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,44 +25,8 @@ from kmutex import (
 from kmutex.trace import AsyncRecorder, Recorder
 from kmutex.trace.check import LogReport
 from kmutex.trace.reader import check
-
-ZOO = Path(__file__).resolve().parents[1] / "zoo"
-DEADLINE = 120.0
-"""Seconds after which a test that waits has failed; nothing here takes long."""
-
-
-def zoo(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"trace_{name}", ZOO / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # The weak registry finds its own module by name.
-    sys.modules[module.__name__] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-THREADS, TASKS = zoo("threads_bad"), zoo("aio_bad")
-
-
-def until(state: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    turn = threading.Event()
-    while not state():
-        assert time.monotonic() < end, "the state never came"
-        turn.wait(0.0005)
-
-
-def start(call: Callable[..., object], *arguments: object) -> threading.Thread:
-    thread = threading.Thread(target=call, args=arguments, daemon=True)
-    thread.start()
-    return thread
-
-
-def join(*threads: threading.Thread) -> None:
-    for thread in threads:
-        thread.join(DEADLINE)
-        assert not thread.is_alive()
+from tests.driver import DEADLINE, Driver, Tasks, Threads, both, start, tasks, until, waiters
+from tests.lockers import asyncio_bad, threads_bad
 
 
 def judged(out: io.StringIO) -> LogReport:
@@ -99,33 +55,46 @@ def shown(base: type) -> Any:
     return Shown()
 
 
-def served_in_turn(locker: Any, out: io.StringIO) -> LogReport:
+def recorded(driver: Driver, out: io.StringIO, locker: Any = None) -> Driver:
+    """A driver of the same kind whose calls are written to ``out``: of the same locker, or the one given."""
+    kind = type(driver)
+    return kind((Recorder if kind is Threads else AsyncRecorder)(driver.locker if locker is None else locker, out))
+
+
+def bad(driver: Driver) -> ModuleType:
+    """The known-bad lockers of its kind."""
+    return threads_bad if isinstance(driver, Threads) else asyncio_bad
+
+
+async def served_in_turn(driver: Driver, locker: Any, out: io.StringIO) -> LogReport:
     """One holds, three queue one after the other, each seen in the queue before the next asks."""
-    km = Recorder(locker, out)
-    km.lock("k")
-    threads = []
+    km = recorded(driver, out, locker)
+
+    async def one() -> None:
+        await km.lock("k")
+        km.unlock("k")
+
+    await km.lock("k")
+    clients = []
     for number in range(1, 4):
-
-        def one() -> None:
-            km.lock("k")
-            km.unlock("k")
-
-        threads.append(start(one))
-        until(lambda number=number: len(locker.snapshot()["k"].waiters) == number)  # type: ignore[misc]
-        assert km.observe() == 1
-        assert km.observe() == 0
+        clients.append(km.start(one))
+        await km.until(lambda number=number: len(waiters(locker, "k")) == number)  # type: ignore[misc]
+        assert km.locker.observe() == 1
+        assert km.locker.observe() == 0
     km.unlock("k")
-    join(*threads)
-    km.close()
+    for client in clients:
+        await km.result(client)
+    km.locker.close()
     return judged(out)
 
 
-# -- threads -----------------------------------------------------------------------------------------------------------
+# -- what it tells -----------------------------------------------------------------------------------------------------
 
 
-def test_waiters_that_were_seen_are_judged_in_order() -> None:
+@both
+async def test_waiters_that_were_seen_are_judged_in_order(driver: Driver) -> None:
     """KM-FIFO, KM-LIVE, KM-IDLE: with `observe`, from outside."""
-    report = served_in_turn(KeyedMutex(), io.StringIO())
+    report = await served_in_turn(driver, driver.locker, io.StringIO())
     assert (report.verdict.value, report.notes, report.unknown) == ("pass", (), ())
     assert outcome(report, "KM-FIFO") == ("holds", 2)
     assert outcome(report, "KM-EXCL") == ("holds", 3)
@@ -134,15 +103,17 @@ def test_waiters_that_were_seen_are_judged_in_order() -> None:
     assert outcome(report, "KM-INDEP") == ("holds", 3)
 
 
-def test_a_locker_that_serves_the_youngest_fails() -> None:
-    """KM-FIFO: tests/zoo, LastInFirstOut; the line is the grant of the one who was overtaken."""
+@both
+async def test_a_locker_that_serves_the_youngest_fails(driver: Driver) -> None:
+    """KM-FIFO: tests/lockers, LastInFirstOut; the line is the grant of the one who was overtaken."""
     out = io.StringIO()
-    report = served_in_turn(shown(THREADS.LastInFirstOut), out)
+    report = await served_in_turn(driver, shown(bad(driver).LastInFirstOut), out)
     (finding,) = report.findings
     assert finding.clause == "KM-FIFO"
     assert json.loads(out.getvalue().splitlines()[finding.line - 1])["event"] == "grant"
     assert finding.call == 3
-    assert outcome(served_in_turn(shown(THREADS.Handing), io.StringIO()), "KM-FIFO") == ("holds", 2)
+    good = await served_in_turn(driver, shown(bad(driver).Handing), io.StringIO())
+    assert outcome(good, "KM-FIFO") == ("holds", 2)
 
 
 def test_many_threads_and_keys_pass() -> None:
@@ -172,10 +143,11 @@ def test_many_threads_and_keys_pass() -> None:
 
     km.lock("a")
     threads = [start(work, number) for number in range(6)]
-    until(lambda: len(locker.snapshot()["a"].waiters) == len(threads))
+    until(lambda: len(waiters(locker, "a")) == len(threads))
     km.unlock("a")
-    until(lambda: km.observe() < 0 or not any(thread.is_alive() for thread in threads))
-    join(*threads)
+    until(lambda: km.observe() < 0 or all(thread.done() for thread in threads))
+    for thread in threads:
+        thread.result(DEADLINE)
     with pytest.raises(UnheldKeyError):
         km.unlock("a")
     with km.hold("a") as lease:
@@ -190,31 +162,35 @@ def test_many_threads_and_keys_pass() -> None:
     assert report.most_live_calls > 1
 
 
-def test_a_locker_that_locks_nothing_fails() -> None:
-    """KM-EXCL: the no-op, and tests/zoo, WeakRegistry."""
-    for locker in (NoopLocker(), THREADS.WeakRegistry()):
+@both
+async def test_a_locker_that_locks_nothing_fails(driver: Driver) -> None:
+    """KM-EXCL: the no-op, by calls and by leases, and tests/lockers, WeakRegistry."""
+    noop = NoopLocker() if isinstance(driver, Threads) else AsyncNoopLocker()
+    for locker, how in ((noop, "lock"), (noop, "hold"), (bad(driver).WeakRegistry(), "lock")):
         out = io.StringIO()
-        km = Recorder(locker, out)
-        km.lock("k")
-        if isinstance(locker, NoopLocker):
-            km.lock("k")
+        km = recorded(driver, out, locker)
+        await km.lock("k")
+        if how == "hold":
+            async with km.hold("k"):
+                pass
         else:
-            join(start(km.lock, "k"))
+            await km.result(km.start(km.lock, "k"))
         (finding,) = judged(out).findings
         assert (finding.clause, finding.line, finding.call, finding.key) == ("KM-EXCL", 5, 2, "k")
 
 
-def test_a_stray_unlock_that_is_accepted_fails() -> None:
-    """KM-UNHELD: tests/zoo, StrayUnlockAccepted."""
+@both
+async def test_a_stray_unlock_that_is_accepted_fails(driver: Driver) -> None:
+    """KM-UNHELD: tests/lockers, StrayUnlockAccepted."""
     out = io.StringIO()
-    Recorder(THREADS.StrayUnlockAccepted(), out).unlock("k")
+    recorded(driver, out, bad(driver).StrayUnlockAccepted()).unlock("k")
     assert [found.clause for found in judged(out).findings] == ["KM-UNHELD"]
 
 
 def test_a_lease_that_is_released_twice_fails() -> None:
-    """KM-TOKEN: tests/zoo, LeaseReleasedTwice; the second release ends somebody else's grant."""
+    """KM-TOKEN: tests/lockers, LeaseReleasedTwice; the second release ends somebody else's grant."""
     out = io.StringIO()
-    km = Recorder(THREADS.LeaseReleasedTwice(), out)
+    km = Recorder(threads_bad.LeaseReleasedTwice(), out)
     with km.hold("k") as lease:
         lease.release()
         km.lock("k")
@@ -223,58 +199,64 @@ def test_a_lease_that_is_released_twice_fails() -> None:
     assert (finding.clause, finding.call) == ("KM-TOKEN", 1)
 
 
-def test_an_entry_that_stays_fails_at_the_end() -> None:
-    """KM-IDLE: tests/zoo, NeverEvicts; seen by the length that `close` writes."""
+@both
+async def test_an_entry_that_stays_fails_at_the_end(driver: Driver) -> None:
+    """KM-IDLE: tests/lockers, NeverEvicts; seen by the length that `close` writes."""
     out = io.StringIO()
-    km = Recorder(THREADS.NeverEvicts(), out)
-    km.lock("k")
+    km = recorded(driver, out, bad(driver).NeverEvicts())
+    await km.lock("k")
     km.unlock("k")
-    km.close()
+    km.locker.close()
     assert [found.clause for found in judged(out).findings] == ["KM-IDLE"]
 
 
-def test_a_waiter_that_is_left_at_the_end_fails() -> None:
+@both
+async def test_a_waiter_that_is_left_at_the_end_fails(driver: Driver) -> None:
     """KM-LIVE; without `close` it is unfinished. KM-IDLE for the holder."""
     out = io.StringIO()
-    locker = KeyedMutex()
-    km = Recorder(locker, out)
-    km.lock("k")
-    waiting = start(km.lock, "k")
-    until(lambda: len(locker.snapshot()["k"].waiters) == 1)
+    km = recorded(driver, out)
+    await km.lock("k")
+    waiting = km.start(km.lock, "k")
+    await km.until(lambda: waiters(driver.locker, "k"))
     assert judged(out).verdict.value == "pass"
     assert outcome(judged(out), "KM-LIVE")[0] == "unknown"
-    km.close()
+    km.locker.close()
     assert {found.clause for found in judged(out).findings} == {"KM-IDLE", "KM-LIVE"}
     km.unlock("k")
-    join(waiting)
+    await km.result(waiting)
 
 
-def test_an_unlock_of_the_grant_of_another_is_no_violation() -> None:
+@both
+async def test_an_unlock_of_the_grant_of_another_is_no_violation(driver: Driver) -> None:
     """KM-TOKEN: `unlock(key)` is by key. The lease's own release then fails, and nothing is said of that key."""
     out = io.StringIO()
-    km = Recorder(KeyedMutex(), out)
-    with pytest.raises(UnheldKeyError), km.hold("k"):
-        km.unlock("k")
+    km = recorded(driver, out)
+    lease = km.hold("k")
+    await lease.__aenter__()
+    km.unlock("k")
+    with pytest.raises(UnheldKeyError):
+        await lease.__aexit__(None, None, None)
     report = judged(out)
     assert (report.verdict.value, report.findings) == ("unknown", ())
     assert "may have ended the grant of another" in report.unknown[0]
 
 
-def test_the_lines_and_their_fields() -> None:
+@both
+async def test_the_lines_and_their_fields(driver: Driver) -> None:
     """In the order in which they are written: before a call, and after it."""
     out = io.StringIO()
-    km = Recorder(KeyedMutex(), out)
-    km.lock("k", 5)
+    km = recorded(driver, out)
+    await km.lock("k", 5)
     with pytest.raises(TimeoutError):
-        km.lock("k", timeout=0)
+        await km.lock("k", 0)
     with pytest.raises(ValueError, match="timeout"):
-        km.lock("k", -1)
+        await km.lock("k", -1)
     km.unlock("k")
-    with km.hold(("k", 1)):
+    async with km.hold(("k", 1)):
         pass
-    km.close()
-    km.close()
-    km.lock("not recorded any more")
+    km.locker.close()
+    km.locker.close()
+    await km.lock("not recorded any more")
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert lines[0] == {"trace": 1, "recorded": "outside"}
     assert [line["n"] for line in lines[1:]] == list(range(1, len(lines)))
@@ -338,12 +320,12 @@ class Full(io.StringIO):
         raise self.error
 
 
-def once_through(km: Recorder) -> None:
-    km.lock("a")
+async def once_through(km: Driver) -> None:
+    await km.lock("a")
     with pytest.raises(TimeoutError):
-        km.lock("a", 0)
+        await km.lock("a", 0)
     km.unlock("a")
-    with km.hold("b") as lease:
+    async with km.hold("b") as lease:
         lease.release()
     with pytest.raises(UnheldKeyError):
         km.unlock("a")
@@ -353,48 +335,55 @@ LINES = 13
 
 
 @pytest.mark.parametrize("lines", range(LINES))
-def test_a_line_that_cannot_be_written_changes_nothing_for_the_locker(lines: int) -> None:
+@both
+async def test_a_line_that_cannot_be_written_changes_nothing_for_the_locker(driver: Driver, lines: int) -> None:
     """KM-ATOMIC: every call does what it would, wherever the disk is full; the log is unknown, and never a failure."""
-    out, locker = Full(lines, OSError("no space")), KeyedMutex()
-    km = Recorder(locker, out)
-    once_through(km)
-    assert len(locker) == 0
-    assert str(km.error) == "no space"
+    out = Full(lines, OSError("no space"))
+    km = recorded(driver, out)
+    await once_through(km)
+    assert len(driver.locker) == 0
+    assert str(km.locker.error) == "no space"
     with pytest.raises(OSError, match="no space"):
-        km.close()
+        km.locker.close()
     if lines:
         report = judged(out)
         assert report.verdict.value == "unknown"
         assert "is cut off" in report.unknown[-1] or "no event" in report.unknown[-1]
 
 
-def test_that_was_each_of_its_lines() -> None:
+@both
+async def test_that_was_each_of_its_lines(driver: Driver) -> None:
     out = Full(LINES, OSError("no space"))
-    once_through(Recorder(KeyedMutex(), out))
+    await once_through(recorded(driver, out))
     assert len(out.getvalue().splitlines()) == LINES
     assert judged(out).verdict.value == "pass"
 
 
+class Stop(BaseException):
+    """An interrupt that does not end the loop."""
+
+
 @pytest.mark.parametrize("lines", range(1, 9))
-def test_an_interrupt_in_a_line_leaves_no_grant_behind(lines: int) -> None:
+@both
+async def test_an_interrupt_in_a_line_leaves_no_grant_behind(driver: Driver, lines: int) -> None:
     """KM-INTERRUPT: out of `lock` and `hold` it leaves the key idle; out of `unlock` the key is released or held."""
-    out, locker = Full(lines, KeyboardInterrupt()), KeyedMutex()
-    km = Recorder(locker, out)
+    out = Full(lines, Stop())
+    km = recorded(driver, out)
     held: list[str] = []
 
-    def use() -> None:
-        km.lock("a")
+    async def use() -> None:
+        await km.lock("a")
         held.append("a")
         km.unlock("a")
         held.clear()
-        with km.hold("b"):
+        async with km.hold("b"):
             held.append("b")
 
-    with pytest.raises(KeyboardInterrupt):
-        use()
+    with pytest.raises(Stop):
+        await use()
     # In unlock it may strike before the key goes or after; never is a key held that the caller can't let go of.
-    assert set(locker.snapshot()) <= set(held) - {"b"}
-    assert isinstance(km.error, RuntimeError)
+    assert set(driver.locker.snapshot()) <= set(held) - {"b"}
+    assert isinstance(km.locker.error, RuntimeError)
     assert out.getvalue()[-1] != "\n"
 
 
@@ -450,113 +439,42 @@ def test_a_use_in_the_midst_of_a_line_does_not_wait_for_itself() -> None:
 # -- tasks -------------------------------------------------------------------------------------------------------------
 
 
-def run(test: Any) -> Any:
-    return asyncio.run(asyncio.wait_for(test, DEADLINE))
-
-
-def test_tasks_pass_with_cancellation() -> None:
+@tasks
+async def test_tasks_pass_with_cancellation(driver: Tasks) -> None:
     """KM-EXCL, KM-FIFO, KM-LIVE: one waiter of three is cancelled, the others are served in order."""
-
-    async def scenario(locker: Any, out: io.StringIO) -> LogReport:
-        km = AsyncRecorder(locker, out)
-        served: list[int] = []
-
-        async def one(number: int) -> None:
-            if number == 3:
-                async with km.hold("k"):
-                    served.append(number)
-            else:
-                await km.lock("k")
-                served.append(number)
-                km.unlock("k")
-
-        await km.lock("k")
-        tasks = []
-        for number in (1, 2, 3):
-            tasks.append(asyncio.create_task(one(number)))
-            await asyncio.sleep(0)
-            assert km.observe() == 1
-        tasks[1].cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await tasks[1]
-        km.unlock("k")
-        await asyncio.gather(tasks[0], tasks[2])
-        await km.lock("k")
-        with pytest.raises(TimeoutError):
-            await km.lock("k", 0)
-        km.unlock("k")
-        km.close()
-        assert served == [1, 3]
-        return judged(out)
-
     out = io.StringIO()
-    report = run(scenario(AsyncKeyedMutex(), out))
+    km = AsyncRecorder(driver.locker, out)
+    served: list[int] = []
+
+    async def one(number: int) -> None:
+        if number == 3:
+            async with km.hold("k"):
+                served.append(number)
+        else:
+            await km.lock("k")
+            served.append(number)
+            km.unlock("k")
+
+    await km.lock("k")
+    clients = []
+    for number in (1, 2, 3):
+        clients.append(driver.start(one, number))
+        await asyncio.sleep(0)
+        assert km.observe() == 1
+    clients[1].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await clients[1]
+    km.unlock("k")
+    await asyncio.gather(clients[0], clients[2])
+    await km.lock("k")
+    with pytest.raises(TimeoutError):
+        await km.lock("k", 0)
+    km.unlock("k")
+    km.close()
+    assert served == [1, 3]
+    report = judged(out)
     assert (report.verdict.value, report.findings, report.unknown) == ("pass", (), ())
     assert outcome(report, "KM-FIFO") == ("holds", 1)
     assert outcome(report, "KM-EXCL")[0] == "holds"
     assert outcome(report, "KM-EXPIRED") == ("holds", 1)
     assert {json.loads(line).get("why") for line in out.getvalue().splitlines()} == {None, "cancelled", "timeout"}
-
-
-def test_a_bad_locker_for_tasks_fails() -> None:
-    """KM-EXCL: the no-op. KM-FIFO: tests/zoo, LastInFirstOut. KM-UNHELD: StrayUnlockAccepted."""
-
-    async def two_hold() -> LogReport:
-        out = io.StringIO()
-        km = AsyncRecorder(AsyncNoopLocker(), out)
-        await km.lock("k")
-        async with km.hold("k"):
-            pass
-        return judged(out)
-
-    async def overtaken() -> LogReport:
-        out = io.StringIO()
-        km = AsyncRecorder(shown(TASKS.LastInFirstOut), out)
-        await km.lock("k")
-
-        async def one() -> None:
-            await km.lock("k")
-            km.unlock("k")
-
-        tasks = []
-        for _ in range(3):
-            tasks.append(asyncio.create_task(one()))
-            await asyncio.sleep(0)
-            assert km.observe() == 1
-        km.unlock("k")
-        await asyncio.gather(*tasks)
-        return judged(out)
-
-    async def stray() -> LogReport:
-        out = io.StringIO()
-        AsyncRecorder(TASKS.StrayUnlockAccepted(), out).unlock("k")
-        return judged(out)
-
-    for scenario, clause in ((two_hold, "KM-EXCL"), (overtaken, "KM-FIFO"), (stray, "KM-UNHELD")):
-        assert [found.clause for found in run(scenario()).findings] == [clause]
-
-
-@pytest.mark.parametrize("lines", range(1, 9))
-def test_an_interrupt_in_a_line_of_a_task_leaves_no_grant_behind(lines: int) -> None:
-    """KM-INTERRUPT: as for threads."""
-
-    class Stop(BaseException):
-        pass
-
-    async def scenario() -> None:
-        out, locker = Full(lines, Stop()), AsyncKeyedMutex()
-        km = AsyncRecorder(locker, out)
-        got: list[str] = []
-
-        async def use() -> None:
-            await km.lock("a")
-            got.append("a")
-            async with km.hold("b"):
-                got.append("b")
-            km.unlock("a")
-
-        with pytest.raises(Stop):
-            await use()
-        assert set(locker.snapshot()) <= set(got) - {"b"}
-
-    run(scenario())

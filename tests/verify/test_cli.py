@@ -1,6 +1,6 @@
 """The command as a user runs it: another process, in a folder with the user's module. Its exit status and its words.
 
-The commands are started together and a few at a time, for most of them wait for something.
+The commands are started together and two at a time, for most of them wait for something.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,32 +25,12 @@ import pytest
 
 from kmutex.testing import CLAUSES
 from tests.commands import ENDING, Done, environment, left_by, marked, run, run_kmutex
+from tests.verify.folder import prepared
 
-SUBJECTS = Path(__file__).with_name("subjects.py")
 QUICK = ("--seconds", "2")
 FILES = ("--json", "rows.json", "--junit", "rows.xml")
 ENOUGH = ("3", "10", "40")
 """Seconds to verify with, one after the other, until they are enough for this machine."""
-MODULES = {
-    "raises.py": "raise ValueError('not\\ntoday')",
-    "exits.py": "raise SystemExit(0)",
-    "leaves.py": "import os; os._exit(0)",
-    "hangs.py": "while True: pass",
-    "sleeps.py": "import time; time.sleep(1000)",
-    "wrong.py": "def (",
-    "needs.py": "import no_such_module_anywhere",
-}
-"""Modules that can't be imported."""
-
-
-def prepared(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    shutil.copy(SUBJECTS, folder / "subjects.py")
-    for name, text in MODULES.items():
-        (folder / name).write_text(text + "\n", encoding="utf-8")
-    return folder
-
-
 kmutex_ = partial(run_kmutex, timeout=200)
 
 
@@ -74,108 +53,13 @@ def verify_enough(folder: Path, subject: str, *arguments: str) -> Done:
 
 # -- the commands ------------------------------------------------------------------------------------------------------
 
-REFUSED = {
-    "a module that is not there": (("no_such_module:Locker",), "no module 'no_such_module'"),
-    "a package that is not there": (("no_such.module:Locker",), "no module 'no_such'"),
-    "a module that needs one": (("needs:Locker",), "No module named 'no_such_module_anywhere'"),
-    "an attribute that is not there": (("subjects:Nobody",), "subjects has no 'Nobody'"),
-    "a nested one": (("subjects:Sound.Nobody",), "subjects has no 'Sound.Nobody'"),
-    "a standard module": (("queue:Locker",), "this is the standard library's module"),
-    "import raises": (("raises:Locker",), "importing raises raised ValueError: not"),
-    "import exits": (("exits:Locker",), "importing exits raised SystemExit: 0"),
-    "import leaves": (("leaves:Locker",), "ended the process it ran in (status 0)"),
-    "import hangs": (("hangs:Locker",), "did not come back from its import"),
-    "import sleeps": (("sleeps:Locker",), "did not come back from its import"),
-    "import of nonsense": (("wrong:Locker",), "importing wrong raised SyntaxError"),
-    "not callable": (("subjects:not_callable",), "is not callable"),
-    "factory raises": (("subjects:FactoryRaises",), "the factory raised ValueError: no"),
-    "factory hangs": (("subjects:FactoryHangs",), "did not come back"),
-    "factory exits": (("subjects:FactoryExits",), "the factory raised SystemExit: 0"),
-    "factory is killed": (("subjects:FactoryIsKilled",), "ended the process it ran in (status -9)"),
-    "factory needs arguments": (("subjects:FactoryNeedsArguments",), "it is called without arguments"),
-    "the same object": (("subjects:same",), "the same object twice"),
-    "a child that stays": (("subjects:LeavesChildren",), "did not come back"),
-    "no lock": (("subjects:NoLock",), "NoLock has no lock()"),
-    "no unlock": (("subjects:NoUnlock",), "NoUnlock has no unlock()"),
-    "no key": (("subjects:NoKey",), "does not take one key"),
-    "an attribute that raises": (("subjects:AttributeRaises",), "raised OSError: not now"),
-    "unlock is a coroutine": (("subjects:CoroutineUnlock",), "unlock() is a coroutine function"),
-    "no timeout": (("subjects:NoTimeout",), "--without timeout"),
-    "lock spins": (("subjects:Spins",), "no scheduling point for 2 s, at subjects.py"),
-    "lock waits for ever": (("subjects:WaitsForEver",), "does not come through"),
-    "lock raises": (("subjects:Raises",), "raised RuntimeError: nope"),
-    "lock raises without words": (("subjects:ErrorWithoutWords",), "raised SpeechlessError"),
-    "lock leaves": (("subjects:Leaves",), "ended the process it ran in (status 0)"),
-    "lock exits": (("subjects:Exits",), "tried to leave the process"),
-    "lock exits when contended": (("subjects:ExitsLater",), "tried to leave the process"),
-    "lock leaves when contended": (("subjects:LeavesLater",), "ended the process it ran in (status 0)"),
-    "len exits": (("subjects:LengthExits",), "len() raised SystemExit"),
-    "lock crashes": (("subjects:SegmentationFault",), "ended the process it ran in (status -11)"),
-    "lock waits out of control": (("subjects:ForeignLock",), "out of the scheduler's control"),
-    "async lock spins": (("subjects:AsyncSpins",), "its first lock()"),
-    "async lock yields for ever": (("subjects:AsyncYieldsForEver",), "does not come through"),
-    "async lock waits for ever": (("subjects:AsyncWaitsForEver",), "does not come through"),
-    "replay out of control": (
-        ("subjects:ForeignLock", "--replay", "0+a | 1+a @locks"),
-        "out of the scheduler's control",
-    ),
-    "replay that leaves": (("subjects:LeavesLater", "--replay", "0+a | 1+a @locks"), "ended the process"),
-    "replay that exits": (("subjects:ExitsLater", "--replay", "0+a | 1+a @locks"), "tried to leave"),
-    "replay of nobody": (("subjects:Nobody", "--replay", "0+a @locks"), "has no 'Nobody'"),
-}
-"""Exit status 3: the command, and words of its complaint."""
-
-USAGE = {
-    "no command": ((), "COMMAND"),
-    "no such command": (("prove",), "invalid choice"),
-    "no such option": (("verify", "--fast"), "unrecognized arguments"),
-    "no colon": (("verify", "subjects"), "not of the form MODULE:FACTORY"),
-    "no module": (("verify", ":Sound"), "not of the form MODULE:FACTORY"),
-    "no factory": (("verify", "subjects:"), "not of the form MODULE:FACTORY"),
-    "no such feature": (("verify", "subjects:Sound", "--without", "speed"), "'speed' is no feature"),
-    "one of two features": (("verify", "subjects:Sound", "--without", "fifo,speed"), "'speed' is no feature"),
-    "features without a subject": (("verify", "--without", "fifo"), "need a subject"),
-    "a replay without a subject": (("verify", "--replay", "0+a @locks"), "need a subject"),
-    "no number": (("verify", "subjects:Sound", "--seconds", "soon"), "'soon' is not a number of seconds"),
-    "no time": (("verify", "subjects:Sound", "--seconds", "0"), "'0' is not a number of seconds"),
-    "not a number": (("verify", "subjects:Sound", "--seconds", "nan"), "'nan' is not a number of seconds"),
-    "for ever": (("verify", "subjects:Sound", "--seconds", "inf"), "'inf' is not a number of seconds"),
-    "no such folder": (("verify", "subjects:Sound", "--json", "nowhere/rows.json"), "no such folder"),
-    "a picture of no run": (("verify", "subjects:Sound", "--picture", "p.svg"), "give its schedule with --replay"),
-    "a picture of all": (("verify", "--picture", "p.svg"), "give its schedule with --replay"),
-    "a picture of no kind": (
-        ("verify", "subjects:Sound", "--replay", "0+a @locks", "--picture", "p.png"),
-        ".svg, .mmd",
-    ),
-    "a folder for a picture": (
-        ("verify", "subjects:Sound", "--replay", "0+a @locks", "--picture", "../p.svg/p.svg"),
-        "no such folder",
-    ),
-    "no such folder for JUnit": (("verify", "subjects:Sound", "--junit", "nowhere/rows.xml"), "no such folder"),
-    "a folder for a file": (("verify", "subjects:Sound", "--json", ".", *QUICK), "directory"),
-    "a replay of nothing": (("verify", "subjects:Sound", "--replay", "again"), "is no schedule"),
-    "a replay of no program": (("verify", "subjects:Sound", "--replay", "0+A @locks"), "is no step"),
-    "a replay of too many": (("verify", "subjects:Sound", "--replay", "0+a @locks 0:9"), "cannot replay"),
-    "a replay of too long": (("verify", "subjects:Sound", "--replay", "0+a @locks 900:1"), "choice 900 was recorded"),
-    "a replay for tasks": (("verify", "subjects:Sound", "--replay", "0+a @tasks"), "cannot replay"),
-    "a replay for threads": (("verify", "subjects:AsyncSound", "--replay", "0+a @locks"), "cannot replay"),
-    "a replay of tries": (("verify", "subjects:AsyncSound", "--replay", "0+a @tasks"), "wants a timeout"),
-    "a replay of leases": (("verify", "subjects:Sound", "--replay", "0[a]a @locks"), "no hold()"),
-}
-"""Exit status 4."""
-
 Command = Callable[[Path], Done]
 
 
 def _commands() -> dict[str, Command]:
-    def refused(arguments: tuple[str, ...]) -> Command:
-        return lambda folder: kmutex_(folder, "verify", *arguments, *QUICK)
-
-    def usage(arguments: tuple[str, ...]) -> Command:
-        return lambda folder: kmutex_(folder, *arguments)
-
-    commands = {f"refused-{name}": refused(arguments) for name, (arguments, _) in REFUSED.items()}
-    commands |= {f"usage-{name}": usage(arguments) for name, (arguments, _) in USAGE.items()}
+    commands: dict[str, Command] = {}
+    commands["no module"] = lambda folder: kmutex_(folder, "verify", "no_such_module:Locker", *QUICK)
+    commands["no option"] = lambda folder: kmutex_(folder, "verify", "--fast")
     commands["sound"] = lambda folder: verify_enough(folder, "Sound", "--without", "fifo")
     commands["sound, no timeout"] = lambda folder: verify_enough(folder, "NoTimeout", "--without", "timeout")
     commands["async"] = lambda folder: verify_enough(folder, "AsyncSound")
@@ -225,10 +109,8 @@ def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             names = (callspec.params["command"],)
         wanted.update(dict.fromkeys(name for name in names if item.path == Path(__file__)))
     root = tmp_path_factory.mktemp("cli")
-    with ThreadPoolExecutor(4) as pool:
-        # The longest first.
-        order = sorted(wanted, key=lambda name: name.startswith(("refused-", "usage-")))
-        yield {name: pool.submit(COMMANDS[name], prepared(root / str(number))) for number, name in enumerate(order)}
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: pool.submit(COMMANDS[name], prepared(root / str(number))) for number, name in enumerate(wanted)}
 
 
 @pytest.fixture
@@ -239,26 +121,19 @@ def done(command: str, started: dict[str, Future[Done]]) -> Done:
     return result
 
 
-# -- 3 and 4 -----------------------------------------------------------------------------------------------------------
+# -- 3 and 4: test_refused.py has them all, in one process ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [f"refused-{name}" for name in REFUSED])
-def test_what_can_not_be_put_to_work_is_said_in_one_line(command: str, done: Done) -> None:
-    words = REFUSED[command.removeprefix("refused-")][1]
-    assert (done.status, done.out) == (3, ""), done.err
-    (line,) = done.err.splitlines()
-    assert line.startswith("kmutex: cannot verify ")
-    assert words in line
-
-
-@pytest.mark.parametrize("command", [f"usage-{name}" for name in USAGE])
-def test_wrong_usage_is_said_in_one_line(command: str, done: Done) -> None:
-    words = USAGE[command.removeprefix("usage-")][1]
-    assert done.status == 4, done.err
-    said = [line for line in done.err.splitlines() if not line.startswith(("usage:", " "))]
-    assert len(said) == 1, done.err
-    assert said[0].startswith("kmutex")
-    assert words in said[0]
+@pytest.mark.parametrize(
+    ("command", "status", "words"),
+    [
+        ("no module", 3, "kmutex: cannot verify no_such_module:Locker: there is no module"),
+        ("no option", 4, "kmutex: unrecognized arguments: --fast"),
+    ],
+)
+def test_the_status_is_that_of_the_process(command: str, status: int, words: str, done: Done) -> None:
+    assert (done.status, done.out) == (status, "")
+    assert done.err.splitlines()[-1].startswith(words)
 
 
 # -- 0 -----------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from kmutex.verify.evidence import Result, Row, Violation
 from kmutex.verify.runner import shortened
 
 LONG = "0+b | 1+a | 2+c-c | 3?b | 1-a @locks"
-FORGETS = "tests.testing.bad_lockers:Forgets"
+FORGETS = "tests.lockers.kmutex_bad:Forgets"
 
 
 def rows(schedule: str = LONG) -> list[Row]:
@@ -40,9 +40,9 @@ def test_what_is_not_needed_is_left_out() -> None:
         (FORGETS, LONG, 0.0),
         (FORGETS, "", 60.0),
         ("kmutex:KeyedMutex", LONG, 60.0),
-        ("tests.verify.subjects:LeavesLater", "0+a | 1+a @locks", 60.0),
-        ("tests.verify.subjects:Exits", "0+a @locks", 60.0),
-        ("tests.verify.subjects:AsyncSound", "0+a @locks", 60.0),
+        ("tests.lockers.odd:LeavesLater", "0+a | 1+a @locks", 60.0),
+        ("tests.lockers.odd:Exits", "0+a @locks", 60.0),
+        ("tests.lockers.odd:AsyncSound", "0+a @locks", 60.0),
     ],
     ids=["no time", "no schedule", "not seen again", "leaves", "can't be put to work", "does not fit"],
 )

@@ -101,9 +101,9 @@ class AsyncOneForAll(AsyncNaps):
         super().unlock("any")
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def control() -> Iterator[None]:
-    """The scheduler's locks are in force as long as the tests of this module run."""
+    """The scheduler's locks are in force for what a test makes. Between tests pytest waits for its own."""
     with replaced():
         yield
 

@@ -21,11 +21,14 @@ from kmutex.engine.search import Chooser
 from kmutex.engine.threads.bytecode import Bytecode, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread, trace_as_others
 from kmutex.engine.threads.locks import Abandoned, CoopLock, World
+from kmutex.engine.watchdog import Watchdog
 
 MOST_ALONE = 3_000
 """Instructions that one thread may execute without a lock operation before another gets the baton."""
 LEAST_SLEEP = 1e-6
 """Virtual seconds that a loop of sleeps takes for each: what is over at once would never count as waiting."""
+LEAST_WATCH = 0.05
+"""Real seconds until the first look at whether a run goes on, and between two looks at the least."""
 
 
 class ThreadRun:
@@ -48,7 +51,7 @@ class ThreadRun:
 
         keys: the value for a key's letter. bytecode: where to switch between lock operations, or nowhere.
         quiet_tail: the last phases of the program in which there is nothing to choose.
-        patience: real seconds without a scheduling point before the run counts as out of control.
+        patience: seconds without a scheduling point, as Watchdog counts them, before the run counts as out of control.
         """
         self.aside = False
         self.abandoning = False
@@ -100,10 +103,14 @@ class ThreadRun:
 
     def _watch(self) -> None:
         seen = -1
-        while not self._ended.acquire(timeout=self._patience):
-            if self._steps == seen:
+        left = 0.0
+        while not self._ended.acquire(timeout=max(left, LEAST_WATCH)):
+            if self._steps != seen:
+                seen = self._steps
+                watchdog = Watchdog()
+            left = self._patience - watchdog.silent()
+            if left <= 0:
                 raise UncontrolledError(f"no scheduling point for {self._patience:g} s{where()}")
-            seen = self._steps
 
     def _abandon(self) -> None:
         self.abandoning = True

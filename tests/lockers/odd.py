@@ -198,20 +198,26 @@ class AsyncKeepsCancelled(AsyncSound):
 
 
 class NoLock:
-    pass
+    """Has nothing at all."""
 
 
 class NoUnlock:
+    """Has no unlock."""
+
     def lock(self, key: Any, timeout: float | None = None) -> None:
         pass
 
 
-class Unlocks(NoUnlock):
+class _Unlocks(NoUnlock):
+    """Does nothing: everybody holds every key."""
+
     def unlock(self, key: Any) -> None:
         pass
 
 
 class CoroutineUnlock:
+    """Its unlock is a coroutine function."""
+
     async def lock(self, key: Any) -> None:
         pass
 
@@ -220,6 +226,8 @@ class CoroutineUnlock:
 
 
 class NoKey:
+    """Takes no key."""
+
     def lock(self, *, timeout: float | None = None) -> None:
         pass
 
@@ -227,33 +235,45 @@ class NoKey:
         pass
 
 
-class FactoryRaises(Unlocks):
+class FactoryRaises(_Unlocks):
+    """Cannot be made."""
+
     def __init__(self) -> None:
         raise ValueError("no\nway")
 
 
-class FactoryHangs(Unlocks):
+class FactoryHangs(_Unlocks):
+    """Is never made."""
+
     def __init__(self) -> None:
         while True:
             pass
 
 
-class FactoryExits(Unlocks):
+class FactoryExits(_Unlocks):
+    """Ends the interpreter where it should be made."""
+
     def __init__(self) -> None:
         sys.exit(0)
 
 
-class FactoryIsKilled(Unlocks):
+class FactoryIsKilled(_Unlocks):
+    """Is killed while it is made."""
+
     def __init__(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class FactoryNeedsArguments(Unlocks):
+class FactoryNeedsArguments(_Unlocks):
+    """Is not made without arguments."""
+
     def __init__(self, size: int) -> None:
         pass
 
 
-class AttributeRaises(Unlocks):
+class AttributeRaises(_Unlocks):
+    """Its lock cannot be looked at."""
+
     @property
     def lock(self) -> Any:  # type: ignore[override]
         raise OSError("not now")
@@ -264,31 +284,42 @@ the_same = Sound()
 
 
 def same() -> Sound:
+    """Gives the same object each time."""
     return the_same
 
 
-class Spins(Unlocks):
+class Spins(_Unlocks):
+    """Computes without end in lock, with no scheduling point."""
+
     def lock(self, key: Any, timeout: float | None = None) -> None:
         while True:
             pass
 
 
-class WaitsForEver(Unlocks):
+class WaitsForEver(_Unlocks):
+    """Waits for nobody in lock."""
+
     def lock(self, key: Any, timeout: float | None = None) -> None:
         threading.Event().wait()
 
 
-class Raises(Unlocks):
+class Raises(_Unlocks):
+    """Raises in each lock."""
+
     def lock(self, key: Any, timeout: float | None = None) -> None:
         raise RuntimeError("nope")
 
 
-class Leaves(Unlocks):
+class Leaves(_Unlocks):
+    """Ends the process in lock."""
+
     def lock(self, key: Any, timeout: float | None = None) -> None:
         os._exit(0)
 
 
-class Exits(Unlocks):
+class Exits(_Unlocks):
+    """Ends the interpreter in lock."""
+
     def lock(self, key: Any, timeout: float | None = None) -> None:
         sys.exit(0)
 
@@ -303,13 +334,17 @@ class ExitsLater(Sound):
 
 
 class LeavesLater(Sound):
+    """Ends the process when it is contended for."""
+
     def lock(self, key: Any, timeout: float | None = None) -> None:
         if key in self._lines:
             os._exit(0)
         super().lock(key, timeout)
 
 
-class SegmentationFault(Unlocks):
+class SegmentationFault(_Unlocks):
+    """Crashes in lock."""
+
     def lock(self, key: Any, timeout: float | None = None) -> None:
         import ctypes
 
@@ -332,7 +367,7 @@ class ForeignLock:
         self._lock.release()
 
 
-class LeavesChildren(Unlocks):
+class LeavesChildren(_Unlocks):
     """Starts a process that would outlive it, and hangs."""
 
     def __init__(self) -> None:
@@ -344,29 +379,37 @@ class LeavesChildren(Unlocks):
             pass
 
 
-class AsyncSpins(Unlocks):
+class AsyncSpins(_Unlocks):
+    """Computes without end in lock, and awaits nothing."""
+
     async def lock(self, key: Any) -> None:  # type: ignore[override]
         while True:
             pass
 
 
-class AsyncYieldsForEver(Unlocks):
+class AsyncYieldsForEver(_Unlocks):
+    """Gives up its turn in lock without end."""
+
     async def lock(self, key: Any) -> None:  # type: ignore[override]
         while True:
             await asyncio.sleep(0)
 
 
-class AsyncWaitsForEver(Unlocks):
+class AsyncWaitsForEver(_Unlocks):
+    """Waits for nobody in lock."""
+
     async def lock(self, key: Any) -> None:  # type: ignore[override]
         await asyncio.Event().wait()
 
 
 class LengthExits(Sound):
+    """Ends the interpreter when its length is asked for."""
+
     def __len__(self) -> int:
         sys.exit(0)
 
 
-class ErrorWithoutWords(Unlocks):
+class ErrorWithoutWords(_Unlocks):
     """Raises an error that can't even be printed."""
 
     def lock(self, key: Any, timeout: float | None = None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 
-class Entry:
+class _Entry:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.users = 0
@@ -20,11 +20,11 @@ class Counting:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._entries: dict[Hashable, Entry] = {}
+        self._entries: dict[Hashable, _Entry] = {}
 
     def lock(self, key: Hashable) -> None:
         with self._guard:
-            entry = self._entries.setdefault(key, Entry())
+            entry = self._entries.setdefault(key, _Entry())
             entry.users += 1
         entry.lock.acquire()
 
@@ -34,7 +34,7 @@ class Counting:
             entry.lock.release()
             self._leave(key, entry)
 
-    def _leave(self, key: Hashable, entry: Entry) -> None:
+    def _leave(self, key: Hashable, entry: _Entry) -> None:
         entry.users -= 1
         if entry.users == 0:
             del self._entries[key]
@@ -48,7 +48,7 @@ class Timed(Counting):
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         with self._guard:
-            entry = self._entries.setdefault(key, Entry())
+            entry = self._entries.setdefault(key, _Entry())
             entry.users += 1
         if not entry.lock.acquire(timeout=-1 if timeout is None else timeout):
             with self._guard:
@@ -88,7 +88,7 @@ class Handing:
         return len(self._queues)
 
 
-class Lease:
+class _Lease:
     def __init__(self, locker: Leasing, key: Hashable) -> None:
         self._locker = locker
         self._key = key
@@ -97,7 +97,7 @@ class Lease:
     def release(self) -> None:
         self._locker.end(self._key, self._grant)
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> _Lease:
         self._locker.lock(self._key)
         self._grant = self._locker.grant(self._key)
         return self
@@ -109,8 +109,8 @@ class Lease:
 class Leasing(Handing):
     """A lease knows its grant."""
 
-    def hold(self, key: Hashable) -> Lease:
-        return Lease(self, key)
+    def hold(self, key: Hashable) -> _Lease:
+        return _Lease(self, key)
 
     def grant(self, key: Hashable) -> object:
         with self._guard:
@@ -157,7 +157,7 @@ class AsyncHanding:
         return len(self._queues)
 
 
-class AsyncEntry:
+class _AsyncEntry:
     def __init__(self) -> None:
         self.held = False
         self.queue: deque[asyncio.Future[None]] = deque()
@@ -167,10 +167,10 @@ class AsyncWaking:
     """For asyncio; a cancelled client that was woken wakes the next."""
 
     def __init__(self) -> None:
-        self._entries: dict[Hashable, AsyncEntry] = {}
+        self._entries: dict[Hashable, _AsyncEntry] = {}
 
     async def lock(self, key: Hashable) -> None:
-        entry = self._entries.setdefault(key, AsyncEntry())
+        entry = self._entries.setdefault(key, _AsyncEntry())
         if entry.held or entry.queue:
             turn = asyncio.get_running_loop().create_future()
             entry.queue.append(turn)
@@ -191,7 +191,7 @@ class AsyncWaking:
         entry.held = False
         self._wake(key, entry)
 
-    def _wake(self, key: Hashable, entry: AsyncEntry) -> None:
+    def _wake(self, key: Hashable, entry: _AsyncEntry) -> None:
         for turn in entry.queue:
             if not turn.cancelled():
                 turn.set_result(None)

@@ -1,35 +1,48 @@
-"""Thread lockers with one mistake each; manifest.toml names the clause each one breaks.
+"""Keyed lockers for threads with one known mistake each; the docstring, or the note in catalogue.toml, says which.
 
-`_Gates` (direct hand-off, a gate per waiter) and `_Counted` (a plain lock and a count per key, so no order)
-are correct; they stand here so that a subclass shows its mistake and nothing else.
+`lock(key, timeout=None)` takes seconds and raises TimeoutError; `unlock(key)` raises for a key without a holder, save
+where that is the mistake; `len()` counts the keys that are held or waited for. `Handing` and `Counting` are sound: a
+subclass of them shows its mistake and nothing else.
 """
 
+from __future__ import annotations
+
+import contextlib
 import heapq
 import itertools
 import threading
 import time
 import weakref
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Hashable
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from threading import Condition, Event, Lock
 
 
-def _checked(timeout: float | None) -> None:
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"timeout must be zero or more, not {timeout!r}")
+def _checked(timeout: float | None) -> float | None:
+    """Refuse a negative or NaN timeout, and cut a huge one to what the platform can wait."""
+    if timeout is None:
+        return None
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be None or at least 0 seconds, not {timeout!r}")
+    return min(timeout, threading.TIMEOUT_MAX)
+
+
+def _for_lock(seconds: float | None) -> float:
+    """The same wait as Lock.acquire spells it."""
+    return -1 if seconds is None else seconds
 
 
 class _Waiter:
-    __slots__ = ("gate", "granted")
+    __slots__ = ("gate", "gone", "granted")
 
     def __init__(self) -> None:
         self.gate = threading.Event()
-        self.granted = False
+        self.granted = self.gone = False
 
 
-class _Gates:
-    """Correct: a key in the table is held, its deque is the queue, and unlock grants to the head."""
+class Handing:
+    """Sound: a key in the table is held, its deque is the queue, and unlock grants to the head."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -57,18 +70,18 @@ class _Gates:
                 raise RuntimeError(f"unlock of unheld key {key!r}")
             self._pass_on(key)
 
-    def _new_queue(self) -> "deque[_Waiter]":
+    def _new_queue(self) -> deque[_Waiter]:
         return deque()
 
-    def _enqueue(self, queue: "deque[_Waiter]") -> _Waiter:
+    def _enqueue(self, queue: deque[_Waiter]) -> _Waiter:
         waiter = _Waiter()
         queue.append(waiter)
         return waiter
 
-    def _remove(self, queue: "deque[_Waiter]", waiter: _Waiter) -> None:
+    def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
         queue.remove(waiter)
 
-    def _wait(self, key: Hashable, queue: "deque[_Waiter]", waiter: _Waiter, timeout: float | None) -> None:
+    def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
             if not waiter.gate.wait(timeout):
                 with self._guard:
@@ -88,11 +101,16 @@ class _Gates:
     def _pass_on(self, key: Hashable) -> None:
         queue = self._queues[key]
         if queue:
-            waiter = queue.popleft()
-            waiter.granted = True
-            waiter.gate.set()
+            self._grant(self._next(queue))
         else:
             del self._queues[key]
+
+    def _next(self, queue: deque[_Waiter]) -> _Waiter:
+        return queue.popleft()
+
+    def _grant(self, waiter: _Waiter) -> None:
+        waiter.granted = True
+        waiter.gate.set()
 
 
 class _Entry:
@@ -103,8 +121,8 @@ class _Entry:
         self.users = 0
 
 
-class _Counted:
-    """Correct without order: users = holder + waiters, changed under the guard only."""
+class Counting:
+    """Sound but for order: users counts the holder and the waiters, and changes under the guard only."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -115,10 +133,10 @@ class _Counted:
             return len(self._entries)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
+        seconds = _checked(timeout)
         entry = self._join(key)
         try:
-            taken = entry.lock.acquire(timeout=-1 if timeout is None else timeout)
+            taken = entry.lock.acquire(timeout=_for_lock(seconds))
         except BaseException:
             with self._guard:
                 self._drop(key, entry)
@@ -150,10 +168,847 @@ class _Counted:
             del self._entries[key]
 
 
+class _Translated(Handing):
+    def _name(self, key: Hashable) -> Hashable:
+        return key
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        super().lock(self._name(key), timeout)
+
+    def unlock(self, key: Hashable) -> None:
+        super().unlock(self._name(key))
+
+
+class _InLine:
+    """Sound: one condition for the table, and a queue of tickets for each key; its head holds."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._queues: dict[Hashable, list[object]] = {}
+
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._queues)
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        ticket = object()
+        with self._changed:
+            queue = self._queues.setdefault(key, [])
+            if queue and seconds == 0:
+                raise TimeoutError(key)
+            queue.append(ticket)
+            try:
+                self._wait(key, queue, ticket, seconds)
+            except BaseException:
+                if ticket in queue:
+                    self._leave(key, queue, ticket)
+                raise
+
+    def _wait(self, key: Hashable, queue: list[object], ticket: object, seconds: float | None) -> None:
+        if not self._changed.wait_for(lambda: ticket not in queue or queue[0] is ticket, seconds):
+            raise TimeoutError(key)
+
+    def _leave(self, key: Hashable, queue: list[object], ticket: object) -> None:
+        queue.remove(ticket)
+        if not queue:
+            del self._queues[key]
+        self._changed.notify_all()
+
+    def unlock(self, key: Hashable) -> None:
+        with self._changed:
+            if not self._queues.get(key):
+                raise RuntimeError(f"{key!r} is not held")
+            self._leave(key, self._queues[key], self._queues[key][0])
+
+
+class EvictWithWaiters:
+    """unlock takes the lock out of the table although others still wait for it."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[Hashable, threading.Lock] = {}
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+            if lock.acquire(blocking=False):
+                return
+        if not lock.acquire(timeout=_for_lock(seconds)):
+            raise TimeoutError(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            self._locks.pop(key).release()
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+
+class CountOutsideGuard(Counting):
+    """Finds the entry in one turn of the guard and counts in another: it may count on an evicted one."""
+
+    def _join(self, key: Hashable) -> _Entry:
+        with self._guard:
+            entry = self._entries.setdefault(key, _Entry())
+        self._count(entry)
+        return entry
+
+    def _count(self, entry: _Entry) -> None:
+        with self._guard:
+            entry.users += 1
+
+    def _drop(self, key: Hashable, entry: _Entry) -> None:
+        entry.users -= 1
+        if entry.users == 0 and self._entries.get(key) is entry:
+            del self._entries[key]
+
+
+class EvictByLocked(EvictWithWaiters):
+    """Takes an open lock for an idle one, but it is also open between its release and the next acquire."""
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            lock = self._locks[key]
+            lock.release()
+            if not lock.locked():
+                del self._locks[key]
+
+
+class NonAtomicCount:
+    """Reads the count under the guard, but writes it back later, over the counting of others."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[Hashable, threading.Lock] = {}
+        self._users: dict[Hashable, int] = {}
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+            users = self._users.setdefault(key, 0)
+        self._users[key] = users + 1
+        acquired = False
+        try:
+            acquired = lock.acquire(timeout=_for_lock(seconds))
+            if not acquired:
+                raise TimeoutError(key)
+        except BaseException:
+            with self._guard:
+                if acquired:
+                    lock.release()
+                self._drop(key)
+            raise
+
+    def _drop(self, key: Hashable) -> None:
+        self._users[key] -= 1
+        if self._users[key] <= 0:
+            del self._users[key], self._locks[key]
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            self._locks[key].release()
+            self._drop(key)
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+
+class _RefEntry:
+    """refs counts the holder and the waiters."""
+
+    def __init__(self) -> None:
+        self.refs = 0
+        self.held = False
+        self.queue: deque[threading.Event] = deque()
+
+
+class CancelKeepsCount:
+    """A caller that gives up leaves the queue, but its reference stays."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Hashable, _RefEntry] = {}
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        with self._guard:
+            entry = self._entries.setdefault(key, _RefEntry())
+            if not entry.held and not entry.queue:
+                entry.held = True
+                entry.refs += 1
+                return
+            if seconds == 0:
+                raise TimeoutError(key)
+            entry.refs += 1
+            turn = threading.Event()
+            entry.queue.append(turn)
+        try:
+            turn.wait(seconds)
+        except BaseException:
+            with self._guard:
+                if turn.is_set():
+                    self._hand_on(key, entry)
+                else:
+                    entry.queue.remove(turn)
+            raise
+        with self._guard:
+            if not turn.is_set():
+                entry.queue.remove(turn)
+                raise TimeoutError(key)
+
+    def _hand_on(self, key: Hashable, entry: _RefEntry) -> None:
+        entry.refs -= 1
+        entry.held = bool(entry.queue)
+        if entry.queue:
+            entry.queue.popleft().set()
+        elif entry.refs == 0:
+            del self._entries[key]
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            entry = self._entries.get(key)
+            if entry is None or not entry.held:
+                raise RuntimeError(f"{key!r} is not held")
+            self._hand_on(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class FailedTryLeavesEntry:
+    """A try (timeout 0) counts itself before it looks, and leaves that count where the key is taken."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._refs: Counter[Hashable] = Counter()
+        self._held: dict[Hashable, deque[threading.Lock]] = {}
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        with self._guard:
+            self._refs[key] += 1
+            if key not in self._held:
+                self._held[key] = deque()
+                return
+            if seconds == 0:
+                raise TimeoutError(key)
+            gate = threading.Lock()
+            gate.acquire()
+            gates = self._held[key]
+            gates.append(gate)
+        opened = False
+        try:
+            opened = gate.acquire(timeout=_for_lock(seconds))
+        except BaseException:
+            with self._guard:
+                if gate in gates:
+                    gates.remove(gate)
+                    self._refs[key] -= 1
+                else:
+                    self._hand_on(key)
+            raise
+        if not opened:
+            with self._guard:
+                if gate in gates:
+                    gates.remove(gate)
+                    self._refs[key] -= 1
+                    raise TimeoutError(key)
+
+    def _hand_on(self, key: Hashable) -> None:
+        self._refs[key] -= 1
+        if self._held[key]:
+            self._held[key].popleft().release()
+        else:
+            del self._held[key]
+        if self._refs[key] == 0:
+            del self._refs[key]
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            if key not in self._held:
+                raise KeyError(key)
+            self._hand_on(key)
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+
+class NeverEvicts(_InLine):
+    """An idle key keeps its queue in the table for ever."""
+
+    def _leave(self, key: Hashable, queue: list[object], ticket: object) -> None:
+        queue.remove(ticket)
+        self._changed.notify_all()
+
+
+class _Gated:
+    """Sound: a closed Lock for each waiter, opened by whoever hands the key on."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._gates: dict[Hashable, list[threading.Lock]] = {}
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        with self._guard:
+            gates = self._gates.get(key)
+            if gates is None:
+                self._gates[key] = []
+                return
+            if seconds == 0:
+                raise TimeoutError(key)
+            gate = threading.Lock()
+            gate.acquire()
+            gates.append(gate)
+        self._wait(key, gates, gate, seconds)
+
+    def _wait(self, key: Hashable, gates: list[threading.Lock], gate: threading.Lock, seconds: float | None) -> None:
+        opened = False
+        try:
+            opened = gate.acquire(timeout=_for_lock(seconds))
+        except BaseException:
+            with self._guard:
+                if gate in gates:
+                    self._give_up(key, gates, gate)
+                else:
+                    self._hand_on(key)
+            raise
+        if not opened:
+            with self._guard:
+                if gate in gates:
+                    self._give_up(key, gates, gate)
+                    raise TimeoutError(key)
+
+    def _give_up(self, key: Hashable, gates: list[threading.Lock], gate: threading.Lock) -> None:
+        gates.remove(gate)
+
+    def _hand_on(self, key: Hashable) -> None:
+        if self._gates[key]:
+            self._gates[key].pop(0).release()
+        else:
+            del self._gates[key]
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            self._hand_on(key)
+
+    def __len__(self) -> int:
+        return len(self._gates)
+
+
+class CancelDeletesKey(_Gated):
+    """The last waiter to give up deletes the key, although it is held."""
+
+    def _give_up(self, key: Hashable, gates: list[threading.Lock], gate: threading.Lock) -> None:
+        gates.remove(gate)
+        if not gates:
+            self._gates.pop(key, None)
+
+
+class _ConditionEntry:
+    """A flag and the conditions of those that wait, all over the guard of the table."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.line: list[threading.Condition] = []
+
+
+class WakeupDropped:
+    """A waiter that was woken, but gives up, leaves the line without waking the one behind it."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Hashable, _ConditionEntry] = {}
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        with self._guard:
+            entry = self._entries.setdefault(key, _ConditionEntry())
+            if not entry.held and not entry.line:
+                entry.held = True
+                return
+            if seconds == 0:
+                raise TimeoutError(key)
+            mine = threading.Condition(self._guard)
+            entry.line.append(mine)
+            try:
+                while entry.held or entry.line[0] is not mine:
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise TimeoutError(key)
+                    if not mine.wait(left):
+                        raise TimeoutError(key)
+                entry.held = True
+            finally:
+                entry.line.remove(mine)
+                if not entry.held and not entry.line:
+                    del self._entries[key]
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            entry = self._entries.get(key)
+            if entry is None or not entry.held:
+                raise RuntimeError(f"{key!r} is not held")
+            entry.held = False
+            if entry.line:
+                entry.line[0].notify()
+            else:
+                del self._entries[key]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class GrantKeptOnCancel(_Gated):
+    """A caller whose grant came between its timeout and the guard still raises, and the key stays held."""
+
+    def _wait(self, key: Hashable, gates: list[threading.Lock], gate: threading.Lock, seconds: float | None) -> None:
+        opened = False
+        try:
+            opened = gate.acquire(timeout=_for_lock(seconds))
+        finally:
+            if not opened:
+                with self._guard, contextlib.suppress(ValueError):
+                    gates.remove(gate)
+        if not opened:
+            raise TimeoutError(key)
+
+
+class _HeadEntry:
+    """A flag and a queue whose members take themselves out when they have been woken."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.queue: deque[threading.Event] = deque()
+
+
+class CancelledHeadStays:
+    """Wakes the head, which takes itself out when it runs; one that gave up stays and blocks the rest."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Hashable, _HeadEntry] = {}
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        with self._guard:
+            entry = self._entries.setdefault(key, _HeadEntry())
+            if not entry.held and not entry.queue:
+                entry.held = True
+                return
+            if seconds == 0:
+                raise TimeoutError(key)
+            turn = threading.Event()
+            entry.queue.append(turn)
+        try:
+            turn.wait(seconds)
+        except BaseException:
+            with self._guard:
+                if turn.is_set():
+                    entry.queue.popleft()
+                    self._wake(key, entry)
+            raise
+        with self._guard:
+            if not turn.is_set():
+                raise TimeoutError(key)
+            entry.queue.popleft()
+            entry.held = True
+
+    def _wake(self, key: Hashable, entry: _HeadEntry) -> None:
+        if entry.queue:
+            entry.queue[0].set()
+        else:
+            del self._entries[key]
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            entry = self._entries.get(key)
+            if entry is None or not entry.held:
+                raise RuntimeError(f"{key!r} is not held")
+            entry.held = False
+            self._wake(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class HandedToDeadWaiter(Handing):
+    """Marks who gave up as gone, but hands the key on without looking at the mark."""
+
+    def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        waiter.gone = True
+
+
+class CancelWakesNext(Handing):
+    """Who gives up wakes the one behind it, also where it had no grant and the key is held."""
+
+    def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        queue.remove(waiter)
+        if queue:
+            self._grant(queue.popleft())
+
+
+class WokenWithoutReserving:
+    """unlock frees the key and wakes the head, which takes it without a look whether a newcomer has it."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Hashable, _RefEntry] = {}
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        with self._guard:
+            entry = self._entries.setdefault(key, _RefEntry())
+            if not entry.held:
+                entry.refs += 1
+                entry.held = True
+                return
+            if seconds == 0:
+                raise TimeoutError(key)
+            entry.refs += 1
+            turn = threading.Event()
+            entry.queue.append(turn)
+        entered = False
+        try:
+            turn.wait(seconds)
+            with self._guard:
+                if not turn.is_set():
+                    raise TimeoutError(key)
+                entry.held = True
+                entered = True
+        finally:
+            if not entered:
+                with self._guard:
+                    if not turn.is_set():
+                        entry.queue.remove(turn)
+                    elif not entry.held:
+                        self._wake(entry)
+                    self._drop(key, entry)
+
+    def _wake(self, entry: _RefEntry) -> None:
+        if entry.queue:
+            entry.queue.popleft().set()
+
+    def _drop(self, key: Hashable, entry: _RefEntry) -> None:
+        entry.refs -= 1
+        if entry.refs == 0:
+            del self._entries[key]
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            entry = self._entries.get(key)
+            if entry is None or not entry.held:
+                raise RuntimeError(f"{key!r} is not held")
+            entry.held = False
+            self._wake(entry)
+            self._drop(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class CancelledAcquirerEnters(_InLine):
+    """Does not look whether the wait ended by a grant or by its timeout, and enters either way."""
+
+    def _wait(self, key: Hashable, queue: list[object], ticket: object, seconds: float | None) -> None:
+        self._changed.wait_for(lambda: ticket not in queue or queue[0] is ticket, seconds)
+
+
+class StrayUnlockAccepted(Handing):
+    """unlock of a key that nobody holds does nothing and says nothing."""
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            if key in self._queues:
+                self._pass_on(key)
+
+
+class LastInFirstOut(Handing):
+    """Hands the key to the youngest waiter."""
+
+    def _next(self, queue: deque[_Waiter]) -> _Waiter:
+        return queue.pop()
+
+
+class FailedUnlockCorruptsCount:
+    """unlock counts down before it finds that the key is not held: a failed one leaves a count of -1."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._refs: Counter[Hashable] = Counter()
+        self._queues: dict[Hashable, deque[threading.Event]] = {}
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        with self._guard:
+            if key not in self._queues:
+                self._queues[key] = deque()
+                self._refs[key] += 1
+                return
+            if seconds == 0:
+                raise TimeoutError(key)
+            self._refs[key] += 1
+            turn = threading.Event()
+            queue = self._queues[key]
+            queue.append(turn)
+        try:
+            turn.wait(seconds)
+        except BaseException:
+            with self._guard:
+                self._refs[key] -= 1
+                if turn.is_set():
+                    self._hand_on(key)
+                else:
+                    queue.remove(turn)
+            raise
+        with self._guard:
+            if not turn.is_set():
+                self._refs[key] -= 1
+                queue.remove(turn)
+                raise TimeoutError(key)
+
+    def _hand_on(self, key: Hashable) -> None:
+        if self._queues[key]:
+            self._queues[key].popleft().set()
+        if self._refs[key] <= 0:
+            del self._refs[key], self._queues[key]
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            self._refs[key] -= 1
+            if key not in self._queues:
+                raise RuntimeError(f"{key!r} is not held")
+            self._hand_on(key)
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+
+class _ForgetfulLease:
+    """Does not remember that it was released."""
+
+    def __init__(self, locker: _LeasesByKey, key: Hashable) -> None:
+        self._locker, self._key = locker, key
+        self.released = False
+
+    def release(self) -> None:
+        self._locker.unlock(self._key)
+        self.released = True
+
+
+class _StaleLease(_ForgetfulLease):
+    """Remembers that it was released, but not which grant it stands for."""
+
+    def release(self) -> None:
+        if self.released:
+            raise RuntimeError("lease already released")
+        super().release()
+
+
+class _LeasesByKey(Handing):
+    _lease = _ForgetfulLease
+
+    @contextlib.contextmanager
+    def hold(self, key: Hashable, timeout: float | None = None) -> Iterator[_ForgetfulLease]:
+        self.lock(key, timeout)
+        lease = self._lease(self, key)
+        try:
+            yield lease
+        finally:
+            if not lease.released:
+                lease.release()
+
+
+class LeaseReleasedTwice(_LeasesByKey):
+    """A lease unlocks by key each time it is released, so that its second release hits a later holder."""
+
+
+class StaleLeaseReleasesLater(_LeasesByKey):
+    """A lease releases once, but by key: if unlock(key) ended its grant, it ends that of a later holder."""
+
+    _lease = _StaleLease
+
+
+class InterruptBetweenCountAndAcquire:
+    """Cleans up after a timeout only: an interrupt between count and acquire leaves the count."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._refs: Counter[Hashable] = Counter()
+        self._gates: dict[Hashable, deque[threading.Lock]] = {}
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        gate = threading.Lock()
+        with self._guard:
+            gates = self._gates.setdefault(key, deque())
+            if self._refs[key] and seconds == 0:
+                raise TimeoutError(key)
+            self._refs[key] += 1
+            if self._refs[key] == 1:
+                return
+            gate.acquire()
+            gates.append(gate)
+        if not gate.acquire(timeout=_for_lock(seconds)):
+            with self._guard:
+                if gate in gates:
+                    gates.remove(gate)
+                    self._refs[key] -= 1
+                    raise TimeoutError(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            gates = self._gates[key]
+            self._refs[key] -= 1
+            if gates:
+                gates.popleft().release()
+            if self._refs[key] == 0:
+                del self._refs[key], self._gates[key]
+
+    def __len__(self) -> int:
+        return len(self._gates)
+
+
+class SharedConditionNotifyOne(_InLine):
+    """One condition for all keys, and unlock notifies one waiter of it: maybe that of another key."""
+
+    def _leave(self, key: Hashable, queue: list[object], ticket: object) -> None:
+        held = queue[0] is ticket
+        queue.remove(ticket)
+        if not queue:
+            del self._queues[key]
+        if held:
+            self._changed.notify()
+
+
+class WeakRegistry:
+    """Locks live in a weak dictionary, and nothing but those still inside lock() refers to them."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: weakref.WeakValueDictionary[Hashable, _Entry] = weakref.WeakValueDictionary()
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        with self._guard:
+            entry = self._locks.setdefault(key, _Entry())
+        if not entry.lock.acquire(timeout=_for_lock(seconds)):
+            raise TimeoutError(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            self._locks[key].lock.release()
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+
+class StripedKeys:
+    """A fixed number of locks shared by all keys, so that keys of one stripe wait for each other."""
+
+    stripes = 8
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._queues: list[deque[tuple[threading.Event, Hashable]]] = [deque() for _ in range(self.stripes)]
+        self._holders: dict[int, Hashable] = {}
+        self._users: Counter[Hashable] = Counter()
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        stripe = hash(key) % self.stripes
+        queue = self._queues[stripe]
+        with self._guard:
+            if stripe not in self._holders:
+                self._holders[stripe] = key
+                self._users[key] += 1
+                return
+            if seconds == 0:
+                raise TimeoutError(key)
+            turn = threading.Event()
+            queue.append((turn, key))
+            self._users[key] += 1
+        entered = False
+        try:
+            turn.wait(seconds)
+            with self._guard:
+                if not turn.is_set():
+                    raise TimeoutError(key)
+                entered = True
+        finally:
+            if not entered:
+                with self._guard:
+                    self._forget(key)
+                    if turn.is_set():
+                        self._hand_on(stripe)
+                    else:
+                        queue.remove((turn, key))
+
+    def _forget(self, key: Hashable) -> None:
+        self._users[key] -= 1
+        if self._users[key] == 0:
+            del self._users[key]
+
+    def _hand_on(self, stripe: int) -> None:
+        if self._queues[stripe]:
+            turn, self._holders[stripe] = self._queues[stripe].popleft()
+            turn.set()
+        else:
+            del self._holders[stripe]
+
+    def unlock(self, key: Hashable) -> None:
+        stripe = hash(key) % self.stripes
+        with self._guard:
+            if stripe not in self._holders or self._holders[stripe] != key:
+                raise RuntimeError(f"{key!r} is not held")
+            self._forget(key)
+            self._hand_on(stripe)
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+
+class KeyedByType(_Translated):
+    """Takes 1, 1.0 and True for three keys, although they are equal."""
+
+    def _name(self, key: Hashable) -> Hashable:
+        return (type(key), key)
+
+
+class OneLockForAllKeys(StripedKeys):
+    """A single stripe: every key waits for every other."""
+
+    stripes = 1
+
+
+class GuardHeldWhileWaiting(Counting):
+    """Waits for the key with a guard of the whole table in its hand: no other key can be locked meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._door = threading.Lock()
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        seconds = _checked(timeout)
+        if not self._door.acquire(timeout=_for_lock(seconds)):
+            raise TimeoutError(key)
+        try:
+            super().lock(key, seconds)
+        finally:
+            self._door.release()
+
+
+# Held out: not to be looked at while the checker is built or tuned.
+
+
 # Data races on plain attributes.
 
 
-class FastPathOutsideGuard(_Gates):
+class FastPathOutsideGuard(Handing):
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         if key not in self._queues:
@@ -163,7 +1018,7 @@ class FastPathOutsideGuard(_Gates):
         super().lock(key, timeout)
 
 
-class LiveCounterOutsideGuard(_Gates):
+class LiveCounterOutsideGuard(Handing):
     def __init__(self) -> None:
         super().__init__()
         self._live = 0
@@ -192,7 +1047,7 @@ class LiveCounterOutsideGuard(_Gates):
             self._live -= 1
 
 
-class DoubleCheckedOnce(_Counted):
+class DoubleCheckedOnce(Counting):
     def _join(self, key: Hashable) -> _Entry:
         entry = self._entries.get(key)
         if entry is None:
@@ -212,7 +1067,7 @@ class DoubleCheckedOnce(_Counted):
             del self._entries[key]
 
 
-class SetdefaultThenCount(_Counted):
+class SetdefaultThenCount(Counting):
     def _join(self, key: Hashable) -> _Entry:
         entry = self._entries.setdefault(key, _Entry())
         with self._guard:
@@ -225,7 +1080,7 @@ class SetdefaultThenCount(_Counted):
             self._entries.pop(key, None)
 
 
-class ReadOutsideActInside(_Gates):
+class ReadOutsideActInside(Handing):
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         queue = self._queues.get(key)
@@ -239,7 +1094,7 @@ class ReadOutsideActInside(_Gates):
         self._wait(key, queue, waiter, timeout)
 
 
-class EvictCheckOutsideGuard(_Gates):
+class EvictCheckOutsideGuard(Handing):
     def unlock(self, key: Hashable) -> None:
         queue = self._queues.get(key)
         if queue is not None and not queue:
@@ -250,7 +1105,7 @@ class EvictCheckOutsideGuard(_Gates):
         super().unlock(key)
 
 
-class PopThenWake(_Gates):
+class PopThenWake(Handing):
     def unlock(self, key: Hashable) -> None:
         with self._guard:
             if key not in self._queues:
@@ -262,7 +1117,7 @@ class PopThenWake(_Gates):
                 self._pass_on(key)
 
 
-class TryPopsTheLast(_Gates):
+class TryPopsTheLast(Handing):
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         if timeout != 0:
             super().lock(key, timeout)
@@ -280,7 +1135,7 @@ class TryPopsTheLast(_Gates):
                     raise TimeoutError(key)
 
 
-class TryGivesUpOnBusyGuard(_Gates):
+class TryGivesUpOnBusyGuard(Handing):
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         if timeout != 0:
             super().lock(key, timeout)
@@ -344,8 +1199,8 @@ class EventClearedLate:
 # Time-outs that race a grant.
 
 
-class GrantLostInTimeout(_Gates):
-    def _wait(self, key: Hashable, queue: "deque[_Waiter]", waiter: _Waiter, timeout: float | None) -> None:
+class GrantLostInTimeout(Handing):
+    def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
             if not waiter.gate.wait(timeout):
                 with self._guard:
@@ -363,8 +1218,8 @@ class GrantLostInTimeout(_Gates):
             raise
 
 
-class PassesOnAndKeeps(_Gates):
-    def _wait(self, key: Hashable, queue: "deque[_Waiter]", waiter: _Waiter, timeout: float | None) -> None:
+class PassesOnAndKeeps(Handing):
+    def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         woken = False
         try:
             woken = waiter.gate.wait(timeout)
@@ -424,21 +1279,21 @@ class NotifyEatenByTimeout:
                 self._freed[key][0].notify()
 
 
-class PooledGateStaysSet(_Gates):
+class PooledGateStaysSet(Handing):
     """Gates are reused; one that was granted to a timed waiter goes back into the pool still open."""
 
     def __init__(self) -> None:
         super().__init__()
         self._spare: list[Event] = []
 
-    def _enqueue(self, queue: "deque[_Waiter]") -> _Waiter:
+    def _enqueue(self, queue: deque[_Waiter]) -> _Waiter:
         waiter = _Waiter()
         if self._spare:
             waiter.gate = self._spare.pop()
         queue.append(waiter)
         return waiter
 
-    def _wait(self, key: Hashable, queue: "deque[_Waiter]", waiter: _Waiter, timeout: float | None) -> None:
+    def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         super()._wait(key, queue, waiter, timeout)
         with self._guard:
             if waiter.gate.wait(0) and timeout is None:
@@ -449,8 +1304,8 @@ class PooledGateStaysSet(_Gates):
 # Clean-up paths.
 
 
-class CleansUpExceptionsOnly(_Gates):
-    def _wait(self, key: Hashable, queue: "deque[_Waiter]", waiter: _Waiter, timeout: float | None) -> None:
+class CleansUpExceptionsOnly(Handing):
+    def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
             woken = waiter.gate.wait(timeout)
         except Exception:
@@ -467,8 +1322,8 @@ class CleansUpExceptionsOnly(_Gates):
                     raise TimeoutError(key)
 
 
-class InterruptKeepsTheGrant(_Gates):
-    def _wait(self, key: Hashable, queue: "deque[_Waiter]", waiter: _Waiter, timeout: float | None) -> None:
+class InterruptKeepsTheGrant(Handing):
+    def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
             if waiter.gate.wait(timeout):
                 return
@@ -485,8 +1340,8 @@ class InterruptKeepsTheGrant(_Gates):
             raise
 
 
-class InterruptPopsTheHead(_Gates):
-    def _wait(self, key: Hashable, queue: "deque[_Waiter]", waiter: _Waiter, timeout: float | None) -> None:
+class InterruptPopsTheHead(Handing):
+    def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
             if not waiter.gate.wait(timeout):
                 with self._guard:
@@ -563,29 +1418,29 @@ class RemovesAnEqualWaiter:
         request.gate.set()
 
 
-class RotatesOnRemoval(_Gates):
-    def _remove(self, queue: "deque[_Waiter]", waiter: _Waiter) -> None:
+class RotatesOnRemoval(Handing):
+    def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
         while queue[0] is not waiter:
             queue.rotate(-1)
         queue.popleft()
 
 
-class SwapsWithTheLast(_Gates):
-    def _remove(self, queue: "deque[_Waiter]", waiter: _Waiter) -> None:
+class SwapsWithTheLast(Handing):
+    def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
         place = queue.index(waiter)
         last = queue.pop()
         if last is not waiter:
             queue[place] = last
 
 
-class SkipsOneDeadWaiter(_Gates):
+class SkipsOneDeadWaiter(Handing):
     """Cancelled waiters are struck out by identity and skipped when their turn comes."""
 
     def __init__(self) -> None:
         super().__init__()
         self._dead: set[_Waiter] = set()
 
-    def _remove(self, queue: "deque[_Waiter]", waiter: _Waiter) -> None:
+    def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
         self._dead.add(waiter)
 
     def _pass_on(self, key: Hashable) -> None:
@@ -595,7 +1450,7 @@ class SkipsOneDeadWaiter(_Gates):
         super()._pass_on(key)
 
 
-class IdleKeptAfterTimeout(_Counted):
+class IdleKeptAfterTimeout(Counting):
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         entry = self._join(key)
@@ -611,7 +1466,7 @@ class IdleKeptAfterTimeout(_Counted):
         raise TimeoutError(key)
 
 
-class LenDriftsOnInterruptedGrant(_Gates):
+class LenDriftsOnInterruptedGrant(Handing):
     def __init__(self) -> None:
         super().__init__()
         self._live = 0
@@ -620,7 +1475,7 @@ class LenDriftsOnInterruptedGrant(_Gates):
         with self._guard:
             return self._live
 
-    def _new_queue(self) -> "deque[_Waiter]":
+    def _new_queue(self) -> deque[_Waiter]:
         self._live += 1
         return deque()
 
@@ -633,7 +1488,7 @@ class LenDriftsOnInterruptedGrant(_Gates):
                 self._live -= 1
 
 
-class GuardLeftLocked(_Gates):
+class GuardLeftLocked(Handing):
     def unlock(self, key: Hashable) -> None:
         self._guard.acquire()
         self._queues[key]
@@ -644,45 +1499,18 @@ class GuardLeftLocked(_Gates):
 # Waking and order.
 
 
-class NotifyOneOnTable:
+class NotifyOneOnTable(_InLine):
     """One condition for the whole table; the waiter that is notified may want another key."""
-
-    def __init__(self) -> None:
-        self._changed = Condition(Lock())
-        self._queues: dict[Hashable, list[object]] = {}
-
-    def __len__(self) -> int:
-        with self._changed:
-            return len(self._queues)
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        ticket = object()
-        with self._changed:
-            queue = self._queues.setdefault(key, [])
-            if queue and timeout == 0:
-                raise TimeoutError(key)
-            queue.append(ticket)
-            try:
-                if not self._changed.wait_for(lambda: queue[0] is ticket, timeout):
-                    raise TimeoutError(key)
-            except BaseException:
-                self._leave(key, queue, ticket)
-                self._changed.notify_all()
-                raise
 
     def unlock(self, key: Hashable) -> None:
         with self._changed:
             queue = self._queues.get(key)
             if queue is None:
                 raise LookupError(key)
-            self._leave(key, queue, queue[0])
+            del queue[0]
+            if not queue:
+                del self._queues[key]
             self._changed.notify()
-
-    def _leave(self, key: Hashable, queue: list[object], ticket: object) -> None:
-        queue.remove(ticket)
-        if not queue:
-            del self._queues[key]
 
 
 class ConditionReplaced:
@@ -783,19 +1611,19 @@ class ByThreadName(EarliestDeadlineFirst):
         return (int.from_bytes(name.ljust(64, b"\0"), "big"), next(self._numbers))
 
 
-class ThirdWaiterPushesOut(_Gates):
-    def _new_queue(self) -> "deque[_Waiter]":
+class ThirdWaiterPushesOut(Handing):
+    def _new_queue(self) -> deque[_Waiter]:
         return deque(maxlen=2)
 
 
-class ThreadGateNotCleared(_Gates):
+class ThreadGateNotCleared(Handing):
     """One gate per thread for its whole life, opened by its first grant and never shut again."""
 
     def __init__(self) -> None:
         super().__init__()
         self._mine = threading.local()
 
-    def _enqueue(self, queue: "deque[_Waiter]") -> _Waiter:
+    def _enqueue(self, queue: deque[_Waiter]) -> _Waiter:
         waiter = _Waiter()
         waiter.gate = self._mine.__dict__.setdefault("gate", waiter.gate)
         queue.append(waiter)
@@ -805,56 +1633,25 @@ class ThreadGateNotCleared(_Gates):
 # Time-outs.
 
 
-class TimeoutRestarts:
-    def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
-        self._queues: dict[Hashable, deque[object]] = {}
-
-    def __len__(self) -> int:
-        with self._changed:
-            return len(self._queues)
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        ticket = object()
-        with self._changed:
-            queue = self._queues.setdefault(key, deque())
-            if queue and timeout == 0:
+class TimeoutRestarts(_InLine):
+    def _wait(self, key: Hashable, queue: list[object], ticket: object, seconds: float | None) -> None:
+        while queue[0] is not ticket:
+            if not self._changed.wait(seconds) and queue[0] is not ticket:
                 raise TimeoutError(key)
-            queue.append(ticket)
-            try:
-                while queue[0] is not ticket:
-                    if not self._changed.wait(timeout) and queue[0] is not ticket:
-                        raise TimeoutError(key)
-            except BaseException:
-                queue.remove(ticket)
-                self._tidy(key, queue)
-                raise
-
-    def unlock(self, key: Hashable) -> None:
-        with self._changed:
-            queue = self._queues[key]
-            queue.popleft()
-            self._tidy(key, queue)
-
-    def _tidy(self, key: Hashable, queue: deque[object]) -> None:
-        if not queue:
-            del self._queues[key]
-        self._changed.notify_all()
 
 
-class ZeroMeansForever(_Gates):
+class ZeroMeansForever(Handing):
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         super().lock(key, timeout if timeout else None)
 
 
-class TimeoutNotPassedDown(_Gates):
-    def _wait(self, key: Hashable, queue: "deque[_Waiter]", waiter: _Waiter, timeout: float | None) -> None:
+class TimeoutNotPassedDown(Handing):
+    def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         super()._wait(key, queue, waiter, None)
 
 
-class ZeroRefusedWhileAnyHeld(_Gates):
+class ZeroRefusedWhileAnyHeld(Handing):
     """A timeout of zero is turned away where the key is free but another one is held."""
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
@@ -868,7 +1665,7 @@ class ZeroRefusedWhileAnyHeld(_Gates):
 # Unlock of an unheld key.
 
 
-class ForgivesDoubleUnlock(_Gates):
+class ForgivesDoubleUnlock(Handing):
     def __init__(self) -> None:
         super().__init__()
         self._last: list[Hashable] = []
@@ -981,17 +1778,6 @@ class FailedUnlockLeavesEntry:
 # What counts as the same key.
 
 
-class _Translated(_Gates):
-    def _name(self, key: Hashable) -> Hashable:
-        return key
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        super().lock(self._name(key), timeout)
-
-    def unlock(self, key: Hashable) -> None:
-        super().unlock(self._name(key))
-
-
 class KeyedById(_Translated):
     def _name(self, key: Hashable) -> Hashable:
         return id(key)
@@ -1068,7 +1854,7 @@ class FirstTicketIsFalsy:
 # Registries.
 
 
-class CachedPerThread(_Counted):
+class CachedPerThread(Counting):
     """Each thread remembers the entries it has used, also after another thread evicted them."""
 
     def __init__(self) -> None:
@@ -1127,7 +1913,7 @@ class ReentrantPerKey:
             del self._entries[key]
 
 
-class FewUsersAtOnce(_Gates):
+class FewUsersAtOnce(Handing):
     """At most four callers hold or wait, over all keys together."""
 
     def __init__(self) -> None:
@@ -1149,7 +1935,7 @@ class FewUsersAtOnce(_Gates):
         self._room.release()
 
 
-class LruEvictsHeldKeys(_Gates):
+class LruEvictsHeldKeys(Handing):
     """The table keeps its two latest keys, held or not."""
 
     def __init__(self) -> None:
@@ -1166,7 +1952,7 @@ class LruEvictsHeldKeys(_Gates):
 
 class ManyStripes:
     def __init__(self) -> None:
-        self._stripes = [_Gates() for _ in range(256)]
+        self._stripes = [Handing() for _ in range(256)]
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         self._stripes[hash(key) % 256].lock("stripe", timeout)
@@ -1211,10 +1997,10 @@ class WeakEntriesOnePerThread:
             entry.lock.release()
 
 
-class GrantReadOutsideGuard(_Gates):
+class GrantReadOutsideGuard(Handing):
     """After a failed timed wait the grant is looked for before the guard, not under it."""
 
-    def _wait(self, key: Hashable, queue: "deque[_Waiter]", waiter: _Waiter, timeout: float | None) -> None:
+    def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
             if waiter.gate.wait(timeout):
                 return
@@ -1233,7 +2019,7 @@ class GrantReadOutsideGuard(_Gates):
         raise TimeoutError(key)
 
 
-class UnlockInTwoTurns(_Gates):
+class UnlockInTwoTurns(Handing):
     """Unlock tests the table under the guard, lets it go, and grants under a second turn of the guard."""
 
     def unlock(self, key: Hashable) -> None:

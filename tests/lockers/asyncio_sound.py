@@ -1,4 +1,16 @@
-"""Asyncio lockers that keep the contract, each in its own way; the last two make no promise of order."""
+"""Sound keyed lockers for asyncio, each in another style; some promise no order.
+
+`await lock(key)`; `unlock(key)` is a plain call and raises for a key without a holder; `len()`, where there is one,
+counts the keys that are held or waited for. A class named `...Leases` adds `hold(key)`.
+
+asyncio.Lock, as read in CPython 3.10.13, 3.11.7, 3.12.1 and 3.13.0, is first-in-first-out and nobody barges:
+release clears the flag and wakes the head, but acquire takes the fast path only where every future in the
+queue is cancelled, and the woken head stays in the queue, not cancelled, until it has run. A woken head that
+is cancelled wakes the next one. Two edges follow: between release and the run of the head, `locked()` is
+False; and an exception other than CancelledError thrown into a woken head loses the wake-up.
+"""
+
+from __future__ import annotations
 
 import asyncio
 import contextlib
@@ -6,12 +18,12 @@ import heapq
 import itertools
 import types
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Hashable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-Waiter = asyncio.Future[None]
+_Waiter = asyncio.Future[None]
 
 
 class _OneLoop:
@@ -19,7 +31,7 @@ class _OneLoop:
 
     _loop: asyncio.AbstractEventLoop | None = None
 
-    def _bind(self) -> asyncio.AbstractEventLoop:
+    def _check_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -27,7 +39,7 @@ class _OneLoop:
             raise RuntimeError("this locker belongs to another event loop")
         return loop
 
-    def _check(self) -> None:
+    def _check_if_any(self) -> None:
         """For unlock, a plain call: it may come from outside any loop."""
         try:
             loop = asyncio.get_running_loop()
@@ -37,17 +49,450 @@ class _OneLoop:
             raise RuntimeError("this locker belongs to another event loop")
 
 
+class _Ticketed(_OneLoop):
+    """lock and unlock over two calls each style writes in its own way; the first loop to use it owns it."""
+
+    async def _acquire(self, key: Hashable) -> object:
+        """Return the ticket that now holds the key."""
+        raise NotImplementedError
+
+    def _release(self, key: Hashable, ticket: object | None) -> None:
+        """Release the key; with a ticket only where that ticket is the holder."""
+        raise NotImplementedError
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        await self._acquire(key)
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        self._release(key, None)
+
+
+class _Lease:
+    """One grant of one key."""
+
+    def __init__(self, locker: _Ticketed, key: Hashable, ticket: object) -> None:
+        self._locker, self._key, self._ticket = locker, key, ticket
+        self.released = False
+
+    def release(self) -> None:
+        self._locker._check_loop()
+        self._locker._release(self._key, self._ticket)
+        self.released = True
+
+
+class _Leases(_Ticketed):
+    """Adds hold() to a locker whose tickets name the grant."""
+
+    @contextlib.asynccontextmanager
+    async def hold(self, key: Hashable) -> AsyncIterator[_Lease]:
+        self._check_loop()
+        lease = _Lease(self, key, await self._acquire(key))
+        try:
+            yield lease
+        finally:
+            if not lease.released:
+                lease.release()
+
+
+class _FutureEntry:
+    """A holder's ticket and the futures of those behind it."""
+
+    def __init__(self, holder: object) -> None:
+        self.holder = holder
+        self.waiters: deque[asyncio.Future[None]] = deque()
+
+
+class FuturePerWaiter(_Ticketed):
+    """A future per waiter; unlock makes it the holder before it completes it. Evicts by key."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _FutureEntry] = {}
+
+    async def _acquire(self, key: Hashable) -> object:
+        me: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = self._entries.get(key)
+        if entry is None:
+            self._entries[key] = _FutureEntry(me)
+            return me
+        entry.waiters.append(me)
+        try:
+            await me
+        except BaseException:
+            if me in entry.waiters:
+                entry.waiters.remove(me)
+            elif entry.holder is me:
+                self._hand_on(key, entry)
+            raise
+        return me
+
+    def _evict(self, key: Hashable, entry: _FutureEntry) -> None:
+        del self._entries[key]
+
+    def _hand_on(self, key: Hashable, entry: _FutureEntry) -> None:
+        while entry.waiters:
+            heir = entry.waiters.popleft()
+            if not heir.done():
+                entry.holder = heir
+                heir.set_result(None)
+                return
+        entry.holder = None
+        self._evict(key, entry)
+
+    def _release(self, key: Hashable, ticket: object | None) -> None:
+        entry = self._entries.get(key)
+        if entry is None or ticket not in (None, entry.holder):
+            raise RuntimeError(f"{key!r} is not held")
+        self._hand_on(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class FuturePerWaiterByIdentity(FuturePerWaiter):
+    """FuturePerWaiter that evicts an entry only where the table still has this very entry."""
+
+    def _evict(self, key: Hashable, entry: _FutureEntry) -> None:
+        if self._entries.get(key) is entry:
+            del self._entries[key]
+
+
+class FutureQueue(_Ticketed):
+    """An ordered dict of futures per key whose first one is the holder's; leaving is O(1)."""
+
+    def __init__(self) -> None:
+        self._queues: dict[Hashable, OrderedDict[asyncio.Future[None], None]] = {}
+
+    async def _acquire(self, key: Hashable) -> object:
+        queue = self._queues.setdefault(key, OrderedDict())
+        me: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue[me] = None
+        if len(queue) == 1:
+            me.set_result(None)
+            return me
+        entered = False
+        try:
+            await me
+            entered = True
+        finally:
+            if not entered and me in queue:
+                self._leave(key, queue, me)
+        return me
+
+    def _leave(self, key: Hashable, queue: OrderedDict[asyncio.Future[None], None], me: asyncio.Future[None]) -> None:
+        del queue[me]
+        # A cancelled future may still be in the queue, as its task runs later: it is passed over.
+        if any(place.done() and not place.cancelled() for place in queue):
+            return
+        heir = next((place for place in queue if not place.done()), None)
+        if heir is not None:
+            queue.move_to_end(heir, last=False)
+            heir.set_result(None)
+        elif not queue:
+            del self._queues[key]
+
+    def _release(self, key: Hashable, ticket: object | None) -> None:
+        queue = self._queues.get(key)
+        holder = None if queue is None else next(iter(queue))
+        if queue is None or holder is None or holder.cancelled() or ticket not in (None, holder):
+            raise RuntimeError(f"{key!r} is not held")
+        self._leave(key, queue, holder)
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+
+class _LockEntry:
+    """users counts the holder and the waiters; ticket is None until the next holder has run."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+        self.ticket: object | None = None
+
+
+class LockAndCountNoLoopCheck(_Ticketed):
+    """An asyncio.Lock with a count, which leaves the loop to asyncio.Lock, that looks only where it waits."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _LockEntry] = {}
+
+    def _check_loop(self) -> Any:
+        pass
+
+    async def _acquire(self, key: Hashable) -> object:
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _LockEntry()
+        entry.users += 1
+        try:
+            await entry.lock.acquire()
+        except BaseException:
+            self._drop(key, entry)
+            raise
+        entry.ticket = ticket = object()
+        return ticket
+
+    def _drop(self, key: Hashable, entry: _LockEntry) -> None:
+        entry.users -= 1
+        if not entry.users:
+            del self._entries[key]
+
+    def _release(self, key: Hashable, ticket: object | None) -> None:
+        entry = self._entries.get(key)
+        if entry is None or entry.ticket is None or ticket not in (None, entry.ticket):
+            raise RuntimeError(f"{key!r} is not held")
+        entry.ticket = None
+        entry.lock.release()
+        self._drop(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class LockAndCount(LockAndCountNoLoopCheck):
+    """An asyncio.Lock with a count, and the loop checked at each call."""
+
+    _check_loop = _Ticketed._check_loop
+
+
+class ConditionTable(_Ticketed):
+    """One asyncio.Condition for the table; unlock is a plain call, so a task of its own notifies."""
+
+    def __init__(self) -> None:
+        self._moved: asyncio.Condition | None = None
+        self._lines: dict[Hashable, list[object]] = {}
+        self._notifiers: set[asyncio.Task[None]] = set()
+
+    async def _acquire(self, key: Hashable) -> object:
+        ticket = object()
+        line = self._lines.setdefault(key, [])
+        line.append(ticket)
+        if line[0] is ticket:
+            return ticket
+        if self._moved is None:
+            self._moved = asyncio.Condition()
+        try:
+            async with self._moved:
+                await self._moved.wait_for(lambda: ticket not in line or line[0] is ticket)
+        except BaseException:
+            if ticket in line:
+                self._leave(key, line, ticket)
+            raise
+        return ticket
+
+    def _leave(self, key: Hashable, line: list[object], ticket: object) -> None:
+        line.remove(ticket)
+        if not line:
+            del self._lines[key]
+            return
+        notifier = asyncio.get_running_loop().create_task(self._notify())
+        self._notifiers.add(notifier)
+        notifier.add_done_callback(self._notifiers.discard)
+
+    async def _notify(self) -> None:
+        assert self._moved is not None
+        async with self._moved:
+            self._moved.notify_all()
+
+    def _release(self, key: Hashable, ticket: object | None) -> None:
+        line = self._lines.get(key)
+        if line is None or ticket not in (None, line[0]):
+            raise RuntimeError(f"{key!r} is not held")
+        self._leave(key, line, line[0])
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
+class EventPerWaiter(_Ticketed):
+    """An asyncio.Event per waiter, which is also the ticket."""
+
+    def __init__(self) -> None:
+        self._holders: dict[Hashable, asyncio.Event] = {}
+        self._waiting: dict[Hashable, list[asyncio.Event]] = {}
+
+    async def _acquire(self, key: Hashable) -> object:
+        turn = asyncio.Event()
+        if key not in self._holders:
+            self._holders[key] = turn
+            return turn
+        self._waiting.setdefault(key, []).append(turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if self._holders.get(key) is turn:
+                self._pass_on(key)
+            elif turn in self._waiting.get(key, []):
+                self._waiting[key].remove(turn)
+                if not self._waiting[key]:
+                    del self._waiting[key]
+            raise
+        return turn
+
+    def _pass_on(self, key: Hashable) -> None:
+        waiting = self._waiting.get(key)
+        if not waiting:
+            del self._holders[key]
+            return
+        self._holders[key] = waiting.pop(0)
+        self._holders[key].set()
+        if not waiting:
+            del self._waiting[key]
+
+    def _release(self, key: Hashable, ticket: object | None) -> None:
+        holder = self._holders.get(key)
+        if holder is None or ticket not in (None, holder):
+            raise RuntimeError(f"{key!r} is not held")
+        self._pass_on(key)
+
+    def __len__(self) -> int:
+        return len(self._holders)
+
+
+class _EventEntry:
+    """users counts the holder and those that poll."""
+
+    def __init__(self) -> None:
+        self.held: object | None = None
+        self.users = 0
+        self.freed = asyncio.Event()
+
+
+class FlagAndEvent(_Ticketed):
+    """A flag, a count and an Event that wakes everybody to look again: sound but for order."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _EventEntry] = {}
+
+    async def _acquire(self, key: Hashable) -> object:
+        entry = self._entries.setdefault(key, _EventEntry())
+        entry.users += 1
+        try:
+            while entry.held is not None:
+                entry.freed.clear()
+                await entry.freed.wait()
+        except BaseException:
+            self._drop(key, entry)
+            raise
+        entry.held = ticket = object()
+        return ticket
+
+    def _drop(self, key: Hashable, entry: _EventEntry) -> None:
+        entry.users -= 1
+        if entry.users == 0:
+            del self._entries[key]
+
+    def _release(self, key: Hashable, ticket: object | None) -> None:
+        entry = self._entries.get(key)
+        if entry is None or entry.held is None or ticket not in (None, entry.held):
+            raise RuntimeError(f"{key!r} is not held")
+        entry.held = None
+        entry.freed.set()
+        self._drop(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class FlagAndCondition(_Ticketed):
+    """A dict of [holder, count] and one Condition, `while held: await wait()`: sound but for order."""
+
+    def __init__(self) -> None:
+        self._freed: asyncio.Condition | None = None
+        self._entries: dict[Hashable, list] = {}
+        self._notifiers: set[asyncio.Task[None]] = set()
+
+    async def _acquire(self, key: Hashable) -> object:
+        if self._freed is None:
+            self._freed = asyncio.Condition()
+        entry = self._entries.setdefault(key, [None, 0])
+        entry[1] += 1
+        try:
+            while entry[0] is not None:
+                async with self._freed:
+                    await self._freed.wait_for(lambda: entry[0] is None)
+        except BaseException:
+            self._drop(key, entry)
+            raise
+        entry[0] = ticket = object()
+        return ticket
+
+    def _drop(self, key: Hashable, entry: list) -> None:
+        entry[1] -= 1
+        if entry[1] == 0:
+            del self._entries[key]
+
+    def _release(self, key: Hashable, ticket: object | None) -> None:
+        entry = self._entries.get(key)
+        if entry is None or entry[0] is None or ticket not in (None, entry[0]):
+            raise RuntimeError(f"{key!r} is not held")
+        entry[0] = None
+        self._drop(key, entry)
+        notifier = asyncio.get_running_loop().create_task(self._notify())
+        self._notifiers.add(notifier)
+        notifier.add_done_callback(self._notifiers.discard)
+
+    async def _notify(self) -> None:
+        assert self._freed is not None
+        async with self._freed:
+            self._freed.notify_all()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class FuturePerWaiterLeases(_Leases, FuturePerWaiter):
+    """FuturePerWaiter with hold()."""
+
+
+class FuturePerWaiterByIdentityLeases(_Leases, FuturePerWaiterByIdentity):
+    """FuturePerWaiterByIdentity with hold()."""
+
+
+class FutureQueueLeases(_Leases, FutureQueue):
+    """FutureQueue with hold()."""
+
+
+class LockAndCountLeases(_Leases, LockAndCount):
+    """LockAndCount with hold()."""
+
+
+class LockAndCountNoLoopCheckLeases(_Leases, LockAndCountNoLoopCheck):
+    """LockAndCountNoLoopCheck with hold()."""
+
+
+class ConditionTableLeases(_Leases, ConditionTable):
+    """ConditionTable with hold()."""
+
+
+class EventPerWaiterLeases(_Leases, EventPerWaiter):
+    """EventPerWaiter with hold()."""
+
+
+class FlagAndEventLeases(_Leases, FlagAndEvent):
+    """FlagAndEvent with hold()."""
+
+
+class FlagAndConditionLeases(_Leases, FlagAndCondition):
+    """FlagAndCondition with hold()."""
+
+
+# Held out: not to be looked at while the checker is built or tuned.
+
+
 class DequeOfFutures(_OneLoop):
     """A key in the table is held; its deque is the queue; a cancelled future is skipped."""
 
     def __init__(self) -> None:
-        self._queues: dict[Hashable, deque[Waiter]] = {}
+        self._queues: dict[Hashable, deque[_Waiter]] = {}
 
     def __len__(self) -> int:
         return len(self._queues)
 
     async def lock(self, key: Hashable) -> None:
-        loop = self._bind()
+        loop = self._check_loop()
         queue = self._queues.get(key)
         if queue is None:
             self._queues[key] = deque()
@@ -64,7 +509,7 @@ class DequeOfFutures(_OneLoop):
             raise
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         if key not in self._queues:
             raise KeyError(key)
         self._pass_on(key)
@@ -79,7 +524,7 @@ class DequeOfFutures(_OneLoop):
         del self._queues[key]
 
 
-class LockAndCount:
+class LockAndUsers:
     """asyncio's lock per key, which is fair, and a count of its users; the loop check is left to the lock."""
 
     def __init__(self) -> None:
@@ -108,7 +553,7 @@ class LockAndCount:
             del self._entries[key]
 
 
-class EventPerWaiter(_OneLoop):
+class ListOfEvents(_OneLoop):
     """The first event of a key's list belongs to its holder."""
 
     def __init__(self) -> None:
@@ -118,7 +563,7 @@ class EventPerWaiter(_OneLoop):
         return len(self._lists)
 
     async def lock(self, key: Hashable) -> None:
-        self._bind()
+        self._check_loop()
         turn = asyncio.Event()
         events = self._lists.setdefault(key, [])
         events.append(turn)
@@ -131,7 +576,7 @@ class EventPerWaiter(_OneLoop):
             raise
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         events = self._lists.get(key)
         if events is None:
             raise LookupError(f"{key!r} is not held")
@@ -157,7 +602,7 @@ class TableCondition(_OneLoop):
         return len(self._queues)
 
     async def lock(self, key: Hashable) -> None:
-        self._bind()
+        self._check_loop()
         if self._changed is None:
             self._changed = asyncio.Condition()
         ticket = object()
@@ -173,7 +618,7 @@ class TableCondition(_OneLoop):
             raise
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         queue = self._queues.get(key)
         if queue is None:
             raise RuntimeError(f"{key!r} is not held")
@@ -205,7 +650,7 @@ class Mailboxes(_OneLoop):
         return len(self._boxes)
 
     async def lock(self, key: Hashable) -> None:
-        self._bind()
+        self._check_loop()
         boxes = self._boxes.get(key)
         if boxes is None:
             self._boxes[key] = OrderedDict()
@@ -220,7 +665,7 @@ class Mailboxes(_OneLoop):
             raise
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         boxes = self._boxes.get(key)
         if boxes is None:
             raise RuntimeError(f"{key!r} is not held")
@@ -232,9 +677,9 @@ class Mailboxes(_OneLoop):
 
 class _Link:
     def __init__(self) -> None:
-        self.holder: Waiter | None = None
+        self.holder: _Waiter | None = None
         self.users = 0
-        self.tail: Waiter | None = None
+        self.tail: _Waiter | None = None
 
 
 class ChainOfFutures(_OneLoop):
@@ -247,7 +692,7 @@ class ChainOfFutures(_OneLoop):
         return len(self._links)
 
     async def lock(self, key: Hashable) -> None:
-        mine = self._bind().create_future()
+        mine = self._check_loop().create_future()
         link = self._links.setdefault(key, _Link())
         link.users += 1
         before, link.tail = link.tail, mine
@@ -264,7 +709,7 @@ class ChainOfFutures(_OneLoop):
         link.holder = mine
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         link = self._links.get(key)
         if link is None or link.holder is None:
             raise RuntimeError(f"{key!r} is not held")
@@ -316,14 +761,14 @@ class HeapOfTurns(DequeOfFutures):
 
     def __init__(self) -> None:
         super().__init__()
-        self._heaps: dict[Hashable, list[tuple[int, Waiter]]] = {}
+        self._heaps: dict[Hashable, list[tuple[int, _Waiter]]] = {}
         self._serial = itertools.count()
 
     def __len__(self) -> int:
         return len(self._heaps)
 
     async def lock(self, key: Hashable) -> None:
-        loop = self._bind()
+        loop = self._check_loop()
         if key not in self._heaps:
             self._heaps[key] = []
             return
@@ -341,7 +786,7 @@ class HeapOfTurns(DequeOfFutures):
             raise
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         if key not in self._heaps:
             raise ValueError(f"{key!r} is not held")
         self._pass_on(key)
@@ -361,7 +806,7 @@ class _Acquiring:
 
     __slots__ = ("_key", "_table")
 
-    def __init__(self, table: "AwaitableRequests", key: Hashable) -> None:
+    def __init__(self, table: AwaitableRequests, key: Hashable) -> None:
         self._table = table
         self._key = key
 
@@ -378,7 +823,7 @@ class _Acquiring:
 
 class AwaitableRequests(_OneLoop):
     def __init__(self) -> None:
-        self._queues: dict[Hashable, dict[Waiter, None]] = {}
+        self._queues: dict[Hashable, dict[_Waiter, None]] = {}
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -386,8 +831,8 @@ class AwaitableRequests(_OneLoop):
     def lock(self, key: Hashable) -> Awaitable[None]:
         return _Acquiring(self, key)
 
-    def request(self, key: Hashable) -> Waiter | None:
-        loop = self._bind()
+    def request(self, key: Hashable) -> _Waiter | None:
+        loop = self._check_loop()
         if key not in self._queues:
             self._queues[key] = {}
             return None
@@ -395,14 +840,14 @@ class AwaitableRequests(_OneLoop):
         self._queues[key][waiter] = None
         return waiter
 
-    def cancel(self, key: Hashable, waiter: Waiter) -> None:
+    def cancel(self, key: Hashable, waiter: _Waiter) -> None:
         if waiter.done() and not waiter.cancelled():
             self.unlock(key)
         elif waiter in self._queues.get(key, ()):
             del self._queues[key][waiter]
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         if key not in self._queues:
             raise RuntimeError(f"{key!r} is not held")
         queue = self._queues[key]
@@ -419,13 +864,13 @@ class PrunedByCallback(_OneLoop):
     """A done callback takes a cancelled future out of the queue; the waiter itself only passes a grant on."""
 
     def __init__(self) -> None:
-        self._queues: dict[Hashable, list[Waiter]] = {}
+        self._queues: dict[Hashable, list[_Waiter]] = {}
 
     def __len__(self) -> int:
         return len(self._queues)
 
     async def lock(self, key: Hashable) -> None:
-        loop = self._bind()
+        loop = self._check_loop()
         queue = self._queues.get(key)
         if queue is None:
             self._queues[key] = []
@@ -433,7 +878,7 @@ class PrunedByCallback(_OneLoop):
         waiter = loop.create_future()
         queue.append(waiter)
 
-        def prune(done: Waiter) -> None:
+        def prune(done: _Waiter) -> None:
             if done in queue:
                 queue.remove(done)
 
@@ -446,7 +891,7 @@ class PrunedByCallback(_OneLoop):
             raise
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         if key not in self._queues:
             raise RuntimeError(f"{key!r} is not held")
         self._grant_next(key)
@@ -466,11 +911,11 @@ def closures() -> SimpleNamespace:
     held: dict[Hashable, list[Callable[[], bool]]] = {}
 
     async def lock(key: Hashable) -> None:
-        loop = home._bind()
+        loop = home._check_loop()
         if key not in held:
             held[key] = []
             return
-        waiter: Waiter = loop.create_future()
+        waiter: _Waiter = loop.create_future()
         offers = held[key]
 
         def offer() -> bool:
@@ -490,7 +935,7 @@ def closures() -> SimpleNamespace:
             raise
 
     def unlock(key: Hashable) -> None:
-        home._check()
+        home._check_if_any()
         if key not in held:
             raise RuntimeError(f"{key!r} is not held")
         while held[key]:
@@ -503,8 +948,8 @@ def closures() -> SimpleNamespace:
 
 @dataclass(eq=False)
 class _Place:
-    future: Waiter | None
-    after: "_Place | None" = field(default=None, repr=False)
+    future: _Waiter | None
+    after: _Place | None = field(default=None, repr=False)
     gone: bool = False
 
 
@@ -519,7 +964,7 @@ class LinkedPlaces(_OneLoop):
 
     @types.coroutine
     def lock(self, key: Hashable) -> Generator[Any, None, None]:
-        loop = self._bind()
+        loop = self._check_loop()
         if key not in self._ends:
             place = _Place(None)
             self._ends[key] = (place, place)
@@ -537,7 +982,7 @@ class LinkedPlaces(_OneLoop):
             raise
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         if key not in self._ends:
             raise RuntimeError(f"{key!r} is not held")
         self._advance(key)
@@ -558,13 +1003,13 @@ class ShieldedGrants(_OneLoop):
     """The future is shielded, so that a cancelled caller decides by itself what becomes of it."""
 
     def __init__(self) -> None:
-        self._queues: dict[Hashable, deque[Waiter]] = {}
+        self._queues: dict[Hashable, deque[_Waiter]] = {}
 
     def __len__(self) -> int:
         return len(self._queues)
 
     async def lock(self, key: Hashable) -> None:
-        loop = self._bind()
+        loop = self._check_loop()
         if key not in self._queues:
             self._queues[key] = deque()
             return
@@ -581,7 +1026,7 @@ class ShieldedGrants(_OneLoop):
             raise
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         if key not in self._queues:
             raise RuntimeError(f"{key!r} is not held")
         self._pass_on(key)
@@ -597,7 +1042,7 @@ class ActorPerKey(_OneLoop):
     """A task per key in use serves its callers in turn and ends with the key's last user."""
 
     def __init__(self) -> None:
-        self._callers: dict[Hashable, deque[Waiter]] = {}
+        self._callers: dict[Hashable, deque[_Waiter]] = {}
         self._freed: dict[Hashable, asyncio.Event] = {}
         self._actors: set[asyncio.Task[None]] = set()
 
@@ -605,7 +1050,7 @@ class ActorPerKey(_OneLoop):
         return len(self._callers)
 
     async def lock(self, key: Hashable) -> None:
-        loop = self._bind()
+        loop = self._check_loop()
         if key not in self._callers:
             self._callers[key] = deque()
             self._freed[key] = asyncio.Event()
@@ -632,14 +1077,14 @@ class ActorPerKey(_OneLoop):
             del self._callers[key]
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         freed = self._freed.pop(key, None)
         if freed is None:
             raise RuntimeError(f"{key!r} is not held")
         self._close_if_idle(key)
         freed.set()
 
-    async def _serve(self, key: Hashable, callers: "deque[Waiter]", freed: asyncio.Event) -> None:
+    async def _serve(self, key: Hashable, callers: deque[_Waiter], freed: asyncio.Event) -> None:
         while True:
             await freed.wait()
             if self._callers.get(key) is not callers:
@@ -661,13 +1106,13 @@ class BargingFutures(_OneLoop):
 
     def __init__(self) -> None:
         self._held: set[Hashable] = set()
-        self._freed: dict[Hashable, list[Waiter]] = {}
+        self._freed: dict[Hashable, list[_Waiter]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
 
     async def lock(self, key: Hashable) -> None:
-        loop = self._bind()
+        loop = self._check_loop()
         while key in self._held:
             freed = loop.create_future()
             self._freed.setdefault(key, []).append(freed)
@@ -682,7 +1127,7 @@ class BargingFutures(_OneLoop):
         self._held.add(key)
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         self._held.remove(key)
         for freed in self._freed.pop(key, []):
             if not freed.done():
@@ -699,11 +1144,11 @@ class BargingEvents(_OneLoop):
         return len(self._ended)
 
     async def lock(self, key: Hashable) -> None:
-        self._bind()
+        self._check_loop()
         while key in self._ended:
             await self._ended[key].wait()
         self._ended[key] = asyncio.Event()
 
     def unlock(self, key: Hashable) -> None:
-        self._check()
+        self._check_if_any()
         self._ended.pop(key).set()

@@ -1,0 +1,34 @@
+"""What the tests share: how many run side by side, and what the slow kinds need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from registry import BINARY
+from tests import browser
+
+MISSING = {
+    "browser": None
+    if browser.CHROMIUM and browser.DRIVER
+    else "no Chromium here: apt-get install --no-install-recommends chromium chromium-driver",
+    "valgrind": None if shutil.which("valgrind") else "valgrind is not installed",
+    "registry": None if shutil.which(BINARY) else f"{BINARY} is not installed: apt-get install docker-registry",
+}
+"""What this machine lacks for the tests with a mark."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark, missing in MISSING.items():
+        if missing and item.get_closest_marker(mark):
+            pytest.skip(missing)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores, for many tests wait for processes; none for a few files that somebody names."""
+    if not any(Path(argument).is_dir() for argument in config.args):
+        return 0
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1

@@ -1,0 +1,204 @@
+"""The lockers for threads and for asyncio behind one face, so that a test of what both must do is written once.
+
+Such a test is a coroutine that takes a driver. With `Tasks` it runs in an event loop of its own. With `Threads` nothing
+in it ever pauses: each call blocks its thread, as it does for a user, and the coroutine comes to its end in one step.
+
+Whoever waits is waited for by its place in the snapshot, never by the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, TypeAlias, TypeVar
+
+import pytest
+
+from kmutex import AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease, KeyedLocker, KeyedMutex, Lease
+
+DEADLINE = 120.0
+"""Seconds after which a test that waits has failed; nothing takes long."""
+
+T = TypeVar("T")
+
+
+def until(state: Callable[[], object]) -> None:
+    """Return once ``state`` is true; AssertionError after the deadline."""
+    end = time.monotonic() + DEADLINE
+    turn = threading.Event()
+    while not state():
+        assert time.monotonic() < end, "the state never came"
+        turn.wait(0.0005)
+
+
+def start(call: Callable[..., T], *arguments: object) -> Future[T]:
+    """Run ``call`` in a thread of its own, which does not keep the interpreter alive if the test fails."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def waiters(locker: Any, key: Hashable) -> tuple[int, ...]:
+    """The tickets that wait for ``key``, oldest first."""
+    entry = locker.snapshot().get(key)
+    return () if entry is None else entry.waiters
+
+
+def start_waiter(locker: Any, key: Hashable, timeout: float | None = DEADLINE) -> Future[None]:
+    """A thread that asks for ``key``, which is held; returns when it stands in the queue."""
+    before = len(waiters(locker, key))
+    waiter = start(locker.lock, key, timeout)
+    until(lambda: len(waiters(locker, key)) == before + 1 or waiter.done())
+    assert not waiter.done(), "the waiter did not wait"
+    return waiter
+
+
+async def turns(count: int = 10) -> None:
+    """Let the loop go round, so that everything that can run has run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def run(test: Coroutine[Any, Any, T]) -> T:
+    """Run ``test`` in a loop of its own."""
+    return asyncio.run(asyncio.wait_for(test, DEADLINE))
+
+
+def at_once(call: Coroutine[Any, Any, T]) -> T:
+    """What ``call`` returns or raises, in its first step; AssertionError if it pauses."""
+    try:
+        call.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    call.close()
+    raise AssertionError("the call paused")
+
+
+class _Block:
+    """A lease of threads for ``async with``."""
+
+    def __init__(self, lease: AbstractContextManager[Any]) -> None:
+        self._lease = lease
+
+    async def __aenter__(self) -> Any:
+        entered = self._lease.__enter__()
+        return self if entered is self._lease else entered
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        return self._lease.__exit__(*error)
+
+    def release(self) -> None:
+        self._lease.release()  # type: ignore[attr-defined]
+
+
+class Threads:
+    """A locker for threads, and clients that are threads."""
+
+    kind, face, mutex, lease = "threads", KeyedLocker, KeyedMutex, Lease
+    run = staticmethod(at_once)
+
+    def __init__(self, locker: Any = None) -> None:
+        self.locker = KeyedMutex() if locker is None else locker
+
+    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        self.locker.lock(key, timeout)
+
+    def unlock(self, key: Hashable) -> None:
+        self.locker.unlock(key)
+
+    def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
+        return _Block(self.locker.hold(key, timeout))
+
+    def start(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> Future[T]:
+        """A client of its own that makes this call."""
+        return start(lambda: at_once(call(*arguments)))
+
+    async def start_waiter(self, key: Hashable, timeout: float | None = None) -> Future[None]:
+        """A client that asks for ``key``, which is held, once it stands in the queue."""
+        return start_waiter(self.locker, key, timeout)
+
+    async def result(self, client: Future[T]) -> T:
+        """What its call returned or raised, when it has."""
+        return client.result(DEADLINE)
+
+    async def until(self, state: Callable[[], object]) -> None:
+        """Let the others go on until ``state`` is true."""
+        until(state)
+
+    async def pause(self) -> None:
+        """Let the others go on a bit."""
+        time.sleep(0)
+
+
+class Tasks:
+    """A locker for asyncio, and clients that are tasks."""
+
+    kind, face, mutex, lease = "asyncio", AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease
+    run = staticmethod(run)
+
+    def __init__(self, locker: Any = None) -> None:
+        self.locker = AsyncKeyedMutex() if locker is None else locker
+
+    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        await self.locker.lock(key, timeout)
+
+    def unlock(self, key: Hashable) -> None:
+        self.locker.unlock(key)
+
+    def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
+        held: AbstractAsyncContextManager[Any] = self.locker.hold(key, timeout)
+        return held
+
+    def start(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> asyncio.Task[T]:
+        return asyncio.create_task(call(*arguments))
+
+    async def start_waiter(self, key: Hashable, timeout: float | None = None) -> asyncio.Task[None]:
+        before = len(waiters(self.locker, key))
+        task = self.start(self.lock, key, timeout)
+        await turns(1)
+        assert len(waiters(self.locker, key)) == before + 1, "the waiter did not wait"
+        return task
+
+    async def result(self, client: asyncio.Task[T]) -> T:
+        await turns()  # If anybody else was woken with it, that is seen as well.
+        return await client
+
+    async def until(self, state: Callable[[], object]) -> None:
+        while not state():
+            await asyncio.sleep(0)
+
+    async def pause(self) -> None:
+        await asyncio.sleep(0)
+
+
+Driver: TypeAlias = "Threads | Tasks"
+Test: TypeAlias = Callable[..., Awaitable[None]]
+
+
+def on(*kinds: type[Threads] | type[Tasks]) -> Callable[[Test], Callable[..., None]]:
+    """The test, a coroutine function, is run with a new `driver` of each kind."""
+
+    def mark(test: Test) -> Callable[..., None]:
+        @pytest.mark.parametrize("driver", kinds, ids=[kind.kind for kind in kinds])
+        @functools.wraps(test)
+        def with_driver(driver: Any, **arguments: Any) -> None:
+            driver.run(test(driver(), **arguments))
+
+        return with_driver
+
+    return mark
+
+
+both, tasks = on(Threads, Tasks), on(Tasks)

@@ -1,0 +1,1310 @@
+"""Keyed lockers for asyncio with one known mistake each; the docstring, or the note in catalogue.toml, says which.
+
+`await lock(key)`; `unlock(key)` is a plain call that raises for a key without a holder, save where that is the mistake;
+`len()` counts the keys that are held or waited for. Most belong to the first loop that uses them and raise in another.
+`Handing` is sound: a subclass of it shows its mistake and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import weakref
+from asyncio import CancelledError, Future
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Coroutine, Hashable
+from contextlib import suppress
+from typing import Any
+
+_Waiter = Future[None]
+
+
+class _OneLoop:
+    """Refuses a second event loop."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def _check_loop(self) -> asyncio.AbstractEventLoop:
+        running = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = running
+        if self._loop is not running:
+            raise RuntimeError("this locker belongs to another event loop")
+        return running
+
+
+class Handing(_OneLoop):
+    """Sound: a key in the table is held, its deque is the queue, and unlock grants to the head."""
+
+    def __init__(self) -> None:
+        self._queues: dict[Hashable, deque[_Waiter]] = {}
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    async def lock(self, key: Hashable) -> None:
+        loop = self._check_loop()
+        queue = self._queues.get(key)
+        if queue is None:
+            self._queues[key] = self._new_queue()
+            return
+        waiter = loop.create_future()
+        queue.append(waiter)
+        await self._wait(key, queue, waiter)
+
+    def unlock(self, key: Hashable) -> None:
+        if key not in self._queues:
+            raise RuntimeError(f"unlock of unheld key {key!r}")
+        self._pass_on(key)
+
+    def _new_queue(self) -> deque[_Waiter]:
+        return deque()
+
+    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        try:
+            await waiter
+        except BaseException:
+            self._give_up(key, queue, waiter)
+            raise
+
+    def _give_up(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        if waiter.done() and not waiter.cancelled():
+            self._pass_on(key)
+        else:
+            self._remove(queue, waiter)
+
+    def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        with suppress(ValueError):
+            queue.remove(waiter)
+
+    def _pass_on(self, key: Hashable) -> None:
+        queue = self._queues[key]
+        while queue:
+            waiter = self._next(queue)
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        del self._queues[key]
+
+    def _next(self, queue: deque[_Waiter]) -> _Waiter:
+        return queue.popleft()
+
+
+class _Translated(Handing):
+    def _name(self, key: Hashable) -> Hashable:
+        return key
+
+    async def lock(self, key: Hashable) -> None:
+        await super().lock(self._name(key))
+
+    def unlock(self, key: Hashable) -> None:
+        super().unlock(self._name(key))
+
+
+class EvictWithWaiters(_OneLoop):
+    """unlock takes the lock out of the table although others still wait for it."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Hashable, asyncio.Lock] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        await lock.acquire()
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        self._locks.pop(key).release()
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+
+class _Counted:
+    """A lock and the number of its users."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+
+
+class CountAfterWait(_OneLoop):
+    """Counts itself after the wait only, so that the count misses those who wait."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _Counted] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        entry = self._entries.setdefault(key, _Counted())
+        await entry.lock.acquire()
+        entry.users += 1
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        entry = self._entries[key]
+        entry.lock.release()
+        entry.users -= 1
+        if entry.users == 0:
+            del self._entries[key]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class EvictByLocked(_OneLoop):
+    """Takes an open lock for an idle one, but it is also open until the woken waiter has run."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Hashable, asyncio.Lock] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        if key not in self._locks:
+            self._locks[key] = asyncio.Lock()
+        await self._locks[key].acquire()
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        lock = self._locks[key]
+        lock.release()
+        if not lock.locked():
+            del self._locks[key]
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+
+class NonAtomicCount(_OneLoop):
+    """Reads the count before a wait and writes it back after, over the counting of others."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Hashable, asyncio.Lock] = {}
+        self._users: dict[Hashable, int] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        users = self._users.get(key, 0)
+        # A turn of the loop, as a real table has where it fetches or logs something.
+        await asyncio.sleep(0)
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        self._users[key] = users + 1
+        try:
+            await lock.acquire()
+        except BaseException:
+            self._drop(key)
+            raise
+
+    def _drop(self, key: Hashable) -> None:
+        self._users[key] -= 1
+        if self._users[key] <= 0:
+            del self._users[key], self._locks[key]
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        self._locks[key].release()
+        self._drop(key)
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+
+class CancelKeepsCount(_OneLoop):
+    """Takes its count back on Exception, which CancelledError is not."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _Counted] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        entry = self._entries.setdefault(key, _Counted())
+        entry.users += 1
+        try:
+            await entry.lock.acquire()
+        except Exception:
+            self._drop(key, entry)
+            raise
+
+    def _drop(self, key: Hashable, entry: _Counted) -> None:
+        entry.users -= 1
+        if entry.users == 0:
+            del self._entries[key]
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        entry = self._entries[key]
+        entry.lock.release()
+        self._drop(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class NeverEvicts(_OneLoop):
+    """An idle key keeps its lock in the table for ever."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Hashable, asyncio.Lock] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        await self._locks.setdefault(key, asyncio.Lock()).acquire()
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        if key not in self._locks:
+            raise RuntimeError(f"{key!r} is not held")
+        self._locks[key].release()
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+
+class CancelDeletesKey(Handing):
+    """The last waiter to give up deletes the key, although it is held."""
+
+    def _give_up(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        super()._give_up(key, queue, waiter)
+        if not queue:
+            self._queues.pop(key, None)
+
+
+class _FlagEntry:
+    """A flag, the queue, and refs for the holder and the waiters."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.refs = 0
+        self.queue: deque[asyncio.Future[None]] = deque()
+
+
+class WakeupDropped(_OneLoop):
+    """A waiter that was woken, but is cancelled before it runs, leaves without waking the one behind it."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _FlagEntry] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        loop = self._check_loop()
+        entry = self._entries.setdefault(key, _FlagEntry())
+        entry.refs += 1
+        if entry.held or entry.queue:
+            turn = loop.create_future()
+            entry.queue.append(turn)
+            try:
+                await turn
+            except BaseException:
+                self._drop(key, entry)
+                raise
+            finally:
+                entry.queue.remove(turn)
+        entry.held = True
+
+    def _drop(self, key: Hashable, entry: _FlagEntry) -> None:
+        entry.refs -= 1
+        if entry.refs == 0:
+            del self._entries[key]
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        entry = self._entries.get(key)
+        if entry is None or not entry.held:
+            raise RuntimeError(f"{key!r} is not held")
+        entry.held = False
+        self._drop(key, entry)
+        for turn in entry.queue:
+            if not turn.cancelled():
+                turn.set_result(None)
+                break
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class GrantKeptOnCancel(Handing):
+    """A caller cancelled after its grant finds itself out of the queue and leaves the key held."""
+
+    def _give_up(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        self._remove(queue, waiter)
+
+
+class CancelledHeadStays(_OneLoop):
+    """Wakes the head, which takes itself out when it runs; a cancelled one stays and blocks the rest."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _FlagEntry] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        loop = self._check_loop()
+        entry = self._entries.setdefault(key, _FlagEntry())
+        if entry.held or entry.queue:
+            turn = loop.create_future()
+            entry.queue.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():
+                    entry.queue.popleft()
+                    self._wake(key, entry)
+                raise
+            entry.queue.popleft()
+        entry.held = True
+
+    def _wake(self, key: Hashable, entry: _FlagEntry) -> None:
+        if not entry.queue:
+            del self._entries[key]
+        elif not entry.queue[0].done():
+            entry.queue[0].set_result(None)
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        entry = self._entries.get(key)
+        if entry is None or not entry.held:
+            raise RuntimeError(f"{key!r} is not held")
+        entry.held = False
+        self._wake(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class HandedToDeadWaiter(Handing):
+    """Hands the key to the head of the queue, cancelled or not."""
+
+    def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        pass
+
+    def _pass_on(self, key: Hashable) -> None:
+        if not self._queues[key]:
+            del self._queues[key]
+            return
+        waiter = self._queues[key].popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+
+
+class CancelWakesNext(Handing):
+    """A cancelled waiter hands on the key, also where it never had it."""
+
+    def _give_up(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        self._remove(queue, waiter)
+        if queue or not waiter.cancelled():
+            self._pass_on(key)
+
+
+class WokenWithoutReserving(_OneLoop):
+    """unlock frees the key and wakes the head, which takes it without a look whether a newcomer has it."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _FlagEntry] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        loop = self._check_loop()
+        entry = self._entries.setdefault(key, _FlagEntry())
+        entry.refs += 1
+        if entry.held:
+            turn = loop.create_future()
+            entry.queue.append(turn)
+            try:
+                await turn
+            except BaseException:
+                if turn in entry.queue:
+                    entry.queue.remove(turn)
+                elif not turn.cancelled() and not entry.held:
+                    self._wake(entry)
+                self._drop(key, entry)
+                raise
+        entry.held = True
+
+    def _wake(self, entry: _FlagEntry) -> None:
+        while entry.queue:
+            turn = entry.queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    def _drop(self, key: Hashable, entry: _FlagEntry) -> None:
+        entry.refs -= 1
+        if entry.refs == 0:
+            del self._entries[key]
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        entry = self._entries.get(key)
+        if entry is None or not entry.held:
+            raise RuntimeError(f"{key!r} is not held")
+        entry.held = False
+        self._wake(entry)
+        self._drop(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class CancelledAcquirerEnters(_OneLoop):
+    """Swallows the cancellation after its clean-up: the caller goes on as if it held the key."""
+
+    def __init__(self) -> None:
+        self._holders: dict[Hashable, asyncio.Event] = {}
+        self._waiting: dict[Hashable, list[asyncio.Event]] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        turn = asyncio.Event()
+        if key not in self._holders:
+            self._holders[key] = turn
+            return
+        self._waiting.setdefault(key, []).append(turn)
+        try:
+            await turn.wait()
+        except asyncio.CancelledError:
+            if turn.is_set():
+                self._pass_on(key)
+            else:
+                self._leave(key, turn)
+
+    def _leave(self, key: Hashable, turn: asyncio.Event) -> None:
+        self._waiting[key].remove(turn)
+        if not self._waiting[key]:
+            del self._waiting[key]
+
+    def _pass_on(self, key: Hashable) -> None:
+        if key in self._waiting:
+            turn = self._waiting[key][0]
+            self._leave(key, turn)
+            self._holders[key] = turn
+            turn.set()
+        else:
+            del self._holders[key]
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        if key not in self._holders:
+            raise RuntimeError(f"{key!r} is not held")
+        self._pass_on(key)
+
+    def __len__(self) -> int:
+        return len(self._holders)
+
+
+class StrayUnlockAccepted(Handing):
+    """unlock of a key that nobody holds does nothing and says nothing."""
+
+    def unlock(self, key: Hashable) -> None:
+        if key in self._queues:
+            self._pass_on(key)
+
+
+class _SemaphoreEntry:
+    """A semaphore of one permit and the number of its users."""
+
+    def __init__(self) -> None:
+        self.permit = asyncio.Semaphore(1)
+        self.users = 0
+
+
+class StrayUnlockAdmitsTwo(_OneLoop):
+    """A semaphore per key kept for the next use: a stray unlock adds a permit, and two can hold."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _SemaphoreEntry] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        entry = self._entries.setdefault(key, _SemaphoreEntry())
+        entry.users += 1
+        try:
+            await entry.permit.acquire()
+        except BaseException:
+            self._drop(key, entry)
+            raise
+
+    def _drop(self, key: Hashable, entry: _SemaphoreEntry) -> None:
+        entry.users -= 1
+        if entry.users == 0:
+            del self._entries[key]
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        entry = self._entries.setdefault(key, _SemaphoreEntry())
+        entry.permit.release()
+        if entry.users:
+            self._drop(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class FailedUnlockCorruptsCount(_OneLoop):
+    """unlock counts down before it finds that the key is not held: a failed one leaves a count of -1."""
+
+    def __init__(self) -> None:
+        self._users: Counter[Hashable] = Counter()
+        self._locks: dict[Hashable, asyncio.Lock] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        self._users[key] += 1
+        try:
+            await lock.acquire()
+        except BaseException:
+            self._users[key] -= 1
+            self._evict_idle(key)
+            raise
+
+    def _evict_idle(self, key: Hashable) -> None:
+        if self._users[key] <= 0:
+            del self._users[key], self._locks[key]
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        self._users[key] -= 1
+        self._locks[key].release()
+        self._evict_idle(key)
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+
+class _ForgetfulLease:
+    """Does not remember that it was released."""
+
+    def __init__(self, locker: _LeasesByKey, key: Hashable) -> None:
+        self._locker, self._key = locker, key
+        self.released = False
+
+    def release(self) -> None:
+        self._locker.unlock(self._key)
+        self.released = True
+
+
+class _StaleLease(_ForgetfulLease):
+    """Remembers that it was released, but not which grant it stands for."""
+
+    def release(self) -> None:
+        if self.released:
+            raise RuntimeError("lease already released")
+        super().release()
+
+
+class _LeasesByKey(Handing):
+    _lease = _ForgetfulLease
+
+    @contextlib.asynccontextmanager
+    async def hold(self, key: Hashable) -> AsyncIterator[_ForgetfulLease]:
+        await self.lock(key)
+        lease = self._lease(self, key)
+        try:
+            yield lease
+        finally:
+            if not lease.released:
+                lease.release()
+
+
+class LeaseReleasedTwice(_LeasesByKey):
+    """A lease unlocks by key each time it is released, so that its second release hits a later holder."""
+
+
+class StaleLeaseReleasesLater(_LeasesByKey):
+    """A lease releases once, but by key: if unlock(key) ended its grant, it ends that of a later holder."""
+
+    _lease = _StaleLease
+
+
+class SharedConditionNotifyOne(_OneLoop):
+    """One list of sleepers for all keys, and unlock wakes the first of it: maybe that of another key."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Hashable, list[object]] = {}
+        self._sleepers: deque[asyncio.Future[None]] = deque()
+
+    async def lock(self, key: Hashable) -> None:
+        loop = self._check_loop()
+        ticket = object()
+        line = self._lines.setdefault(key, [])
+        line.append(ticket)
+        try:
+            while ticket in line and line[0] is not ticket:
+                sleeper = loop.create_future()
+                self._sleepers.append(sleeper)
+                try:
+                    await sleeper
+                finally:
+                    self._sleepers.remove(sleeper)
+        except BaseException:
+            if ticket in line:
+                granted = line[0] is ticket
+                self._leave(key, line, ticket)
+                if granted:
+                    self._notify()
+            raise
+
+    def _leave(self, key: Hashable, line: list[object], ticket: object) -> None:
+        line.remove(ticket)
+        if not line:
+            del self._lines[key]
+
+    def _notify(self) -> None:
+        for sleeper in self._sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
+                return
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        line = self._lines.get(key)
+        if line is None:
+            raise RuntimeError(f"{key!r} is not held")
+        self._leave(key, line, line[0])
+        self._notify()
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
+class WeakRegistry(_OneLoop):
+    """Locks live in a weak dictionary, and nothing but those still inside lock() refers to them."""
+
+    def __init__(self) -> None:
+        self._locks: weakref.WeakValueDictionary[Hashable, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        await lock.acquire()
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        self._locks[key].release()
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+
+class LastInFirstOut(Handing):
+    """Hands the key to the youngest waiter."""
+
+    def _next(self, queue: deque[_Waiter]) -> _Waiter:
+        return queue.pop()
+
+
+class LastFillsTheGap(Handing):
+    """The youngest waiter takes the place of one that was cancelled, so that nothing need be moved."""
+
+    def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        place = queue.index(waiter)
+        youngest = queue.pop()
+        if youngest is not waiter:
+            queue[place] = youngest
+
+
+class StripedKeys(_OneLoop):
+    """A fixed number of locks shared by all keys, so that keys of one stripe wait for each other."""
+
+    stripes = 8
+
+    def __init__(self) -> None:
+        self._locks = [asyncio.Lock() for _ in range(self.stripes)]
+        self._holders: dict[int, Hashable] = {}
+        self._users: Counter[Hashable] = Counter()
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        stripe = hash(key) % self.stripes
+        self._users[key] += 1
+        try:
+            await self._locks[stripe].acquire()
+        except BaseException:
+            self._forget(key)
+            raise
+        self._holders[stripe] = key
+
+    def _forget(self, key: Hashable) -> None:
+        self._users[key] -= 1
+        if self._users[key] == 0:
+            del self._users[key]
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        stripe = hash(key) % self.stripes
+        if stripe not in self._holders or self._holders[stripe] != key:
+            raise RuntimeError(f"{key!r} is not held")
+        del self._holders[stripe]
+        self._locks[stripe].release()
+        self._forget(key)
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+
+class KeyedByType(_Translated):
+    """Takes 1, 1.0 and True for three keys, although they are equal."""
+
+    def _name(self, key: Hashable) -> Hashable:
+        return (type(key), key)
+
+
+class OneLockForAllKeys(StripedKeys):
+    """A single stripe: every key waits for every other."""
+
+    stripes = 1
+
+
+class GuardHeldWhileWaiting(_OneLoop):
+    """Waits for the key with the guard of the table in its hand: no other key can be locked meanwhile."""
+
+    def __init__(self) -> None:
+        self._guard = asyncio.Lock()
+        self._entries: dict[Hashable, _Counted] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        async with self._guard:
+            entry = self._entries.setdefault(key, _Counted())
+            entry.users += 1
+            try:
+                await entry.lock.acquire()
+            except BaseException:
+                self._drop(key, entry)
+                raise
+
+    def _drop(self, key: Hashable, entry: _Counted) -> None:
+        entry.users -= 1
+        if entry.users == 0:
+            del self._entries[key]
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        entry = self._entries[key]
+        entry.lock.release()
+        self._drop(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class TakenBeforeRefused(Handing):
+    """Looks at the loop when the free key has been taken already."""
+
+    async def lock(self, key: Hashable) -> None:
+        if key in self._queues:
+            await super().lock(key)
+            return
+        self._queues[key] = deque()
+        self._check_loop()
+
+
+class TwoLoops(Handing):
+    """Never looks at the loop, so that one loop completes a future of another and its waiter is not woken."""
+
+    def _check_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+
+# Held out: not to be looked at while the checker is built or tuned.
+
+
+# Cancellation.
+
+
+class ShieldedWaiterStays(Handing):
+    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        try:
+            await asyncio.shield(waiter)
+        except CancelledError:
+            if waiter.cancelled():
+                self._remove(queue, waiter)
+            elif waiter.done():
+                self._pass_on(key)
+            raise
+
+
+class CancelledWalksIn(Handing):
+    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        try:
+            with suppress(CancelledError):
+                await waiter
+        finally:
+            self._remove(queue, waiter)
+
+
+class CountsDownOnExceptionOnly:
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, asyncio.Lock] = {}
+        self._users: dict[Hashable, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    async def lock(self, key: Hashable) -> None:
+        entry = self._entries.setdefault(key, asyncio.Lock())
+        self._users[key] = self._users.get(key, 0) + 1
+        try:
+            await entry.acquire()
+        except Exception:
+            self._drop(key)
+            raise
+
+    def unlock(self, key: Hashable) -> None:
+        self._entries[key].release()
+        self._drop(key)
+
+    def _drop(self, key: Hashable) -> None:
+        self._users[key] -= 1
+        if not self._users[key]:
+            del self._users[key], self._entries[key]
+
+
+class GrantNotPassedOn(Handing):
+    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        try:
+            await waiter
+        except CancelledError:
+            if waiter in queue:
+                queue.remove(waiter)
+            raise
+
+
+class PassesOnOnlyToWaiters(Handing):
+    """A cancelled grant goes to the next waiter; where there is none, the key stays held."""
+
+    def _give_up(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        if waiter.cancelled() or not waiter.done():
+            self._remove(queue, waiter)
+        elif queue:
+            self._pass_on(key)
+
+
+class SetsResultOnCancelled(Handing):
+    def _pass_on(self, key: Hashable) -> None:
+        queue = self._queues[key]
+        if queue:
+            queue.popleft().set_result(None)
+        else:
+            del self._queues[key]
+
+
+class AllCancelledFallsOff(Handing):
+    def _pass_on(self, key: Hashable) -> None:
+        queue = self._queues[key]
+        if not queue:
+            del self._queues[key]
+            return
+        while queue:
+            waiter = queue.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                break
+
+
+class SkipsOneCancelled(Handing):
+    def _pass_on(self, key: Hashable) -> None:
+        queue = self._queues[key]
+        waiter = queue.popleft() if queue else None
+        if waiter is not None and waiter.done():
+            waiter = queue.popleft() if queue else None
+        if waiter is None:
+            del self._queues[key]
+        elif not waiter.done():
+            waiter.set_result(None)
+
+
+class CancelPopsTheHead(Handing):
+    def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        if waiter in queue:
+            queue.popleft()
+
+
+class CancelReversesTheRest(Handing):
+    def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        kept = [other for other in queue if other is not waiter]
+        queue.clear()
+        queue.extendleft(kept)
+
+
+class InnerTaskFinishes(Handing):
+    """The wait runs in a task of its own; its grant is lost where the caller is cancelled just after."""
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        if key not in self._queues:
+            self._queues[key] = deque()
+            return
+        await asyncio.ensure_future(super().lock(key))
+
+
+class CheckpointAfterGrant(Handing):
+    """A polite turn of the loop after the grant, where a cancellation finds nobody to undo it."""
+
+    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        await super()._wait(key, queue, waiter)
+        await asyncio.sleep(0)
+
+
+class ChecksThenYields(Handing):
+    async def lock(self, key: Hashable) -> None:
+        loop = self._check_loop()
+        queue = self._queues.get(key)
+        if queue is None:
+            await asyncio.sleep(0)
+            self._queues[key] = deque()
+            return
+        waiter = loop.create_future()
+        queue.append(waiter)
+        await self._wait(key, queue, waiter)
+
+
+class TakesWhenCalled(Handing):
+    """A plain def: a free key is taken by the call itself, before anybody awaits what it returns."""
+
+    def lock(self, key: Hashable) -> Coroutine[Any, Any, None]:
+        self._check_loop()
+        if key not in self._queues:
+            self._queues[key] = deque()
+            return self._taken()
+        return super().lock(key)
+
+    async def _taken(self) -> None:
+        return None
+
+
+class LongWaitersGoLast(Handing):
+    """A waiter whose turn has not come after 50 ms is put at the end of the queue, once."""
+
+    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        timer = self._check_loop().call_later(0.05, self._demote, queue, waiter)
+        try:
+            await super()._wait(key, queue, waiter)
+        finally:
+            timer.cancel()
+
+    def _demote(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        if waiter in queue:
+            queue.remove(waiter)
+            queue.append(waiter)
+
+
+# Granting.
+
+
+class CallbackTakesTheKey(_OneLoop):
+    """Unlock frees the key and wakes the head; a done callback takes it, one turn of the loop later."""
+
+    def __init__(self) -> None:
+        self._held: set[Hashable] = set()
+        self._queues: dict[Hashable, deque[_Waiter]] = {}
+
+    def __len__(self) -> int:
+        return len(self._held | set(self._queues))
+
+    async def lock(self, key: Hashable) -> None:
+        loop = self._check_loop()
+        if key not in self._held:
+            self._held.add(key)
+            return
+        waiter = loop.create_future()
+
+        def take(done: _Waiter) -> None:
+            if not done.cancelled():
+                self._held.add(key)
+
+        waiter.add_done_callback(take)
+        self._queues.setdefault(key, deque()).append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            if waiter.cancelled() or not waiter.done():
+                self._forget(key, waiter)
+            else:
+                self.unlock(key)
+            raise
+
+    def unlock(self, key: Hashable) -> None:
+        self._held.remove(key)
+        for waiter in self._queues.get(key, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+                self._forget(key, waiter)
+                return
+
+    def _forget(self, key: Hashable, waiter: _Waiter) -> None:
+        queue = self._queues[key]
+        queue.remove(waiter)
+        if not queue:
+            del self._queues[key]
+
+
+class UnlocksOnTheNextTurn(Handing):
+    def unlock(self, key: Hashable) -> None:
+        if key not in self._queues:
+            raise RuntimeError(f"unlock of unheld key {key!r}")
+        self._check_loop().call_soon(self._settle, key)
+
+    def _settle(self, key: Hashable) -> None:
+        if key in self._queues:
+            self._pass_on(key)
+
+
+class OneEventForAllWaiters:
+    """An event per key is set while the key is free; whoever waited does not look again."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, tuple[asyncio.Event, list[int]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    async def lock(self, key: Hashable) -> None:
+        if key not in self._entries:
+            free = asyncio.Event()
+            free.set()
+            self._entries[key] = (free, [0])
+        free, users = self._entries[key]
+        users[0] += 1
+        if not free.is_set():
+            try:
+                await free.wait()
+            except BaseException:
+                self._drop(key, users)
+                raise
+        free.clear()
+
+    def unlock(self, key: Hashable) -> None:
+        free, users = self._entries[key]
+        if free.is_set():
+            raise RuntimeError(f"unlock of unheld key {key!r}")
+        free.set()
+        self._drop(key, users)
+
+    def _drop(self, key: Hashable, users: list[int]) -> None:
+        users[0] -= 1
+        if not users[0]:
+            del self._entries[key]
+
+
+class ActorOutlivesItsKey(_OneLoop):
+    """A task per key hands the key out; it ends after an unlock that leaves no caller, dead or alive."""
+
+    def __init__(self) -> None:
+        self._held: set[Hashable] = set()
+        self._callers: dict[Hashable, asyncio.Queue[_Waiter]] = {}
+        self._freed: dict[Hashable, asyncio.Event] = {}
+        self._actors: dict[Hashable, asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    async def lock(self, key: Hashable) -> None:
+        loop = self._check_loop()
+        if key not in self._actors:
+            self._callers[key] = asyncio.Queue()
+            self._freed[key] = asyncio.Event()
+            self._actors[key] = loop.create_task(self._serve(key))
+        caller = loop.create_future()
+        self._callers[key].put_nowait(caller)
+        try:
+            await caller
+        except BaseException:
+            if not caller.cancelled() and caller.done():
+                self.unlock(key)
+            raise
+
+    def unlock(self, key: Hashable) -> None:
+        self._held.remove(key)
+        self._freed[key].set()
+
+    async def _serve(self, key: Hashable) -> None:
+        callers, freed = self._callers[key], self._freed[key]
+        while True:
+            caller = await callers.get()
+            if caller.done():
+                continue
+            freed.clear()
+            self._held.add(key)
+            caller.set_result(None)
+            await freed.wait()
+            if callers.empty():
+                del self._actors[key], self._callers[key], self._freed[key]
+                return
+
+
+# Order, keys, memory, loops.
+
+
+class ThirdWaiterPushesOut(Handing):
+    def _new_queue(self) -> deque[_Waiter]:
+        return deque(maxlen=2)
+
+
+class ByTaskName(Handing):
+    """Waiters are kept in the order of their tasks' names; the arrival only breaks ties."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers = itertools.count()
+        self._ranks: dict[_Waiter, tuple[str, int]] = {}
+
+    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        task = asyncio.current_task()
+        self._ranks[waiter] = (task.get_name() if task else "", next(self._numbers))
+        ordered = sorted(queue, key=self._ranks.__getitem__)
+        queue.clear()
+        queue.extend(ordered)
+        try:
+            await super()._wait(key, queue, waiter)
+        finally:
+            del self._ranks[waiter]
+
+
+class RankedByQueueLength(_OneLoop):
+    """A heap of waiters, each ranked by how many waited when it came."""
+
+    def __init__(self) -> None:
+        self._heaps: dict[Hashable, list[tuple[int, int, _Waiter]]] = {}
+        self._serial = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._heaps)
+
+    async def lock(self, key: Hashable) -> None:
+        loop = self._check_loop()
+        heap = self._heaps.get(key)
+        if heap is None:
+            self._heaps[key] = []
+            return
+        waiter = loop.create_future()
+        place = (len(heap), next(self._serial), waiter)
+        heapq.heappush(heap, place)
+        try:
+            await waiter
+        except BaseException:
+            if waiter.cancelled() or not waiter.done():
+                with suppress(ValueError):
+                    heap.remove(place)
+                    heapq.heapify(heap)
+            else:
+                self.unlock(key)
+            raise
+
+    def unlock(self, key: Hashable) -> None:
+        heap = self._heaps[key]
+        while heap:
+            waiter = heapq.heappop(heap)[-1]
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        del self._heaps[key]
+
+
+class KeyedByRepr(_Translated):
+    def _name(self, key: Hashable) -> Hashable:
+        return repr(key)
+
+
+class KeyedIgnoringCase(_Translated):
+    def _name(self, key: Hashable) -> Hashable:
+        return key.lower() if isinstance(key, str) else key
+
+
+class SameTaskWalksIn(Handing):
+    """A task that already took a free key is let in again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._takers: dict[Hashable, asyncio.Task[Any] | None] = {}
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        if key in self._queues and self._takers.get(key) is asyncio.current_task():
+            return
+        await super().lock(key)
+        self._takers[key] = asyncio.current_task()
+
+    def unlock(self, key: Hashable) -> None:
+        super().unlock(key)
+        self._takers.pop(key, None)
+
+
+class FailedUnlockLeavesEntry(_OneLoop):
+    def __init__(self) -> None:
+        self._held: set[Hashable] = set()
+        self._queues: defaultdict[Hashable, deque[_Waiter]] = defaultdict(deque)
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    async def lock(self, key: Hashable) -> None:
+        loop = self._check_loop()
+        queue = self._queues[key]
+        if key not in self._held:
+            self._held.add(key)
+            return
+        waiter = loop.create_future()
+        queue.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                self.unlock(key)
+            elif waiter in queue:
+                queue.remove(waiter)
+            raise
+
+    def unlock(self, key: Hashable) -> None:
+        queue = self._queues[key]
+        if key not in self._held:
+            raise RuntimeError(f"unlock of unheld key {key!r}")
+        while queue:
+            waiter = queue.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._held.remove(key)
+        del self._queues[key]
+
+
+class LenCountsWaiters(Handing):
+    def __len__(self) -> int:
+        return sum(1 + len(queue) for queue in self._queues.values())
+
+
+class LoopCheckedWhenWaiting(Handing):
+    async def lock(self, key: Hashable) -> None:
+        if key not in self._queues:
+            self._queues[key] = deque()
+            return
+        await super().lock(key)
+
+
+class LoopForgottenWhenIdle(Handing):
+    def _pass_on(self, key: Hashable) -> None:
+        super()._pass_on(key)
+        if not self._queues:
+            self._loop = None
+
+
+class FourUsersPerTable(Handing):
+    """At most four callers hold or wait, over all keys together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room: asyncio.Semaphore | None = None
+
+    async def lock(self, key: Hashable) -> None:
+        self._check_loop()
+        if self._room is None:
+            self._room = asyncio.Semaphore(4)
+        await self._room.acquire()
+        try:
+            await super().lock(key)
+        except BaseException:
+            self._room.release()
+            raise
+
+    def unlock(self, key: Hashable) -> None:
+        super().unlock(key)
+        if self._room is not None:
+            self._room.release()

@@ -1,0 +1,186 @@
+"""The catalogue of lockers: whoever needs a known-bad or a sound one asks here. catalogue.toml says what a row is.
+
+    python -m tests.lockers.catalogue [PREFIX]    # the rows whose id begins so, and how many there are of each sort
+
+What ships says of itself what it breaks, so its rows are read there: the broken models, the lessons, the ports.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+KINDS = ("threads", "asyncio", "model", "adapter", "port")
+SHAPES = ("lock", "get", "block", "single-flight", "key-object", "acquire", "bool", "token", "none")
+EXPECTED = ("violation", "holds", "noted", "inconclusive", "failed")
+ORIGINS = ("written", "lesson", "test", "wild")
+
+
+class BadRowError(ValueError):
+    """A manifest has a row that is not of the form at the top of catalogue.toml."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A locker and what a checker has to say of it; the fields are those of catalogue.toml."""
+
+    name: str
+    factory: str
+    expect: str
+    clauses: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    shape: str = "lock"
+    origin: str = "written"
+    held_out: bool = False
+    source: str = ""
+    language: str = ""
+    twin: str = ""
+    note: str = ""
+    demo: str = ""
+    stop: str = ""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            kind = {"bool": bool, "str": str}.get(str(field.type), tuple)
+            if not isinstance(getattr(self, field.name), kind):
+                raise BadRowError(f"{self.name}: {field.name} is not a {kind.__name__}")
+        allowed = {"kind": KINDS, "shape": SHAPES, "expect": EXPECTED, "origin": ORIGINS}
+        for name, words in allowed.items():
+            if getattr(self, name) not in words:
+                raise BadRowError(f"{self.name}: its {name} is {getattr(self, name)!r}, not one of {', '.join(words)}")
+        if bool(self.clauses) != (self.expect in ("violation", "noted")):
+            raise BadRowError(f"{self.name}: a violation or a remark has clauses, and nothing else has")
+        if (self.origin, self.expect) == ("wild", "violation") and not self.source:
+            raise BadRowError(f"{self.name}: a bug found in the wild has a source")
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition(".")[0]
+
+    @property
+    def module(self) -> str:
+        """The module of the factory, or the path of a file that can't be imported."""
+        return self.factory.partition(":")[0]
+
+    @property
+    def attribute(self) -> str:
+        """The name of the factory in its module."""
+        return self.factory.partition(":")[2]
+
+    @property
+    def path(self) -> Path:
+        """The file with its code."""
+        return ROOT / (self.module if "/" in self.module else self.module.replace(".", "/") + ".py")
+
+
+@functools.cache
+def rows() -> dict[str, Row]:
+    """All of them, by id. BadRowError: a manifest has one that is not of the form."""
+    found: dict[str, Row] = {}
+    for row in (*_written(), *_models(), *_lessons(), *_ports()):
+        if found.setdefault(row.name, row) is not row:
+            raise BadRowError(f"{row.name}: there are two of it")
+    return found
+
+
+def entries(**wanted: str | bool | tuple[str, ...]) -> list[Row]:
+    """The rows whose fields are as wanted, in order; a tuple lists what a field may be. `kind` counts as a field."""
+    return [
+        row
+        for row in rows().values()
+        if all(
+            getattr(row, name) in (value if isinstance(value, tuple) else (value,)) for name, value in wanted.items()
+        )
+    ]
+
+
+def load(row: Row | str) -> Callable[[], Any]:
+    """The factory of a row, given itself or by its id. ImportError: its code is not Python's to import."""
+    row = rows()[row] if isinstance(row, str) else row
+    if "/" in row.module:
+        raise ImportError(f"{row.name} is in {row.module}")
+    found: Callable[[], Any] = getattr(importlib.import_module(row.module), row.attribute)
+    return found
+
+
+def _written() -> Iterator[Row]:
+    names = {field.name for field in fields(Row)} - {"name"}
+    for manifest in sorted(HERE.glob("*.toml")):
+        for name, body in tomllib.loads(manifest.read_text(encoding="utf-8")).items():
+            if odd := set(body) - names:
+                raise BadRowError(f"{name}: there is no field {', '.join(sorted(odd))}")
+            if missing := {"factory", "expect"} - set(body):
+                raise BadRowError(f"{name}: it lacks {', '.join(sorted(missing))}")
+            values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in body.items()}
+            yield Row(name, **values)
+
+
+def _models() -> Iterator[Row]:
+    from kmutex_model.broken import BROKEN
+
+    yield Row("model.correct", "model/kmutex_model/actions.py:CORRECT", "holds", note="The table of the contract.")
+    for name in dict.fromkeys(broken.model.name for broken in BROKEN):
+        same = [broken for broken in BROKEN if broken.model.name == name]
+        yield Row(
+            f"model.{name}",
+            f"model/kmutex_model/broken.py:{name}",
+            "violation",
+            clauses=tuple(broken.clause for broken in same),
+            note=f"{same[0].story[0].upper()}{same[0].story[1:]}.",
+        )
+
+
+def _lessons() -> Iterator[Row]:
+    from kmutex.teach.lesson import lessons
+    from tests.lockers.repaired import REPAIRED
+
+    twins = {row.attribute: row.name for row in _written() if row.module == "tests.lockers.repaired"}
+    for lesson in lessons():
+        yield Row(
+            f"{lesson.kind}.{lesson.name}",
+            lesson.target,
+            "violation",
+            clauses=(lesson.clause,),
+            without=lesson.without,
+            origin="lesson",
+            twin=twins[REPAIRED[lesson.number].__name__],
+            note=f"{lesson.title}.",
+        )
+
+
+def _ports() -> Iterator[Row]:
+    """What `adapter --list-broken` of each port prints, from the source of it; tests/ports holds them side by side."""
+    sources = {"go": "cmd/adapter/broken.go", "js": "broken.js", "rust": "src/bin/adapter/broken.rs"}
+    for port, source in sources.items():
+        path = f"ports/{port}/{source}"
+        for name, clauses in re.findall(r'"([a-z-]+)"[^"\n]*"(KM-[A-Z,-]+)"', (ROOT / path).read_text("utf-8")):
+            yield Row(f"port.{port}.{name}", f"{path}:{name}", "violation", clauses=tuple(clauses.split(",")))
+
+
+def main() -> None:
+    prefix = sys.argv[1] if len(sys.argv) > 1 else ""
+    chosen = [row for row in rows().values() if row.name.startswith(prefix)]
+    for row in chosen:
+        print(row.name, row.expect, *row.clauses)
+    sorts = Counter((row.kind, row.origin, "held out" if row.held_out else "", row.expect) for row in chosen)
+    for sort, count in sorted(sorts.items()):
+        print(f"{count:4}", *filter(None, sort))
+    print(f"{len(chosen):4} in all")
+
+
+if __name__ == "__main__":
+    main()

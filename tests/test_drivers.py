@@ -1,0 +1,445 @@
+"""What the keyed mutex does for threads and for asyncio alike. `tests/driver.py` has the face that both have here."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Hashable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+
+from kmutex import Entry, KMutexError, LeaseReusedError, UnheldKeyError
+from kmutex._lease import NO_TICKET
+from tests.driver import Driver, at_once, both, waiters
+
+
+async def never_runs(lease: AbstractAsyncContextManager[Any]) -> None:
+    async with lease:
+        raise AssertionError("the block ran")
+
+
+@both
+async def test_it_is_a_keyed_locker(driver: Driver) -> None:
+    assert isinstance(driver.locker, driver.face)
+
+
+@both
+async def test_lock_takes_a_free_key_without_a_pause_and_unlock_drops_it(driver: Driver) -> None:
+    """KM-EXCL, KM-REF, KM-IDLE"""
+    mutex = driver.locker
+    at_once(driver.lock("k"))
+    assert "k" in mutex
+    assert "other" not in mutex
+    assert len(mutex) == 1
+    entry = mutex.snapshot()["k"]
+    assert (entry.waiters, entry.refs) == ((), 1)
+    driver.unlock("k")
+    assert "k" not in mutex
+    assert len(mutex) == 0
+    assert mutex.snapshot() == {}
+
+
+@both
+async def test_tickets_are_never_used_twice_and_never_the_one_that_means_none(driver: Driver) -> None:
+    """KM-TOKEN"""
+    seen = []
+    for _ in range(3):
+        await driver.lock("k")
+        seen.append(driver.locker.snapshot()["k"].holder)
+        driver.unlock("k")
+    assert len(set(seen)) == 3
+    assert NO_TICKET not in seen
+
+
+@both
+async def test_waiters_are_served_in_the_order_of_their_requests(driver: Driver) -> None:
+    """KM-FIFO, KM-HANDOFF, KM-LIVE"""
+    await driver.lock("k")
+    queue = [await driver.start_waiter("k") for _ in range(4)]
+    for served, waiter in enumerate(queue, 1):
+        driver.unlock("k")
+        await driver.result(waiter)
+        assert [client.done() for client in queue] == [True] * served + [False] * (4 - served)
+    driver.unlock("k")
+    assert len(driver.locker) == 0
+
+
+@both
+async def test_a_newcomer_does_not_barge(driver: Driver) -> None:
+    """KM-HANDOFF: the key belongs to the waiter from the unlock on, before its thread or task has run."""
+    await driver.lock("k")
+    waiter = await driver.start_waiter("k")
+    (ticket,) = waiters(driver.locker, "k")
+    driver.unlock("k")
+    assert driver.locker.snapshot() == {"k": Entry(ticket, ())}
+    with pytest.raises(TimeoutError):
+        at_once(driver.lock("k", 0))
+    await driver.result(waiter)
+    assert driver.locker.snapshot() == {"k": Entry(ticket, ())}
+
+
+@both
+async def test_a_queue_on_one_key_does_not_delay_another(driver: Driver) -> None:
+    """KM-INDEP: for threads, the guard is free while three of them wait."""
+    await driver.lock("a")
+    queue = [await driver.start_waiter("a") for _ in range(3)]
+
+    async def elsewhere() -> int:
+        at_once(driver.lock("b", 0))
+        at_once(driver.lock("c"))
+        driver.unlock("b")
+        driver.unlock("c")
+        return len(driver.locker)
+
+    assert await driver.result(driver.start(elsewhere)) == 1
+    assert len(waiters(driver.locker, "a")) == 3
+    for waiter in queue:
+        driver.unlock("a")
+        await driver.result(waiter)
+
+
+@pytest.mark.parametrize("how", ["lock", "hold"])
+@both
+async def test_clients_exclude_each_other(driver: Driver, how: str) -> None:
+    """KM-EXCL, KM-LIVE: and somewhere in the run somebody waited, else it shows nothing."""
+    inside = {"a": 0, "b": 0}
+    most_refs = 0
+
+    async def critical(key: str) -> None:
+        nonlocal most_refs
+        inside[key] += 1
+        await driver.pause()
+        assert inside[key] == 1
+        most_refs = max(most_refs, driver.locker.snapshot()[key].refs)
+        inside[key] -= 1
+
+    async def work(key: str) -> None:
+        for _ in range(100):
+            if how == "hold":
+                async with driver.hold(key):
+                    await critical(key)
+            else:
+                await driver.lock(key)
+                await critical(key)
+                driver.unlock(key)
+
+    await driver.lock("a")
+    workers = [driver.start(work, key) for key in "aaabb"]
+    await driver.until(lambda: len(waiters(driver.locker, "a")) == 3)
+    driver.unlock("a")
+    for worker in workers:
+        await driver.result(worker)
+    assert most_refs > 1
+    assert len(driver.locker) == 0
+
+
+@both
+async def test_unlock_of_a_key_nobody_holds(driver: Driver) -> None:
+    """KM-UNHELD, KM-ATOMIC"""
+    await driver.lock("held")
+    before = driver.locker.snapshot()
+    with pytest.raises(UnheldKeyError, match="'k'"):
+        driver.unlock("k")
+    assert driver.locker.snapshot() == before
+    driver.unlock("held")
+    with pytest.raises(UnheldKeyError):
+        driver.unlock("held")
+
+
+@both
+async def test_unlock_by_key_releases_the_holder_whoever_that_is(driver: Driver) -> None:
+    """KM-TOKEN: another thread or task may unlock."""
+
+    async def unlock() -> None:
+        driver.unlock("k")
+
+    await driver.lock("k")
+    await driver.result(driver.start(unlock))
+    assert len(driver.locker) == 0
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0, -0.0, False])
+@both
+async def test_timeout_0(driver: Driver, timeout: float) -> None:
+    """KM-EXPIRED, KM-CANCEL: a free key is taken, a held one raises without a pause and leaves no trace."""
+    at_once(driver.lock("k", timeout))
+    before = driver.locker.snapshot()
+    assert "k" in before
+    with pytest.raises(TimeoutError, match=rf"^no grant of 'k' within {timeout} s$"):
+        at_once(driver.lock("k", timeout))
+    assert driver.locker.snapshot() == before
+
+
+@pytest.mark.parametrize("timeout", [-1, -1e-9, -math.inf, math.nan])
+@both
+async def test_a_timeout_that_is_none_is_refused_free_or_held(driver: Driver, timeout: float) -> None:
+    """KM-EXPIRED, KM-ATOMIC"""
+    with pytest.raises(ValueError, match=r"^timeout must be None or at least 0 seconds, not "):
+        await driver.lock("k", timeout)
+    assert len(driver.locker) == 0
+    await driver.lock("k")
+    before = driver.locker.snapshot()
+    with pytest.raises(ValueError, match="timeout"):
+        await driver.lock("k", timeout)
+    assert driver.locker.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    "timeout",
+    [
+        math.inf,
+        1e300,
+        10**30,
+        pytest.param(10**400, id="10**400"),
+        threading.TIMEOUT_MAX,
+        threading.TIMEOUT_MAX * 2,
+    ],
+)
+@both
+async def test_a_timeout_longer_than_any_wait_is_one(driver: Driver, timeout: float) -> None:
+    """KM-EXPIRED: infinite, more than the platform's lock or the loop can be told, more than a float can hold."""
+    await driver.lock("k", timeout)
+    waiter = await driver.start_waiter("k", timeout)
+    driver.unlock("k")
+    await driver.result(waiter)
+    assert waiters(driver.locker, "k") == ()
+
+
+@pytest.mark.parametrize("timeout", ["1", 1j])
+@both
+async def test_a_timeout_of_a_wrong_type_leaves_no_trace(driver: Driver, timeout: float) -> None:
+    """KM-ATOMIC"""
+    await driver.lock("k")
+    before = driver.locker.snapshot()
+    with pytest.raises(TypeError):
+        await driver.lock("k", timeout)
+    assert driver.locker.snapshot() == before
+
+
+@both
+async def test_a_waiter_that_times_out_leaves_the_queue(driver: Driver) -> None:
+    """KM-CANCEL, KM-REF: the others keep their order, and it never holds later."""
+    await driver.lock("k")
+    first = await driver.start_waiter("k")
+    order = waiters(driver.locker, "k")
+    with pytest.raises(TimeoutError, match=r"^no grant of 'k' within 0\.01 s$"):
+        await driver.lock("k", 0.01)
+    last = await driver.start_waiter("k")
+    assert waiters(driver.locker, "k")[:1] == order
+    assert driver.locker.snapshot()["k"].refs == 3
+    for waiter in (first, last):
+        driver.unlock("k")
+        await driver.result(waiter)
+    driver.unlock("k")
+    assert len(driver.locker) == 0
+
+
+@pytest.mark.parametrize("key", [[], ([],), {}])
+@both
+async def test_an_unhashable_key_changes_nothing(driver: Driver, key: Hashable) -> None:
+    """KM-ATOMIC: also one that only turns out to be, inside a tuple. Undoing nothing adds no second error."""
+    with pytest.raises(TypeError, match="unhashable") as refused:
+        await driver.lock(key)
+    assert refused.value.__context__ is None
+    with pytest.raises(TypeError, match="unhashable"):
+        driver.unlock(key)
+    with pytest.raises(TypeError, match="unhashable"):
+        await never_runs(driver.hold(key))
+    assert len(driver.locker) == 0
+    await driver.lock("k", 0)
+
+
+@both
+async def test_any_hashable_value_is_a_key(driver: Driver) -> None:
+    """KM-INDEP: equal values are one key."""
+    keys: list[Hashable] = [None, 0, "", (), ("a", 1), frozenset({1}), object()]
+    for key in keys:
+        await driver.lock(key, 0)
+    assert len(driver.locker) == len(keys)
+    with pytest.raises(TimeoutError):
+        await driver.lock(0.0, 0)
+    for key in keys:
+        driver.unlock(key)
+    assert len(driver.locker) == 0
+
+
+class WordlessKey:
+    """A key whose words can't be had."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@both
+async def test_a_key_without_words_ends_the_wait_all_the_same(driver: Driver) -> None:
+    """KM-CANCEL: the error is the key's own, and the waiter has left."""
+    key = WordlessKey()
+    await driver.lock(key)
+    with pytest.raises(RuntimeError, match="no words"):
+        await driver.lock(key, 0.001)
+    assert waiters(driver.locker, key) == ()
+
+
+@both
+async def test_it_is_not_reentrant(driver: Driver) -> None:
+    """KM-EXCL: who holds the key waits for itself."""
+    async with driver.hold("k"):
+        with pytest.raises(TimeoutError):
+            await driver.lock("k", 0.01)
+    assert len(driver.locker) == 0
+
+
+@both
+async def test_a_snapshot_is_frozen(driver: Driver) -> None:
+    """KM-REF"""
+    await driver.lock("k")
+    snapshot = driver.locker.snapshot()
+    with pytest.raises(TypeError):
+        del snapshot["k"]
+    driver.unlock("k")
+    assert list(snapshot) == ["k"]
+
+
+@both
+async def test_a_lease_holds_for_its_block(driver: Driver) -> None:
+    """KM-TOKEN, KM-IDLE"""
+    assert type(driver.locker.hold("k")) is driver.lease
+    async with driver.hold("k"):
+        assert "k" in driver.locker
+    assert len(driver.locker) == 0
+
+
+@both
+async def test_a_lease_ends_with_its_block_also_on_an_error(driver: Driver) -> None:
+    """KM-TOKEN, KM-IDLE: and the error goes through."""
+
+    async def fails() -> None:
+        async with driver.hold("k"):
+            raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        await fails()
+    assert len(driver.locker) == 0
+
+
+@both
+async def test_a_lease_takes_the_timeout_of_lock(driver: Driver) -> None:
+    """KM-EXPIRED, KM-CANCEL, KM-ATOMIC: the block does not run, and the lease may be tried again."""
+    await driver.lock("k")
+    lease = driver.hold("k", 0)
+    with pytest.raises(TimeoutError, match=r"^no grant of 'k' within 0 s$"):
+        await never_runs(lease)
+    assert driver.locker.snapshot()["k"].refs == 1
+    driver.unlock("k")
+    async with lease:
+        assert "k" in driver.locker
+    with pytest.raises(ValueError, match="timeout"):
+        await never_runs(driver.hold("k", -1))
+    assert len(driver.locker) == 0
+
+
+@both
+async def test_a_lease_released_early_is_not_released_again_by_its_block(driver: Driver) -> None:
+    """KM-TOKEN: the holder after it is not touched."""
+    async with driver.hold("k") as lease:
+        lease.release()
+        assert len(driver.locker) == 0
+        await driver.lock("k")
+        before = driver.locker.snapshot()
+    assert driver.locker.snapshot() == before
+
+
+@pytest.mark.parametrize("where", ["within", "after"])
+@both
+async def test_a_lease_is_released_once(driver: Driver, where: str) -> None:
+    """KM-TOKEN, KM-UNHELD, KM-ATOMIC: before the end of its block or by it; a later holder is not touched."""
+
+    async def a_second_release_is_refused() -> None:
+        with pytest.raises(UnheldKeyError, match="nobody holds"):
+            lease.release()
+        await driver.lock("k")
+        before = driver.locker.snapshot()
+        with pytest.raises(UnheldKeyError, match="has ended"):
+            lease.release()
+        assert driver.locker.snapshot() == before
+
+    async with driver.hold("k") as lease:
+        if where == "within":
+            lease.release()
+            await a_second_release_is_refused()
+    if where == "after":
+        await a_second_release_is_refused()
+    assert driver.locker.snapshot()["k"].refs == 1
+
+
+@both
+async def test_a_lease_that_was_not_granted_releases_nothing(driver: Driver) -> None:
+    """KM-TOKEN, KM-ATOMIC"""
+    await driver.lock("k")
+    before = driver.locker.snapshot()
+    with pytest.raises(UnheldKeyError):
+        driver.locker.hold("k").release()
+    assert driver.locker.snapshot() == before
+
+
+@both
+async def test_a_lease_whose_grant_was_ended_by_key_says_so_and_leaves_the_later_holder(driver: Driver) -> None:
+    """KM-TOKEN"""
+    lease = driver.hold("k")
+    await lease.__aenter__()
+    driver.unlock("k")
+    await driver.lock("k")
+    with pytest.raises(UnheldKeyError, match="has ended"):
+        await lease.__aexit__(None, None, None)
+    assert driver.locker.snapshot()["k"].refs == 1
+
+
+@both
+async def test_a_lease_is_entered_once(driver: Driver) -> None:
+    """KM-TOKEN: neither inside its block nor after it."""
+    lease = driver.hold("k")
+    async with lease:
+        before = driver.locker.snapshot()
+        with pytest.raises(LeaseReusedError, match=r"^this lease of 'k' was used; call hold\(\) again$") as caught:
+            await lease.__aenter__()
+        assert driver.locker.snapshot() == before
+    assert isinstance(caught.value, KMutexError)
+    with pytest.raises(LeaseReusedError):
+        await never_runs(lease)
+    assert len(driver.locker) == 0
+
+
+@both
+async def test_a_lease_is_not_entered_again_while_it_waits(driver: Driver) -> None:
+    """KM-TOKEN, KM-ATOMIC: the failed calls leave it where it waits."""
+    await driver.lock("k")
+    lease = driver.hold("k")
+    first = driver.start(lease.__aenter__)
+    await driver.until(lambda: waiters(driver.locker, "k"))
+    with pytest.raises(LeaseReusedError):
+        await lease.__aenter__()
+    with pytest.raises(UnheldKeyError, match="has ended"):
+        lease.release()
+    assert len(waiters(driver.locker, "k")) == 1
+    driver.unlock("k")
+    assert await driver.result(first) is lease
+    await lease.__aexit__(None, None, None)
+    assert len(driver.locker) == 0
+
+
+@both
+async def test_leases_of_two_clients_hand_over(driver: Driver) -> None:
+    """KM-HANDOFF, KM-TOKEN"""
+
+    async def second() -> int:
+        async with driver.hold("k"):
+            return driver.locker.snapshot()["k"].holder  # type: ignore[no-any-return]
+
+    async with driver.hold("k"):
+        other = driver.start(second)
+        await driver.until(lambda: waiters(driver.locker, "k"))
+        (ticket,) = waiters(driver.locker, "k")
+    assert await driver.result(other) == ticket
+    assert len(driver.locker) == 0

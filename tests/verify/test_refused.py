@@ -1,0 +1,153 @@
+"""What kmutex verify refuses: exit statuses 3 and 4, and one line that says why.
+
+The command runs in this process, the subjects in processes of their own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.commands import run_here
+from tests.lockers.catalogue import entries
+from tests.verify.folder import prepared
+
+ENOUGH = ("2", "10", "40")
+"""Seconds to verify with, one after the other, until they are enough for this machine."""
+REFUSED = {
+    "a module that is not there": (("no_such_module:Locker",), "no module 'no_such_module'"),
+    "a package that is not there": (("no_such.module:Locker",), "no module 'no_such'"),
+    "a module that needs one": (("needs:Locker",), "No module named 'no_such_module_anywhere'"),
+    "an attribute that is not there": (("subjects:Nobody",), "subjects has no 'Nobody'"),
+    "a nested one": (("subjects:Sound.Nobody",), "subjects has no 'Sound.Nobody'"),
+    "a standard module": (("queue:Locker",), "this is the standard library's module"),
+    "import raises": (("raises:Locker",), "importing raises raised ValueError: not"),
+    "import exits": (("exits:Locker",), "importing exits raised SystemExit: 0"),
+    "import leaves": (("leaves:Locker",), "ended the process it ran in (status 0)"),
+    "import hangs": (("hangs:Locker",), "did not come back from its import"),
+    "import sleeps": (("sleeps:Locker",), "did not come back from its import"),
+    "import of nonsense": (("wrong:Locker",), "importing wrong raised SyntaxError"),
+    "not callable": (("subjects:not_callable",), "is not callable"),
+    "factory raises": (("subjects:FactoryRaises",), "the factory raised ValueError: no"),
+    "factory hangs": (("subjects:FactoryHangs",), "did not come back"),
+    "factory exits": (("subjects:FactoryExits",), "the factory raised SystemExit: 0"),
+    "factory is killed": (("subjects:FactoryIsKilled",), "ended the process it ran in (status -9)"),
+    "factory needs arguments": (("subjects:FactoryNeedsArguments",), "it is called without arguments"),
+    "the same object": (("subjects:same",), "the same object twice"),
+    "a child that stays": (("subjects:LeavesChildren",), "did not come back"),
+    "no lock": (("subjects:NoLock",), "NoLock has no lock()"),
+    "no unlock": (("subjects:NoUnlock",), "NoUnlock has no unlock()"),
+    "no key": (("subjects:NoKey",), "does not take one key"),
+    "an attribute that raises": (("subjects:AttributeRaises",), "raised OSError: not now"),
+    "unlock is a coroutine": (("subjects:CoroutineUnlock",), "unlock() is a coroutine function"),
+    "no timeout": (("subjects:NoTimeout",), "--without timeout"),
+    "lock spins": (("subjects:Spins",), "no scheduling point for 2 s, at subjects.py"),
+    "lock waits for ever": (("subjects:WaitsForEver",), "does not come through"),
+    "lock raises": (("subjects:Raises",), "raised RuntimeError: nope"),
+    "lock raises without words": (("subjects:ErrorWithoutWords",), "raised SpeechlessError"),
+    "lock leaves": (("subjects:Leaves",), "ended the process it ran in (status 0)"),
+    "lock exits": (("subjects:Exits",), "tried to leave the process"),
+    "lock exits when contended": (("subjects:ExitsLater",), "tried to leave the process"),
+    "lock leaves when contended": (("subjects:LeavesLater",), "ended the process it ran in (status 0)"),
+    "len exits": (("subjects:LengthExits",), "len() raised SystemExit"),
+    "lock crashes": (("subjects:SegmentationFault",), "ended the process it ran in (status -11)"),
+    "lock waits out of control": (("subjects:ForeignLock",), "out of the scheduler's control"),
+    "async lock spins": (("subjects:AsyncSpins",), "its first lock()"),
+    "async lock yields for ever": (("subjects:AsyncYieldsForEver",), "does not come through"),
+    "async lock waits for ever": (("subjects:AsyncWaitsForEver",), "does not come through"),
+    "replay out of control": (
+        ("subjects:ForeignLock", "--replay", "0+a | 1+a @locks"),
+        "out of the scheduler's control",
+    ),
+    "replay that leaves": (("subjects:LeavesLater", "--replay", "0+a | 1+a @locks"), "ended the process"),
+    "replay that exits": (("subjects:ExitsLater", "--replay", "0+a | 1+a @locks"), "tried to leave"),
+    "replay of nobody": (("subjects:Nobody", "--replay", "0+a @locks"), "has no 'Nobody'"),
+}
+"""Exit status 3: the command, and words of its complaint."""
+
+USAGE = {
+    "no command": ((), "COMMAND"),
+    "no such command": (("prove",), "invalid choice"),
+    "no such option": (("verify", "--fast"), "unrecognized arguments"),
+    "no colon": (("verify", "subjects"), "not of the form MODULE:FACTORY"),
+    "no module": (("verify", ":Sound"), "not of the form MODULE:FACTORY"),
+    "no factory": (("verify", "subjects:"), "not of the form MODULE:FACTORY"),
+    "no such feature": (("verify", "subjects:Sound", "--without", "speed"), "'speed' is no feature"),
+    "one of two features": (("verify", "subjects:Sound", "--without", "fifo,speed"), "'speed' is no feature"),
+    "features without a subject": (("verify", "--without", "fifo"), "need a subject"),
+    "a replay without a subject": (("verify", "--replay", "0+a @locks"), "need a subject"),
+    "no number": (("verify", "subjects:Sound", "--seconds", "soon"), "'soon' is not a number of seconds"),
+    "no time": (("verify", "subjects:Sound", "--seconds", "0"), "'0' is not a number of seconds"),
+    "not a number": (("verify", "subjects:Sound", "--seconds", "nan"), "'nan' is not a number of seconds"),
+    "for ever": (("verify", "subjects:Sound", "--seconds", "inf"), "'inf' is not a number of seconds"),
+    "no such folder": (("verify", "subjects:Sound", "--json", "nowhere/rows.json"), "no such folder"),
+    "a picture of no run": (("verify", "subjects:Sound", "--picture", "p.svg"), "give its schedule with --replay"),
+    "a picture of all": (("verify", "--picture", "p.svg"), "give its schedule with --replay"),
+    "a picture of no kind": (
+        ("verify", "subjects:Sound", "--replay", "0+a @locks", "--picture", "p.png"),
+        ".svg, .mmd",
+    ),
+    "a folder for a picture": (
+        ("verify", "subjects:Sound", "--replay", "0+a @locks", "--picture", "../p.svg/p.svg"),
+        "no such folder",
+    ),
+    "no such folder for JUnit": (("verify", "subjects:Sound", "--junit", "nowhere/rows.xml"), "no such folder"),
+    "a folder for a file": (("verify", "subjects:Sound", "--json", ".", "--seconds", "1"), "directory"),
+    "a replay of nothing": (("verify", "subjects:Sound", "--replay", "again"), "is no schedule"),
+    "a replay of no program": (("verify", "subjects:Sound", "--replay", "0+A @locks"), "is no step"),
+    "a replay of too many": (("verify", "subjects:Sound", "--replay", "0+a @locks 0:9"), "cannot replay"),
+    "a replay of too long": (("verify", "subjects:Sound", "--replay", "0+a @locks 900:1"), "choice 900 was recorded"),
+    "a replay for tasks": (("verify", "subjects:Sound", "--replay", "0+a @tasks"), "cannot replay"),
+    "a replay for threads": (("verify", "subjects:AsyncSound", "--replay", "0+a @locks"), "cannot replay"),
+    "a replay of tries": (("verify", "subjects:AsyncSound", "--replay", "0+a @tasks"), "wants a timeout"),
+    "a replay of leases": (("verify", "subjects:Sound", "--replay", "0[a]a @locks"), "no hold()"),
+}
+"""Exit status 4."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared(tmp_path_factory.mktemp("refused") / "here")
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader stands in that folder."""
+    monkeypatch.chdir(folder)
+
+
+def test_each_subject_that_must_fail_is_tried() -> None:
+    """What the catalogue says of the odd ones is put to the test here."""
+    failing = {f"subjects:{row.attribute}" for row in entries(kind=("threads", "asyncio"), expect="failed")}
+    assert failing <= {arguments[0] for arguments, _ in REFUSED.values()}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_can_not_be_put_to_work_is_said_in_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, words = REFUSED[name]
+    for seconds in ENOUGH:
+        done = run_here(monkeypatch, capsys, "verify", *arguments, "--seconds", seconds)
+        if done.status != 2:
+            break
+    assert (done.status, done.out, done.left) == (3, "", []), done.err
+    (line,) = done.err.splitlines()
+    assert line.startswith("kmutex: cannot verify ")
+    assert words in line
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("name", USAGE)
+def test_wrong_usage_is_said_in_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, words = USAGE[name]
+    done = run_here(monkeypatch, capsys, *arguments)
+    assert (done.status, done.left) == (4, []), done.err
+    said = [line for line in done.err.splitlines() if not line.startswith(("usage:", " "))]
+    assert len(said) == 1, done.err
+    assert said[0].startswith("kmutex")
+    assert words in said[0]
