@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from kmutex._text import said
-from kmutex.engine.limits import MOST_STEPS, POLLS, TIMEOUT
+from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
 from kmutex.engine.program import ASKING, Program, Step, possible
 from kmutex.engine.search import Chooser
@@ -54,7 +54,7 @@ class _Timer:
         self.owner = owner
 
 
-class _Loop(asyncio.AbstractEventLoop):
+class Loop(asyncio.AbstractEventLoop):
     """As much of an event loop as locks, tasks, futures and timeouts ask for."""
 
     def __init__(self) -> None:
@@ -92,7 +92,8 @@ class _Loop(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
-        self.timers.append(_Timer(handle, _client.get()))
+        if when < self.now + ENDLESS:
+            self.timers.append(_Timer(handle, _client.get()))
         return handle
 
     def call_later(  # type: ignore[override]
@@ -118,6 +119,11 @@ class _Loop(asyncio.AbstractEventLoop):
     def run_in_executor(self, *_: Any) -> Any:  # type: ignore[override]
         raise UncontrolledError("the subject hands work to an executor, which the scheduler does not replace")
 
+    def forget(self) -> None:
+        """What was to come in a run that is over comes no more."""
+        self.ready.clear()
+        self.timers.clear()
+
     def fire(self, timer: _Timer) -> None:
         """Let a timer end now; the clock is at least at its end then."""
         self.timers.remove(timer)
@@ -138,12 +144,13 @@ class LoopRun:
         keys: Callable[[str], Any],
         timeouts: bool = False,
         quiet_tail: int = 0,
+        loop: Loop | None = None,
     ) -> None:
         """A run of ``program`` on what ``make()`` returns.
 
         keys: the value for a key's letter. timeouts: a cancellable wait asks with a timeout, and that is what ends
         it; otherwise its task is cancelled. quiet_tail: the last phases of the program in which there is nothing
-        to choose.
+        to choose. loop: of runs before this one, for subjects that keep something of theirs; None: a new one.
         """
         self._make = make
         self._phases = deque(enumerate(program.phases))
@@ -153,7 +160,7 @@ class LoopRun:
         self._keys = keys
         self._timeouts = timeouts
         self._clients = [_Client(index) for index in range(program.clients)]
-        self._loop = _Loop()  # type: ignore[abstract]
+        self._loop = Loop() if loop is None else loop  # type: ignore[abstract]
         self._plain = True
         self._idle = 0
         self._begun = 0
@@ -179,6 +186,7 @@ class LoopRun:
             self._closing = True
             for client in self._clients:
                 _close(client)
+            self._loop.forget()
             asyncio._set_running_loop(before)
 
     def _begin(self) -> None:
@@ -261,8 +269,9 @@ class LoopRun:
         else:
             if step.kind != "u":
                 me.got.pop(step.key, None)
-            if inspect.isawaitable(self._subject.unlock(key)):
-                raise TypeError("unlock() returned an awaitable; it must be a plain call")
+            answer = self._subject.unlock(key)
+            if inspect.isawaitable(answer):
+                await answer
         if step.kind in ASKING:
             me.got.setdefault(step.key, None)
 
@@ -408,26 +417,11 @@ def progress() -> None:
 def in_a_loop(call: Callable[[], Any]) -> Any:
     """What ``call()`` returns where a loop is running."""
     before = asyncio._get_running_loop()
-    asyncio._set_running_loop(_Loop())  # type: ignore[abstract]
+    asyncio._set_running_loop(Loop())  # type: ignore[abstract]
     try:
         return call()
     finally:
         asyncio._set_running_loop(before)
-
-
-def looked_at(make: Callable[[], Any]) -> bool:
-    """Whether lock("key") of what ``make()`` returns gives something to await, when it is called in a running loop."""
-
-    def ask() -> bool:
-        answer = make().lock("key")
-        if inspect.iscoroutine(answer):
-            answer.close()
-        return inspect.isawaitable(answer)
-
-    try:
-        return bool(in_a_loop(ask))
-    except Exception:
-        return False
 
 
 def _close(client: _Client) -> None:

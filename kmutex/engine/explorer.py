@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from kmutex.engine.eventloop import LoopRun
+from kmutex.engine.eventloop import Loop, LoopRun
 from kmutex.engine.judge import Finding, Judge
-from kmutex.engine.observer import Ending
+from kmutex.engine.keys import Spelling, key_of
+from kmutex.engine.observer import Ending, Observer
 from kmutex.engine.program import Program, ProgramError, parse
 from kmutex.engine.scenarios import with_epilogue
 from kmutex.engine.search import Chooser, Sampler, Search, UnreplayableError, picks_of
+from kmutex.engine.shapes import Fitted
 from kmutex.engine.threads import Bytecode, Crew, ThreadRun, foreign
 
 Level = Literal["locks", "bytecode", "tasks", "timeouts"]
@@ -94,11 +97,6 @@ def _size(finding: Finding, schedule: Schedule) -> tuple[int, int]:
     return len(schedule.picks), len(finding.events)
 
 
-def key_of(letter: str) -> str:
-    """The key for a letter: equal each time, and never the same object."""
-    return "".join(["key-", letter])
-
-
 class Explorer:
     """Runs programs on what ``make()`` returns."""
 
@@ -109,23 +107,52 @@ class Explorer:
         crew: Crew | None,
         off: Set[str] = frozenset(),
         tries: bool = True,
-        keys: Callable[[str], Any] = key_of,
+        strays: bool = True,
+        keys: Callable[[str], Any] | Spelling = key_of,
+        loop: Loop | None = None,
         patience: float = 5.0,
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
-        off: clauses that are not judged. tries: whether the locker takes timeout 0. keys: the value for a key's
-        letter. patience: seconds without a scheduling point before a run counts as out of control."""
+        off: clauses that are not judged. tries: whether the locker can be asked without waiting. strays: whether the
+        unlock of an unheld key can be asked. keys: the value for a key's letter. loop: of all runs; None: each has its
+        own. patience: real seconds without a scheduling point before a run counts as out of control."""
         self._make = make
         self._crew = crew
         self._off = off
         self._tries = tries
+        self._strays = strays
         self._keys = keys
+        self._loop = loop
         self._patience = patience
         self._bytecode = Bytecode(lambda filename: not foreign(filename))
 
-    def on(self, make: Callable[[], Any], *, keys: Callable[[str], Any] = key_of) -> Explorer:
+    @classmethod
+    def of(cls, fitted: Fitted, *, crew: Crew | None, off: Set[str] = frozenset(), patience: float = 5.0) -> Explorer:
+        """For what a factory was fitted to; the other arguments as for the class."""
+        shape = fitted.shape
+        keys = Spelling(shape.keys, own=shape.shared)
+        loop = Loop() if shape.shared else None  # type: ignore[abstract]
+        return cls(
+            fitted.make,
+            crew=crew,
+            off=off,
+            tries=shape.tries,
+            strays=shape.strays,
+            keys=keys,
+            loop=loop,
+            patience=patience,
+        )
+
+    def on(self, make: Callable[[], Any], *, keys: Callable[[str], Any] | None = None) -> Explorer:
         """The same for another factory, or with other keys."""
-        return Explorer(make, crew=self._crew, off=self._off, tries=self._tries, keys=keys, patience=self._patience)
+        other = copy.copy(self)
+        other._make = make
+        other._keys = self._keys if keys is None else keys
+        return other
+
+    def keys_of_a_run(self) -> Callable[[str], Any]:
+        """The values for the letters of the next run."""
+        return self._keys.of_a_run() if isinstance(self._keys, Spelling) else self._keys
 
     def every(
         self,
@@ -191,26 +218,8 @@ class Explorer:
     def _once(
         self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] = Judge
     ) -> None:
-        whole, tail = with_epilogue(result.program, tries=self._tries)
         judge = judging(off=self._off, known=known, tail_from=len(result.program.phases))
-        run: ThreadRun | LoopRun
-        if self._crew is not None:
-            run = ThreadRun(
-                self._make,
-                whole,
-                chooser,
-                judge,
-                crew=self._crew,
-                keys=self._keys,
-                bytecode=self._bytecode if result.level == "bytecode" else None,
-                quiet_tail=tail,
-                patience=self._patience,
-            )
-        else:
-            run = LoopRun(
-                self._make, whole, chooser, judge, keys=self._keys, timeouts=result.level == "timeouts", quiet_tail=tail
-            )
-        ending = run.run()
+        ending = self.run(result.program, result.level, chooser, judge)
         judge.ended(ending)
         result.runs += 1
         result.endless += ending is Ending.ENDLESS
@@ -223,3 +232,27 @@ class Explorer:
             picks = tuple(sorted(chooser.recorded().items()))
             for finding in judge.findings:
                 result.add(finding, Schedule(result.program, result.level, picks, self._tries))
+
+    def run(self, program: Program, level: Level, chooser: Chooser, observer: Observer) -> Ending:
+        """One run of a program and its epilogue."""
+        whole, tail = with_epilogue(program, tries=self._tries, strays=self._strays)
+        keys = self.keys_of_a_run()
+        run: ThreadRun | LoopRun
+        if self._crew is not None:
+            run = ThreadRun(
+                self._make,
+                whole,
+                chooser,
+                observer,
+                crew=self._crew,
+                keys=keys,
+                bytecode=self._bytecode if level == "bytecode" else None,
+                quiet_tail=tail,
+                patience=self._patience,
+            )
+        else:
+            timeouts = level == "timeouts"
+            run = LoopRun(
+                self._make, whole, chooser, observer, keys=keys, timeouts=timeouts, quiet_tail=tail, loop=self._loop
+            )
+        return run.run()

@@ -23,6 +23,7 @@ FEATURES = {
     "len": Feature(("KM-REF",), "has a len() that means something else than the live keys"),
     "unheld": Feature(("KM-UNHELD", "KM-ATOMIC"), "accepts the unlock of a key that nobody holds"),
     "independence": Feature(("KM-INDEP",), "lets keys share a lock"),
+    "self-exclusion": Feature((), "is re-entrant: its holder gets the key again"),
     "lease": Feature(("KM-TOKEN",), "has a hold() whose lease may release another's grant"),
     "loop": Feature(("KM-LOOP",), "does not notice use from a second event loop"),
 }

@@ -24,7 +24,7 @@ from kmutex.engine.harness import Harness
 from kmutex.engine.program import ProgramError, parse
 from kmutex.engine.search import UnreplayableError
 from kmutex.testing.verdict import ContractError, InconclusiveError
-from kmutex.verify.worker import fit
+from kmutex.verify.worker import check_fits
 
 MOST_RUNS = 2_000
 """Ways of one program; one that has more was not run in every way, and that is no pass."""
@@ -76,7 +76,7 @@ class _Plugin:
             bench = self._bench
             level = bench.levels[0]
             try:
-                fit(Schedule(parse(program), level, (), bench.shape.timeout and "?" in program), bench.shape)
+                check_fits(Schedule(parse(program), level, (), bench.shape.tries and "?" in program), bench.shape)
             except UnreplayableError as error:
                 pytest.skip(f"not for this locker: {error}")
             with bench.control():

@@ -349,17 +349,17 @@ class LockerMachine(RuleBasedStateMachine):
         self._last: Watch | None = None
         shape = self._unbroken(lambda: self.bench.shape)
         off = self.bench.without
-        self._timeout = shape.timeout
+        self._tries = shape.tries
         self._cancels = shape.timeout or shape.kind == "asyncio"
         self._interrupts = shape.kind == "threads" and "interrupt" not in off
         self._leases = shape.leases
-        self._strays = "unheld" not in off
+        self._strays = shape.strays and "unheld" not in off
         self._ordered = "fifo" not in off
         self._counts = shape.counts
         self._level: Level = self.bench.levels[0]
         self.history = History(
             CLIENTS,
-            KEYS if "independence" not in off else KEYS[0],
+            KEYS[0] if shape.striped else KEYS,
             "keep" if shape.kind == "threads" else "pass",
         )
 
@@ -378,7 +378,7 @@ class LockerMachine(RuleBasedStateMachine):
         return self.history.idle()
 
     def tries(self) -> Sequence[int]:
-        return self.history.idle() if self._timeout else ()
+        return self.history.idle() if self._tries else ()
 
     def may_be_cancelled(self) -> Sequence[int]:
         return self.history.idle() if self._cancels else ()
@@ -504,7 +504,7 @@ class LockerMachine(RuleBasedStateMachine):
         self._unbroken(lambda: self._to_its_end(history, watch))
         finding = watch.finding if not judge.findings else judge.findings[0]
         if finding is not None and not watch.diverged:
-            schedule = Schedule(history.program, self._level, (), bench.shape.timeout)
+            schedule = Schedule(history.program, self._level, (), bench.shape.tries)
             if self.search is not None:
                 self.search.found(finding, schedule, judge)
             raise ContractError(finding, schedule, bench.make, bench.without)

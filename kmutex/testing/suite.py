@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol
 from kmutex.engine.explorer import Exploration, Level
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import Program, parse
-from kmutex.engine.scenarios import programs
+from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import Kind, NotALockerError
 from kmutex.engine.threads import bytecode_events_seen
 from kmutex.testing.machine import check_histories
@@ -105,12 +105,7 @@ class KeyedLockerSuite:
         bench = cls._bench()
         shape = bench.shape
         threads = shape.kind == "threads"
-        for program in programs(
-            cancel=shape.timeout or not threads,
-            tries=shape.timeout,
-            interrupt=threads and "interrupt" not in bench.without,
-            leases=shape.leases,
-        ):
+        for program in programs_for(shape, interrupt="interrupt" not in bench.without):
             yield program, bench.levels[0], 1
             if "~" in program.kinds and "timeouts" in bench.levels:
                 yield program, "timeouts", 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from kmutex.engine.explorer import Level
 from kmutex.engine.program import Program, parse
-from kmutex.engine.scenarios import programs
+from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import Shape
 
 SEEDS = 60
@@ -58,12 +58,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     """The passes for a subject of this shape, one list of units each. off: clauses that are not judged. seed: what
     the random runs and histories derive from."""
     counter = iter(range(1_000_000))
-    wanted = programs(
-        cancel=shape.timeout or shape.kind == "asyncio",
-        tries=shape.timeout,
-        interrupt=shape.kind == "threads" and "KM-INTERRUPT" not in off,
-        leases=shape.leases,
-    )
+    wanted = programs_for(shape, interrupt="KM-INTERRUPT" not in off)
     wide = [program for program in wanted if program.clients >= WIDE]
     wanted = [program for program in wanted if program.clients < WIDE]
     busy = [program for program in wanted if _concurrent(program)]

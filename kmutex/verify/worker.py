@@ -29,7 +29,7 @@ from kmutex.engine.judge import Event
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
 from kmutex.engine.program import ProgramError, parse
 from kmutex.engine.search import UnreplayableError
-from kmutex.engine.shapes import NotALockerError, Shape, look
+from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
 from kmutex.engine.shrink import shrink
 from kmutex.engine.source_lines import Lines, file_of, last_place, not_foreign, own_code, stops
 from kmutex.engine.threads import Crew, bytecode_events_seen, replaced
@@ -73,16 +73,11 @@ class _Worker:
             return
         # What the subject's files are compiled to belongs to whoever has written them.
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-        self._make = make = self._load(target)
-        crew = Crew()
-        shape = self._look(make, without)
-        explorer = Explorer(
-            make,
-            crew=crew if shape.kind == "threads" else None,
-            off=clauses_off(without),
-            tries=shape.timeout,
-            patience=patience,
-        )
+        self._make = self._load(target)
+        fitted = self._fit(self._make, without)
+        make, shape = fitted.make, fitted.shape
+        crew = Crew() if shape.kind == "threads" else None
+        explorer = Explorer.of(fitted, crew=crew, off=clauses_off(without), patience=patience)
         _try_out(explorer, shape)
         sys.dont_write_bytecode = before
         self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
@@ -120,14 +115,15 @@ class _Worker:
         make: Callable[[], Any] = found
         return make
 
-    def _look(self, make: Callable[[], Any], without: list[str]) -> Shape:
+    def _fit(self, make: Callable[[], Any], without: list[str]) -> Fitted:
         try:
-            shape = look(make, frozenset(without))
+            return fit(make, without=frozenset(without))
         except NotALockerError as error:
             raise _RefusedError(str(error)) from None
+        except UncontrolledError:
+            raise
         except BaseException as error:
             raise _RefusedError(f"looking at what the factory makes raised {said(error)}") from None
-        return shape
 
     def _do(
         self,
@@ -210,7 +206,7 @@ class _Worker:
     def _replay(self, explorer: Explorer, shape: Shape, text: str) -> None:
         try:
             schedule = parse_schedule(text)
-            fit(schedule, shape)
+            check_fits(schedule, shape)
             result = self._again(explorer, schedule, frozenset())
         except (ProgramError, UnreplayableError) as error:
             self._say("unreplayable", message=str(error))
@@ -291,14 +287,17 @@ class _Worker:
         return runs
 
 
-def fit(schedule: Schedule, shape: Shape) -> None:
+def check_fits(schedule: Schedule, shape: Shape) -> None:
     """UnreplayableError: the schedule asks for what a subject of this shape does not have."""
     if (schedule.level in ("locks", "bytecode")) != (shape.kind == "threads"):
         raise UnreplayableError(f"a schedule @{schedule.level} is not for a subject of {shape.kind}")
-    timed = schedule.tries or schedule.level == "timeouts" or "?" in schedule.program.kinds
-    timed = timed or (shape.kind == "threads" and "~" in schedule.program.kinds)
+    timed = schedule.level == "timeouts" or (shape.kind == "threads" and "~" in schedule.program.kinds)
     if timed and not shape.timeout:
         raise UnreplayableError("it wants a timeout, which the subject does not take")
+    if (schedule.tries or "?" in schedule.program.kinds) and not shape.tries:
+        raise UnreplayableError("it wants to ask without waiting, which the subject can't be")
+    if "x" in schedule.program.kinds and not shape.strays:
+        raise UnreplayableError("it wants the unlock of an unheld key, and the subject has blocks only")
     if schedule.program.kinds & frozenset("[]^") and not shape.leases:
         raise UnreplayableError("it wants leases, and the subject has no hold()")
 

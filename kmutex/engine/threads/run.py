@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kmutex._text import said
-from kmutex.engine.limits import MOST_STEPS, POLLS, TIMEOUT
+from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
 from kmutex.engine.program import ASKING, Program, Step, possible
 from kmutex.engine.search import Chooser
@@ -162,7 +162,7 @@ class ThreadRun:
         """Wait until ``lock`` is free and take it: True. False: the time is over."""
         me = self._running
         me.lock = lock
-        me.ends = None if timeout is None else self._now + timeout
+        me.ends = None if timeout is None or timeout >= ENDLESS else self._now + timeout
         if me.ends is not None and me.step_ends is not None and not me.timed:
             # The caller's time runs from its call, the wait's from here, and the clock may have moved between.
             me.step_ends = max(me.step_ends, me.ends)

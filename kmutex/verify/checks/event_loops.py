@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 from kmutex._text import said
-from kmutex.engine.explorer import key_of
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
 from kmutex.verify.results import UnitResult
@@ -51,10 +51,10 @@ def unstarted(context: Context, outcome: UnitResult) -> None:
     loop = asyncio.new_event_loop()
 
     async def run() -> str:
-        subject = context.make()
-        asyncio.ensure_future(subject.lock(key_of("a"))).cancel()
+        subject, keys = context.make(), context.explorer.keys_of_a_run()
+        asyncio.ensure_future(subject.lock(keys("a"))).cancel()
         await _settle()
-        task = asyncio.ensure_future(subject.lock(key_of("a")))
+        task = asyncio.ensure_future(subject.lock(keys("a")))
         await _settle()
         got = task.done() and task.exception() is None
         task.cancel()
@@ -86,7 +86,8 @@ def _other_loop(
 
     And what is left of a call that the subject itself refused, in words; "" for nothing.
     """
-    key, asked = key_of("a"), key_of("a" if contended else "b")
+    keys = context.explorer.keys_of_a_run()
+    key, asked = keys("a"), keys("a" if contended else "b")
     waiting: list[asyncio.Future[Any]] = []
 
     async def begin() -> Any:
@@ -96,7 +97,7 @@ def _other_loop(
             waiting.extend(asyncio.ensure_future(subject.lock(key)) for _ in range(2))
             await _settle()
         else:
-            subject.unlock(key)
+            await _unlock(subject, key)
         return subject, live(subject)
 
     async def call(subject: Any) -> None:
@@ -123,7 +124,7 @@ def _other_loop(
             if live(subject) != before:
                 return f"and len() has gone from {before} to {live(subject)}"
             for _ in (*waiting, key) if contended else ():
-                subject.unlock(key)
+                await _unlock(subject, key)
                 await _settle()
             task = asyncio.ensure_future(subject.lock(asked))
             await _settle()
@@ -131,7 +132,7 @@ def _other_loop(
                 task.cancel()
                 return "and its key is not free when all have let go"
             task.result()
-            subject.unlock(asked)
+            await _unlock(subject, asked)
         except Exception as error:
             return f"and then a call from the first loop raises {said(error)}"
         return ""
@@ -141,6 +142,12 @@ def _other_loop(
     if not isinstance(answer, Exception) or not _own(answer):
         return answer, ""
     return answer, first.run_until_complete(left(subject, before))
+
+
+async def _unlock(subject: Any, key: Any) -> None:
+    answer = subject.unlock(key)
+    if inspect.isawaitable(answer):
+        await answer
 
 
 async def _settle() -> None:
