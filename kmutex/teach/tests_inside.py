@@ -23,7 +23,7 @@ from kmutex.engine.explorer import Schedule
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import ProgramError, parse
 from kmutex.engine.search import UnreplayableError
-from kmutex.testing.verdict import ContractError, InconclusiveError
+from kmutex.engine.verdict import ContractError, InconclusiveError
 from kmutex.verify.worker import check_fits
 
 MOST_RUNS = 2_000

@@ -22,8 +22,8 @@ from kmutex.engine.program import Program, parse
 from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import Kind, NotALockerError
 from kmutex.engine.threads import bytecode_events_seen
-from kmutex.testing.machine import check_histories
-from kmutex.testing.verdict import ContractError, InconclusiveError
+from kmutex.engine.machine import check_histories
+from kmutex.engine.verdict import ContractError, InconclusiveError
 
 MOST_RUNS = 20_000
 """Ways of one program after which its test gives up, which is no pass."""

@@ -177,8 +177,8 @@ class _Worker:
         unit: Unit,
         outcome: UnitResult,
     ) -> None:
-        from kmutex.testing.machine import check_histories
-        from kmutex.testing.verdict import InconclusiveError
+        from kmutex.engine.machine import check_histories
+        from kmutex.engine.verdict import InconclusiveError
 
         try:
             histories = check_histories(

@@ -23,8 +23,8 @@ from kmutex.testing import (
     check_histories,
     locker_machine,
 )
-from kmutex.testing.history import History
-from kmutex.testing.machine import Watch
+from kmutex.engine.history import History
+from kmutex.engine.machine import Watch
 from tests.lockers import kmutex_bad as bad
 
 SEED = 20_231

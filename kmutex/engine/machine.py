@@ -38,8 +38,8 @@ from kmutex.engine.judge import Finding, Judge
 from kmutex.engine.observer import Ending
 from kmutex.engine.program import ASKING, Step
 from kmutex.engine.shapes import Kind
-from kmutex.testing.history import GOT, LET_GO, REFUSED, History, Moment, Rest, difference
-from kmutex.testing.verdict import ContractError, InconclusiveError
+from kmutex.engine.history import GOT, LET_GO, REFUSED, History, Moment, Rest, difference
+from kmutex.engine.verdict import ContractError, InconclusiveError
 
 CLIENTS = 4
 KEYS = "abc"
