@@ -1,0 +1,164 @@
+"""``[tool.kmutex]`` in pyproject.toml: the lockers of a project, and what each of them promises.
+
+    [tool.kmutex]
+    subjects = [
+        "mypkg.locks:Locks(maxsize=3)",
+        { target = "mypkg.locks:Registry", without = ["fifo"], with = ["interrupt"], calls = "get=lock_for", keys = "str" },
+    ]
+    mode = "quick"                        # or "full"
+    schedules = "tests/schedules.txt"     # replayed first; what is found is added
+
+Read by a bare ``kmutex verify`` and by the pytest plugin alike.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kmutex.engine.calls import LOOKING, Calls, CallsError, calls_of
+from kmutex.engine.features import PROMISES, UnknownFeatureError, clauses_off, unpromised
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FILE = "pyproject.toml"
+MODES = ("quick", "full")
+_OF_PROJECT = ("subjects", "mode", "schedules")
+_OF_SUBJECT = ("target", "without", "with", "strict", "calls", "keys")
+
+
+class ProjectError(ValueError):
+    """The table is wrong. One line: the file, the entry, and what it may be."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A locker, and what it is judged by: what the command says with its options."""
+
+    target: str
+    """MODULE:FACTORY, or an expression in the place of FACTORY."""
+    without: tuple[str, ...] = ()
+    promises: tuple[str, ...] | None = None
+    """None: nothing was said of it."""
+    calls: Calls = LOOKING
+
+    @property
+    def options(self) -> str:
+        """The same as options of the command, with a blank before each."""
+        words = [word for name in self.without for word in ("--without", name)]
+        if self.promises == PROMISES:
+            words.append("--strict")
+        else:
+            words += [word for name in self.promises or () for word in ("--with", name)]
+        return "".join(f" {shlex.quote(word)}" for word in (*words, *self.calls.options))
+
+    @property
+    def name(self) -> str:
+        """Tells it from others of the project."""
+        return self.target + self.options
+
+
+@dataclass(frozen=True)
+class Project:
+    """What the table says."""
+
+    folder: Path
+    subjects: tuple[Subject, ...]
+    mode: str = "quick"
+    schedules: Path | None = None
+    """The file of saved schedules; None: nobody has named one."""
+
+
+def read_project(folder: Path) -> Project | None:
+    """What the table in a folder's pyproject.toml says; None: there is no such file, or no such table.
+
+    ProjectError: it says something wrong.
+    """
+    try:
+        text = (folder / FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProjectError(f"{FILE} can't be read: {error}") from None
+    try:
+        tools = tomllib.loads(text).get("tool", {})
+    except tomllib.TOMLDecodeError as error:
+        raise ProjectError(f"{FILE} is not TOML: {error}") from None
+    if not isinstance(tools, dict) or "kmutex" not in tools:
+        return None
+    return _project(folder, tools["kmutex"])
+
+
+def _project(folder: Path, table: object) -> Project:
+    entries = _table(table, "", _OF_PROJECT)
+    listed = entries.get("subjects")
+    if not isinstance(listed, list) or not listed:
+        raise _wrong("subjects", "name at least one: subjects = ['MODULE:FACTORY']")
+    subjects = tuple(_subject(entry, f"subjects[{number}]") for number, entry in enumerate(listed))
+    names = [subject.name for subject in subjects]
+    if len(set(names)) < len(names):
+        raise _wrong("subjects", f"{max(names, key=names.count)!r} stands there twice")
+    mode = _text(entries, "mode", "mode") or MODES[0]
+    if mode not in MODES:
+        raise _wrong("mode", f"{mode!r} is none; it is {' or '.join(MODES)}")
+    schedules = _text(entries, "schedules", "schedules")
+    return Project(folder, subjects, mode, folder / schedules if schedules else None)
+
+
+def _subject(entry: object, where: str) -> Subject:
+    table = {"target": entry} if isinstance(entry, str) else _table(entry, where, _OF_SUBJECT)
+    target = _text(table, "target", where)
+    module, colon, factory = target.partition(":")
+    if not (module and colon and factory):
+        raise _wrong(where, f"{target!r} is not of the form MODULE:FACTORY")
+    without = _names(table, "without", where)
+    promises: tuple[str, ...] | None = _names(table, "with", where) or None
+    strict = table.get("strict", False)
+    if not isinstance(strict, bool):
+        raise _wrong(f"{where}.strict", "it is true or false")
+    calls = table.get("calls", [])
+    words = calls if isinstance(calls, list) else [calls]
+    if not all(isinstance(word, str) for word in words):
+        raise _wrong(f"{where}.calls", "it is a text, such as 'get=lock_for'")
+    try:
+        clauses_off(without)
+        unpromised(promises, module)
+        made = calls_of(words, _text(table, "keys", where))
+    except (UnknownFeatureError, CallsError) as error:
+        raise _wrong(where, str(error)) from None
+    return Subject(target, without, PROMISES if strict else promises, made)
+
+
+def _table(value: object, where: str, known: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(where, f"it is a table of {', '.join(known)}")
+    for name in value:
+        if name not in known:
+            raise _wrong(where, f"there is no {name!r}; there are {', '.join(known)}")
+    return value
+
+
+def _text(table: Mapping[str, Any], name: str, where: str) -> str:
+    value = table.get(name, "")
+    if not isinstance(value, str):
+        raise _wrong(where, f"{name} is a text, not {value!r}")
+    return value
+
+
+def _names(table: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
+    value = table.get(name, [])
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+        raise _wrong(where, f"{name} is a list of names")
+    return tuple(names)
+
+
+def _wrong(where: str, what: str) -> ProjectError:
+    return ProjectError(f"{FILE}, [tool.kmutex]{' ' + where if where else ''}: {what}")
