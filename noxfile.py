@@ -174,11 +174,11 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-def engine(session: nox.Session) -> None:
+def postgres(session: nox.Session) -> None:
     """Test kmutex.postgres on a real server, and measure it beside the server's own lock. Needs PostgreSQL."""
     install(session)
-    session.run("python", "-m", "pytest", "-q", "tests/engine", *session.posargs)
-    session.run("python", "benchmarks/engine/handoff.py")
+    session.run("python", "-m", "pytest", "-q", "tests/postgres", *session.posargs)
+    session.run("python", "benchmarks/postgres/handoff.py")
 
 
 @nox.session

@@ -33,7 +33,7 @@ class Confinement:
     megabytes: int
     """Of address space."""
     seconds: float
-    """Of processor time. What it may take of real time, whoever started it sees to."""
+    """Of processor time. The parent enforces real time."""
 
 
 def start(

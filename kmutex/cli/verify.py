@@ -7,7 +7,8 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,11 +122,23 @@ class _Output:
         self._started = time.perf_counter()
         self._spoken = args.format != "sarif" and args.json != STANDARD_OUTPUT
         """Whether a reader is told in words."""
+        self._gone = False
+        """Whether the reader has left before the end."""
+
+    @contextmanager
+    def _printing(self) -> Iterator[None]:
+        """What is printed is seen at once. Where nobody reads, the check goes on for the files' sake."""
+        with self._display.aside():
+            try:
+                yield
+                sys.stdout.flush()
+            except BrokenPipeError:
+                self._gone, self._spoken = True, False
 
     def begin(self, subject: str) -> None:
         """A subject's turn; said where there are several."""
         if self._spoken and len(self._args.subjects) > 1:
-            with self._display.aside():
+            with self._printing():
                 console().print(f"== {subject}", markup=False, style="bold", soft_wrap=True)
 
     def found(self, report: Report, subject: str, violation: Violation) -> None:
@@ -135,11 +148,10 @@ class _Output:
         from kmutex.verify.formats import annotation
         from kmutex.verify.report import show_violation
 
-        with self._display.aside():
+        with self._printing():
             if self._args.format == "github":
                 print(annotation(report, subject, violation))
             show_violation(console(), report, subject, violation)
-            sys.stdout.flush()
 
     def end(self, report: Report, took: float) -> None:
         """What the subject is judged to be."""
@@ -153,35 +165,39 @@ class _Output:
 
         jobs = _jobs(self._args)
         some = f"{jobs} process{'es' if jobs > 1 else ''}"
-        with self._display.aside():
+        with self._printing():
             show(console(), report, footer=f"{took:.1f} s, {some}, seed {self._args.seed}, Python {_python()}")
         if report.status == 2:
             self._remark("warning", report.subject or "kmutex", summary(report.rows))
 
     def _remark(self, level: str, title: str, words: str) -> None:
-        if self._args.format == "github":
+        if self._args.format == "github" and self._spoken:
             from kmutex.verify.formats import remark
 
-            print(remark(level, title, words))
+            with self._printing():
+                print(remark(level, title, words))
 
     def files(self, reports: Sequence[Report]) -> str:
-        """Write them all; what went wrong."""
+        """Write them all; what went wrong. BrokenPipeError: nobody read to the end."""
         from kmutex.verify import formats
 
         args = self._args
         call = formats.Call(
             shlex.join(["kmutex", *args.argv]), args.seed, _jobs(args), time.perf_counter() - self._started
         )
-        if args.format == "sarif":
-            print(formats.as_sarif(reports, call), end="")
-        if args.json == STANDARD_OUTPUT:
-            print(formats.as_json(reports, call), end="")
-        return write(
+        fault = write(
             (
                 (None if args.json == STANDARD_OUTPUT else args.json, lambda: formats.as_json(reports, call)),
                 (args.junit, lambda: formats.as_junit(reports)),
             )
         )
+        if args.format == "sarif":
+            print(formats.as_sarif(reports, call), end="")
+        if args.json == STANDARD_OUTPUT:
+            print(formats.as_json(reports, call), end="")
+        if self._gone:
+            raise BrokenPipeError
+        return fault
 
 
 def _verify(args: argparse.Namespace, without: tuple[str, ...]) -> int:

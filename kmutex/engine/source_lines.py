@@ -18,6 +18,8 @@ from kmutex.engine.judge import ENDED_OUTSIDE, Event, Judge
 from kmutex.engine.program import Step
 from kmutex.engine.threads import foreign
 
+WIDTH = 60
+"""Characters of a line that are shown."""
 MARGIN = 6
 """Columns that its number takes."""
 
@@ -97,7 +99,8 @@ class Lines(Judge):
             file, number = frame.f_code.co_filename, frame.f_lineno
             source = printable(linecache.getline(file, number).rstrip().expandtabs())
             source = source.removeprefix(" " * min(8, len(source) - len(source.lstrip())))
-            self.events.append(Event(client, f"{number:>{MARGIN - 2}}  {source}", place=f"{file}:{number}"))
+            cut = source if len(source) <= WIDTH else source[: WIDTH - 3] + "..."
+            self.events.append(Event(client, f"{number:>{MARGIN - 2}}  {cut}", place=f"{file}:{number}"))
 
 
 def stops(events: Iterable[Event]) -> list[Event]:

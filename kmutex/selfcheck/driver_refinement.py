@@ -4,8 +4,8 @@ For each state of the model in which no call is on its way, and each action ther
 there and takes the action, one action to a phase. It runs on the real driver under the scheduler, and after the
 last phase the outcome, the waiters that came through and ``snapshot()`` must be the model's.
 
-Between two quiet moments a run goes the plain way only: whatever comes of two calls that overlap, and so the race
-of KM-RACE and an interrupt in the midst of a call, is for the interleavings to show.
+Between quiescent states only the default schedule is run. Overlapping calls, and so the race of KM-RACE and an
+interrupt within a call, are covered by the interleaving search.
 """
 
 from __future__ import annotations

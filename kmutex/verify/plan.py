@@ -82,25 +82,27 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         kind = Unit(0, method, "some", "", level, preemptions, seed=seed * SEEDS_APART + first, chance=chance)
         return [replace(kind, number=next(counter), program=str(p)) for p in chosen]
 
+    # They take less than a second, and show what no short program does.
+    quick = [Unit(next(counter), name, name) for name in ("keys", "memory")]
     histories = [Unit(0, "histories", "histories", seed=seed * SEEDS_APART + number) for number in range(2)]
 
     if shape.kind == "threads":
         yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
+        yield quick
         # Two clients at bytecodes are many races for little time.
         yield every("interleavings at bytecodes", [p for p in busy if p.clients < 3], "bytecode", 1)
         yield every("interleavings at locks", wanted, "locks", 1)
         yield some("chance, many clients", wide, "locks", 1, 0)
-        yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
         yield [replace(unit, number=next(counter)) for unit in histories]
         yield every("interleavings at bytecodes", [p for p in busy if p.clients >= 3], "bytecode", 1)
         yield every("interleavings at locks, deeper", busy, "locks", 2, deeper=True)
         chance: Level = "bytecode"
     else:
         yield every("interleavings of tasks, plain", wanted, "tasks", 0, required=True)
+        yield quick
         yield every("interleavings of tasks", wanted, "tasks", 2)
         yield some("chance, many clients", wide, "tasks", 1, 0)
         yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
-        yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
         if shape.timeout:
             timed = [program for program in wanted if "~" in program.kinds]
             yield every("interleavings with timeouts", timed, "timeouts", 2)

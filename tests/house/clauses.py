@@ -40,7 +40,7 @@ def load(path: str) -> dict[str, Any]:
 
 LISTED: list[dict[str, Any]] = load("specs/clauses.toml")["clause"]
 IDS: tuple[str, ...] = tuple(clause["id"] for clause in LISTED)
-GROUPS = {"": "the mutexes", "engine": "kmutex.postgres", "pull": "the puller"}
+GROUPS = {"": "the mutexes", "postgres": "kmutex.postgres", "pull": "the puller"}
 """Whose tests stand in a folder of tests/. In all other folders they are the checkers'."""
 CHECKERS = "the checkers"
 

@@ -21,7 +21,7 @@ from kmutex.engine.program import parse
 from kmutex.postgres import AsyncPostgresKeyedMutex, PostgresKeyedMutex
 from kmutex.postgres._session import Session
 from kmutex.testing import KeyedLockerSuite
-from tests.engine.shared import server
+from tests.postgres.shared import server
 
 SESSION = Session(server().conninfo, sweep_every=3600)
 """Made here, since pytest asks the suite for its programs before any fixture is made, and outside of any run."""

@@ -25,8 +25,8 @@ from kmutex.postgres import _sql as sql
 from kmutex.postgres._key import name_of
 from servers import Postgres
 from tests.driver import DEADLINE, start_waiter, until, waiters
-from tests.engine import client
-from tests.engine.shared import Client, server
+from tests.postgres import client
+from tests.postgres.shared import Client, server
 
 server()
 SOON = 0.1

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import servers
-from tests.engine.shared import ROOT, server
+from tests.postgres.shared import ROOT, server
 
 
 def test_the_benchmark_gives_ratios_to_the_bare_lock(tmp_path: Path) -> None:
     """Each measure has each way; the bare lock is once itself."""
     server()
     file = tmp_path / "rows.json"
-    command = [sys.executable, "benchmarks/engine/handoff.py", "--rounds", "1", "--json", str(file)]
+    command = [sys.executable, "benchmarks/postgres/handoff.py", "--rounds", "1", "--json", str(file)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import pytest
 from kmutex import UnheldKeyError, WrongLoopError
 from kmutex.postgres import AsyncPostgresKeyedMutex, LockLostError, PostgresKeyedMutex
 from tests.driver import DEADLINE, Driver, Tasks, Threads, run, start, waiters
-from tests.engine.shared import Client, server
+from tests.postgres.shared import Client, server
 
 server()
 SOON = 0.1

@@ -17,7 +17,7 @@ from kmutex import KeyedMutex
 from kmutex.postgres import PostgresKeyedMutex
 from metadata import Metadata
 from puller import Puller
-from tests.engine.shared import ROOT, server
+from tests.postgres.shared import ROOT, server
 from tests.pull.made import CHAIN, IMAGE, TREES
 from tests.pull.soundness import check_sound
 from tests.pull.stub_registry import InProcessRegistry, Stall

@@ -1,6 +1,6 @@
 """What PostgreSQL and etcd offer a keyed lock out of the box, measured on real servers on loopback.
 
-Run: python benchmarks/engine/compare.py [--json FILE]. docs/adr/0007-postgres.md has what was made of it.
+Run: python benchmarks/postgres/compare.py [--json FILE]. docs/adr/0007-postgres.md has what was made of it.
 PostgreSQL is asked by session advisory locks, one connection for each request; etcd by its lock service through the
 JSON gateway, one HTTP request for each. What etcd gives over gRPC is the same service.
 """

@@ -1,6 +1,6 @@
 """kmutex.postgres beside PostgreSQL's own session advisory lock, on a real server on loopback.
 
-Run: python benchmarks/engine/handoff.py [--rounds N] [--json FILE]. Each figure is a median over rounds in which all
+Run: python benchmarks/postgres/handoff.py [--rounds N] [--json FILE]. Each figure is a median over rounds in which all
 ways take turns, and stands beside its ratio to the bare lock. The bare lock has a connection for each client; what
 it lacks (a token, a count of waiters, thousands of them) is no part of these figures.
 """
