@@ -1,4 +1,4 @@
-"""Features that a locker may do without, by declaration: what each is, and which clauses it turns off."""
+"""What a locker may do without, by declaration, and what it must have promised before it is held to it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,14 @@ FEATURES = {
 }
 
 
+PROMISES = ("fifo", "interrupt", "loop")
+"""Features that are no part of being a keyed mutex: a locker is held to them only if it promises them."""
+_OWN = "kmutex"
+"""The package whose lockers promise them all."""
+
+
 class UnknownFeatureError(ValueError):
-    """A feature that is none."""
+    """A feature that is none, or no promise."""
 
 
 def clauses_off(without: Iterable[str]) -> frozenset[str]:
@@ -40,3 +46,18 @@ def clauses_off(without: Iterable[str]) -> frozenset[str]:
     if unknown:
         raise UnknownFeatureError(f"{unknown[0]!r} is no feature; the features are {', '.join(FEATURES)}")
     return frozenset(clause for name in names for clause in FEATURES[name].clauses)
+
+
+def unpromised(promises: Iterable[str] | None, module: str) -> frozenset[str]:
+    """The features that are not promised. A broken one is told, and is no violation.
+
+    promises: those of `PROMISES` that the locker makes; None: all where its factory is in this package, else none.
+    module: where the factory is. UnknownFeatureError: one of the promises is none.
+    """
+    if promises is None:
+        promises = PROMISES if module.partition(".")[0] == _OWN else ()
+    names = list(promises)
+    unknown = [name for name in names if name not in PROMISES]
+    if unknown:
+        raise UnknownFeatureError(f"{unknown[0]!r} is no promise; a locker may promise {', '.join(PROMISES)}")
+    return frozenset(PROMISES) - frozenset(names)

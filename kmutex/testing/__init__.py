@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from kmutex.engine.explorer import Schedule, parse_schedule
     from kmutex.engine.features import FEATURES, Feature, UnknownFeatureError, clauses_off
     from kmutex.engine.judge import Finding
+    from kmutex.engine.machine import Histories, check_histories, locker_machine
     from kmutex.engine.shapes import NotALockerError, Shape, look
     from kmutex.engine.threads import controlled
-    from kmutex.engine.machine import Histories, check_histories, locker_machine
-    from kmutex.testing.suite import KeyedLockerSuite
     from kmutex.engine.verdict import ContractError, InconclusiveError
+    from kmutex.testing.suite import KeyedLockerSuite
 
 __all__ = [
     "CLAUSES",

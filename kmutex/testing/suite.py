@@ -18,11 +18,11 @@ from typing import Any, ClassVar, Protocol
 
 from kmutex.engine.explorer import Exploration, Level
 from kmutex.engine.harness import Harness
+from kmutex.engine.machine import check_histories
 from kmutex.engine.program import Program, parse
 from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import Kind, NotALockerError
 from kmutex.engine.threads import bytecode_events_seen
-from kmutex.engine.machine import check_histories
 from kmutex.engine.verdict import ContractError, InconclusiveError
 
 MOST_RUNS = 20_000

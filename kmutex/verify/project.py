@@ -3,7 +3,7 @@
     [tool.kmutex]
     subjects = [
         "mypkg.locks:Locks(maxsize=3)",
-        { target = "mypkg.locks:Registry", without = ["fifo"], with = ["interrupt"], calls = "get=lock_for", keys = "str" },
+        { target = "mypkg.locks:Registry", calls = "get=lock_for", keys = "str", with = ["fifo"], without = ["len"] },
     ]
     mode = "quick"                        # or "full"
     schedules = "tests/schedules.txt"     # replayed first; what is found is added
@@ -123,7 +123,7 @@ def _subject(entry: object, where: str) -> Subject:
     strict = table.get("strict", False)
     if not isinstance(strict, bool):
         raise _wrong(f"{where}.strict", "it is true or false")
-    calls = table.get("calls", [])
+    calls: Any = table.get("calls", [])
     words = calls if isinstance(calls, list) else [calls]
     if not all(isinstance(word, str) for word in words):
         raise _wrong(f"{where}.calls", "it is a text, such as 'get=lock_for'")

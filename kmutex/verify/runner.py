@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from kmutex import _sandbox
 from kmutex._sandbox import Confinement
@@ -82,6 +82,8 @@ class Plan(NamedTuple):
     runs: int | None = None
     """Of each program by each method, at the most; the plan is then run to its end, however long that takes, with one
     pass of random runs. None: as many as the plan says."""
+    quick: bool = False
+    """Whether it is for every save of a file: without the passes that only go deeper, and without random runs."""
     after: float = math.inf
     """Real seconds that the search goes on once a clause is known to be violated."""
     complete: bool = False
@@ -129,8 +131,8 @@ def verify(
         for unit in first:
             if (unit.level in ("locks", "bytecode")) != (shape.kind == "threads"):
                 raise ReplayError(f"{unit.program} @{unit.level} is not for a subject of {shape.kind}")
-        passes = chain([list(first)] if first else [], _passes(shape, off, whole, how))
-        report = _drive(crew, passes, seconds, how.after, on_progress, on_violation)
+        passes = chain([list(first)] if first else [], passes_of(shape, off, whole, how))
+        report = drive(crew, passes, seconds, how.after, on_progress, on_violation)
     finally:
         crew.end()
     left = [replace(unit, required=True) for unit in report.left] if how.complete else report.left
@@ -182,14 +184,15 @@ def replay(
     )
 
 
-def _drive(
-    crew: _Workers,
+def drive(
+    crew: Crew,
     passes: Iterator[list[Unit]],
     seconds: float,
     after: float,
     on_progress: Callable[[Progress], None],
     on_violation: Callable[[Violation], None],
 ) -> _Driven:
+    """Have a crew do the passes, one after the other; what it gave. SubjectError: it got out of hand at once."""
     report = _Driven()
     progress = Progress()
     symptoms = report.symptoms
@@ -276,7 +279,7 @@ def _drive(
             return _with_halves(report, crew)
 
 
-def _with_halves(report: _Driven, crew: _Workers) -> _Driven:
+def _with_halves(report: _Driven, crew: Crew) -> _Driven:
     """The same with the units that the workers are at: what they have told is an outcome, and the rest is left."""
     for worker in crew.workers:
         if worker.unit is not None and worker.found:
@@ -286,8 +289,13 @@ def _with_halves(report: _Driven, crew: _Workers) -> _Driven:
     return report
 
 
-def _passes(shape: Shape, off: frozenset[str], bytecode: bool, how: Plan) -> Iterator[list[Unit]]:
+def passes_of(shape: Shape, off: frozenset[str], bytecode: bool, how: Plan) -> Iterator[list[Unit]]:
+    """The passes for a subject. bytecode: whether switches at bytecodes are seen."""
     for units in plan(shape, off, how.seed):
+        if how.quick and units[0].chance:
+            return
+        if how.quick and units[0].deeper:
+            continue
         kept = [unit for unit in units if bytecode or unit.level != "bytecode"]
         if how.runs is not None:
             kept = [replace(unit, most=min(how.runs, unit.most or how.runs)) for unit in kept]
@@ -295,6 +303,46 @@ def _passes(shape: Shape, off: frozenset[str], bytecode: bool, how: Plan) -> Ite
             yield kept
         if how.runs is not None and units[0].chance:
             return
+
+
+class Member(Protocol):
+    """Who does units of a crew's."""
+
+    ready: bool
+    unit: Unit | None
+    runs: int
+    found: list[Violation]
+
+    def begin(
+        self,
+        unit: Unit,
+        known: list[str],
+        symptoms: Sequence[tuple[frozenset[str], str]],
+        told: Iterable[tuple[str, ...]],
+    ) -> None:
+        """Begin a unit."""
+
+
+class Crew(Protocol):
+    """Who does the units."""
+
+    target: str
+
+    @property
+    def workers(self) -> Sequence[Member]:
+        """Who shares them."""
+
+    def elapsed(self) -> float:
+        """Real seconds since it was called."""
+
+    def answer(self, seconds: float) -> dict[str, Any] | None:
+        """The next answer, waiting for it at most so long."""
+
+    def joins(self, answer: dict[str, Any]) -> bool:
+        """Whether the answer is only about a worker's coming up."""
+
+    def explain(self, answer: dict[str, Any]) -> str:
+        """One line for an answer that ends it all."""
 
 
 class _Worker:

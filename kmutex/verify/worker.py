@@ -17,12 +17,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from kmutex._sandbox import argument, confine, end_with
 from kmutex._text import said
+from kmutex.engine.calls import LOOKING, Calls
 from kmutex.engine.explorer import Exploration, Explorer, Found, Schedule, parse_schedule
 from kmutex.engine.features import clauses_off
 from kmutex.engine.judge import Event
@@ -49,13 +50,18 @@ _clock = time.perf_counter
 _real_start_new_thread = _thread.start_new_thread
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """The subject can't be put to work; said in one line."""
 
 
-class _Worker:
-    def __init__(self, say: Callable[..., None]) -> None:
+class UnitWorker:
+    """Does units on one subject, and says what they give. In a process of its own, or in the one of a test suite."""
+
+    def __init__(self, say: Callable[..., None], *, shortening: float, profile: bool = False) -> None:
+        """say: takes each answer. shortening: the most seconds in which a counterexample is made smaller before it is
+        told. profile: whether the profile of Hypothesis that somebody has loaded here counts."""
         self._say = say
+        self._profile = profile
         self._last_beat = _clock()
         self._symptoms: list[tuple[frozenset[str], str]] = []
         """What programs with these ingredients have shown, in all workers."""
@@ -63,67 +69,55 @@ class _Worker:
         """Names of what was told as soon as it was found."""
         self._made_short: list[Violation] = []
         """What this unit has told so."""
-        self._shortening = 0.0
-        self._make: Callable[[], Any] = object
-
-    def serve(self, target: str, without: list[str], patience: float, shortening: float) -> None:
         self._shortening = shortening
+        self._make: Callable[[], Any] = object
+        self._without: frozenset[str] = frozenset()
+        self._fitted: Fitted
+        self._explorer: Explorer
+
+    def serve(self, target: str, without: list[str], patience: float) -> None:
+        """Take the subject, and then the orders that come as lines on standard input."""
         self._say("there")
         if not sys.stdin.readline():
             return
         # What the subject's files are compiled to belongs to whoever has written them.
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-        self._make = self._load(target)
-        fitted = self._fit(self._make, without)
-        make, shape = fitted.make, fitted.shape
-        crew = Crew() if shape.kind == "threads" else None
-        explorer = Explorer.of(fitted, crew=crew, off=clauses_off(without), patience=patience)
-        _try_out(explorer, shape)
+        self.take(load(target), without, LOOKING, patience)
         sys.dont_write_bytecode = before
-        self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
         for line in sys.stdin:
-            order = json.loads(line)
-            if "replay" in order:
-                self._replay(explorer, shape, order["replay"])
-            else:
-                self._symptoms = [(frozenset(parts), symptom) for parts, symptom in order["symptoms"]]
-                self._told.update(tuple(clauses) for clauses in order["told"])
-                self._made_short = []
-                self._do(explorer, make, shape, frozenset(without), Unit(**order["unit"]), frozenset(order["known"]))
+            self.obey(json.loads(line))
 
-    def _load(self, target: str) -> Callable[[], Any]:
-        module_name, _, path = target.partition(":")
-        try:
-            found: Any = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and (module_name + ".").startswith(error.name + "."):
-                raise _RefusedError(
-                    f"there is no module {error.name!r} here; the current directory is searched too"
-                ) from None
-            raise _RefusedError(f"importing {module_name} raised {said(error)}") from None
-        except BaseException as error:
-            raise _RefusedError(f"importing {module_name} raised {said(error)}") from None
-        for name in path.split("."):
-            try:
-                found = getattr(found, name)
-            except AttributeError:
-                raise _RefusedError(f"{module_name} has no {path!r}{_home(module_name)}") from None
-            except BaseException as error:
-                raise _RefusedError(f"getting {path} from {module_name} raised {said(error)}") from None
-        if not callable(found):
-            raise _RefusedError(f"{target} is not callable; name a class or a function without arguments")
-        make: Callable[[], Any] = found
-        return make
+    def take(self, make: Callable[[], Any], without: Collection[str], calls: Calls, patience: float) -> None:
+        """The subject that all orders are about. RefusedError, SubjectFailedError, UncontrolledError."""
+        self._make = make
+        self._without = frozenset(without)
+        self._fitted = self._fit(make, calls)
+        crew = Crew() if self._fitted.shape.kind == "threads" else None
+        self._explorer = Explorer.of(self._fitted, crew=crew, off=clauses_off(without), patience=patience)
+        _try_out(self._explorer, self._fitted.shape)
+        self._say("ready", shape=asdict(self._fitted.shape), bytecode=bytecode_events_seen())
 
-    def _fit(self, make: Callable[[], Any], without: list[str]) -> Fitted:
+    def obey(self, order: dict[str, Any]) -> None:
+        """Replay a schedule, or do a unit."""
+        explorer, shape = self._explorer, self._fitted.shape
+        if "replay" in order:
+            self._replay(explorer, shape, order["replay"])
+        else:
+            self._symptoms = [(frozenset(parts), symptom) for parts, symptom in order["symptoms"]]
+            self._told.update(tuple(clauses) for clauses in order["told"])
+            self._made_short = []
+            unit, known = Unit(**order["unit"]), frozenset(order["known"])
+            self._do(explorer, self._fitted.make, shape, self._without, unit, known)
+
+    def _fit(self, make: Callable[[], Any], calls: Calls) -> Fitted:
         try:
-            return fit(make, without=frozenset(without))
+            return fit(make, without=self._without, calls=calls)
         except NotALockerError as error:
-            raise _RefusedError(str(error)) from None
+            raise RefusedError(str(error)) from None
         except UncontrolledError:
             raise
         except BaseException as error:
-            raise _RefusedError(f"looking at what the factory makes raised {said(error)}") from None
+            raise RefusedError(f"looking at what the factory makes raised {said(error)}") from None
 
     def _do(
         self,
@@ -188,6 +182,7 @@ class _Worker:
                 examples=min(HISTORIES, unit.most or HISTORIES),
                 seed=unit.seed,
                 on_example=lambda runs: self._beat(runs),
+                profile=self._profile,
             )
         except InconclusiveError as error:
             outcome.endless = 1
@@ -287,6 +282,32 @@ class _Worker:
         return runs
 
 
+def load(target: str) -> Callable[[], Any]:
+    """The factory that MODULE:FACTORY names. RefusedError: there is none, or its import fails."""
+    module_name, _, path = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name + ".").startswith(error.name + "."):
+            raise RefusedError(
+                f"there is no module {error.name!r} here; the current directory is searched too"
+            ) from None
+        raise RefusedError(f"importing {module_name} raised {said(error)}") from None
+    except BaseException as error:
+        raise RefusedError(f"importing {module_name} raised {said(error)}") from None
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise RefusedError(f"{module_name} has no {path!r}{_home(module_name)}") from None
+        except BaseException as error:
+            raise RefusedError(f"getting {path} from {module_name} raised {said(error)}") from None
+    if not callable(found):
+        raise RefusedError(f"{target} is not callable; name a class or a function without arguments")
+    make: Callable[[], Any] = found
+    return make
+
+
 def check_fits(schedule: Schedule, shape: Shape) -> None:
     """UnreplayableError: the schedule asks for what a subject of this shape does not have."""
     if (schedule.level in ("locks", "bytecode")) != (shape.kind == "threads"):
@@ -306,10 +327,10 @@ def _try_out(explorer: Explorer, shape: Shape) -> None:
     """A subject whose very first lock() does not come through is no locker to be judged."""
     result = explorer.every(parse("0+a"), "locks" if shape.kind == "threads" else "tasks", 0)
     if result.exited is not None:
-        raise _RefusedError(f"it tried to leave the process: {result.exited}")
+        raise RefusedError(f"it tried to leave the process: {result.exited}")
     if not result.witnesses["KM-EXCL"]:
         reasons = [found.finding.message for found in result.found.values()] or ["it has no end"]
-        raise _RefusedError(f"lock() of a free key does not come through: {reasons[0]}")
+        raise RefusedError(f"lock() of a free key does not come through: {reasons[0]}")
 
 
 def _take(outcome: UnitResult, result: Exploration) -> None:
@@ -368,8 +389,8 @@ def main() -> None:
     sys.path.insert(0, os.getcwd())
     with replaced():
         try:
-            _Worker(say).serve(**config)
-        except (_RefusedError, SubjectFailedError) as error:
+            UnitWorker(say, shortening=config.pop("shortening")).serve(**config)
+        except (RefusedError, SubjectFailedError) as error:
             say("failed", message=str(error))
         except UncontrolledError as error:
             say("uncontrolled", message=str(error))
