@@ -41,7 +41,7 @@ from kmutex.engine.judge import Finding, Judge
 from kmutex.engine.observer import Ending
 from kmutex.engine.program import ASKING, Step
 from kmutex.engine.shapes import Kind
-from kmutex.engine.verdict import ContractError, InconclusiveError
+from kmutex.engine.verdict import ContractError, InconclusiveError, describe
 
 CLIENTS = 4
 KEYS = "abc"
@@ -536,7 +536,7 @@ class LockerMachine(RuleBasedStateMachine):
             schedule = Schedule(history.program, self._level, (), bench.shape.tries)
             if self.search is not None:
                 self.search.found(finding, schedule, judge)
-            raise ContractError(finding, schedule, bench.make, bench.without)
+            raise ContractError(describe(finding, schedule, bench.make, bench.without), finding, schedule)
         return watch
 
     def _to_its_end(self, history: History, watch: Watch) -> None:

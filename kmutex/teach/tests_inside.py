@@ -23,7 +23,7 @@ from kmutex.engine.explorer import Schedule
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import ProgramError, parse
 from kmutex.engine.search import UnreplayableError
-from kmutex.engine.verdict import ContractError, InconclusiveError
+from kmutex.engine.verdict import ContractError, InconclusiveError, describe
 from kmutex.verify.worker import check_fits
 
 MOST_RUNS = 2_000
@@ -82,7 +82,7 @@ class _Plugin:
             with bench.control():
                 result = bench.explorer.every(parse(program), level, preemptions, go_on=lambda runs: runs < MOST_RUNS)
             for finding, schedule in result.found.values():
-                raise ContractError(finding, schedule, self._make, bench.without)
+                raise ContractError(describe(finding, schedule, self._make, bench.without), finding, schedule)
             if not result.complete or result.endless:
                 raise InconclusiveError(f"{program} was not run in every way: {result.runs} runs")
 

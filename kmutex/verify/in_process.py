@@ -24,7 +24,7 @@ from kmutex.verify.plan import Unit
 from kmutex.verify.project import Subject
 from kmutex.verify.report import Report
 from kmutex.verify.results import rows
-from kmutex.verify.runner import AFTER_VIOLATION, SHORTENING, Plan, SubjectError, drive, passes_of, verify
+from kmutex.verify.runner import SHORTENING, Plan, SubjectError, drive, passes_of, verify
 from kmutex.verify.worker import RefusedError, UnitWorker, load
 
 SAVED = "saved schedules"
@@ -85,7 +85,7 @@ class _Here:
         table = self._saved(schedules)
         if not table:
             passes = passes_of(shape, clauses_off(without), whole, how)
-            driven = drive(self, passes, math.inf, AFTER_VIOLATION, lambda progress: None, lambda violation: None)
+            driven = drive(self, passes, math.inf, how.after, lambda progress: None, lambda violation: None)
             table = shared(rows(self.target, shape, clauses_off(without), driven.outcomes, driven.left, why=driven.why))
             if not whole:
                 detail = "no tool of sys.monitoring is free; switches at bytecodes are not covered"

@@ -22,6 +22,7 @@ from typing import Any
 
 from kmutex.engine.calls import LOOKING, Calls, CallsError, calls_of
 from kmutex.engine.features import PROMISES, UnknownFeatureError, clauses_off, unpromised
+from kmutex.verify.runner import BY_MODE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,7 +30,7 @@ else:
     import tomli as tomllib
 
 FILE = "pyproject.toml"
-MODES = ("quick", "full")
+_WHERE = f"{FILE}, [tool.kmutex]"
 _OF_PROJECT = ("subjects", "mode", "schedules")
 _OF_SUBJECT = ("target", "without", "with", "strict", "calls", "keys")
 
@@ -97,22 +98,23 @@ def read_project(folder: Path) -> Project | None:
 
 
 def _project(folder: Path, table: object) -> Project:
-    entries = _table(table, "", _OF_PROJECT)
+    entries = _table(table, _WHERE, _OF_PROJECT)
     listed = entries.get("subjects")
     if not isinstance(listed, list) or not listed:
-        raise _wrong("subjects", "name at least one: subjects = ['MODULE:FACTORY']")
-    subjects = tuple(_subject(entry, f"subjects[{number}]") for number, entry in enumerate(listed))
+        raise _wrong(f"{_WHERE} subjects", "name at least one: subjects = ['MODULE:FACTORY']")
+    subjects = tuple(subject_of(entry, f"{_WHERE} subjects[{number}]") for number, entry in enumerate(listed))
     names = [subject.name for subject in subjects]
     if len(set(names)) < len(names):
-        raise _wrong("subjects", f"{max(names, key=names.count)!r} stands there twice")
-    mode = _text(entries, "mode", "mode") or MODES[0]
-    if mode not in MODES:
-        raise _wrong("mode", f"{mode!r} is none; it is {' or '.join(MODES)}")
-    schedules = _text(entries, "schedules", "schedules")
+        raise _wrong(f"{_WHERE} subjects", f"{max(names, key=names.count)!r} stands there twice")
+    mode = _text(entries, "mode", _WHERE) or "quick"
+    if mode not in BY_MODE:
+        raise _wrong(f"{_WHERE} mode", f"{mode!r} is none; it is {' or '.join(BY_MODE)}")
+    schedules = _text(entries, "schedules", _WHERE)
     return Project(folder, subjects, mode, folder / schedules if schedules else None)
 
 
-def _subject(entry: object, where: str) -> Subject:
+def subject_of(entry: object, where: str) -> Subject:
+    """What an entry says: a target, or a table. where: what it is called in an error. ProjectError."""
     table = {"target": entry} if isinstance(entry, str) else _table(entry, where, _OF_SUBJECT)
     target = _text(table, "target", where)
     module, colon, factory = target.partition(":")
@@ -161,4 +163,4 @@ def _names(table: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
 
 
 def _wrong(where: str, what: str) -> ProjectError:
-    return ProjectError(f"{FILE}, [tool.kmutex]{' ' + where if where else ''}: {what}")
+    return ProjectError(f"{where}: {what}")

@@ -63,6 +63,11 @@ class Report:
         """The exit status."""
         return FAILED if self.failed else exit_status(self.rows)
 
+    @property
+    def subjects(self) -> set[str]:
+        """Whom it is about."""
+        return {self.subject} if self.subject else {row.subject for row in self.rows if ":" in row.subject}
+
     def replay(self, subject: str, violation: Violation) -> str:
         """The whole command that runs it again; empty where the method has no schedule."""
         if not violation.schedule:
@@ -133,16 +138,8 @@ def show_violation(console: Console, report: Report, subject: str, violation: Vi
 
 def show(console: Console, report: Report, *, footer: str = "") -> None:
     """What was not told as it was found, the matrix, the bounds, and the verdict in the last line."""
-    subjects = {report.subject} if report.subject else {row.subject for row in report.rows if ":" in row.subject}
-    for subject, cause in report.causes():
-        if cause.shown not in report.told:
-            show_violation(console, report, subject, cause.shown)
-    for subject, cause in report.causes():
-        more = [clause for clause in CLAUSES if clause in cause.clauses and clause not in cause.shown.clauses]
-        if more:
-            of = f" of {subject}" if len(subjects) > 1 else ""
-            _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}: {', '.join(more)}")
-            _say(console)
+    subjects = report.subjects
+    show_causes(console, report)
     groups: dict[str, list[Row]] = {}
     for row in report.rows:
         # What is known of the code on paper stands together, whichever function it is about.
@@ -155,6 +152,19 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
     if footer:
         _say(console, footer, "dim")
     _say(console, summary(report.rows), _STYLE[_overall(report.rows)])
+
+
+def show_causes(console: Console, report: Report) -> None:
+    """One violation for each cause that was not told as it was found, and what else is broken by the same."""
+    for subject, cause in report.causes():
+        if cause.shown not in report.told:
+            show_violation(console, report, subject, cause.shown)
+    for subject, cause in report.causes():
+        more = [clause for clause in CLAUSES if clause in cause.clauses and clause not in cause.shown.clauses]
+        if more:
+            of = f" of {subject}" if len(report.subjects) > 1 else ""
+            _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}: {', '.join(more)}")
+            _say(console)
 
 
 def _say(console: Console, words: str = "", style: str = "", indent: str = "") -> None:

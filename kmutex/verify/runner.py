@@ -90,6 +90,13 @@ class Plan(NamedTuple):
     """Whether what was planned and not run is inconclusive, also where only the bounds depend on it."""
 
 
+BY_MODE = {
+    "quick": Plan(runs=8, quick=True, after=AFTER_VIOLATION),
+    "full": Plan(runs=200, after=AFTER_VIOLATION),
+}
+"""Fixed amounts of work, so that a busy machine changes nothing: for every save of a file, and for every change."""
+
+
 @dataclass
 class _Driven:
     outcomes: list[UnitResult] = field(default_factory=list)

@@ -11,7 +11,9 @@ import pytest
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
 from kmutex.engine.harness import Harness
+from kmutex.engine.history import History
 from kmutex.engine.judge import Judge
+from kmutex.engine.machine import Watch
 from kmutex.engine.program import parse
 from kmutex.testing import (
     CLAUSES,
@@ -23,8 +25,6 @@ from kmutex.testing import (
     check_histories,
     locker_machine,
 )
-from kmutex.engine.history import History
-from kmutex.engine.machine import Watch
 from tests.lockers import kmutex_bad as bad
 
 SEED = 20_231
