@@ -12,11 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 if TYPE_CHECKING:
     from kmutex.testing.plugin import Plugin
 
@@ -78,7 +73,15 @@ def _has_table(folder: Path) -> bool:
     """Whether the folder's pyproject.toml has a table for kmutex. Whether that is right, is not asked here."""
     try:
         text = (folder / FILE).read_text(encoding="utf-8")
-        return "kmutex" in text and "kmutex" in tomllib.loads(text).get("tool", {})
+        return "kmutex" in text and "kmutex" in _toml().loads(text).get("tool", {})
     except (OSError, ValueError, TypeError):
         # pytest itself says what is wrong with such a file.
         return False
+
+
+def _toml() -> Any:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib

@@ -112,7 +112,9 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
     own = [outcome.bound for outcome in done if outcome.bound]
     if own:
         return "; ".join(own)
-    chosen = [parse(outcome.unit.program) for outcome in done]
+    chosen = [parse(outcome.unit.program) for outcome in done if outcome.unit.program]
+    if not chosen:
+        return "not run to its end"
     clients = max(program.clients for program in chosen)
     keys = max(len(program.keys) for program in chosen)
     runs = sum(outcome.runs for outcome in done)

@@ -156,7 +156,10 @@ class UnitWorker:
             self._histories(explorer, make, shape, without, unit, outcome)
         else:
             CHECKS[unit.task](Context(make, shape, explorer, self._beat, known), outcome)
-        outcome.found = self._made_short + [replace(one, place=one.place or self._home) for one in outcome.found]
+        # A check may see what is declared off.
+        off = clauses_off(without)
+        seen = [one for one in outcome.found if not off.issuperset(one.clauses)]
+        outcome.found = self._made_short + [replace(one, place=one.place or self._home) for one in seen]
         outcome.seconds = _clock() - started
         self._say(
             "outcome", outcome=outcome.as_plain(), exited=result.exited if unit.task in ("every", "some") else None
