@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 # What a run within this process imports anew is a second copy of what this one has at work.
-import kmutex.engine.machine
 from kmutex.testing.plugin import CACHE
 
 pytest_plugins = ["pytester"]
@@ -225,7 +224,11 @@ def test_a_suite_is_one_test(project: pytest.Pytester, plugin: bool) -> None:
     done = _run(project, *(() if plugin else ("-p", "no:kmutex")))
     done.assert_outcomes(passed=1, failed=3)
     done.stdout.fnmatch_lines(
-        ["*KM-EXCL: client 1 got a while client 0 holds it", "*replay: kmutex verify locks:Drops --replay *", "*give it make = staticmethod(*"]
+        [
+            "*KM-EXCL: client 1 got a while client 0 holds it",
+            "*replay: kmutex verify locks:Drops --replay *",
+            "*give it make = staticmethod(*",
+        ]
     )
 
 
