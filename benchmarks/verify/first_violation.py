@@ -1,4 +1,4 @@
-"""How long `kmutex verify` takes on broken lockers: from its start to the first violation that is shown, and to its end.
+"""How long `kmutex verify` takes on broken lockers: from its start to the first violation shown, and to its end.
 
     python benchmarks/verify/first_violation.py [--before CHECKOUT] [--seconds N] [--only TEXT]
 
@@ -55,12 +55,14 @@ class Took(NamedTuple):
 
 def measure(checkout: Path, subject: str, seconds: float) -> Took:
     """Verify it once. The lockers are those of this checkout."""
-    path = [str(checkout), str(checkout / "model"), str(ROOT / "tests" / "lockers"), str(ROOT)]
+    folder = ROOT / "tests" / "lockers"
+    path = [str(checkout), str(checkout / "model"), str(ROOT)]
     started = time.perf_counter()
     first = None
     command = [sys.executable, "-m", "kmutex", "verify", *subject.split(), "--seconds", f"{seconds:g}", "--quiet"]
     with subprocess.Popen(
         command,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -83,11 +85,13 @@ def main() -> int:
     checkouts = {"now": ROOT} if args.before is None else {"before": args.before.resolve(), "now": ROOT}
     took: dict[str, list[Took]] = {name: [] for name in checkouts}
     missed = 0
+    failed = []
     for subject in (one for one in LOCKERS if args.only in one):
         for name, checkout in checkouts.items():
             took[name].append(measure(checkout, subject, args.seconds))
         said = "; ".join(f"{name} {times[-1].first:.1f} and {times[-1].end:.1f} s" for name, times in took.items())
         missed += took["now"][-1].status != 1
+        failed += [f"{subject} ({name})" for name, times in took.items() if times[-1].status > 2]
         print(f"{subject}: {said}, exit {took['now'][-1].status}", flush=True)
     for what in ("first", "end"):
         middle = {name: statistics.median(getattr(one, what) for one in times) for name, times in took.items()}
@@ -95,7 +99,9 @@ def main() -> int:
         ratio = f", {middle['before'] / middle['now']:.1f} times as fast" if "before" in middle else ""
         print(f"median to the {'first violation' if what == 'first' else 'end'}: {said}{ratio}")
     print(f"{len(took['now']) - missed} of {len(took['now'])} violated, as they must be")
-    return 1 if missed else 0
+    if failed:
+        print(f"not measured, for they could not be put to work: {', '.join(failed)}")
+    return 1 if missed or failed else 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmutex._console import Display, complain, console, no_folder, number_of, seconds, shown, write
-from kmutex.engine.features import FEATURES, UnknownFeatureError, clauses_off
+from kmutex.engine.features import FEATURES, LEADERS, PROMISES, UnknownFeatureError, clauses_off, unpromised
 from kmutex.picture.files import HELP, drawn, unfit
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SECONDS = 30.0
 STANDARD_OUTPUT = Path("-")
 EXIT_STATUS = """\
 exit status:
-  0  every clause that applies holds, at the bounds that the table states
+  0  every clause that applies and that counts holds, at the bounds that the table states
   1  a clause is violated
   2  inconclusive: out of time, unknown, not confirmed, or never put to the test
   3  the subject could not be put to work: no such module, not a locker, hangs, leaves the process
@@ -38,6 +38,7 @@ Of several subjects the worst counts: 1, then 3, then 2, then 0.
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
+    leaders = "\n".join(f"  {name:13} {meaning}" for name, meaning in LEADERS.items())
     features = "\n".join(f"  {name:13} {' '.join(f.clauses):17} {f.meaning}" for name, f in FEATURES.items())
     verify: argparse.ArgumentParser = commands.add_parser(
         "verify",
@@ -49,12 +50,19 @@ def add_parser(commands: Any) -> None:
             "The current directory is importable. A violation is shown when it is found, and the search then ends\n"
             "soon."
         ),
-        epilog=f"features for --without, and the clauses they turn off:\n{features}\n\n{EXIT_STATUS}",
+        epilog=f"features for --without, and the clauses they turn off:\n{features}\n\n"
+        f"more for --with, of single flights:\n{leaders}\n\n{EXIT_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verify.add_argument("subjects", nargs="*", metavar="MODULE:FACTORY", help="the lockers to check")
     verify.add_argument(
         "--without", action="append", default=[], metavar="FEATURE", help="declare that the locker lacks a feature"
+    )
+    verify.add_argument(
+        "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}: broken, they count"
+    )
+    verify.add_argument(
+        "--with", action="append", default=[], metavar="PROMISE", dest="promises", help="it promises this one"
     )
     much = verify.add_argument_group("how much is done")
     limit = much.add_mutually_exclusive_group()
@@ -89,9 +97,11 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    without = tuple(name for text in args.without for name in text.split(",") if name)
+    without = _names(args.without)
+    promises = _promises(args)
     try:
         clauses_off(without)
+        unpromised(promises, "")
     except UnknownFeatureError as error:
         return complain(str(error))
     if fault := unfit(args.picture) or no_folder((args.json, args.junit, args.picture)):
@@ -100,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
         return complain(f"--json - and --format {args.format} both want standard output; give --json a file")
     if args.picture is not None and args.replay is None:
         return complain("--picture is of one run: give its schedule with --replay")
-    if not args.subjects and (args.replay is not None or without):
-        return complain("--replay and --without need a subject, MODULE:FACTORY")
+    if not args.subjects and (args.replay is not None or without or args.promises):
+        return complain("--replay, --without and --with need a subject, MODULE:FACTORY")
     if args.replay is not None and (len(args.subjects) > 1 or args.format != "text"):
         return complain("--replay runs one schedule on one subject, and shows it as text")
     for subject in args.subjects:
@@ -109,8 +119,17 @@ def run(args: argparse.Namespace) -> int:
         if not (module and colon and factory):
             return complain(f"{subject!r} is not of the form MODULE:FACTORY")
     if args.replay is not None:
-        return _replay(args, without)
-    return _verify(args, without)
+        return _replay(args, without, promises)
+    return _verify(args, without, promises)
+
+
+def _names(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for text in texts for name in text.split(",") if name)
+
+
+def _promises(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """What the lockers are said to promise; None: nothing was said of it."""
+    return (*(PROMISES if args.strict else ()), *_names(args.promises)) or None
 
 
 class _Output:
@@ -200,7 +219,7 @@ class _Output:
         return fault
 
 
-def _verify(args: argparse.Namespace, without: tuple[str, ...]) -> int:
+def _verify(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None) -> int:
     from kmutex.verify.report import worst
 
     with shown(quiet=args.quiet) as display:
@@ -209,18 +228,30 @@ def _verify(args: argparse.Namespace, without: tuple[str, ...]) -> int:
         for subject in args.subjects or [""]:
             output.begin(subject)
             started = time.perf_counter()
-            report = _one(args, subject, without, output, display) if subject else _this_library(args, output, display)
+            if subject:
+                report = _one(args, subject, without, promises, output, display)
+            else:
+                report = _this_library(args, output, display)
             reports.append(report)
             output.end(report, time.perf_counter() - started)
     fault = output.files(reports)
     return complain(fault) if fault else worst(report.status for report in reports)
 
 
-def _one(args: argparse.Namespace, subject: str, without: tuple[str, ...], output: _Output, display: Display) -> Report:
+def _one(
+    args: argparse.Namespace,
+    subject: str,
+    without: tuple[str, ...],
+    promises: tuple[str, ...] | None,
+    output: _Output,
+    display: Display,
+) -> Report:
     from kmutex.verify.progress import progress_of
     from kmutex.verify.runner import SubjectError, verify
 
     options = "".join(f" --without {name}" for name in without)
+    options += " --strict" if args.strict else ""
+    options += "".join(f" --with {name}" for name in _names(args.promises))
     told: list[Violation] = []
 
     def found(violation: Violation) -> None:
@@ -234,6 +265,7 @@ def _one(args: argparse.Namespace, subject: str, without: tuple[str, ...], outpu
         checked = verify(
             subject,
             without=without,
+            promises=promises,
             seconds=limit,
             workers=_jobs(args),
             how=_plan(args),
@@ -246,13 +278,7 @@ def _one(args: argparse.Namespace, subject: str, without: tuple[str, ...], outpu
         return Report(subject, failed=str(error))
     from kmutex.verify.report import Report
 
-    return Report(
-        subject,
-        tuple(checked.rows),
-        tuple(told),
-        taken=getattr(checked.shape, "taken", checked.shape.kind),
-        options=options,
-    )
+    return Report(subject, tuple(checked.rows), tuple(told), taken=checked.shape.taken, options=options)
 
 
 def _this_library(args: argparse.Namespace, output: _Output, display: Display) -> Report:
@@ -300,13 +326,13 @@ def _python() -> str:
     return sys.version.split()[0]
 
 
-def _replay(args: argparse.Namespace, without: tuple[str, ...]) -> int:
+def _replay(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None) -> int:
     from kmutex.engine.timeline import picture, timeline
     from kmutex.verify.runner import ReplayError, SubjectError, replay
 
     (subject,) = args.subjects
     try:
-        found, events, endless = replay(subject, args.replay, without=without)
+        found, unkept, events, endless = replay(subject, args.replay, without=without, promises=promises)
     except SubjectError as error:
         return complain(f"cannot verify {subject}: {error}", status=3)
     except ReplayError as error:
@@ -315,11 +341,13 @@ def _replay(args: argparse.Namespace, without: tuple[str, ...]) -> int:
     print(timeline(events))
     for violation in found:
         print(f"\n{', '.join(violation.clauses)}: {violation.message}")
+    for violation in unkept:
+        print(f"\n{', '.join(violation.clauses)}, not promised: {violation.message}")
     if fault:
         return complain(fault)
     if endless and not found:
         print("\nthe run has no end within the step limit, so nothing is decided")
         return 2
-    if not found:
+    if not found and not unkept:
         print("\nno clause is violated in this run")
     return 1 if found else 0

@@ -21,7 +21,7 @@ from typing import Any
 from kmutex._text import said
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ASKING, Program, Step, possible
+from kmutex.engine.program import ASKING, FLIGHT, Program, Step, possible
 from kmutex.engine.search import Chooser
 
 MOST_IDLE = 600
@@ -253,7 +253,9 @@ class LoopRun:
 
     async def _call(self, me: _Client, step: Step, timeout: float | None) -> None:
         key = self._keys(step.key)
-        if step.kind == "?":
+        if step.kind in FLIGHT:
+            await self._subject.perform(me.index, step, key)
+        elif step.kind == "?":
             await self._subject.lock(key, timeout=0)
         elif timeout is not None:
             await self._subject.lock(key, timeout=timeout)
@@ -323,7 +325,7 @@ class LoopRun:
         return [self._canceller(client) for client in self._clients if self._cancellable(client)]
 
     def _cancellable(self, client: _Client) -> bool:
-        if client.step is None or client.cancelled or client.step.kind not in "~!":
+        if client.step is None or client.cancelled or client.step.kind not in "~!t":
             return False
         return self._own_timer(client) is not None if self._timeouts else True
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from kmutex.engine.calls import LOOKING, Calls
 from kmutex.engine.explorer import Explorer, Level
-from kmutex.engine.features import clauses_off
+from kmutex.engine.features import clauses_off, unpromised
 from kmutex.engine.observer import Ending, Observer
 from kmutex.engine.program import Program
 from kmutex.engine.search import Chooser
@@ -27,16 +27,22 @@ class Harness:
         *,
         kind: Kind | None = None,
         without: Iterable[str] = (),
+        promises: Iterable[str] | None = None,
         calls: Calls = LOOKING,
     ) -> None:
-        """make: called without arguments, it makes a new locker. kind: None finds it out. without: features. calls:
-        names, where looking does not find them.
+        """make: called without arguments, it makes a new locker. kind: None finds it out. without: features that it
+        lacks. promises: those of `features.PROMISES` that it makes; None: all for this library's own, else none.
+        calls: names, where looking does not find them.
 
-        UnknownFeatureError: ``without`` names none.
+        UnknownFeatureError: ``without`` or ``promises`` names none.
         """
         self.make = make
         self.calls = calls
-        self.without = frozenset(without)
+        self.declared = frozenset(without)
+        self.promises = None if promises is None else frozenset(promises)
+        home = getattr(getattr(make, "__func__", make), "__module__", None) or ""
+        self.without = self.declared | unpromised(self.promises, home)
+        """What it is not judged by: what it lacks, and what it does not promise."""
         self.off = clauses_off(self.without)
         self._kind = kind
 

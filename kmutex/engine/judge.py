@@ -33,8 +33,11 @@ _BLAME = {
     "lease": "KM-TOKEN",
     "stray": "KM-ATOMIC",
     "try": "KM-EXPIRED",
+    "leader": "KM-LEADER",
+    "follower": "KM-FOLLOWER",
 }
 """What a run contains, and the clause that speaks of it; the first that fits is named."""
+_ORDER = frozenset(("KM-FIFO", "KM-HANDOFF"))
 
 
 ENDED_OUTSIDE = "... its wait is ended from outside"
@@ -115,12 +118,16 @@ class Judge:
         self,
         *,
         off: Set[str] = frozenset(),
+        unpromised: Set[str] = frozenset(),
         known: Set[str] = frozenset(),
         tail_from: int | None = None,
     ) -> None:
-        """off: clauses that are not judged. known: symptoms seen in plainer programs. tail_from: the phase in which
-        the epilogue begins, which asks whether the key is as good as new."""
+        """off: clauses that are not judged. unpromised: clauses whose breaches are told apart from the others. known:
+        symptoms seen in plainer programs. tail_from: the phase in which the epilogue begins, which asks whether the
+        key is as good as new."""
         self.findings: list[Finding] = []
+        self.unpromised: list[Finding] = []
+        """Breaches of what the locker does not promise."""
         self.exited: str | None = None
         self.uncountable = False
         """Whether len() never came back without the help of another thread, so it is of no use at a quiet moment."""
@@ -128,6 +135,7 @@ class Judge:
         self.witnesses: Counter[str] = Counter()
         self._hopeless = False
         self._off = off
+        self._not_promised = unpromised
         self._known = known
         self._tail_from = tail_from
         self._tail = False
@@ -399,10 +407,23 @@ class Judge:
                 if ingredient in self._ingredients:
                     clauses.insert(0, clause)
                     break
+        if symptom in self._not_promised or clauses[0] in self._not_promised:
+            self._find_unpromised(symptom, message, clauses)
+            return
         self._hopeless = hopeless
         self._log(-1, f"{clauses[0]}: {message}")
-        judged = dict.fromkeys(clause for clause in clauses if clause not in self._off)
+        judged = dict.fromkeys(clause for clause in clauses if clause not in self._off | self._not_promised)
         self.findings.append(Finding(tuple(judged), symptom, message, tuple(self.events)))
+
+    def _find_unpromised(self, symptom: str, message: str, clauses: list[str]) -> None:
+        # Whoever is served out of turn holds the key as well as anybody: the run goes on. Of what an interrupt has
+        # left behind, nothing more can be said.
+        self._hopeless = symptom not in _ORDER
+        if any(finding.symptom == symptom for finding in self.unpromised):
+            return
+        broken = tuple(dict.fromkeys(clause for clause in clauses if clause in self._not_promised))
+        events = (*self.events, Event(-1, f"{broken[0]}, not promised: {message}"))
+        self.unpromised.append(Finding(broken, symptom, message, events))
 
     def _ingredient(self, name: str) -> None:
         if not self._tail:

@@ -202,15 +202,20 @@ class NoVerdict(BaseException):
 
 
 def locker_machine(
-    factory: Callable[[], Any], *, kind: Kind | None = None, without: Iterable[str] = frozenset()
+    factory: Callable[[], Any],
+    *,
+    kind: Kind | None = None,
+    without: Iterable[str] = frozenset(),
+    promises: Iterable[str] | None = None,
 ) -> type[LockerMachine]:
     """A state machine for the locker that ``factory()`` makes; its ``TestCase`` is for a test suite.
 
     kind: "threads" or "asyncio"; None finds out by looking. without: features it is declared to lack, see
-    `kmutex.engine.features`. UnknownFeatureError: one of them is none.
+    `kmutex.engine.features`. promises: what it is held to beside what makes a keyed mutex, as `verify --with`;
+    `PROMISES` for all of it, as `verify --strict`. UnknownFeatureError: one of them is none.
     When it runs: NotALockerError, ContractError (an AssertionError), UncontrolledError.
     """
-    return _machine(Harness(factory, kind=kind, without=without))
+    return _machine(Harness(factory, kind=kind, without=without, promises=promises))
 
 
 def check_histories(
@@ -218,6 +223,7 @@ def check_histories(
     *,
     kind: Kind | None,
     without: Iterable[str],
+    promises: Iterable[str] | None = None,
     examples: int,
     seed: int,
     on_example: Callable[[int], object] | None = None,
@@ -226,11 +232,12 @@ def check_histories(
 ) -> Histories:
     """Random histories, the same for the same seed, until one breaks a clause; then the shortest like it.
 
-    examples: how many histories. on_example: told after each how many were run. deadline: real seconds after which
-    no further one is begun. profile: where somebody has loaded a profile of Hypothesis, that says how many there
-    are, and where failing ones are kept. UncontrolledError, SubjectFailedError, NotALockerError: there was no verdict.
+    without, promises: as for `locker_machine`. examples: how many histories. on_example: told after each how many were
+    run. deadline: real seconds after which no further one is begun. profile: where somebody has loaded a profile of
+    Hypothesis, that says how many there are, and where failing ones are kept. UncontrolledError, SubjectFailedError,
+    NotALockerError: there was no verdict.
     """
-    bench = Harness(make, kind=kind, without=without)
+    bench = Harness(make, kind=kind, without=without, promises=promises)
     machine = hypothesis.seed(seed)(_machine(bench))
     search = _Search(machine.tally, on_example, None if deadline is None else time.perf_counter() + deadline)
     machine.search = search
@@ -536,7 +543,7 @@ class LockerMachine(RuleBasedStateMachine):
             schedule = Schedule(history.program, self._level, (), bench.shape.tries)
             if self.search is not None:
                 self.search.found(finding, schedule, judge)
-            raise ContractError(describe(finding, schedule, bench.make, bench.without), finding, schedule)
+            raise ContractError(describe(finding, schedule, bench), finding, schedule)
         return watch
 
     def _to_its_end(self, history: History, watch: Watch) -> None:

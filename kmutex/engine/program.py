@@ -14,6 +14,15 @@ to do in this phase. A client that still waits goes on with its later steps once
     c1  (alone) cancel client 1 in its wait, now
 
 Cancelled means: for threads the timeout fires, for asyncio the task is cancelled.
+
+Where the subject suppresses duplicates, clients call do(a, work) instead; the work of ``d``, ``f`` and ``t`` goes on
+until somebody ends it:
+
+    da  do a                                   fa  do a; its work, if it is run, fails in the end
+    na  do a; its work ends at once            ta  do a; may be cancelled, whatever it waits for
+    ea  end the run of a that goes on, if there is one
+
+Cancelled means here: for threads an interrupt strikes, for asyncio the task is cancelled.
 """
 
 from __future__ import annotations
@@ -33,12 +42,21 @@ STEPS = {
     "]": "leave lease",
     "^": "release lease",
     "u": "unlock leased",
+    "d": "do",
+    "f": "do (its work fails)",
+    "n": "do (its work ends at once)",
+    "t": "do (cancellable)",
+    "e": "end the work of",
 }
 ASKING = frozenset("+~!?[")
 """The steps that end in holding the key, if they end well."""
+DOING = frozenset("dfnt")
+"""The steps that ask for the result of a key's work."""
+FLIGHT = DOING | {"e"}
+"""The steps that are for a subject which suppresses duplicates."""
 
-_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^][a-z])+)")
-_STEP = re.compile(r"([-+~!?xu\[\]^])([a-z])")
+_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^dfnte][a-z])+)")
+_STEP = re.compile(r"([-+~!?xu\[\]^dfnte])([a-z])")
 
 
 class ProgramError(ValueError):
@@ -90,7 +108,7 @@ class Program(NamedTuple):
     @property
     def ingredients(self) -> frozenset[str]:
         """What it has beside plain locking."""
-        return self.kinds - frozenset("+-c")
+        return self.kinds - frozenset("+-cden")
 
     def __str__(self) -> str:
         return " | ".join(

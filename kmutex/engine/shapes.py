@@ -13,11 +13,12 @@ from kmutex.engine.eventloop import in_a_loop
 from kmutex.engine.faces import TIMED_OUT, Limit, NotGrantedError, Way, face_class, is_block
 from kmutex.engine.faces import Form as Form
 from kmutex.engine.faces import Kind as Kind
+from kmutex.engine.flight import FlightFace, flight_face
 from kmutex.engine.observer import SubjectFailedError
 from kmutex.engine.program import Phase, Program, Step
 from kmutex.engine.threads import controlled
 from kmutex.engine.trials import Answers, Trial, Trials
-from kmutex.engine.ways import Candidate
+from kmutex.engine.ways import Candidate, FlightCall
 
 _LETTERS = [str(number) for number in range(200)]
 """Keys that are held at once to see whether keys share locks."""
@@ -114,7 +115,13 @@ class _Looker:
         subject = self._subject = self._made()
         if name := ways.missing(subject, self._calls):
             raise NotALockerError(f"{_name(subject)} has no {name}(), which --call names")
-        kind, way = self._found()
+        try:
+            kind, way = self._found()
+        except NotALockerError:
+            call = ways.flight(subject, self._calls)
+            if call is None:
+                raise
+            return self._flight(call)
         keys = self._calls.keys or (ways.keys_of(self._opening(way.open)) if self._lenient else "any")
         self._trials.key_type(keys)
         shared = self._by_key or self._made() is subject or self._share(kind, way)
@@ -177,11 +184,55 @@ class _Looker:
                     failed = failed or f"{_call(candidate)} of a free key does not come through: {trial.why()}"
         if half is not None:
             return half
-        if flight := ways.flight(self._subject, self._calls):
-            raise NotALockerError(
-                f"{_name(self._subject)} is a single flight, {flight}(key, function), which is not judged yet"
-            )
         raise NotALockerError(failed or self._no_locker())
+
+    def _flight(self, call: FlightCall) -> Fitted:
+        """What suppresses duplicates: for which kind of client, and with the one face do(key, work)."""
+        made: list[Any] = []
+
+        async def awaited() -> object:
+            return object()
+
+        def work() -> Any:
+            made.append(awaited())
+            return made[-1]
+
+        def called(subject: Any) -> Callable[[Any], Any]:
+            face = FlightFace(subject, call)
+            return lambda key: face.do(key, work)
+
+        # Work that gives something to await: who does not await it passes it through as it is.
+        answers, _ = self._trials.answer("threads", called, "")
+        awaits = bool(answers) and inspect.isawaitable(answers[0]) and answers[0] not in made
+        for left in (*made, *answers):
+            if inspect.iscoroutine(left):
+                left.close()
+        kind: Kind = "asyncio" if awaits or not answers else "threads"
+        counts = "len" not in self._without and hasattr(type(self._subject), "__len__")
+        opening = self._opening(call.name)
+        by_key = not (call.decorates or call.function_first)
+        keys = self._calls.keys or (ways.keys_of(opening) if by_key and self._lenient else "any")
+        shared = not call.decorates and (self._by_key or self._made() is self._subject)
+        words = f"{call.name or _name(self._subject)}({'fn, key' if call.function_first else 'key, fn'})"
+        words = f"@{_name(self._subject)}" if call.decorates else words
+        shape = Shape(
+            kind,
+            timeout=False,
+            counts=counts and not shared,
+            leases=False,
+            form="flight",
+            keys=keys,
+            shared=shared,
+            taken=f"flight: {words}; {kind}",
+        )
+        face = flight_face(kind, counts=shape.counts)
+        make = self._make
+
+        def fitted() -> Any:
+            return face(make(), call)
+
+        fitted.__wrapped__ = self._original  # type: ignore[attr-defined]
+        return Fitted(shape, fitted)
 
     def _answers(self, candidate: Candidate) -> tuple[Kind, list[Any], Trial]:
         """What the call gives, and for which kind of client it is."""

@@ -154,7 +154,7 @@ def _same(
     )
     same = [
         other
-        for other in result.found.values()
+        for other in result.breaches
         if other.finding.symptom == found.finding.symptom
         and other.finding.clauses == found.finding.clauses
         and len(other.finding.events) <= len(found.finding.events)

@@ -29,6 +29,19 @@ _SUSPENDED = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENE
 _Tracer = Callable[[FrameType, str, Any], Any]
 
 
+def with_lines(judging: Callable[..., Judge], own: Callable[[str], bool]) -> Callable[..., Judge]:
+    """What makes the same judges, which also write down the lines of the subject's own code.
+
+    judging: a class of judges, or a partial of one. own: whether a file's code is the subject's.
+    """
+    known: dict[str, Any] = {}
+    made: Any = judging
+    if isinstance(judging, functools.partial):
+        made, known = judging.func, judging.keywords
+    kind: Any = type(f"{made.__name__}WithLines", (Lines, made), {})
+    return functools.partial(kind, own=own, **known)
+
+
 class Lines(Judge):
     """A judge that also writes down the lines of the subject's own code, as far as ``own`` says that a file is.
 

@@ -61,6 +61,18 @@ class Candidate:
     """"": it has to be told by what ``open`` gives."""
 
 
+@dataclass(frozen=True)
+class FlightCall:
+    """How the result of a key's work is asked for."""
+
+    name: str
+    """A method's name; "": the subject itself is called."""
+    function_first: bool = False
+    """The work comes before the key."""
+    decorates: bool = False
+    """It is given a function of the key, and gives one that suppresses duplicates of it."""
+
+
 def called_by(subject: Any, calls: Calls) -> Iterator[Candidate]:
     """What may lock a key, the likeliest first. Names that are given are the only ones."""
     if calls.lock:
@@ -71,15 +83,26 @@ def called_by(subject: Any, calls: Calls) -> Iterator[Candidate]:
         yield from _by_looking(subject)
 
 
-def flight(subject: Any, calls: Calls) -> str:
-    """The name of its do(key, fn); "" if it has none."""
+def flight(subject: Any, calls: Calls) -> FlightCall | None:
+    """Its do(key, fn), or itself where it is one or a decorator; None if it has none of these."""
     if calls.do:
-        return calls.do
+        return _flight_call(calls.do, getattr(subject, calls.do)) or FlightCall(calls.do)
     for name in (*FLIGHTS, *_public(subject)):
-        needed = required(getattr(subject, name, None))
-        if needed is not None and len(needed) == 2 and _FUNCTION.fullmatch(needed[1].name.lower()):
-            return name
-    return ""
+        function = getattr(subject, name, None)
+        if callable(function) and (found := _flight_call(name, function)) and not found.decorates:
+            return found
+    itself = _flight_call("", subject) if callable(subject) else None
+    return None if itself is not None and inspect.isclass(subject) and not itself.decorates else itself
+
+
+def _flight_call(name: str, function: Any) -> FlightCall | None:
+    needed = required(function)
+    if needed is None or len(needed) not in (1, 2):
+        return None
+    functions = [bool(_FUNCTION.fullmatch(parameter.name.lower())) for parameter in needed]
+    if functions == [True]:
+        return FlightCall(name, decorates=True)
+    return FlightCall(name, function_first=functions[0]) if sum(functions) == 1 and len(functions) == 2 else None
 
 
 def missing(subject: Any, calls: Calls) -> str:

@@ -13,10 +13,16 @@ from kmutex.verify.evidence import Row, Violation, shared
 from kmutex.verify.progress import progress_of
 from kmutex.verify.runner import Plan, verify
 
-SUBJECTS = ("kmutex:KeyedMutex", "kmutex:AsyncKeyedMutex")
+SUBJECTS = (
+    "kmutex:KeyedMutex",
+    "kmutex:AsyncKeyedMutex",
+    "kmutex.selfcheck.flights:Once",
+    "kmutex.selfcheck.flights:AsyncOnce",
+)
 """`NoopLocker` is left out: it promises no clause."""
 _ON_PAPER: tuple[tuple[str, Callable[[], list[Row]]], ...] = (
     ("model", model.check),
+    ("model of flights", model.check_flights),
     ("refinement", refinement.check),
     ("contracts", contracts.check),
 )

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from kmutex.engine.explorer import Schedule, parse_schedule
+from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Kind
@@ -119,7 +120,7 @@ def find(one: Lesson) -> Counterexample:
 
     NotFoundError: there is none.
     """
-    bench = Harness(one.make(), without=one.without)
+    bench = Harness(one.make(), without=one.without, promises=PROMISES)
     program, level = one.schedule.program, one.schedule.level
     runs = 0
     with bench.control():

@@ -20,6 +20,7 @@ import pytest
 from kmutex._sandbox import argument, confine, end_with
 from kmutex._text import printable, said
 from kmutex.engine.explorer import Schedule
+from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import ProgramError, parse
 from kmutex.engine.search import UnreplayableError
@@ -49,7 +50,7 @@ class _Plugin:
         module, _, name = config["target"].partition(":")
         self._make: Callable[[], Any] = getattr(importlib.import_module(module), name)
         self._kind = config["kind"]
-        self._bench = Harness(self._make, without=config["without"])
+        self._bench = Harness(self._make, without=config["without"], promises=PROMISES)
         self._sound = config["sound"]
         self._file = config["file"]
         self._log = Path(config["log"]).open("w", encoding="utf-8")  # noqa: SIM115
@@ -82,7 +83,7 @@ class _Plugin:
             with bench.control():
                 result = bench.explorer.every(parse(program), level, preemptions, go_on=lambda runs: runs < MOST_RUNS)
             for finding, schedule in result.found.values():
-                raise ContractError(describe(finding, schedule, self._make, bench.without), finding, schedule)
+                raise ContractError(describe(finding, schedule, bench), finding, schedule)
             if not result.complete or result.endless:
                 raise InconclusiveError(f"{program} was not run in every way: {result.runs} runs")
 

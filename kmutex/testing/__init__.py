@@ -3,14 +3,15 @@
 A keyed locker has ``lock(key, timeout=None)``, which raises TimeoutError, and ``unlock(key)``, which raises where
 nobody holds the key; len(), the number of live keys, and ``hold(key)`` if you like. For asyncio it is
 ``await lock(key)``, and a plain ``unlock(key)``. What your locker does without, you declare (`FEATURES`).
+Order, interrupts and a second event loop count only where you promise them (`PROMISES`), as with ``kmutex verify``.
 
     from kmutex.testing import KeyedLockerSuite, locker_machine
 
     class TestMyLocker(KeyedLockerSuite):          # short programs, in every interleaving up to a bound
         make = staticmethod(MyLocker)
-        without = ("fifo",)
+        promises = ("fifo",)                       # strict = True for all promises
 
-    TestMyHistories = locker_machine(MyLocker, without={"fifo"}).TestCase    # long random histories, against a model
+    TestMyHistories = locker_machine(MyLocker, promises={"fifo"}).TestCase    # long random histories, against a model
 
 A failing test names the clause, shows who did what in lanes, and gives a command that runs that one schedule again:
 ``kmutex verify MODULE:FACTORY --replay '0+a | 1~a | c1 @locks'``.
@@ -31,7 +32,7 @@ from kmutex.engine.threads import no_subject_below
 if TYPE_CHECKING:
     from kmutex._clauses import CLAUSES
     from kmutex.engine.explorer import Schedule, parse_schedule
-    from kmutex.engine.features import FEATURES, Feature, UnknownFeatureError, clauses_off
+    from kmutex.engine.features import FEATURES, PROMISES, Feature, UnknownFeatureError, clauses_off
     from kmutex.engine.judge import Finding
     from kmutex.engine.machine import Histories, check_histories, locker_machine
     from kmutex.engine.shapes import NotALockerError, Shape, look
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLAUSES",
     "FEATURES",
+    "PROMISES",
     "ContractError",
     "Feature",
     "Finding",
@@ -70,6 +72,7 @@ _HOMES = {
     "InconclusiveError": "kmutex.engine.verdict",
     "KeyedLockerSuite": "kmutex.testing.suite",
     "NotALockerError": "kmutex.engine.shapes",
+    "PROMISES": "kmutex.engine.features",
     "Schedule": "kmutex.engine.explorer",
     "Shape": "kmutex.engine.shapes",
     "UnknownFeatureError": "kmutex.engine.features",

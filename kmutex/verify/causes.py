@@ -20,6 +20,10 @@ _ABOUT = {
     "KM-TOKEN": "an unlock by somebody else",
     "KM-INDEP": "two keys",
     "KM-LOOP": "two loops",
+    "KM-LEADER": "a run that failed",
+    "KM-FOLLOWER": "a wait that ended",
+    "KM-FORGET": "what is kept",
+    "KM-APART": "two keys",
 }
 """What a run is about, from the clause that it is named by; plain locking and what is kept are told apart below."""
 _PLAIN = "plain locking"

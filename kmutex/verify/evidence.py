@@ -22,6 +22,8 @@ class Result(str, Enum):
     """Declared off with --without."""
     NOTED = "noted"
     """A difference from the reference that the interface of a stranger's locker allows."""
+    NOT_PROMISED = "not promised"
+    """Broken, and no part of being a keyed mutex: it counts with --strict or --with only."""
     NOT_APPLICABLE = "not applicable"
     """The subject has nothing that the clause speaks of."""
 

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from kmutex._clauses import CLAUSES
+from kmutex._clauses import CLAUSES, FLIGHT_CLAUSES
 from kmutex._console import version
 from kmutex._specs import read
 from kmutex.verify.evidence import VERDICT, Result, Row, Violation
 from kmutex.verify.report import FAILED, Report, place_of, worst
 
 SARIF = "2.1.0"
+_EVERY = (*CLAUSES, *FLIGHT_CLAUSES)
 
 
 class Call(NamedTuple):
@@ -86,7 +87,8 @@ def _violation(report: Report, subject: str, violation: Violation) -> dict[str, 
 
 
 def as_junit(reports: Sequence[Report]) -> str:
-    """A test case for each row: violated is a failure, inconclusive an error, off and not applicable are skipped."""
+    """A test case for each row: violated is a failure, inconclusive an error; what is off, not promised or not
+    applicable is skipped."""
     suites = ElementTree.Element("testsuites", name="kmutex verify")
     for report in reports:
         for subject, group in groupby(report.rows, key=lambda row: row.subject):
@@ -136,7 +138,7 @@ def _name(row: Row) -> str:
     return f"{row.method}, the rest" if row.bound == "-" and row.result is Result.INCONCLUSIVE else row.method
 
 
-_SKIPPED = (Result.OFF, Result.NOT_APPLICABLE)
+_SKIPPED = (Result.OFF, Result.NOT_PROMISED, Result.NOT_APPLICABLE)
 
 
 def annotation(report: Report, subject: str, violation: Violation) -> str:
@@ -208,7 +210,7 @@ def _words() -> dict[str, dict[str, str]]:
     else:
         import tomli as tomllib
     found = {clause["id"]: clause for clause in tomllib.loads(read("clauses.toml"))["clause"]}
-    return {clause: found[clause] for clause in CLAUSES}
+    return {clause: found[clause] for clause in _EVERY}
 
 
 def _result(report: Report, subject: str, violation: Violation, clauses: Sequence[str]) -> dict[str, Any]:
@@ -219,7 +221,7 @@ def _result(report: Report, subject: str, violation: Violation, clauses: Sequenc
     words += f"\n\nReplay it: {report.replay(subject, violation)}" if violation.schedule else ""
     body: dict[str, Any] = {
         "ruleId": violation.clauses[0],
-        "ruleIndex": CLAUSES.index(violation.clauses[0]),
+        "ruleIndex": _EVERY.index(violation.clauses[0]),
         "level": "error",
         "kind": "fail",
         "message": {"text": words},
@@ -260,7 +262,7 @@ def _undecided(report: Report) -> list[dict[str, Any]]:
     return [
         {
             "ruleId": clause,
-            "ruleIndex": CLAUSES.index(clause),
+            "ruleIndex": _EVERY.index(clause),
             "level": "none",
             "kind": "open",
             "message": {"text": f"{subject}: not decided: {detail}"},

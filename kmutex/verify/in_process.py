@@ -15,16 +15,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kmutex.engine.features import clauses_off, unpromised
+from kmutex.engine.features import clauses_off
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
 from kmutex.engine.shapes import Shape
 from kmutex.engine.threads import controlled, replaced
-from kmutex.verify.evidence import Result, Row, Violation, shared
+from kmutex.verify.evidence import Result, Row, Violation
 from kmutex.verify.plan import Unit
 from kmutex.verify.project import Subject
 from kmutex.verify.report import Report
-from kmutex.verify.results import rows
-from kmutex.verify.runner import SHORTENING, Plan, SubjectError, drive, passes_of, verify
+from kmutex.verify.runner import SHORTENING, Plan, SubjectError, declared_of, drive, passes_of, table_of, verify
 from kmutex.verify.worker import RefusedError, UnitWorker, load
 
 SAVED = "saved schedules"
@@ -55,7 +54,7 @@ def judge(
             return _failed(subject, f"out of the scheduler's control: {error}")
     try:
         # A process that can be ended, in which whatever is imported gets the scheduler's locks.
-        checked = verify(subject.target, without=_off(subject), seconds=math.inf, how=how)
+        checked = verify(subject.target, without=subject.without, promises=subject.promises, seconds=math.inf, how=how)
     except SubjectError as error:
         return _failed(subject, str(error))
     return _report(subject, checked.shape, checked.rows)
@@ -77,21 +76,16 @@ class _Here:
         self._begun = self._now = time.monotonic()
 
     def judge(self, make: Callable[[], Any], how: Plan, schedules: Sequence[str]) -> Report:
-        subject = self._subject
-        without = _off(subject)
-        self._worker.take(make, without, subject.calls, PATIENCE)
+        subject, declared = self._subject, declared_of(self.target, self._subject.without, self._subject.promises)
+        self._worker.take(make, **declared._asdict(), patience=PATIENCE, calls=subject.calls)
         ready = self._answers.popleft()
         shape, whole = Shape(**ready["shape"]), ready["bytecode"]
         table = self._saved(schedules)
         if not table:
-            passes = passes_of(shape, clauses_off(without), whole, how)
+            off = clauses_off(declared.without)
+            passes = passes_of(shape, off, whole, how)
             driven = drive(self, passes, math.inf, how.after, lambda progress: None, lambda violation: None)
-            table = shared(rows(self.target, shape, clauses_off(without), driven.outcomes, driven.left, why=driven.why))
-            if not whole:
-                detail = "no tool of sys.monitoring is free; switches at bytecodes are not covered"
-                table.append(
-                    Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, self.target)
-                )
+            table = table_of(self.target, shape, declared, driven, driven.left, whole)
         return _report(subject, shape, table)
 
     def _saved(self, schedules: Iterable[str]) -> list[Row]:
@@ -146,11 +140,6 @@ class _Here:
     def _say(self, kind: str, **what: Any) -> None:
         if kind != "beat":
             self._answers.append({"kind": kind, "worker": self, **what})
-
-
-def _off(subject: Subject) -> tuple[str, ...]:
-    module = subject.target.partition(":")[0]
-    return tuple(sorted({*subject.without, *unpromised(subject.promises, module)}))
 
 
 def _failed(subject: Subject, words: str) -> Report:

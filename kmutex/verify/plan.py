@@ -58,6 +58,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     """The passes for a subject of this shape, one list of units each. off: clauses that are not judged. seed: what
     the random runs and histories derive from."""
     counter = iter(range(1_000_000))
+    flight = shape.form == "flight"
     wanted = programs_for(shape, interrupt="KM-INTERRUPT" not in off)
     wide = [program for program in wanted if program.clients >= WIDE]
     wanted = [program for program in wanted if program.clients < WIDE]
@@ -93,7 +94,8 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         yield every("interleavings at bytecodes", [p for p in busy if p.clients < 3], "bytecode", 1)
         yield every("interleavings at locks", wanted, "locks", 1)
         yield some("chance, many clients", wide, "locks", 1, 0)
-        yield [replace(unit, number=next(counter)) for unit in histories]
+        if not flight:
+            yield [replace(unit, number=next(counter)) for unit in histories]
         yield every("interleavings at bytecodes", [p for p in busy if p.clients >= 3], "bytecode", 1)
         yield every("interleavings at locks, deeper", busy, "locks", 2, deeper=True)
         chance: Level = "bytecode"
@@ -102,11 +104,13 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         yield quick
         yield every("interleavings of tasks", wanted, "tasks", 2)
         yield some("chance, many clients", wide, "tasks", 1, 0)
-        yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
+        if not flight:
+            yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
         if shape.timeout:
             timed = [program for program in wanted if "~" in program.kinds]
             yield every("interleavings with timeouts", timed, "timeouts", 2)
-        yield [replace(unit, number=next(counter)) for unit in histories]
+        if not flight:
+            yield [replace(unit, number=next(counter)) for unit in histories]
         yield every("interleavings of tasks, deeper", busy, "tasks", 4, deeper=True)
         chance = "tasks"
     for first in range(SEEDS, SEEDS_APART, SEEDS):
@@ -115,6 +119,6 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
 
 def _concurrent(program: Program) -> bool:
     """Whether two things can happen at once in it: in a phase, or because a wait can end at any time."""
-    return bool(program.kinds & frozenset("~!")) or any(
+    return bool(program.kinds & frozenset("~!t")) or any(
         len(phase.steps) + len(phase.cancel) > 1 for phase in program.phases
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from kmutex._clauses import CLAUSES
+from kmutex._clauses import CLAUSES, FLIGHT_CLAUSES
 from kmutex.engine.timeline import WIDTH
 from kmutex.verify.causes import Cause, causes
 from kmutex.verify.evidence import VERDICT, Result, Row, Violation, exit_status
@@ -24,6 +24,7 @@ _STYLE = {
     Result.HOLDS: "green",
     Result.VIOLATED: "bold red",
     Result.INCONCLUSIVE: "magenta",
+    Result.NOT_PROMISED: "cyan",
     Result.NOTED: "cyan",
     Result.OFF: "dim",
     Result.NOT_APPLICABLE: "dim",
@@ -31,9 +32,11 @@ _STYLE = {
 _SIGN = {
     Result.VIOLATED: "X",
     Result.INCONCLUSIVE: "?",
+    Result.NOT_PROMISED: "p",
     Result.NOTED: "n",
 }
 """What stands in the matrix where it is not the number of cases."""
+_EVERY = (*CLAUSES, *FLIGHT_CLAUSES)
 _COLUMN = 5
 """Columns of a method in the matrix."""
 _MANY_CLAUSES = 6
@@ -99,13 +102,13 @@ def place_of(violation: Violation) -> tuple[str, int] | None:
     return (Path(file).as_posix() if beside.startswith(os.pardir) else Path(beside).as_posix()), int(line)
 
 
-def violations(rows: Iterable[Row]) -> list[tuple[str, tuple[str, ...], Violation]]:
-    """One violation for each clause, each run shown once, under all the clauses that it breaks."""
+def violations(rows: Iterable[Row], result: Result = Result.VIOLATED) -> list[tuple[str, tuple[str, ...], Violation]]:
+    """One violation for each clause, each run shown once, under all that it breaks; of rows with this result."""
     shown: dict[str, tuple[str, Violation]] = {}
     named: dict[str, list[str]] = {}
     covered: set[tuple[str, str]] = set()
     for row in rows:
-        if row.result is not Result.VIOLATED or not row.violations or (row.subject, row.clause) in covered:
+        if row.result is not result or not row.violations or (row.subject, row.clause) in covered:
             continue
         best = row.violations[0]
         identity = row.subject + best.message + best.schedule + best.picture
@@ -155,16 +158,22 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
 
 
 def show_causes(console: Console, report: Report) -> None:
-    """One violation for each cause that was not told as it was found, and what else is broken by the same."""
+    """One violation for each cause that was not told as it was found, what else is broken by the same, and what was not
+    promised."""
     for subject, cause in report.causes():
         if cause.shown not in report.told:
             show_violation(console, report, subject, cause.shown)
     for subject, cause in report.causes():
-        more = [clause for clause in CLAUSES if clause in cause.clauses and clause not in cause.shown.clauses]
+        more = [clause for clause in _EVERY if clause in cause.clauses and clause not in cause.shown.clauses]
         if more:
             of = f" of {subject}" if len(report.subjects) > 1 else ""
             _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}: {', '.join(more)}")
             _say(console)
+    for subject, clauses, violation in violations(report.rows, Result.NOT_PROMISED):
+        _say(console, f"{', '.join(clauses)}, not promised: {violation.message}", "cyan")
+        if violation.schedule:
+            console.print(Text("replay: ", "dim") + Text(report.replay(subject, violation)), soft_wrap=True)
+        _say(console)
 
 
 def _say(console: Console, words: str = "", style: str = "", indent: str = "") -> None:
@@ -176,7 +185,7 @@ def _say(console: Console, words: str = "", style: str = "", indent: str = "") -
 def _matrix(console: Console, rows: Sequence[Row]) -> None:
     """Clauses by methods, and below it what each method covered."""
     methods = list(dict.fromkeys(row.method for row in rows if row.method != "-" and row.clause != "-"))
-    clauses = [clause for clause in CLAUSES if any(row.clause == clause for row in rows)]
+    clauses = [clause for clause in _EVERY if any(row.clause == clause for row in rows)]
     at_once = (WIDTH - _FIRST) // _COLUMN
     for first in range(0, max(1, len(methods)), at_once):
         some = methods[first : first + at_once]
@@ -265,6 +274,7 @@ _MANY = {Result.HOLDS: "hold"}
 _WORST = (
     Result.VIOLATED,
     Result.INCONCLUSIVE,
+    Result.NOT_PROMISED,
     Result.HOLDS,
     Result.NOTED,
     Result.OFF,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from kmutex._clauses import CLAUSES
+from kmutex._clauses import CLAUSES, FLIGHT_CLAUSES
 from kmutex.engine.program import parse
 from kmutex.engine.shapes import Shape
 from kmutex.verify.evidence import Result, Row, Violation
@@ -26,6 +26,8 @@ class UnitResult:
     longest: int = 0
     witnesses: Counter[str] = field(default_factory=Counter)
     found: list[Violation] = field(default_factory=list)
+    unpromised: list[Violation] = field(default_factory=list)
+    """Runs that break what the subject does not promise."""
     notes: list[tuple[str, str]] = field(default_factory=list)
     """Clause and remark: a difference from the reference that is no violation."""
     bound: str = ""
@@ -45,6 +47,7 @@ class UnitResult:
                 "unit": Unit(**plain["unit"]),
                 "witnesses": Counter(plain["witnesses"]),
                 "found": [Violation.from_plain(found) for found in plain["found"]],
+                "unpromised": [Violation.from_plain(found) for found in plain["unpromised"]],
                 "notes": [(clause, text) for clause, text in plain["notes"]],
             }
         )
@@ -57,15 +60,17 @@ def rows(
     outcomes: Iterable[UnitResult],
     left: Iterable[Unit],
     *,
+    unpromised: frozenset[str] = frozenset(),
     why: str = "",
 ) -> list[Row]:
-    """The evidence, clause by clause. left: units that were planned and not run; why: for what reason."""
+    """The evidence, clause by clause. off: clauses that were not judged. left: units that were planned and not run;
+    why: for what reason. unpromised: clauses that the subject does not promise."""
     done = list(outcomes)
     methods = list(dict.fromkeys([outcome.unit.method for outcome in done]))
     unrun = [UnitResult(unit) for unit in left]
     missing = [outcome.unit for outcome in unrun if outcome.unit.required]
     table: list[Row] = []
-    for clause in CLAUSES:
+    for clause in FLIGHT_CLAUSES if shape.form == "flight" else CLAUSES:
         if clause in off:
             table.append(Row(clause, "-", "-", 0, Result.OFF, 0.0, "declared off with --without", subject))
             continue
@@ -73,8 +78,11 @@ def rows(
         mine = [row for row in seen if row is not None]
         table.extend(mine)
         if not mine:
-            table.append(_untested(clause, subject, shape))
-        elif missing and not any(row.result is Result.VIOLATED for row in mine):
+            row = _untested(clause, subject, shape)
+            if clause in unpromised and row.result is Result.INCONCLUSIVE:
+                row = replace(row, result=Result.NOT_PROMISED)
+            table.append(row)
+        elif missing and clause not in unpromised and not any(row.result is Result.VIOLATED for row in mine):
             detail = f"{len(missing)} of the planned programs were not run{': ' + why if why else ''}"
             table.append(Row(clause, missing[0].method, "-", 0, Result.INCONCLUSIVE, 0.0, detail, subject))
     for method in dict.fromkeys(outcome.unit.method for outcome in unrun):
@@ -91,14 +99,16 @@ def _of(outcomes: list[UnitResult], method: str) -> list[UnitResult]:
 def _row(clause: str, method: str, subject: str, done: list[UnitResult], unrun: int) -> Row | None:
     cases = sum(outcome.witnesses[clause] for outcome in done)
     found = [violation for outcome in done for violation in outcome.found if clause in violation.clauses]
+    unkept = [violation for outcome in done for violation in outcome.unpromised if clause in violation.clauses]
     notes = [text for outcome in done for about, text in outcome.notes if about == clause]
-    if not cases and not found and not notes:
+    if not cases and not found and not unkept and not notes:
         return None
     seconds = sum(outcome.seconds for outcome in done)
     bound = _bound(done, unrun)
-    if found:
-        found.sort(key=lambda violation: (violation.clauses[0] != clause, violation.length))
-        return Row(clause, method, bound, cases, Result.VIOLATED, seconds, found[0].message, subject, tuple(found[:3]))
+    for broken, result in ((found, Result.VIOLATED), (unkept, Result.NOT_PROMISED)):
+        if broken:
+            broken.sort(key=lambda violation: (violation.clauses[0] != clause, violation.length))
+            return Row(clause, method, bound, cases, result, seconds, broken[0].message, subject, tuple(broken[:3]))
     endless = sum(outcome.endless for outcome in done)
     if endless:
         detail = f"{endless} runs had no end within the step limit"
@@ -142,6 +152,8 @@ def _untested(clause: str, subject: str, shape: Shape) -> Row:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
     if clause in ("KM-CANCEL", "KM-RACE") and shape.kind == "threads" and not shape.timeout:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "lock() takes no timeout", subject)
+    if clause == "KM-FOLLOWER" and shape.kind == "threads":
+        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "calls are not interrupted", subject)
     if clause == "KM-LOOP" and shape.kind == "threads":
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "for asyncio only", subject)
     if clause == "KM-INTERRUPT" and shape.kind == "asyncio":

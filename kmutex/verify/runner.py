@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 from kmutex import _sandbox
 from kmutex._sandbox import Confinement
-from kmutex.engine.features import clauses_off
+from kmutex.engine.features import LEADERS, clauses_off, unpromised
 from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Shape
 from kmutex.engine.watchdog import Watchdog
@@ -67,6 +67,20 @@ class Progress:
     seconds: float = 0.0
 
 
+class Declared(NamedTuple):
+    """What a subject is not held to, by names of features, and what a single flight does (`features.LEADERS`)."""
+
+    without: tuple[str, ...] = ()
+    unpromised: tuple[str, ...] = ()
+    leaders: tuple[str, ...] = ()
+
+
+def declared_of(target: str, without: tuple[str, ...], promises: Iterable[str] | None) -> Declared:
+    """What is said of a target, as its workers want it."""
+    loose = unpromised(promises, target.partition(":")[0]) - frozenset(without)
+    return Declared(without, tuple(sorted(loose)), tuple(name for name in promises or () if name in LEADERS))
+
+
 class Checked(NamedTuple):
     """What `verify` returns: what the factory makes, and the evidence about it."""
 
@@ -98,7 +112,9 @@ BY_MODE = {
 
 
 @dataclass
-class _Driven:
+class Driven:
+    """What a crew has done."""
+
     outcomes: list[UnitResult] = field(default_factory=list)
     left: list[Unit] = field(default_factory=list)
     symptoms: list[tuple[frozenset[str], str]] = field(default_factory=list)
@@ -115,6 +131,7 @@ def verify(
     target: str,
     *,
     without: tuple[str, ...] = (),
+    promises: Iterable[str] | None = None,
     seconds: float = 30.0,
     workers: int = WORKERS,
     first: Sequence[Unit] = (),
@@ -125,14 +142,17 @@ def verify(
 ) -> Checked:
     """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
 
-    without: declared features that are off. workers: processes that share the work. first: units that come before
-    the plan. confined: what each worker may use; None: all that this process may. how: see `Plan`; where it gives the
-    runs, ``seconds`` limits nothing. on_violation: is told of the first violation of each cause when it is found.
-    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` names none. ReplayError: a unit of
-    ``first`` is for the other kind of subject.
+    without: declared features that are off. promises: what it is held to beside what makes a keyed mutex
+    (`features.PROMISES`); None: all of them for this library's own lockers, else none. workers: processes that share
+    the work. first: units that come before the plan. confined: what each worker may use; None: all that this process
+    may. how: see `Plan`; where it gives the runs, ``seconds`` limits nothing. on_violation: is told of the first
+    violation of each cause when it is found.
+    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` or ``promises`` names none.
+    ReplayError: a unit of ``first`` is for the other kind of subject.
     """
+    declared = declared_of(target, without, promises)
     off = clauses_off(without)
-    crew = _Workers(target, without, seconds, workers, confined)
+    crew = _Workers(target, declared, seconds, workers, confined)
     try:
         shape, whole = crew.begin()
         for unit in first:
@@ -143,11 +163,42 @@ def verify(
     finally:
         crew.end()
     left = [replace(unit, required=True) for unit in report.left] if how.complete else report.left
-    table = shared(rows(target, shape, off, report.outcomes, left, why=report.why), workers)
-    if not whole:
-        detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
-        table.append(Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
+    table = table_of(target, shape, declared, report, left, whole, workers)
     return Checked(shape, table)
+
+
+def table_of(
+    target: str,
+    shape: Shape,
+    declared: Declared,
+    report: Driven,
+    left: Sequence[Unit],
+    bytecode: bool,
+    workers: int = 1,
+) -> list[Row]:
+    """The evidence that a crew's work adds up to. left: what was planned and not run. bytecode: whether switches at
+    bytecodes were seen. workers: processes that shared the work."""
+    off = clauses_off(declared.without)
+    loose = clauses_off(declared.unpromised) - off
+    table = shared(rows(target, shape, off, report.outcomes, left, unpromised=loose, why=report.why), workers)
+    if not bytecode:
+        detail = "this Python does not report every instruction of a function; switches at bytecodes are not covered"
+        clause = "KM-ONE" if shape.form == "flight" else "KM-EXCL"
+        table.append(Row(clause, "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
+    return table
+
+
+class Replayed(NamedTuple):
+    """What `replay` returns."""
+
+    found: list[Violation]
+    """What the run breaks."""
+    unpromised: list[Violation]
+    """What it breaks and the subject does not promise."""
+    events: list[Event]
+    """Who did what; where it breaks something, as far as the last of it."""
+    endless: bool
+    """Whether it had no end."""
 
 
 def replay(
@@ -155,20 +206,18 @@ def replay(
     schedule: str,
     *,
     without: tuple[str, ...] = (),
+    promises: Iterable[str] | None = None,
     confined: Confinement | None = None,
     seconds: float = LONGEST_REPLAY,
-) -> tuple[list[Violation], list[Event], bool]:
-    """Run one schedule again: what it breaks, who did what, and whether it had no end.
+) -> Replayed:
+    """Run one schedule again.
 
-    Where it breaks something, what was done is told as far as the last of it.
-
-    It has the lines of the subject's code at which a client was left standing.
-
+    It has the lines of the subject's code at which a client was left standing. promises: as for `verify`.
     seconds: the longest that it may take.
     SubjectError, ReplayError: there was no run.
     """
     clauses_off(without)
-    crew = _Workers(target, without, seconds, workers=1, confined=confined)
+    crew = _Workers(target, declared_of(target, without, promises), seconds, workers=1, confined=confined)
     try:
         crew.begin()
         worker = crew.workers[0]
@@ -184,8 +233,9 @@ def replay(
         raise SubjectError(crew.explain(answer))
     if answer["exited"]:
         raise SubjectError(f"{target} tried to leave the process: {answer['exited']}")
-    return (
+    return Replayed(
         [Violation.from_plain(found) for found in answer["found"]],
+        [Violation.from_plain(found) for found in answer["unpromised"]],
         [Event(*event) for event in answer["events"]],
         answer["endless"],
     )
@@ -198,9 +248,9 @@ def drive(
     after: float,
     on_progress: Callable[[Progress], None],
     on_violation: Callable[[Violation], None],
-) -> _Driven:
+) -> Driven:
     """Have a crew do the passes, one after the other; what it gave. SubjectError: it got out of hand at once."""
-    report = _Driven()
+    report = Driven()
     progress = Progress()
     symptoms = report.symptoms
     broken: set[str] = set()
@@ -270,7 +320,9 @@ def drive(
             violation = Violation.from_plain(answer["violation"])
             answer["worker"].found.append(violation)
             tell(violation)
-        elif answer is not None and answer["kind"] != "beat":
+        elif answer is not None and answer["kind"] == "beat":
+            answer["worker"].runs = max(answer["worker"].runs, answer["runs"])
+        elif answer is not None:
             if caught:
                 # That it also gets out of hand changes nothing.
                 report.left += waiting
@@ -286,7 +338,7 @@ def drive(
             return _with_halves(report, crew)
 
 
-def _with_halves(report: _Driven, crew: Crew) -> _Driven:
+def _with_halves(report: Driven, crew: Crew) -> Driven:
     """The same with the units that the workers are at: what they have told is an outcome, and the rest is left."""
     for worker in crew.workers:
         if worker.unit is not None and worker.found:
@@ -356,12 +408,12 @@ class _Worker:
     def __init__(
         self,
         target: str,
-        without: tuple[str, ...],
+        declared: Declared,
         patience: float,
         answers: queue.Queue[Any],
         confined: Confinement | None,
     ) -> None:
-        config: dict[str, Any] = {"target": target, "without": list(without), "patience": patience}
+        config: dict[str, Any] = {"target": target, **declared._asdict(), "patience": patience}
         config["shortening"] = SHORTENING
         if confined is not None:
             config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}
@@ -432,7 +484,6 @@ class _Worker:
             if not (isinstance(answer, dict) and "kind" in answer):
                 continue
             answer["worker"] = self
-            self.runs = max(self.runs, answer.get("runs", 0))
             self.watchdog.sign()
             self._answers.put(answer)
         self._answers.put({"kind": "gone", "worker": self, "status": self._process.wait()})
@@ -442,13 +493,13 @@ class _Workers:
     def __init__(
         self,
         target: str,
-        without: tuple[str, ...],
+        declared: Declared,
         seconds: float,
         workers: int = WORKERS,
         confined: Confinement | None = None,
     ) -> None:
         self.target = target
-        self._without = without
+        self._declared = declared
         self._begun = time.monotonic()
         self._seconds = seconds
         self._patience = max(LEAST_PATIENCE, min(5.0, seconds / 4))
@@ -466,7 +517,7 @@ class _Workers:
         It returns when the first is ready; the others join while that one works.
         """
         for _ in range(self._number):
-            self.workers.append(_Worker(self.target, self._without, self._patience, self._answers, self._confined))
+            self.workers.append(_Worker(self.target, self._declared, self._patience, self._answers, self._confined))
         while True:
             answer = self.answer(0.2)
             if answer is not None and not self.joins(answer):

@@ -25,14 +25,15 @@ from kmutex._sandbox import argument, confine, end_with
 from kmutex._text import said
 from kmutex.engine.calls import LOOKING, Calls
 from kmutex.engine.explorer import Exploration, Explorer, Found, Schedule, parse_schedule
-from kmutex.engine.features import clauses_off
+from kmutex.engine.features import PROMISES, clauses_off
+from kmutex.engine.flight_judge import FlightJudge, put_on_trial
 from kmutex.engine.judge import Event
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ProgramError, parse
+from kmutex.engine.program import FLIGHT, ProgramError, parse
 from kmutex.engine.search import UnreplayableError
 from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
 from kmutex.engine.shrink import shrink
-from kmutex.engine.source_lines import Lines, file_of, last_place, not_foreign, own_code, stops
+from kmutex.engine.source_lines import file_of, last_place, not_foreign, own_code, stops, with_lines
 from kmutex.engine.threads import Crew, bytecode_events_seen, replaced
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks import CHECKS
@@ -61,53 +62,72 @@ class UnitWorker:
         """say: takes each answer. shortening: the most seconds in which a counterexample is made smaller before it is
         told. profile: whether the profile of Hypothesis that somebody has loaded here counts."""
         self._say = say
+        self._shortening = shortening
         self._profile = profile
         self._last_beat = _clock()
         self._symptoms: list[tuple[frozenset[str], str]] = []
         """What programs with these ingredients have shown, in all workers."""
         self._told: set[tuple[str, ...]] = set()
         """Names of what was told as soon as it was found."""
-        self._made_short: list[Violation] = []
-        """What this unit has told so."""
-        self._shortening = shortening
-        self._make: Callable[[], Any] = object
-        self._without: frozenset[str] = frozenset()
-        self._fitted: Fitted
+        self._made_short: dict[bool, list[Violation]] = {True: [], False: []}
+        """What this unit has made smaller so, by whether it is promised."""
+        self._original: Callable[[], Any]
+        """The factory, as the target names it."""
+        self._make: Callable[[], Any]
+        """Makes what has the one face."""
+        self._shape: Shape
         self._explorer: Explorer
+        self._without: frozenset[str]
+        self._unpromised: frozenset[str]
 
-    def serve(self, target: str, without: list[str], patience: float) -> None:
+    def serve(
+        self, target: str, without: list[str], unpromised: list[str], leaders: list[str], patience: float
+    ) -> None:
         """Take the subject, and then the orders that come as lines on standard input."""
         self._say("there")
         if not sys.stdin.readline():
             return
         # What the subject's files are compiled to belongs to whoever has written them.
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-        self.take(load(target), without, LOOKING, patience)
+        self.take(load(target), without=without, unpromised=unpromised, leaders=leaders, patience=patience)
         sys.dont_write_bytecode = before
         for line in sys.stdin:
             self.obey(json.loads(line))
 
-    def take(self, make: Callable[[], Any], without: Collection[str], calls: Calls, patience: float) -> None:
+    def take(
+        self,
+        original: Callable[[], Any],
+        *,
+        without: Collection[str],
+        unpromised: Collection[str],
+        leaders: Collection[str],
+        patience: float,
+        calls: Calls = LOOKING,
+    ) -> None:
         """The subject that all orders are about. RefusedError, SubjectFailedError, UncontrolledError."""
-        self._make = make
-        self._without = frozenset(without)
-        self._fitted = self._fit(make, calls)
-        crew = Crew() if self._fitted.shape.kind == "threads" else None
-        self._explorer = Explorer.of(self._fitted, crew=crew, off=clauses_off(without), patience=patience)
-        _try_out(self._explorer, self._fitted.shape)
-        self._say("ready", shape=asdict(self._fitted.shape), bytecode=bytecode_events_seen())
+        self._original = original
+        self._without, self._unpromised = frozenset(without), frozenset(unpromised)
+        fitted = self._fit(original, calls)
+        self._make, self._shape = fitted.make, fitted.shape
+        crew = Crew() if self._shape.kind == "threads" else None
+        off, loose = clauses_off(without), clauses_off(unpromised)
+        self._explorer = Explorer.of(fitted, crew=crew, off=off, unpromised=loose, patience=patience)
+        if self._shape.form == "flight":
+            on_trial = put_on_trial(self._shape, self._make, self._explorer, leaders)
+            self._shape, self._make, self._explorer = on_trial
+        _try_out(self._explorer, self._shape)
+        self._say("ready", shape=asdict(self._shape), bytecode=bytecode_events_seen())
 
     def obey(self, order: dict[str, Any]) -> None:
         """Replay a schedule, or do a unit."""
-        explorer, shape = self._explorer, self._fitted.shape
         if "replay" in order:
-            self._replay(explorer, shape, order["replay"])
+            self._replay(self._explorer, self._shape, order["replay"])
         else:
             self._symptoms = [(frozenset(parts), symptom) for parts, symptom in order["symptoms"]]
             self._told.update(tuple(clauses) for clauses in order["told"])
-            self._made_short = []
+            self._made_short = {True: [], False: []}
             unit, known = Unit(**order["unit"]), frozenset(order["known"])
-            self._do(explorer, self._fitted.make, shape, self._without, unit, known)
+            self._do(self._explorer, self._make, self._shape, self._without, self._unpromised, unit, known)
 
     def _fit(self, make: Callable[[], Any], calls: Calls) -> Fitted:
         try:
@@ -125,6 +145,7 @@ class UnitWorker:
         make: Callable[[], Any],
         shape: Shape,
         without: frozenset[str],
+        unpromised: frozenset[str],
         unit: Unit,
         known: frozenset[str],
     ) -> None:
@@ -153,13 +174,14 @@ class UnitWorker:
             )
             _take(outcome, result)
         elif unit.task == "histories":
-            self._histories(explorer, make, shape, without, unit, outcome)
+            # A history goes on from what the model says, so that what is not promised is no part of it.
+            self._histories(explorer, make, shape, without | unpromised, unit, outcome)
         else:
-            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known), outcome)
+            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known, clauses_off(unpromised)), outcome)
         # A check may see what is declared off.
         off = clauses_off(without)
-        seen = [one for one in outcome.found if not off.issuperset(one.clauses)]
-        outcome.found = self._made_short + [replace(one, place=one.place or self._home) for one in seen]
+        outcome.found = self._short(True, [one for one in outcome.found if not off.issuperset(one.clauses)])
+        outcome.unpromised = self._short(False, outcome.unpromised)
         outcome.seconds = _clock() - started
         self._say(
             "outcome", outcome=outcome.as_plain(), exited=result.exited if unit.task in ("every", "some") else None
@@ -182,6 +204,7 @@ class UnitWorker:
                 make,
                 kind=shape.kind,
                 without=without,
+                promises=PROMISES,
                 examples=min(HISTORIES, unit.most or HISTORIES),
                 seed=unit.seed,
                 on_example=lambda runs: self._beat(runs),
@@ -210,15 +233,29 @@ class UnitWorker:
             self._say("unreplayable", message=str(error))
             return
         found = [asdict(self._stood(found)) for found in result.found.values()]
+        unpromised = [asdict(self._stood(found)) for found in result.unpromised.values()]
         # What comes after the last thing that was found is not needed to see it.
-        seen: list[Sequence[Event]] = [found.finding.events for found in result.found.values()]
+        seen: list[Sequence[Event]] = [found.finding.events for found in result.breaches]
         last: Sequence[Event] = result.last.events if result.last is not None else ()
         longest = max(seen or [last], key=len)
         events = stops(longest)
-        self._say("replayed", found=found, events=events, exited=result.exited, endless=bool(result.endless))
+        self._say(
+            "replayed",
+            found=found,
+            unpromised=unpromised,
+            events=events,
+            exited=result.exited,
+            endless=bool(result.endless),
+        )
 
-    def _tell(self, explorer: Explorer, found: Found) -> None:
-        """Say at once what was found, without what it does not need, and with the lines at which clients stood."""
+    def _short(self, promised: bool, found: list[Violation]) -> list[Violation]:
+        return self._made_short[promised] + [replace(one, place=one.place or self._home) for one in found]
+
+    def _tell(self, explorer: Explorer, found: Found, promised: bool = True) -> None:
+        """Say at once what was found, without what it does not need, and with the lines at which clients stood.
+
+        What is not promised is made smaller too, and is no news.
+        """
         if found.finding.clauses in self._told:
             return
         self._told.add(found.finding.clauses)
@@ -232,8 +269,9 @@ class UnitWorker:
             violation = self._with_lines(explorer, short) or violation
         finally:
             violation = replace(violation, place=violation.place or self._home)
-            self._made_short.append(violation)
-            self._say("found", violation=asdict(violation))
+            self._made_short[promised].append(violation)
+            if promised:
+                self._say("found", violation=asdict(violation))
 
     def _with_lines(self, explorer: Explorer, found: Found) -> Violation | None:
         """The same with the lines at which clients stood; None where it is not seen again."""
@@ -241,7 +279,7 @@ class UnitWorker:
         # The names of what it breaks depend on what was known by then.
         for known in (frozenset(s for parts, s in self._symptoms if parts < ingredients), frozenset[str]()):
             with contextlib.suppress(UnreplayableError):
-                for one in self._again(explorer, found.schedule, known).found.values():
+                for one in self._again(explorer, found.schedule, known).breaches:
                     if (one.finding.clauses, one.finding.message) == (found.finding.clauses, found.finding.message):
                         return self._stood(one)
         return None
@@ -250,8 +288,8 @@ class UnitWorker:
         """The run once more, with lines of the subject's own code; of what it is built upon, where it has none."""
         before = sys.gettrace()
         try:
-            for own in (own_code(self._make), not_foreign):
-                result = explorer.again(schedule, known=known, judging=functools.partial(Lines, own=own))
+            for own in (own_code(self._original), not_foreign):
+                result = explorer.again(schedule, known=known, judging=with_lines(explorer.judging, own))
                 if result.last is None or any(event.place for event in result.last.events):
                     break
             return result
@@ -267,7 +305,7 @@ class UnitWorker:
     @functools.cached_property
     def _home(self) -> str:
         """Where the factory is."""
-        make = inspect.unwrap(self._make)
+        make = inspect.unwrap(self._original)
         code = getattr(make, "__code__", None)
         file = file_of(make)
         if not file:
@@ -315,6 +353,10 @@ def check_fits(schedule: Schedule, shape: Shape) -> None:
     """UnreplayableError: the schedule asks for what a subject of this shape does not have."""
     if (schedule.level in ("locks", "bytecode")) != (shape.kind == "threads"):
         raise UnreplayableError(f"a schedule @{schedule.level} is not for a subject of {shape.kind}")
+    if bool(schedule.program.kinds & FLIGHT) != (shape.form == "flight"):
+        raise UnreplayableError("it is for a subject of another shape: single flights do, others lock and unlock")
+    if shape.form == "flight":
+        return
     timed = schedule.level == "timeouts" or (shape.kind == "threads" and "~" in schedule.program.kinds)
     if timed and not shape.timeout:
         raise UnreplayableError("it wants a timeout, which the subject does not take")
@@ -328,12 +370,14 @@ def check_fits(schedule: Schedule, shape: Shape) -> None:
 
 def _try_out(explorer: Explorer, shape: Shape) -> None:
     """A subject whose very first lock() does not come through is no locker to be judged."""
-    result = explorer.every(parse("0+a"), "locks" if shape.kind == "threads" else "tasks", 0)
+    call, text = ("do()", "0na") if shape.form == "flight" else ("lock()", "0+a")
+    result = explorer.every(parse(text), "locks" if shape.kind == "threads" else "tasks", 0)
     if result.exited is not None:
         raise RefusedError(f"it tried to leave the process: {result.exited}")
-    if not result.witnesses["KM-EXCL"]:
+    came = result.last.answered if isinstance(result.last, FlightJudge) else result.witnesses["KM-EXCL"]
+    if not came:
         reasons = [found.finding.message for found in result.found.values()] or ["it has no end"]
-        raise RefusedError(f"lock() of a free key does not come through: {reasons[0]}")
+        raise RefusedError(f"{call} of a free key does not come through: {reasons[0]}")
 
 
 def _take(outcome: UnitResult, result: Exploration) -> None:
@@ -347,6 +391,7 @@ def _take(outcome: UnitResult, result: Exploration) -> None:
         )
     outcome.witnesses = result.witnesses
     outcome.found += [_violation(found) for found in result.found.values()]
+    outcome.unpromised += [_violation(found) for found in result.unpromised.values()]
 
 
 def _violation(found: Found) -> Violation:
@@ -369,7 +414,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve until standard input ends. `argument`: what `serve` takes, parent, and perhaps confine."""
+    """Serve until standard input ends. `argument`: what `_Worker.serve` takes, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

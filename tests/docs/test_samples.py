@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from contextlib import suppress
@@ -23,8 +24,6 @@ pytest.importorskip("sybil", reason="the dev extra has sybil: pip install -e '.[
 
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
-
-from tests.lockers.catalogue import rows
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -223,18 +222,28 @@ def test_a_sample_that_fails_is_seen(sample: str, words: str, folder: Path) -> N
         example.evaluate()
 
 
-def test_the_lanes_of_the_readme_are_what_the_command_shows(folder: Path) -> None:
-    """KM-REF: the block of text is the picture of a known-bad locker."""
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
-    heading, *block = page.split("```text\n")[1].split("```")[0].splitlines()
-    command = [sys.executable, "-m", "kmutex", "verify", rows()["threads.EvictWithWaiters"].factory, "--replay"]
+@pytest.mark.parametrize("page", ["README.md", "docs/verify.md"])
+def test_a_timeline_is_what_the_command_shows(page: str, folder: Path) -> None:
+    """KM-REF: the block of text is the picture of a known-bad locker. Its lines move when others are added above."""
+    blocks = (ROOT / page).read_text(encoding="utf-8").split("```text\n")[1:]
+    block = next(block for block in blocks if block.startswith("KM-REF")).split("```")[0]
+    heading, *shown = [line for line in _unnumbered(block).splitlines() if line and not line.startswith("code:")]
+    command = "kmutex verify tests.lockers.threads_bad:EvictWithWaiters --replay '0+a | 1+a | 0-a @locks'"
     path = os.pathsep.join(str(ROOT / part) for part in (".", "model"))
     done = subprocess.run(
-        [*command, "0+a | 1+a | 0-a @locks"],
+        [sys.executable, "-m", *shlex.split(command)],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout.splitlines()[: len(block)] == block
-    assert heading in done.stdout.splitlines()
+    out = _unnumbered(done.stdout).splitlines()
+    picture = [line for line in shown if not line.startswith("replay:")]
+    assert out[: len(picture)] == picture
+    assert heading in out
+    assert [line for line in shown if line not in picture] in ([], [f"replay: {command}"])
+
+
+def _unnumbered(text: str) -> str:
+    """With the same number for every line of code."""
+    return re.sub(r"(?<= ) *\d+  (?=\S)", "  1  ", text)

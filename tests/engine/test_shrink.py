@@ -10,6 +10,7 @@ import pytest
 
 from kmutex import KeyedMutex
 from kmutex.engine.explorer import Found
+from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.engine.shrink import in_full, parts, shrink
@@ -56,7 +57,7 @@ def clients(found: Found) -> set[int]:
 @pytest.mark.parametrize(("make", "text", "clause"), CASES, ids=[case[0].__name__ for case in CASES])
 def test_nothing_that_is_left_can_be_left_out(make: Callable[[], Any], text: str, clause: str) -> None:
     """The same clauses, a smaller program, and no part of it shows them with as little."""
-    bench = Harness(make)
+    bench = Harness(make, promises=PROMISES)
     with bench.control():
         long = first(bench, text, clause)
         short = shrink(bench.explorer, long)

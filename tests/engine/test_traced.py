@@ -64,7 +64,7 @@ def _keeps(seen: set[int]) -> Tracer:
 
 
 def _replaces_itself(seen: set[int]) -> Tracer:
-    """A tracer that puts another in its place at each call, takes a lock first, and is a thread's own: as coverage's."""
+    """A tracer that as coverage has: it puts another in its place at each call, and takes a lock as it begins."""
     inner = _keeps(seen)
 
     def install(frame: FrameType, event: str, arg: Any) -> Any:

@@ -21,7 +21,7 @@ from tests.lockers.catalogue import Row, entries, load
 # A run that has seen enough ends in the midst of what the subject began.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 
-LOCKERS = entries(kind=("threads", "asyncio"), origin="written", held_out=False)
+LOCKERS = entries(kind=("threads", "asyncio"), origin="written", shape="lock", held_out=False)
 MOST = 300
 """Runs of one program, for a bad locker: a mistake that needs more is looked for in the next program."""
 

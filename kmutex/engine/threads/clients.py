@@ -63,7 +63,7 @@ class Client:
             return ""
         if self.step.kind == "~" and self.ends is not None:
             return "expired"
-        if self.step.kind == "!" and self.parked:
+        if self.step.kind in "!t" and self.parked:
             return "interrupted"
         return ""
 

@@ -16,7 +16,7 @@ from typing import Any
 from kmutex._text import said
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ASKING, Program, Step, possible
+from kmutex.engine.program import ASKING, FLIGHT, Program, Step, possible
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads.bytecode import Bytecode, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread, trace_as_others
@@ -315,7 +315,9 @@ class ThreadRun:
     def _call(self, me: Client, step: Step) -> None:
         key = self._keys(step.key)
         subject = self._subject
-        if step.kind in "+!":
+        if step.kind in FLIGHT:
+            subject.perform(me.index, step, key)
+        elif step.kind in "+!":
             subject.lock(key)
         elif step.kind == "~":
             subject.lock(key, timeout=TIMEOUT)

@@ -32,13 +32,13 @@ def loops(context: Context, outcome: UnitResult) -> None:
             loop.close()
     if not isinstance(busy, Exception):
         does = "got the key" if busy == "got" else "waits in the second loop, which nothing will wake"
-        _loop_finding(outcome, f"a call from a second loop, for a key that is held, does not raise: it {does}")
+        _loop_finding(context, outcome, f"a call from a second loop, for a key that is held, does not raise: it {does}")
     elif left := left_free or left_busy:
-        _loop_finding(outcome, f"a call from a second loop is refused, {left}", "KM-ATOMIC")
+        _loop_finding(context, outcome, f"a call from a second loop is refused, {left}", "KM-ATOMIC")
     elif isinstance(free, Exception):
         outcome.witnesses["KM-LOOP"] += 2
     elif _own(busy):
-        _loop_finding(outcome, "a call from a second loop raises where it would wait, but takes a free key")
+        _loop_finding(context, outcome, "a call from a second loop raises where it would wait, but takes a free key")
     else:
         # No witness: half of the clause was not kept, so that it must not read "holds".
         outcome.notes.append(
@@ -74,9 +74,12 @@ def unstarted(context: Context, outcome: UnitResult) -> None:
         outcome.witnesses["KM-CANCEL"] += 1
 
 
-def _loop_finding(outcome: UnitResult, message: str, *better: str) -> None:
+def _loop_finding(context: Context, outcome: UnitResult, message: str, *better: str) -> None:
     """better: clauses that name it better than KM-LOOP."""
-    outcome.found.append(Violation((*better, "KM-LOOP"), message, symptom="KM-LOOP"))
+    if "KM-LOOP" in context.unpromised:
+        outcome.unpromised.append(Violation(("KM-LOOP",), message, symptom="KM-LOOP"))
+    else:
+        outcome.found.append(Violation((*better, "KM-LOOP"), message, symptom="KM-LOOP"))
 
 
 def _other_loop(

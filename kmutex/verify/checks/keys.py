@@ -83,6 +83,9 @@ _KEY_PROGRAMS = ("0+a | 1+a | 2+b | 0-a | 1-a", "0+a | 1+b | 0-a 1-b")
 
 def keys(context: Context, outcome: UnitResult) -> None:
     """KM-INDEP and KM-EXCL with many keys at once and with odd ones."""
+    if context.shape.form == "flight":
+        _flights(context, outcome)
+        return
     many = _ManyThreads if context.shape.kind == "threads" else _ManyTasks
     level = context.level
     explorer = context.explorer.on(lambda: many(context.make()))
@@ -106,12 +109,30 @@ def keys(context: Context, outcome: UnitResult) -> None:
     outcome.bound = f"{2 * MANY} keys at once; {len(_ODD_KEYS)} pairs of odd keys, {len(_EQUAL_KEYS)} of equal ones"
 
 
+def _flights(context: Context, outcome: UnitResult) -> None:
+    """KM-APART and KM-ONE with odd keys."""
+    for pair in _ODD_KEYS:
+        explorer = context.explorer.on(context.make, keys=_spelled(dict(zip("ab", pair, strict=True))))
+        if _refuses(explorer, context.level, "0na | 1nb"):
+            outcome.notes.append(("KM-APART", f"refuses the key {pair[0]!r} or {pair[1]!r}"))
+            continue
+        prefix = f"with a = {_short(pair[0])}, b = {_short(pair[1])}: "
+        _run(context, explorer, "0da | 1db | 2da | 3eb", outcome, prefix, "KM-APART")
+    for spellings in _EQUAL_KEYS:
+        explorer = context.explorer.on(context.make, keys=_in_turn(spellings))
+        if not _refuses(explorer, context.level, "0na | 1nb"):
+            _run(context, explorer, "0da | 1da", outcome, f"with a = {' = '.join(map(repr, spellings))}: ", "KM-ONE")
+    outcome.complete = True
+    outcome.witnesses = Counter({"KM-APART": outcome.runs, "KM-ONE": outcome.runs})
+    outcome.bound = f"{len(_ODD_KEYS)} pairs of odd keys, {len(_EQUAL_KEYS)} of equal ones"
+
+
 _REFUSALS = ("raised TypeError", "raised ValueError", "raised AttributeError")
 
 
-def _refuses(explorer: Explorer, level: Level) -> bool:
+def _refuses(explorer: Explorer, level: Level, text: str = "0+a | 1+b") -> bool:
     """Whether the locker does not take such keys at all."""
-    alone = explorer.every(parse("0+a | 1+b"), level, 0)
+    alone = explorer.every(parse(text), level, 0)
     return any(words in found.finding.message for found in alone.found.values() for words in _REFUSALS)
 
 
