@@ -7,8 +7,8 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from kmutex.engine.features import FEATURES, LEADERS, PROMISES, UnknownFeatureEr
 from kmutex.picture.files import HELP, drawn, unfit
 
 if TYPE_CHECKING:
-    from kmutex.verify.evidence import Violation
+    from kmutex.verify.evidence import Row, Violation
+    from kmutex.verify.project import Project, Subject
     from kmutex.verify.report import Report
     from kmutex.verify.runner import Plan
 
@@ -44,8 +45,9 @@ def add_parser(commands: Any) -> None:
         "verify",
         help="check a keyed locker against the contract",
         description=(
-            "Check keyed lockers against the contract, clause by clause. Without a subject: the lockers of this\n"
-            "library, by every method. The factory is called without arguments and makes a locker with\n"
+            "Check keyed lockers against the contract, clause by clause. Without a subject: those that\n"
+            "[tool.kmutex] in the pyproject.toml here names, or else the lockers of this library, by every method.\n"
+            "The factory is called without arguments and makes a locker with\n"
             "lock(key, timeout=None), unlock(key) and, if it has it, len(); or with `await lock(key)` for asyncio.\n"
             "The current directory is importable. A violation is shown when it is found, and the search then ends\n"
             "soon."
@@ -120,7 +122,18 @@ def run(args: argparse.Namespace) -> int:
             return complain(f"{subject!r} is not of the form MODULE:FACTORY")
     if args.replay is not None:
         return _replay(args, without, promises)
-    return _verify(args, without, promises)
+    from kmutex.verify.project import ProjectError, Subject, read_project
+
+    try:
+        project = None if args.subjects else read_project(Path.cwd())
+    except ProjectError as error:
+        return complain(str(error))
+    if project is not None:
+        subjects = project.subjects
+        args.subjects = [subject.name for subject in subjects]
+    else:
+        subjects = tuple(Subject(target, without, promises) for target in args.subjects)
+    return _verify(args, subjects, project)
 
 
 def _names(texts: Sequence[str]) -> tuple[str, ...]:
@@ -219,17 +232,18 @@ class _Output:
         return fault
 
 
-def _verify(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None) -> int:
+def _verify(args: argparse.Namespace, subjects: Sequence[Subject], project: Project | None) -> int:
     from kmutex.verify.report import worst
 
     with shown(quiet=args.quiet) as display:
         output = _Output(args, display)
         reports = []
-        for subject in args.subjects or [""]:
-            output.begin(subject)
+        every: Sequence[Subject | None] = subjects or [None]
+        for subject in every:
+            output.begin(subject.name if subject is not None else "")
             started = time.perf_counter()
-            if subject:
-                report = _one(args, subject, without, promises, output, display)
+            if subject is not None:
+                report = _one(args, subject, project, output, display)
             else:
                 report = _this_library(args, output, display)
             reports.append(report)
@@ -239,46 +253,65 @@ def _verify(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[
 
 
 def _one(
-    args: argparse.Namespace,
-    subject: str,
-    without: tuple[str, ...],
-    promises: tuple[str, ...] | None,
-    output: _Output,
-    display: Display,
+    args: argparse.Namespace, subject: Subject, project: Project | None, output: _Output, display: Display
 ) -> Report:
     from kmutex.verify.progress import progress_of
+    from kmutex.verify.report import Report
     from kmutex.verify.runner import SubjectError, verify
 
-    options = "".join(f" --without {name}" for name in without)
-    options += " --strict" if args.strict else ""
-    options += "".join(f" --with {name}" for name in _names(args.promises))
     told: list[Violation] = []
 
     def found(violation: Violation) -> None:
-        from kmutex.verify.report import Report
-
         told.append(violation)
-        output.found(Report(subject, options=options), subject, violation)
+        output.found(Report(subject.target, options=subject.options), subject.target, violation)
 
-    limit = _seconds(args)
+    limit, how = _seconds(args), _plan(args)
+    if project is not None and args.seconds is None and args.runs is None:
+        from kmutex.verify.runner import BY_MODE
+
+        mode = BY_MODE[project.mode]
+        limit, how = math.inf, how._replace(runs=mode.runs, quick=mode.quick)
     try:
+        again = _saved(subject, project, found)
+        if again:
+            return Report(subject.target, tuple(again), tuple(told), options=subject.options)
         checked = verify(
-            subject,
-            without=without,
-            promises=promises,
+            subject.target,
+            without=subject.without,
+            promises=subject.promises,
             seconds=limit,
             workers=_jobs(args),
-            how=_plan(args),
-            on_progress=progress_of(display, subject, limit),
+            how=how,
+            on_progress=progress_of(display, subject.target, limit),
             on_violation=found,
         )
     except SubjectError as error:
-        from kmutex.verify.report import Report
+        return Report(subject.target, failed=str(error))
+    report = Report(
+        subject.target, tuple(checked.rows), tuple(told), taken=checked.shape.taken, options=subject.options
+    )
+    if project is not None:
+        project.save(command for violation in told if (command := report.replay(subject.target, violation)))
+    return report
 
-        return Report(subject, failed=str(error))
-    from kmutex.verify.report import Report
 
-    return Report(subject, tuple(checked.rows), tuple(told), taken=checked.shape.taken, options=options)
+def _saved(subject: Subject, project: Project | None, found: Callable[[Violation], None]) -> list[Row]:
+    """What the first saved schedule gives that breaks anything still. SubjectError."""
+    if project is None:
+        return []
+    from kmutex.verify.project import schedules_of
+    from kmutex.verify.results import rows_of_saved
+    from kmutex.verify.runner import ReplayError, replay
+
+    for schedule in schedules_of(project.saved(), subject):
+        # One that no longer fits the subject says nothing of it.
+        with suppress(ReplayError):
+            again = replay(subject.target, schedule, without=subject.without, promises=subject.promises)
+            for violation in again.found:
+                found(violation)
+            if again.found:
+                return rows_of_saved(subject.target, schedule, again.found)
+    return []
 
 
 def _this_library(args: argparse.Namespace, output: _Output, display: Display) -> Report:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import pytest
 from kmutex.engine.shapes import NotALockerError
 from kmutex.engine.verdict import ContractError, InconclusiveError, target
 from kmutex.testing.suite import check
-from kmutex.verify.project import Project, ProjectError, Subject, read_project, subject_of
+from kmutex.verify.project import Project, ProjectError, Subject, read_project, schedules_of, subject_of
 
 CACHE = "kmutex/schedules"
 REPLAY = "kmutex-replay"
@@ -99,12 +98,8 @@ class Plugin:
 
     def _saved(self, test: str, subject: Subject) -> list[str]:
         """The schedules that are to be run first."""
-        commands = [*_commands(self._file), *self._cached().get(test, ())]
-        return list(dict.fromkeys(schedule for name, schedule in map(_parsed, commands) if name == subject.name))
-
-    @property
-    def _file(self) -> Path | None:
-        return self._project.schedules if self._project is not None else None
+        commands = self._project.saved() if self._project is not None else []
+        return schedules_of([*commands, *self._cached().get(test, ())], subject)
 
     def _cached(self) -> Mapping[str, list[str]]:
         cache = getattr(self._config, "cache", None)
@@ -130,12 +125,8 @@ class Plugin:
         cache = getattr(self._config, "cache", None)
         if cache is not None and now != before:
             cache.set(CACHE, now)
-        if self._file is not None:
-            had = list(_commands(self._file))
-            new = [command for commands in self._failed.values() for command in commands if command not in had]
-            if new:
-                with self._file.open("a", encoding="utf-8") as file:
-                    file.writelines(f"{command}\n" for command in new)
+        if self._project is not None:
+            self._project.save(command for commands in self._failed.values() for command in commands)
 
 
 class _Table(pytest.File):
@@ -173,23 +164,3 @@ class _Locker(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         return self.path, None, self.name
-
-
-def _commands(file: Path | None) -> Iterator[str]:
-    """The lines of a file of saved schedules."""
-    if file is not None and file.exists():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if line.strip() and not line.lstrip().startswith("#"):
-                yield line.strip()
-
-
-def _parsed(command: str) -> tuple[str, str]:
-    """The subject's name and the schedule of a command that replays it; two empty texts, if it is none."""
-    try:
-        words = shlex.split(command)
-        at = words.index("--replay")
-    except ValueError:
-        return "", ""
-    if words[:2] != ["kmutex", "verify"] or at < 3 or len(words) != at + 2:
-        return "", ""
-    return words[2] + "".join(f" {shlex.quote(word)}" for word in words[3:at]), words[at + 1]

@@ -19,15 +19,14 @@ from kmutex.engine.features import clauses_off
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
 from kmutex.engine.shapes import Shape
 from kmutex.engine.threads import controlled, replaced
-from kmutex.verify.evidence import Result, Row, Violation
+from kmutex.verify.evidence import Row, Violation
 from kmutex.verify.plan import Unit
 from kmutex.verify.project import Subject
 from kmutex.verify.report import Report
+from kmutex.verify.results import rows_of_saved
 from kmutex.verify.runner import SHORTENING, Plan, SubjectError, declared_of, drive, passes_of, table_of, verify
 from kmutex.verify.worker import RefusedError, UnitWorker, load
 
-SAVED = "saved schedules"
-"""The method of what is run before all else."""
 PATIENCE = 5.0
 """Real seconds without a scheduling point before a run counts as out of control."""
 
@@ -95,11 +94,7 @@ class _Here:
             answer = self._answers.pop()
             found = [Violation.from_plain(plain) for plain in answer.get("found", ())]
             if found:
-                return [
-                    Row(clause, SAVED, schedule, 1, Result.VIOLATED, 0.0, one.message, self.target, (one,))
-                    for one in found
-                    for clause in one.clauses
-                ]
+                return rows_of_saved(self.target, schedule, found)
         return []
 
     # -- what `drive` asks ---------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,10 @@ class Subject:
     def options(self) -> str:
         """The same as options of the command, with a blank before each."""
         words = [word for name in self.without for word in ("--without", name)]
-        if self.promises == PROMISES:
-            words.append("--strict")
-        else:
-            words += [word for name in self.promises or () for word in ("--with", name)]
+        promises = self.promises or ()
+        strict = set(PROMISES) <= set(promises)
+        words += ["--strict"] if strict else []
+        words += [word for name in promises if not (strict and name in PROMISES) for word in ("--with", name)]
         return "".join(f" {shlex.quote(word)}" for word in (*words, *self.calls.options))
 
     @property
@@ -75,6 +75,38 @@ class Project:
     mode: str = "quick"
     schedules: Path | None = None
     """The file of saved schedules; None: nobody has named one."""
+
+    def saved(self) -> list[str]:
+        """The commands in that file."""
+        if self.schedules is None or not self.schedules.exists():
+            return []
+        lines = [line.strip() for line in self.schedules.read_text(encoding="utf-8").splitlines()]
+        return [line for line in lines if line and not line.startswith("#")]
+
+    def save(self, commands: Iterable[str]) -> None:
+        """Add to that file what it does not have."""
+        had = self.saved()
+        new = [command for command in dict.fromkeys(commands) if command not in had]
+        if self.schedules is not None and new:
+            with self.schedules.open("a", encoding="utf-8") as file:
+                file.writelines(f"{command}\n" for command in new)
+
+
+def schedules_of(commands: Iterable[str], subject: Subject) -> list[str]:
+    """The schedules that commands replay on a subject, each once."""
+    return list(dict.fromkeys(schedule for name, schedule in map(_parsed, commands) if name == subject.name))
+
+
+def _parsed(command: str) -> tuple[str, str]:
+    """The subject's name and the schedule of a command that replays it; two empty texts, if it is none."""
+    try:
+        words = shlex.split(command)
+        at = words.index("--replay")
+    except ValueError:
+        return "", ""
+    if words[:2] != ["kmutex", "verify"] or at < 3 or len(words) != at + 2:
+        return "", ""
+    return words[2] + "".join(f" {shlex.quote(word)}" for word in words[3:at]), words[at + 1]
 
 
 def read_project(folder: Path) -> Project | None:
@@ -135,7 +167,7 @@ def subject_of(entry: object, where: str) -> Subject:
         made = calls_of(words, _text(table, "keys", where))
     except (UnknownFeatureError, CallsError) as error:
         raise _wrong(where, str(error)) from None
-    return Subject(target, without, PROMISES if strict else promises, made)
+    return Subject(target, without, (*PROMISES, *(promises or ())) if strict else promises, made)
 
 
 def _table(value: object, where: str, known: tuple[str, ...]) -> Mapping[str, Any]:

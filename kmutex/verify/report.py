@@ -143,6 +143,11 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
     """What was not told as it was found, the matrix, the bounds, and the verdict in the last line."""
     subjects = report.subjects
     show_causes(console, report)
+    for subject, clauses, violation in violations(report.rows, Result.NOT_PROMISED):
+        _say(console, f"{', '.join(clauses)}, not promised: {violation.message}", "cyan")
+        if violation.schedule:
+            console.print(Text("replay: ", "dim") + Text(report.replay(subject, violation)), soft_wrap=True)
+        _say(console)
     groups: dict[str, list[Row]] = {}
     for row in report.rows:
         # What is known of the code on paper stands together, whichever function it is about.
@@ -158,8 +163,7 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
 
 
 def show_causes(console: Console, report: Report) -> None:
-    """One violation for each cause that was not told as it was found, what else is broken by the same, and what was not
-    promised."""
+    """One violation for each cause that was not told as it was found, and what else is broken by the same."""
     for subject, cause in report.causes():
         if cause.shown not in report.told:
             show_violation(console, report, subject, cause.shown)
@@ -169,11 +173,6 @@ def show_causes(console: Console, report: Report) -> None:
             of = f" of {subject}" if len(report.subjects) > 1 else ""
             _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}: {', '.join(more)}")
             _say(console)
-    for subject, clauses, violation in violations(report.rows, Result.NOT_PROMISED):
-        _say(console, f"{', '.join(clauses)}, not promised: {violation.message}", "cyan")
-        if violation.schedule:
-            console.print(Text("replay: ", "dim") + Text(report.replay(subject, violation)), soft_wrap=True)
-        _say(console)
 
 
 def _say(console: Console, words: str = "", style: str = "", indent: str = "") -> None:

@@ -92,6 +92,19 @@ def rows(
     return table
 
 
+SAVED = "saved schedules"
+"""The method of what is run before all else."""
+
+
+def rows_of_saved(subject: str, schedule: str, found: Iterable[Violation]) -> list[Row]:
+    """The evidence of a saved schedule that breaks something still."""
+    return [
+        Row(clause, SAVED, schedule, 1, Result.VIOLATED, 0.0, one.message, subject, (one,))
+        for one in found
+        for clause in one.clauses
+    ]
+
+
 def _of(outcomes: list[UnitResult], method: str) -> list[UnitResult]:
     return [outcome for outcome in outcomes if outcome.unit.method == method]
 
