@@ -24,7 +24,7 @@ from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import ProgramError, parse
 from kmutex.engine.search import UnreplayableError
-from kmutex.engine.verdict import ContractError, InconclusiveError, describe
+from kmutex.verify.verdict import ContractError, InconclusiveError, describe
 from kmutex.verify.worker import check_fits
 
 MOST_RUNS = 2_000

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from kmutex.engine.shapes import NotALockerError
-from kmutex.engine.verdict import ContractError, InconclusiveError, target
 from kmutex.testing.suite import check
 from kmutex.verify.project import Project, ProjectError, Subject, read_project, schedules_of, subject_of
+from kmutex.verify.verdict import ContractError, InconclusiveError, target
 
 CACHE = "kmutex/schedules"
 REPLAY = "kmutex-replay"

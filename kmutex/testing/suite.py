@@ -20,12 +20,13 @@ from typing import Any, ClassVar
 from rich.console import Console
 
 from kmutex.engine.calls import LOOKING, Calls
+from kmutex.engine.features import PROMISES
 from kmutex.engine.shapes import NotALockerError
-from kmutex.engine.verdict import ContractError, InconclusiveError, target
 from kmutex.verify.in_process import judge
 from kmutex.verify.project import Subject
 from kmutex.verify.report import Report, show, show_causes, summary
 from kmutex.verify.runner import BY_MODE
+from kmutex.verify.verdict import ContractError, InconclusiveError, target
 
 
 class KeyedLockerSuite:
@@ -36,7 +37,9 @@ class KeyedLockerSuite:
     without: ClassVar[Collection[str]] = ()
     """Features the locker is declared to lack: see `kmutex.engine.features`."""
     promises: ClassVar[Collection[str] | None] = None
-    """What it is held to beside what makes a keyed mutex: "fifo", "interrupt", "loop"."""
+    """What it is held to beside what makes a keyed mutex: "fifo", "interrupt", "loop", as by ``verify --with``."""
+    strict: ClassVar[bool] = False
+    """Whether it promises all of these, as by ``verify --strict``."""
     calls: ClassVar[Calls] = LOOKING
     """Names of its methods, where looking does not find them."""
     mode: ClassVar[str] = "quick"
@@ -48,6 +51,8 @@ class KeyedLockerSuite:
             raise NotALockerError(f"{type(self).__name__} has no make; give it make = staticmethod(YourLocker)")
         make = type(self).make
         promises = None if self.promises is None else tuple(self.promises)
+        if self.strict:
+            promises = (*PROMISES, *(promises or ()))
         subject = Subject(target(make), tuple(self.without), promises, self.calls)
         plugin = request.config.pluginmanager.get_plugin("kmutex")
         if plugin is None:

@@ -196,8 +196,8 @@ class UnitWorker:
         unit: Unit,
         outcome: UnitResult,
     ) -> None:
-        from kmutex.engine.machine import check_histories
-        from kmutex.engine.verdict import InconclusiveError
+        from kmutex.verify.machine import check_histories
+        from kmutex.verify.verdict import InconclusiveError
 
         try:
             histories = check_histories(

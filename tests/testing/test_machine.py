@@ -11,9 +11,7 @@ import pytest
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
 from kmutex.engine.harness import Harness
-from kmutex.engine.history import History
 from kmutex.engine.judge import Judge
-from kmutex.engine.machine import Watch
 from kmutex.engine.program import parse
 from kmutex.testing import (
     CLAUSES,
@@ -26,6 +24,8 @@ from kmutex.testing import (
     check_histories,
     locker_machine,
 )
+from kmutex.verify.history import History
+from kmutex.verify.machine import Watch
 from tests.lockers import kmutex_bad as bad
 
 SEED = 20_231

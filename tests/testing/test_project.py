@@ -15,12 +15,20 @@ from kmutex.engine.calls import Calls
 from kmutex.verify.project import Project, Subject, read_project
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "ci.md"
 
 
-def _blocks(language: str) -> list[str]:
-    """The blocks ```toml and ```yaml of the page."""
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+def _blocks(language: str, page: str = "docs/ci.md") -> list[str]:
+    """The blocks ```toml and ```yaml of a page."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+def test_the_table_of_the_readme_is_all_that_is_needed(tmp_path: Path) -> None:
+    """A folder with nothing else in its pyproject.toml."""
+    (table,) = _blocks("toml", "README.md")
+    (tmp_path / "pyproject.toml").write_text(table, encoding="utf-8")
+    assert read_project(tmp_path) == Project(tmp_path, (Subject("mypackage.locks:MyLocker"),))
 
 
 def test_the_table_of_the_page_is_read_as_it_says(tmp_path: Path) -> None:

@@ -36,12 +36,12 @@ from hypothesis.stateful import (
 
 from kmutex.engine.explorer import Level, Schedule
 from kmutex.engine.harness import Harness
-from kmutex.engine.history import GOT, LET_GO, REFUSED, History, Moment, Rest, difference
 from kmutex.engine.judge import Finding, Judge
 from kmutex.engine.observer import Ending
 from kmutex.engine.program import ASKING, Step
 from kmutex.engine.shapes import Kind
-from kmutex.engine.verdict import ContractError, InconclusiveError, describe
+from kmutex.verify.history import GOT, LET_GO, REFUSED, History, Moment, Rest, difference
+from kmutex.verify.verdict import ContractError, InconclusiveError, describe
 
 CLIENTS = 4
 KEYS = "abc"
