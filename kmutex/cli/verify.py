@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmutex._console import Display, complain, console, no_folder, number_of, seconds, shown, write
+from kmutex.engine.calls import KEY_TYPES, CallsError, calls_of
 from kmutex.engine.features import FEATURES, LEADERS, PROMISES, UnknownFeatureError, clauses_off, unpromised
 from kmutex.picture.files import HELP, drawn, unfit
 
@@ -45,10 +47,12 @@ def add_parser(commands: Any) -> None:
         "verify",
         help="check a keyed locker against the contract",
         description=(
-            "Check keyed lockers against the contract, clause by clause. Without a subject: those that\n"
-            "[tool.kmutex] in the pyproject.toml here names, or else the lockers of this library, by every method.\n"
-            "The factory is called without arguments and makes a locker with\n"
-            "lock(key, timeout=None), unlock(key) and, if it has it, len(); or with `await lock(key)` for asyncio.\n"
+            "Check keyed lockers against the contract, clause by clause. Without a subject: those that [tool.kmutex]\n"
+            "in the pyproject.toml here names, or else the lockers of this library, by every method. A subject is a\n"
+            "class or a function that makes a locker without arguments, an\n"
+            "expression such as 'pkg.locks:Locks(maxsize=3)', a locker at the top of a module, or what is called with\n"
+            "a key itself. How it is locked is found by looking, for threads and asyncio alike: lock and unlock,\n"
+            "acquire and release, a lock for each key, a block for with or async with, an object for each key.\n"
             "The current directory is importable. A violation is shown when it is found, and the search then ends\n"
             "soon."
         ),
@@ -59,6 +63,19 @@ def add_parser(commands: Any) -> None:
     verify.add_argument("subjects", nargs="*", metavar="MODULE:FACTORY", help="the lockers to check")
     verify.add_argument(
         "--without", action="append", default=[], metavar="FEATURE", help="declare that the locker lacks a feature"
+    )
+    verify.add_argument(
+        "--call",
+        action="append",
+        default=[],
+        metavar="ROLE=NAME",
+        help="a method, where looking does not find it: lock=NAME,unlock=NAME, block=NAME, get=NAME, do=NAME",
+    )
+    verify.add_argument(
+        "--keys",
+        default="",
+        metavar="TYPE",
+        help=f"all keys are of this type: {', '.join(KEY_TYPES)} (found by looking)",
     )
     verify.add_argument(
         "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}: broken, they count"
@@ -99,12 +116,18 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
+    from kmutex.verify.project import ProjectError, Subject, read_project
+    from kmutex.verify.target import TargetError, target_of
+
     without = _names(args.without)
     promises = _promises(args)
     try:
         clauses_off(without)
         unpromised(promises, "")
-    except UnknownFeatureError as error:
+        calls = calls_of(args.call, args.keys)
+        for subject in args.subjects:
+            target_of(subject)
+    except (UnknownFeatureError, CallsError, TargetError) as error:
         return complain(str(error))
     if fault := unfit(args.picture) or no_folder((args.json, args.junit, args.picture)):
         return complain(fault)
@@ -112,28 +135,21 @@ def run(args: argparse.Namespace) -> int:
         return complain(f"--json - and --format {args.format} both want standard output; give --json a file")
     if args.picture is not None and args.replay is None:
         return complain("--picture is of one run: give its schedule with --replay")
-    if not args.subjects and (args.replay is not None or without or args.promises):
-        return complain("--replay, --without and --with need a subject, MODULE:FACTORY")
+    said = Subject("", without, promises, calls)
+    if not args.subjects and (args.replay is not None or said != Subject("")):
+        return complain("--replay, --without, --with, --call and --keys need a subject, MODULE:FACTORY")
     if args.replay is not None and (len(args.subjects) > 1 or args.format != "text"):
         return complain("--replay runs one schedule on one subject, and shows it as text")
-    for subject in args.subjects:
-        module, colon, factory = subject.partition(":")
-        if not (module and colon and factory):
-            return complain(f"{subject!r} is not of the form MODULE:FACTORY")
     if args.replay is not None:
-        return _replay(args, without, promises)
-    from kmutex.verify.project import ProjectError, Subject, read_project
-
+        return _replay(args, replace(said, target=args.subjects[0]))
     try:
         project = None if args.subjects else read_project(Path.cwd())
     except ProjectError as error:
         return complain(str(error))
-    if project is not None:
-        subjects = project.subjects
-        args.subjects = [subject.name for subject in subjects]
-    else:
-        subjects = tuple(Subject(target, without, promises) for target in args.subjects)
-    return _verify(args, subjects, project)
+    if project is None:
+        return _verify(args, [replace(said, target=target) for target in args.subjects], None)
+    args.subjects = [subject.name for subject in project.subjects]
+    return _verify(args, project.subjects, project)
 
 
 def _names(texts: Sequence[str]) -> tuple[str, ...]:
@@ -141,7 +157,7 @@ def _names(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _promises(args: argparse.Namespace) -> tuple[str, ...] | None:
-    """What the lockers are said to promise; None: nothing was said of it."""
+    """What the locker is said to promise; None: nothing was said of it."""
     return (*(PROMISES if args.strict else ()), *_names(args.promises)) or None
 
 
@@ -279,6 +295,7 @@ def _one(
             subject.target,
             without=subject.without,
             promises=subject.promises,
+            calls=subject.calls,
             seconds=limit,
             workers=_jobs(args),
             how=how,
@@ -306,7 +323,13 @@ def _saved(subject: Subject, project: Project | None, found: Callable[[Violation
     for schedule in schedules_of(project.saved(), subject):
         # One that no longer fits the subject says nothing of it.
         with suppress(ReplayError):
-            again = replay(subject.target, schedule, without=subject.without, promises=subject.promises)
+            again = replay(
+                subject.target,
+                schedule,
+                without=subject.without,
+                promises=subject.promises,
+                calls=subject.calls,
+            )
             for violation in again.found:
                 found(violation)
             if again.found:
@@ -359,17 +382,18 @@ def _python() -> str:
     return sys.version.split()[0]
 
 
-def _replay(args: argparse.Namespace, without: tuple[str, ...], promises: tuple[str, ...] | None) -> int:
+def _replay(args: argparse.Namespace, subject: Subject) -> int:
     from kmutex.engine.timeline import picture, timeline
     from kmutex.verify.runner import ReplayError, SubjectError, replay
 
-    (subject,) = args.subjects
     try:
-        found, unkept, events, endless = replay(subject, args.replay, without=without, promises=promises)
+        found, unkept, events, endless = replay(
+            subject.target, args.replay, without=subject.without, promises=subject.promises, calls=subject.calls
+        )
     except SubjectError as error:
-        return complain(f"cannot verify {subject}: {error}", status=3)
+        return complain(f"cannot verify {subject.target}: {error}", status=3)
     except ReplayError as error:
-        return complain(f"cannot replay this on {subject}: {error}")
+        return complain(f"cannot replay this on {subject.target}: {error}")
     fault = write(((args.picture, lambda: drawn(picture(events), args.picture)),))
     print(timeline(events))
     for violation in found:

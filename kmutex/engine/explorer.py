@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from kmutex.engine.eventloop import Loop, LoopRun
+from kmutex.engine.faces import Face
 from kmutex.engine.judge import Finding, Judge
 from kmutex.engine.keys import Spelling, key_of
 from kmutex.engine.observer import Ending, Observer
@@ -178,7 +179,7 @@ class Explorer:
         self,
         make: Callable[[], Any],
         *,
-        keys: Callable[[str], Any] | None = None,
+        keys: Callable[[str], Any] | Spelling | None = None,
         judging: Callable[..., Judge] | None = None,
         loop: Loop | None = None,
     ) -> Explorer:
@@ -287,9 +288,8 @@ class Explorer:
         """One run of a program and its epilogue."""
         whole, tail = with_epilogue(program, tries=self._tries, strays=self._strays)
         keys = self.keys_of_a_run()
-        run: ThreadRun | LoopRun
         if self._crew is not None:
-            run = ThreadRun(
+            return ThreadRun(
                 self._make,
                 whole,
                 chooser,
@@ -299,10 +299,23 @@ class Explorer:
                 bytecode=self._bytecode if level == "bytecode" else None,
                 quiet_tail=tail,
                 patience=self._patience,
-            )
-        else:
-            timeouts = level == "timeouts"
-            run = LoopRun(
-                self._make, whole, chooser, observer, keys=keys, timeouts=timeouts, quiet_tail=tail, loop=self._loop
-            )
-        return run.run()
+            ).run()
+        made: list[Any] = []
+
+        def make() -> Any:
+            made.append(self._make())
+            return made[0]
+
+        ending = LoopRun(
+            make,
+            whole,
+            chooser,
+            observer,
+            keys=keys,
+            timeouts=level == "timeouts",
+            quiet_tail=tail,
+            loop=self._loop,
+        ).run()
+        if self._loop is not None and isinstance(made[0], Face):
+            made[0].let_go()
+        return ending

@@ -12,6 +12,8 @@ from __future__ import annotations
 import _thread
 import asyncio
 import concurrent.futures
+import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -52,6 +54,8 @@ class Limit:
             return {**found, self.timeout: FOREVER * self.scale} if self.timeout else found
         if self.timeout and not (seconds == 0 and self.by_blocking):
             return {self.timeout: seconds if self.scale == 1.0 else int(seconds * self.scale)}
+        if not self.blocking:
+            raise TypeError(f"it takes no timeout, and was given one of {seconds:g} s")
         return {self.blocking: False}
 
 
@@ -113,16 +117,16 @@ class Face:
         try:
             if way.by == "block":
                 kept = await _opened(self._opening()(key, **way.limit.arguments(timeout)))
-                answer = await _settled(getattr(type(kept), self._enter)(kept))
+                answer = await settled(getattr(type(kept), self._enter)(kept))
                 if answer is False:
                     await self._left(kept, None)
             elif way.by == "lock":
                 kept = await _opened(self._opening()(key))
-                answer = await _settled(getattr(kept, way.asks)(**way.limit.arguments(timeout)))
+                answer = await settled(getattr(kept, way.asks)(**way.limit.arguments(timeout)))
             elif timeout == 0 and way.trying and not way.limit.timeout:
-                kept = answer = await _settled(getattr(self.subject, way.trying)(key, **self._whose()))
+                kept = answer = await settled(getattr(self.subject, way.trying)(key, **self._whose()))
             else:
-                kept = answer = await _settled(self._opening()(key, **way.limit.arguments(timeout), **self._whose()))
+                kept = answer = await settled(self._opening()(key, **way.limit.arguments(timeout), **self._whose()))
         except BaseException as error:
             if self._watch is not None:
                 self._watch(error)
@@ -144,24 +148,30 @@ class Face:
     async def _unlock(self, key: Any) -> None:
         way = self._way
         if way.by == "calls" and way.closes == "key":
-            await _settled(getattr(self.subject, way.close)(key, **self._whose()))
+            await settled(getattr(self.subject, way.close)(key, **self._whose()))
             return
-        kept = self._taken(key)
+        kept = self.taken(key)
         if way.by == "lock":
             lock = kept if kept is not None else await _opened(self._opening()(key))
-            await _settled(getattr(lock, way.close)())
+            await settled(getattr(lock, way.close)())
         elif kept is None:
             raise RuntimeError("nobody holds the key")
         elif way.by == "block":
             await self._left(kept, None)
-        elif way.closes == "handle":
-            await _settled(getattr(kept, way.close)())
+        else:
+            await self._end(key, kept)
+
+    async def _end(self, key: Any, kept: Any) -> None:
+        """Let go with what the lock gave."""
+        way = self._way
+        if way.closes == "handle":
+            await settled(getattr(kept, way.close)())
         else:
             arguments = (kept,) if way.closes == "token" else (key, kept)
-            await _settled(getattr(self.subject, way.close)(*arguments))
+            await settled(getattr(self.subject, way.close)(*arguments))
 
     async def _leave(self, key: Any, error: BaseException) -> None:
-        kept = self._taken(key)
+        kept = self.taken(key)
         if kept is None:
             raise RuntimeError("nobody is in this block")
         await self._left(kept, error)
@@ -169,10 +179,20 @@ class Face:
     async def _left(self, block: Any, error: BaseException | None) -> None:
         why = (None, None, None) if error is None else (type(error), error, error.__traceback__)
         try:
-            await _settled(getattr(type(block), self._exit)(block, *why))
+            await settled(getattr(type(block), self._exit)(block, *why))
         except BaseException as raised:
             if raised is not error:
                 raise
+
+    def let_go(self) -> None:
+        """Nobody is there any more: what outlives this subject is free again, as far as that needs no waiting."""
+        for kept in [one for stack in self._kept.values() for one in stack]:
+            with contextlib.suppress(BaseException):
+                if self._way.by == "lock":
+                    getattr(kept, self._way.close)()
+                elif self._way.by == "block":
+                    _driven(self._left(kept, None))
+        self._kept.clear()
 
     def _opening(self) -> Callable[..., Any]:
         opening: Callable[..., Any] = getattr(self.subject, self._way.open) if self._way.open else self.subject
@@ -181,7 +201,7 @@ class Face:
     def _whose(self) -> dict[str, Any]:
         return {self._way.owner: f"client {hash(self._client())}"} if self._way.owner else {}
 
-    def _taken(self, key: Any) -> Any:
+    def taken(self, key: Any) -> Any:
         """What the calling client lets go with; what another has where it has nothing; None if nobody has."""
         mine = (self._client(), key)
         if mine not in self._kept:
@@ -193,6 +213,43 @@ class Face:
         if not stack:
             del self._kept[mine]
         return kept
+
+
+class _Lease:
+    """A hold of a key by what its lock gave, which may be used too often, or too late."""
+
+    def __init__(self, holder: Any, key: Any) -> None:
+        self._holder = holder
+        self._key = key
+        self._given: Any = None
+        self._released = False
+
+    def release(self) -> Any:
+        """Let go with it, whether that has been done before or not."""
+        self._released = True
+        return self._holder.end(self._key, self._given)
+
+
+class _ThreadLease(_Lease):
+    def __enter__(self) -> _ThreadLease:
+        self._holder.lock(self._key)
+        self._given = self._holder.taken(self._key)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._released:
+            self.release()
+
+
+class _TaskLease(_Lease):
+    async def __aenter__(self) -> _TaskLease:
+        await self._holder.lock(self._key)
+        self._given = self._holder.taken(self._key)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._released:
+            await self.release()
 
 
 class ThreadFace(Face):
@@ -209,6 +266,10 @@ class ThreadFace(Face):
     def leave(self, key: Any, error: BaseException) -> None:
         """Leave the block of the key by an error of its body."""
         _driven(self._leave(key, error))
+
+    def end(self, key: Any, given: Any) -> None:
+        """Let go of the key with what its lock gave."""
+        _driven(self._end(key, given))
 
 
 class TaskFace(Face):
@@ -232,15 +293,23 @@ class TaskFace(Face):
         """Leave the block of the key by an error of its body."""
         await self._leave(key, error)
 
+    async def end(self, key: Any, given: Any) -> None:
+        """Let go of the key with what its lock gave."""
+        await self._end(key, given)
 
-def face_class(kind: Kind, *, counts: bool = False, leases: bool = False) -> type[Face]:
-    """The class of faces for this kind. counts: with len(), of what was not there before. leases: with hold()."""
+
+def face_class(kind: Kind, *, counts: bool = False, leases: Literal["", "hold", "token"] = "") -> type[Face]:
+    """The class of faces for this kind. counts: with len(), of what was not there before. leases: with hold(), by the
+    subject's own or by what its lock gives."""
     base = ThreadFace if kind == "threads" else TaskFace
     body: dict[str, Any] = {}
     if counts:
         body["__len__"] = lambda self: len(self.subject) - self._before
-    if leases:
+    if leases == "hold":
         body["hold"] = lambda self, key, timeout=None: self.subject.hold(key, *(() if timeout is None else (timeout,)))
+    elif leases:
+        body["hold"] = _ThreadLease if kind == "threads" else _TaskLease
+        body["hold"] = functools.partialmethod(lambda self, lease, key: lease(self, key), body["hold"])
     return type(base.__name__, (base,), body) if body else base
 
 
@@ -249,13 +318,14 @@ def is_block(thing: Any) -> bool:
     return any(hasattr(type(thing), name) for name in ("__enter__", "__aenter__"))
 
 
-async def _settled(answer: Any) -> Any:
+async def settled(answer: Any) -> Any:
+    """What a call gave, awaited where it is to be."""
     return await answer if inspect.isawaitable(answer) else answer
 
 
 async def _opened(answer: Any) -> Any:
     """What a call gives that gives a lock or a block; some are awaited first, and some can be both."""
-    return answer if is_block(answer) else await _settled(answer)
+    return answer if is_block(answer) else await settled(answer)
 
 
 def _driven(call: Coroutine[Any, Any, None]) -> None:

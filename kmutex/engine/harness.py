@@ -29,27 +29,33 @@ class Harness:
         without: Iterable[str] = (),
         promises: Iterable[str] | None = None,
         calls: Calls = LOOKING,
+        fitted: Fitted | None = None,
     ) -> None:
         """make: called without arguments, it makes a new locker. kind: None finds it out. without: features that it
         lacks. promises: those of `features.PROMISES` that it makes; None: all for this library's own, else none.
-        calls: names, where looking does not find them.
+        calls: names, where looking does not find them. fitted: what ``make`` was fitted to, where that is known.
 
         UnknownFeatureError: ``without`` or ``promises`` names none.
         """
         self.make = make
-        self.calls = calls
+        self._calls = calls
+        self._fitted = fitted
         self.declared = frozenset(without)
         self.promises = None if promises is None else frozenset(promises)
         home = getattr(getattr(make, "__func__", make), "__module__", None) or ""
-        self.without = self.declared | unpromised(self.promises, home)
+        loose = unpromised(self.promises, home)
+        self.without = self.declared | loose
         """What it is not judged by: what it lacks, and what it does not promise."""
+        self._lenient = bool(loose)
         self.off = clauses_off(self.without)
         self._kind = kind
 
     @cached_property
     def fitted(self) -> Fitted:
         """What the factory makes, and a factory of the one face. NotALockerError: no locker."""
-        return fit(self.make, without=self.without, calls=self.calls)
+        if self._fitted is not None:
+            return self._fitted
+        return fit(self.make, without=self.without, calls=self._calls, lenient=self._lenient)
 
     @cached_property
     def shape(self) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,10 @@ def spelled(kind: str, text: str) -> Any:
     return "".join(list(text))
 
 
+_RUNS = itertools.count(1)
+"""Of this process: what one run leaves behind, no other meets, whoever runs it."""
+
+
 class Spelling:
     """Keys of one type, and perhaps other ones in each run."""
 
@@ -37,14 +42,12 @@ class Spelling:
         """own: whether each run has keys of its own."""
         self._kind = kind
         self._own = own
-        self._runs = 0
 
     def of_a_run(self) -> Callable[[str], Any]:
         """What the letters stand for in the next run."""
         if not self._own:
             return functools.partial(_spell, self._kind, "")
-        self._runs += 1
-        return functools.partial(_spell, self._kind, f"-{self._runs}")
+        return functools.partial(_spell, self._kind, f"-{next(_RUNS)}")
 
 
 def _spell(kind: str, suffix: str, letter: str) -> Any:

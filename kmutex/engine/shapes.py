@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from kmutex.engine import ways
 from kmutex.engine.calls import LOOKING, Calls
@@ -17,7 +17,7 @@ from kmutex.engine.flight import FlightFace, flight_face
 from kmutex.engine.observer import SubjectFailedError
 from kmutex.engine.program import Phase, Program, Step
 from kmutex.engine.threads import controlled
-from kmutex.engine.trials import Answers, Trial, Trials
+from kmutex.engine.trials import CALLER, Answers, Trial, Trials
 from kmutex.engine.ways import Candidate, FlightCall
 
 _LETTERS = [str(number) for number in range(200)]
@@ -38,7 +38,7 @@ class Shape:
     counts: bool
     """len() gives the number of live keys."""
     leases: bool
-    """There is a hold() whose block is given something with release()."""
+    """There is a hold() whose block is given something with release(), or lock gives what unlock takes."""
     form: Form = "lock"
     """lock: lock(key), unlock(key). acquire: the same with other names, results or arguments. get: an accessor gives a
     lock for the key. block: with or async with only. key: an object for each key. flight: do(key, fn)."""
@@ -54,6 +54,8 @@ class Shape:
     """What the factory makes shares its keys with what it made before, so each run has keys of its own."""
     reentrant: bool = False
     """Its holder gets the key again."""
+    forgets: bool = False
+    """A single flight with forget(key)."""
     striped: bool = False
     """Keys share locks by design."""
     taken: str = ""
@@ -71,18 +73,24 @@ class Fitted:
 
 
 def fit(
-    make: Callable[[], Any], *, without: frozenset[str] = frozenset(), calls: Calls = LOOKING, lenient: bool = True
+    make: Callable[[], Any],
+    *,
+    without: frozenset[str] = frozenset(),
+    calls: Calls = LOOKING,
+    lenient: bool = True,
+    patience: float = 5.0,
 ) -> Fitted:
     """The shape of what ``make()`` returns, and a factory of subjects with the one face.
 
     make: a factory without arguments; or what is called with a key. without: features that are not looked for.
     calls: names, where looking does not find them. lenient: whether it may be re-entrant or striped and take keys of
-    one type only; if not, it is judged as if it were not.
+    one type only; if not, it is judged as if it were not. patience: real seconds without a scheduling point before what
+    it makes counts as out of control.
     NotALockerError: it is no keyed locker, or the factory fails.
     """
     with controlled(make):
         try:
-            return _Looker(make, without, calls, lenient).fitted()
+            return _Looker(make, without, calls, lenient, patience).fitted()
         except SubjectFailedError as error:
             raise NotALockerError(f"{error}; it is called without arguments") from None
 
@@ -98,7 +106,9 @@ def look(make: Callable[[], Any], without: frozenset[str] = frozenset()) -> Shap
 class _Looker:
     """Tries out what a factory makes."""
 
-    def __init__(self, make: Callable[[], Any], without: frozenset[str], calls: Calls, lenient: bool) -> None:
+    def __init__(
+        self, make: Callable[[], Any], without: frozenset[str], calls: Calls, lenient: bool, patience: float
+    ) -> None:
         self._original = make
         self._without = without
         self._calls = calls
@@ -106,7 +116,7 @@ class _Looker:
         # What must be given a key is itself what gives the locks; it is the same in every run.
         self._by_key = bool(ways.required(make))
         self._make: Callable[[], Any] = (lambda: make) if self._by_key else make
-        self._trials = Trials(self._make)
+        self._trials = Trials(self._make, patience)
         self._subject: Any = None
         self._silent = False
         """Whether the call gives nothing back."""
@@ -136,7 +146,7 @@ class _Looker:
             timeout=bool(way.limit.timeout),
             tries=tries,
             counts="len" not in self._without and hasattr(type(subject), "__len__"),
-            leases=plain and self._leases(kind),
+            leases="lease" not in self._without and (self._leases(kind) if plain else way.by == "calls"),
             strays=plain or way.by == "lock",
             bodies=way.by == "block",
             keys=keys,
@@ -164,14 +174,17 @@ class _Looker:
     # -- which call it is ----------------------------------------------------------------------------------------
 
     def _found(self) -> tuple[Kind, Way]:
-        """The first way by which a free key is got and let go; or else the first by which it is got."""
+        """The first way by which a free key is got and let go; or else the first by which it is got.
+
+        NotALockerError: there is none.
+        """
         half: tuple[Kind, Way] | None = None
         failed = ""
         by_key = [Candidate("")]
         for candidate in by_key if self._by_key else ways.called_by(self._subject, self._calls):
             kind, answers, trial = self._answers(candidate)
             if not answers:
-                failed = failed or f"{_call(candidate)} of a free key does not come through: {trial.why()}"
+                failed = failed or _not_through(candidate, trial)
                 continue
             for kind_, way in self._resolved(candidate, kind, answers[0]):
                 trial = self._trials.run("0+a-a", kind_, way)
@@ -181,7 +194,7 @@ class _Looker:
                 if trial.did("0+a"):
                     half = half or (kind_, way)
                 else:
-                    failed = failed or f"{_call(candidate)} of a free key does not come through: {trial.why()}"
+                    failed = failed or _not_through(candidate, trial)
         if half is not None:
             return half
         raise NotALockerError(failed or self._no_locker())
@@ -202,7 +215,7 @@ class _Looker:
             return lambda key: face.do(key, work)
 
         # Work that gives something to await: who does not await it passes it through as it is.
-        answers, _ = self._trials.answer("threads", called, "")
+        answers, _ = self._trials.answer("threads", called)
         awaits = bool(answers) and inspect.isawaitable(answers[0]) and answers[0] not in made
         for left in (*made, *answers):
             if inspect.iscoroutine(left):
@@ -221,6 +234,7 @@ class _Looker:
             counts=counts and not shared,
             leases=False,
             form="flight",
+            forgets=not call.decorates and ways.takes_key(getattr(self._subject, "forget", None)),
             keys=keys,
             shared=shared,
             taken=f"flight: {words}; {kind}",
@@ -242,13 +256,21 @@ class _Looker:
         def called(subject: Any) -> Any:
             return getattr(subject, candidate.open) if candidate.open else subject
 
+        def let_go(subject: Any, key: Any, answer: Any) -> Any:
+            if not candidate.close or is_block(answer):
+                return None
+            closing = getattr(subject, candidate.close)
+            closes = ways.token_wanted(opening, closing, answer)[0]
+            given = {"key": (key,), "token": (answer,), "both": (key, answer)}[closes]
+            return closing(*given, **({owner: CALLER} if ways.owner_of(closing) else {}))
+
         kind: Kind = "asyncio" if ways.is_coroutine_function(opening) else "threads"
-        answers, trial = self._trials.answer(kind, called, owner)
+        answers, trial = self._trials.answer(kind, called, let_go, owner)
         if kind == "threads" and answers and inspect.isawaitable(answers[0]) and not is_block(answers[0]):
             if inspect.iscoroutine(answers[0]):
                 answers[0].close()
             kind = "asyncio"
-            answers, trial = self._trials.answer(kind, called, owner)
+            answers, trial = self._trials.answer(kind, called, let_go, owner)
         return kind, answers, trial
 
     def _resolved(self, candidate: Candidate, kind: Kind, answer: Any) -> list[tuple[Kind, Way]]:
@@ -343,7 +365,7 @@ class _Looker:
 
     def _leases(self, kind: Kind) -> bool:
         """Whether there is a hold() whose block is given something that can be released."""
-        if "lease" in self._without or not ways.takes_key(getattr(self._subject, "hold", None)):
+        if not ways.takes_key(getattr(self._subject, "hold", None)):
             return False
         return any(callable(getattr(given, "release", None)) for given in self._trials.held(kind))
 
@@ -351,7 +373,7 @@ class _Looker:
         """Whether a lock that was got and not asked leaves len() as it was."""
         subject = self._made()
         before = len(subject)
-        kept, _ = self._trials.answer(kind, lambda _: getattr(subject, way.open), "")
+        kept, _ = self._trials.answer(kind, lambda _: getattr(subject, way.open))
         return bool(kept) and len(subject) == before
 
     def _reentrant(self, kind: Kind, way: Way) -> bool:
@@ -405,7 +427,8 @@ class _Looker:
         has = shape.counts == hasattr(type(self._subject), "__len__")
         if way == usual and self._silent and has and not shape.shared:
             return self._original
-        face = face_class(shape.kind, counts=shape.counts, leases=shape.leases)
+        leases: Literal["", "hold", "token"] = "" if not shape.leases else "hold" if way.closes == "key" else "token"
+        face = face_class(shape.kind, counts=shape.counts, leases=leases)
         make, counts = self._make, shape.counts and shape.shared
 
         def fitted() -> Any:
@@ -458,8 +481,10 @@ class _Looker:
         )
 
 
-def _call(candidate: Candidate) -> str:
-    return f"{candidate.open or 'the call'}()"
+def _not_through(candidate: Candidate, trial: Trial) -> str:
+    if candidate.guessed:
+        return ""
+    return f"{candidate.open or 'the call'}() of a free key does not come through: {trial.why()}"
 
 
 def _is_taken(lock: Any) -> bool:

@@ -6,11 +6,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from kmutex.engine.explorer import Explorer, Found
+from kmutex.engine.judge import BLAMED
 from kmutex.engine.program import Phase, Program
 from kmutex.engine.scenarios import with_epilogue
 
 MOST = 100
 """Runs of one program that are made in search of the same breach."""
+MOST_WITHOUT = 400
+"""Runs of a program without what a breach is blamed on."""
+LEAST_BOUND = 2
+"""Preemptions of these."""
 
 
 def shrink(
@@ -23,12 +28,14 @@ def shrink(
     """A run of a smaller program that breaks the same clauses in no more events and with no more choices; one from
     which nothing more can be left out so, or ``found`` itself. At each step, what makes the run shortest is left out.
 
+    A clause that is named for something in the program, and that the same is broken without, is named no longer.
+
     symptoms: what programs with these ingredients have shown, so that it is not blamed on anything else. go_on: asked
     before each run; where it says no, the smallest so far is returned.
     """
     if not go_on():
         return found
-    small = _reduced(explorer, found, symptoms, go_on)
+    small = _reduced(explorer, unblamed(explorer, found, go_on), symptoms, go_on)
     # What only the epilogue shows is said by a program of its own, which can then be made smaller too.
     full = in_full(small)
     spelled = _same(explorer, small, full, symptoms, go_on) if full != small.schedule.program else None
@@ -99,6 +106,46 @@ def in_full(found: Found) -> Program:
         phases.append(Phase(tuple(made), phase.cancel))
     (program,) = [*_program(phases), found.schedule.program][:1]
     return program
+
+
+def unblamed(explorer: Explorer, found: Found, go_on: Callable[[], bool] = lambda: True) -> Found:
+    """A run that shows the same symptom without what it is blamed on; ``found`` itself if none is seen."""
+    while found.finding.clauses[0] in BLAMED and found.finding.clauses[0] != found.finding.symptom and go_on():
+        blame = found.finding.clauses[0]
+        program = _without(found.schedule.program, BLAMED[blame])
+        if program is None:
+            break
+        result = explorer.every(
+            program,
+            found.schedule.level,
+            max(LEAST_BOUND, len(found.schedule.picks)),
+            go_on=lambda runs: runs < MOST_WITHOUT and go_on(),
+        )
+        same = [
+            other
+            for other in result.breaches
+            if other.finding.symptom == found.finding.symptom and blame not in other.finding.clauses
+        ]
+        if not same:
+            break
+        found = min(same, key=lambda other: len(other.finding.events))
+    return found
+
+
+def _without(program: Program, kinds: str) -> Program | None:
+    """The program without these kinds of steps. A wait that may end becomes one that does not. None: nobody does
+    anything in what is left, or nothing was left out."""
+    plain = {"~": "+", "!": "+", "[": "+", "]": "-", "%": "-", "&": "-"}
+    phases = []
+    for phase in program.phases:
+        steps = tuple(
+            (client, tuple(step._replace(kind=plain[step.kind]) if step.kind in kinds else step for step in kept))
+            for client, every in phase.steps
+            if (kept := [step for step in every if step.kind not in kinds or step.kind in plain])
+        )
+        phases.append(Phase(steps, () if "~" in kinds or "!" in kinds else phase.cancel))
+    left = next(_program(phases), None)
+    return None if left == program else left
 
 
 def parts(program: Program) -> Iterator[Program]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 import traceback
 from collections.abc import Callable, Mapping
@@ -14,6 +16,11 @@ from kmutex.engine.keys import Spelling
 from kmutex.engine.program import Program, Step, parse
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads import Crew, ThreadRun, foreign
+
+Opening = Callable[[Any], Callable[..., Any]]
+LetGo = Callable[[Any, Any, Any], Any]
+CALLER = "client"
+"""Who calls, where a call must be told."""
 
 
 class Trial:
@@ -38,6 +45,9 @@ class Trial:
 
     def why(self) -> str:
         """Why not all came back, in words."""
+        left = next((error for error in self.errors.values() if isinstance(error, SystemExit)), None)
+        if left is not None:
+            return f"it tried to leave the process: {said(left)}"
         failed = ((Step(step[1], step[2:]), error) for step, error in self.errors.items())
         return next((f"{step} raised {said(error)}" for step, error in failed), "it has no end")
 
@@ -106,21 +116,31 @@ def _on_purpose(error: BaseException) -> bool:
 
 
 class _Opener:
-    """Calls the one method, and keeps what it gives."""
+    """Calls the one method, keeps what it gives, and lets go again as far as that can be told."""
 
-    def __init__(self, opening: Callable[..., Any], owner: str, answers: list[Any]) -> None:
-        self._opening = opening
-        self._arguments = {owner: "client"} if owner else {}
+    def __init__(self, subject: Any, opening: Opening, let_go: LetGo, owner: str, answers: list[Any]) -> None:
+        self._subject = subject
+        self._opening = functools.partial(opening(subject), **({owner: CALLER} if owner else {}))
+        self._let_go = let_go
         self._answers = answers
 
     def lock(self, key: Any) -> None:
-        self._answers.append(in_a_loop(lambda: self._opening(key, **self._arguments)))
+        answer = in_a_loop(lambda: self._opening(key))
+        self._answers.append(answer)
+        if not inspect.isawaitable(answer):
+            with contextlib.suppress(Exception):
+                self._let_go(self._subject, key, answer)
 
 
 class _AsyncOpener(_Opener):
     async def lock(self, key: Any) -> None:  # type: ignore[override]
-        answer = self._opening(key, **self._arguments)
-        self._answers.append(await answer if inspect.isawaitable(answer) and not is_block(answer) else answer)
+        answer = self._opening(key)
+        answer = await answer if inspect.isawaitable(answer) and not is_block(answer) else answer
+        self._answers.append(answer)
+        with contextlib.suppress(Exception):
+            gone = self._let_go(self._subject, key, answer)
+            if inspect.isawaitable(gone):
+                await gone
 
 
 class _Holder:
@@ -189,8 +209,8 @@ class _AsyncTwice(_Twice):
 class Trials:
     """Runs on what ``make()`` returns. The keys of each run are its own."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.keys = "any"
+    def __init__(self, make: Callable[[], Any], patience: float) -> None:
+        self._patience = patience
         self._make = make
         self._crew = Crew()
         self._spelling = Spelling(own=True)
@@ -198,7 +218,6 @@ class Trials:
 
     def key_type(self, kind: str) -> None:
         """Give the runs keys of this type from now on."""
-        self.keys = kind
         self._spelling = Spelling(kind, own=True)
 
     def same_keys(self) -> Callable[[str], Any]:
@@ -210,11 +229,14 @@ class Trials:
         the running one. SubjectFailedError: the factory raised. None: it does not come back."""
         return self._run(self._make, parse("0+a"), "threads", observer=_Made()).subject
 
-    def answer(self, kind: Kind, opening: Callable[[Any], Callable[..., Any]], owner: str) -> tuple[list[Any], Trial]:
-        """What the call gives that ``opening`` finds in a new subject, if it comes back."""
+    def answer(
+        self, kind: Kind, opening: Opening, let_go: LetGo = lambda *_: None, owner: str = ""
+    ) -> tuple[list[Any], Trial]:
+        """What the call gives that ``opening`` finds in a new subject, if it comes back. let_go: ends what it began, by
+        subject, key and answer. owner: the parameter by which it is told who calls."""
         answers: list[Any] = []
         opener = _Opener if kind == "threads" else _AsyncOpener
-        trial = self._run(lambda: opener(opening(self._make()), owner, answers), parse("0+a"), kind)
+        trial = self._run(lambda: opener(self._make(), opening, let_go, owner, answers), parse("0+a"), kind)
         return answers, trial
 
     def held(self, kind: Kind) -> list[Any]:
@@ -259,7 +281,8 @@ class Trials:
         keys = self._spelling.of_a_run() if keys is None else keys
         run: ThreadRun | LoopRun
         if kind == "threads":
-            run = ThreadRun(lambda: in_a_loop(make), program, Chooser(), trial, crew=self._crew, keys=keys)
+            made = functools.partial(in_a_loop, make)
+            run = ThreadRun(made, program, Chooser(), trial, crew=self._crew, keys=keys, patience=self._patience)
         else:
             run = LoopRun(make, program, Chooser(), trial, keys=keys, timeouts=True, loop=self._loop)
         run.run()

@@ -59,6 +59,8 @@ class Candidate:
     """A method's name; "": the subject itself is called."""
     close: str = ""
     """"": it has to be told by what ``open`` gives."""
+    guessed: bool = False
+    """Whether its name says nothing of locks."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,12 @@ def _by_looking(subject: Any) -> Iterator[Candidate]:
     singles = [name for name in SINGLES if callable(_attribute(subject, name))]
     singles.sort(key=lambda name: not (name == "__getitem__" and hasattr(type(subject), "__missing__")))
     others = [name for name in names if name not in (*singles, *paired) and not _NEVER.search(name)]
-    for name in (*singles, *others):
+    for name in singles:
         if takes_key(_attribute(subject, name)):
             yield Candidate(name)
+    for name in others:
+        if required(getattr(subject, name), least=1) and takes_key(getattr(subject, name)):
+            yield Candidate(name, guessed=True)
 
 
 def _attribute(subject: Any, name: str) -> Any:

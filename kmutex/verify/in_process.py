@@ -24,8 +24,19 @@ from kmutex.verify.plan import Unit
 from kmutex.verify.project import Subject
 from kmutex.verify.report import Report
 from kmutex.verify.results import rows_of_saved
-from kmutex.verify.runner import SHORTENING, Plan, SubjectError, declared_of, drive, passes_of, table_of, verify
-from kmutex.verify.worker import RefusedError, UnitWorker, load
+from kmutex.verify.runner import (
+    SHORTENING,
+    Declared,
+    Plan,
+    SubjectError,
+    declared_of,
+    drive,
+    passes_of,
+    table_of,
+    verify,
+)
+from kmutex.verify.target import MissingError, load, target_of
+from kmutex.verify.worker import RefusedError, UnitWorker
 
 PATIENCE = 5.0
 """Real seconds without a scheduling point before a run counts as out of control."""
@@ -45,15 +56,22 @@ def judge(
     """
     try:
         with controlled(make) if make is not None else _imported_anew(subject.target):
-            return _Here(subject).judge(load(subject.target) if make is None else make, how, schedules)
-    except (RefusedError, SubjectFailedError) as error:
+            return _Here(subject).judge(load(target_of(subject.target)) if make is None else make, how, schedules)
+    except (MissingError, RefusedError, SubjectFailedError) as error:
         return _failed(subject, str(error))
     except UncontrolledError as error:
         if make is not None:
             return _failed(subject, f"out of the scheduler's control: {error}")
     try:
         # A process that can be ended, in which whatever is imported gets the scheduler's locks.
-        checked = verify(subject.target, without=subject.without, promises=subject.promises, seconds=math.inf, how=how)
+        checked = verify(
+            subject.target,
+            without=subject.without,
+            promises=subject.promises,
+            calls=subject.calls,
+            seconds=math.inf,
+            how=how,
+        )
     except SubjectError as error:
         return _failed(subject, str(error))
     return _report(subject, checked.shape, checked.rows)
@@ -75,8 +93,8 @@ class _Here:
         self._begun = self._now = time.monotonic()
 
     def judge(self, make: Callable[[], Any], how: Plan, schedules: Sequence[str]) -> Report:
-        subject, declared = self._subject, declared_of(self.target, self._subject.without, self._subject.promises)
-        self._worker.take(make, **declared._asdict(), patience=PATIENCE, calls=subject.calls)
+        subject, declared = self._subject, _declared(self._subject)
+        self._worker.take(make, **declared._asdict(), patience=PATIENCE)
         ready = self._answers.popleft()
         shape, whole = Shape(**ready["shape"]), ready["bytecode"]
         table = self._saved(schedules)
@@ -137,6 +155,10 @@ class _Here:
             self._answers.append({"kind": kind, "worker": self, **what})
 
 
+def _declared(subject: Subject) -> Declared:
+    return declared_of(subject.target, subject.without, subject.promises, subject.calls)
+
+
 def _failed(subject: Subject, words: str) -> Report:
     return Report(subject.target, options=subject.options, failed=words)
 
@@ -155,7 +177,7 @@ def _imported_anew(target: str) -> Iterator[None]:
 
     if top == "kmutex" or top in sys.stdlib_module_names:
         # This package is at work itself.
-        with controlled(load(target)):
+        with controlled(load(target_of(target))):
             yield
         return
     before = loaded()

@@ -39,7 +39,7 @@ from kmutex.engine.harness import Harness
 from kmutex.engine.judge import Finding, Judge
 from kmutex.engine.observer import Ending
 from kmutex.engine.program import ASKING, Step
-from kmutex.engine.shapes import Kind
+from kmutex.engine.shapes import Fitted, Kind
 from kmutex.verify.history import GOT, LET_GO, REFUSED, History, Moment, Rest, difference
 from kmutex.verify.verdict import ContractError, InconclusiveError, describe
 
@@ -229,15 +229,16 @@ def check_histories(
     on_example: Callable[[int], object] | None = None,
     deadline: float | None = None,
     profile: bool = False,
+    fitted: Fitted | None = None,
 ) -> Histories:
     """Random histories, the same for the same seed, until one breaks a clause; then the shortest like it.
 
     without, promises: as for `locker_machine`. examples: how many histories. on_example: told after each how many were
     run. deadline: real seconds after which no further one is begun. profile: where somebody has loaded a profile of
-    Hypothesis, that says how many there are, and where failing ones are kept. UncontrolledError, SubjectFailedError,
-    NotALockerError: there was no verdict.
+    Hypothesis, that says how many there are, and where failing ones are kept. fitted: what ``make`` was fitted to,
+    where that is known. UncontrolledError, SubjectFailedError, NotALockerError: there was no verdict.
     """
-    bench = Harness(make, kind=kind, without=without, promises=promises)
+    bench = Harness(make, kind=kind, without=without, promises=promises, fitted=fitted)
     machine = hypothesis.seed(seed)(_machine(bench))
     search = _Search(machine.tally, on_example, None if deadline is None else time.perf_counter() + deadline)
     machine.search = search

@@ -87,6 +87,10 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     quick = [Unit(next(counter), name, name) for name in ("keys", "memory")]
     histories = [Unit(0, "histories", "histories", seed=seed * SEEDS_APART + number) for number in range(2)]
 
+    # They take about a second, and show what no short program does.
+    names = ("keys", "memory") if flight else ("keys", "memory", "holding")
+    quick = [Unit(next(counter), name, name) for name in names]
+
     if shape.kind == "threads":
         yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
         yield quick

@@ -23,6 +23,7 @@ from typing import Any
 from kmutex.engine.calls import LOOKING, Calls, CallsError, calls_of
 from kmutex.engine.features import PROMISES, UnknownFeatureError, clauses_off, unpromised
 from kmutex.verify.runner import BY_MODE
+from kmutex.verify.target import TargetError, target_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -149,9 +150,6 @@ def subject_of(entry: object, where: str) -> Subject:
     """What an entry says: a target, or a table. where: what it is called in an error. ProjectError."""
     table = {"target": entry} if isinstance(entry, str) else _table(entry, where, _OF_SUBJECT)
     target = _text(table, "target", where)
-    module, colon, factory = target.partition(":")
-    if not (module and colon and factory):
-        raise _wrong(where, f"{target!r} is not of the form MODULE:FACTORY")
     without = _names(table, "without", where)
     promises: tuple[str, ...] | None = _names(table, "with", where) or None
     strict = table.get("strict", False)
@@ -163,9 +161,10 @@ def subject_of(entry: object, where: str) -> Subject:
         raise _wrong(f"{where}.calls", "it is a text, such as 'get=lock_for'")
     try:
         clauses_off(without)
-        unpromised(promises, module)
+        target_of(target)
+        unpromised(promises, "")
         made = calls_of(words, _text(table, "keys", where))
-    except (UnknownFeatureError, CallsError) as error:
+    except (UnknownFeatureError, CallsError, TargetError) as error:
         raise _wrong(where, str(error)) from None
     return Subject(target, without, (*PROMISES, *(promises or ())) if strict else promises, made)
 

@@ -34,6 +34,7 @@ _SIGN = {
     Result.INCONCLUSIVE: "?",
     Result.NOT_PROMISED: "p",
     Result.NOTED: "n",
+    Result.NOT_PROMISED: "p",
 }
 """What stands in the matrix where it is not the number of cases."""
 _EVERY = (*CLAUSES, *FLIGHT_CLAUSES)
@@ -77,12 +78,13 @@ class Report:
             return ""
         return f"kmutex verify {shlex.quote(subject)}{self.options} --replay {shlex.quote(violation.schedule)}"
 
-    def causes(self) -> list[tuple[str, Cause]]:
-        """Each cause with its subject; first those that were told."""
+    def causes(self, result: Result = Result.VIOLATED) -> list[tuple[str, Cause]]:
+        """Each cause of rows with this result, with its subject; first those that were told."""
         found = []
         for subject in dict.fromkeys(row.subject for row in self.rows):
-            mine = [violation for _, _, violation in violations(row for row in self.rows if row.subject == subject)]
-            told = self.told if subject == self.subject else ()
+            rows = [row for row in self.rows if row.subject == subject]
+            mine = [violation for _, _, violation in violations(rows, result)]
+            told = self.told if subject == self.subject and result is Result.VIOLATED else ()
             found += [(subject, cause) for cause in causes(mine, told)]
         return found
 
@@ -124,9 +126,12 @@ def violations(rows: Iterable[Row], result: Result = Result.VIOLATED) -> list[tu
 # For the terminal
 
 
-def show_violation(console: Console, report: Report, subject: str, violation: Violation) -> None:
+def show_violation(
+    console: Console, report: Report, subject: str, violation: Violation, *, promised: bool = True
+) -> None:
     """The sentence, the timeline with the lines of code, where that is, and the command that runs it again."""
-    _say(console, f"{', '.join(violation.clauses)}: {violation.message}", "bold red")
+    names = ", ".join([*violation.clauses, *(() if promised else ("not promised",))])
+    _say(console, f"{names}: {violation.message}", "bold red" if promised else "cyan")
     if violation.picture:
         _say(console)
         console.print(Text(violation.picture), soft_wrap=True)
@@ -143,10 +148,12 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
     """What was not told as it was found, the matrix, the bounds, and the verdict in the last line."""
     subjects = report.subjects
     show_causes(console, report)
-    for subject, clauses, violation in violations(report.rows, Result.NOT_PROMISED):
-        _say(console, f"{', '.join(clauses)}, not promised: {violation.message}", "cyan")
-        if violation.schedule:
-            console.print(Text("replay: ", "dim") + Text(report.replay(subject, violation)), soft_wrap=True)
+    loose = report.causes(Result.NOT_PROMISED)
+    for subject, cause in loose if report.status != 1 else ():
+        show_violation(console, report, subject, cause.shown, promised=False)
+    if loose:
+        broken = [clause for clause in _EVERY if any(clause in cause.clauses for _, cause in loose)]
+        _say(console, f"Broken and not promised, so it does not count: {', '.join(broken)}", "cyan")
         _say(console)
     groups: dict[str, list[Row]] = {}
     for row in report.rows:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 from kmutex import _sandbox
 from kmutex._sandbox import Confinement
+from kmutex.engine.calls import LOOKING, Calls
 from kmutex.engine.features import LEADERS, clauses_off, unpromised
 from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Shape
@@ -68,17 +69,24 @@ class Progress:
 
 
 class Declared(NamedTuple):
-    """What a subject is not held to, by names of features, and what a single flight does (`features.LEADERS`)."""
+    """What is said of a subject: what it is not held to, by names of features, and how it is called."""
 
     without: tuple[str, ...] = ()
     unpromised: tuple[str, ...] = ()
     leaders: tuple[str, ...] = ()
+    """What a single flight does: of `features.LEADERS`."""
+    lenient: bool = True
+    """Whether it may turn out to be re-entrant or striped, or to take keys of one type only."""
+    calls: Calls = LOOKING
 
 
-def declared_of(target: str, without: tuple[str, ...], promises: Iterable[str] | None) -> Declared:
+def declared_of(
+    target: str, without: tuple[str, ...], promises: Iterable[str] | None, calls: Calls = LOOKING
+) -> Declared:
     """What is said of a target, as its workers want it."""
-    loose = unpromised(promises, target.partition(":")[0]) - frozenset(without)
-    return Declared(without, tuple(sorted(loose)), tuple(name for name in promises or () if name in LEADERS))
+    loose = unpromised(promises, target.partition(":")[0])
+    leaders = tuple(name for name in promises or () if name in LEADERS)
+    return Declared(without, tuple(sorted(loose - frozenset(without))), leaders, bool(loose), calls)
 
 
 class Checked(NamedTuple):
@@ -132,6 +140,7 @@ def verify(
     *,
     without: tuple[str, ...] = (),
     promises: Iterable[str] | None = None,
+    calls: Calls = LOOKING,
     seconds: float = 30.0,
     workers: int = WORKERS,
     first: Sequence[Unit] = (),
@@ -143,14 +152,14 @@ def verify(
     """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
 
     without: declared features that are off. promises: what it is held to beside what makes a keyed mutex
-    (`features.PROMISES`); None: all of them for this library's own lockers, else none. workers: processes that share
-    the work. first: units that come before the plan. confined: what each worker may use; None: all that this process
-    may. how: see `Plan`; where it gives the runs, ``seconds`` limits nothing. on_violation: is told of the first
-    violation of each cause when it is found.
+    (`features.PROMISES`); None: all of them for this library's own lockers, else none. calls: what each call is, where
+    looking does not find it. workers: processes that share the work. first: units that come before the plan. confined:
+    what each worker may use; None: all that this process may. how: see `Plan`; where it gives the runs, ``seconds``
+    limits nothing. on_violation: is told of the first violation of each cause when it is found.
     SubjectError: it could not be put to work. UnknownFeatureError: ``without`` or ``promises`` names none.
     ReplayError: a unit of ``first`` is for the other kind of subject.
     """
-    declared = declared_of(target, without, promises)
+    declared = declared_of(target, without, promises, calls)
     off = clauses_off(without)
     crew = _Workers(target, declared, seconds, workers, confined)
     try:
@@ -207,17 +216,20 @@ def replay(
     *,
     without: tuple[str, ...] = (),
     promises: Iterable[str] | None = None,
+    calls: Calls = LOOKING,
     confined: Confinement | None = None,
     seconds: float = LONGEST_REPLAY,
 ) -> Replayed:
     """Run one schedule again.
 
-    It has the lines of the subject's code at which a client was left standing. promises: as for `verify`.
-    seconds: the longest that it may take.
+    Where it breaks something, what was done is told as far as the last of it, with the lines of the subject's code at
+    which a client was left standing.
+
+    without, promises, calls: as for `verify`. seconds: the longest that it may take.
     SubjectError, ReplayError: there was no run.
     """
     clauses_off(without)
-    crew = _Workers(target, declared_of(target, without, promises), seconds, workers=1, confined=confined)
+    crew = _Workers(target, declared_of(target, without, promises, calls), seconds, workers=1, confined=confined)
     try:
         crew.begin()
         worker = crew.workers[0]
@@ -414,6 +426,7 @@ class _Worker:
         confined: Confinement | None,
     ) -> None:
         config: dict[str, Any] = {"target": target, **declared._asdict(), "patience": patience}
+        config["calls"] = declared.calls.as_plain()
         config["shortening"] = SHORTENING
         if confined is not None:
             config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import _thread
 import contextlib
 import functools
-import importlib
 import inspect
 import json
 import os
@@ -23,7 +22,7 @@ from typing import Any
 
 from kmutex._sandbox import argument, confine, end_with
 from kmutex._text import said
-from kmutex.engine.calls import LOOKING, Calls
+from kmutex.engine.calls import Calls
 from kmutex.engine.explorer import Exploration, Explorer, Found, Schedule, parse_schedule
 from kmutex.engine.features import PROMISES, clauses_off
 from kmutex.engine.flight_judge import FlightJudge, put_on_trial
@@ -41,6 +40,7 @@ from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
 from kmutex.verify.plan import SEEDS, Unit
 from kmutex.verify.results import UnitResult
+from kmutex.verify.target import MissingError, load, target_of
 
 BEAT = 0.2
 """Real seconds between two signs of life."""
@@ -80,16 +80,14 @@ class UnitWorker:
         self._without: frozenset[str]
         self._unpromised: frozenset[str]
 
-    def serve(
-        self, target: str, without: list[str], unpromised: list[str], leaders: list[str], patience: float
-    ) -> None:
+    def serve(self, target: str, calls: dict[str, str], **of_take: Any) -> None:
         """Take the subject, and then the orders that come as lines on standard input."""
         self._say("there")
         if not sys.stdin.readline():
             return
         # What the subject's files are compiled to belongs to whoever has written them.
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-        self.take(load(target), without=without, unpromised=unpromised, leaders=leaders, patience=patience)
+        self.take(load(target_of(target)), calls=Calls(**calls), **of_take)
         sys.dont_write_bytecode = before
         for line in sys.stdin:
             self.obey(json.loads(line))
@@ -101,13 +99,14 @@ class UnitWorker:
         without: Collection[str],
         unpromised: Collection[str],
         leaders: Collection[str],
+        lenient: bool,
+        calls: Calls,
         patience: float,
-        calls: Calls = LOOKING,
     ) -> None:
         """The subject that all orders are about. RefusedError, SubjectFailedError, UncontrolledError."""
         self._original = original
         self._without, self._unpromised = frozenset(without), frozenset(unpromised)
-        fitted = self._fit(original, calls)
+        fitted = self._fit(original, self._without, calls, lenient, patience)
         self._make, self._shape = fitted.make, fitted.shape
         crew = Crew() if self._shape.kind == "threads" else None
         off, loose = clauses_off(without), clauses_off(unpromised)
@@ -129,15 +128,18 @@ class UnitWorker:
             unit, known = Unit(**order["unit"]), frozenset(order["known"])
             self._do(self._explorer, self._make, self._shape, self._without, self._unpromised, unit, known)
 
-    def _fit(self, make: Callable[[], Any], calls: Calls) -> Fitted:
+    def _fit(
+        self, make: Callable[[], Any], without: frozenset[str], calls: Calls, lenient: bool, patience: float
+    ) -> Fitted:
         try:
-            return fit(make, without=self._without, calls=calls)
+            fitted = fit(make, without=without, calls=calls, lenient=lenient, patience=patience)
         except NotALockerError as error:
             raise RefusedError(str(error)) from None
         except UncontrolledError:
             raise
         except BaseException as error:
             raise RefusedError(f"looking at what the factory makes raised {said(error)}") from None
+        return fitted
 
     def _do(
         self,
@@ -203,6 +205,7 @@ class UnitWorker:
             histories = check_histories(
                 make,
                 kind=shape.kind,
+                fitted=Fitted(shape, make),
                 without=without,
                 promises=PROMISES,
                 examples=min(HISTORIES, unit.most or HISTORIES),
@@ -262,16 +265,19 @@ class UnitWorker:
         # Where the subject gets out of hand in this, it is told as it is.
         violation = _violation(found)
         try:
-            end = _clock() + self._shortening
-            go_on = lambda: self._beat(0) == 0 and _clock() < end  # noqa: E731
-            short = shrink(explorer, found, symptoms=self._symptoms, go_on=go_on)
-            violation = _violation(short)
-            violation = self._with_lines(explorer, short) or violation
+            violation = self._shortened(explorer, found)
         finally:
             violation = replace(violation, place=violation.place or self._home)
             self._made_short[promised].append(violation)
             if promised:
                 self._say("found", violation=asdict(violation))
+
+    def _shortened(self, explorer: Explorer, found: Found) -> Violation:
+        """What was found, without what it does not need, and with the lines at which clients stood."""
+        end = _clock() + self._shortening
+        go_on = lambda: self._beat(0) == 0 and _clock() < end  # noqa: E731
+        short = shrink(explorer, found, symptoms=self._symptoms, go_on=go_on)
+        return self._with_lines(explorer, short) or _violation(short)
 
     def _with_lines(self, explorer: Explorer, found: Found) -> Violation | None:
         """The same with the lines at which clients stood; None where it is not seen again."""
@@ -323,32 +329,6 @@ class UnitWorker:
         return runs
 
 
-def load(target: str) -> Callable[[], Any]:
-    """The factory that MODULE:FACTORY names. RefusedError: there is none, or its import fails."""
-    module_name, _, path = target.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name + ".").startswith(error.name + "."):
-            raise RefusedError(
-                f"there is no module {error.name!r} here; the current directory is searched too"
-            ) from None
-        raise RefusedError(f"importing {module_name} raised {said(error)}") from None
-    except BaseException as error:
-        raise RefusedError(f"importing {module_name} raised {said(error)}") from None
-    for name in path.split("."):
-        try:
-            found = getattr(found, name)
-        except AttributeError:
-            raise RefusedError(f"{module_name} has no {path!r}{_home(module_name)}") from None
-        except BaseException as error:
-            raise RefusedError(f"getting {path} from {module_name} raised {said(error)}") from None
-    if not callable(found):
-        raise RefusedError(f"{target} is not callable; name a class or a function without arguments")
-    make: Callable[[], Any] = found
-    return make
-
-
 def check_fits(schedule: Schedule, shape: Shape) -> None:
     """UnreplayableError: the schedule asks for what a subject of this shape does not have."""
     if (schedule.level in ("locks", "bytecode")) != (shape.kind == "threads"):
@@ -361,9 +341,11 @@ def check_fits(schedule: Schedule, shape: Shape) -> None:
     if timed and not shape.timeout:
         raise UnreplayableError("it wants a timeout, which the subject does not take")
     if (schedule.tries or "?" in schedule.program.kinds) and not shape.tries:
-        raise UnreplayableError("it wants to ask without waiting, which the subject can't be")
+        raise UnreplayableError("it wants a timeout of 0, or another way not to wait, which the subject does not take")
     if "x" in schedule.program.kinds and not shape.strays:
         raise UnreplayableError("it wants the unlock of an unheld key, and the subject has blocks only")
+    if schedule.program.kinds & frozenset("%&") and not (shape.bodies or shape.leases):
+        raise UnreplayableError("it wants a block whose body raises, and the subject has none")
     if schedule.program.kinds & frozenset("[]^") and not shape.leases:
         raise UnreplayableError("it wants leases, and the subject has no hold()")
 
@@ -400,13 +382,6 @@ def _violation(found: Found) -> Violation:
     return Violation(finding.clauses, finding.message, str(schedule), timeline(events), finding.symptom, events)
 
 
-def _home(module_name: str) -> str:
-    """Which file was imported, where that may surprise."""
-    if module_name.partition(".")[0] in sys.stdlib_module_names:
-        return ": this is the standard library's module"
-    return ""
-
-
 def _place(error: BaseException) -> str:
     """Where it was raised, for a message."""
     trace = traceback.extract_tb(error.__traceback__)
@@ -438,7 +413,7 @@ def main() -> None:
     with replaced():
         try:
             UnitWorker(say, shortening=config.pop("shortening")).serve(**config)
-        except (RefusedError, SubjectFailedError) as error:
+        except (MissingError, RefusedError, SubjectFailedError) as error:
             say("failed", message=str(error))
         except UncontrolledError as error:
             say("uncontrolled", message=str(error))

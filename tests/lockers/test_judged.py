@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from kmutex.engine.explorer import Level
+from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import Program, parse
 from kmutex.engine.scenarios import programs
@@ -50,9 +51,10 @@ class Judged:
     """A locker in the harness, to be judged within its `control`."""
 
     def __init__(self, row: Row) -> None:
-        harness = Harness(load(row), without=row.without)
+        harness = Harness(load(row), without=row.without, promises=PROMISES)
         assert harness.shape.kind == row.kind
-        self.make, self.off, self.shape, self.control = harness.make, harness.off, harness.shape, harness.control
+        self.make, self.off = harness.fitted.make, harness.off
+        self.shape, self.control = harness.shape, harness.control
         self.explorer = harness.explorer
         self.witnesses: Counter[str] = Counter()
         self.notes: list[tuple[str, str]] = []

@@ -61,7 +61,7 @@ def _commands() -> dict[str, Command]:
     commands["no module"] = lambda folder: kmutex_(folder, "verify", "no_such_module:Locker", *QUICK)
     commands["no option"] = lambda folder: kmutex_(folder, "verify", "--fast")
     commands["sound"] = lambda folder: verify_enough(folder, "Sound", "--without", "fifo")
-    commands["sound, no timeout"] = lambda folder: verify_enough(folder, "NoTimeout", "--without", "timeout")
+    commands["sound, no timeout"] = lambda folder: verify_enough(folder, "NoTimeout")
     commands["async"] = lambda folder: verify_enough(folder, "AsyncSound", "--strict")
     commands["async, plain call"] = lambda folder: verify_enough(folder, "AsyncPlain", "--strict")
     commands["evicts"] = lambda folder: verify_enough(folder, "Evicts")

@@ -153,6 +153,23 @@ def test_what_was_told_is_not_told_again() -> None:
     assert not any(line.startswith("replay: ") for line in lines)
 
 
+UNFAIR = violation(threads_bad.EvictWithWaiters, "0+a | 1+a | 0-a+a @locks")
+
+
+def test_what_is_not_promised_has_its_run_and_does_not_count() -> None:
+    """KM-FIFO and KM-HANDOFF, one cause: a block where nothing else is wrong, a line beside a violation."""
+    loose = [row(name, Result.NOT_PROMISED, violations=(UNFAIR,)) for name in ("KM-FIFO", "KM-HANDOFF")]
+    kept = report(row("KM-EXCL", Result.HOLDS), *loose)
+    said = shown(kept)
+    assert kept.status == 0
+    assert f"KM-HANDOFF, KM-FIFO, not promised: {UNFAIR.message}" in " ".join(said.split())
+    assert said.count("replay: ") == 1
+    assert "Broken and not promised, so it does not count: KM-FIFO, KM-HANDOFF\n" in said
+    beside = shown(replace(BROKEN, rows=(*BROKEN.rows, *loose)))
+    assert beside.count("replay: ") == 2
+    assert "Broken and not promised, so it does not count: KM-FIFO, KM-HANDOFF\n" in beside
+
+
 def test_a_block_has_the_sentence_then_the_timeline_then_the_place_and_the_replay() -> None:
     out = io.StringIO()
     show_violation(Console(file=out, width=200), BROKEN, "m:F", EVICTED)

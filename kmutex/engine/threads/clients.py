@@ -25,6 +25,8 @@ class Client:
         self.ident = 0
         self.baton = real_lock()
         self.baton.acquire()
+        self.gone = real_lock()
+        """Taken as long as a thread that the subject started is there."""
         self.steps: deque[Step] = deque()
         self.step: Step | None = None
         self.step_ends: float | None = None
@@ -34,6 +36,8 @@ class Client:
         self.idle = False
         self.done = False
         self.lock: CoopLock | None = None
+        self.ended: CoopLock | None = None
+        """Of a thread that the subject started: taken until it has ended."""
         self.asleep = False
         self.ends: float | None = None
         self.woken = ""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from typing import Any
 
 from kmutex._text import said
+from kmutex.engine.faces import settled
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
 from kmutex.verify.results import UnitResult
@@ -100,7 +100,7 @@ def _other_loop(
             waiting.extend(asyncio.ensure_future(subject.lock(key)) for _ in range(2))
             await _settle()
         else:
-            await _unlock(subject, key)
+            await settled(subject.unlock(key))
         return subject, live(subject)
 
     async def call(subject: Any) -> None:
@@ -127,7 +127,7 @@ def _other_loop(
             if live(subject) != before:
                 return f"and len() has gone from {before} to {live(subject)}"
             for _ in (*waiting, key) if contended else ():
-                await _unlock(subject, key)
+                await settled(subject.unlock(key))
                 await _settle()
             task = asyncio.ensure_future(subject.lock(asked))
             await _settle()
@@ -135,7 +135,7 @@ def _other_loop(
                 task.cancel()
                 return "and its key is not free when all have let go"
             task.result()
-            await _unlock(subject, asked)
+            await settled(subject.unlock(asked))
         except Exception as error:
             return f"and then a call from the first loop raises {said(error)}"
         return ""
@@ -145,12 +145,6 @@ def _other_loop(
     if not isinstance(answer, Exception) or not _own(answer):
         return answer, ""
     return answer, first.run_until_complete(left(subject, before))
-
-
-async def _unlock(subject: Any, key: Any) -> None:
-    answer = subject.unlock(key)
-    if inspect.isawaitable(answer):
-        await answer
 
 
 async def _settle() -> None:
