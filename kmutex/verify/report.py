@@ -175,10 +175,11 @@ def show_causes(console: Console, report: Report) -> None:
         if cause.shown not in report.told:
             show_violation(console, report, subject, cause.shown)
     for subject, cause in report.causes():
-        more = [clause for clause in _EVERY if clause in cause.clauses and clause not in cause.shown.clauses]
-        if more:
+        if cause.others:
             of = f" of {subject}" if len(report.subjects) > 1 else ""
-            _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}: {', '.join(more)}")
+            _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}:")
+            for other in cause.others:
+                _say(console, f"  {', '.join(other.clauses)}: {other.message}", indent="    ")
             _say(console)
 
 
