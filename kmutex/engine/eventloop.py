@@ -22,8 +22,9 @@ from kmutex._text import said
 from kmutex.engine.faces import settled
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ASKING, FLIGHT, Program, Step, possible
+from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, possible
 from kmutex.engine.search import Chooser
+from kmutex.engine.threads.locks import World
 
 MOST_IDLE = 600
 """Loop steps without an event, for each task begun in this phase, after which those who still spin count as waiting."""
@@ -32,8 +33,9 @@ _client: contextvars.ContextVar[_Client | None] = contextvars.ContextVar("client
 
 
 class _Client:
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, run: LoopRun) -> None:
         self.index = index
+        self.run = run
         self.steps: deque[Step] = deque()
         self.step: Step | None = None
         self.step_ends: float | None = None
@@ -160,10 +162,11 @@ class LoopRun:
         self._observer = observer
         self._keys = keys
         self._timeouts = timeouts
-        self._clients = [_Client(index) for index in range(program.clients)]
+        self._clients = [_Client(index, self) for index in range(program.clients)]
         self._loop = Loop() if loop is None else loop  # type: ignore[abstract]
         self._plain = True
         self._idle = 0
+        self._steps = 0
         self._begun = 0
         self._subject: Any = None
         self._error: BaseException | None = None
@@ -171,15 +174,14 @@ class LoopRun:
 
     def run(self) -> Ending:
         """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
-        before = asyncio._get_running_loop()
+        before, World.loop_time = asyncio._get_running_loop(), self._loop.time
         asyncio._set_running_loop(self._loop)
         try:
             self._begin()
             ending = None
-            steps = 0
             while ending is None:
-                steps += 1
-                ending = Ending.ENDLESS if steps > MOST_STEPS else self._go_on()
+                self._steps += 1
+                ending = Ending.ENDLESS if self._steps > MOST_STEPS else self._go_on()
                 if self._error is not None:
                     raise self._error
             return ending
@@ -189,6 +191,7 @@ class LoopRun:
                 _close(client)
             self._loop.forget()
             asyncio._set_running_loop(before)
+            World.loop_time = None
 
     def _begin(self) -> None:
         try:
@@ -269,12 +272,24 @@ class LoopRun:
             await settled(me.got[step.key][1].release())
         elif step.kind == "]":
             await me.got.pop(step.key)[0].__aexit__(None, None, None)
+        elif step.kind in RAISING:
+            await self._leave_by_error(me.got.pop(step.key), key, RAISING[step.kind]())
         else:
             if step.kind != "u":
                 me.got.pop(step.key, None)
             await settled(self._subject.unlock(key))
         if step.kind in ASKING:
             me.got.setdefault(step.key, None)
+
+    async def _leave_by_error(self, block: Any, key: Any, error: BaseException) -> None:
+        if block is None:
+            await self._subject.leave(key, error)
+            return
+        try:
+            await block[0].__aexit__(type(error), error, error.__traceback__)
+        except BaseException as raised:
+            if raised is not error:
+                raise
 
     # -- who goes on ---------------------------------------------------------------------------------------------
 
@@ -311,6 +326,11 @@ class LoopRun:
         self._idle = 0
         for client in self._clients:
             client.polls = 0
+
+    def go_on(self) -> None:
+        """A subject that makes many calls in one may take as many steps for each as for a whole run."""
+        self._steps = 0
+        self._event()
 
     def _opener(self, client: _Client) -> Callable[[], None]:
         def open_it() -> None:
@@ -412,7 +432,7 @@ def progress() -> None:
     """For a subject that makes many calls in one: a call of these has come back."""
     me = _client.get()
     if me is not None:
-        me.polls = 0
+        me.run.go_on()
 
 
 def in_a_loop(call: Callable[[], Any]) -> Any:

@@ -84,6 +84,9 @@ class Exploration:
     last: Judge | None = None
     """The judge of the last run."""
 
+    told: Callable[[Found, bool], None] = lambda found, promised: None
+    """Is told of the first run of each symptom, as soon as it has ended, and whether it breaks what is promised."""
+
     @property
     def breaches(self) -> list[Found]:
         """All that was found broken, promised or not."""
@@ -91,17 +94,21 @@ class Exploration:
 
     def add(self, finding: Finding, schedule: Schedule) -> None:
         """Keep it if it is the first of its symptom, or shorter."""
-        _keep(self.found, finding.symptom, Found(finding, schedule))
+        if _keep(self.found, finding.symptom, Found(finding, schedule)):
+            self.told(self.found[finding.symptom], True)
 
     def add_unpromised(self, finding: Finding, schedule: Schedule) -> None:
         """The same of what is not promised."""
-        _keep(self.unpromised, finding.clauses[0], Found(finding, schedule))
+        if _keep(self.unpromised, finding.clauses[0], Found(finding, schedule)):
+            self.told(self.unpromised[finding.clauses[0]], False)
 
 
-def _keep(shortest: dict[str, Found], name: str, found: Found) -> None:
+def _keep(shortest: dict[str, Found], name: str, found: Found) -> bool:
+    """Whether it is the first of its name."""
     before = shortest.get(name)
     if before is None or _size(*found) < _size(*before):
         shortest[name] = found
+    return before is None
 
 
 def _size(finding: Finding, schedule: Schedule) -> tuple[int, int]:
@@ -184,6 +191,11 @@ class Explorer:
         other._keys = self._keys if keys is None else keys
         return other
 
+    @property
+    def judging(self) -> Callable[..., Judge]:
+        """What makes the judge of a run."""
+        return self._judging
+
     def keys_of_a_run(self) -> Callable[[str], Any]:
         """The values for the letters of the next run."""
         return self._keys.of_a_run() if isinstance(self._keys, Spelling) else self._keys
@@ -196,12 +208,13 @@ class Explorer:
         *,
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
+        told: Callable[[Found, bool], None] = lambda found, promised: None,
     ) -> Exploration:
-        """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no.
+        """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no. told: of each symptom at once.
 
         Once a run has broken a clause, MOST_AFTER more are made: they may show what else is broken, or a shorter way.
         """
-        result = Exploration(program, level, bound)
+        result = Exploration(program, level, bound, told=told)
         search = Search(bound)
         since = 0
         for chooser in search:
@@ -221,9 +234,10 @@ class Explorer:
         *,
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
+        told: Callable[[Found, bool], None] = lambda found, promised: None,
     ) -> Exploration:
         """The plain way, and random ways, one for each seed, with that many preemptions in half as long again."""
-        result = Exploration(program, level, preemptions)
+        result = Exploration(program, level, preemptions, told=told)
         self._once(result, Chooser(), known)
         length = result.longest * 3 // 2
         for seed in seeds:

@@ -8,6 +8,7 @@ own, so it is known what a caller was given.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,6 +38,10 @@ class FlightFace:
         self._work.set(work)
         return self._called(key)
 
+    def forget(self, key: Any) -> Any:
+        """Have the subject forget the key."""
+        return self.subject.forget(key)
+
     def _decorated(self) -> Callable[[Any], Any]:
         # Who runs it is known by the context: a decorated function is told the key and nothing of its caller's.
         return lambda key: self._work.get()()
@@ -48,6 +53,12 @@ class AsyncFlightFace(FlightFace):
     async def do(self, key: Any, work: Callable[[], Any]) -> Any:
         """What the subject gives for the key and the work."""
         return await super().do(key, work)
+
+    async def forget(self, key: Any) -> None:
+        """Have the subject forget the key."""
+        answer = super().forget(key)
+        if inspect.isawaitable(answer):
+            await answer
 
     def _decorated(self) -> Callable[[Any], Any]:
         async def decorated(key: Any) -> Any:
@@ -147,6 +158,9 @@ class ThreadBench(_Bench):
         if step.kind == "e":
             self._end(step.key)
             return
+        if step.kind == "g":
+            self.subject.forget(key)
+            return
 
         def work() -> WorkRun:
             with self._run(client, step) as run:
@@ -167,6 +181,9 @@ class TaskBench(_Bench):
         """One step of a client; what the subject raises passes through."""
         if step.kind == "e":
             self._end(step.key)
+            return
+        if step.kind == "g":
+            await self.subject.forget(key)
             return
 
         async def work() -> WorkRun:

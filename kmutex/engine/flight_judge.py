@@ -74,6 +74,8 @@ class FlightJudge(Judge):
         self._loop = False
         self._closed: dict[WorkRun, int] = {}
         """Runs that had ended for the callers, and when."""
+        self._forgotten: set[WorkRun] = set()
+        """Runs that another may go on beside."""
         self._values: dict[int, object] = {}
         self._clock = 0
         self._disturbed: set[str] = set()
@@ -94,6 +96,8 @@ class FlightJudge(Judge):
     def returned(self, client: int, step: Step) -> None:
         if step.kind not in DOING:
             self._log(client, f"{step}: done", "comes back", step.key)
+            if step.kind == "g":
+                self._forgotten.update(run for run in self._going if run.key == step.key)
             return
         call = self._calls.pop(client)
         run = _run_in(self._values.pop(client, None))
@@ -178,7 +182,8 @@ class FlightJudge(Judge):
     def began(self, run: WorkRun) -> None:
         self._log(run.client, f"work for {run.key} ...", "has", run.key)
         call = self._calls.get(run.client)
-        rival = next((other for other in self._going if other.key == run.key), None)
+        rivals = (other for other in self._going if other.key == run.key and other not in self._forgotten)
+        rival = next(rivals, None)
         if rival is not None:
             self._find(
                 "KM-ONE",

@@ -204,12 +204,32 @@ CANCELLED_CALLS = (
 )
 
 
-def flights(*, cancel: bool = True) -> list[Program]:
+FORGETTING = (
+    "0ga | 0da | 1da | 2ea",
+    "0da | 1ga | 1da | 2ea | 3da",
+    "0da | 1da | 2ga | 2ea | 0na",
+)
+
+
+def flights(*, cancel: bool = True, forget: bool = False) -> list[Program]:
     """The programs for a subject that suppresses duplicates, in the order in which they are to be run.
 
-    cancel: a call can be cancelled (a task) or interrupted (a thread).
+    cancel: a call can be cancelled (a task) or interrupted (a thread). forget: it has forget(key).
     """
-    return [parse(text) for text in (*FLIGHTS, *FAILURES, *(CANCELLED_CALLS if cancel else ()))]
+    texts = [*FLIGHTS, *FAILURES, *(CANCELLED_CALLS if cancel else ()), *(FORGETTING if forget else ())]
+    return [parse(text) for text in texts]
+
+
+BODIES = (
+    "0+a%a",
+    "0+a%a | 1+a",
+    "0+a | 1+a | 0%a",
+    "0+a | 1+a | 2+a | 0%a | 1%a",
+    "0+a%a 1+a",
+)
+"""Blocks whose body raises."""
+CANCELLED_BODIES = ("0+a&a | 1+a", "0+a | 1+a | 0&a")
+LEASED_BODIES = ("0[a%a | 1+a", "0[a | 1[a | 0%a")
 
 
 def programs(
@@ -221,19 +241,23 @@ def programs(
     strays: bool = True,
     reentrant: bool = False,
     striped: bool = False,
+    bodies: bool = False,
+    tasks: bool = False,
 ) -> list[Program]:
     """The programs for a locker with these features, in the order in which they are to be run.
 
     cancel: a wait can be given up (a timeout, a cancelled task). tries: timeout 0. interrupt: threads.
-    leases: the locker has ``hold``. strays: the unlock of a key can be asked of who
-    has it not by lock. reentrant: who holds a key gets
-    it again. striped: one key at a time is asked for, since two may be one lock.
+    leases: the locker has ``hold``. strays: the unlock of a key can be asked of who has it not by lock. reentrant: who
+    holds a key gets it again. striped: one key at a time is asked for, since two may be one lock. bodies: it is held by
+    a block, whose body can raise. tasks: and whose task can be cancelled there.
     """
     texts = [*PLAIN, *(TRIES if tries else ()), *(CANCELS if cancel else ()), *(INTERRUPTS if interrupt else ())]
     texts += STRAYS
     if cancel and tries:
         texts += CANCELS_AND_TRIES + STRAYS_AFTER
-    texts += LEASES if leases else ()
+    texts += LEASES + LEASED_BODIES if leases else ()
+    texts += BODIES if bodies else ()
+    texts += CANCELLED_BODIES if bodies and tasks else ()
     wanted = [parse(text) for text in texts]
     return [
         program
@@ -247,7 +271,7 @@ def programs(
 def programs_for(shape: Shape, *, interrupt: bool) -> list[Program]:
     """The programs for what a factory makes. interrupt: whether interrupted threads are judged."""
     if shape.form == "flight":
-        return flights(cancel=interrupt or shape.kind == "asyncio")
+        return flights(cancel=interrupt or shape.kind == "asyncio", forget=shape.forgets)
     return programs(
         cancel=shape.timeout or shape.kind == "asyncio",
         tries=shape.tries,
@@ -256,6 +280,8 @@ def programs_for(shape: Shape, *, interrupt: bool) -> list[Program]:
         strays=shape.strays,
         reentrant=shape.reentrant,
         striped=shape.striped,
+        bodies=shape.bodies,
+        tasks=shape.kind == "asyncio",
     )
 
 

@@ -54,6 +54,8 @@ class Shape:
     """What the factory makes shares its keys with what it made before, so each run has keys of its own."""
     reentrant: bool = False
     """Its holder gets the key again."""
+    forgets: bool = False
+    """A single flight with forget(key)."""
     striped: bool = False
     """Keys share locks by design."""
     taken: str = ""
@@ -232,6 +234,7 @@ class _Looker:
             counts=counts and not shared,
             leases=False,
             form="flight",
+            forgets=not call.decorates and ways.takes_key(getattr(self._subject, "forget", None)),
             keys=keys,
             shared=shared,
             taken=f"flight: {words}; {kind}",

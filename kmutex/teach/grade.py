@@ -19,9 +19,9 @@ from kmutex.engine.features import PROMISES
 from kmutex.engine.timeline import timeline
 from kmutex.teach import lesson as lessons
 from kmutex.teach.clauses import Clause, clause_of
-from kmutex.verify.evidence import Result, Row, Violation, exit_status
+from kmutex.verify.evidence import VERDICT, Result, Row, Violation, exit_status
 from kmutex.verify.plan import MOST_RUNS, Unit
-from kmutex.verify.report import VERDICT, violations
+from kmutex.verify.report import violations
 from kmutex.verify.runner import LONGEST_REPLAY, Progress, ReplayError, SubjectError, replay, verify
 
 if TYPE_CHECKING:
@@ -187,7 +187,6 @@ def _with_lines(
             violation.schedule,
             without=without,
             promises=PROMISES,
-            lines=True,
             confined=confined,
             seconds=seconds,
         )

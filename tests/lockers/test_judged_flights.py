@@ -21,12 +21,12 @@ from tests.lockers.catalogue import Row, entries, load
 # A run that has seen enough ends in the midst of what the subject began.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 
-LOCKERS = entries(kind=("threads", "asyncio"), shape="single-flight", origin="written")
+LOCKERS = entries(kind=("threads", "asyncio"), shape="single-flight", origin=("written", "wild"))
 PASSES: dict[str, tuple[tuple[Level, int], ...]] = {
     "threads": (("locks", 0), ("locks", 1), ("bytecode", 1)),
     "asyncio": (("tasks", 0), ("tasks", 2)),
 }
-MOST = 200
+MOST = 60
 """Runs of one program."""
 
 
@@ -46,7 +46,7 @@ def judged(row: Row, witnesses: Counter[str]) -> set[str]:
         shape, make, explorer = put_on_trial(fitted.shape, fitted.make, explorer)
         known: set[tuple[frozenset[str], str]] = set()
         for level, bound in PASSES[row.kind]:
-            for program in flights():
+            for program in flights(forget=shape.forgets):
                 if (level == "bytecode" and program.clients > 2) or (found and bound):
                     continue
                 parts = program.ingredients
@@ -72,7 +72,8 @@ def test_a_bad_flight_is_convicted_of_its_mistake_alone(row: Row) -> None:
     """By the best name, and by no other than the catalogue has."""
     found = judged(row, Counter())
     assert row.clauses[0] in found
-    assert found <= set(row.clauses)
+    # One from the wild has its own story, and may have more of it.
+    assert found <= set(row.clauses) or row.origin == "wild"
 
 
 @each("holds")
@@ -85,5 +86,5 @@ def test_a_sound_flight_is_not(row: Row) -> None:
 
 @pytest.mark.parametrize("kind", ["threads", "asyncio"])
 def test_each_clause_convicts_one_that_breaks_no_other(kind: str) -> None:
-    """So no clause is there for nothing."""
+    """KM-ONE, KM-RESULT, KM-LEADER, KM-FOLLOWER, KM-FORGET, KM-APART, KM-RETURN: none is there for nothing."""
     assert {row.clauses for row in LOCKERS if row.kind == kind} >= {(clause,) for clause in FLIGHT_CLAUSES}

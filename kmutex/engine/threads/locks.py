@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kmutex.engine.observer import UncontrolledError
@@ -25,6 +26,8 @@ class World:
     """What the replaced primitives ask: the run that is going on, if any."""
 
     run: ThreadRun | None = None
+    loop_time: Callable[[], float] | None = None
+    """The time in a run of tasks."""
 
 
 class CoopLock:
