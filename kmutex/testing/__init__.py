@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from kmutex.engine.judge import Finding
     from kmutex.engine.shapes import NotALockerError, Shape, look
     from kmutex.engine.threads import controlled
-    from kmutex.testing.machine import Histories, check_histories, locker_machine
     from kmutex.testing.suite import KeyedLockerSuite
-    from kmutex.testing.verdict import ContractError, InconclusiveError
+    from kmutex.verify.machine import Histories, check_histories, locker_machine
+    from kmutex.verify.verdict import ContractError, InconclusiveError
 
 __all__ = [
     "CLAUSES",
@@ -64,22 +64,22 @@ __all__ = [
 
 _HOMES = {
     "CLAUSES": "kmutex._clauses",
-    "ContractError": "kmutex.testing.verdict",
+    "ContractError": "kmutex.verify.verdict",
     "FEATURES": "kmutex.engine.features",
     "Feature": "kmutex.engine.features",
     "Finding": "kmutex.engine.judge",
-    "Histories": "kmutex.testing.machine",
-    "InconclusiveError": "kmutex.testing.verdict",
+    "Histories": "kmutex.verify.machine",
+    "InconclusiveError": "kmutex.verify.verdict",
     "KeyedLockerSuite": "kmutex.testing.suite",
     "NotALockerError": "kmutex.engine.shapes",
     "PROMISES": "kmutex.engine.features",
     "Schedule": "kmutex.engine.explorer",
     "Shape": "kmutex.engine.shapes",
     "UnknownFeatureError": "kmutex.engine.features",
-    "check_histories": "kmutex.testing.machine",
+    "check_histories": "kmutex.verify.machine",
     "clauses_off": "kmutex.engine.features",
     "controlled": "kmutex.engine.threads",
-    "locker_machine": "kmutex.testing.machine",
+    "locker_machine": "kmutex.verify.machine",
     "look": "kmutex.engine.shapes",
     "parse_schedule": "kmutex.engine.explorer",
 }

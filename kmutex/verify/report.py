@@ -6,7 +6,7 @@ import os
 import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,18 +67,24 @@ class Report:
         """The exit status."""
         return FAILED if self.failed else exit_status(self.rows)
 
+    @property
+    def subjects(self) -> set[str]:
+        """Whom it is about."""
+        return {self.subject} if self.subject else {row.subject for row in self.rows if ":" in row.subject}
+
     def replay(self, subject: str, violation: Violation) -> str:
         """The whole command that runs it again; empty where the method has no schedule."""
         if not violation.schedule:
             return ""
         return f"kmutex verify {shlex.quote(subject)}{self.options} --replay {shlex.quote(violation.schedule)}"
 
-    def causes(self) -> list[tuple[str, Cause]]:
-        """Each cause with its subject; first those that were told."""
+    def causes(self, result: Result = Result.VIOLATED) -> list[tuple[str, Cause]]:
+        """Each cause of rows with this result, with its subject; first those that were told."""
         found = []
         for subject in dict.fromkeys(row.subject for row in self.rows):
-            mine = [violation for _, _, violation in violations(row for row in self.rows if row.subject == subject)]
-            told = self.told if subject == self.subject else ()
+            rows = [row for row in self.rows if row.subject == subject]
+            mine = [violation for _, _, violation in violations(rows, result)]
+            told = self.told if subject == self.subject and result is Result.VIOLATED else ()
             found += [(subject, cause) for cause in causes(mine, told)]
         return found
 
@@ -124,8 +130,8 @@ def show_violation(
     console: Console, report: Report, subject: str, violation: Violation, *, promised: bool = True
 ) -> None:
     """The sentence, the timeline with the lines of code, where that is, and the command that runs it again."""
-    remark, style = ("", "bold red") if promised else (", not promised", _STYLE[Result.NOT_PROMISED])
-    _say(console, f"{', '.join(violation.clauses)}{remark}: {violation.message}", style)
+    names = ", ".join([*violation.clauses, *(() if promised else ("not promised",))])
+    _say(console, f"{names}: {violation.message}", "bold red" if promised else "cyan")
     if violation.picture:
         _say(console)
         console.print(Text(violation.picture), soft_wrap=True)
@@ -140,19 +146,15 @@ def show_violation(
 
 def show(console: Console, report: Report, *, footer: str = "") -> None:
     """What was not told as it was found, the matrix, the bounds, and the verdict in the last line."""
-    subjects = {report.subject} if report.subject else {row.subject for row in report.rows if ":" in row.subject}
-    for subject, cause in report.causes():
-        if cause.shown not in report.told:
-            show_violation(console, report, subject, cause.shown)
-    for subject, cause in report.causes():
-        more = [clause for clause in _EVERY if clause in cause.clauses and clause not in cause.shown.clauses]
-        if more:
-            of = f" of {subject}" if len(subjects) > 1 else ""
-            _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}: {', '.join(more)}")
-            _say(console)
-    # Beside a violation, what was never promised is a word in the matrix.
-    for subject, clauses, violation in violations(report.rows, Result.NOT_PROMISED) if report.status != 1 else ():
-        show_violation(console, report, subject, replace(violation, clauses=clauses), promised=False)
+    subjects = report.subjects
+    show_causes(console, report)
+    loose = report.causes(Result.NOT_PROMISED)
+    for subject, cause in loose if report.status != 1 else ():
+        show_violation(console, report, subject, cause.shown, promised=False)
+    if loose:
+        broken = [clause for clause in _EVERY if any(clause in cause.clauses for _, cause in loose)]
+        _say(console, f"Broken and not promised, so it does not count: {', '.join(broken)}", "cyan")
+        _say(console)
     groups: dict[str, list[Row]] = {}
     for row in report.rows:
         # What is known of the code on paper stands together, whichever function it is about.
@@ -165,6 +167,20 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
     if footer:
         _say(console, footer, "dim")
     _say(console, summary(report.rows), _STYLE[_overall(report.rows)])
+
+
+def show_causes(console: Console, report: Report) -> None:
+    """One violation for each cause that was not told as it was found, and what else is broken by the same."""
+    for subject, cause in report.causes():
+        if cause.shown not in report.told:
+            show_violation(console, report, subject, cause.shown)
+    for subject, cause in report.causes():
+        if cause.others:
+            of = f" of {subject}" if len(report.subjects) > 1 else ""
+            _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}:")
+            for other in cause.others:
+                _say(console, f"  {', '.join(other.clauses)}: {other.message}", indent="    ")
+            _say(console)
 
 
 def _say(console: Console, words: str = "", style: str = "", indent: str = "") -> None:

@@ -37,7 +37,9 @@ RUN_ELSEWHERE = {
         "specs/contract.md": "tests/house/test_clauses.py",
         "specs/divergences.md": "tests/house/test_divergences.py",
     },
+    "toml": {"docs/ci.md": "tests/testing/test_project.py", "README.md": "tests/testing/test_project.py"},
     "trace": {"specs/trace.md": "tests/trace/test_command.py"},
+    "yaml": {"docs/ci.md": "tests/testing/test_project.py"},
 }
 """Languages of the specifications: by page, the test that reads them there."""
 NO_CODE = ("text", "{lanes}")
@@ -45,6 +47,18 @@ NO_CODE = ("text", "{lanes}")
 _SKIP = re.compile(r"^<!-+ *skip:.*", re.MULTILINE)
 _REASON = re.compile(r'<!-- skip: next "[^"]{10,}" -->')
 LOCKER = "from kmutex import KeyedMutex\n\n\nclass MyLocker(KeyedMutex):\n    pass\n"
+FLIGHTS = """\
+from kmutex.selfcheck.flights import Once
+
+
+class SingleFlight(Once):
+    pass
+
+
+def dedupe(fn):
+    flight = SingleFlight()
+    return lambda key: flight.do(key, lambda: fn(key))
+"""
 ADAPTER = [sys.executable, str(ROOT / "examples" / "adapters" / "adapter.py"), "kmutex:AsyncKeyedMutex"]
 COMMAND = """\
 import subprocess
@@ -125,6 +139,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage" / "__init__.py").touch()
     (tmp_path / "mypackage" / "locks.py").write_text(LOCKER, encoding="utf-8")
+    (tmp_path / "mypackage" / "flights.py").write_text(FLIGHTS, encoding="utf-8")
     (tmp_path / "bin").mkdir()
     _script(tmp_path / "bin" / "kmutex", f"#!{sys.executable}\n{COMMAND}")
     _script(tmp_path / "adapter", f"#!{sys.executable}\nimport os\nos.execv({ADAPTER[0]!r}, {ADAPTER!r})\n")
