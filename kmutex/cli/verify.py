@@ -7,18 +7,20 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kmutex._console import Display, complain, console, no_folder, number_of, seconds, shown, write
-from kmutex.engine.calls import KEY_TYPES, LOOKING, Calls, CallsError, calls_of
+from kmutex.engine.calls import KEY_TYPES, CallsError, calls_of
 from kmutex.engine.features import FEATURES, LEADERS, PROMISES, UnknownFeatureError, clauses_off, unpromised
 from kmutex.picture.files import HELP, drawn, unfit
 
 if TYPE_CHECKING:
-    from kmutex.verify.evidence import Violation
+    from kmutex.verify.evidence import Row, Violation
+    from kmutex.verify.project import Project, Subject
     from kmutex.verify.report import Report
     from kmutex.verify.runner import Plan
 
@@ -45,8 +47,9 @@ def add_parser(commands: Any) -> None:
         "verify",
         help="check a keyed locker against the contract",
         description=(
-            "Check keyed lockers against the contract, clause by clause. Without a subject: the lockers of this\n"
-            "library, by every method. The subject is a class or a function that makes a locker without arguments, an\n"
+            "Check keyed lockers against the contract, clause by clause. Without a subject: those that [tool.kmutex]\n"
+            "in the pyproject.toml here names, or else the lockers of this library, by every method. A subject is a\n"
+            "class or a function that makes a locker without arguments, an\n"
             "expression such as 'pkg.locks:Locks(maxsize=3)', a locker at the top of a module, or what is called with\n"
             "a key itself. How it is locked is found by looking, for threads and asyncio alike: lock and unlock,\n"
             "acquire and release, a lock for each key, a block for with or async with, an object for each key.\n"
@@ -113,6 +116,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
+    from kmutex.verify.project import ProjectError, Subject, read_project
     from kmutex.verify.target import TargetError, target_of
 
     without = _names(args.without)
@@ -131,14 +135,21 @@ def run(args: argparse.Namespace) -> int:
         return complain(f"--json - and --format {args.format} both want standard output; give --json a file")
     if args.picture is not None and args.replay is None:
         return complain("--picture is of one run: give its schedule with --replay")
-    said = _Said(without, promises, calls)
-    if not args.subjects and (args.replay is not None or said != _Said()):
+    said = Subject("", without, promises, calls)
+    if not args.subjects and (args.replay is not None or said != Subject("")):
         return complain("--replay, --without, --with, --call and --keys need a subject, MODULE:FACTORY")
     if args.replay is not None and (len(args.subjects) > 1 or args.format != "text"):
         return complain("--replay runs one schedule on one subject, and shows it as text")
     if args.replay is not None:
-        return _replay(args, said)
-    return _verify(args, said)
+        return _replay(args, replace(said, target=args.subjects[0]))
+    try:
+        project = None if args.subjects else read_project(Path.cwd())
+    except ProjectError as error:
+        return complain(str(error))
+    if project is None:
+        return _verify(args, [replace(said, target=target) for target in args.subjects], None)
+    args.subjects = [subject.name for subject in project.subjects]
+    return _verify(args, project.subjects, project)
 
 
 def _names(texts: Sequence[str]) -> tuple[str, ...]:
@@ -148,23 +159,6 @@ def _names(texts: Sequence[str]) -> tuple[str, ...]:
 def _promises(args: argparse.Namespace) -> tuple[str, ...] | None:
     """What the locker is said to promise; None: nothing was said of it."""
     return (*(PROMISES if args.strict else ()), *_names(args.promises)) or None
-
-
-class _Said(NamedTuple):
-    """What is said of the subjects."""
-
-    without: tuple[str, ...] = ()
-    promises: tuple[str, ...] | None = None
-    calls: Calls = LOOKING
-
-    @property
-    def options(self) -> str:
-        """The same as options of the command, with a blank before each."""
-        words = [word for name in self.without for word in ("--without", name)]
-        if set(PROMISES) <= set(self.promises or ()):
-            words.append("--strict")
-        words += [word for name in self.promises or () if "--strict" not in words for word in ("--with", name)]
-        return "".join(f" {shlex.quote(word)}" for word in (*words, *self.calls.options))
 
 
 class _Output:
@@ -254,60 +248,93 @@ class _Output:
         return fault
 
 
-def _verify(args: argparse.Namespace, said: _Said) -> int:
+def _verify(args: argparse.Namespace, subjects: Sequence[Subject], project: Project | None) -> int:
     from kmutex.verify.report import worst
 
     with shown(quiet=args.quiet) as display:
         output = _Output(args, display)
         reports = []
-        for subject in args.subjects or [""]:
-            output.begin(subject)
+        every: Sequence[Subject | None] = subjects or [None]
+        for subject in every:
+            output.begin(subject.name if subject is not None else "")
             started = time.perf_counter()
-            report = _one(args, subject, said, output, display) if subject else _this_library(args, output, display)
+            if subject is not None:
+                report = _one(args, subject, project, output, display)
+            else:
+                report = _this_library(args, output, display)
             reports.append(report)
             output.end(report, time.perf_counter() - started)
     fault = output.files(reports)
     return complain(fault) if fault else worst(report.status for report in reports)
 
 
-def _one(args: argparse.Namespace, subject: str, said: _Said, output: _Output, display: Display) -> Report:
+def _one(
+    args: argparse.Namespace, subject: Subject, project: Project | None, output: _Output, display: Display
+) -> Report:
     from kmutex.verify.progress import progress_of
+    from kmutex.verify.report import Report
     from kmutex.verify.runner import SubjectError, verify
 
     told: list[Violation] = []
 
     def found(violation: Violation) -> None:
-        from kmutex.verify.report import Report
-
         told.append(violation)
-        output.found(Report(subject, options=said.options), subject, violation)
+        output.found(Report(subject.target, options=subject.options), subject.target, violation)
 
-    limit = _seconds(args)
+    limit, how = _seconds(args), _plan(args)
+    if project is not None and args.seconds is None and args.runs is None:
+        from kmutex.verify.runner import BY_MODE
+
+        mode = BY_MODE[project.mode]
+        limit, how = math.inf, how._replace(runs=mode.runs, quick=mode.quick)
     try:
+        again = _saved(subject, project, found)
+        if again:
+            return Report(subject.target, tuple(again), tuple(told), options=subject.options)
         checked = verify(
-            subject,
-            without=said.without,
-            promises=said.promises,
-            calls=said.calls,
+            subject.target,
+            without=subject.without,
+            promises=subject.promises,
+            calls=subject.calls,
             seconds=limit,
             workers=_jobs(args),
-            how=_plan(args),
-            on_progress=progress_of(display, subject, limit),
+            how=how,
+            on_progress=progress_of(display, subject.target, limit),
             on_violation=found,
         )
     except SubjectError as error:
-        from kmutex.verify.report import Report
-
-        return Report(subject, failed=str(error))
-    from kmutex.verify.report import Report
-
-    return Report(
-        subject,
-        tuple(checked.rows),
-        tuple(told),
-        taken=checked.shape.taken,
-        options=said.options,
+        return Report(subject.target, failed=str(error))
+    report = Report(
+        subject.target, tuple(checked.rows), tuple(told), taken=checked.shape.taken, options=subject.options
     )
+    if project is not None:
+        project.save(command for violation in told if (command := report.replay(subject.target, violation)))
+    return report
+
+
+def _saved(subject: Subject, project: Project | None, found: Callable[[Violation], None]) -> list[Row]:
+    """What the first saved schedule gives that breaks anything still. SubjectError."""
+    if project is None:
+        return []
+    from kmutex.verify.project import schedules_of
+    from kmutex.verify.results import rows_of_saved
+    from kmutex.verify.runner import ReplayError, replay
+
+    for schedule in schedules_of(project.saved(), subject):
+        # One that no longer fits the subject says nothing of it.
+        with suppress(ReplayError):
+            again = replay(
+                subject.target,
+                schedule,
+                without=subject.without,
+                promises=subject.promises,
+                calls=subject.calls,
+            )
+            for violation in again.found:
+                found(violation)
+            if again.found:
+                return rows_of_saved(subject.target, schedule, again.found)
+    return []
 
 
 def _this_library(args: argparse.Namespace, output: _Output, display: Display) -> Report:
@@ -355,19 +382,18 @@ def _python() -> str:
     return sys.version.split()[0]
 
 
-def _replay(args: argparse.Namespace, said: _Said) -> int:
+def _replay(args: argparse.Namespace, subject: Subject) -> int:
     from kmutex.engine.timeline import picture, timeline
     from kmutex.verify.runner import ReplayError, SubjectError, replay
 
-    (subject,) = args.subjects
     try:
         found, unkept, events, endless = replay(
-            subject, args.replay, without=said.without, promises=said.promises, calls=said.calls
+            subject.target, args.replay, without=subject.without, promises=subject.promises, calls=subject.calls
         )
     except SubjectError as error:
-        return complain(f"cannot verify {subject}: {error}", status=3)
+        return complain(f"cannot verify {subject.target}: {error}", status=3)
     except ReplayError as error:
-        return complain(f"cannot replay this on {subject}: {error}")
+        return complain(f"cannot replay this on {subject.target}: {error}")
     fault = write(((args.picture, lambda: drawn(picture(events), args.picture)),))
     print(timeline(events))
     for violation in found:

@@ -24,7 +24,7 @@ from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import ProgramError, parse
 from kmutex.engine.search import UnreplayableError
-from kmutex.testing.verdict import ContractError, InconclusiveError
+from kmutex.verify.verdict import ContractError, InconclusiveError, describe
 from kmutex.verify.worker import check_fits
 
 MOST_RUNS = 2_000
@@ -83,7 +83,7 @@ class _Plugin:
             with bench.control():
                 result = bench.explorer.every(parse(program), level, preemptions, go_on=lambda runs: runs < MOST_RUNS)
             for finding, schedule in result.found.values():
-                raise ContractError(finding, schedule, bench)
+                raise ContractError(describe(finding, schedule, bench), finding, schedule)
             if not result.complete or result.endless:
                 raise InconclusiveError(f"{program} was not run in every way: {result.runs} runs")
 

@@ -38,9 +38,13 @@ class Cause:
     shown: Violation
     clauses: list[str] = field(default_factory=list)
     """All that are broken by it, those of the run that is shown first."""
+    others: list[Violation] = field(default_factory=list)
+    """Those of the same cause that break more than the ones before them."""
 
     def add(self, violation: Violation) -> None:
         """It has this cause too."""
+        if not set(violation.clauses) <= set(self.clauses):
+            self.others.append(violation)
         self.clauses += [clause for clause in violation.clauses if clause not in self.clauses]
 
 

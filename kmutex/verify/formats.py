@@ -209,8 +209,9 @@ def _words() -> dict[str, dict[str, str]]:
         import tomllib
     else:
         import tomli as tomllib
-    found = {clause["id"]: clause for clause in tomllib.loads(read("clauses.toml"))["clause"]}
-    return {clause: found[clause] for clause in _EVERY}
+    tables = tomllib.loads(read("clauses.toml")).values()
+    found = {row["id"]: row for table in tables if isinstance(table, list) for row in table}
+    return {clause: found.get(clause, {"title": clause, "statement": clause}) for clause in _EVERY}
 
 
 def _result(report: Report, subject: str, violation: Violation, clauses: Sequence[str]) -> dict[str, Any]:

@@ -67,6 +67,11 @@ class Report:
         """The exit status."""
         return FAILED if self.failed else exit_status(self.rows)
 
+    @property
+    def subjects(self) -> set[str]:
+        """Whom it is about."""
+        return {self.subject} if self.subject else {row.subject for row in self.rows if ":" in row.subject}
+
     def replay(self, subject: str, violation: Violation) -> str:
         """The whole command that runs it again; empty where the method has no schedule."""
         if not violation.schedule:
@@ -141,16 +146,8 @@ def show_violation(
 
 def show(console: Console, report: Report, *, footer: str = "") -> None:
     """What was not told as it was found, the matrix, the bounds, and the verdict in the last line."""
-    subjects = {report.subject} if report.subject else {row.subject for row in report.rows if ":" in row.subject}
-    for subject, cause in report.causes():
-        if cause.shown not in report.told:
-            show_violation(console, report, subject, cause.shown)
-    for subject, cause in report.causes():
-        more = [clause for clause in _EVERY if clause in cause.clauses and clause not in cause.shown.clauses]
-        if more:
-            of = f" of {subject}" if len(subjects) > 1 else ""
-            _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}: {', '.join(more)}")
-            _say(console)
+    subjects = report.subjects
+    show_causes(console, report)
     loose = report.causes(Result.NOT_PROMISED)
     for subject, cause in loose if report.status != 1 else ():
         show_violation(console, report, subject, cause.shown, promised=False)
@@ -170,6 +167,20 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
     if footer:
         _say(console, footer, "dim")
     _say(console, summary(report.rows), _STYLE[_overall(report.rows)])
+
+
+def show_causes(console: Console, report: Report) -> None:
+    """One violation for each cause that was not told as it was found, and what else is broken by the same."""
+    for subject, cause in report.causes():
+        if cause.shown not in report.told:
+            show_violation(console, report, subject, cause.shown)
+    for subject, cause in report.causes():
+        if cause.others:
+            of = f" of {subject}" if len(report.subjects) > 1 else ""
+            _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}:")
+            for other in cause.others:
+                _say(console, f"  {', '.join(other.clauses)}: {other.message}", indent="    ")
+            _say(console)
 
 
 def _say(console: Console, words: str = "", style: str = "", indent: str = "") -> None:

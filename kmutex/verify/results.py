@@ -97,6 +97,19 @@ def rows(
     return table
 
 
+SAVED = "saved schedules"
+"""The method of what is run before all else."""
+
+
+def rows_of_saved(subject: str, schedule: str, found: Iterable[Violation]) -> list[Row]:
+    """The evidence of a saved schedule that breaks something still."""
+    return [
+        Row(clause, SAVED, schedule, 1, Result.VIOLATED, 0.0, one.message, subject, (one,))
+        for one in found
+        for clause in one.clauses
+    ]
+
+
 def rightly_named(outcomes: Iterable[UnitResult]) -> list[UnitResult]:
     """The same, and no violation is blamed on what its program has beside a plainer one that shows the same symptom.
 
@@ -156,7 +169,9 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
     own = [outcome.bound for outcome in done if outcome.bound]
     if own:
         return "; ".join(own)
-    chosen = [parse(outcome.unit.program) for outcome in done]
+    chosen = [parse(outcome.unit.program) for outcome in done if outcome.unit.program]
+    if not chosen:
+        return "not run to its end"
     clients = max(program.clients for program in chosen)
     keys = max(len(program.keys) for program in chosen)
     runs = sum(outcome.runs for outcome in done)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from kmutex import _sandbox
 from kmutex._sandbox import Confinement
@@ -80,9 +80,10 @@ class Declared(NamedTuple):
     calls: Calls = LOOKING
 
 
-def _declared(
+def declared_of(
     target: str, without: tuple[str, ...], promises: Iterable[str] | None, calls: Calls = LOOKING
 ) -> Declared:
+    """What is said of a target, as its workers want it."""
     loose = unpromised(promises, target.partition(":")[0])
     leaders = tuple(name for name in promises or () if name in LEADERS)
     return Declared(without, tuple(sorted(loose - frozenset(without))), leaders, bool(loose), calls)
@@ -103,14 +104,25 @@ class Plan(NamedTuple):
     runs: int | None = None
     """Of each program by each method, at the most; the plan is then run to its end, however long that takes, with one
     pass of random runs. None: as many as the plan says."""
+    quick: bool = False
+    """Whether it is for every save of a file: without the passes that only go deeper, and without random runs."""
     after: float = math.inf
     """Real seconds that the search goes on once a clause is known to be violated."""
     complete: bool = False
     """Whether what was planned and not run is inconclusive, also where only the bounds depend on it."""
 
 
+BY_MODE = {
+    "quick": Plan(runs=8, quick=True, after=AFTER_VIOLATION),
+    "full": Plan(runs=200, after=AFTER_VIOLATION),
+}
+"""Fixed amounts of work, so that a busy machine changes nothing: for every save of a file, and for every change."""
+
+
 @dataclass
-class _Driven:
+class Driven:
+    """What a crew has done."""
+
     outcomes: list[UnitResult] = field(default_factory=list)
     left: list[Unit] = field(default_factory=list)
     symptoms: list[tuple[frozenset[str], str]] = field(default_factory=list)
@@ -147,7 +159,7 @@ def verify(
     SubjectError: it could not be put to work. UnknownFeatureError: ``without`` or ``promises`` names none.
     ReplayError: a unit of ``first`` is for the other kind of subject.
     """
-    declared = _declared(target, without, promises, calls)
+    declared = declared_of(target, without, promises, calls)
     off = clauses_off(without)
     crew = _Workers(target, declared, seconds, workers, confined)
     try:
@@ -155,18 +167,34 @@ def verify(
         for unit in first:
             if (unit.level in ("locks", "bytecode")) != (shape.kind == "threads"):
                 raise ReplayError(f"{unit.program} @{unit.level} is not for a subject of {shape.kind}")
-        passes = chain([list(first)] if first else [], _passes(shape, off, whole, how))
-        report = _drive(crew, passes, seconds, how.after, on_progress, on_violation)
+        passes = chain([list(first)] if first else [], passes_of(shape, off, whole, how))
+        report = drive(crew, passes, seconds, how.after, on_progress, on_violation)
     finally:
         crew.end()
     left = [replace(unit, required=True) for unit in report.left] if how.complete else report.left
+    table = table_of(target, shape, declared, report, left, whole, workers)
+    return Checked(shape, table)
+
+
+def table_of(
+    target: str,
+    shape: Shape,
+    declared: Declared,
+    report: Driven,
+    left: Sequence[Unit],
+    bytecode: bool,
+    workers: int = 1,
+) -> list[Row]:
+    """The evidence that a crew's work adds up to. left: what was planned and not run. bytecode: whether switches at
+    bytecodes were seen. workers: processes that shared the work."""
+    off = clauses_off(declared.without)
     loose = clauses_off(declared.unpromised) - off
     table = shared(rows(target, shape, off, report.outcomes, left, unpromised=loose, why=report.why), workers)
-    if not whole:
-        detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
+    if not bytecode:
+        detail = "this Python does not report every instruction of a function; switches at bytecodes are not covered"
         clause = "KM-ONE" if shape.form == "flight" else "KM-EXCL"
         table.append(Row(clause, "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
-    return Checked(shape, table)
+    return table
 
 
 class Replayed(NamedTuple):
@@ -201,7 +229,7 @@ def replay(
     SubjectError, ReplayError: there was no run.
     """
     clauses_off(without)
-    crew = _Workers(target, _declared(target, without, promises, calls), seconds, workers=1, confined=confined)
+    crew = _Workers(target, declared_of(target, without, promises, calls), seconds, workers=1, confined=confined)
     try:
         crew.begin()
         worker = crew.workers[0]
@@ -225,15 +253,16 @@ def replay(
     )
 
 
-def _drive(
-    crew: _Workers,
+def drive(
+    crew: Crew,
     passes: Iterator[list[Unit]],
     seconds: float,
     after: float,
     on_progress: Callable[[Progress], None],
     on_violation: Callable[[Violation], None],
-) -> _Driven:
-    report = _Driven()
+) -> Driven:
+    """Have a crew do the passes, one after the other; what it gave. SubjectError: it got out of hand at once."""
+    report = Driven()
     progress = Progress()
     symptoms = report.symptoms
     broken: set[str] = set()
@@ -321,7 +350,7 @@ def _drive(
             return _with_halves(report, crew)
 
 
-def _with_halves(report: _Driven, crew: _Workers) -> _Driven:
+def _with_halves(report: Driven, crew: Crew) -> Driven:
     """The same with the units that the workers are at: what they have told is an outcome, and the rest is left."""
     for worker in crew.workers:
         if worker.unit is not None and worker.found:
@@ -331,8 +360,13 @@ def _with_halves(report: _Driven, crew: _Workers) -> _Driven:
     return report
 
 
-def _passes(shape: Shape, off: frozenset[str], bytecode: bool, how: Plan) -> Iterator[list[Unit]]:
+def passes_of(shape: Shape, off: frozenset[str], bytecode: bool, how: Plan) -> Iterator[list[Unit]]:
+    """The passes for a subject. bytecode: whether switches at bytecodes are seen."""
     for units in plan(shape, off, how.seed):
+        if how.quick and units[0].chance:
+            return
+        if how.quick and units[0].deeper:
+            continue
         kept = [unit for unit in units if bytecode or unit.level != "bytecode"]
         if how.runs is not None:
             kept = [replace(unit, most=min(how.runs, unit.most or how.runs)) for unit in kept]
@@ -340,6 +374,46 @@ def _passes(shape: Shape, off: frozenset[str], bytecode: bool, how: Plan) -> Ite
             yield kept
         if how.runs is not None and units[0].chance:
             return
+
+
+class Member(Protocol):
+    """Who does units of a crew's."""
+
+    ready: bool
+    unit: Unit | None
+    runs: int
+    found: list[Violation]
+
+    def begin(
+        self,
+        unit: Unit,
+        known: list[str],
+        symptoms: Sequence[tuple[frozenset[str], str]],
+        told: Iterable[tuple[str, ...]],
+    ) -> None:
+        """Begin a unit."""
+
+
+class Crew(Protocol):
+    """Who does the units."""
+
+    target: str
+
+    @property
+    def workers(self) -> Sequence[Member]:
+        """Who shares them."""
+
+    def elapsed(self) -> float:
+        """Real seconds since it was called."""
+
+    def answer(self, seconds: float) -> dict[str, Any] | None:
+        """The next answer, waiting for it at most so long."""
+
+    def joins(self, answer: dict[str, Any]) -> bool:
+        """Whether the answer is only about a worker's coming up."""
+
+    def explain(self, answer: dict[str, Any]) -> str:
+        """One line for an answer that ends it all."""
 
 
 class _Worker:

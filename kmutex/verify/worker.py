@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -51,13 +51,19 @@ _clock = time.perf_counter
 _real_start_new_thread = _thread.start_new_thread
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """The subject can't be put to work; said in one line."""
 
 
-class _Worker:
-    def __init__(self, say: Callable[..., None]) -> None:
+class UnitWorker:
+    """Does units on one subject, and says what they give. In a process of its own, or in the one of a test suite."""
+
+    def __init__(self, say: Callable[..., None], *, shortening: float, profile: bool = False) -> None:
+        """say: takes each answer. shortening: the most seconds in which a counterexample is made smaller before it is
+        told. profile: whether the profile of Hypothesis that somebody has loaded here counts."""
         self._say = say
+        self._shortening = shortening
+        self._profile = profile
         self._last_beat = _clock()
         self._symptoms: list[tuple[frozenset[str], str]] = []
         """What programs with these ingredients have shown, in all workers."""
@@ -65,51 +71,62 @@ class _Worker:
         """Names of what was told as soon as it was found."""
         self._made_short: dict[bool, list[Violation]] = {True: [], False: []}
         """What this unit has made smaller so, by whether it is promised."""
-        self._shortening = 0.0
-        self._original: Callable[[], Any] = object
+        self._original: Callable[[], Any]
         """The factory, as the target names it."""
+        self._make: Callable[[], Any]
+        """Makes what has the one face."""
+        self._shape: Shape
+        self._explorer: Explorer
+        self._without: frozenset[str]
+        self._unpromised: frozenset[str]
 
-    def serve(
-        self,
-        target: str,
-        without: list[str],
-        unpromised: list[str],
-        leaders: list[str],
-        lenient: bool,
-        calls: dict[str, str],
-        patience: float,
-        shortening: float,
-    ) -> None:
-        self._shortening = shortening
+    def serve(self, target: str, calls: dict[str, str], **of_take: Any) -> None:
+        """Take the subject, and then the orders that come as lines on standard input."""
         self._say("there")
         if not sys.stdin.readline():
             return
         # What the subject's files are compiled to belongs to whoever has written them.
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-        try:
-            self._original = load(target_of(target))
-        except MissingError as error:
-            raise _RefusedError(str(error)) from None
-        fitted = self._fit(self._original, frozenset(without), Calls(**calls), lenient, patience)
-        make, shape = fitted.make, fitted.shape
-        crew = Crew() if shape.kind == "threads" else None
-        off, loose = clauses_off(without), clauses_off(unpromised)
-        explorer = Explorer.of(fitted, crew=crew, off=off, unpromised=loose, patience=patience)
-        if shape.form == "flight":
-            shape, make, explorer = put_on_trial(shape, make, explorer, leaders)
-        _try_out(explorer, shape)
+        self.take(load(target_of(target)), calls=Calls(**calls), **of_take)
         sys.dont_write_bytecode = before
-        self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
         for line in sys.stdin:
-            order = json.loads(line)
-            if "replay" in order:
-                self._replay(explorer, shape, order["replay"])
-            else:
-                self._symptoms = [(frozenset(parts), symptom) for parts, symptom in order["symptoms"]]
-                self._told.update(tuple(clauses) for clauses in order["told"])
-                self._made_short = {True: [], False: []}
-                unit, known = Unit(**order["unit"]), frozenset(order["known"])
-                self._do(explorer, make, shape, frozenset(without), frozenset(unpromised), unit, known)
+            self.obey(json.loads(line))
+
+    def take(
+        self,
+        original: Callable[[], Any],
+        *,
+        without: Collection[str],
+        unpromised: Collection[str],
+        leaders: Collection[str],
+        lenient: bool,
+        calls: Calls,
+        patience: float,
+    ) -> None:
+        """The subject that all orders are about. RefusedError, SubjectFailedError, UncontrolledError."""
+        self._original = original
+        self._without, self._unpromised = frozenset(without), frozenset(unpromised)
+        fitted = self._fit(original, self._without, calls, lenient, patience)
+        self._make, self._shape = fitted.make, fitted.shape
+        crew = Crew() if self._shape.kind == "threads" else None
+        off, loose = clauses_off(without), clauses_off(unpromised)
+        self._explorer = Explorer.of(fitted, crew=crew, off=off, unpromised=loose, patience=patience)
+        if self._shape.form == "flight":
+            on_trial = put_on_trial(self._shape, self._make, self._explorer, leaders)
+            self._shape, self._make, self._explorer = on_trial
+        _try_out(self._explorer, self._shape)
+        self._say("ready", shape=asdict(self._shape), bytecode=bytecode_events_seen())
+
+    def obey(self, order: dict[str, Any]) -> None:
+        """Replay a schedule, or do a unit."""
+        if "replay" in order:
+            self._replay(self._explorer, self._shape, order["replay"])
+        else:
+            self._symptoms = [(frozenset(parts), symptom) for parts, symptom in order["symptoms"]]
+            self._told.update(tuple(clauses) for clauses in order["told"])
+            self._made_short = {True: [], False: []}
+            unit, known = Unit(**order["unit"]), frozenset(order["known"])
+            self._do(self._explorer, self._make, self._shape, self._without, self._unpromised, unit, known)
 
     def _fit(
         self, make: Callable[[], Any], without: frozenset[str], calls: Calls, lenient: bool, patience: float
@@ -117,11 +134,11 @@ class _Worker:
         try:
             fitted = fit(make, without=without, calls=calls, lenient=lenient, patience=patience)
         except NotALockerError as error:
-            raise _RefusedError(str(error)) from None
+            raise RefusedError(str(error)) from None
         except UncontrolledError:
             raise
         except BaseException as error:
-            raise _RefusedError(f"looking at what the factory makes raised {said(error)}") from None
+            raise RefusedError(f"looking at what the factory makes raised {said(error)}") from None
         return fitted
 
     def _do(
@@ -163,7 +180,9 @@ class _Worker:
             self._histories(explorer, make, shape, without | unpromised, unit, outcome)
         else:
             CHECKS[unit.task](Context(make, shape, explorer, self._beat, known, clauses_off(unpromised)), outcome)
-        outcome.found = self._short(True, outcome.found)
+        # A check may see what is declared off.
+        off = clauses_off(without)
+        outcome.found = self._short(True, [one for one in outcome.found if not off.issuperset(one.clauses)])
         outcome.unpromised = self._short(False, outcome.unpromised)
         outcome.seconds = _clock() - started
         self._say(
@@ -179,8 +198,8 @@ class _Worker:
         unit: Unit,
         outcome: UnitResult,
     ) -> None:
-        from kmutex.testing.machine import check_histories
-        from kmutex.testing.verdict import InconclusiveError
+        from kmutex.verify.machine import check_histories
+        from kmutex.verify.verdict import InconclusiveError
 
         try:
             histories = check_histories(
@@ -192,6 +211,7 @@ class _Worker:
                 examples=min(HISTORIES, unit.most or HISTORIES),
                 seed=unit.seed,
                 on_example=lambda runs: self._beat(runs),
+                profile=self._profile,
             )
         except InconclusiveError as error:
             outcome.endless = 1
@@ -335,11 +355,11 @@ def _try_out(explorer: Explorer, shape: Shape) -> None:
     call, text = ("do()", "0na") if shape.form == "flight" else ("lock()", "0+a")
     result = explorer.every(parse(text), "locks" if shape.kind == "threads" else "tasks", 0)
     if result.exited is not None:
-        raise _RefusedError(f"it tried to leave the process: {result.exited}")
+        raise RefusedError(f"it tried to leave the process: {result.exited}")
     came = result.last.answered if isinstance(result.last, FlightJudge) else result.witnesses["KM-EXCL"]
     if not came:
         reasons = [found.finding.message for found in result.found.values()] or ["it has no end"]
-        raise _RefusedError(f"{call} of a free key does not come through: {reasons[0]}")
+        raise RefusedError(f"{call} of a free key does not come through: {reasons[0]}")
 
 
 def _take(outcome: UnitResult, result: Exploration) -> None:
@@ -392,8 +412,8 @@ def main() -> None:
     sys.path.insert(0, os.getcwd())
     with replaced():
         try:
-            _Worker(say).serve(**config)
-        except (_RefusedError, SubjectFailedError) as error:
+            UnitWorker(say, shortening=config.pop("shortening")).serve(**config)
+        except (MissingError, RefusedError, SubjectFailedError) as error:
             say("failed", message=str(error))
         except UncontrolledError as error:
             say("uncontrolled", message=str(error))

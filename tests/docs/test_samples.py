@@ -37,7 +37,9 @@ RUN_ELSEWHERE = {
         "specs/contract.md": "tests/house/test_clauses.py",
         "specs/divergences.md": "tests/house/test_divergences.py",
     },
+    "toml": {"docs/ci.md": "tests/testing/test_project.py", "README.md": "tests/testing/test_project.py"},
     "trace": {"specs/trace.md": "tests/trace/test_command.py"},
+    "yaml": {"docs/ci.md": "tests/testing/test_project.py"},
 }
 """Languages of the specifications: by page, the test that reads them there."""
 NO_CODE = ("text", "{lanes}")

@@ -24,8 +24,8 @@ from kmutex.testing import (
     check_histories,
     locker_machine,
 )
-from kmutex.testing.history import History
-from kmutex.testing.machine import Watch
+from kmutex.verify.history import History
+from kmutex.verify.machine import Watch
 from tests.lockers import kmutex_bad as bad
 
 SEED = 20_231

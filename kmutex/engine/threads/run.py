@@ -10,7 +10,6 @@ from __future__ import annotations
 import _thread
 import gc
 import itertools
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +20,7 @@ from kmutex.engine.observer import Ending, Observer, SubjectFailedError, Uncontr
 from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, possible
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads.bytecode import Bytecode, where
-from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread
+from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread, trace_as_others
 from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
 from kmutex.engine.watchdog import Watchdog
 
@@ -89,6 +88,7 @@ class ThreadRun:
 
     def run(self) -> Ending:
         """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
+        self._crew.seat(len(self._clients))
         World.run = self
         # A collection comes when it likes, and what it calls (finalizers, callbacks) would run in the midst of a
         # step of this scheduler, and be traced.
@@ -169,6 +169,11 @@ class ThreadRun:
             else:
                 self._cancel(other, how)
 
+    def instruction(self) -> None:
+        """A thread is about to execute an instruction that others can see, where the run switches at bytecodes."""
+        if self._bytecode is not None and self.mine() and not (self.plain or self.aside or self.abandoning):
+            self.point()
+
     def wait_for(self, lock: CoopLock, timeout: float | None) -> bool:
         """Wait until ``lock`` is free and take it: True. False: the time is over."""
         me = self._running
@@ -237,9 +242,13 @@ class ThreadRun:
         client = Client(-1)
         client.ended = ended
         client.gone.acquire()
+        ready = real_lock()
+        ready.acquire()
 
         def whole() -> None:
             client.ident = _thread.get_ident()
+            trace_as_others()
+            ready.release()
             client.baton.acquire()
             try:
                 if self.abandoning:
@@ -256,7 +265,13 @@ class ThreadRun:
                 client.gone.release()
 
         self._clients.append(client)
-        real_start_new_thread(whole, ())
+        # What traces the thread may take a lock as it begins.
+        self.aside = True
+        try:
+            real_start_new_thread(whole, ())
+            ready.acquire()
+        finally:
+            self.aside = False
 
     def _body(self, me: Client) -> None:
         me.ident = _thread.get_ident()
@@ -527,4 +542,4 @@ class ThreadRun:
 
     def _trace(self) -> None:
         if self._bytecode is not None:
-            sys.settrace(self._bytecode.tracer(self))
+            self._bytecode.follow(self)

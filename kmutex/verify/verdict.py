@@ -14,14 +14,21 @@ from kmutex.engine.timeline import timeline
 class ContractError(AssertionError):
     """A locker broke a clause of the contract."""
 
-    def __init__(self, finding: Finding, schedule: Schedule, bench: Harness) -> None:
-        super().__init__(describe(finding, schedule, bench))
+    report: Any = None
+    """All that was found, where a whole plan was run."""
+
+    def __init__(self, words: str, finding: Finding | None = None, schedule: Schedule | None = None) -> None:
+        """finding, schedule: where one run shows it."""
+        super().__init__(words)
         self.finding = finding
         self.schedule = schedule
 
 
 class InconclusiveError(AssertionError):
     """A run or a search ended without an answer, which is no pass."""
+
+    report: Any = None
+    """All that was found, where a whole plan was run."""
 
 
 def describe(finding: Finding, schedule: Schedule, bench: Harness) -> str:
