@@ -20,9 +20,12 @@ from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import NotALockerError, fit
+from kmutex.testing import ContractError, locker_machine
+from kmutex.testing.suite import check
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
 from kmutex.verify.plan import WIDE, Unit
+from kmutex.verify.project import Subject
 from kmutex.verify.results import UnitResult
 from kmutex.verify.target import MissingError, TargetError, load, target_of
 from tests.commands import run_here
@@ -131,6 +134,14 @@ def test_a_sound_one_is_not(row: Row) -> None:
         for program in FEW:
             if program in asked:
                 assert judged.run(program, 1) == set(), program
+
+
+def test_the_suite_and_the_histories_take_the_same_forms() -> None:
+    """A block by a name that is given; a broken one is found by a random history, too."""
+    check(Subject("tests.verify.test_shapes:_Odd", calls=calls_of(["block=drinnen"])), _Odd, "quick")
+    case: Any = locker_machine(shapes_threads.LockBlocksEvicting).TestCase
+    with pytest.raises(ContractError):
+        case("runTest").debug()
 
 
 # -- what is taken for what -----------------------------------------------------------------------------------------
