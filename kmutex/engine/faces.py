@@ -13,7 +13,6 @@ import _thread
 import asyncio
 import concurrent.futures
 import contextlib
-import functools
 import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -218,9 +217,10 @@ class Face:
 class _Lease:
     """A hold of a key by what its lock gave, which may be used too often, or too late."""
 
-    def __init__(self, holder: Any, key: Any) -> None:
+    def __init__(self, holder: Any, key: Any, timeout: float | None = None) -> None:
         self._holder = holder
         self._key = key
+        self._timeout = timeout
         self._given: Any = None
         self._released = False
 
@@ -232,7 +232,7 @@ class _Lease:
 
 class _ThreadLease(_Lease):
     def __enter__(self) -> _ThreadLease:
-        self._holder.lock(self._key)
+        self._holder.lock(self._key, self._timeout)
         self._given = self._holder.taken(self._key)
         return self
 
@@ -243,7 +243,7 @@ class _ThreadLease(_Lease):
 
 class _TaskLease(_Lease):
     async def __aenter__(self) -> _TaskLease:
-        await self._holder.lock(self._key)
+        await self._holder.lock(self._key, self._timeout)
         self._given = self._holder.taken(self._key)
         return self
 
@@ -308,8 +308,8 @@ def face_class(kind: Kind, *, counts: bool = False, leases: Literal["", "hold", 
     if leases == "hold":
         body["hold"] = lambda self, key, timeout=None: self.subject.hold(key, *(() if timeout is None else (timeout,)))
     elif leases:
-        body["hold"] = _ThreadLease if kind == "threads" else _TaskLease
-        body["hold"] = functools.partialmethod(lambda self, lease, key: lease(self, key), body["hold"])
+        lease = _ThreadLease if kind == "threads" else _TaskLease
+        body["hold"] = lambda self, key, timeout=None: lease(self, key, timeout)
     return type(base.__name__, (base,), body) if body else base
 
 

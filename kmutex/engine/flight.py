@@ -35,8 +35,12 @@ class FlightFace:
         """What the subject gives for the key and the work."""
         if not self._call.decorates:
             return self._called(work, key) if self._call.function_first else self._called(key, work)
-        self._work.set(work)
-        return self._called(key)
+        # A thread of the crew serves many runs, and would keep the work of each.
+        before = self._work.set(work)
+        try:
+            return self._called(key)
+        finally:
+            self._work.reset(before)
 
     def forget(self, key: Any) -> Any:
         """Have the subject forget the key."""
@@ -52,7 +56,11 @@ class AsyncFlightFace(FlightFace):
 
     async def do(self, key: Any, work: Callable[[], Any]) -> Any:
         """What the subject gives for the key and the work."""
-        return await super().do(key, work)
+        if not self._call.decorates:
+            return await super().do(key, work)
+        # The context is the task's, and goes with it.
+        self._work.set(work)
+        return await self._called(key)
 
     async def forget(self, key: Any) -> None:
         """Have the subject forget the key."""

@@ -1,8 +1,8 @@
 """For a test suite of your own: judge any keyed locker, threads or asyncio, against the contract.
 
-A keyed locker has ``lock(key, timeout=None)``, which raises TimeoutError, and ``unlock(key)``, which raises where
-nobody holds the key; len(), the number of live keys, and ``hold(key)`` if you like. For asyncio it is
-``await lock(key)``, and a plain ``unlock(key)``. What your locker does without, you declare (`FEATURES`).
+How it is locked is found by looking, as by ``kmutex verify``: lock and unlock, acquire and release, a lock for each
+key (``L[key]``), a block (``with L.hold(key)``), an object for each key. What your locker does without, you declare
+(`FEATURES`). `fit` gives any of these the one face, ``lock(key, timeout)`` and ``unlock(key)``.
 Order, interrupts and a second event loop count only where you promise them (`PROMISES`), as with ``kmutex verify``.
 
     from kmutex.testing import KeyedLockerSuite, locker_machine
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kmutex.engine.explorer import Schedule, parse_schedule
     from kmutex.engine.features import FEATURES, PROMISES, Feature, UnknownFeatureError, clauses_off
     from kmutex.engine.judge import Finding
-    from kmutex.engine.shapes import NotALockerError, Shape, look
+    from kmutex.engine.shapes import NotALockerError, Shape, fit, look
     from kmutex.engine.threads import controlled
     from kmutex.testing.suite import KeyedLockerSuite
     from kmutex.verify.machine import Histories, check_histories, locker_machine
@@ -57,6 +57,7 @@ __all__ = [
     "check_histories",
     "clauses_off",
     "controlled",
+    "fit",
     "locker_machine",
     "look",
     "parse_schedule",
@@ -79,6 +80,7 @@ _HOMES = {
     "check_histories": "kmutex.verify.machine",
     "clauses_off": "kmutex.engine.features",
     "controlled": "kmutex.engine.threads",
+    "fit": "kmutex.engine.shapes",
     "locker_machine": "kmutex.verify.machine",
     "look": "kmutex.engine.shapes",
     "parse_schedule": "kmutex.engine.explorer",

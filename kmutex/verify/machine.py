@@ -34,6 +34,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from kmutex.engine.calls import calls_of
 from kmutex.engine.explorer import Level, Schedule
 from kmutex.engine.harness import Harness
 from kmutex.engine.judge import Finding, Judge
@@ -207,15 +208,17 @@ def locker_machine(
     kind: Kind | None = None,
     without: Iterable[str] = frozenset(),
     promises: Iterable[str] | None = None,
+    call: str = "",
 ) -> type[LockerMachine]:
     """A state machine for the locker that ``factory()`` makes; its ``TestCase`` is for a test suite.
 
     kind: "threads" or "asyncio"; None finds out by looking. without: features it is declared to lack, see
     `kmutex.engine.features`. promises: what it is held to beside what makes a keyed mutex, as `verify --with`;
-    `PROMISES` for all of it, as `verify --strict`. UnknownFeatureError: one of them is none.
+    `PROMISES` for all of it, as `verify --strict`. call: names of its calls, where looking does not find them, as
+    `verify --call`. UnknownFeatureError, CallsError: one of them is none.
     When it runs: NotALockerError, ContractError (an AssertionError), UncontrolledError.
     """
-    return _machine(Harness(factory, kind=kind, without=without, promises=promises))
+    return _machine(Harness(factory, kind=kind, without=without, promises=promises, calls=calls_of([call])))
 
 
 def check_histories(

@@ -83,8 +83,6 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         kind = Unit(0, method, "some", "", level, preemptions, seed=seed * SEEDS_APART + first, chance=chance)
         return [replace(kind, number=next(counter), program=str(p)) for p in chosen]
 
-    # They take less than a second, and show what no short program does.
-    quick = [Unit(next(counter), name, name) for name in ("keys", "memory")]
     histories = [Unit(0, "histories", "histories", seed=seed * SEEDS_APART + number) for number in range(2)]
 
     # They take about a second, and show what no short program does.

@@ -26,7 +26,18 @@ def judge(row: Row, seconds: float) -> tuple[str, str]:
     """What is wrong with the verdict ("" for nothing), and the verdict."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "rows.json"
-        command = [sys.executable, "-m", "kmutex", "verify", row.factory, "--strict", "--quiet", "--json", str(out)]
+        command = [
+            sys.executable,
+            "-m",
+            "kmutex",
+            "verify",
+            row.factory,
+            "--strict",
+            "--all",
+            "--quiet",
+            "--json",
+            str(out),
+        ]
         command += ["--seconds", str(seconds)]
         for feature in row.without:
             command += ["--without", feature]

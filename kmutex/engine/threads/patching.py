@@ -194,20 +194,32 @@ def controlled(make: Callable[[], Any] | None = None) -> Iterator[None]:
         undo.enter_context(replaced())
         changed = [(old, getattr(source, name)) for source, name, old in before if getattr(source, name) is not old]
         for module in _modules_of(make) if make is not None else ():
-            own = [
-                kept for kept in vars(module).values() if isinstance(kept, type) and kept.__module__ == module.__name__
-            ]
-            for home in (module, *own):
+            for home in (module, *_classes_of(module)):
                 for name, value in list(vars(home).items()):
                     for new in [new for old, new in changed if value is old] or _ours(value):
-                        setattr(home, name, new)
-                        undo.callback(setattr, home, name, value)
+                        _change(undo, home, name, new)
                         break
+                    for kept in _kept_in(value, module):
+                        for attribute, lock in list(vars(kept).items()):
+                            for new in _ours(lock):
+                                _change(undo, kept, attribute, new)
         yield
 
 
 def _classes_of(module: ModuleType) -> list[type]:
     return [kept for kept in vars(module).values() if isinstance(kept, type) and kept.__module__ == module.__name__]
+
+
+def _change(undo: ExitStack, home: Any, name: str, new: Any) -> None:
+    undo.callback(setattr, home, name, vars(home)[name])
+    setattr(home, name, new)
+
+
+def _kept_in(value: Any, module: ModuleType) -> list[Any]:
+    """A locker that a module or a class of it has, and what that has of the same module."""
+    if isinstance(value, type) or type(value).__module__ != module.__name__ or not hasattr(value, "__dict__"):
+        return []
+    return [value, *(kept for part in vars(value).values() for kept in _kept_in(part, module) if part is not value)]
 
 
 _REAL_LOCK, _REAL_RLOCK = type(_thread.allocate_lock()), type(_thread.RLock())
