@@ -263,7 +263,7 @@ def programs(
         program
         for program in wanted
         if (strays or not program.kinds & frozenset("xu"))
-        and not (reentrant and _asks_again(program))
+        and not (reentrant and asks_again(program))
         and not (striped and len(program.keys) > 1)
     ]
 
@@ -285,7 +285,7 @@ def programs_for(shape: Shape, *, interrupt: bool) -> list[Program]:
     )
 
 
-def _asks_again(program: Program) -> bool:
+def asks_again(program: Program) -> bool:
     """Whether a client asks for a key that it may hold already."""
     held: set[tuple[int, str]] = set()
     for client, steps in (one for phase in program.phases for one in phase.steps):

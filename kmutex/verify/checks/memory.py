@@ -63,7 +63,7 @@ class _CutShortError(Exception):
 
 
 def memory(context: Context, outcome: UnitResult) -> None:
-    """KM-IDLE from outside: a key that was locked, tried, waited for and cancelled, and is idle, is not kept."""
+    """KM-IDLE from outside: a key that was locked, tried, waited for, cancelled and left by an error, and is idle, is not kept."""
     subjects: list[Any] = []
     keys = _Keys(context.shape.keys)
 
@@ -75,6 +75,8 @@ def memory(context: Context, outcome: UnitResult) -> None:
     texts = ["0+a", "0+a | 1+a | 0-a"]
     texts += ["0+a | 1?a"] if context.shape.tries else []
     texts += ["0+a | 1~a | c1"] if context.shape.timeout or context.shape.kind == "asyncio" else []
+    texts += ["0+a%a"] if context.shape.bodies else []
+    texts += ["0+a&a"] if context.shape.bodies and context.shape.kind == "asyncio" else []
     clause = "KM-IDLE"
     if context.shape.form == "flight":
         texts, clause = ["0na", "0fa | 1ea", "0da | 1ta | c1 | 2ea", "0ta | c0"], "KM-FORGET"
