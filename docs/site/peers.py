@@ -35,17 +35,17 @@ SUBJECTS = {
     "oneflight:SingleFlight": "oneflight",
     "oslo_concurrency.lockutils:Semaphores": "oslo.concurrency",
     "oslo_concurrency.lockutils:lock": "oslo.concurrency",
-    "shared_call_py:SharedCall --keys str": "shared-call-py",
-    "singleflight.asynchronous:SingleFlightAsync --keys str": "singleflight",
-    "singleflight.basic:SingleFlight --keys str": "singleflight",
+    "shared_call_py:SharedCall": "shared-call-py",
+    "singleflight.asynchronous:SingleFlightAsync": "singleflight",
+    "singleflight.basic:SingleFlight": "singleflight",
 }
 """What follows `kmutex verify`, and the distribution on PyPI that has it."""
 
 HEAD = """# What verify says of other people's locks
 
 Keyed locks and single flights from PyPI, as they are, without an adapter. A package is installed and
-`kmutex verify SUBJECT` is run on it. Options stand there only where the package's documentation says so. The packages are
-the extra `peers`.
+`kmutex verify SUBJECT` is run on it. Options stand there only where the documentation of the package says so.
+The packages are the extra `peers`.
 
 This page is made by `python docs/site/peers.py --write docs/peers.md`, with Python {python}. `nox -s peers` runs
 the commands again and holds the page to the outcome.
