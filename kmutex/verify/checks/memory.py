@@ -63,7 +63,7 @@ class _CutShortError(Exception):
 
 
 def memory(context: Context, outcome: UnitResult) -> None:
-    """KM-IDLE from outside: a key that was used in every way, an error in its block among them, and is idle, is not kept."""
+    """KM-IDLE from outside: a key that was used in every way, also by a block that raised, and is idle, is not kept."""
     subjects: list[Any] = []
     keys = _Keys(context.shape.keys)
 
