@@ -96,7 +96,7 @@ def row(words: str) -> str:
     outcome = verify(words)
     violated = " ".join(outcome.violated)
     cells = (f"`{words}`", f"{package} {metadata.version(package)}", outcome.exit, violated, outcome.remarks)
-    return f"| {' | '.join(str(cell) for cell in cells)} |\n".replace("|  |", "| |")
+    return "|" + "|".join(f" {cell} " if cell != "" else " " for cell in cells) + "|\n"
 
 
 def page() -> str:
