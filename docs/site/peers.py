@@ -29,6 +29,7 @@ SUBJECTS = {
     "concurrent_coalesce:coalesce": "concurrent-coalesce",
     "dedup_me:AsyncDedup --call do=run": "dedup-me",
     "dedup_me:ThreadingDedup": "dedup-me",
+    "grit:singleflight": "grit-toolkit",
     "named_locks:AsyncNamedLock": "namedlocks",
     "oneflight:AsyncSingleFlight": "oneflight",
     "oneflight:AsyncSingleFlight --with cancel": "oneflight",
@@ -36,8 +37,10 @@ SUBJECTS = {
     "oslo_concurrency.lockutils:Semaphores": "oslo.concurrency",
     "oslo_concurrency.lockutils:lock": "oslo.concurrency",
     "shared_call_py:SharedCall": "shared-call-py",
+    "shared_call_py:AsyncSharedCall": "shared-call-py",
     "singleflight.asynchronous:SingleFlightAsync": "singleflight",
     "singleflight.basic:SingleFlight": "singleflight",
+    "singleflight_cache:SingleFlightCache --call do=get_or_set --without fresh --without evict": "singleflight-cache",
 }
 """What follows `kmutex verify`, and the distribution on PyPI that has it."""
 
