@@ -33,7 +33,7 @@ def test_the_page_has_a_row_for_each_subject() -> None:
 
 @pytest.mark.parametrize("words", PEERS.SUBJECTS)
 def test_verify_says_what_the_page_says(words: str) -> None:
-    """Exit status, package and version are those of the page, and one at least of the violated clauses, if there are."""
+    """Exit status, package and version are those of the page, and one at least of the violated clauses."""
     (said,) = (line for line in PAGE.splitlines() if line.startswith(f"| `{words}` |"))
     now, then = (line.split("|")[2:5] for line in (PEERS.row(words), said))
     assert now[:2] == then[:2]
