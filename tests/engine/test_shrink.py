@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from operator import le
 from typing import Any
@@ -14,7 +13,6 @@ from kmutex.engine.explorer import Found
 from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
-from kmutex.engine.scenarios import asks_again
 from kmutex.engine.shrink import in_full, parts, shrink
 from tests.lockers.kmutex_bad import CountsLate, Forgets, IgnoresTime, Stack, StrayAccepted
 
@@ -100,39 +98,6 @@ def test_the_clauses_stay_the_same() -> None:
     sound = Harness(KeyedMutex)
     with sound.control():
         assert shrink(sound.explorer, found) is found
-
-
-class AgainByLooking:
-    """Re-entrant; who waited for the lock of an entry that is gone takes it beside the holder of the next entry."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Any, list[Any]] = {}
-
-    def acquire(self, key: Any) -> None:
-        with self._guard:
-            entry = self._entries.setdefault(key, [threading.RLock(), 0])
-        entry[0].acquire()
-        with self._guard:
-            self._entries.setdefault(key, entry)[1] += 1
-
-    def release(self, key: Any) -> None:
-        with self._guard:
-            entry = self._entries[key]
-            entry[1] -= 1
-            if not entry[1]:
-                del self._entries[key]
-        entry[0].release()
-
-
-def test_a_client_is_not_made_to_ask_again() -> None:
-    """KM-EXCL: without an unlock, a re-entrant locker would be blamed for what it grants rightly."""
-    bench = Harness(AgainByLooking, without=("self-exclusion",))
-    with bench.control():
-        found = first(bench, "0+a-a | 0+a | 1+a | 2+a | 0-a", "KM-EXCL")
-        short = shrink(bench.explorer, found)
-    assert "again" not in short.finding.message
-    assert not asks_again(short.schedule.program)
 
 
 def test_the_parts_of_a_program() -> None:
