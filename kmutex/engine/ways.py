@@ -259,8 +259,10 @@ def keys_of(function: Any) -> str:
     if not known:
         return "any"
     annotation = known[0].annotation
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
-    text = text.strip("'\"").rpartition("typing.")[2]
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    text = text.strip("'\"").replace("typing.", "")
+    # None for a key asks for something else, such as a key made from the work.
+    text = re.sub(r"^Optional\[(.*)\]$|^(.*?) *\| *None$|^None *\| *(.*)$", r"\1\2\3", text)
     for name in ("str", "int", "bytes", "float"):
         if text == name:
             return name

@@ -20,6 +20,7 @@ from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import NotALockerError, fit
+from kmutex.engine.ways import keys_of
 from kmutex.testing import ContractError, locker_machine
 from kmutex.testing.suite import check
 from kmutex.verify.checks import CHECKS
@@ -248,6 +249,19 @@ def test_keys_of_a_type_are_keys_of_that_type() -> None:
         with harness.control():
             assert not harness.explorer.every(parse("0+a 1+b"), "locks", 1).found
         assert {type(key) for key in seen[-9:]} == {kind}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind"),
+    [(str, "str"), ("str | None", "str"), (int | None, "int"), ("Optional[str]", "str"), (Hashable, "any")],
+)
+def test_an_optional_key_is_of_the_type_that_it_has(annotation: Any, kind: str) -> None:
+    """None asks for something else than a lock by that key."""
+
+    def lock(key: Any) -> None: ...
+
+    lock.__annotations__["key"] = annotation
+    assert keys_of(lock) == kind
 
 
 class _Sized(KeyedMutex):

@@ -132,20 +132,22 @@ def keys(context: Context, outcome: UnitResult) -> None:
 
 def _flights(context: Context, outcome: UnitResult) -> None:
     """KM-APART and KM-ONE with odd keys."""
-    for pair in _ODD_KEYS:
+    pairs = [pair for pair in _ODD_KEYS if _of_type(context.shape.keys, pair)]
+    for pair in pairs:
         explorer = context.explorer.on(context.make, keys=_spelled(dict(zip("ab", pair, strict=True))))
         if _refuses(explorer, context.level, "0na | 1nb"):
             outcome.notes.append(("KM-APART", f"refuses the key {pair[0]!r} or {pair[1]!r}"))
             continue
         prefix = f"with a = {_short(pair[0])}, b = {_short(pair[1])}: "
         _run(context, explorer, "0da | 1db | 2da | 3eb", outcome, prefix, "KM-APART")
-    for spellings in _EQUAL_KEYS:
+    equal = [spellings for spellings in _EQUAL_KEYS if _of_type(context.shape.keys, spellings)]
+    for spellings in equal:
         explorer = context.explorer.on(context.make, keys=_in_turn(spellings))
         if not _refuses(explorer, context.level, "0na | 1nb"):
             _run(context, explorer, "0da | 1da", outcome, f"with a = {' = '.join(map(repr, spellings))}: ", "KM-ONE")
     outcome.complete = True
     outcome.witnesses = Counter({"KM-APART": outcome.runs, "KM-ONE": outcome.runs})
-    outcome.bound = f"{len(_ODD_KEYS)} pairs of odd keys, {len(_EQUAL_KEYS)} of equal ones"
+    outcome.bound = f"{len(pairs)} pairs of odd keys, {len(equal)} of equal ones"
 
 
 _REFUSALS = ("raised TypeError", "raised ValueError", "raised AttributeError")
