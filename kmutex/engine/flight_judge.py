@@ -27,7 +27,7 @@ from typing import Any, Literal
 from kmutex._text import said
 from kmutex.engine.explorer import Explorer, Level
 from kmutex.engine.flight import TaskBench, WorkFailedError, WorkRun, on_the_bench
-from kmutex.engine.judge import _BLAME, Judge
+from kmutex.engine.judge import BLAME, Judge
 from kmutex.engine.observer import Ending, UncontrolledError
 from kmutex.engine.program import DOING, Step, parse
 from kmutex.engine.shapes import Shape
@@ -167,15 +167,15 @@ class FlightJudge(Judge):
             if self._going:
                 self._stalled.add(client)
             else:
-                self._find("KM-RETURN", f"client {client} waits for {step.key}, of which no run goes on, for ever")
+                self._find("KM-RETURN", f"client {client} waits for {step.key}, of which no run goes on, forever")
         if not self.findings and not self._calls and not self._going:
             self._idle()
 
     def ended(self, ending: Ending) -> None:
-        """The run is over: what is still waiting waits for ever (KM-RETURN)."""
+        """The run is over: what is still waiting waits forever (KM-RETURN)."""
         if not self.stopped and ending is Ending.DONE:
             for client in sorted(self._stalled & set(self._calls)):
-                self._find("KM-RETURN", f"client {client} waits for {self._calls[client].step.key} for ever")
+                self._find("KM-RETURN", f"client {client} waits for {self._calls[client].step.key} forever")
 
     # -- Watch ---------------------------------------------------------------------------------------------------
 
@@ -277,7 +277,7 @@ class FlightJudge(Judge):
 
     def _witness_upset(self, call: _Call) -> None:
         for role in call.upset:
-            self._witness(_BLAME[role])
+            self._witness(BLAME[role])
 
     def _delayed(self, client: int, call: _Call) -> None:
         """The call goes on; it must not have needed another key's end for that."""
@@ -340,8 +340,10 @@ def _policy(explorer: Explorer, level: Level) -> Policy:
 
 
 def _run_in(value: object) -> WorkRun | None:
-    """The run that gave this result; it may stand in a tuple beside remarks, such as whether it was shared."""
-    parts = value if isinstance(value, (tuple, list)) else (value,)
+    """The run that gave this result; it may stand beside remarks, such as whether it was shared."""
+    if isinstance(value, WorkRun):
+        return value
+    parts = value if isinstance(value, (tuple, list)) else getattr(value, "__dict__", {}).values()
     found = [part for part in parts if isinstance(part, WorkRun)]
     return found[0] if len(found) == 1 else None
 

@@ -26,7 +26,7 @@ from kmutex.engine.observer import Ending, UncontrolledError
 from kmutex.engine.program import ASKING, RAISING, Step
 from kmutex.picture.rows import Change
 
-_BLAME = {
+BLAME = {
     "race": "KM-RACE",
     "interrupt": "KM-INTERRUPT",
     "cancel": "KM-CANCEL",
@@ -339,7 +339,7 @@ class Judge:
             self._witness("KM-INDEP")
         if self._tail:
             for blame in self._ingredients:
-                self._witness(_BLAME[blame])
+                self._witness(BLAME[blame])
 
     def _in_order(self, client: int, step: Step) -> None:
         for other, rank in self._parked.items():
@@ -448,7 +448,7 @@ class Judge:
             return
         clauses = [symptom, *also]
         if symptom not in self._known | self._not_promised:
-            for ingredient, clause in _BLAME.items():
+            for ingredient, clause in BLAME.items():
                 if ingredient in self._ingredients:
                     clauses.insert(0, clause)
                     break

@@ -50,10 +50,10 @@ STEPS = {
     "&": "leave cancelled",
     "*": "leave (cancellable)",
     "d": "do",
-    "f": "do (its work fails)",
-    "n": "do (its work ends at once)",
+    "f": "do (will fail)",
+    "n": "do (at once)",
     "t": "do (cancellable)",
-    "e": "end the work of",
+    "e": "end work",
     "g": "forget",
 }
 ASKING = frozenset("+~!?[")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -149,6 +150,7 @@ def hiding(error: Any) -> Any:
     [
         (lambda result: (result, True), "0da | 1da | 2ea", set()),
         (lambda result: [result], "0da | 1da | 2ea", set()),
+        (lambda result: types.SimpleNamespace(value=result, shared=True), "0da | 1da | 2ea", set()),
         (lambda result: None, "0da | 1da | 2ea", {"KM-RESULT"}),
         (lambda result: (result, result), "0da | 1da | 2ea", {"KM-RESULT"}),
         (wrapping, "0fa | 1da | 2ea", set()),

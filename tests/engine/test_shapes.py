@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
+from kmutex._clauses import FLIGHT_CLAUSES
 from kmutex.engine.harness import Harness
 from kmutex.testing import CLAUSES, FEATURES, NotALockerError, UnknownFeatureError, clauses_off, look
 
@@ -123,7 +124,7 @@ def test_what_is_no_locker_is_told_in_one_line(make: Callable[[], Any], says: st
 def test_each_feature_turns_off_clauses_that_there_are() -> None:
     """And together just those."""
     for name, feature in FEATURES.items():
-        assert clauses_off([name]) == set(feature.clauses) <= set(CLAUSES)
+        assert clauses_off([name]) == set(feature.clauses) <= {*CLAUSES, *FLIGHT_CLAUSES}
     assert clauses_off([]) == frozenset()
     assert clauses_off(["fifo", "loop"]) == {"KM-FIFO", "KM-HANDOFF", "KM-LOOP"}
     with pytest.raises(UnknownFeatureError, match="'fast' is no feature; the features are fifo"):

@@ -227,7 +227,7 @@ class FlightGivesNothingOnFailure(SharingFlight):
 
 
 class FlightForgetsOnlyOnSuccess(SharingFlight):
-    """When the work raises, the call stays in the table and nobody is told: all who come wait for ever."""
+    """When the work raises, the call stays in the table and nobody is told: all who come wait forever."""
 
     def _lead(self, key: Hashable, call: _Call, work: Work) -> Any:
         call.result = work()
@@ -329,7 +329,7 @@ class FlightKeepsResultsByText(SharingFlight):
 
 
 class FlightKeepsFailures(SharingFlight):
-    """The counter of a key's failures stays for ever, and len() counts it."""
+    """The counter of a key's failures stays forever, and len() counts it."""
 
     def __init__(self) -> None:
         super().__init__()

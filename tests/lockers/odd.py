@@ -124,7 +124,7 @@ class Slow(Sound):
     """Sound, but each call takes so much of the processor that nothing is decided in a second."""
 
     def lock(self, key: Any, timeout: float | None = None) -> None:
-        sum(range(1_000_000))
+        sum(range(200_000))
         super().lock(key, timeout)
 
 

@@ -26,7 +26,7 @@ PASSES: dict[str, tuple[tuple[Level, int], ...]] = {
     "threads": (("locks", 0), ("locks", 1), ("bytecode", 1)),
     "asyncio": (("tasks", 0), ("tasks", 2)),
 }
-MOST = 60
+MOST = 30
 """Runs of one program."""
 
 

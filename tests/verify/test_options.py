@@ -177,9 +177,9 @@ def test_what_was_planned_and_not_run_counts_where_that_is_wanted(
 
     outcome = UnitResult(Unit(0, "first", "every", "0+a", most=1), runs=1, complete=True)
     outcome.witnesses["KM-EXCL"] = 1
-    driven = runner._Driven([outcome], [Unit(1, "deeper", "every", "0+a", bound=2)])
+    driven = runner.Driven([outcome], [Unit(1, "deeper", "every", "0+a", bound=2)])
     monkeypatch.setattr(runner, "_Workers", Crew)
-    monkeypatch.setattr(runner, "_drive", lambda *_: driven)
+    monkeypatch.setattr(runner, "drive", lambda *_: driven)
     rows = runner.verify("m:F", how=runner.Plan(complete=complete)).rows
     assert [row.result for row in rows if row.clause == "KM-EXCL"][-1] is result
 
