@@ -21,7 +21,7 @@ from typing import Any
 from kmutex._text import said
 from kmutex.engine.faces import settled
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
-from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
+from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError, without_frames
 from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, leased_by, possible
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads.locks import World
@@ -241,8 +241,7 @@ class LoopRun:
         except BaseException as caught:
             if self._closing:
                 raise  # The subject's way of being unwound, not an event of the run.
-            # The traceback holds the subject's frames, and so the entries in them, alive.
-            error = caught.with_traceback(None)
+            error = without_frames(caught)
         if error is not None and me.step_ends is not None and me.step_ends <= self._loop.now and step.kind == "~":
             # It looked at the clock itself.
             self._observer.cancelled(me.index)

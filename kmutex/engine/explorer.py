@@ -145,6 +145,7 @@ class Explorer:
         self._strays = strays
         self._keys = keys
         self._loop = loop
+        self._afterwards = True
         self._patience = patience
         self._judging = judging
         self._bytecode = Bytecode(lambda filename: not foreign(filename))
@@ -182,12 +183,17 @@ class Explorer:
         keys: Callable[[str], Any] | Spelling | None = None,
         judging: Callable[..., Judge] | None = None,
         loop: Loop | None = None,
+        afterwards: bool = True,
     ) -> Explorer:
-        """The same for another factory, or with other keys, or by another judge, or with one loop for all runs."""
+        """The same for another factory, or with other keys, or by another judge, or with one loop for all runs.
+
+        afterwards: whether the epilogue of a lock asks if the key is as good as new, once all have let go of it.
+        """
         other = copy.copy(self)
         other._make = make
         other._judging = judging or self._judging
         other._loop = loop or self._loop
+        other._afterwards = afterwards
         other._keys = self._keys if keys is None else keys
         return other
 
@@ -286,7 +292,7 @@ class Explorer:
 
     def run(self, program: Program, level: Level, chooser: Chooser, observer: Observer) -> Ending:
         """One run of a program and its epilogue."""
-        whole, tail = with_epilogue(program, tries=self._tries, strays=self._strays)
+        whole, tail = with_epilogue(program, tries=self._tries, strays=self._strays, afterwards=self._afterwards)
         keys = self.keys_of_a_run()
         if self._crew is not None:
             return ThreadRun(

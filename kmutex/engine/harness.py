@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -49,6 +49,7 @@ class Harness:
         self._lenient = bool(loose)
         self.off = clauses_off(self.without)
         self._kind = kind
+        self._in_control = False
 
     @cached_property
     def fitted(self) -> Fitted:
@@ -67,9 +68,18 @@ class Harness:
     def _crew(self) -> Crew:
         return Crew()
 
-    def control(self) -> AbstractContextManager[None]:
-        """Within it, the subject's locks and its clock are the scheduler's."""
-        return controlled(self.make)
+    @contextmanager
+    def control(self) -> Iterator[None]:
+        """Within it, the subject's locks and its clock are the scheduler's. Within itself it does nothing more."""
+        if self._in_control:
+            yield
+            return
+        self._in_control = True
+        try:
+            with controlled(self.make):
+                yield
+        finally:
+            self._in_control = False
 
     @cached_property
     def explorer(self) -> Explorer:

@@ -269,7 +269,7 @@ def programs(
         program
         for program in wanted
         if (strays or not program.kinds & frozenset("xu"))
-        and not (reentrant and _asks_again(program))
+        and not (reentrant and asks_again(program))
         and not (striped and len(program.keys) > 1)
     ]
 
@@ -291,7 +291,7 @@ def programs_for(shape: Shape, *, interrupt: bool) -> list[Program]:
     )
 
 
-def _asks_again(program: Program) -> bool:
+def asks_again(program: Program) -> bool:
     """Whether a client asks for a key that it may hold already."""
     held: set[tuple[int, str]] = set()
     for client, steps in (one for phase in program.phases for one in phase.steps):
@@ -303,13 +303,15 @@ def _asks_again(program: Program) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def with_epilogue(program: Program, *, tries: bool = True, strays: bool = True) -> tuple[Program, int]:
+def with_epilogue(
+    program: Program, *, tries: bool = True, strays: bool = True, afterwards: bool = True
+) -> tuple[Program, int]:
     """The program, and after it: everybody lets go, and then for each key: is it as good as new? And how many
     phases that adds.
 
     As good as new: taken at once by somebody, contended for by two in order, and unheld in the end, which is asked only
     where a stray unlock can be. Where duplicates are suppressed: all work is ended, and then one leads, another joins,
-    and a third comes when it is over.
+    and a third comes when it is over. afterwards: False leaves that question out for locks.
     """
     if program.kinds & FLIGHT:
         return _with_flight_epilogue(program)
@@ -321,7 +323,7 @@ def with_epilogue(program: Program, *, tries: bool = True, strays: bool = True) 
                     ending = ("]" if step.kind == "[" else "-") + step.key
                     letting_go[client] = letting_go.get(client, str(client)) + ending
     texts = [" ".join(letting_go.values())] if letting_go else []
-    for key in program.keys:
+    for key in program.keys if afterwards else ():
         first = f"0?{key}-{key}" if tries else f"0+{key}-{key}"
         texts.append(f"{first} | 0+{key} | 1+{key} | 2+{key} | 0-{key} | 1-{key} | 2-{key}")
         texts += [f"0x{key}"] if strays else []

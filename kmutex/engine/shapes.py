@@ -477,8 +477,8 @@ class _Looker:
         found = ways.found(self._subject)
         return (
             f"{_name(self._subject)} has no lock for a key that is known here: looked for lock and unlock, acquire and "
-            f"release, a block, a lock for each key; found {found or 'nothing that takes a key'}; "
-            "name it with --call lock=NAME,unlock=NAME, block=NAME or get=NAME"
+            f"release, a block, a lock for each key, a single flight; found {found or 'nothing that takes a key'}; "
+            "name it with --call lock=NAME,unlock=NAME, block=NAME, get=NAME or do=NAME"
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from kmutex.engine.explorer import Explorer, Found
 from kmutex.engine.judge import BLAMED
 from kmutex.engine.program import Phase, Program
-from kmutex.engine.scenarios import with_epilogue
+from kmutex.engine.scenarios import asks_again, with_epilogue
 
 MOST = 100
 """Runs of one program that are made in search of the same breach."""
@@ -53,8 +53,11 @@ def _reduced(
     symptoms: Sequence[tuple[frozenset[str], str]],
     go_on: Callable[[], bool],
 ) -> Found:
+    again = asks_again(found.schedule.program)
     while go_on():
-        tried = (_same(explorer, found, program, symptoms, go_on) for program in parts(found.schedule.program))
+        # Without its unlock, a client asks for what it has: a re-entrant locker grants that, and rightly.
+        smaller = (program for program in parts(found.schedule.program) if again or not asks_again(program))
+        tried = (_same(explorer, found, program, symptoms, go_on) for program in smaller)
         better = min((one for one in tried if one is not None), key=_size, default=None)
         if better is None or _size(better) > _size(found):
             break

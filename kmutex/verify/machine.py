@@ -248,7 +248,7 @@ def check_histories(
     flaky = False
     theirs = profile and _profile_loaded()
     try:
-        with nullcontext() if theirs else _nothing_stored():
+        with bench.control(), nullcontext() if theirs else _nothing_stored():
             run_state_machine_as_test(machine, settings=_settings(None if theirs else examples))
     except ContractError:
         pass  # The search has it.

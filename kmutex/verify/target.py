@@ -109,6 +109,7 @@ def _makes(named: Any) -> bool:
 def _making(make: Callable[[], Any], home: Any) -> Callable[[], Any]:
     """A factory that says where what it makes is defined."""
     make.__wrapped__ = home  # type: ignore[attr-defined]
+    make.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
     return make
 
 

@@ -46,7 +46,30 @@ NO_CODE = ("text", "{lanes}")
 """Output, forms and addresses; and what the site puts a picture in place of."""
 _SKIP = re.compile(r"^<!-+ *skip:.*", re.MULTILINE)
 _REASON = re.compile(r'<!-- skip: next "[^"]{10,}" -->')
-LOCKER = "from kmutex import KeyedMutex\n\n\nclass MyLocker(KeyedMutex):\n    pass\n"
+LOCKER = """\
+from kmutex import KeyedMutex
+
+
+class MyLocker(KeyedMutex):
+    pass
+
+
+class Bounded(KeyedMutex):
+    def __init__(self, maxsize):
+        super().__init__()
+
+
+class Door:
+    def __init__(self):
+        self.inner = KeyedMutex()
+
+    def knock(self, key):
+        self.inner.lock(key)
+
+    def slam(self, key):
+        self.inner.unlock(key)
+"""
+LOCK_FOR = "\n\nlock_for = SessionLocks().get_lock\n"
 FLIGHTS = """\
 from kmutex.selfcheck.flights import Once
 
@@ -139,6 +162,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage" / "__init__.py").touch()
     (tmp_path / "mypackage" / "locks.py").write_text(LOCKER, encoding="utf-8")
+    sessions = next(
+        e.parsed for e in SYBIL.parse(ROOT / "README.md").examples() if "class SessionLocks" in str(e.parsed)
+    )
+    (tmp_path / "mypackage" / "sessions.py").write_text(f"{sessions}{LOCK_FOR}", encoding="utf-8")
     (tmp_path / "mypackage" / "flights.py").write_text(FLIGHTS, encoding="utf-8")
     (tmp_path / "bin").mkdir()
     _script(tmp_path / "bin" / "kmutex", f"#!{sys.executable}\n{COMMAND}")

@@ -230,6 +230,21 @@ class AsyncBlockRepaired(AsyncBlockWithoutFinally):
             await inner.__aexit__(None, None, None)
 
 
+class AsyncBlockForgetsAfterwards:
+    """Drops the idle entry behind the block: a body that raises leaves it, and the next use of the key clears it."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Any, asyncio.Lock] = {}
+
+    @contextlib.asynccontextmanager
+    async def hold(self, key: Any) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            yield
+        if not lock._waiters:
+            self._locks.pop(key, None)
+
+
 class BlockWithoutFinally(CountingUsers):
     """For threads: the key stays locked when the body of the block raises."""
 

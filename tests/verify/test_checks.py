@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +71,53 @@ def test_a_cache_and_a_log_are_no_leak(name: str) -> None:
     assert outcome.witnesses["KM-IDLE"]
     remarked = {"threads.RemembersNames", "threads.WritesALog", "threads.LastOnlyRepaired"}
     assert bool(outcome.notes) == (name in remarked)
+
+
+def test_what_the_next_use_would_clear_away_is_found() -> None:
+    """KM-IDLE: kept after a body that raised, until the key is used again; its twin lets go in a finally."""
+    for make, found in ((misjudged.AsyncBlockForgetsAfterwards, [("KM-IDLE",)]), (misjudged.AsyncBlockRepaired, [])):
+        where = Harness(make)
+        with where.control():
+            outcome = UnitResult(Unit(0, "memory", "memory"))
+            CHECKS["memory"](
+                Context(where.fitted.make, where.shape, where.explorer, lambda runs: runs, frozenset()), outcome
+            )
+        assert [one.clauses for one in outcome.found] == found
+        assert outcome.complete == (not found)
+
+
+class _WeakAndChained:
+    """Locks in a weak table, and a refusal that is raised from another (sound)."""
+
+    def __init__(self) -> None:
+        self._locks: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
+        self._held: dict[Any, Any] = {}
+
+    async def lock(self, key: Any, timeout: float | None = None) -> None:
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        try:
+            if timeout == 0 and lock.locked():
+                raise TimeoutError
+            await asyncio.wait_for(lock.acquire(), timeout or None)
+        except asyncio.TimeoutError as error:
+            raise TimeoutError(key) from error
+        self._held[key] = lock
+
+    def unlock(self, key: Any) -> None:
+        self._held.pop(key).release()
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+
+def test_a_refusal_keeps_no_entry_alive() -> None:
+    """KM-IDLE: neither the error nor its cause holds the frame in which the entry is."""
+    where = Harness(_WeakAndChained)
+    with where.control():
+        found = where.explorer.every(parse("0+a | 1?a | 0-a"), where.levels[0], 0).found
+    assert not found
 
 
 class _Stumbles(misjudged.AsyncCancelledCountRepaired):

@@ -250,6 +250,11 @@ def test_keys_of_a_type_are_keys_of_that_type() -> None:
         assert {type(key) for key in seen[-9:]} == {kind}
 
 
+class _Sized(KeyedMutex):
+    def __init__(self, maxsize: int) -> None:
+        super().__init__()
+
+
 class _Dropping(KeyedMutex):
     """A hold() that gives its block nothing."""
 
@@ -339,6 +344,7 @@ def test_nothing_else_is_a_factory(text: str) -> None:
 def test_what_a_target_makes() -> None:
     """A class, an instance, a call with arguments, and what must be given a key."""
     assert load(target_of("kmutex:KeyedMutex")) is KeyedMutex
+    assert fit(load(target_of("tests.verify.test_shapes:_Sized(maxsize=3)"))).shape.form == "lock"
     made = load(target_of("collections:OrderedDict([('a', 1)])"))
     assert made() == {"a": 1}
     assert made() is not made()

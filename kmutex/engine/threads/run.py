@@ -16,7 +16,7 @@ from typing import Any
 
 from kmutex._text import said
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
-from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
+from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError, without_frames
 from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, leased_by, possible
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads.bytecode import Bytecode, where
@@ -331,8 +331,7 @@ class ThreadRun:
                 self._error = caught
                 self._end(Ending.STOPPED)
                 raise Abandoned from None
-            # The traceback holds the subject's frames, and so the entries in them, alive.
-            error = caught.with_traceback(None)
+            error = without_frames(caught)
         if error is not None and step.kind == "~" and self._now >= asked + TIMEOUT:
             # It looked at the clock itself.
             self._tell_cancelled(me)

@@ -63,7 +63,7 @@ class _CutShortError(Exception):
 
 
 def memory(context: Context, outcome: UnitResult) -> None:
-    """KM-IDLE from outside: a key that was locked, tried, waited for and cancelled, and is idle, is not kept."""
+    """KM-IDLE from outside: a key that was used in every way, also by a block that raised, and is idle, is not kept."""
     subjects: list[Any] = []
     keys = _Keys(context.shape.keys)
 
@@ -75,13 +75,16 @@ def memory(context: Context, outcome: UnitResult) -> None:
     texts = ["0+a", "0+a | 1+a | 0-a"]
     texts += ["0+a | 1?a"] if context.shape.tries else []
     texts += ["0+a | 1~a | c1"] if context.shape.timeout or context.shape.kind == "asyncio" else []
+    texts += ["0+a%a"] if context.shape.bodies else []
+    texts += ["0+a&a"] if context.shape.bodies and context.shape.kind == "asyncio" else []
     clause = "KM-IDLE"
     if context.shape.form == "flight":
         texts, clause = ["0na", "0fa | 1ea", "0da | 1ta | c1 | 2ea", "0ta | c0"], "KM-FORGET"
     outcome.bound = f"{KEPT} keys, each used in {len(texts)} ways and dropped"
+    # A later use may clear away what an earlier one left, so the way that is asked about is the last use of its key.
     # What the subject keeps of one loop would be of no use in another.
     loop = Loop() if context.shape.kind == "asyncio" else None  # type: ignore[abstract]
-    explorer = context.explorer.on(make, keys=keys, loop=loop)
+    explorer = context.explorer.on(make, keys=keys, loop=loop, afterwards=False)
     try:
         for text in texts:
             use = _user(context, explorer, keys, outcome, text)
