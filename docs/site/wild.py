@@ -26,6 +26,7 @@ Each is written anew in Python, beside a twin with the one mistake repaired, in 
 `tests/lockers/wild_asyncio.py`. No code is taken from the projects. A locker shows the mistake, not the project: most
 were repaired there long ago, some in review before the first release. `tests/lockers/test_wild.py` shows by hand,
 without kmutex, that each bad one is bad and that its twin is not.
+`python tests/acceptance/run.py --origin wild --bare` has `kmutex verify` judge each of them, without a flag.
 
 This page is made by `python docs/site/wild.py --write docs/wild.md` from `tests/lockers/wild.toml`.
 

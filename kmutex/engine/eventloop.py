@@ -15,14 +15,14 @@ import asyncio
 import contextvars
 import inspect
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 from kmutex._text import said
 from kmutex.engine.faces import settled
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError, without_frames
-from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, possible
+from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, leased_by, possible
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads.locks import World
 
@@ -221,7 +221,7 @@ class LoopRun:
             await me.gate
             while me.steps:
                 step = me.steps.popleft()
-                if not possible(step, me.got):
+                if not possible(step, me.got, self._got_by_others(me)):
                     continue
                 await self._perform(me, step)
                 if step.kind in ASKING and me.steps:
@@ -269,6 +269,8 @@ class LoopRun:
             me.got[step.key] = (block, await block.__aenter__())
         elif step.kind == "^":
             await settled(me.got[step.key][1].release())
+        elif step.kind == "o":
+            await settled(leased_by(self._got_by_others(me), step.key)[1].release())
         elif step.kind == "]":
             await me.got.pop(step.key)[0].__aexit__(None, None, None)
         elif step.kind in RAISING:
@@ -279,6 +281,9 @@ class LoopRun:
             await settled(self._subject.unlock(key))
         if step.kind in ASKING:
             me.got.setdefault(step.key, None)
+
+    def _got_by_others(self, me: _Client) -> Iterator[dict[str, Any]]:
+        return (client.got for client in self._clients if client is not me)
 
     async def _leave_by_error(self, block: Any, key: Any, error: BaseException) -> None:
         if block is None:
@@ -343,7 +348,7 @@ class LoopRun:
         return [self._canceller(client) for client in self._clients if self._cancellable(client)]
 
     def _cancellable(self, client: _Client) -> bool:
-        if client.step is None or client.cancelled or client.step.kind not in "~!t":
+        if client.step is None or client.cancelled or client.step.kind not in "~!t*":
             return False
         return self._own_timer(client) is not None if self._timeouts else True
 

@@ -224,13 +224,13 @@ class _Lease:
         self._given: Any = None
         self._released = False
 
-    def release(self) -> Any:
-        """Let go with it, whether that has been done before or not."""
-        self._released = True
-        return self._holder.end(self._key, self._given)
-
 
 class _ThreadLease(_Lease):
+    def release(self) -> None:
+        """Let go with it, whether that has been done before or not."""
+        self._holder.end(self._key, self._given)
+        self._released = True  # If it was refused, the block has still to let go.
+
     def __enter__(self) -> _ThreadLease:
         self._holder.lock(self._key, self._timeout)
         self._given = self._holder.taken(self._key)
@@ -242,6 +242,11 @@ class _ThreadLease(_Lease):
 
 
 class _TaskLease(_Lease):
+    async def release(self) -> None:
+        """The same."""
+        await self._holder.end(self._key, self._given)
+        self._released = True
+
     async def __aenter__(self) -> _TaskLease:
         await self._holder.lock(self._key, self._timeout)
         self._given = self._holder.taken(self._key)

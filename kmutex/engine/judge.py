@@ -42,11 +42,13 @@ BLAMED = {
     "KM-RACE": "~",
     "KM-INTERRUPT": "!",
     "KM-CANCEL": "~",
-    "KM-TOKEN": "[]^u%&",
+    "KM-TOKEN": "[]^uo%&*",
     "KM-ATOMIC": "x",
     "KM-EXPIRED": "?",
 }
 """The same clauses, and the kinds of steps that such a run has."""
+LEASED = frozenset("]^o")
+"""Steps that end a grant by its lease. To come too late is harmless then, and a locker need not raise an error."""
 _ORDER = frozenset(("KM-FIFO", "KM-HANDOFF"))
 
 
@@ -86,20 +88,34 @@ class _Contest:
         self.robbed: set[int] = set()
         """Holders whose grant somebody else's unlock has ended, before they unlocked it themselves."""
         self._keys: dict[int, str] = {}
+        self._owners: dict[int, int] = {}
+        """By client, whose grant it ends, where it does so by a lease."""
         self._beaten: set[int] = set()
         self._refused: set[int] = set()
 
-    def begun(self, client: int, key: str) -> None:
-        """A client that does not hold the key unlocks it."""
+    def begun(self, client: int, key: str, owner: int | None = None) -> None:
+        """A client that does not hold the key unlocks it. owner: by the lease of this client."""
         self._keys[client] = key
+        if owner is not None:
+            self._owners[client] = owner
+
+    def granted(self, key: str, holder: int) -> bool:
+        """Somebody else got the key; whether the holder's grant has been ended, by a call that is not back yet."""
+        winner = next((client for client, owner in self._owners.items() if owner == holder), None)
+        if winner is None or self._keys.get(winner) != key:
+            return False
+        self.robbed.add(holder)
+        self.over(winner)
+        return True
 
     def won_twice(self, client: int, own: str | None, holder: dict[str, int], releasing: Mapping[int, str]) -> bool:
         """An unlock came back; whether the other had won already. own: the key, if the client held it."""
         rivals = [rival for rival, key in self._keys.items() if key == own]
         key = self._keys.get(client)
         if key is not None:
-            rivals = [rival for rival, released in releasing.items() if released == key]
-            if key in holder:
+            owner = self._owners.get(client)
+            rivals = [rival for rival, of in releasing.items() if of == key and owner in (None, rival)]
+            if key in holder and owner in (None, holder[key]):
                 self.robbed.add(holder.pop(key))
         self._beaten.update(rivals)
         return client in self._beaten
@@ -117,6 +133,7 @@ class _Contest:
     def over(self, client: int) -> None:
         """Its call is over."""
         self._keys.pop(client, None)
+        self._owners.pop(client, None)
         self._beaten.discard(client)
         self._refused.discard(client)
 
@@ -154,6 +171,8 @@ class Judge:
         self._counted = False
         self._quiets = 0
         self._holder: dict[str, int] = {}
+        self._leased: dict[str, int] = {}
+        """Who was the last to get a key by a lease."""
         self._asking: dict[int, Step] = {}
         self._since: dict[int, int] = {}
         self._alone: set[int] = set()
@@ -183,7 +202,7 @@ class Judge:
 
     def called(self, client: int, step: Step) -> None:
         key = step.key
-        own = step.kind != "x" and client not in self._contest.robbed and self._holder.get(key) == client
+        own = step.kind not in "xo" and client not in self._contest.robbed and self._holder.get(key) == client
         self._log(client, f"{step} ...", "asks" if step.kind in ASKING else "lets go" if own else "calls", key)
         if step.kind in ASKING:
             others = [other for other, asked in self._asking.items() if asked.key == key]
@@ -193,6 +212,11 @@ class Judge:
             self._asking[client] = step
             self._since[client] = self._quiets
             self._cancelled.discard(client)
+        elif step.kind == "o":
+            self._ingredient("lease")
+            owner = self._leased.get(key)
+            if owner is not None and (self._holder.get(key) == owner or self._releasing.get(owner) == key):
+                self._contest.begun(client, key, owner)
         elif step.kind == "x":
             if key in self._holder or key in self._releasing.values():
                 self._contest.begun(client, key)
@@ -200,11 +224,12 @@ class Judge:
                 self._stray.add(client)
         elif client in self._contest.robbed:
             self._contest.robbed.discard(client)
-            self._stray.add(client)
+            if step.kind not in LEASED:
+                self._stray.add(client)
         elif self._holder.get(key) == client:
             del self._holder[key]
             self._releasing[client] = key
-            if step.kind in RAISING:
+            if step.kind in RAISING or step.kind == "*":
                 self._ingredient("body")
         else:
             self._ingredient("lease")
@@ -219,7 +244,7 @@ class Judge:
             twice = self._contest.won_twice(client, self._releasing.pop(client, None), self._holder, self._releasing)
             taken = held and key not in self._holder
             self._log(client, f"{step}: done", "takes away" if taken else "comes back", key)
-            if twice:
+            if twice and step.kind not in LEASED:
                 self._find("KM-UNHELD", f"{key} was granted once, and two unlocks of it came back without an error")
             if client in self._stalled:
                 self._find("KM-INDEP", f"client {client}'s {step} came back only after something else let go")
@@ -242,6 +267,8 @@ class Judge:
             if client in self._stray:
                 self._witness("KM-UNHELD")
             self._ingredient("stray")
+        elif step.kind == "*" and isinstance(error, asyncio.CancelledError):
+            pass  # The block ends by the cancellation, and with it the grant.
         elif client in self._releasing:
             self._find("KM-REF", f"client {client} holds {step.key}, and its {step} raised {words}", "KM-LIVE")
         self._over(client)
@@ -287,7 +314,7 @@ class Judge:
     def _granted(self, client: int, step: Step) -> None:
         key = step.key
         holder = self._holder.get(key)
-        if holder is not None:
+        if holder is not None and not self._contest.granted(key, holder):
             who = "again, and did not let go of it" if holder == client else f"while client {holder} holds it"
             self._find("KM-EXCL", f"client {client} got {key} {who}")
         elif client in self._stalled:
@@ -300,6 +327,8 @@ class Judge:
             self._find("KM-EXPIRED", _refused_free(self._doubtful.pop(key), key))
         self._in_order(client, step)
         self._holder[key] = client
+        if step.kind == "[":
+            self._leased[key] = client
         self._used.add(key)
         self._witness("KM-EXCL")
         if client in self._parked:

@@ -40,6 +40,7 @@ PLAIN = (
     "0+a | 1+a 2+a",
     "0+a | 1+a 2+b",
     "0+a | 0-a 1+a 2+a",
+    "0+a | 0-a 1+a 2+b",
     "0+a | 1+b | 0-a 1-b",
     "0+a | 1+a | 0-a 2+a",
     "0+a | 1+a | 0-a 2+b",
@@ -87,6 +88,7 @@ CANCELS = (
     "0+a | 1~a | c1 2+a",
     "0+a | 1~a | c1 0-a",
     "0+a | 1~a | c1 0-a 2+a",
+    "0+a | 1+a | 2~a | 3+a | 0-a",
     "0+a | 1~a | c1 | 0-a+a 2+a",
     "0+a | 1~a | 2+a | 0-a",
     "0+a | 1+a | 2~a | 0-a",
@@ -138,6 +140,10 @@ LEASES = (
     "0[a | 1+a | 0^a | 0^a | 2+a | 1-a | 0]a",
     "0[a | 1[a | 0^a | 0]a | 2+a | 1]a",
     "0[a | 0ua | 1+a | 0]a | 2+a | 1-a",
+    # By somebody who was handed the lease: refused or not, it is ended once.
+    "0[a | 1oa | 0^a | 1+a",
+    "0[a | 1+a | 0^a | 2oa | 1-a",
+    "0[a | 1+a | 2+a | 0^a 3oa",
 )
 
 FLIGHTS = (
@@ -228,7 +234,7 @@ BODIES = (
     "0+a%a 1+a",
 )
 """Blocks whose body raises."""
-CANCELLED_BODIES = ("0+a&a | 1+a", "0+a | 1+a | 0&a")
+CANCELLED_BODIES = ("0+a&a | 1+a", "0+a | 1+a | 0&a", "0+a | 1+a | 0*a")
 LEASED_BODIES = ("0[a%a | 1+a", "0[a | 1[a | 0%a")
 
 

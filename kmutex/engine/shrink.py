@@ -138,7 +138,7 @@ def unblamed(explorer: Explorer, found: Found, go_on: Callable[[], bool] = lambd
 def _without(program: Program, kinds: str) -> Program | None:
     """The program without these kinds of steps. A wait that may end becomes one that does not. None: nobody does
     anything in what is left, or nothing was left out."""
-    plain = {"~": "+", "!": "+", "[": "+", "]": "-", "%": "-", "&": "-"}
+    plain = {"~": "+", "!": "+", "[": "+", "]": "-", "%": "-", "&": "-", "*": "-"}
     phases = []
     for phase in program.phases:
         steps = tuple(

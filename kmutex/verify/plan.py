@@ -92,9 +92,10 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     if shape.kind == "threads":
         yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
         yield quick
-        # Two clients at bytecodes are many races for little time.
+        # Two clients are many races for little time, and the most for the least where switches come at locks only.
+        yield every("interleavings at locks", [p for p in wanted if p.clients < 3], "locks", 1)
         yield every("interleavings at bytecodes", [p for p in busy if p.clients < 3], "bytecode", 1)
-        yield every("interleavings at locks", wanted, "locks", 1)
+        yield every("interleavings at locks", [p for p in wanted if p.clients >= 3], "locks", 1)
         yield some("chance, many clients", wide, "locks", 1, 0)
         if not flight:
             yield [replace(unit, number=next(counter)) for unit in histories]

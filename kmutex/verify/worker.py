@@ -344,9 +344,9 @@ def check_fits(schedule: Schedule, shape: Shape) -> None:
         raise UnreplayableError("it wants a timeout of 0, or another way not to wait, which the subject does not take")
     if "x" in schedule.program.kinds and not shape.strays:
         raise UnreplayableError("it wants the unlock of an unheld key, and the subject has blocks only")
-    if schedule.program.kinds & frozenset("%&") and not (shape.bodies or shape.leases):
+    if schedule.program.kinds & frozenset("%&*") and not (shape.bodies or shape.leases):
         raise UnreplayableError("it wants a block whose body raises, and the subject has none")
-    if schedule.program.kinds & frozenset("[]^") and not shape.leases:
+    if schedule.program.kinds & frozenset("[]^o") and not shape.leases:
         raise UnreplayableError("it wants leases, and the subject has no hold()")
 
 

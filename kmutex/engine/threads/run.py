@@ -17,7 +17,7 @@ from typing import Any
 from kmutex._text import said
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError, without_frames
-from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, possible
+from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, leased_by, possible
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads.bytecode import Bytecode, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread, trace_as_others
@@ -310,7 +310,7 @@ class ThreadRun:
         self._observer.made(self._subject)
 
     def _perform(self, me: Client, step: Step) -> None:
-        if not possible(step, me.got):
+        if not possible(step, me.got, self._got_by_others(me)):
             return
         self.point()
         me.step = step
@@ -359,6 +359,8 @@ class ThreadRun:
             me.got[step.key] = (block, block.__enter__())
         elif step.kind == "^":
             me.got[step.key][1].release()
+        elif step.kind == "o":
+            leased_by(self._got_by_others(me), step.key)[1].release()
         elif step.kind == "]":
             me.got.pop(step.key)[0].__exit__(None, None, None)
         elif step.kind in RAISING:
@@ -369,6 +371,9 @@ class ThreadRun:
             subject.unlock(key)
         if step.kind in ASKING:
             me.got.setdefault(step.key, None)
+
+    def _got_by_others(self, me: Client) -> Iterator[dict[str, Any]]:
+        return (client.got for client in self._clients if client is not me)
 
     def _leave_by_error(self, block: Any, key: Any, error: BaseException) -> None:
         if block is None:
