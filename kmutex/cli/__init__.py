@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     import kmutex.cli.explore
     import kmutex.cli.grade
     import kmutex.cli.lesson
+    import kmutex.cli.prove
     import kmutex.cli.verify
 
     parser = _Parser(
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (
         kmutex.cli.verify,
+        kmutex.cli.prove,
         kmutex.cli.conform,
         kmutex.cli.check_trace,
         kmutex.cli.explore,

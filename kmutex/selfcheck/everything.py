@@ -1,4 +1,4 @@
-"""The lockers of this library, by every method: the model, the contracts and the refinement beside the runs."""
+"""The lockers of this library, by every method: the model, the proof, the contracts and the refinement beside the runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 from kmutex._console import Display
-from kmutex.selfcheck import contracts, model, refinement
+from kmutex.selfcheck import contracts, model, proof, refinement
 from kmutex.verify.evidence import Row
 from kmutex.verify.progress import progress_of
 from kmutex.verify.runner import verify
@@ -16,6 +16,7 @@ SUBJECTS = ("kmutex:KeyedMutex", "kmutex:AsyncKeyedMutex")
 """`NoopLocker` is left out: it promises no clause."""
 _ON_PAPER: tuple[tuple[str, Callable[[], list[Row]]], ...] = (
     ("model", model.check),
+    ("proof", proof.check),
     ("refinement", refinement.check),
     ("contracts", contracts.check),
 )
