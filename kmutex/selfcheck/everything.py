@@ -1,4 +1,4 @@
-"""The lockers of this library, by every method: the model, the proof, the contracts and the refinement beside the runs."""
+"""The lockers of this library, by every method: model, proof, contracts and refinement beside the runs."""
 
 from __future__ import annotations
 

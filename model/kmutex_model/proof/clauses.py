@@ -169,9 +169,7 @@ def in_order(x: Taken) -> Term:
 
 
 def handed_off(x: Taken) -> Term:
-    newcomer = every(
-        lambda d, j: implies(gets(x, d, j) & x.s.idle(d), every(lambda e: ~x.s.at(e, x.k)))
-    )
+    newcomer = every(lambda d, j: implies(gets(x, d, j) & x.s.idle(d), every(lambda e: ~x.s.at(e, x.k))))
     if x.act_on("release", "holding"):
         return choose(nobody_waits(x.s, x.k), newcomer, went_on(x))
     return newcomer
@@ -188,14 +186,10 @@ def keys_apart(x: Taken) -> Term:
 
 
 def cancel_before_grant(x: Taken) -> Term:
-    if not x.act_on("cancel", "waiting"):
-        return TRUE
     return left_the_queue(x) if x.outcome == "cancelled" else FALSE
 
 
 def cancel_after_grant(x: Taken) -> Term:
-    if not x.act_on("cancel", "granted"):
-        return TRUE
     if x.outcome != {"keep": "kept", "pass": "cancelled"}[x.race]:
         return FALSE
     if x.race == "pass":
@@ -205,11 +199,7 @@ def cancel_after_grant(x: Taken) -> Term:
 
 
 def unheld_is_refused(x: Taken) -> Term:
-    return truth(x.action != "stray_unlock" or x.outcome == "unheld")
-
-
-def failed_changes_nothing(x: Taken) -> Term:
-    return all_alike(x) if x.outcome in ("timeout", "unheld") else TRUE
+    return truth(x.outcome == "unheld")
 
 
 def own_grant_only(x: Taken) -> Term:
@@ -220,8 +210,6 @@ def own_grant_only(x: Taken) -> Term:
 
 
 def no_time_no_wait(x: Taken) -> Term:
-    if x.action != "try":
-        return TRUE
     free = every(lambda d: ~x.s.owns(d, x.k))
     took = x.t.holding(x.c, x.k) if x.outcome == "granted" else FALSE
     failed = all_alike(x) if x.outcome == "timeout" else FALSE
@@ -229,24 +217,37 @@ def no_time_no_wait(x: Taken) -> Term:
 
 
 def interrupted_is_gone(x: Taken) -> Term:
-    if x.action != "interrupt":
-        return TRUE
     if x.outcome != "interrupted":
         return FALSE
     return left_the_queue(x) if x.phase == "waiting" else went_on(x)
 
 
-STEP: dict[str, OfStep] = {
-    "KM-FIFO": in_order,
-    "KM-HANDOFF": handed_off,
-    "KM-INDEP": keys_apart,
-    "KM-CANCEL": cancel_before_grant,
-    "KM-RACE": cancel_after_grant,
-    "KM-UNHELD": unheld_is_refused,
-    "KM-ATOMIC": failed_changes_nothing,
-    "KM-TOKEN": own_grant_only,
-    "KM-EXPIRED": no_time_no_wait,
-    "KM-INTERRUPT": interrupted_is_gone,
+class StepClause(NamedTuple):
+    """A clause of a step: of which steps it speaks, and what must hold of those."""
+
+    speaks: Callable[[Taken], bool]
+    holds: OfStep
+
+    def formula(self, x: Taken) -> Term:
+        """What must hold of any step."""
+        return self.holds(x) if self.speaks(x) else TRUE
+
+
+def _of_all(x: Taken) -> bool:
+    return True
+
+
+STEP: dict[str, StepClause] = {
+    "KM-FIFO": StepClause(_of_all, in_order),
+    "KM-HANDOFF": StepClause(_of_all, handed_off),
+    "KM-INDEP": StepClause(_of_all, keys_apart),
+    "KM-CANCEL": StepClause(lambda x: x.act_on("cancel", "waiting"), cancel_before_grant),
+    "KM-RACE": StepClause(lambda x: x.act_on("cancel", "granted"), cancel_after_grant),
+    "KM-UNHELD": StepClause(lambda x: x.action == "stray_unlock", unheld_is_refused),
+    "KM-ATOMIC": StepClause(lambda x: x.outcome in ("timeout", "unheld"), all_alike),
+    "KM-TOKEN": StepClause(_of_all, own_grant_only),
+    "KM-EXPIRED": StepClause(lambda x: x.action == "try", no_time_no_wait),
+    "KM-INTERRUPT": StepClause(lambda x: x.action == "interrupt", interrupted_is_gone),
 }
 
 # ------------------------------------------------------------------------------------------------------------

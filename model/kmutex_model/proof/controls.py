@@ -147,5 +147,3 @@ def _run(part: Control, action: Action | None, said: str) -> Counterexample | No
 
 def _safety() -> list[Property]:
     return [prop for prop in ALL if not prop.eventually]
-
-

@@ -51,9 +51,7 @@ def queue_is_in_order(s: Relations) -> Term:
 
 
 def line_of_the_queued(s: Relations) -> Term:
-    return every(
-        lambda k, a, b: implies(s.ahead(k, a, b), both(s.queued(k, a), s.queued(k, b), ~s.ahead(k, b, a)))
-    )
+    return every(lambda k, a, b: implies(s.ahead(k, a, b), both(s.queued(k, a), s.queued(k, b), ~s.ahead(k, b, a))))
 
 
 def line_is_transitive(s: Relations) -> Term:
@@ -62,9 +60,7 @@ def line_is_transitive(s: Relations) -> Term:
 
 def line_is_total(s: Relations) -> Term:
     return every(
-        lambda k, a, b: implies(
-            both(s.queued(k, a), s.queued(k, b), ~same(a, b)), s.ahead(k, a, b) | s.ahead(k, b, a)
-        )
+        lambda k, a, b: implies(both(s.queued(k, a), s.queued(k, b), ~same(a, b)), s.ahead(k, a, b) | s.ahead(k, b, a))
     )
 
 
@@ -77,16 +73,66 @@ def refs_are_counted(s: Relations) -> Term:
 
 
 PARTS: tuple[Part, ...] = (
-    Part("one place", "a client is at one key at most, and in one phase there", one_place, "OnePlace"),
-    Part("the holder owns", "the table's holder is who owns the key", holder_owns, "HolderOwns"),
-    Part("one holder", "a key has one holder at most", one_holder, "OneHolder"),
-    Part("the queue is who waits", "who is queued waits, and who waits is queued", queue_is_the_waiting, "QueueIsWaiting"),
-    Part("the queue is in order", "the queue stands in the order in which they asked", queue_is_in_order, "QueueInOrder"),
-    Part("a line: of the queued", "only the queued stand before each other, and not both ways", line_of_the_queued, "LineOfQueued"),
-    Part("a line: transitive", "who stands before one stands before all behind that one", line_is_transitive, "LineTransitive"),
-    Part("a line: total", "of two that are queued, one stands before the other", line_is_total, "LineTotal"),
-    Part("an entry has a holder", "a key in the table is held", entry_has_a_holder, "EntryHeld"),
-    Part("references are counted", "the references are as many as are there, and none where the key is absent", refs_are_counted, "RefsCounted"),
+    Part(
+        "one place",
+        "a client is at one key at most, and in one phase there",
+        one_place,
+        "OnePlace",
+    ),
+    Part(
+        "the holder owns",
+        "the table's holder is who owns the key",
+        holder_owns,
+        "HolderOwns",
+    ),
+    Part(
+        "one holder",
+        "a key has one holder at most",
+        one_holder,
+        "OneHolder",
+    ),
+    Part(
+        "the queue is who waits",
+        "who is queued waits, and who waits is queued",
+        queue_is_the_waiting,
+        "QueueIsWaiting",
+    ),
+    Part(
+        "the queue is in order",
+        "the queue stands in the order in which they asked",
+        queue_is_in_order,
+        "QueueInOrder",
+    ),
+    Part(
+        "a line: of the queued",
+        "only the queued stand before each other, and not both ways",
+        line_of_the_queued,
+        "LineOfQueued",
+    ),
+    Part(
+        "a line: transitive",
+        "who stands before one stands before all behind that one",
+        line_is_transitive,
+        "LineTransitive",
+    ),
+    Part(
+        "a line: total",
+        "of two that are queued, one stands before the other",
+        line_is_total,
+        "LineTotal",
+    ),
+    Part(
+        "an entry has a holder",
+        "a key in the table is held",
+        entry_has_a_holder,
+        "EntryHeld",
+    ),
+    Part(
+        "references are counted",
+        "the references are as many as are there, and none where the key is absent",
+        refs_are_counted,
+        "RefsCounted",
+    ),
 )
 
 

@@ -92,7 +92,8 @@ def no(x: Term) -> Term:
     """Not."""
     if x.op == "bool":
         return truth(not x.args[0])
-    return x.args[0] if x.op == "not" else Term("not", (x,), "Bool")  # type: ignore[no-any-return]
+    inside: Term = x.args[0] if x.op == "not" else Term("not", (x,), "Bool")
+    return inside
 
 
 def both(*parts: Term) -> Term:
@@ -201,7 +202,7 @@ def python(x: Term) -> str:
     if x.op in ("bool", "int"):
         return repr(x.args[0])
     if x.op == "app":
-        return x.args[0] + "".join(f"[{python(arg)}]" for arg in x.args[1:])
+        return str(x.args[0]) + "".join(f"[{python(arg)}]" for arg in x.args[1:])
     if x.op in ("forall", "exists"):
         loops = " ".join(f"for {name} in {sort}" for name, sort in x.args[0])
         return f"{'all' if x.op == 'forall' else 'any'}({python(x.args[1])} {loops})"
@@ -245,7 +246,7 @@ def grounded(x: Term, of: Mapping[Sort, Sequence[Term]], named: Mapping[str, Ter
         parts = (grounded(x.args[1], of, {**named, **dict(zip(names, choice, strict=True))}) for choice in choices)
         return both(*parts) if x.op == "forall" else either(*parts)
     args = [grounded(arg, of, named) if isinstance(arg, Term) else arg for arg in x.args]
-    build = {"and": both, "or": either, "not": no, "=": same, "ite": choose}.get(x.op)
+    build: Callable[..., Term] | None = {"and": both, "or": either, "not": no, "=": same, "ite": choose}.get(x.op)
     return build(*args) if build else Term(x.op, tuple(args), x.sort)
 
 

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 from kmutex_model.actions import Model
 from kmutex_model.proof import clauses
 from kmutex_model.proof.invariant import PARTS, Part, counting, invariant, somebody_counts
-from kmutex_model.proof.logic import Term, alternations, either, every, no, parts_of, same, some, variable
+from kmutex_model.proof.logic import TRUE, Term, alternations, either, every, no, parts_of, same, some, variable
 from kmutex_model.proof.relations import EMPTY, facts_of_numbers, named
 from kmutex_model.proof.solvers import SECONDS, Answer, Question, Solver, Structure
 from kmutex_model.proof.steps import ACTOR, KEY, Case, cases_in_race, cases_of
@@ -53,7 +53,9 @@ class Obligation(NamedTuple):
         return Question(self.constants, (*known, ("the goal fails", no(self.goal))))
 
 
-def obligations(model: Model, parts: tuple[Part, ...] = PARTS, *, only: Iterable[Case] | None = None) -> Iterator[Obligation]:
+def obligations(
+    model: Model, parts: tuple[Part, ...] = PARTS, *, only: Iterable[Case] | None = None
+) -> Iterator[Obligation]:
     """Everything that has to be shown of a model. only: the cases to look at; by default all of its table."""
     inv = (*invariant(BEFORE, parts).items(), ("somebody counts", somebody_counts(BEFORE)))
     cases = tuple(case for row in model.table for case in cases_of(row, BEFORE)) if only is None else tuple(only)
@@ -69,9 +71,7 @@ def obligations(model: Model, parts: tuple[Part, ...] = PARTS, *, only: Iterable
 
 
 def _of_a_case(case: Case, inv: tuple[tuple[str, Term], ...], parts: tuple[Part, ...]) -> Iterator[Obligation]:
-    x = clauses.Taken(
-        case.race, BEFORE, case.row.action, case.row.phase, ACTOR, KEY, case.outcome, case.after
-    )
+    x = clauses.Taken(case.race, BEFORE, case.row.action, case.row.phase, ACTOR, KEY, case.outcome, case.after)
     constants = (ACTOR, KEY, *case.witnesses)
     known = (*inv, ("counting", counting(BEFORE, ACTOR, KEY)), ("the step", case.guard))
     if _reads_numbers(case.guard):
@@ -86,13 +86,11 @@ def _of_a_case(case: Case, inv: tuple[tuple[str, Term], ...], parts: tuple[Part,
     for clause, of_state in clauses.STATE.items():
         yield show(clause, "after the step", of_state(case.after))
     for clause, of_step in clauses.STEP.items():
-        goal = of_step(x)
-        # A clause that does not speak of the step has nothing to show.
-        if goal != clauses.TRUE:
-            yield show(clause, "on the step", goal)
+        if of_step.speaks(x):
+            yield show(clause, "on the step", of_step.holds(x))
     for name, of_rank in clauses.RANK.items():
         goal = of_rank(x, WAITER, WAITER_KEY)
-        if goal != clauses.TRUE:
+        if goal != TRUE:
             yield show(LIVE, name, goal, WAITER, WAITER_KEY)
 
 

@@ -90,7 +90,11 @@ class ControlLine(NamedTuple):
 
 
 def prove(
-    model: Model = CORRECT, names: Iterable[str] | None = None, *, seconds: float = SECONDS, say: Say = lambda text: None
+    model: Model = CORRECT,
+    names: Iterable[str] | None = None,
+    *,
+    seconds: float = SECONDS,
+    say: Say = lambda text: None,
 ) -> Obligations:
     """Ask the solvers of these names (by default all that are installed) everything that has to be shown of the model.
 
@@ -225,6 +229,6 @@ def fault_of(clause: str, shown: Obligations, caught: Sequence[ControlLine], tie
     for control_ in known_bad:
         if control_.fault:
             return "inconclusive", f"known-bad {control_.model}: {control_.fault}"
-    if tied.differences or not tied.violations[clause] and clause != "KM-LIVE":
+    if tied.differences or (not tied.violations[clause] and clause != "KM-LIVE"):
         return "inconclusive", f"the tie: {(tied.differences or ['it was never violated'])[0]}"
     return ("inconclusive", shown.faults[0]) if shown.faults else ("holds", "")

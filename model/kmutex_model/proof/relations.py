@@ -178,5 +178,3 @@ def numbered(config: Config) -> dict[str, Any]:
 def _ahead(queue: Sequence[int], clients: int) -> list[list[bool]]:
     place = {client: number for number, client in enumerate(queue)}
     return [[a in place and b in place and place[a] < place[b] for b in range(clients)] for a in range(clients)]
-
-

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from kmutex_model.proof.logic import (
@@ -111,7 +111,8 @@ class Solver(Protocol):
 def solvers(names: Iterable[str] | None = None) -> list[Solver]:
     """Those with these names; without names z3, and cvc5 too if it is installed. NoSolverError: one is missing."""
     wanted = ["z3", *(["cvc5"] if importlib.util.find_spec("cvc5") else [])] if names is None else list(names)
-    return [{"z3": Z3, "cvc5": CVC5}[name]() for name in wanted]
+    known: dict[str, Callable[[], Solver]] = {"z3": Z3, "cvc5": CVC5}
+    return [known[name]() for name in wanted]
 
 
 class Z3:

@@ -202,10 +202,10 @@ class SymbolicTurn(Turn):
     def move(self, who: Term, phase: Phase, key: Term | None = None) -> None:
         def stands(name: str) -> Callable[[Term, Term], Term]:
             old = self.now.get(name)
-            here = (lambda k: same(k, key or KEY)) if phase == name else (lambda k: FALSE)
-            return lambda c, k: choose(same(c, who), here(k), old(c, k))
+            return lambda c, k: choose(same(c, who), same(k, key or KEY) if phase == name else FALSE, old(c, k))
 
-        self.now = replace(self.now, **{name: stands(name) for name in PHASES})
+        waiting, granted, holding = map(stands, PHASES)
+        self.now = replace(self.now, waiting=waiting, granted=granted, holding=holding)
 
     def new_entry(self) -> None:
         self.evict()

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from kmutex_model.actions import CORRECT, KEYED, Action, Model, Row
 from kmutex_model.explore import explore
@@ -52,7 +52,7 @@ def tie(
     models: Iterable[tuple[Model, Config]],
     *,
     of_state: dict[str, clauses.OfState] | None = None,
-    of_step: dict[str, clauses.OfStep] | None = None,
+    of_step: dict[str, clauses.StepClause] | None = None,
 ) -> Tie:
     """Compare each model with its own relations. of_state, of_step: the formulas, by default those of `clauses`."""
     found = Tie()
@@ -104,7 +104,7 @@ class _Cases:
 class _Judge:
     """The clauses' formulas beside the properties."""
 
-    def __init__(self, of_state: dict[str, clauses.OfState], of_step: dict[str, clauses.OfStep]) -> None:
+    def __init__(self, of_state: dict[str, clauses.OfState], of_step: dict[str, clauses.StepClause]) -> None:
         self._of_step = of_step
         self._state = {clause: _function(_BEFORE, python(formula(BEFORE))) for clause, formula in of_state.items()}
         self._step: dict[tuple[Any, ...], dict[str, Callable[..., Any]]] = {}
@@ -125,7 +125,7 @@ class _Judge:
         if kind not in self._step:
             x = clauses.Taken(race, BEFORE, action, phase, ACTOR, KEY, transition.outcome, AFTER)
             names = (*_BEFORE, *_AFTER, str(ACTOR), str(KEY))
-            self._step[kind] = {c: _function(names, python(formula(x))) for c, formula in self._of_step.items()}
+            self._step[kind] = {c: _function(names, python(clause.formula(x))) for c, clause in self._of_step.items()}
         for clause, formula in self._step[kind].items():
             says = formula(*values, *after, transition.action.client, transition.key)
             yield clause, says, self._on_step[clause](transition)
@@ -183,7 +183,7 @@ def _cases(row: Row, race: Race) -> _Cases:
     return _Cases(row, race)
 
 
-Place = tuple[str, Phase, int, int]
+Place: TypeAlias = tuple[str, Phase, int, int]
 """An action, the phase of its client, its client, and its key."""
 
 
@@ -236,33 +236,28 @@ def allowed(config: Config, parts: Sequence[Part] = PARTS) -> set[State]:
     holds = _function(_BEFORE, " and ".join(python(part.holds(BEFORE)) for part in parts))
     every_client, every_key = range(config.clients), range(config.keys)
     places = [Client("idle", None)]
-    places += [Client(phase, key) for phase in ("waiting", "granted", "holding") for key in every_key]  # type: ignore[arg-type]
+    places += [Client(phase, key) for phase in ("waiting", "granted", "holding") for key in every_key]
     queues = [q for size in range(config.clients + 1) for q in itertools.permutations(every_client, size)]
     entries = [None, *(Entry(h, q, n) for h in (-1, *every_client) for q in queues for n in range(config.clients + 1))]
+
+    @cache
+    def fitting(key: int, here: tuple[Client, ...], line: tuple[int, ...]) -> list[Entry | None]:
+        # Each part but "one place", which any clients here satisfy, speaks of one key at a time. So an entry that is
+        # wrong while nobody is elsewhere is wrong whoever is.
+        lines = tuple(line if k == key else () for k in every_key)
+        tables = [(tuple(entry if k == key else None for k in every_key), entry) for entry in entries]
+        return [
+            entry for table, entry in tables if holds(*_values(config, _explicit(config, State(table, here, lines))))
+        ]
+
     found = set()
     for clients in itertools.product(places, repeat=config.clients):
         waiting = [[c for c in every_client if clients[c] == ("waiting", key)] for key in every_key]
         for order in itertools.product(*(itertools.permutations(who) for who in waiting)):
-            # The parts speak of one key at a time but for "one place", which any clients here satisfy: so an entry
-            # that is wrong beside absent others is wrong beside any, and need not be tried with them.
-            fitting = [[e for e in entries if _fits(config, clients, order, key, e, holds)] for key in every_key]
-            found |= {State(table, clients, order) for table in itertools.product(*fitting)}
+            at = [tuple(c if c.key == key else Client("idle", None) for c in clients) for key in every_key]
+            tables = itertools.product(*(fitting(key, at[key], order[key]) for key in every_key))
+            found |= {State(table, clients, order) for table in tables}
     return {state for state in found if holds(*_values(config, _explicit(config, state)))}
-
-
-def _fits(
-    config: Config,
-    clients: tuple[Client, ...],
-    order: tuple[tuple[int, ...], ...],
-    key: int,
-    entry: Entry | None,
-    holds: Callable[..., Any],
-) -> bool:
-    """Whether the invariant holds of this key alone, with nobody anywhere else."""
-    here = tuple(client if client.key == key else Client("idle", None) for client in clients)
-    table = tuple(entry if k == key else None for k in range(config.keys))
-    alone = State(table, here, tuple(order[k] if k == key else () for k in range(config.keys)))
-    return bool(holds(*_values(config, _explicit(config, alone))))
 
 
 def _explicit(config: Config, state: State) -> dict[str, Any]:
@@ -280,7 +275,7 @@ def state_of(config: Config, relations: dict[str, Any]) -> State:
 
     clients = []
     for c in range(config.clients):
-        at = [Client(p, k) for p in ("waiting", "granted", "holding") for k in range(config.keys) if relations[p][c][k]]  # type: ignore[arg-type]
+        at = [Client(p, k) for p in ("waiting", "granted", "holding") for k in range(config.keys) if relations[p][c][k]]
         clients.append(at[0] if at else Client("idle", None))
     entries: list[Entry | None] = []
     for k in range(config.keys):
@@ -297,7 +292,9 @@ def state_of(config: Config, relations: dict[str, Any]) -> State:
     return state
 
 
-def formula_of_step(formula: Callable[[clauses.Taken], Term], case: Case, extra: Sequence[Term] = ()) -> Callable[..., Any]:
+def formula_of_step(
+    formula: Callable[[clauses.Taken], Term], case: Case, extra: Sequence[Term] = ()
+) -> Callable[..., Any]:
     """A formula about a taken case as a function of the relations before, those after, the actor, the key and more."""
     x = clauses.Taken(case.race, BEFORE, case.row.action, case.row.phase, ACTOR, KEY, case.outcome, AFTER)
     return _function((*_BEFORE, *_AFTER, str(ACTOR), str(KEY), *map(str, extra)), python(formula(x)))
@@ -307,5 +304,3 @@ def values_of_step(config: Config, before: State, after: State) -> list[Any]:
     """The relations before and after, as `formula_of_step` wants them."""
     later = _explicit(config, after)
     return [*_values(config, _explicit(config, before)), *(later[name] for name in SIGNATURE)]
-
-
