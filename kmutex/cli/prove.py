@@ -25,9 +25,9 @@ clause, each part of the invariant must be needed, and relations and model must 
 EXIT_STATUS = """\
 exit status:
   0  every clause is proved
-  1  an obligation is refuted: the clause does not hold
+  1  an obligation is refuted: the clause does not hold; --answer: wrong
   2  inconclusive: unknown, out of time, solvers that differ, a known-bad model that goes through
-  3  a solver is not installed
+  3  a solver is not installed, or FILE has no table that can be read
   4  usage: wrong arguments
 """
 
@@ -41,12 +41,15 @@ def add_parser(commands: Any) -> None:
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    prove.add_argument("file", nargs="?", type=Path, metavar="FILE", help="your own action table, a Python file")
     prove.add_argument(
         "--solver", action="append", choices=("z3", "cvc5"), help="ask this one only; twice for both (all installed)"
     )
     prove.add_argument("--all", action="store_true", help="a line for each obligation")
     prove.add_argument("--known-bad", metavar="NAME", help="one broken model: what refutes it, and the run")
     prove.add_argument("--picture", type=Path, metavar="FILE", help=f"of what --known-bad shows: {HELP}")
+    prove.add_argument("--lesson", type=int, metavar="N", help="find the missing part of the invariant")
+    prove.add_argument("--answer", metavar="FORMULA", help="with --lesson: your part, graded by the solver")
     prove.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON")
     prove.add_argument("--quiet", action="store_true", help="no progress")
     prove.set_defaults(run=run)
@@ -62,7 +65,17 @@ def run(args: argparse.Namespace) -> int:
         return complain("--picture is of one broken model: name it with --known-bad")
     if args.known_bad is not None and (args.all or args.json):
         return complain("--known-bad shows one broken model; leave out --all and --json")
+    if sum(given is not None for given in (args.file, args.known_bad, args.lesson)) > 1:
+        return complain("FILE, --known-bad and --lesson are three things; give one")
+    if args.answer is not None and args.lesson is None:
+        return complain("--answer is to a lesson: give its number with --lesson")
+    if args.file is not None and (args.all or args.json):
+        return complain("FILE is judged clause by clause; leave out --all and --json")
     try:
+        if args.file is not None:
+            return _own_table(args)
+        if args.lesson is not None:
+            return _lesson(args)
         return _prove(args) if args.known_bad is None else _known_bad(args)
     except NoSolverError as error:
         return complain(str(error), status=3)
@@ -138,6 +151,50 @@ def _counted(lines: Iterable[Line]) -> str:
 
 def _seconds(lines: Iterable[Line]) -> float:
     return sum(sum(line.seconds.values()) for line in lines)
+
+
+def _own_table(args: argparse.Namespace) -> int:
+    from kmutex.selfcheck.own_table import TableError, judge, load
+
+    try:
+        model, parts = load(args.file)
+        with shown(quiet=args.quiet) as display:
+            rows = judge(model, parts, args.solver, display.say)
+    except TableError as error:
+        return complain(str(error), status=3)
+    for row in rows:
+        print(f"{row.clause:13} {row.obligations:4} obligations  {row.result:10}  {row.seconds:.2f} s")
+        if row.said:
+            print(f"  {row.said}")
+        if row.run:
+            print(f"  {row.run}")
+    results = {row.result for row in rows}
+    return 1 if "violated" in results else 2 if "not proved" in results else 0
+
+
+def _lesson(args: argparse.Namespace) -> int:
+    from kmutex.teach.missing_part import PUZZLES, FormulaError, grade, parsed, puzzle, rest_of
+    from kmutex.teach.missing_part import shown as failing
+    from kmutex_model.proof.solvers import solvers
+
+    one = puzzle(args.lesson)
+    if one is None:
+        return complain(f"there is no lesson {args.lesson}; they are 1 to {len(PUZZLES)}")
+    by = solvers(args.solver)
+    if args.answer is None:
+        print(f"{one.situation}\n\nWhat is left says:")
+        for part in rest_of(one):
+            print(f"  {part.name}: {part.statement}")
+        print(f"\n{failing(one, by)}\n\n{one.question}\n\nkmutex prove --lesson {one.number} --answer 'FORMULA'")
+        return 0
+    try:
+        graded = grade(one, parsed(args.answer), by)
+    except FormulaError as error:
+        return complain(str(error))
+    print(graded.said)
+    if graded.counterexample:
+        print(f"  {graded.counterexample}")
+    return 0 if graded.right else 2 if "did not decide" in graded.said else 1
 
 
 def _known_bad(args: argparse.Namespace) -> int:

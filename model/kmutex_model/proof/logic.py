@@ -246,7 +246,8 @@ def grounded(x: Term, of: Mapping[Sort, Sequence[Term]], named: Mapping[str, Ter
         parts = (grounded(x.args[1], of, {**named, **dict(zip(names, choice, strict=True))}) for choice in choices)
         return both(*parts) if x.op == "forall" else either(*parts)
     args = [grounded(arg, of, named) if isinstance(arg, Term) else arg for arg in x.args]
-    build: Callable[..., Term] | None = {"and": both, "or": either, "not": no, "=": same, "ite": choose}.get(x.op)
+    simplified: dict[str, Callable[..., Term]] = {"and": both, "or": either, "not": no, "=": same, "ite": choose}
+    build = simplified.get(x.op)
     return build(*args) if build else Term(x.op, tuple(args), x.sort)
 
 

@@ -174,7 +174,7 @@ def refutations(obligation: Obligation, by: Sequence[Solver]) -> Iterator[tuple[
         return  # So it is of no size, which is quicker to say than of each.
     likely = ("likely to be reached", every(lambda c, k: same(c, ACTOR) | ~BEFORE.granted(c, k)))
     for size in SIZES:
-        for more in ((likely,), ()):
+        for more in ((likely,), ()) if ACTOR in question.constants else ((),):
             asked = question._replace(assertions=(*question.assertions, *more)).within(*size)
             first = by[0].ask(asked)
             if first.found:

@@ -7,6 +7,7 @@ needed; every broken model of the clause is convicted; and the tie finds no diff
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from kmutex_model.proof.obligations import (
     GHOST,
     INVARIANT,
     NeededPart,
+    Obligation,
     Shown,
     needed_parts,
     obligations,
@@ -27,7 +29,8 @@ from kmutex_model.proof.obligations import (
     refute,
     show,
 )
-from kmutex_model.proof.solvers import SECONDS, solvers
+from kmutex_model.proof.relations import SIGNATURE
+from kmutex_model.proof.solvers import SECONDS, Solver, Structure, solvers
 from kmutex_model.proof.steps import cases_of
 from kmutex_model.proof.tie import BOUNDS, RACES, Tie, state_of, tie
 from kmutex_model.state import Config, State
@@ -125,31 +128,45 @@ def prove(
     return Obligations(tuple(lines), tuple(map(_part_line, parts)), tuple(faults), versions)
 
 
-def _line(shown: Shown, by: Sequence[object]) -> Line:
+def _line(shown: Shown, by: Sequence[Solver]) -> Line:
     one = shown.obligation
     seconds = {name: answer.seconds for name, answer in shown.answers.items()}
     line = Line(one.clause, one.what, one.case.name if one.case else "", shown.result, seconds)
     if shown.result == "proved":
         return line
-    found = refute(one, by)  # type: ignore[arg-type]
+    found = refute(one, by)
     if found is None:
         return line
     again, structure = found
-    config = Config(structure.clients, structure.keys, one.case.race if one.case else "keep")
-    text = _told(config, structure.relations, structure.constants)
     # A finite counterexample decides it, whatever was said of all sizes; "unsat" would contradict it.
     said = {answer.verdict for answer in shown.answers.values()}
     result = "solvers differ" if "unsat" in said else again.result
-    return line._replace(result=result, counterexample=text)
+    return line._replace(result=result, counterexample=told(one, structure))
 
 
-def _told(config: Config, relations: dict[str, object], constants: dict[str, int]) -> str:
+def told(one: Obligation, found: Structure) -> str:
+    """A counterexample in words: the state before, and who is who."""
+    config = Config(found.clients, found.keys, one.case.race if one.case else "keep")
     try:
-        before = tell(state_of(config, relations))
+        before = tell(state_of(config, found.relations))
     except ValueError:
-        before = f"{config.clients} clients, {config.keys} keys, in no state of the explorer"
-    named = ", ".join(f"{name} {number}" for name, number in constants.items() if "!" not in name)
+        before = _relations_told(found)
+    named = ", ".join(f"{name} {number}" for name, number in found.constants.items() if "!" not in name)
     return f"{before}; {named}" if named else before
+
+
+def _relations_told(found: Structure) -> str:
+    """A state that no tuple of clients can be, relation by relation."""
+    said = []
+    for name, (sorts, sort) in SIGNATURE.items():
+        sizes = (found.clients if one == "Client" else found.keys for one in sorts)
+        for place in itertools.product(*map(range, sizes)):
+            value = found.relations[name]
+            for number in place:
+                value = value[number]
+            if value:
+                said.append(f"{name}({', '.join(map(str, place))})" + (f" = {value}" if sort == "Int" else ""))
+    return f"{found.clients} clients, {found.keys} keys: {', '.join(said) or 'nobody anywhere'}"
 
 
 def tell(state: State) -> str:
@@ -172,10 +189,8 @@ def tell(state: State) -> str:
 def _part_line(one: NeededPart) -> PartLine:
     if one.obligation is None or one.found is None:
         return PartLine(one.part.name, one.part.statement, "", "")
-    found = one.found
-    config = Config(found.clients, found.keys, "keep")
     named = f"{one.obligation.clause}, {one.obligation.name}"
-    return PartLine(one.part.name, one.part.statement, named, _told(config, found.relations, found.constants))
+    return PartLine(one.part.name, one.part.statement, named, told(one.obligation, one.found))
 
 
 def check_controls(
