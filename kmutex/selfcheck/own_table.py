@@ -111,7 +111,7 @@ def _runs(model: Model) -> dict[str, tuple[str, str]]:
             for race in ("keep", "pass"):
                 if prop.clause in found:
                     continue
-                config = Config(clients, keys, race)  # type: ignore[arg-type]
+                config = Config(clients, keys, race)
                 seen = explore(model, config, properties=(prop,), max_states=MOST_STATES)
                 for violation in seen.violations:
                     cycle = violation.cycle

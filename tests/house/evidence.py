@@ -110,8 +110,8 @@ def tail(counts: dict[str, int]) -> Iterator[str]:
         "",
         '- The solvers, where they say "unsat". Two of them, by different people, must agree on each obligation. No'
         " certificate is checked.",
-        "- That a finite queue that is not empty has an oldest. It is checked for up to 5 clients, and needs two parts of"
-        " the invariant; for any finite number it follows by induction, outside the solver.",
+        "- That a finite queue that is not empty has an oldest. It is checked for up to 5 clients, and needs two"
+        " parts of the invariant; for any finite number it follows by induction, outside the solver.",
         "- Four facts about the size of a set: where somebody is there is at least one; of nobody there are none;"
         " of one alone there is one; with another there are at least two.",
         "- KM-LIVE: a finite set can't shrink for ever; and weak fairness, which the contract assumes: who holds"

@@ -11,6 +11,7 @@ from kmutex.cli import main as command
 from kmutex.selfcheck import proof
 from kmutex.verify.evidence import Result, exit_status
 from kmutex_model.proof import prove, solvers
+from kmutex_model.proof.invariant import PARTS
 from kmutex_model.properties import ALL
 
 
@@ -96,3 +97,60 @@ def test_without_a_solver_one_line_says_what_to_install(
     rows = proof.check()
     assert {row.result for row in rows} == {Result.INCONCLUSIVE}
     assert "kmutex[proof]" in rows[0].detail
+
+
+def test_the_page_names_what_each_part_stops(whole: proof.Proof) -> None:
+    """docs/proof.md, against the invariant and the controls of this run."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "proof.md").read_text(encoding="utf-8")
+    table = page[page.index("<!-- parts -->") : page.index("<!-- end of parts -->")].splitlines()[3:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert [(name, says) for name, says, *_ in cells] == [(part.name, part.statement) for part in PARTS]
+    for name, _, _, stops in cells:
+        broken = sorted({control.model for control in whole.caught if name in control.breaks})
+        assert stops == (", ".join(f"`{model}`" for model in broken) or "none")
+
+
+@pytest.mark.parametrize(
+    ("file", "status", "violated"),
+    [("barging.py", 1, ["KM-FIFO", "KM-HANDOFF", "KM-LIVE"]), ("keep_or_pass.py", 0, [])],
+)
+def test_a_table_of_ones_own(file: str, status: int, violated: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What is violated has a run of the explorer; all else is proved for any size."""
+    tables = Path(__file__).resolve().parents[2] / "examples" / "tables"
+    assert run("--solver", "z3", str(tables / file)) == status
+    out = capsys.readouterr().out
+    lines = [line.split() for line in out.splitlines() if not line.startswith(" ")]
+    assert [line[0] for line in lines if line[3] == "violated"] == violated
+    assert sum(line[3] == "proved" for line in lines) == len(lines) - len(violated)
+    assert out.count("keep: request") == len(violated)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("TABLE = 1", "TABLE is to be a tuple"),
+        ("TABLE = ()", "TABLE is to be a tuple"),
+        ("x = 1 /", "SyntaxError"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("from kmutex_model.actions import TABLE\nPARTS = 1", "PARTS is to be"),
+        ("from kmutex_model.actions import Row, refuse\nTABLE = (Row('fly', 'idle', 'free', refuse),)", "'fly' is no"),
+        ("from kmutex_model.actions import Row\nTABLE = (Row('try', 'idle', 'free', lambda t: t.x),)", "can't be read"),
+    ],
+)
+def test_a_file_without_a_table(text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text, encoding="utf-8")
+    assert run("--solver", "z3", str(file)) == 3
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_table_whose_invariant_is_too_weak_is_not_proved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is wrong with the contract's table; without parts little can be proved of it, and nothing is claimed."""
+    file = tmp_path / "mine.py"
+    file.write_text("from kmutex_model.actions import TABLE\nPARTS = ()\n", encoding="utf-8")
+    assert run("--solver", "z3", str(file)) == 2
+    out = capsys.readouterr().out
+    assert "violated" not in out
+    assert "KM-EXCL         18 obligations  not proved" in out
