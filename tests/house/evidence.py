@@ -32,9 +32,9 @@ HEAD = """\
 python -m tests.house.evidence --write    # makes this page; a test fails where it is not up to date
 ```
 
-Four kinds of evidence, the strongest first. *Proved*: for any number of clients and keys, by a solver. *Exhaustive*: every
-state, step or schedule up to a stated bound. *Sampled*: some of many, chosen at random or up to a time. *Recorded*: tests
-of single situations. Nothing here says more than its command does when it is run: [verify.md](verify.md) and
+Four kinds of evidence, the strongest first. *Proved*: for any number of clients and keys, by a solver. *Exhaustive*:
+every state, step or schedule up to a stated bound. *Sampled*: some of many, chosen at random or up to a time.
+*Recorded*: tests of single situations. Nothing here says more than its command does when it is run: [verify.md](verify.md) and
 [proof.md](proof.md) explain what each covers.
 
 The chain of a clause leads from the proof to what runs: proof - model - TLA+ - lock table - driver. It is as strong as
@@ -94,15 +94,16 @@ def tail(counts: dict[str, int]) -> Iterator[str]:
         "",
         "| link | what holds it | bound | command |",
         "|---|---|---|---|",
-        f"| proof | {counts[INVARIANT]} obligations of the invariant, {counts[GHOST]} of the ghost, and those above, by z3"
-        " and cvc5 | any | `kmutex prove` |",
-        f"| proof - model | one description of each action, read in two ways; compared on every state and step, of every"
-        f" broken model too | {_sizes(BOUNDS)}, both races | `kmutex prove` |",
-        "| proof - TLA+ | TLC starts in every state of `IndInv`, finds it inductive, and counts as many as the proof's"
-        f" formulas allow | {inductive}, both races | `nox -s tlc` |",
+        f"| proof | {counts[INVARIANT]} obligations of the invariant, {counts[GHOST]} of the ghost, and those above, by"
+        " z3 and cvc5 | any | `kmutex prove` |",
+        f"| proof - model | one description of each action, read in two ways; compared on every state and step, of"
+        f" every broken model too (at its own bound; in tests/proof also at these) | {_sizes(BOUNDS)}, both races |"
+        " `kmutex prove` |",
+        "| proof - TLA+ | TLC starts in every state of `IndInv`, finds it inductive, and counts as many as the"
+        f" proof's formulas allow | {inductive}, both races | `nox -s tlc` |",
         "| model - TLA+ | the same states and the same steps by name | as above | `nox -s tlc` |",
-        f"| model - lock table | the same step from every reachable state, and from every state that the invariant allows |"
-        f" {_sizes(refinement.BOUNDS)}; {_sizes(refinement.ALLOWED_BOUNDS)} | `kmutex verify` |",
+        "| model - lock table | the same step from every reachable state, and from every state that the invariant"
+        f" allows | {_sizes(refinement.BOUNDS)}; {_sizes(refinement.ALLOWED_BOUNDS)} | `kmutex verify` |",
         f"| lock table - drivers | the same step between quiescent states; interleavings of short programs |"
         f" {_sizes(driver_refinement.BOUNDS)} | `kmutex verify` |",
         "",
