@@ -40,6 +40,7 @@ CONTENTS = """
 :caption: Use it
 
 docs/verify
+docs/ci
 docs/conform
 specs/trace
 docs/limits

@@ -35,10 +35,7 @@ This page is made by `python docs/site/wild.py --write docs/wild.md` from `tests
 
 TAIL = """
 The number is that of the issue or pull request that tells of the mistake; of CPython, that of its old tracker. Clauses
-are those of [the contract](../specs/contract.md), the best name of the mistake. FLIGHT-ONE, FLIGHT-RESULT and
-FLIGHT-LEADER are provisional names, for groups that suppress duplicate work: at most one run of the work for a key at
-a time; every caller gets a result of a run that ended after its call began, or an error; a leader that fails or is
-cancelled leaves no caller waiting forever, and cancels nobody else.
+are those of [the contract](../specs/contract.md), the best name of the mistake.
 """
 
 
@@ -49,9 +46,8 @@ def project(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def clause(row: dict[str, Any]) -> str:
-    """The best clause of a row; one that the contract does not have yet, of three words, goes without its KM."""
-    best = str(row["clauses"][0])
-    return best if best.count("-") == 1 else best.partition("-")[2]
+    """The best clause of a row."""
+    return str(row["clauses"][0])
 
 
 def page() -> str:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from kmutex._protocol import TIMED_OUT
 from kmutex._text import said
 from kmutex.engine.observer import Ending, UncontrolledError
-from kmutex.engine.program import ASKING, Step
+from kmutex.engine.program import ASKING, RAISING, Step
 from kmutex.picture.rows import Change
 
 _BLAME = {
@@ -31,20 +31,39 @@ _BLAME = {
     "interrupt": "KM-INTERRUPT",
     "cancel": "KM-CANCEL",
     "lease": "KM-TOKEN",
+    "body": "KM-TOKEN",
     "stray": "KM-ATOMIC",
     "try": "KM-EXPIRED",
+    "leader": "KM-LEADER",
+    "follower": "KM-FOLLOWER",
 }
 """What a run contains, and the clause that speaks of it; the first that fits is named."""
+BLAMED = {
+    "KM-RACE": "~",
+    "KM-INTERRUPT": "!",
+    "KM-CANCEL": "~",
+    "KM-TOKEN": "[]^u%&",
+    "KM-ATOMIC": "x",
+    "KM-EXPIRED": "?",
+}
+"""The same clauses, and the kinds of steps that such a run has."""
+_ORDER = frozenset(("KM-FIFO", "KM-HANDOFF"))
+
+
+ENDED_OUTSIDE = "... its wait is ended from outside"
+"""The one event of a client that it does not do itself."""
 
 
 class Event(NamedTuple):
-    """One line of a lane picture. client -1: of nobody in particular."""
+    """One line of a timeline. client -1: of nobody in particular."""
 
     client: int
     text: str
     change: Change = ""
     """What it says about who holds the key, in the words of pictures."""
     key: str = ""
+    place: str = ""
+    """FILE:LINE of the subject's code that it shows; empty where it is a call, an answer or a verdict."""
 
 
 class Finding(NamedTuple):
@@ -109,12 +128,16 @@ class Judge:
         self,
         *,
         off: Set[str] = frozenset(),
+        unpromised: Set[str] = frozenset(),
         known: Set[str] = frozenset(),
         tail_from: int | None = None,
     ) -> None:
-        """off: clauses that are not judged. known: symptoms seen in plainer programs. tail_from: the phase in which
-        the epilogue begins, which asks whether the key is as good as new."""
+        """off: clauses that are not judged. unpromised: clauses whose breaches are told apart from the others. known:
+        symptoms seen in plainer programs. tail_from: the phase in which the epilogue begins, which asks whether the
+        key is as good as new."""
         self.findings: list[Finding] = []
+        self.unpromised: list[Finding] = []
+        """Breaches of what the locker does not promise."""
         self.exited: str | None = None
         self.uncountable = False
         """Whether len() never came back without the help of another thread, so it is of no use at a quiet moment."""
@@ -122,6 +145,7 @@ class Judge:
         self.witnesses: Counter[str] = Counter()
         self._hopeless = False
         self._off = off
+        self._not_promised = unpromised
         self._known = known
         self._tail_from = tail_from
         self._tail = False
@@ -140,6 +164,8 @@ class Judge:
         self._contest = _Contest()
         self._stalled: set[int] = set()
         self._ingredients: set[str] = set()
+        self._doubtful: dict[str, int] = {}
+        """Keys that were free and were refused to this client, in the epilogue."""
         self._used: set[str] = set()
 
     # -- Observer ------------------------------------------------------------------------------------------------
@@ -178,6 +204,8 @@ class Judge:
         elif self._holder.get(key) == client:
             del self._holder[key]
             self._releasing[client] = key
+            if step.kind in RAISING:
+                self._ingredient("body")
         else:
             self._ingredient("lease")
 
@@ -222,7 +250,7 @@ class Judge:
         step = self._asking.get(client)
         if step is None or client in self._cancelled:
             return
-        self._log(client, "... its wait is ended from outside")
+        self._log(client, ENDED_OUTSIDE)
         self._cancelled.add(client)
         self._parked.pop(client, None)
         if step.kind == "!":
@@ -268,6 +296,8 @@ class Judge:
             self._find(
                 "KM-INTERRUPT", f"client {client} was interrupted in its wait for {key}, and got it all the same"
             )
+        elif key in self._doubtful and step.kind != "?":
+            self._find("KM-EXPIRED", _refused_free(self._doubtful.pop(key), key))
         self._in_order(client, step)
         self._holder[key] = client
         self._used.add(key)
@@ -306,11 +336,11 @@ class Judge:
         key = step.key
         over = client in self._cancelled
         if isinstance(error, TIMED_OUT) and step.kind == "?":
-            if client in self._alone:
-                self._find(
-                    "KM-LIVE" if self._tail else "KM-EXPIRED",
-                    f"client {client} tried {key}, which was free, and was refused",
-                )
+            if client in self._alone and self._tail:
+                # Who asks next and waits shows whether the key is lost, or the try alone was wrong.
+                self._doubtful[key] = client
+            elif client in self._alone:
+                self._find("KM-EXPIRED", _refused_free(client, key))
             if not self._tail:
                 self._witness("KM-EXPIRED")
             self._ingredient("try")
@@ -388,15 +418,28 @@ class Judge:
         if self._hopeless or symptom in self._off:
             return
         clauses = [symptom, *also]
-        if symptom not in self._known:
+        if symptom not in self._known | self._not_promised:
             for ingredient, clause in _BLAME.items():
                 if ingredient in self._ingredients:
                     clauses.insert(0, clause)
                     break
+        if symptom in self._not_promised or clauses[0] in self._not_promised:
+            self._find_unpromised(symptom, message, clauses)
+            return
         self._hopeless = hopeless
         self._log(-1, f"{clauses[0]}: {message}")
-        judged = dict.fromkeys(clause for clause in clauses if clause not in self._off)
+        judged = dict.fromkeys(clause for clause in clauses if clause not in self._off | self._not_promised)
         self.findings.append(Finding(tuple(judged), symptom, message, tuple(self.events)))
+
+    def _find_unpromised(self, symptom: str, message: str, clauses: list[str]) -> None:
+        # Whoever is served out of turn holds the key as well as anybody: the run goes on. Of what an interrupt has
+        # left behind, nothing more can be said.
+        self._hopeless = symptom not in _ORDER
+        if any(finding.symptom == symptom for finding in self.unpromised):
+            return
+        broken = tuple(dict.fromkeys(clause for clause in clauses if clause in self._not_promised))
+        events = (*self.events, Event(-1, f"{broken[0]}, not promised: {message}"))
+        self.unpromised.append(Finding(broken, symptom, message, events))
 
     def _ingredient(self, name: str) -> None:
         if not self._tail:
@@ -407,6 +450,10 @@ class Judge:
 
     def _log(self, client: int, text: str, change: Change = "", key: str = "") -> None:
         self.events.append(Event(client, text, change, key))
+
+
+def _refused_free(client: int, key: str) -> str:
+    return f"client {client} tried {key}, which was free, and was refused"
 
 
 def _keys(live: Set[str]) -> str:

@@ -11,13 +11,24 @@ to do in this phase. A client that still waits goes on with its later steps once
     !a  lock a; may be interrupted in the wait xa  unlock a, which nobody holds
     [a  enter a lease of a                     ]a  leave it
     ^a  release the lease inside its block     ua  unlock a, which the client has by a lease
+    %a  leave the block of a by an error       &a  leave it because its task is cancelled
     c1  (alone) cancel client 1 in its wait, now
 
 Cancelled means: for threads the timeout fires, for asyncio the task is cancelled.
+
+Where the subject suppresses duplicates, clients call do(a, work) instead; the work of ``d``, ``f`` and ``t`` goes on
+until somebody ends it:
+
+    da  do a                                   fa  do a; its work, if it is run, fails in the end
+    na  do a; its work ends at once            ta  do a; may be cancelled, whatever it waits for
+    ea  end the oldest run of a that goes on           ga  forget a: who comes from now on joins no run before
+
+Cancelled means here: for threads an interrupt strikes, for asyncio the task is cancelled.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -33,12 +44,32 @@ STEPS = {
     "]": "leave lease",
     "^": "release lease",
     "u": "unlock leased",
+    "%": "leave by an error",
+    "&": "leave cancelled",
+    "d": "do",
+    "f": "do (its work fails)",
+    "n": "do (its work ends at once)",
+    "t": "do (cancellable)",
+    "e": "end the work of",
+    "g": "forget",
 }
 ASKING = frozenset("+~!?[")
 """The steps that end in holding the key, if they end well."""
+DOING = frozenset("dfnt")
+"""The steps that ask for the result of a key's work."""
+FLIGHT = DOING | {"e", "g"}
+"""The steps that are for a subject which suppresses duplicates."""
 
-_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^][a-z])+)")
-_STEP = re.compile(r"([-+~!?xu\[\]^])([a-z])")
+
+class BodyError(Exception):
+    """What the body of a block raises in a run."""
+
+
+RAISING: dict[str, type[BaseException]] = {"%": BodyError, "&": asyncio.CancelledError}
+"""The steps that leave a block by an error, and what is raised."""
+
+_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^%&dfnteg][a-z])+)")
+_STEP = re.compile(r"([-+~!?xu\[\]^%&dfnteg])([a-z])")
 
 
 class ProgramError(ValueError):
@@ -90,7 +121,7 @@ class Program(NamedTuple):
     @property
     def ingredients(self) -> frozenset[str]:
         """What it has beside plain locking."""
-        return self.kinds - frozenset("+-c")
+        return self.kinds - frozenset("+-cden")
 
     def __str__(self) -> str:
         return " | ".join(
@@ -132,4 +163,6 @@ def possible(step: Step, got: Mapping[str, object]) -> bool:
     """Whether a client has what the step ends. got: by key, the lease by which it has the key, None by lock."""
     if step.kind == "-":
         return step.key in got and got[step.key] is None
+    if step.kind in RAISING:
+        return step.key in got
     return step.kind not in "^]u" or got.get(step.key) is not None

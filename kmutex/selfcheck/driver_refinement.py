@@ -21,7 +21,7 @@ from kmutex._entry import Entry, Ticket
 from kmutex._errors import UnheldKeyError
 from kmutex._threads import KeyedMutex
 from kmutex.engine.eventloop import LoopRun
-from kmutex.engine.explorer import key_of
+from kmutex.engine.keys import key_of
 from kmutex.engine.program import ASKING, Program, Step, parse
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads import Crew, ThreadRun, replaced

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from kmutex_model.state import NOBODY, Config, Phase, State, initial, record_order
 from kmutex_model.turn import ExplicitTurn, Outcome, Turn, Who
@@ -225,6 +225,22 @@ def key_view(state: State, key: int) -> KeyView:
     """How the table shows the key."""
     entry = state.entries[key]
     return "free" if entry is None or entry.holder == NOBODY else "held"
+
+
+class Machine(Protocol):
+    """What can be explored: a `Model` of the keyed mutex, or another. Its states have clients, each with its key.
+
+    Where states are spoken of as those of the keyed mutex, any machine's will do.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def initial(self, config: Any) -> Any: ...
+
+    def enabled(self, config: Any, state: Any) -> tuple[Action, ...]: ...
+
+    def step(self, config: Any, state: Any, action: Action) -> Any: ...
 
 
 class Model(NamedTuple):

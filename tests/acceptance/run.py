@@ -26,7 +26,18 @@ def judge(row: Row, seconds: float) -> tuple[str, str]:
     """What is wrong with the verdict ("" for nothing), and the verdict."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "rows.json"
-        command = [sys.executable, "-m", "kmutex", "verify", row.factory, "--quiet", "--json", str(out)]
+        command = [
+            sys.executable,
+            "-m",
+            "kmutex",
+            "verify",
+            row.factory,
+            "--strict",
+            "--all",
+            "--quiet",
+            "--json",
+            str(out),
+        ]
         command += ["--seconds", str(seconds)]
         for feature in row.without:
             command += ["--without", feature]
@@ -52,7 +63,9 @@ def main() -> int:
     parser.add_argument("--kind", choices=("sound", "bad"))
     args = parser.parse_args()
     expect = {"sound": ("holds",), "bad": ("violation",), None: ("violation", "holds", "noted")}[args.kind]
-    rows = entries(kind=("threads", "asyncio"), origin=("written", "wild"), shape="lock", expect=expect)
+    shapes = ("lock", "single-flight", "block")
+    rows = entries(kind=("threads", "asyncio"), origin=("written", "wild"), shape=shapes, expect=expect)
+    rows += [row for row in entries(shape=shapes, expect=expect) if row.module == "tests.lockers.misjudged"]
     wrong = 0
     chosen = [row for row in rows if args.only in row.name]
     for number, row in enumerate(chosen, 1):
