@@ -243,7 +243,7 @@ def _draw(path: Path | None, control: ControlLine) -> str:
 
 def as_json(found: Proof, status: int) -> str:
     """What was found as JSON. The form is in docs/proof.md."""
-    from kmutex.verify.report import VERDICT
+    from kmutex.verify.evidence import VERDICT
 
     tied = found.tied
     body = {

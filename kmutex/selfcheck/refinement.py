@@ -92,15 +92,17 @@ def check(
     table: MakeTable = LockTable,
     rules: Rules | None = None,
     bounds: Sequence[tuple[int, int]] = BOUNDS,
+    allowed_bounds: Sequence[tuple[int, int]] = ALLOWED_BOUNDS,
     subjects: Sequence[driver_refinement.Subject] = driver_refinement.SUBJECTS,
 ) -> list[Row]:
     """Compare the table, the rules and the drivers with the model; one row for each clause of each.
 
     on_progress: is told, in a few words, what comes next. table, rules, subjects: what is judged.
-    bounds: clients and keys; each is walked with both races. The drivers have a bound of their own.
+    bounds: clients and keys; each is walked with both races. allowed_bounds: likewise, from every allowed state. The
+    drivers have a bound of their own.
     """
     say = on_progress or (lambda text: None)
-    of_table = [*check_table(say, table, rules or Rules(), bounds), *check_allowed(say, table)]
+    of_table = [*check_table(say, table, rules or Rules(), bounds), *check_allowed(say, table, allowed_bounds)]
     return [*of_table, *driver_refinement.check(say, subjects)]
 
 
@@ -122,10 +124,12 @@ def check_table(
 def check_allowed(
     say: Callable[[str], None], make: MakeTable, bounds: Sequence[tuple[int, int]] = ALLOWED_BOUNDS
 ) -> list[Row]:
-    """The rows of the table, from every state that the invariant allows.
+    """The rows of the table, from every state that the invariant allows; none without bounds.
 
     A table is brought there by requests alone, key by key: it can't tell a call that has returned from one that will.
     """
+    if not bounds:
+        return []
     tally = StepTally(ALLOWED_METHOD, "kmutex._core:LockTable", CLAUSES)
     unreached = 0
     for clients, keys in bounds:
