@@ -58,6 +58,8 @@ specs/protocol
 specs/vectors
 specs/divergences
 docs/clauses
+docs/proof
+docs/evidence
 docs/explorer
 ```
 

@@ -91,6 +91,7 @@ class _Version(argparse.Action):
 
 COMMANDS = {
     "verify": "verify",
+    "prove": "prove",
     "conform": "conform",
     "check-trace": "check_trace",
     "explore": "explore",

@@ -1,4 +1,4 @@
-"""The lockers of this library, by every method: the model, the contracts and the refinement beside the runs."""
+"""The lockers of this library, by every method: model, proof, contracts and refinement beside the runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 from kmutex._console import Display
-from kmutex.selfcheck import contracts, model, refinement
+from kmutex.selfcheck import contracts, model, proof, refinement
 from kmutex.verify.evidence import Row, Violation, shared
 from kmutex.verify.progress import progress_of
 from kmutex.verify.runner import Plan, verify
@@ -22,6 +22,7 @@ SUBJECTS = (
 """`NoopLocker` is left out: it promises no clause."""
 _ON_PAPER: tuple[tuple[str, Callable[[], list[Row]]], ...] = (
     ("model", model.check),
+    ("proof", proof.check),
     ("model of flights", model.check_flights),
     ("refinement", refinement.check),
     ("contracts", contracts.check),

@@ -18,8 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from kmutex_model.actions import Action, Outcome, action_key
+from kmutex_model.actions import Action, action_key
 from kmutex_model.state import IDLE, Client, Config, Entry, Race, State, owners, owns, present
+from kmutex_model.turn import Outcome
 
 
 class Transition(NamedTuple):
