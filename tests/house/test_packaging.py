@@ -99,7 +99,7 @@ def test_the_wheel_holds_the_packages_and_the_specs(built: tuple[Path, Path]) ->
     assert {"kmutex/py.typed", "kmutex_model/py.typed"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    assert tops == {"kmutex", "kmutex_model"}
+    assert tops == {"kmutex", "kmutex_model", "pytest_kmutex.py"}
 
 
 def test_the_sdist_builds_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ def test_the_page_has_a_row_for_each_subject() -> None:
 @pytest.mark.parametrize("words", PEERS.SUBJECTS)
 def test_verify_says_what_the_page_says(words: str) -> None:
     """Exit status, package and version are those of the page, and one at least of the violated clauses."""
+    top = words.partition(":")[0].partition(".")[0]
+    if importlib.util.find_spec(top) is None:
+        pytest.skip(f"{top} is not installed: nox -s peers brings it")
     (said,) = (line for line in PAGE.splitlines() if line.startswith(f"| `{words}` |"))
     now, then = (line.split("|")[2:5] for line in (PEERS.row(words), said))
     assert now[:2] == then[:2]
