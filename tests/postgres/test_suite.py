@@ -66,10 +66,12 @@ class AsyncOnServer(AsyncPostgresKeyedMutex):
 
 
 class TestThreads(KeyedLockerSuite):
+    strict = True
     make = staticmethod(OnServer)
 
 
 class TestAsyncio(KeyedLockerSuite):
+    strict = True
     make = staticmethod(AsyncOnServer)
 
 
