@@ -253,7 +253,10 @@ def verified(command: Path, folder: Path, *arguments: str) -> tuple[int, str]:
         if done.returncode != 2:
             break
     assert done.stderr == ""
-    return done.returncode, done.stdout.splitlines()[-1]
+    lines = done.stdout.splitlines()
+    # The verdict is the end, and broken between words where it is long.
+    first = max(at for at, line in enumerate(lines) if line.startswith(("holds", "violated", "inconclusive")))
+    return done.returncode, " ".join(lines[first:])
 
 
 @pytest.fixture(scope="module")
