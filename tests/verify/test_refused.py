@@ -67,7 +67,7 @@ REFUSED = {
 
 USAGE = {
     "no command": ((), "COMMAND"),
-    "no such command": (("prove",), "invalid choice"),
+    "no such command": (("disprove",), "invalid choice"),
     "no such option": (("verify", "--fast"), "unrecognized arguments"),
     "no colon": (("verify", "subjects"), "not of the form MODULE:FACTORY"),
     "no module": (("verify", ":Sound"), "not of the form MODULE:FACTORY"),
