@@ -31,3 +31,6 @@ FLIGHT_CLAUSES = (
     "KM-RETURN",
 )
 """The clauses of duplicate suppression, in the order of reports."""
+
+EVERY_CLAUSE = (*CLAUSES, *FLIGHT_CLAUSES)
+"""Both, for reports of either."""

@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from kmutex._clauses import CLAUSES, FLIGHT_CLAUSES
+from kmutex._clauses import EVERY_CLAUSE
 from kmutex._console import version
 from kmutex._specs import read
 from kmutex.verify.evidence import VERDICT, Result, Row, Violation
 from kmutex.verify.report import FAILED, Report, place_of, worst
 
 SARIF = "2.1.0"
-_EVERY = (*CLAUSES, *FLIGHT_CLAUSES)
 
 
 class Call(NamedTuple):
@@ -211,7 +210,7 @@ def _words() -> dict[str, dict[str, str]]:
         import tomli as tomllib
     tables = tomllib.loads(read("clauses.toml")).values()
     found = {row["id"]: row for table in tables if isinstance(table, list) for row in table}
-    return {clause: found.get(clause, {"title": clause, "statement": clause}) for clause in _EVERY}
+    return {clause: found.get(clause, {"title": clause, "statement": clause}) for clause in EVERY_CLAUSE}
 
 
 def _result(report: Report, subject: str, violation: Violation, clauses: Sequence[str]) -> dict[str, Any]:
@@ -222,7 +221,7 @@ def _result(report: Report, subject: str, violation: Violation, clauses: Sequenc
     words += f"\n\nReplay it: {report.replay(subject, violation)}" if violation.schedule else ""
     body: dict[str, Any] = {
         "ruleId": violation.clauses[0],
-        "ruleIndex": _EVERY.index(violation.clauses[0]),
+        "ruleIndex": EVERY_CLAUSE.index(violation.clauses[0]),
         "level": "error",
         "kind": "fail",
         "message": {"text": words},
@@ -263,7 +262,7 @@ def _undecided(report: Report) -> list[dict[str, Any]]:
     return [
         {
             "ruleId": clause,
-            "ruleIndex": _EVERY.index(clause),
+            "ruleIndex": EVERY_CLAUSE.index(clause),
             "level": "none",
             "kind": "open",
             "message": {"text": f"{subject}: not decided: {detail}"},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from kmutex._clauses import CLAUSES, FLIGHT_CLAUSES
+from kmutex._clauses import EVERY_CLAUSE
 from kmutex.engine.timeline import WIDTH
 from kmutex.verify.causes import Cause, causes
 from kmutex.verify.evidence import VERDICT, Result, Row, Violation, exit_status
@@ -37,7 +37,6 @@ _SIGN = {
     Result.NOT_PROMISED: "p",
 }
 """What stands in the matrix where it is not the number of cases."""
-_EVERY = (*CLAUSES, *FLIGHT_CLAUSES)
 _COLUMN = 5
 """Columns of a method in the matrix."""
 _MANY_CLAUSES = 6
@@ -152,7 +151,7 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
     for subject, cause in loose if report.status != 1 else ():
         show_violation(console, report, subject, cause.shown, promised=False)
     if loose:
-        broken = [clause for clause in _EVERY if any(clause in cause.clauses for _, cause in loose)]
+        broken = [clause for clause in EVERY_CLAUSE if any(clause in cause.clauses for _, cause in loose)]
         _say(console, f"Broken and not promised, so it does not count: {', '.join(broken)}", "cyan")
         _say(console)
     groups: dict[str, list[Row]] = {}
@@ -192,7 +191,7 @@ def _say(console: Console, words: str = "", style: str = "", indent: str = "") -
 def _matrix(console: Console, rows: Sequence[Row]) -> None:
     """Clauses by methods, and below it what each method covered."""
     methods = list(dict.fromkeys(row.method for row in rows if row.method != "-" and row.clause != "-"))
-    clauses = [clause for clause in _EVERY if any(row.clause == clause for row in rows)]
+    clauses = [clause for clause in EVERY_CLAUSE if any(row.clause == clause for row in rows)]
     at_once = (WIDTH - _FIRST) // _COLUMN
     for first in range(0, max(1, len(methods)), at_once):
         some = methods[first : first + at_once]
