@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kmutex_model.actions import CORRECT, KEYED, Action
-from kmutex_model.broken import BROKEN, Broken
+from kmutex_model.broken import Broken
 from kmutex_model.explore import Counterexample, explore
 from kmutex_model.proof import clauses
 from kmutex_model.proof.obligations import (
@@ -56,11 +56,6 @@ class Control(NamedTuple):
     run: Counterexample | None = None
     seconds: float = 0.0
     fault: str = ""
-
-
-def controls(by: Sequence[Solver], known_bad: Sequence[Broken] = BROKEN) -> list[Control]:
-    """One for each broken model; each must be convicted."""
-    return [control(broken, by) for broken in known_bad]
 
 
 def differing(broken: Broken) -> list[Case]:

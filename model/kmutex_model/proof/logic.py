@@ -1,7 +1,7 @@
 """Formulas over clients and keys of any number: how they are built, read on a small state, and written for a solver.
 
 A `Term` is a tree. The functions below build one and simplify it on the way: what is plainly true or false does not
-stay in a formula. There are two readers. `compiled` makes a Python function of a term, for states of a few clients
+stay in a formula. There are two readers. `python` writes a term as a Python expression, for states of a few clients
 and keys; `smtlib` writes it as SMT-LIB, which z3 and cvc5 both read. So what a solver is asked and what the tie
 compares is the same tree.
 
@@ -213,14 +213,6 @@ def python(x: Term) -> str:
         return f"({yes} if {condition} else {otherwise})"
     sign = {"and": "and", "or": "or", "=": "==", "+": "+", ">=": ">="}[x.op]
     return f"({f' {sign} '.join(map(python, x.args))})"
-
-
-def compiled(terms: Iterable[Term], names: Iterable[str]) -> Callable[..., tuple[Any, ...]]:
-    """A function of what these names stand for (relations, as nested sequences; clients, keys, the ranges `Client`
-    and `Key`) that gives the value of each term."""
-    source = f"lambda {', '.join(names)}: ({''.join(f'{python(term)}, ' for term in terms)})"
-    function: Callable[..., tuple[Any, ...]] = eval(source)
-    return function
 
 
 def parts_of(x: Term) -> Iterator[Term]:
