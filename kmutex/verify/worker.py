@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import functools
+import importlib
 import inspect
 import json
 import os
@@ -407,6 +408,8 @@ def main() -> None:
     _real_start_new_thread(end_with, (config.pop("parent"),))
     limits = config.pop("confine", None)
     if limits is not None:
+        # Hypothesis loads the plugins of whatever is installed, and some of them start a process at their import.
+        importlib.import_module("kmutex.verify.machine")
         confine(**limits)
     # A script's own folder is what `python -m` would put first; the subject is looked for where the user stands.
     sys.path.insert(0, os.getcwd())

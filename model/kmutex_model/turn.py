@@ -59,7 +59,7 @@ class Turn(ABC):
 
     @abstractmethod
     def nobody_waits(self) -> bool:
-        """Whether the queue is empty."""
+        """Whether the queue is empty. There must be an entry."""
 
     @abstractmethod
     def is_counted(self) -> bool:
@@ -166,8 +166,7 @@ class ExplicitTurn(Turn):
         return entry is None or entry.holder == NOBODY
 
     def nobody_waits(self) -> bool:
-        entry = self.state.entries[self.key]
-        return entry is None or not entry.queue
+        return not self._entry().queue
 
     def is_counted(self) -> bool:
         return self._entry().refs != 0
