@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kmutex._console import complain, console, no_folder, seconds, shown, write
-from kmutex.conform.case import Case, CaseError, parse_moves
+from kmutex.conform.case import Case, CaseError, parse_times
 from kmutex.conform.expected import make_case
 from kmutex.conform.known_failures import KnownError, read_known
 from kmutex.conform.player import CaseVerdict, Waits
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     try:
         known = read_known(args.known_failures) if args.known_failures else {}
-        case = make_case(parse_moves(args.case)) if args.case is not None else None
+        case = make_case(*parse_times(args.case)) if args.case is not None else None
     except (KnownError, CaseError) as error:
         return complain(str(error))
     files = (args.json, args.junit, args.html)

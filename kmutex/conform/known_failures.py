@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kmutex.conform.case import CaseError, parse_moves
+from kmutex.conform.case import CaseError, parse_times
 
 
 class KnownError(ValueError):
@@ -27,7 +27,7 @@ def read_known(path: Path) -> dict[str, str]:
         if not name or name.startswith("#"):
             continue
         try:
-            parse_moves(name)
+            parse_times(name)
         except CaseError as error:
             raise KnownError(f"{path}:{number}: {error}") from None
         if not reason.strip():

@@ -10,11 +10,12 @@ import asyncio
 import time
 from collections.abc import Set
 from enum import Enum
+from statistics import median
 from typing import Any, NamedTuple
 
 from kmutex._text import printable
 from kmutex.conform.adapter import Adapter, AdapterError
-from kmutex.conform.case import Case, Command, Move, Seen, format_moves
+from kmutex.conform.case import Case, Command, Move, Seen, format_moves, spread
 from kmutex.engine.judge import Event, Judge
 from kmutex.engine.observer import Ending
 from kmutex.engine.program import Step
@@ -29,7 +30,13 @@ PORT_FEATURES = {
 }
 """What a port may lack, and the clauses that are then not judged."""
 TOLD = ("keep", "pass")
-"""Features that are reported and change nothing: from outside nobody can tell which of two meeting events was first."""
+"""Features that leave nothing out. A port that declares one of them has to do so where a cancel follows an unlock."""
+MEETINGS = 10
+"""So many cancels must have come right behind a grant before it counts that the call never gave up."""
+TRIES = 5
+"""So many tries must have been refused, and as many granted, before it counts how long they took."""
+SLOWER = 25
+"""So many times as long as the usual granted try takes no right port's fastest refused one."""
 
 
 def clauses_unjudged(features: Set[str]) -> frozenset[str]:
@@ -77,7 +84,55 @@ def play(adapter: Adapter, case: Case, waits: Waits, known: Set[str] = frozenset
 
     known: symptoms that plainer cases have shown, so that nothing in this one is to be blamed for them.
     """
-    return _Player(adapter, case, waits, known).play()
+    first = _rounds(adapter, case, waits, known)
+    if first.symptom != "KM-EXPIRED" or first.case.rounds == 1:
+        return first
+    # What took long once may have been held up.
+    return _rounds(adapter, case, waits, known)
+
+
+def _rounds(adapter: Adapter, case: Case, waits: Waits, known: Set[str]) -> Played:
+    whole = spread(case)
+    met: list[str] = []
+    took: dict[str, list[float]] = {"granted": [], "timeout": []}
+    for _ in range(case.rounds):
+        player = _Player(adapter, whole, waits, known)
+        played = player.play()._replace(case=case)
+        met += player.met
+        for how, times in player.took.items():
+            took[how] += times
+        if played.verdict is CaseVerdict.PASSED:
+            clause, message = _undeclared(adapter.features, met) or _slow(took) or ("", "")
+            if clause:
+                played = played._replace(verdict=CaseVerdict.FAILED, clauses=(clause,), symptom=clause, message=message)
+        if played.verdict is not CaseVerdict.PASSED:
+            break
+    if case.keys > 1:
+        # Of hundreds of calls, those that the verdict speaks of.
+        named = {event.client for event in played.events if f"client {event.client} " in played.message + " "}
+        events = tuple(event for event in played.events if event.client in {*named, -1})
+        played = played._replace(events=events if named else played.events[-12:])
+    return played
+
+
+def _undeclared(features: Set[str], met: list[str]) -> tuple[str, str] | None:
+    """What is wrong with the ends of calls whose cancel came behind the unlock that granted them the key."""
+    if len(features & set(TOLD)) != 1:
+        return None
+    if "keep" in features and "cancelled" in met:
+        return "KM-RACE", "it declares keep, and a call that had its grant before the cancel gave it up"
+    if "pass" in features and len(met) >= MEETINGS and "cancelled" not in met:
+        return "KM-RACE", f"it declares pass, and in {len(met)} of {len(met)} meetings the call kept its grant"
+    return None
+
+
+def _slow(took: dict[str, list[float]]) -> tuple[str, str] | None:
+    refused, granted = took["timeout"], took["granted"]
+    if min(len(refused), len(granted)) >= TRIES and min(refused) > SLOWER * median(granted):
+        times = min(refused) / median(granted)
+        message = f"each of {len(refused)} tries of a held key took at least {times:.0f} times as long as of a free one"
+        return "KM-EXPIRED", message
+    return None
 
 
 class _MismatchError(Exception):
@@ -91,12 +146,15 @@ class _Sent(NamedTuple):
     client: int
     step: Step | None
     place: int
+    at: float = 0.0
+    """When it was sent."""
 
 
 _WORDS = {
     "lock": ("granted", "cancelled"),
     "try": ("granted", "timeout"),
     "unlock": ("released", "unheld"),
+    "free": ("released", "unheld"),
     "lease": ("released", "unheld"),
     "cancel": ("ok",),
 }
@@ -124,6 +182,13 @@ class _Player:
         self._cancelling = {c.call for move in case.moves for c in move if c.op == "cancel"}
         self._calls: dict[int, str] = {}
         self._unlocks: dict[int, str] = {}
+        self._said: list[tuple[Command, str]] = []
+        self._beside: dict[str, str] = {}
+        """Keys that an unlock was sent for while a call of the same move asked for them, free before; how it ended."""
+        self.met: list[str] = []
+        """How calls ended whose cancel came right behind the unlock that granted them the key."""
+        self.took: dict[str, list[float]] = {"granted": [], "timeout": []}
+        """Seconds of each try that was alone in its move."""
 
     def play(self) -> Played:
         try:
@@ -150,9 +215,10 @@ class _Player:
     # -- a move --------------------------------------------------------------------------------------------------
 
     def _make(self, number: int, move: Move) -> None:
-        self._calls, self._unlocks = {}, {}
+        self._calls, self._unlocks, self._said = {}, {}, []
+        waiting = [(sent.command.call, sent.command.key) for sent in self._open.values()]
         for place, command in enumerate(move):
-            self._send(command, place)
+            self._send(command, place, move)
         heard = time.monotonic()
         watchdog = self._adapter.watchdog()
         pause = 0.0
@@ -176,6 +242,7 @@ class _Player:
                 if self._stat or not self._open or now - heard >= self._waits.settle:
                     self._courses = fitting
                     self._rest()
+                    self._meeting(move, waiting)
                     return
             elif watchdog.silent() >= self._waits.timeout:
                 self._rest()
@@ -193,9 +260,22 @@ class _Player:
 
     def _rest(self) -> None:
         """All is quiet, or should be: the judge looks at who waits."""
+        for key in list(self._beside):
+            self._decide(key)
         self._judge.quiet({sent.client: sent.step for sent in self._open.values() if sent.step}, frozenset())
         if self._judge.findings:
             raise _MismatchError
+
+    def _meeting(self, move: Move, waiting: list[tuple[int | None, str | None]]) -> None:
+        """Note what this port did where a cancel came behind the grant, by the order in which it says it worked."""
+        if [command.op for command in move] == ["unlock", "cancel"] and waiting == [(move[1].call, move[0].key)]:
+            ends = {command.op: (place, how) for place, (command, how) in enumerate(self._said)}
+            late = [how for command, how in self._said if command.op == "lock" and command.call == move[1].call]
+            called = [place for place, (command, _) in enumerate(self._said) if command.call == move[1].call]
+            # A grant that is said before the cancel may have been back when that came.
+            meets = late == ["cancelled"] or called[-1:] > [ends["cancel"][0]]
+            if meets and ends["unlock"][0] < ends["cancel"][0]:
+                self.met += late
 
     def _name(self, move: Move, seen: Seen, due: list[Seen]) -> None:
         """Find the clause for a difference that the judge has no word for."""
@@ -213,7 +293,7 @@ class _Player:
                 self._judge.differs("KM-REF", message)
         raise _MismatchError(message)
 
-    def _send(self, command: Command, place: int) -> None:
+    def _send(self, command: Command, place: int, move: Move) -> None:
         if command.op in ("lock", "try"):
             assert command.call is not None
             assert command.key is not None
@@ -223,18 +303,28 @@ class _Player:
             timeout = {"timeout": 0} if command.op == "try" else {}
             number = self._adapter.send("lock", key=command.key, **timeout)
             self._ids[command.call] = number
-            self._open[number] = _Sent(command, command.call, step, place)
+            self._open[number] = _Sent(command, command.call, step, place, time.monotonic() if len(move) == 1 else 0.0)
         elif command.op == "cancel":
             assert command.call is not None
             self._judge.cancelled(command.call)
             number = self._adapter.send("cancel", call=self._ids[command.call])
             self._open[number] = _Sent(command, command.call, None, place)
-        else:
+        elif command.op == "unlock" or command.op == "lease" or command.key in self._holder:
             self._unlock(command, place)
 
     def _unlock(self, command: Command, place: int) -> None:
-        key = command.key or self._asked[command.call] or ""
+        key = (self._asked[command.call] if command.key is None else command.key) or ""
         holder = self._holder.get(key)
+        if (
+            command.call is None
+            and holder is None
+            and any(sent.step and sent.step.key == key for sent in self._open.values())
+        ):
+            # It may find the key taken or not. The judge hears of it when it is known which.
+            number = self._adapter.send("unlock", key=key)
+            self._open[number] = _Sent(command, len(self._asked), Step("x", key), place)
+            self._beside[key] = ""
+            return
         if command.call is not None and command.call != holder:
             client, step = command.call, Step("^", key)
         elif holder is None:
@@ -262,18 +352,44 @@ class _Player:
             raise _MismatchError(f"{sent.command} ended with an error: {message}")
         if result not in _WORDS[sent.command.op]:
             raise AdapterError(f"its reply to {sent.command.op} is {result!r}, which specs/protocol.md does not have")
+        self._said.append((sent.command, result))
         if sent.step is None:
             return
         if sent.command.op in ("lock", "try"):
             self._calls[sent.client] = result
+            if sent.command.op == "try" and sent.at:
+                self.took[result].append(time.monotonic() - sent.at)
         else:
             self._unlocks[sent.place] = result
+            if sent.step.key in self._beside:
+                self._beside[sent.step.key] = result
+                return
         if result in _ERRORS:
             self._judge.raised(sent.client, sent.step, _ERRORS[result])
             return
         if result == "granted":
+            if self._beside.get(sent.step.key) != "unheld" and sent.step.key in self._holder:
+                # The grant before this one can only have been ended by the unlock beside them.
+                self._decide(sent.step.key, released=True)
             self._holder.setdefault(sent.step.key, sent.client)
         self._judge.returned(sent.client, sent.step)
+
+    def _decide(self, key: str, *, released: bool = False) -> None:
+        """Tell the judge what an unlock did that was sent beside a lock of a free key: let go, or nothing."""
+        if key not in self._beside:
+            return
+        result = self._beside.pop(key)
+        if (released or result == "released") and key in self._holder:
+            holder = self._holder.pop(key)
+            self._judge.called(holder, Step("-", key))
+            self._judge.returned(holder, Step("-", key))
+        elif result:
+            step = Step("x", key)
+            self._judge.called(len(self._asked), step)
+            if result == "released":
+                self._judge.returned(len(self._asked), step)
+            else:
+                self._judge.raised(len(self._asked), step, _ERRORS["unheld"])
 
     def _table(self) -> tuple[tuple[str, int, int], ...]:
         keys: Any = self._adapter.ask("stat").get("keys")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kmutex.conform.adapter import Adapter, AdapterError
-from kmutex.conform.case import MOST_CALLS, Case, CaseError, Move, parse_moves
+from kmutex.conform.case import Case, CaseError, Move, parse_moves
 from kmutex.conform.expected import make_case
 from kmutex.conform.player import PORT_FEATURES, TOLD, CaseVerdict, Played, Waits, play
 from kmutex.conform.vectors import Stand, Vector, candidates
@@ -25,6 +25,7 @@ MOST_BROKEN = 3
 RANDOM_KEYS = "abc"
 RANDOM_ALIVE = 5
 RANDOM_MOVES = 12
+RANDOM_CALLS = 12
 MOST_COURSES = 12
 """Of a random sequence. Each meeting of commands that stays undecided doubles them."""
 
@@ -292,7 +293,7 @@ def random_case(seed: int, features: frozenset[str]) -> Case:
     for _ in range(length):
         # Two calls may be asked for in one move.
         stand = Stand(moves, RANDOM_ALIVE, keys)
-        if stand.made + 2 > MOST_CALLS:
+        if stand.made + 2 > RANDOM_CALLS:
             break
         following = candidates(stand)
         choice.shuffle(following)

@@ -121,6 +121,38 @@ def test_a_case_is_drawn(tmp_path: Path) -> None:
     assert len(told.split("; ")) == sum(line[:5] != "KM-FI" for line in done.stdout.splitlines() if line) - 2
 
 
+QUEUE = "/".join(f"{call}+a" for call in range(25))
+KINDS = [
+    ("StrayBeside", "0+a,ua/1+a*20", "KM-REF"),
+    ("LosesEarlyCancel", "0+a/1+a,c1*20", "KM-CANCEL"),
+    ("CutsKeys", "0+a/ua/1+a@300", "KM-INDEP"),
+    ("Striped4", "0+a/ua/1+a@300", "KM-INDEP"),
+    ("Striped1024", "0+a/ua/1+a@300", "KM-INDEP"),
+    ("LeaksAfter50", "0+a/ua/1+a@300", "KM-IDLE"),
+    ("LifoPastFive", QUEUE, "KM-FIFO"),
+    ("SlowTry", "0+a/1?a/2?b/ub*20", "KM-EXPIRED"),
+    ("SaysKeepPasses", "0+a/1+a/ua,c1*20", "KM-RACE"),
+    ("SaysPassKeeps", "0+a/1+a/ua,c1*20", "KM-RACE"),
+    ("DropsRacedGrant", "0+a/1+a/ua,c1/2+a", "KM-RACE"),
+]
+"""Mistakes that the small vectors do not show, the vector that does, and the clause."""
+
+
+@pytest.mark.parametrize(("name", "case", "clause"), KINDS)
+def test_each_kind_of_mistake_has_a_vector(name: str, case: str, clause: str) -> None:
+    from kmutex.conform.vectors import load
+
+    assert case in {vector.case.id for vector in load()}
+    done = misbehaving(name, "--case", case)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert clause in last(done).partition(": ")[0].split(", ")
+
+
+@pytest.mark.parametrize("name", ["Keeps", "Passes"])
+def test_a_port_may_keep_or_pass_if_it_says_so(name: str) -> None:
+    assert misbehaving(name, "--case", "0+a/1+a/ua,c1*20").returncode == 0
+
+
 BREAKS = [
     ("Hangs", "no reply to stat within 1 s"),
     ("NeverReads", "no reply to stat within 1 s"),

@@ -11,26 +11,44 @@ import signal
 import subprocess
 import sys
 import threading
+import zlib
 from typing import Any
 
 
 class Sound:
     """Locks in memory; a call that waits is answered when the key comes to it."""
 
+    features = ("fifo", "cancel", "try", "lease", "unheld", "stat")
+    window = 0.002
+    """Seconds in which those that have one do by halves what should be one step."""
+
     def __init__(self) -> None:
+        self.guard = threading.RLock()
         self.queues: dict[str, list[int]] = {}
         self.key_of: dict[int, str] = {}
 
     def answer(self, command: dict[str, Any]) -> None:
         """Carry out a command, and say what there is to say."""
         number = command["id"]
-        getattr(self, "do_" + command["op"])(number, command)
+        with self.guard:
+            getattr(self, "do_" + command["op"])(number, command)
+
+    def later(self, seconds: float, do: Any, *arguments: Any) -> None:
+        """Do it after that time, in a thread of its own, unless all has begun anew."""
+        then = self.queues
+
+        def come() -> None:
+            with self.guard:
+                if self.queues is then:
+                    do(*arguments)
+
+        threading.Timer(seconds, come).start()
 
     def do_hello(self, number: int, command: dict[str, Any]) -> None:
-        say(id=number, protocol=1, name="sound", features=["fifo", "cancel", "try", "lease", "unheld", "stat", "pass"])
+        say(id=number, protocol=1, name=type(self).__name__, features=[*self.features])
 
     def do_reset(self, number: int, command: dict[str, Any]) -> None:
-        self.queues.clear()
+        self.queues = {}
         say(id=number, result="ok")
 
     def do_lock(self, number: int, command: dict[str, Any]) -> None:
@@ -77,8 +95,7 @@ class Sound:
 class BlackBox(Sound):
     """Sound, and without `stat`."""
 
-    def do_hello(self, number: int, command: dict[str, Any]) -> None:
-        say(id=number, protocol=1, name="black box", features=["fifo", "cancel", "try", "lease", "unheld"])
+    features = ("fifo", "cancel", "try", "lease", "unheld")
 
 
 class SlowBox(BlackBox):
@@ -303,6 +320,195 @@ class OddName(Lifo):
 
 class LifoSlowBox(Lifo, SlowBox):
     """A black box that is slow, and wrong as well."""
+
+
+class StrayBeside(Sound):
+    """A lock counts itself in and takes the key later: an unlock between the two is refused, and evicts the entry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entering: dict[str, int] = {}
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        if command["key"] in self.queues or command["key"] in self.entering:
+            super().do_lock(number, command)
+        else:
+            self.entering[command["key"]] = number
+            self.later(self.window, self.enter, number, command)
+
+    def enter(self, number: int, command: dict[str, Any]) -> None:
+        if self.entering.pop(command["key"], None) == number:
+            super().do_lock(number, command)
+        else:
+            say(id=number, result="granted")
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        self.entering.pop(command["key"], None)
+        super().do_unlock(number, command)
+
+
+class StrayBesideBox(StrayBeside, BlackBox):
+    """The same, and nobody sees its table."""
+
+
+class LosesEarlyCancel(Sound):
+    """A call can be cancelled only from a while after it was made."""
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        super().do_lock(number, command)
+        key = self.key_of.pop(number, "")
+        self.later(self.window, self.key_of.__setitem__, number, key)
+
+
+class CutsKeys(Sound):
+    """Tells keys apart by their first letter."""
+
+    def answer(self, command: dict[str, Any]) -> None:
+        super().answer({**command, "key": command["key"][:1]} if "key" in command else command)
+
+
+class Striped4(BlackBox):
+    """So many locks for all keys."""
+
+    stripes = 4
+
+    def answer(self, command: dict[str, Any]) -> None:
+        stripe = str(zlib.crc32(command.get("key", "").encode()) % self.stripes)
+        super().answer({**command, "key": stripe} if "key" in command else command)
+
+
+class Striped1024(Striped4):
+    """More of them."""
+
+    stripes = 1024
+
+
+class LeaksAfter50(Sound):
+    """Evicts as long as there were no more than 50 keys."""
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if queue or len(self.queues) <= 50:
+            super().next(key, queue)
+
+
+class LifoPastFive(Sound):
+    """Keeps order among five."""
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if len(queue) > 5:
+            queue.insert(0, queue.pop())
+        super().next(key, queue)
+
+
+class SlowTry(Sound):
+    """Waits before it refuses."""
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        if command.get("timeout") == 0 and self.queues.get(command["key"]):
+            self.later(0.3, super().do_lock, number, command)
+        else:
+            super().do_lock(number, command)
+
+
+class Passes(Sound):
+    """Its calls return a while after they were granted the key, and give it up where they are cancelled before."""
+
+    features = (*Sound.features, "pass")
+    keeps = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.granted: set[int] = set()
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if queue:
+            self.granted.add(queue[0])
+            self.later(self.window, self.wake, queue[0])
+        else:
+            super().next(key, queue)
+
+    def wake(self, call: int) -> None:
+        if call in self.granted:
+            self.granted.discard(call)
+            say(id=call, result="granted")
+
+    def do_cancel(self, number: int, command: dict[str, Any]) -> None:
+        call = command["call"]
+        if call in self.granted and not self.keeps:
+            self.granted.discard(call)
+            say(id=call, result="cancelled")
+            self.drop(self.key_of[call])
+            say(id=number, result="ok")
+        else:
+            super().do_cancel(number, command)
+
+    def drop(self, key: str) -> None:
+        self.queues[key].pop(0)
+        self.next(key, self.queues[key])
+
+
+class Keeps(Passes):
+    """The same, and they keep it."""
+
+    features = (*Sound.features, "keep")
+    keeps = True
+
+
+class SaysKeepPasses(Passes):
+    """Declares the one and does the other."""
+
+    features = (*Sound.features, "keep")
+
+
+class SaysPassKeeps(Keeps):
+    """And the other way round."""
+
+    features = (*Sound.features, "pass")
+
+
+class DropsRacedGrant(Passes):
+    """A call that is cancelled after its grant raises, and the key is nobody's. It can't tell a stray unlock."""
+
+    features = ("fifo", "cancel", "try")
+
+    def drop(self, key: str) -> None:
+        self.queues[key][0] = 0
+
+
+class TryOvertakes(Sound):
+    """Has a thread for each try, and one that comes amid a hand-over gets the key, before the waiter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handing: set[str] = set()
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if queue:
+            self.handing.add(key)
+            self.later(self.window, self.wake, key)
+        else:
+            super().next(key, queue)
+
+    def wake(self, key: str) -> None:
+        if key in self.handing:
+            self.handing.discard(key)
+            say(id=self.queues[key][0], result="granted")
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        if command.get("timeout") == 0:
+            # To start the thread takes longer than a hand-over.
+            self.later(2 * self.window, self.attempt, number, command)
+        else:
+            super().do_lock(number, command)
+
+    def attempt(self, number: int, command: dict[str, Any]) -> None:
+        if command["key"] in self.handing:
+            self.handing.discard(command["key"])
+            self.key_of[number] = command["key"]
+            self.queues[command["key"]].insert(0, number)
+            say(id=number, result="granted")
+        else:
+            super().do_lock(number, command)
 
 
 def say(**body: Any) -> None:
