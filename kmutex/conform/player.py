@@ -139,6 +139,15 @@ class _MismatchError(Exception):
     """The observation matches no allowed outcome. str() describes it where the judge found nothing."""
 
 
+class _PortError(Exception):
+    """A call that ended as the protocol does not have it."""
+
+
+_PortError.__name__ = "error"
+_UNEXPECTED = {"unlock": "KM-UNHELD", "free": "KM-UNHELD", "lease": "KM-TOKEN", "cancel": "KM-CANCEL"}
+"""The clause of a command that ended in an error, where the judge sees none in it."""
+
+
 class _Sent(NamedTuple):
     """A command that has no reply yet; who makes the call, in the words of the judge; its place in the move."""
 
@@ -347,9 +356,12 @@ class _Player:
         if result == "error":
             message = printable(str(reply.get("message", "it gave no message")))
             self._judge.raised(
-                sent.client, sent.step or Step("~", self._asked[sent.command.call] or ""), OSError(message)
+                sent.client, sent.step or Step("~", self._asked[sent.command.call] or ""), _PortError(message)
             )
-            raise _MismatchError(f"{sent.command} ended with an error: {message}")
+            words = f"{sent.command} ended with an error: {message}"
+            if not self._judge.findings:
+                self._judge.differs(_UNEXPECTED.get(sent.command.op, "KM-LIVE"), words)
+            raise _MismatchError(words)
         if result not in _WORDS[sent.command.op]:
             raise AdapterError(f"its reply to {sent.command.op} is {result!r}, which specs/protocol.md does not have")
         self._said.append((sent.command, result))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -157,7 +158,11 @@ BREAKS = [
     ("Hangs", "no reply to stat within 1 s"),
     ("NeverReads", "no reply to stat within 1 s"),
     ("Dies", "it ended with status 2 while it was needed; its last words: panic: index out of range"),
-    ("Babbles", "replie"),
+    ("Babbles", "a reply to 1000000000, which no command has"),
+    ("MinusOne", "a reply to -1, which no command has"),
+    ("HalfALine", """amid the line b'{"id": '"""),
+    ("PanicsLikeGo", "its last words: panic: all is lost"),
+    ("PanicsLikeRust", "its last words: thread 'main' panicked at src/lib.rs:1:1: all is lost"),
     ("LongLine", "it wrote a line of more than 65536 bytes"),
     ("Binary", "it wrote something that is no JSON"),
     ("SaysItTwice", "which has its reply or was never sent"),
@@ -219,6 +224,29 @@ def test_no_process_is_left_behind(tmp_path: Path) -> None:
     while is_there(child):
         assert time.monotonic() < end, f"process {child} is still there"
         time.sleep(0.01)
+
+
+def test_a_hang_up_ends_the_adapter_too(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    adapter = [*ADAPTERS, "HangsAtHello", str(file)]
+    command = [sys.executable, "-m", "kmutex", "conform", "--starting", "600", "--", *adapter]
+    running = subprocess.Popen(command, cwd=HERE, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < end, "the adapter was not started"
+        time.sleep(0.01)
+    running.send_signal(signal.SIGHUP)
+    assert running.wait(60) == 128 + signal.SIGHUP
+    assert not is_there(int(file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(("name", "clause"), [("UnlockPanics", "KM-UNHELD"), ("CancelPanics", "KM-CANCEL")])
+def test_a_call_that_ends_in_an_error_has_a_clause_and_its_own_words(name: str, clause: str) -> None:
+    done = misbehaving(name, "--case", "ua" if name == "UnlockPanics" else "0+a/1+a/c1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert clause in last(done).partition(": ")[0].split(", ")
+    assert "error: it can't be" in last(done)
+    assert "OSError" not in done.stdout
 
 
 def is_there(process: int) -> bool:

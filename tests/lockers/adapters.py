@@ -177,9 +177,13 @@ class Hangs(Sound):
 
 
 class HangsAtHello(Sound):
-    """Never says hello."""
+    """Never says hello; the next argument, if there is one, is a file for its process id."""
 
     def do_hello(self, number: int, command: dict[str, Any]) -> None:
+        for name in sys.argv[2:]:
+            with open(f"{name}.new", "w") as file:
+                file.write(str(os.getpid()))
+            os.rename(f"{name}.new", name)
         threading.Event().wait()
 
 
@@ -320,6 +324,51 @@ class OddName(Lifo):
 
 class LifoSlowBox(Lifo, SlowBox):
     """A black box that is slow, and wrong as well."""
+
+
+class MinusOne(Sound):
+    """Answers what nobody asked."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        say(id=-1, result="released")
+
+
+class HalfALine(Sound):
+    """Ends amid a reply."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        os.write(1, b'{"id": ')
+        os._exit(2)
+
+
+class PanicsLikeGo(Sound):
+    """Ends with a stack behind the cause."""
+
+    last_words = "panic: all is lost\n\ngoroutine 1 [running]:\nmain.main()\n\t/main.go:3 +0x1d\nexit status 2"
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        print(self.last_words, file=sys.stderr, flush=True)
+        os._exit(2)
+
+
+class PanicsLikeRust(PanicsLikeGo):
+    """Has the cause on the line after its place."""
+
+    last_words = "thread 'main' panicked at src/lib.rs:1:1:\nall is lost\nnote: run with a backtrace"
+
+
+class UnlockPanics(Sound):
+    """Its calls end as the protocol does not have it."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, result="error", message="it can't be")
+
+
+class CancelPanics(Sound):
+    """The same of a cancel."""
+
+    def do_cancel(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, result="error", message="it can't be")
 
 
 class StrayBeside(Sound):
