@@ -7,6 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 from kmutex._entry import Ticket
 from kmutex._errors import LeaseReusedError
+from kmutex._text import brief
 
 NO_TICKET: Ticket = 0
 """Sentinel: never issued as a ticket, so releasing it always raises."""
@@ -43,4 +44,4 @@ class LeaseOfKey(Generic[Mutex]):
         self._ticket = NO_TICKET
 
     def _reused(self) -> LeaseReusedError:
-        return LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")
+        return LeaseReusedError(f"this lease of {brief(self._key)} was used; call hold() again")

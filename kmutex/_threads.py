@@ -5,27 +5,30 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any, Generic, NoReturn, SupportsIndex
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import UnheldKeyError
+from kmutex._errors import UnheldKeyError, not_copied
 from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
-from kmutex._protocol import check_timeout
+from kmutex._protocol import K, check_timeout
+from kmutex._text import brief
 
 
-class KeyedMutex:
+class KeyedMutex(Generic[K]):
     """A mutex for each key, made on demand and gone when idle. For threads; not re-entrant.
 
-    Any hashable value is a key. Waiters are served in the order in which they asked (KM-FIFO), `unlock` passes
-    the key straight to the oldest (KM-HANDOFF), and no call on one key waits for another key (KM-INDEP): the
-    guard of the table is held for a few dictionary steps and never while anybody waits.
+    Any hashable value is a key; ``KeyedMutex[str]`` tells a type checker which. Waiters are served in the order in
+    which they asked (KM-FIFO), `unlock` passes the key straight to the oldest (KM-HANDOFF), and no call on one key
+    waits for another key (KM-INDEP): the guard of the table is held for a few dictionary steps and never while anybody
+    waits.
 
     A thread that locks a key it holds already waits for itself: forever, or until its timeout.
     """
 
-    __slots__ = ("_guard", "_table", "_tickets")
+    __slots__ = ("__weakref__", "_guard", "_table", "_tickets")
 
     def __init__(self) -> None:
         # An RLock, so that `_give_back` may call release() without knowing whether this thread owns it.
@@ -33,7 +36,7 @@ class KeyedMutex:
         self._table: LockTable[threading.Lock] = LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+    def lock(self, key: K, timeout: float | None = None) -> None:
         """Return once the caller holds ``key`` (KM-EXCL).
 
         timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
@@ -52,7 +55,7 @@ class KeyedMutex:
             raise
         raise _expired(key, timeout)
 
-    def unlock(self, key: Hashable) -> None:
+    def unlock(self, key: K) -> None:
         """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
 
         UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC).
@@ -65,11 +68,11 @@ class KeyedMutex:
             self._settle(key, NO_TICKET)
             raise
 
-    def hold(self, key: Hashable, timeout: float | None = None) -> Lease:
+    def hold(self, key: K, timeout: float | None = None) -> Lease:
         """Hold ``key`` for a ``with`` block. Arguments and errors are those of `lock`, raised on entry."""
         return Lease(self, key, timeout)
 
-    def snapshot(self) -> Mapping[Hashable, Entry]:
+    def snapshot(self) -> Mapping[K, Entry]:
         """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
         try:
             with self._guard:
@@ -82,11 +85,29 @@ class KeyedMutex:
         """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
         return len(self._table)
 
-    def __contains__(self, key: Hashable) -> bool:
+    def __contains__(self, key: object) -> bool:
         """Whether somebody holds ``key`` just now."""
         return key in self._table
 
-    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> bool:
+    def __bool__(self) -> bool:
+        """True, also where nothing is held: a locker that is there, is there."""
+        return True
+
+    def __repr__(self) -> str:
+        """What is held, in one line."""
+        try:
+            with self._guard:
+                shown = self._table.shown()
+        except BaseException:
+            self._give_back()
+            raise
+        return f"<{type(self).__name__} at {id(self):#x}, {shown}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """TypeError: neither copied nor pickled. Weak references are possible."""
+        raise not_copied(self)
+
+    def _acquire(self, key: K, ticket: Ticket, timeout: float | None) -> bool:
         # False: the time is over. The caller settles the ticket if anything is raised here, or by an interrupt on the
         # way back to it; so what is no interrupt is not raised here.
         # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
@@ -108,7 +129,7 @@ class KeyedMutex:
         with self._guard:
             return not self._table.cancel(key, ticket)
 
-    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
+    def _release(self, key: K, ticket: Ticket | None) -> None:
         # The caller settles if anything but UnheldKeyError is raised here.
         guard = self._guard
         try:
@@ -133,7 +154,7 @@ class KeyedMutex:
         with contextlib.suppress(RuntimeError):  # It is not this thread's.
             self._guard.release()
 
-    def _settle(self, key: Hashable, ticket: Ticket) -> None:
+    def _settle(self, key: K, ticket: Ticket) -> None:
         """Put in order what an exception has left of a call, wherever it struck (KM-INTERRUPT).
 
         Nothing is left of the ticket: no place in the queue and no grant, which goes on to the next. The holder of the
@@ -152,7 +173,7 @@ class KeyedMutex:
                 gate.release()
 
 
-class Lease(LeaseOfKey[KeyedMutex]):
+class Lease(LeaseOfKey[KeyedMutex[Any]]):
     """One grant of one key, as a context manager: ``with km.hold(key) as lease``; ends its own only (KM-TOKEN)."""
 
     __slots__ = ()
@@ -210,8 +231,8 @@ class Lease(LeaseOfKey[KeyedMutex]):
             self._mutex._settle(self._key, ticket)
 
 
-def _expired(key: Hashable, timeout: float | None) -> TimeoutError:
-    return TimeoutError(f"no grant of {key!r} within {timeout} s")
+def _expired(key: object, timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"no grant of {brief(key)} within {timeout} s")
 
 
 def _closed_gate() -> threading.Lock:

@@ -86,7 +86,9 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     histories = [Unit(0, "histories", "histories", seed=seed * SEEDS_APART + number) for number in range(2)]
 
     # They take about a second, and show what no short program does.
-    names = ("keys", "memory") if flight else ("keys", "memory", "holding")
+    names = ["keys", "memory"]
+    if not flight:
+        names += ["holding", *(("loops", "unstarted") if shape.kind == "asyncio" else ())]
     quick = [Unit(next(counter), name, name) for name in names]
 
     if shape.kind == "threads":
@@ -107,8 +109,6 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         yield quick
         yield every("interleavings of tasks", wanted, "tasks", 2)
         yield some("chance, many clients", wide, "tasks", 1, 0)
-        if not flight:
-            yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
         if shape.timeout:
             timed = [program for program in wanted if "~" in program.kinds]
             yield every("interleavings with timeouts", timed, "timeouts", 2)
