@@ -289,9 +289,7 @@ def test_another_loop_is_refused_while_its_own_runs_also_when_all_is_idle() -> N
     async def refused() -> None:
         await use()
         for call in (use, unlock):
-            with pytest.raises(
-                WrongLoopError, match=r"^this AsyncKeyedMutex belongs to another .*, which still runs$"
-            ):
+            with pytest.raises(WrongLoopError, match=r"^this AsyncKeyedMutex belongs to another .*, which still runs$"):
                 await asyncio.to_thread(run, call())
         await use()
 
@@ -366,9 +364,7 @@ def test_outside_a_loop_it_is_refused() -> None:
     """KM-LOOP: `unlock` is a plain call, and still wants the loop; so it is where trio runs."""
     mutex = AsyncKeyedMutex()
     run(mutex.lock("k"))
-    with pytest.raises(
-        WrongLoopError, match=r"^an AsyncKeyedMutex is for asyncio, and no .* of asyncio runs here$"
-    ):
+    with pytest.raises(WrongLoopError, match=r"^an AsyncKeyedMutex is for asyncio, and no .* of asyncio runs here$"):
         mutex.unlock("k")
     with pytest.raises(WrongLoopError, match="no event loop of asyncio runs here"):
         mutex.lock("k").send(None)
