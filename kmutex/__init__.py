@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kmutex._errors import KMutexError, LeaseReusedError, UnheldKeyError, WrongLoopError
     from kmutex._noop import AsyncNoopLocker, NoopLocker
     from kmutex._once import async_once, once
+    from kmutex._owners import Owner
     from kmutex._protocol import AsyncKeyedLocker, KeyedLocker, Releasable
     from kmutex._threads import KeyedMutex, Lease
 
@@ -29,6 +30,7 @@ __all__ = [
     "Lease",
     "LeaseReusedError",
     "NoopLocker",
+    "Owner",
     "Releasable",
     "UnheldKeyError",
     "WrongLoopError",
@@ -48,6 +50,7 @@ _HOMES = {
     "Lease": "_threads",
     "LeaseReusedError": "_errors",
     "NoopLocker": "_noop",
+    "Owner": "_owners",
     "Releasable": "_protocol",
     "UnheldKeyError": "_errors",
     "WrongLoopError": "_errors",

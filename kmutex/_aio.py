@@ -9,16 +9,19 @@ import asyncio
 import itertools
 import threading
 from asyncio import _get_running_loop
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Generic, NoReturn, SupportsIndex
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import WrongLoopError, not_copied
-from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
+from kmutex._errors import UnheldKeyError, WrongLoopError, not_copied
+from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey, distinct
 from kmutex._protocol import K, check_timeout
 from kmutex._text import brief
+
+if TYPE_CHECKING:
+    from kmutex._owners import Owner
 
 LONGEST = 1e9
 """Seconds of a timer, some thirty years: a loop's clock can't add an integer of any size."""
@@ -39,9 +42,10 @@ class AsyncKeyedMutex(Generic[K]):
 
     __slots__ = ("__weakref__", "_loop", "_table", "_tickets")
 
-    def __init__(self) -> None:
+    def __init__(self, *, diagnose: bool = False) -> None:
+        """diagnose: note who asks for each key, when and where; see `owner`. It makes each call some times slower."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._table: LockTable[asyncio.Future[None]] = LockTable()
+        self._table: LockTable[asyncio.Future[None]] = _watched() if diagnose else LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
     async def lock(self, key: K, timeout: float | None = None) -> None:
@@ -73,6 +77,19 @@ class AsyncKeyedMutex(Generic[K]):
     def hold(self, key: K, timeout: float | None = None) -> AsyncLease:
         """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
         return AsyncLease(self, key, timeout)
+
+    def hold_all(self, keys: Iterable[K], timeout: float | None = None) -> AsyncLease:
+        """Hold all of ``keys`` for an ``async with`` block, by one request; see `KeyedMutex.hold_all` (KM-ALL)."""
+        return AsyncLease(_Several(self), distinct(keys), timeout)
+
+    def owner(self, key: K) -> Owner | None:
+        """Who holds ``key``, since when and from where; None where nobody does.
+
+        KMutexError: the mutex was made without ``diagnose=True``.
+        """
+        from kmutex._owners import owner_in
+
+        return owner_in(self._table, key)
 
     def snapshot(self) -> Mapping[K, Entry]:
         """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
@@ -110,7 +127,7 @@ class AsyncKeyedMutex(Generic[K]):
     async def _grant(self, key: K, ticket: Ticket, future: asyncio.Future[None], timeout: float | None) -> None:
         if timeout == 0:
             self._table.cancel(key, ticket)
-            raise TimeoutError(f"no grant of {brief(key)} within {timeout} s")
+            raise self._expired(key, timeout)
         timer = None
         try:
             if timeout is not None:
@@ -133,7 +150,7 @@ class AsyncKeyedMutex(Generic[K]):
         if not future.done():
             try:
                 self._table.cancel(key, ticket)
-                error: Exception = TimeoutError(f"no grant of {brief(key)} within {timeout} s")
+                error: Exception = self._expired(key, timeout)
             except Exception as failed:
                 error = failed  # Of the key's own methods. Without any the task would wait for ever.
             future.set_exception(error)
@@ -151,6 +168,12 @@ class AsyncKeyedMutex(Generic[K]):
         # when it runs, `_grant` withdraws it and the key goes on.
         if not future.done():
             future.set_result(None)
+
+    def _expired(self, key: Any, timeout: float) -> TimeoutError:
+        return TimeoutError(f"no grant of {brief(key)} within {timeout} s{self._about(key)}")
+
+    def _about(self, key: Any) -> str:
+        return self._table.about(key)
 
     def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
         """The running loop, which the mutex belongs to now. WrongLoopError: it can't (KM-LOOP)."""
@@ -197,3 +220,106 @@ class AsyncLease(LeaseOfKey[AsyncKeyedMutex[Any]]):
         if self._ticket != NO_TICKET:
             self._mutex._release(self._key, self._ticket)
             self._ticket = NO_TICKET
+
+
+class _Several(AsyncKeyedMutex[Any]):
+    """The same mutex for a lease of several keys: what is a key to the lease is a tuple of keys here.
+
+    A ticket takes its places in all queues in one step of the loop, so that waits lead to older requests only.
+    """
+
+    __slots__ = ("_error", "_futures", "_mutex")
+
+    def __init__(self, mutex: AsyncKeyedMutex[Any]) -> None:
+        self._mutex, self._table, self._tickets = mutex, mutex._table, mutex._tickets
+        self._loop = None  # The other knows.
+        self._futures: list[asyncio.Future[None]] = []
+        """Of the keys that were not free, one each."""
+        self._error: Exception | None = None
+        """Why it ends without a grant, when the time is over."""
+
+    def _request(self, key: Any, ticket: Ticket, timeout: float | None) -> asyncio.Future[None] | None:
+        if timeout is not None:
+            check_timeout(timeout)
+        make = self._moved_to(_get_running_loop()).create_future
+        self._error = None
+        try:
+            self._futures = [future for one in key if (future := self._table.request(one, ticket, make)) is not None]
+            if self._futures and timeout == 0:
+                raise self._expired(key, timeout)
+        except BaseException:
+            self._withdraw(key, ticket)
+            raise
+        return self._futures[0] if self._futures else None
+
+    async def _grant(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float | None) -> None:
+        timer = None
+        try:
+            if timeout is not None:
+                seconds = min(timeout, LONGEST)
+                timer = future.get_loop().call_later(seconds, self._expire, key, ticket, future, timeout)
+            for each in self._futures:
+                await each
+            if self._error is not None:
+                raise self._error
+        except BaseException:
+            self._withdraw(key, ticket)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float) -> None:
+        # As for one key. The futures are not failed: one that nobody awaits any more would be complained of.
+        if not all(each.done() for each in self._futures):
+            try:
+                self._error = self._expired(key, timeout)
+                self._withdraw(key, ticket)
+            except Exception as failed:
+                self._error = failed
+            for each in self._futures:
+                self._wake(each)
+
+    def _release(self, key: Any, ticket: Ticket) -> None:
+        self._moved_to(_get_running_loop())
+        failed: UnheldKeyError | None = None
+        for one in key:
+            try:
+                future = self._table.release(one, ticket)
+            except UnheldKeyError as error:
+                failed = error  # Somebody unlocked that one. The others are released all the same.
+                continue
+            if future is not None:
+                self._wake(future)
+        if failed is not None:
+            raise failed
+
+    def _withdraw(self, key: Any, ticket: Ticket) -> None:
+        failed: Exception | None = None
+        for one in key:
+            try:
+                heir = self._table.withdraw(one, ticket)
+            except Exception as error:
+                failed = error  # Of that key's own methods.
+                continue
+            if heir is not None:
+                self._wake(heir)
+        if failed is not None:
+            raise failed
+
+    def _about(self, key: Any) -> str:
+        return "".join(f"; {brief(one)}{about}" for one in key if (about := self._table.about(one)))
+
+    def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
+        return self._mutex._moved_to(running)
+
+
+def _watched() -> LockTable[asyncio.Future[None]]:
+    from kmutex._owners import WatchedTable
+
+    return WatchedTable(_task)
+
+
+def _task() -> str:
+    task = asyncio.current_task()
+    return "no task" if task is None else f"task {task.get_name()!r}"

@@ -105,6 +105,15 @@ class LockTable(Generic[Waker]):
         holder = entry if isinstance(entry, int) else next(iter(entry))
         return self.release(key, ticket) if holder == ticket else None
 
+    def holds(self, key: Hashable, ticket: Ticket) -> bool:
+        """Whether this ticket is the holder of ``key``."""
+        entry = self._entries.get(key)
+        return entry is not None and ticket == (entry if isinstance(entry, int) else next(iter(entry)))
+
+    def about(self, key: Hashable) -> str:
+        """What a message says of the holder of ``key``: nothing, here. `kmutex._owners` has a table that knows."""
+        return ""
+
     def waker(self, key: Hashable) -> Waker | None:
         """The waker of the holder of ``key``; None where there is no holder, or it never waited."""
         entry = self._entries.get(key)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Generic, NoReturn, SupportsIndex
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
 from kmutex._errors import UnheldKeyError, not_copied
-from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
+from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey, distinct
 from kmutex._protocol import K, check_timeout
 from kmutex._text import brief
+
+if TYPE_CHECKING:
+    from kmutex._owners import Owner
+
+T = TypeVar("T")
 
 
 class KeyedMutex(Generic[K]):
@@ -30,10 +36,11 @@ class KeyedMutex(Generic[K]):
 
     __slots__ = ("__weakref__", "_guard", "_table", "_tickets")
 
-    def __init__(self) -> None:
+    def __init__(self, *, diagnose: bool = False) -> None:
+        """diagnose: note who asks for each key, when and where; see `owner`. It makes each call some times slower."""
         # An RLock, so that `_give_back` may call release() without knowing whether this thread owns it.
         self._guard = threading.RLock()
-        self._table: LockTable[threading.Lock] = LockTable()
+        self._table: LockTable[threading.Lock] = _watched() if diagnose else LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
     def lock(self, key: K, timeout: float | None = None) -> None:
@@ -53,7 +60,7 @@ class KeyedMutex(Generic[K]):
         except BaseException:
             self._settle(key, ticket)
             raise
-        raise _expired(key, timeout)
+        raise self._expired(key, timeout)
 
     def unlock(self, key: K) -> None:
         """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
@@ -72,14 +79,27 @@ class KeyedMutex(Generic[K]):
         """Hold ``key`` for a ``with`` block. Arguments and errors are those of `lock`, raised on entry."""
         return Lease(self, key, timeout)
 
+    def hold_all(self, keys: Iterable[K], timeout: float | None = None) -> Lease:
+        """Hold all of ``keys`` for a ``with`` block, by one request: all of them, or none where it raises (KM-ALL).
+
+        keys: in any order; one that is named twice counts once. Callers that hold nothing else never wait for each
+        other in a circle, whatever keys they name. Other arguments and errors are those of `lock`, raised on entry.
+        TypeError: a key is not hashable, or ``keys`` is a text. Nothing has changed.
+        """
+        return Lease(_Several(self), distinct(keys), timeout)
+
+    def owner(self, key: K) -> Owner | None:
+        """Who holds ``key``, since when and from where; None where nobody does.
+
+        KMutexError: the mutex was made without ``diagnose=True``.
+        """
+        from kmutex._owners import owner_in
+
+        return self._seen(lambda: owner_in(self._table, key))
+
     def snapshot(self) -> Mapping[K, Entry]:
         """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
-        try:
-            with self._guard:
-                return self._table.snapshot()
-        except BaseException:
-            self._give_back()
-            raise
+        return self._seen(self._table.snapshot)
 
     def __len__(self) -> int:
         """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
@@ -95,13 +115,7 @@ class KeyedMutex(Generic[K]):
 
     def __repr__(self) -> str:
         """What is held, in one line."""
-        try:
-            with self._guard:
-                shown = self._table.shown()
-        except BaseException:
-            self._give_back()
-            raise
-        return f"<{type(self).__name__} at {id(self):#x}, {shown}>"
+        return f"<{type(self).__name__} at {id(self):#x}, {self._seen(self._table.shown)}>"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         """TypeError: neither copied nor pickled. Weak references are possible."""
@@ -144,6 +158,21 @@ class KeyedMutex(Generic[K]):
             except RuntimeError:
                 pass
             raise
+
+    def _seen(self, look: Callable[[], T]) -> T:
+        """What ``look`` gives, which looks at the table at one moment."""
+        try:
+            with self._guard:
+                return look()
+        except BaseException:
+            self._give_back()
+            raise
+
+    def _expired(self, key: Any, timeout: float | None) -> TimeoutError:
+        return TimeoutError(f"no grant of {brief(key)} within {timeout} s{self._seen(lambda: self._about(key))}")
+
+    def _about(self, key: Any) -> str:
+        return self._table.about(key)
 
     def _give_back(self) -> None:
         # An interrupt may strike after the last line under the guard and before the guard is let go.
@@ -195,7 +224,7 @@ class Lease(LeaseOfKey[KeyedMutex[Any]]):
             mutex._settle(self._key, ticket)
             raise
         self._ticket = NOT_ENTERED
-        raise _expired(self._key, timeout)
+        raise mutex._expired(self._key, timeout)
 
     def release(self) -> None:
         try:
@@ -231,8 +260,80 @@ class Lease(LeaseOfKey[KeyedMutex[Any]]):
             self._mutex._settle(self._key, ticket)
 
 
-def _expired(key: object, timeout: float | None) -> TimeoutError:
-    return TimeoutError(f"no grant of {brief(key)} within {timeout} s")
+class _Several(KeyedMutex[Any]):
+    """The same mutex for a lease of several keys: what is a key to the lease is a tuple of keys here.
+
+    A ticket takes its places in all queues in one step under the guard. So whoever stands before it in one queue asked
+    before it, and those before it in another can't wait for it: waits lead to older requests only, and never in a
+    circle. Places that come to be the first are held while it waits for the others.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, mutex: KeyedMutex[Any]) -> None:
+        self._guard, self._table, self._tickets = mutex._guard, mutex._table, mutex._tickets
+
+    def _acquire(self, key: Any, ticket: Ticket, timeout: float | None) -> bool:
+        # What is raised here is settled by the caller, as for one key.
+        end = None if timeout is None else time.monotonic() + min(timeout, threading.TIMEOUT_MAX)
+        guard, table = self._guard, self._table
+        try:
+            guard.acquire()
+            gates = [gate for one in key if (gate := table.request(one, ticket, _closed_gate)) is not None]
+            refused = timeout == 0 and bool(gates)
+            if refused:
+                # In the same step: nobody is refused a key for the sake of a request that gets none.
+                for one in key:
+                    table.withdraw(one, ticket)
+            guard.release()
+        except BaseException:
+            try:  # noqa: SIM105 (see `_give_back`)
+                guard.release()
+            except RuntimeError:
+                pass
+            raise
+        if refused:
+            return False
+        for gate in gates:
+            if not _pass(gate, None if end is None else max(0.0, end - time.monotonic())):
+                break
+        else:
+            return True
+        # The time is over, but the last grant may have come since.
+        with guard:
+            if all(table.holds(one, ticket) for one in key):
+                return True
+        self._settle(key, ticket)
+        return False
+
+    def _release(self, key: Any, ticket: Ticket | None) -> None:
+        failed: UnheldKeyError | None = None
+        for one in key:
+            try:
+                super()._release(one, ticket)
+            except UnheldKeyError as error:
+                failed = error  # Somebody unlocked that one. The others are released all the same.
+        if failed is not None:
+            raise failed
+
+    def _settle(self, key: Any, ticket: Ticket) -> None:
+        failed: Exception | None = None
+        for one in key:
+            try:
+                super()._settle(one, ticket)
+            except Exception as error:
+                failed = error  # Of that key's own methods.
+        if failed is not None:
+            raise failed
+
+    def _about(self, key: Any) -> str:
+        return "".join(f"; {brief(one)}{about}" for one in key if (about := self._table.about(one)))
+
+
+def _watched() -> LockTable[threading.Lock]:
+    from kmutex._owners import WatchedTable
+
+    return WatchedTable(lambda: f"thread {threading.current_thread().name!r}")
 
 
 def _closed_gate() -> threading.Lock:

@@ -57,6 +57,8 @@ class Shape:
     """Its holder gets the key again."""
     forgets: bool = False
     """A single flight with forget(key)."""
+    several: bool = False
+    """There is a hold_all() of several keys."""
     striped: bool = False
     """Keys share locks by design."""
     taken: str = ""
@@ -150,6 +152,7 @@ class _Looker:
             leases="lease" not in self._without and (self._leases(kind) if plain else way.by == "calls"),
             strays=plain or way.by == "lock",
             bodies=way.by == "block",
+            several=plain and callable(getattr(subject, "hold_all", None)),
             keys=keys,
             shared=shared,
         )

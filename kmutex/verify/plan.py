@@ -89,6 +89,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     names = ["keys", "memory"]
     if not flight:
         names += ["holding", *(("loops", "unstarted") if shape.kind == "asyncio" else ())]
+        names += ["several"] if shape.several else []
     quick = [Unit(next(counter), name, name) for name in names]
 
     if shape.kind == "threads":
