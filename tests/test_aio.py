@@ -6,6 +6,7 @@ Time is the test's own where it matters: `Clock` moves the loop's.
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -454,3 +455,71 @@ async def test_a_cancelled_block_releases(driver: Tasks) -> None:
     await turns()
     assert task.cancelled()
     assert len(mutex) == 0
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+@tasks
+async def test_a_cancelled_request_for_several_leaves_all_queues(driver: Tasks, first: int) -> None:
+    """KM-ALL, KM-CANCEL, KM-RACE: with none of its keys, with some, and in the step in which it got the last."""
+    mutex = driver.locker
+    keys = ["a", "b"]
+    for key in keys:
+        await mutex.lock(key)
+    victim = asyncio.create_task(mutex.hold_all(["b", "a"]).__aenter__())
+    await turns(2)
+    others = [await driver.start_waiter(key) for key in keys]
+    for key in keys[:first]:
+        mutex.unlock(key)
+        await turns(0 if key == "b" else 3)
+    victim.cancel()
+    await turns()
+    assert victim.cancelled()
+    assert [task.done() for task in others] == [True, True][:first] + [False, False][first:]
+    for key in keys[first:] + keys:
+        mutex.unlock(key)
+        await turns(3)
+    assert len(mutex) == 0
+
+
+@tasks
+async def test_a_timer_of_several_takes_them_out_at_once_and_complains_of_no_future(driver: Tasks) -> None:
+    """KM-ALL, KM-CANCEL: in the step in which it fires; in one step with a cancellation, the cancellation wins."""
+    mutex = driver.locker
+    loop = asyncio.get_running_loop()
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    for key in "ab":
+        await mutex.lock(key)
+    clock = Clock()
+    late = asyncio.create_task(mutex.hold_all(["a", "b"], 5).__aenter__())
+    cancelled = asyncio.create_task(mutex.hold_all(["a", "b"], 5).__aenter__())
+    await turns(2)
+    assert mutex.snapshot()["a"].refs == 3
+    loop.call_later(4, cancelled.cancel)
+    clock.now += 6
+    await turns(2)  # The timers come behind what was ready before.
+    assert {entry.refs for entry in mutex.snapshot().values()} == {1}
+    await turns()
+    assert isinstance(late.exception(), TimeoutError)
+    assert cancelled.cancelled()
+    assert {entry.refs for entry in mutex.snapshot().values()} == {1}
+    for key in "ab":
+        mutex.unlock(key)
+    del late, cancelled
+    gc.collect()
+    await turns()
+    assert reported == []
+
+
+def test_several_keys_are_held_in_one_loop_at_a_time() -> None:
+    """KM-ALL, KM-LOOP"""
+    mutex = AsyncKeyedMutex()
+
+    async def use() -> None:
+        async with mutex.hold_all(["a", "b"]):
+            for call in (mutex.hold_all(["c"]), mutex.hold("c")):
+                with pytest.raises(WrongLoopError, match="still runs"):
+                    await asyncio.to_thread(run, call.__aenter__())
+
+    run(use())
+    run(use())

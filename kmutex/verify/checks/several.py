@@ -141,7 +141,7 @@ def several(context: Context, outcome: UnitResult) -> None:
     for words, family in FAMILIES.items():
         for program in wanted:
             for bound in (0, 1) if str(program) in RACES else (0,):
-                cut += not _run(context, outcome, program, bound, family, words)
+                cut += not _run(context, outcome, program, bound, family, words, timeout)
                 if outcome.found:
                     return
     outcome.complete = True
@@ -153,7 +153,13 @@ def several(context: Context, outcome: UnitResult) -> None:
 
 
 def _run(
-    context: Context, outcome: UnitResult, program: Program, bound: int, family: tuple[str, ...], words: str
+    context: Context,
+    outcome: UnitResult,
+    program: Program,
+    bound: int,
+    family: tuple[str, ...],
+    words: str,
+    tries: bool,
 ) -> bool:
     """Run a program with a family; whether in every way within the bound."""
     shape = context.shape
@@ -162,7 +168,7 @@ def _run(
     if shape.kind == "asyncio":
         blocks = _CountedTaskBlocks if counted else _TaskBlocks
     make: Callable[[], Any] = lambda: blocks(context.make(), family, shape.keys)  # noqa: E731
-    explorer = context.explorer.on(make, keys=Spelling(own=shape.shared))
+    explorer = context.explorer.on(make, keys=Spelling(own=shape.shared), tries=tries)
     result = explorer.every(program, context.level, bound, go_on=lambda runs: context.beat(runs) < MOST)
     outcome.runs += result.runs
     outcome.endless += result.endless
