@@ -115,7 +115,7 @@ def owner_in(table: LockTable[Any], key: Hashable) -> Owner | None:
 
 
 def _stack() -> tuple[str, ...]:
-    frame = sys._getframe(1)
+    frame = sys._getframe()  # Where this is compiled, it has no frame of its own.
     found: list[str] = []
     while frame is not None and len(found) < DEPTH:
         # The frames of the mutex itself are the innermost.
