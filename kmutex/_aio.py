@@ -173,7 +173,8 @@ class AsyncKeyedMutex(Generic[K]):
         return TimeoutError(f"no grant of {brief(key)} within {timeout} s{self._about(key)}")
 
     def _about(self, key: Any) -> str:
-        return self._table.about(key)
+        about = self._table.about(key)
+        return f"; {about}" if about else ""
 
     def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
         """The running loop, which the mutex belongs to now. WrongLoopError: it can't (KM-LOOP)."""
@@ -308,7 +309,7 @@ class _Several(AsyncKeyedMutex[Any]):
             raise failed
 
     def _about(self, key: Any) -> str:
-        return "".join(f"; {brief(one)}{about}" for one in key if (about := self._table.about(one)))
+        return "".join(f"; {brief(one)}: {about}" for one in key if (about := self._table.about(one)))
 
     def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
         return self._mutex._moved_to(running)

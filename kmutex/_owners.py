@@ -92,7 +92,7 @@ class WatchedTable(LockTable[Waker]):
 
     def about(self, key: Hashable) -> str:
         owner = self.owner(key)
-        return "" if owner is None else f"; {owner}"
+        return "" if owner is None else str(owner)
 
     def _tidy(self, key: Hashable) -> None:
         """Keep the notes of those that are in the table, and no others; note when its holder got the key."""
