@@ -247,6 +247,7 @@ class _Several(AsyncKeyedMutex[Any]):
         try:
             self._futures = [future for one in key if (future := self._table.request(one, ticket, make)) is not None]
             if self._futures and timeout == 0:
+                self._withdraw(key, ticket)
                 raise self._expired(key, timeout)
         except BaseException:
             self._withdraw(key, ticket)
@@ -274,8 +275,8 @@ class _Several(AsyncKeyedMutex[Any]):
         # As for one key. The futures are not failed: one that nobody awaits any more would be complained of.
         if not all(each.done() for each in self._futures):
             try:
-                self._error = self._expired(key, timeout)
                 self._withdraw(key, ticket)
+                self._error = self._expired(key, timeout)
             except Exception as failed:
                 self._error = failed
             for each in self._futures:
