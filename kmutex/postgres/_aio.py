@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Hashable, Mapping
@@ -19,8 +20,8 @@ from kmutex._errors import WrongLoopError
 from kmutex._protocol import check_timeout
 from kmutex.postgres._errors import LockLostError
 from kmutex.postgres._grant import Grant, LeaseOfGrant, ending, entries
-from kmutex.postgres._key import Name, check_space, name_of
-from kmutex.postgres._session import Answer, Left, Session, requests
+from kmutex.postgres._key import Name, name_of, stored_space
+from kmutex.postgres._session import Answer, Left, Session, check_seconds, requests
 
 Done = Callable[[Any, BaseException | None], None]
 
@@ -46,12 +47,15 @@ class AsyncPostgresKeyedMutex:
     ``await close()``, or used as an asynchronous context manager.
     """
 
-    def __init__(self, conninfo: str, *, space: str = "", sweep_every: float = 1.0) -> None:
-        """Connects at the first `lock`. Arguments are those of `PostgresKeyedMutex`."""
-        check_space(space)
+    def __init__(self, conninfo: str, *, space: str = "", sweep_every: float = 1.0, patience: float = 10.0) -> None:
+        """Connects at the first `lock`. Arguments and errors are those of `PostgresKeyedMutex`."""
+        stored_space(space)
+        check_seconds(sweep_every=sweep_every, patience=patience)
         self._conninfo = conninfo
         self._space = space
         self._sweep_every = sweep_every
+        self._patience = patience
+        self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[int, _Request] = {}
         self._held: dict[Name, Grant] = {}
@@ -67,9 +71,9 @@ class AsyncPostgresKeyedMutex:
         timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises as soon as the server has said
         so (KM-EXPIRED). It bounds the wait for the server as well, unless it is 0.
         TimeoutError: the time was over before the grant (KM-CANCEL). CancelledError: the task was cancelled; if it
-        was granted, the next holds the key (KM-RACE). LockLostError: the connection broke; the request is gone.
-        psycopg.OperationalError: there was no connection. ValueError: the timeout is negative or NaN, or the key
-        too long. TypeError: the key is neither str nor bytes. WrongLoopError: KM-LOOP.
+        was granted, the next holds the key (KM-RACE). LockLostError, psycopg.OperationalError and UnusableServerError:
+        as for `PostgresKeyedMutex.lock`. ValueError: the timeout is negative or NaN, or the key too long. TypeError:
+        the key is neither str nor bytes. WrongLoopError: KM-LOOP.
         """
         await self._acquire(key, timeout)
 
@@ -90,7 +94,7 @@ class AsyncPostgresKeyedMutex:
 
     async def snapshot(self) -> Mapping[str | bytes, Entry]:
         """Every live key of the space with its holder and waiters in all processes, by their tokens (KM-REF)."""
-        rows: list[tuple[str, int]] = await self._ask(lambda: self._live().show(self._space))
+        rows: list[tuple[str, int]] = await self._ask(lambda: self._live().show(stored_space(self._space)))
         return entries(rows)
 
     def __len__(self) -> int:
@@ -99,8 +103,11 @@ class AsyncPostgresKeyedMutex:
         return len(held | {request.name for request in self._waiting.values()})
 
     async def close(self) -> None:
-        """Give up the session, with all that it holds and waits for. A later `lock` makes a new one."""
-        if self._worker is None:
+        """Give up the session, with all that it holds and waits for. A later `lock` makes a new one.
+
+        In a child of a fork it does nothing: the session is the parent's.
+        """
+        if self._worker is None or os.getpid() != self._process:
             return
         await self._ask(self._close)
         self._jobs.put(None)
@@ -201,7 +208,7 @@ class AsyncPostgresKeyedMutex:
         for number, request in list(self._waiting.items()):
             if request.session is session and not request.future.done():
                 del self._waiting[number]
-                request.future.set_exception(LockLostError("the connection to the server was lost in the wait"))
+                request.future.set_exception(session.over())
         self._lost.pop(session, None)
 
     def _lost_event(self, session: Session) -> asyncio.Event:
@@ -232,6 +239,7 @@ class AsyncPostgresKeyedMutex:
     def _submit(self, job: Callable[[], Any], done: Done) -> None:
         """Have the worker do it, and the loop be told."""
         if self._worker is None:
+            self._process = os.getpid()
             self._worker = threading.Thread(target=self._work, name="kmutex worker", daemon=True)
             self._worker.start()
         self._jobs.put((job, done))
@@ -243,6 +251,9 @@ class AsyncPostgresKeyedMutex:
             raise WrongLoopError("an AsyncPostgresKeyedMutex is used from within a running event loop only") from None
         if self._loop is not None and self._loop is not loop:
             raise WrongLoopError("this AsyncPostgresKeyedMutex belongs to another event loop; make one for each loop")
+        if self._worker is not None and os.getpid() != self._process:
+            # The worker is the parent's, and nobody would answer.
+            raise LockLostError("a session does not survive a fork: make a locker in each process")
         return loop
 
     # -- in the worker -------------------------------------------------------------------------------------------
@@ -268,7 +279,7 @@ class AsyncPostgresKeyedMutex:
 
     def _live(self) -> Session:
         if self._session is None or self._session.lost.is_set():
-            self._session = Session(self._conninfo, sweep_every=self._sweep_every)
+            self._session = Session(self._conninfo, sweep_every=self._sweep_every, patience=self._patience)
             self._listen_to(self._session)
         return self._session
 

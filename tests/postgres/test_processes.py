@@ -57,7 +57,7 @@ def clients(space: str) -> Iterator[list[Client]]:
 def is_dead(session: int) -> bool:
     """Whether the server has noticed that nobody is behind a session any more."""
     with psycopg.connect(server().conninfo) as connection:
-        row = connection.execute(f"SELECT {sql.SCHEMA}.dead(%s)", (session,)).fetchone()
+        row = connection.execute(f"SELECT %s NOT IN (SELECT {sql.SCHEMA}.living())", (session,)).fetchone()
         assert row is not None
         return bool(row[0])
 
@@ -65,7 +65,7 @@ def is_dead(session: int) -> bool:
 def sessions(space: str) -> list[int]:
     """Those that have a row, by their tickets."""
     with psycopg.connect(server().conninfo) as connection:
-        found = connection.execute(f"SELECT session FROM {sql.SCHEMA}.queue WHERE space = %s ORDER BY ticket", (space,))
+        found = connection.execute(f"SELECT session FROM {sql.SCHEMA}.queue WHERE space = %s ORDER BY ticket", (space.encode(),))
         return [session for (session,) in found]
 
 

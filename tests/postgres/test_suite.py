@@ -19,18 +19,19 @@ from kmutex.engine.explorer import Level
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.postgres import AsyncPostgresKeyedMutex, PostgresKeyedMutex
+from kmutex.postgres._key import stored_space
 from kmutex.postgres._session import Session
 from kmutex.testing import KeyedLockerSuite
 from tests.postgres.shared import server
 
-SESSION = Session(server().conninfo, sweep_every=3600)
+SESSION = Session(server().conninfo, sweep_every=3600, patience=600)
 """Made here, since pytest asks the suite for its programs before any fixture is made, and outside of any run."""
 _spaces = itertools.count()
 
 
 def counted(space: str, here: int) -> int:
     """The keys that the server has in a space, which must be as many as the locker says."""
-    on_server = len({key for key, _ in SESSION.show(space)})
+    on_server = len({key for key, _ in SESSION.show(stored_space(space))})
     assert on_server == here, f"{on_server} keys on the server, and {here} here"
     return on_server
 
