@@ -65,7 +65,9 @@ def is_dead(session: int) -> bool:
 def sessions(space: str) -> list[int]:
     """Those that have a row, by their tickets."""
     with psycopg.connect(server().conninfo) as connection:
-        found = connection.execute(f"SELECT session FROM {sql.SCHEMA}.queue WHERE space = %s ORDER BY ticket", (space.encode(),))
+        found = connection.execute(
+            f"SELECT session FROM {sql.SCHEMA}.queue WHERE space = %s ORDER BY ticket", (space.encode(),)
+        )
         return [session for (session,) in found]
 
 

@@ -1,0 +1,190 @@
+"""Tokens of a key rise, whatever of the server's log a crash loses.
+
+Here the log reaches the disk only where somebody waits for it: the process that writes it meanwhile is stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from kmutex.postgres import LockLostError, PostgresKeyedMutex
+from kmutex.postgres import _sql as sql
+from servers import Postgres, eventually
+from tests.driver import DEADLINE
+from tests.postgres.shared import asked
+
+CRASHES = 4
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Postgres]:
+    try:
+        with Postgres(fsync="on", wal_writer_delay="10s", checkpoint_timeout="1d") as server:
+            yield server
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+def hold_back_the_log(server: Postgres) -> int:
+    """Nothing is written behind anybody's back from here on. The process that would."""
+    pid = int(asked(server, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"))
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+def children(parent: int) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(status.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(status.parent.name))
+    return found
+
+
+def crash(server: Postgres, log_writer: int, how: str) -> None:
+    """And it serves again."""
+    assert server.process is not None
+    if how == "a process of it":
+        started = asked(server, "SELECT pg_postmaster_start_time()")
+        os.kill(log_writer, signal.SIGKILL)
+        eventually(lambda: not alive(log_writer))
+    else:
+        orphans = children(server.process.pid)
+        server.process.kill() if how == "all of it" else server.process.send_signal(signal.SIGQUIT)
+        for pid in orphans:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        server.process.wait(DEADLINE)
+        eventually(lambda: not any(alive(pid) for pid in orphans))
+        server.start()
+        started = ""
+    eventually(server.answers)
+
+    def serves() -> bool:
+        with suppress(psycopg.OperationalError):
+            return bool(asked(server, "SELECT 1"))
+        return False
+
+    eventually(serves)
+    if started:
+        assert started == asked(server, "SELECT pg_postmaster_start_time()"), "it was not the crash that was wanted"
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("how", ["a process of it", "all of it", "at once"])
+def test_tokens_rise_over_crashes(own: Postgres, how: str) -> None:
+    """KM-EXCL up to the token. The twin is a sequence that is logged, as everything else is: it steps back."""
+    last = 0
+    stepped_back = 0
+    with psycopg.connect(own.conninfo, autocommit=True) as admin:
+        admin.execute("DROP SEQUENCE IF EXISTS twin")
+        admin.execute("CREATE SEQUENCE twin")
+    for _ in range(CRASHES):
+        with ExitStack() as ending:
+            lockers = [ending.enter_context(PostgresKeyedMutex(own.conninfo)) for _ in range(2)]
+            with ThreadPoolExecutor(2) as pool:
+                # Both begin the life of the server that crashed.
+                list(pool.map(lambda locker: locker.lock(str(id(locker))), lockers))
+            # Closed, and not committed: they do not outlive the crash.
+            careless = ending.enter_context(closing(psycopg.connect(own.conninfo, autocommit=True)))
+            careless.execute("CREATE UNLOGGED TABLE IF NOT EXISTS twins (token bigint)")
+            slow = ending.enter_context(closing(psycopg.connect(own.conninfo)))
+            log_writer = hold_back_the_log(own)
+            # In a transaction that is not over: a sequence is logged once in 33 numbers, and this one has done it.
+            for sequence in ("twin", f"{sql.SCHEMA}.ticket"):
+                slow.execute("SELECT nextval(%s) FROM generate_series(1, 50)", (sequence,))
+            twin = 0
+            for _ in range(10):
+                for locker in lockers:
+                    with locker.hold("k", timeout=DEADLINE) as lease:
+                        assert lease.token > last
+                        last = lease.token
+                row = careless.execute("INSERT INTO twins VALUES (nextval('twin')) RETURNING token").fetchone()
+                assert row is not None
+                twin = row[0]
+            crash(own, log_writer, how)
+        with PostgresKeyedMutex(own.conninfo) as after, after.hold("k", timeout=DEADLINE) as lease:
+            assert lease.token > last
+            last = lease.token
+        stepped_back += int(asked(own, "SELECT nextval('twin')")) <= twin
+    assert stepped_back == CRASHES
+
+
+@pytest.mark.parametrize("durable", [True, False], ids=["durable", "careless"])
+def test_what_is_reserved_is_on_the_disk_before_it_is_drawn(own: Postgres, durable: bool) -> None:
+    """Also where the clock, behind all that was reserved, does not help. The twin does not wait for the disk."""
+    with PostgresKeyedMutex(own.conninfo) as mutex, mutex.hold("k"):
+        pass
+    with psycopg.connect(own.conninfo, autocommit=True) as admin:
+        if not durable:
+            admin.execute(sql.INSTALL.replace("PERFORM set_config('synchronous_commit', 'on', true)", "PERFORM 1"))
+        admin.execute(f"UPDATE {sql.SCHEMA}.reserved SET upto = upto * 2")
+        admin.execute(f"DELETE FROM {sql.SCHEMA}.life")
+    with ExitStack() as ending:
+        ending.callback(_install_again, own)
+        mutex = ending.enter_context(PostgresKeyedMutex(own.conninfo))
+        with mutex.hold("before"):
+            pass
+        with psycopg.connect(own.conninfo, autocommit=True) as admin:
+            admin.execute(f"DELETE FROM {sql.SCHEMA}.life")
+        log_writer = hold_back_the_log(own)
+        with PostgresKeyedMutex(own.conninfo) as another, another.hold("k") as lease:
+            token = lease.token
+        crash(own, log_writer, "a process of it")
+        with mutex.hold("k", timeout=DEADLINE) as lease:
+            assert (lease.token > token) == durable
+
+
+def _install_again(server: Postgres) -> None:
+    with psycopg.connect(server.conninfo, autocommit=True) as admin:
+        admin.execute(sql.INSTALL)
+
+
+def test_more_is_reserved_when_it_runs_out(own: Postgres) -> None:
+    """In the middle of the work of several sessions; no call notices, and nothing above what is reserved is drawn."""
+    with ExitStack() as ending:
+        lockers = [ending.enter_context(PostgresKeyedMutex(own.conninfo)) for _ in range(3)]
+        lockers[0].lock("k")
+        lockers[0].unlock("k")
+        drawn: list[int] = []
+
+        def draw(locker: PostgresKeyedMutex) -> None:
+            for _ in range(20):
+                with locker.hold("k", timeout=DEADLINE) as lease:
+                    drawn.append(lease.token)
+
+        with psycopg.connect(own.conninfo, autocommit=True) as admin, ThreadPoolExecutor(3) as pool:
+            admin.execute(f"UPDATE {sql.SCHEMA}.life SET upto = (SELECT last_value + 7 FROM {sql.SCHEMA}.ticket)")
+            short = int(asked(own, f"SELECT upto FROM {sql.SCHEMA}.life"))
+            list(pool.map(draw, lockers))
+        assert drawn == sorted(set(drawn))
+        assert len(drawn) == 3 * 20
+        assert drawn[0] <= short < drawn[-1]
+        assert drawn[-1] <= int(asked(own, f"SELECT upto FROM {sql.SCHEMA}.reserved"))
+
+
+def test_a_counter_that_is_no_more_allowed_is_an_error(own: Postgres) -> None:
+    """Somebody has set the counter above all bounds: no token, and no endless search for one."""
+    with PostgresKeyedMutex(own.conninfo) as mutex:
+        mutex.lock("k")
+        with psycopg.connect(own.conninfo, autocommit=True) as admin:
+            admin.execute(f"SELECT setval('{sql.SCHEMA}.ticket', 9223372036854775800)")
+        with pytest.raises(LockLostError, match="place"):
+            mutex.lock("another")
+        with psycopg.connect(own.conninfo, autocommit=True) as admin:
+            admin.execute(f"DELETE FROM {sql.SCHEMA}.life")
+        mutex.lock("another", timeout=DEADLINE)
