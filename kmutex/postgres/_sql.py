@@ -24,10 +24,13 @@ ALIVE = 0x6B6D_7503
 TURNS = 1024
 """Rows of `turn`."""
 
-RESERVED = 1 << 20
-"""Tickets in one reservation. Also how many the clock gives in a second: where what was reserved is not known (a
-standby that was behind, an old dump) a life still begins above the tickets of all earlier ones, if their server's clock
-was not ahead and it drew fewer than this each second."""
+RESERVED = 1 << 16
+"""Tickets in one reservation."""
+
+CLOCK = 1 << 20
+"""Tickets that the clock gives in a second, and no life draws faster. So where what was reserved is not known (a
+standby that was behind, an old dump) a new life is still above the tickets of all earlier ones, if the clock of its
+server is not behind theirs."""
 
 BATCH = 200
 """Dead sessions, and keys of theirs, that one statement of a sweep buries."""
@@ -45,6 +48,8 @@ CREATE SEQUENCE IF NOT EXISTS {SCHEMA}.ticket;
 -- Unlogged: a crash of the server ends every session, and so every row; there is nothing to keep.
 CREATE UNLOGGED TABLE IF NOT EXISTS {SCHEMA}.life (
     one boolean PRIMARY KEY CHECK (one),
+    -- Tickets above the one and up to the other are its own, and nobody else's before or after.
+    base bigint NOT NULL,
     upto bigint NOT NULL,
     -- Of this very table, and of this run of the server: a row that came out of a dump is of another life.
     made oid NOT NULL,
@@ -107,7 +112,8 @@ CREATE OR REPLACE FUNCTION {SCHEMA}.enqueue(
 DECLARE
     head_session integer;
     head_request bigint;
-    last bigint;
+    life_base bigint;
+    life_upto bigint;
 BEGIN
     PERFORM FROM {SCHEMA}.turn t WHERE t.slot = in_turn FOR UPDATE;
     IF NOT FOUND THEN
@@ -127,12 +133,12 @@ BEGIN
     -- The life is read before the ticket is drawn: its counter was set before it could be seen. And the session's row
     -- stays until this is committed, so that none of its requests comes after its row has been swept. One that is being
     -- swept is passed over and not waited for: the sweep may want this turn.
-    SELECT l.upto INTO last FROM {SCHEMA}.session s, {SCHEMA}.life l
+    SELECT l.base, l.upto INTO life_base, life_upto FROM {SCHEMA}.session s, {SCHEMA}.life l
         WHERE s.number = mine AND l.made = l.tableoid AND l.started = pg_postmaster_start_time()
         FOR KEY SHARE OF s SKIP LOCKED;
     IF FOUND THEN
         ticket := nextval('{SCHEMA}.ticket');
-        IF ticket <= last THEN
+        IF ticket > life_base AND ticket <= life_upto THEN
             holds := head_session IS NULL;
             INSERT INTO {SCHEMA}.queue VALUES (in_space, in_key, ticket, in_turn, mine, in_request);
         ELSE
@@ -222,9 +228,12 @@ RETURNS TABLE (request bigint, ticket bigint) LANGUAGE sql VOLATILE AS $$
         SELECT FROM {SCHEMA}.queue o WHERE o.space = q.space AND o.key = q.key AND o.ticket < q.ticket)
 $$;
 
--- Whether tickets can be drawn: this run of the server has a life.
+-- Whether tickets can be drawn: this run of the server has a life, and the counter is within it.
 CREATE OR REPLACE FUNCTION {SCHEMA}.alive() RETURNS boolean LANGUAGE sql VOLATILE AS $$
-    SELECT EXISTS (SELECT FROM {SCHEMA}.life l WHERE l.made = l.tableoid AND l.started = pg_postmaster_start_time())
+    SELECT EXISTS (
+        SELECT FROM {SCHEMA}.life l, {SCHEMA}.ticket t WHERE t.last_value >= l.base AND t.last_value < l.upto
+        AND l.made = l.tableoid AND l.started = pg_postmaster_start_time()
+    )
 $$;
 
 -- Writes down that tickets up to a number may be drawn. To be committed by itself, and before `allow` is called.
@@ -234,24 +243,25 @@ DECLARE
 BEGIN
     PERFORM set_config('synchronous_commit', 'on', true);
     UPDATE {SCHEMA}.reserved r
-        SET upto = greatest(r.upto, floor(extract(epoch FROM clock_timestamp()))::bigint * {RESERVED}) + {RESERVED}
+        SET upto = greatest(r.upto, floor(extract(epoch FROM clock_timestamp()) * {CLOCK})::bigint) + {RESERVED}
         RETURNING r.upto INTO STRICT reached;
     RETURN reached;
 END
 $$;
 
--- Lets tickets be drawn up to what was reserved. One life at most begins; who comes second only adds to it.
+-- Begins a life on what was reserved, unless another has done it meanwhile. Tickets of the life before are no higher
+-- than its base, so the counter may be set to it, whatever was drawn since and refused.
 CREATE OR REPLACE FUNCTION {SCHEMA}.allow(in_upto bigint) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    INSERT INTO {SCHEMA}.life VALUES (true, 0, 0, '-infinity') ON CONFLICT DO NOTHING;
+    INSERT INTO {SCHEMA}.life VALUES (true, 0, 0, 0, '-infinity') ON CONFLICT DO NOTHING;
     PERFORM FROM {SCHEMA}.life l FOR UPDATE;
-    IF {SCHEMA}.alive() THEN
-        UPDATE {SCHEMA}.life l SET upto = greatest(l.upto, in_upto);
-    ELSE
-        -- Of a life that is over, or of a dump. The counter is set before the life can be seen.
+    IF NOT {SCHEMA}.alive() THEN
+        -- Rows that came out of a dump.
         DELETE FROM {SCHEMA}.queue q WHERE q.session NOT IN (SELECT {SCHEMA}.living());
+        -- Before the life can be seen.
         PERFORM setval('{SCHEMA}.ticket', in_upto - {RESERVED});
-        UPDATE {SCHEMA}.life l SET upto = in_upto, made = l.tableoid, started = pg_postmaster_start_time();
+        UPDATE {SCHEMA}.life l SET base = in_upto - {RESERVED}, upto = in_upto, made = l.tableoid,
+            started = pg_postmaster_start_time();
     END IF;
     INSERT INTO {SCHEMA}.turn SELECT generate_series(0, {TURNS - 1}) ON CONFLICT DO NOTHING;
 END
@@ -300,9 +310,9 @@ PREPARE = "; ".join(f"PREPARE {name} AS {statement}" for name, statement in PREP
 def settings(patience: float, version: int) -> str:
     """What the statements above rest on, whatever the server, the database or the role has as its default.
 
-    patience: seconds, as for a session. version: the server's; what it does not know yet is left out.
+    patience: seconds, as for a session; the server knows no more than some days. version: the server's; what it does not know yet is left out.
     """
-    answered = max(1, int(patience * 1000))
+    answered = max(1, min(int(patience * 1000), 700_000_000))
     pinned = {
         # Each statement of a function sees what was committed before it, not before the function.
         "default_transaction_isolation": "'read committed'",

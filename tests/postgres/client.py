@@ -10,6 +10,7 @@ add KEY FILE MANY TIMES so many threads each write so often, holding the key, wh
 
 from __future__ import annotations
 
+import argparse
 import os
 import sqlite3
 import sys
@@ -61,8 +62,12 @@ def writers(file: str) -> dict[int, set[str]]:
 
 
 def main() -> None:
-    conninfo, *options = sys.argv[1:]
-    mutex = PostgresKeyedMutex(conninfo, space=options[0] if options else "", sweep_every=0.1)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("conninfo")
+    parser.add_argument("space", nargs="?", default="")
+    parser.add_argument("patience", nargs="?", type=float, default=10.0)
+    told = parser.parse_args()
+    mutex = PostgresKeyedMutex(told.conninfo, space=told.space, sweep_every=0.1, patience=told.patience)
     leases: dict[str, PostgresLease] = {}
 
     def say(*words: object) -> None:

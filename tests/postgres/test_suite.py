@@ -10,6 +10,7 @@ matter of test_processes.py.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from kmutex.postgres._session import Session
 from kmutex.testing import KeyedLockerSuite
 from tests.postgres.shared import server
 
-SESSION = Session(server().conninfo, sweep_every=3600, patience=600)
+SESSION = Session(server().conninfo, sweep_every=3600, patience=100_000)
 """Made here, since pytest asks the suite for its programs before any fixture is made, and outside of any run."""
 _spaces = itertools.count()
 
@@ -36,12 +37,18 @@ def counted(space: str, here: int) -> int:
     return on_server
 
 
+def session() -> Session:
+    """It, with the lock of its calls made anew: in a run, so that the scheduler knows who waits for it."""
+    SESSION._turn = threading.Lock()
+    return SESSION
+
+
 class OnServer(PostgresKeyedMutex):
     """Of a space of its own, whose len() is what the server says."""
 
     def __init__(self) -> None:
         super().__init__(server().conninfo, space=f"suite {next(_spaces)}")
-        self._session = SESSION
+        self._session = session()
 
     def __len__(self) -> int:
         return counted(self._space, super().__len__())
@@ -52,7 +59,7 @@ class AsyncOnServer(AsyncPostgresKeyedMutex):
 
     def __init__(self) -> None:
         super().__init__(server().conninfo, space=f"suite {next(_spaces)}")
-        self._session = SESSION
+        self._session = session()
 
     def __len__(self) -> int:
         return counted(self._space, super().__len__())
