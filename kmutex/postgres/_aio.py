@@ -245,15 +245,15 @@ class AsyncPostgresKeyedMutex:
         self._jobs.put((job, done))
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
+        if self._worker is not None and os.getpid() != self._process:
+            # The worker is the parent's, and nobody would answer.
+            raise LockLostError("a session does not survive a fork: make a locker in each process")
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise WrongLoopError("an AsyncPostgresKeyedMutex is used from within a running event loop only") from None
         if self._loop is not None and self._loop is not loop:
             raise WrongLoopError("this AsyncPostgresKeyedMutex belongs to another event loop; make one for each loop")
-        if self._worker is not None and os.getpid() != self._process:
-            # The worker is the parent's, and nobody would answer.
-            raise LockLostError("a session does not survive a fork: make a locker in each process")
         return loop
 
     # -- in the worker -------------------------------------------------------------------------------------------

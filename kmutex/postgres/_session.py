@@ -203,8 +203,8 @@ class Session:
     def _watch(self) -> None:
         """Until the session is over: hear of grants, look for the dead, and see that the server answers.
 
-        The server has answered on both connections within `patience`, or the session is lost: a beat falls due
-        after a half of it, is waited for a quarter, and the looks at the clock are a quarter apart at most.
+        The server has answered on both connections within `patience`, or the session is lost: at latest a half of it
+        after the last answer something is asked again, and the answer is waited for no longer than the other half.
         """
         half = self._patience / 2
         pause = min(self._sweep_every, half / 2)
@@ -264,7 +264,7 @@ class Session:
     def _beat(self) -> None:
         if self._turn.acquire(blocking=False):
             try:
-                _exchange(self._asking, "beat", [self.id], self._patience / 4)
+                _exchange(self._asking, "beat", [self.id], self._patience / 2)
             finally:
                 self._turn.release()
         # Else a call is under way, and its answer is as good.
@@ -273,7 +273,7 @@ class Session:
         self._sweep(0)
 
     def _ask(self, statement: str, *arguments: object) -> Rows:
-        return _exchange(self._listening, statement, arguments, self._patience / 4)
+        return _exchange(self._listening, statement, arguments, self._patience / 2)
 
     def _lose(self, why: str) -> None:
         if not self.lost.is_set():

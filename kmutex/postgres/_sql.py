@@ -32,7 +32,7 @@ CLOCK = 1 << 20
 standby that was behind, an old dump) a new life is still above the tickets of all earlier ones, if the clock of its
 server is not behind theirs."""
 
-BATCH = 200
+BATCH = 50
 """Dead sessions, and keys of theirs, that one statement of a sweep buries."""
 
 OLDEST = 130000
@@ -211,8 +211,11 @@ BEGIN
         ) f ORDER BY f.turn
     LOOP
         PERFORM FROM {SCHEMA}.turn t WHERE t.slot = one.turn FOR UPDATE;
-        PERFORM {SCHEMA}.tell(b.session, b.request) FROM {SCHEMA}.bury(one.space, one.key) b
-            WHERE b.session IS NOT NULL;
+        DELETE FROM {SCHEMA}.queue q WHERE q.space = one.space AND q.key = one.key AND q.session = ANY (gone);
+        PERFORM {SCHEMA}.tell(h.session, h.request) FROM (
+            SELECT q.session, q.request FROM {SCHEMA}.queue q
+                WHERE q.space = one.space AND q.key = one.key ORDER BY q.ticket LIMIT 1
+        ) h;
     END LOOP;
     DELETE FROM {SCHEMA}.session s WHERE s.number = ANY (gone)
         AND NOT EXISTS (SELECT FROM {SCHEMA}.queue q WHERE q.session = s.number);
@@ -310,7 +313,8 @@ PREPARE = "; ".join(f"PREPARE {name} AS {statement}" for name, statement in PREP
 def settings(patience: float, version: int) -> str:
     """What the statements above rest on, whatever the server, the database or the role has as its default.
 
-    patience: seconds, as for a session; the server knows no more than some days. version: the server's; what it does not know yet is left out.
+    patience: seconds, as for a session; the server knows no more than some days. version: the server's; what it does
+    not know yet is left out.
     """
     answered = max(1, min(int(patience * 1000), 700_000_000))
     pinned = {

@@ -3,6 +3,7 @@
 lock KEY [SECONDS]      waits; answers ``got TOKEN`` or the error's name
 unlock KEY              answers ``done`` or the error's name
 lost KEY                waits until the lease of the key is lost; answers ``lost``
+fork KEY                has a child that sleeps, whatever becomes of its parent; answers with its process id
 write KEY FILE check    writes to the fenced resource with the lease's token: ``accepted`` or ``refused``
 write KEY FILE trust    the same, to a resource that looks at no token
 add KEY FILE MANY TIMES so many threads each write so often, holding the key, whatever they lose; ``added``
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sqlite3
 import sys
 import threading
@@ -104,6 +106,12 @@ def main() -> None:
         elif word == "lost":
             leases[key].lost.wait()
             say("lost")
+        elif word == "fork":
+            child = os.fork()
+            if child == 0:
+                while True:
+                    signal.pause()
+            say(child)
         elif word == "write":
             token = leases[key].token
             say("accepted" if write(rest[0], token, "late", check=rest[1] == "check") else "refused")
