@@ -75,10 +75,12 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {SCHEMA}.queue (
 -- The sessions that live: the connection that entered holds the session's lock. Another that holds it, after the
 -- session's death, does not count. Takes no lock, so the dead may be many.
 CREATE OR REPLACE FUNCTION {SCHEMA}.living() RETURNS SETOF integer LANGUAGE sql VOLATILE AS $$
-    SELECT s.number FROM pg_locks l JOIN {SCHEMA}.session s ON s.number = l.objid::bigint AND s.pid = l.pid
+    SELECT l.objid::bigint::integer FROM pg_locks l
         WHERE l.locktype = 'advisory' AND l.classid = {ALIVE} AND l.objsubid = 2 AND l.granted
         AND l.mode = 'ExclusiveLock'
         AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+        -- Looked up one by one: the locks are few, and the rows of the dead may be many.
+        AND EXISTS (SELECT FROM {SCHEMA}.session s WHERE s.number = l.objid::bigint AND s.pid = l.pid OFFSET 0)
 $$;
 
 -- A hint: to look whether this request holds its key.
@@ -211,11 +213,7 @@ BEGIN
         ) f ORDER BY f.turn
     LOOP
         PERFORM FROM {SCHEMA}.turn t WHERE t.slot = one.turn FOR UPDATE;
-        DELETE FROM {SCHEMA}.queue q WHERE q.space = one.space AND q.key = one.key AND q.session = ANY (gone);
-        PERFORM {SCHEMA}.tell(h.session, h.request) FROM (
-            SELECT q.session, q.request FROM {SCHEMA}.queue q
-                WHERE q.space = one.space AND q.key = one.key ORDER BY q.ticket LIMIT 1
-        ) h;
+        PERFORM {SCHEMA}.tell(b.session, b.request) FROM {SCHEMA}.bury(one.space, one.key) b;
     END LOOP;
     DELETE FROM {SCHEMA}.session s WHERE s.number = ANY (gone)
         AND NOT EXISTS (SELECT FROM {SCHEMA}.queue q WHERE q.session = s.number);

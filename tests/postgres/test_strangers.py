@@ -166,7 +166,7 @@ def test_advisory_locks_of_a_stranger_hold_up_nobody(
     one, other = pair
     one.lock("k")
     assert one._session is not None
-    numbers = [0, *range(sql.TURNS), one._session.id]
+    numbers = [0, -1, *range(sql.TURNS), one._session.id]
     stranger.execute("SELECT pg_try_advisory_lock(%s, n) FROM unnest(%s::int[]) n", (first, numbers))
     try:
         for _ in range(3):
