@@ -61,6 +61,7 @@ def model(session: nox.Session) -> None:
     """Explore the model and every broken one."""
     install(session)
     session.run("python", "-m", "kmutex_model", *session.posargs)
+    session.run("python", "-m", "kmutex_model.engine")
 
 
 @nox.session
