@@ -270,7 +270,7 @@ class Session:
         # Else a call is under way, and its answer is as good.
         if not self._ask("beat", self.id):
             raise ConnectionError("its place on the server has gone")
-        self._sweep(0)
+        self._sweep(self._patience / 8)
 
     def _ask(self, statement: str, *arguments: object) -> Rows:
         return _exchange(self._listening, statement, arguments, self._patience / 2)

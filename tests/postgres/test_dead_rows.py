@@ -89,6 +89,6 @@ def test_the_careless_way_runs_out_of_memory(own: Postgres) -> None:
 def test_they_go_though_nobody_waits(own: Postgres) -> None:
     """KM-REF: a session that only lives is enough."""
     leave_behind(own, 100)
-    with PostgresKeyedMutex(own.conninfo, patience=0.8) as mutex:
+    with PostgresKeyedMutex(own.conninfo, patience=4.0) as mutex:
         mutex.lock("k")
         until(lambda: left(own) == 2)

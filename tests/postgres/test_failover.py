@@ -42,9 +42,8 @@ def test_tokens_rise_over_a_failover(primary: Postgres) -> None:
     with PostgresKeyedMutex(primary.conninfo) as before, Standby(primary) as standby:
         with before.hold("k"):
             pass
-        with PostgresKeyedMutex(standby.conninfo) as early:
-            with pytest.raises(UnusableServerError, match="standby"):
-                early.lock("k")
+        with PostgresKeyedMutex(standby.conninfo) as early, pytest.raises(UnusableServerError, match="standby"):
+            early.lock("k")
         until(lambda: asked(standby, "SELECT count(*) FROM pg_stat_wal_receiver") == "1")
         with psycopg.connect(standby.conninfo, autocommit=True) as admin:
             # Cut off: nothing arrives from here on.

@@ -121,7 +121,7 @@ def test_what_is_written_under_the_lock_stands_in_the_order_of_tokens(
 def test_a_timeout_leaves_the_queue_of_all(mutex: PostgresKeyedMutex, clients: list[Client]) -> None:
     """KM-CANCEL: who gives up is passed over, and the others keep their order."""
     mutex.lock("k")
-    for at, (one, word) in enumerate(zip(clients, ("lock k", "lock k 0.5", "lock k", "lock k"), strict=True)):
+    for at, (one, word) in enumerate(zip(clients, ("lock k", "lock k 2", "lock k", "lock k"), strict=True)):
         one.say(word)
         until(lambda at=at: len(waiters(mutex, "k")) >= min(at + 1, 3))  # type: ignore[misc]
     assert clients[1].hear() == "TimeoutError"
