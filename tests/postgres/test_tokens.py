@@ -35,9 +35,16 @@ def own() -> Iterator[Postgres]:
 
 def hold_back_the_log(server: Postgres) -> int:
     """Nothing is written behind anybody's back from here on. The process that would."""
-    pid = int(asked(server, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"))
-    os.kill(pid, signal.SIGSTOP)
-    return pid
+    find = "SELECT pid, wait_event FROM pg_stat_activity WHERE backend_type = 'walwriter'"
+    while True:
+        with psycopg.connect(server.conninfo, autocommit=True) as admin:
+            row = admin.execute(find).fetchone()
+            assert row is not None
+            os.kill(row[0], signal.SIGSTOP)
+            # Not in the middle of its work: it would keep the lock of the log, and hold up everybody.
+            if admin.execute(find).fetchone() == (row[0], "WalWriterMain"):
+                return int(row[0])
+            os.kill(row[0], signal.SIGCONT)
 
 
 def children(parent: int) -> list[int]:
