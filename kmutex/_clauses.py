@@ -19,4 +19,18 @@ CLAUSES = (
     "KM-LIVE",
     "KM-LOOP",
 )
-"""The clauses of the contract, in the order of reports."""
+"""The clauses of the keyed mutex, in the order of reports."""
+
+FLIGHT_CLAUSES = (
+    "KM-ONE",
+    "KM-RESULT",
+    "KM-LEADER",
+    "KM-FOLLOWER",
+    "KM-FORGET",
+    "KM-APART",
+    "KM-RETURN",
+)
+"""The clauses of duplicate suppression, in the order of reports."""
+
+EVERY_CLAUSE = (*CLAUSES, *FLIGHT_CLAUSES)
+"""Both, for reports of either."""

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-from rich.status import Status
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
 
 Number = TypeVar("Number", int, float)
 WIDTH = 160
@@ -29,26 +30,55 @@ class Display:
         if self._status is not None:
             self._status.update(text)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Room for what is printed meanwhile."""
+        if self._status is None:
+            yield
+            return
+        self._status.stop()
+        try:
+            yield
+        finally:
+            self._status.start()
+
 
 @contextmanager
 def shown(*, quiet: bool) -> Iterator[Display]:
     """A display on standard error, if that is a terminal and nobody asked for quiet."""
+    if quiet or not sys.stderr.isatty():
+        yield Display(None)
+        return
+    # Whoever only checks an argument waits for no table.
+    from rich.console import Console
+
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    if not console.is_terminal:
         yield Display(None)
         return
     with console.status("starting") as status:
         yield Display(status)
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # Rich would exit with 1, which says here that a clause is violated.
-
-
 def console() -> Console:
     """Standard output, for tables and colours where it is a terminal."""
-    return _Console(width=None if sys.stdout.isatty() else WIDTH)
+    from rich.console import Console
+
+    class OwnConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # Rich would exit with 1, which says here that a clause is violated.
+
+    return OwnConsole(width=None if sys.stdout.isatty() else WIDTH)
+
+
+def version() -> str:
+    """The version of this package."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("kmutex")
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def complain(message: str, *, status: int = 4) -> int:

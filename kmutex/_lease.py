@@ -9,9 +9,9 @@ from kmutex._entry import Ticket
 from kmutex._errors import LeaseReusedError
 
 NO_TICKET: Ticket = 0
-"""Of no request: drivers count from the next number on, so releasing it is refused wherever it is tried."""
+"""Sentinel: never issued as a ticket, so releasing it always raises."""
 NOT_ENTERED: Ticket = -1
-"""Of no request either."""
+"""Sentinel of a lease whose block was not entered."""
 
 
 class _Releasing(Protocol):

@@ -33,7 +33,7 @@ class Confinement:
     megabytes: int
     """Of address space."""
     seconds: float
-    """Of processor time. What it may take of real time, whoever started it sees to."""
+    """Of processor time. The parent enforces real time."""
 
 
 def start(
@@ -52,7 +52,7 @@ def start(
     start = f"import sys; sys.path[:] = sys.argv.pop().split('\\n'); from {module} import main; main()"
     # From 3.13 on, Python itself imports something for -c.
     safe = ["-P"] if sys.version_info >= (3, 11) else []
-    home = str(Path(__file__).resolve().parents[2])
+    home = str(Path(__file__).resolve().parents[1])
     path = [os.path.abspath(entry) for entry in sys.path if entry]
     return subprocess.Popen(
         [

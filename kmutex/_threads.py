@@ -28,7 +28,7 @@ class KeyedMutex:
     __slots__ = ("_guard", "_table", "_tickets")
 
     def __init__(self) -> None:
-        # Re-entrant for one reason: it can be asked to be let go by who does not know whether it has it (`_give_back`).
+        # An RLock, so that `_give_back` may call release() without knowing whether this thread owns it.
         self._guard = threading.RLock()
         self._table: LockTable[threading.Lock] = LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)

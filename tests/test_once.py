@@ -130,14 +130,14 @@ async def check_a_failure_releases_the_key(driver: Driver, subject: Once, failur
 
 @both
 async def test_one_does_it_and_all_see_it(driver: Driver) -> None:
-    """KM-EXCL: eight callers, one call of do."""
+    """KM-EXCL, KM-ONE, KM-RESULT, KM-RETURN: eight callers, one call of do."""
     await check_one_does_it_and_all_see_it(driver, ours)
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, Killed])
 @both
 async def test_a_failing_leader_fails_only_itself(driver: Driver, failure: type[BaseException]) -> None:
-    """KM-HANDOFF, KM-INTERRUPT: whatever it raises, the next waiter takes over."""
+    """KM-HANDOFF, KM-INTERRUPT, KM-LEADER: whatever it raises, the next waiter takes over."""
     await check_a_failure_is_its_own_callers(driver, ours, failure)
 
 
@@ -150,7 +150,8 @@ def test_an_interrupted_leader_fails_only_itself(failure: type[BaseException]) -
 @pytest.mark.parametrize("failure", ["error", "cancelled"])
 @tasks
 async def test_a_failing_or_cancelled_task_fails_only_itself(driver: Tasks, failure: str) -> None:
-    """KM-CANCEL, KM-HANDOFF: the second does the work, a waiter that is cancelled leaves, the last finds it."""
+    """KM-CANCEL, KM-HANDOFF, KM-LEADER, KM-FOLLOWER: the second does the work, a waiter that is cancelled leaves, the
+    last finds it."""
     done: dict[str, str] = {}
     calls: list[int] = []
     fail = asyncio.Event()
@@ -190,7 +191,7 @@ async def test_only_none_means_not_done(driver: Driver) -> None:
 @pytest.mark.parametrize("failure", [RuntimeError, Killed])
 @both
 async def test_a_failure_releases_the_key(driver: Driver, failure: type[BaseException]) -> None:
-    """KM-IDLE"""
+    """KM-IDLE, KM-FORGET"""
     await check_a_failure_releases_the_key(driver, ours, failure)
 
 
@@ -209,7 +210,7 @@ async def test_a_look_that_fails_releases_the_key(driver: Driver) -> None:
 
 @both
 async def test_a_waiter_whose_time_is_over_calls_nothing(driver: Driver) -> None:
-    """KM-CANCEL, KM-EXPIRED: TimeoutError with the work under way, and the worker is not disturbed."""
+    """KM-CANCEL, KM-EXPIRED, KM-FOLLOWER: TimeoutError with the work under way, and the worker is not disturbed."""
     for timeout in (0, 0.001):
         await driver.lock("k")
         with pytest.raises(TimeoutError):
@@ -233,7 +234,7 @@ async def test_arguments_are_the_lockers(driver: Driver, key: Any, timeout: floa
 
 @both
 async def test_other_keys_go_on(driver: Driver) -> None:
-    """KM-INDEP: work on one key while another is being worked on."""
+    """KM-INDEP, KM-APART: work on one key while another is being worked on."""
 
     async def do() -> str:
         return await ours(driver, "b", nothing, always("inner"))

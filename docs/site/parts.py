@@ -40,6 +40,7 @@ CONTENTS = """
 :caption: Use it
 
 docs/verify
+docs/ci
 docs/conform
 specs/trace
 docs/limits
@@ -57,6 +58,8 @@ specs/protocol
 specs/vectors
 specs/divergences
 docs/clauses
+docs/proof
+docs/evidence
 docs/explorer
 ```
 

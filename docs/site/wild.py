@@ -26,6 +26,7 @@ Each is written anew in Python, beside a twin with the one mistake repaired, in 
 `tests/lockers/wild_asyncio.py`. No code is taken from the projects. A locker shows the mistake, not the project: most
 were repaired there long ago, some in review before the first release. `tests/lockers/test_wild.py` shows by hand,
 without kmutex, that each bad one is bad and that its twin is not.
+`python tests/acceptance/run.py --origin wild --bare` has `kmutex verify` judge each of them, without a flag.
 
 This page is made by `python docs/site/wild.py --write docs/wild.md` from `tests/lockers/wild.toml`.
 
@@ -35,10 +36,7 @@ This page is made by `python docs/site/wild.py --write docs/wild.md` from `tests
 
 TAIL = """
 The number is that of the issue or pull request that tells of the mistake; of CPython, that of its old tracker. Clauses
-are those of [the contract](../specs/contract.md), the best name of the mistake. FLIGHT-ONE, FLIGHT-RESULT and
-FLIGHT-LEADER are provisional names, for groups that suppress duplicate work: at most one run of the work for a key at
-a time; every caller gets a result of a run that ended after its call began, or an error; a leader that fails or is
-cancelled leaves no caller waiting forever, and cancels nobody else.
+are those of [the contract](../specs/contract.md), the best name of the mistake.
 """
 
 
@@ -49,9 +47,8 @@ def project(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def clause(row: dict[str, Any]) -> str:
-    """The best clause of a row; one that the contract does not have yet, of three words, goes without its KM."""
-    best = str(row["clauses"][0])
-    return best if best.count("-") == 1 else best.partition("-")[2]
+    """The best clause of a row."""
+    return str(row["clauses"][0])
 
 
 def page() -> str:

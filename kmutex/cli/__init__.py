@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import io
 import os
 import signal
@@ -12,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from kmutex._console import complain
+from kmutex._console import complain, version
 from kmutex._text import said
 
 EXIT_STATUS = """\
@@ -82,35 +83,43 @@ class _Parser(argparse.ArgumentParser):
         self.exit(4, f"{self.prog}: {message}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    import kmutex.cli.check_trace
-    import kmutex.cli.conform
-    import kmutex.cli.explore
-    import kmutex.cli.grade
-    import kmutex.cli.lesson
-    import kmutex.cli.verify
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"kmutex {version()}, Python {sys.version.split()[0]}")
+        parser.exit()
 
+
+COMMANDS = {
+    "verify": "verify",
+    "prove": "prove",
+    "conform": "conform",
+    "check-trace": "check_trace",
+    "explore": "explore",
+    "lesson": "lesson",
+    "grade": "grade",
+}
+"""Each command, and the module that has it."""
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    # The others are needed only to name them all.
+    wanted = [argv[0]] if argv and argv[0] in COMMANDS else list(COMMANDS)
     parser = _Parser(
         prog="kmutex",
         description="A keyed mutex you can check.",
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (
-        kmutex.cli.verify,
-        kmutex.cli.conform,
-        kmutex.cli.check_trace,
-        kmutex.cli.explore,
-        kmutex.cli.lesson,
-        kmutex.cli.grade,
-    ):
-        command.add_parser(commands)
+    for name in wanted:
+        importlib.import_module(f"kmutex.cli.{COMMANDS[name]}").add_parser(commands)
     return parser
 
 
 def _main(argv: list[str]) -> int:
-    args = _parser().parse_args(argv)
+    args = _parser(argv).parse_args(argv)
+    args.argv = argv
     status: int = args.run(args)
     return status
 

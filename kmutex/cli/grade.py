@@ -196,8 +196,10 @@ def _next(out: Console, one: Lesson) -> None:
 
 def _as_json(handed_in: Submission, one: Lesson | None, without: tuple[str, ...], result: Grade) -> str:
     from kmutex.teach.grade import as_dict
-    from kmutex.verify.report import rows_as_dicts
+    from kmutex.verify.formats import rows_as_dicts
+    from kmutex.verify.report import Report
 
+    options = "".join(f" --without {name}" for name in without)
     body = {
         "format": "kmutex-grade/1",
         "python": sys.version.split()[0],
@@ -209,7 +211,7 @@ def _as_json(handed_in: Submission, one: Lesson | None, without: tuple[str, ...]
         "verdict": result.verdict,
         "violated": result.violated,
         "findings": [as_dict(finding) for finding in result.findings],
-        "rows": rows_as_dicts(result.rows),
+        "rows": rows_as_dicts(Report(handed_in.target, tuple(result.rows), options=options)),
     }
     return json.dumps(body, indent=2) + "\n"
 

@@ -81,7 +81,7 @@ def play(adapter: Adapter, case: Case, waits: Waits, known: Set[str] = frozenset
 
 
 class _MismatchError(Exception):
-    """What was seen is of no course. Its text says what, where the judge has no finding."""
+    """The observation matches no allowed outcome. str() describes it where the judge found nothing."""
 
 
 class _Sent(NamedTuple):

@@ -15,14 +15,16 @@ import asyncio
 import contextvars
 import inspect
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 from kmutex._text import said
-from kmutex.engine.limits import MOST_STEPS, POLLS, TIMEOUT
-from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ASKING, Program, Step, possible
+from kmutex.engine.faces import settled
+from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
+from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError, without_frames
+from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, leased_by, possible
 from kmutex.engine.search import Chooser
+from kmutex.engine.threads.locks import World
 
 MOST_IDLE = 600
 """Loop steps without an event, for each task begun in this phase, after which those who still spin count as waiting."""
@@ -31,8 +33,9 @@ _client: contextvars.ContextVar[_Client | None] = contextvars.ContextVar("client
 
 
 class _Client:
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, run: LoopRun) -> None:
         self.index = index
+        self.run = run
         self.steps: deque[Step] = deque()
         self.step: Step | None = None
         self.step_ends: float | None = None
@@ -54,7 +57,7 @@ class _Timer:
         self.owner = owner
 
 
-class _Loop(asyncio.AbstractEventLoop):
+class Loop(asyncio.AbstractEventLoop):
     """As much of an event loop as locks, tasks, futures and timeouts ask for."""
 
     def __init__(self) -> None:
@@ -92,7 +95,8 @@ class _Loop(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
-        self.timers.append(_Timer(handle, _client.get()))
+        if when < self.now + ENDLESS:
+            self.timers.append(_Timer(handle, _client.get()))
         return handle
 
     def call_later(  # type: ignore[override]
@@ -118,6 +122,11 @@ class _Loop(asyncio.AbstractEventLoop):
     def run_in_executor(self, *_: Any) -> Any:  # type: ignore[override]
         raise UncontrolledError("the subject hands work to an executor, which the scheduler does not replace")
 
+    def forget(self) -> None:
+        """What was to come in a run that is over comes no more."""
+        self.ready.clear()
+        self.timers.clear()
+
     def fire(self, timer: _Timer) -> None:
         """Let a timer end now; the clock is at least at its end then."""
         self.timers.remove(timer)
@@ -138,12 +147,13 @@ class LoopRun:
         keys: Callable[[str], Any],
         timeouts: bool = False,
         quiet_tail: int = 0,
+        loop: Loop | None = None,
     ) -> None:
         """A run of ``program`` on what ``make()`` returns.
 
         keys: the value for a key's letter. timeouts: a cancellable wait asks with a timeout, and that is what ends
         it; otherwise its task is cancelled. quiet_tail: the last phases of the program in which there is nothing
-        to choose.
+        to choose. loop: of runs before this one, for subjects that keep something of theirs; None: a new one.
         """
         self._make = make
         self._phases = deque(enumerate(program.phases))
@@ -152,10 +162,11 @@ class LoopRun:
         self._observer = observer
         self._keys = keys
         self._timeouts = timeouts
-        self._clients = [_Client(index) for index in range(program.clients)]
-        self._loop = _Loop()  # type: ignore[abstract]
+        self._clients = [_Client(index, self) for index in range(program.clients)]
+        self._loop = Loop() if loop is None else loop  # type: ignore[abstract]
         self._plain = True
         self._idle = 0
+        self._steps = 0
         self._begun = 0
         self._subject: Any = None
         self._error: BaseException | None = None
@@ -163,15 +174,14 @@ class LoopRun:
 
     def run(self) -> Ending:
         """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
-        before = asyncio._get_running_loop()
+        before, World.loop_time = asyncio._get_running_loop(), self._loop.time
         asyncio._set_running_loop(self._loop)
         try:
             self._begin()
             ending = None
-            steps = 0
             while ending is None:
-                steps += 1
-                ending = Ending.ENDLESS if steps > MOST_STEPS else self._go_on()
+                self._steps += 1
+                ending = Ending.ENDLESS if self._steps > MOST_STEPS else self._go_on()
                 if self._error is not None:
                     raise self._error
             return ending
@@ -179,7 +189,9 @@ class LoopRun:
             self._closing = True
             for client in self._clients:
                 _close(client)
+            self._loop.forget()
             asyncio._set_running_loop(before)
+            World.loop_time = None
 
     def _begin(self) -> None:
         try:
@@ -209,7 +221,7 @@ class LoopRun:
             await me.gate
             while me.steps:
                 step = me.steps.popleft()
-                if not possible(step, me.got):
+                if not possible(step, me.got, self._got_by_others(me)):
                     continue
                 await self._perform(me, step)
                 if step.kind in ASKING and me.steps:
@@ -229,8 +241,7 @@ class LoopRun:
         except BaseException as caught:
             if self._closing:
                 raise  # The subject's way of being unwound, not an event of the run.
-            # The traceback holds the subject's frames, and so the entries in them, alive.
-            error = caught.with_traceback(None)
+            error = without_frames(caught)
         if error is not None and me.step_ends is not None and me.step_ends <= self._loop.now and step.kind == "~":
             # It looked at the clock itself.
             self._observer.cancelled(me.index)
@@ -245,7 +256,9 @@ class LoopRun:
 
     async def _call(self, me: _Client, step: Step, timeout: float | None) -> None:
         key = self._keys(step.key)
-        if step.kind == "?":
+        if step.kind in FLIGHT:
+            await self._subject.perform(me.index, step, key)
+        elif step.kind == "?":
             await self._subject.lock(key, timeout=0)
         elif timeout is not None:
             await self._subject.lock(key, timeout=timeout)
@@ -255,16 +268,32 @@ class LoopRun:
             block = self._subject.hold(key)
             me.got[step.key] = (block, await block.__aenter__())
         elif step.kind == "^":
-            me.got[step.key][1].release()
+            await settled(me.got[step.key][1].release())
+        elif step.kind == "o":
+            await settled(leased_by(self._got_by_others(me), step.key)[1].release())
         elif step.kind == "]":
             await me.got.pop(step.key)[0].__aexit__(None, None, None)
+        elif step.kind in RAISING:
+            await self._leave_by_error(me.got.pop(step.key), key, RAISING[step.kind]())
         else:
             if step.kind != "u":
                 me.got.pop(step.key, None)
-            if inspect.isawaitable(self._subject.unlock(key)):
-                raise TypeError("unlock() returned an awaitable; it must be a plain call")
+            await settled(self._subject.unlock(key))
         if step.kind in ASKING:
             me.got.setdefault(step.key, None)
+
+    def _got_by_others(self, me: _Client) -> Iterator[dict[str, Any]]:
+        return (client.got for client in self._clients if client is not me)
+
+    async def _leave_by_error(self, block: Any, key: Any, error: BaseException) -> None:
+        if block is None:
+            await self._subject.leave(key, error)
+            return
+        try:
+            await block[0].__aexit__(type(error), error, error.__traceback__)
+        except BaseException as raised:
+            if raised is not error:
+                raise
 
     # -- who goes on ---------------------------------------------------------------------------------------------
 
@@ -302,6 +331,11 @@ class LoopRun:
         for client in self._clients:
             client.polls = 0
 
+    def go_on(self) -> None:
+        """A subject that makes many calls in one may take as many steps for each as for a whole run."""
+        self._steps = 0
+        self._event()
+
     def _opener(self, client: _Client) -> Callable[[], None]:
         def open_it() -> None:
             self._event()
@@ -314,7 +348,7 @@ class LoopRun:
         return [self._canceller(client) for client in self._clients if self._cancellable(client)]
 
     def _cancellable(self, client: _Client) -> bool:
-        if client.step is None or client.cancelled or client.step.kind not in "~!":
+        if client.step is None or client.cancelled or client.step.kind not in "~!t*":
             return False
         return self._own_timer(client) is not None if self._timeouts else True
 
@@ -402,32 +436,17 @@ def progress() -> None:
     """For a subject that makes many calls in one: a call of these has come back."""
     me = _client.get()
     if me is not None:
-        me.polls = 0
+        me.run.go_on()
 
 
 def in_a_loop(call: Callable[[], Any]) -> Any:
     """What ``call()`` returns where a loop is running."""
     before = asyncio._get_running_loop()
-    asyncio._set_running_loop(_Loop())  # type: ignore[abstract]
+    asyncio._set_running_loop(Loop())  # type: ignore[abstract]
     try:
         return call()
     finally:
         asyncio._set_running_loop(before)
-
-
-def looked_at(make: Callable[[], Any]) -> bool:
-    """Whether lock("key") of what ``make()`` returns gives something to await, when it is called in a running loop."""
-
-    def ask() -> bool:
-        answer = make().lock("key")
-        if inspect.iscoroutine(answer):
-            answer.close()
-        return inspect.isawaitable(answer)
-
-    try:
-        return bool(in_a_loop(ask))
-    except Exception:
-        return False
 
 
 def _close(client: _Client) -> None:

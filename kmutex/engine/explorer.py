@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from kmutex.engine.eventloop import LoopRun
+from kmutex.engine.eventloop import Loop, LoopRun
+from kmutex.engine.faces import Face
 from kmutex.engine.judge import Finding, Judge
-from kmutex.engine.observer import Ending
+from kmutex.engine.keys import Spelling, key_of
+from kmutex.engine.observer import Ending, Observer
 from kmutex.engine.program import Program, ProgramError, parse
 from kmutex.engine.scenarios import with_epilogue
 from kmutex.engine.search import Chooser, Sampler, Search, UnreplayableError, picks_of
+from kmutex.engine.shapes import Fitted
 from kmutex.engine.threads import Bytecode, Crew, ThreadRun, foreign
 
 Level = Literal["locks", "bytecode", "tasks", "timeouts"]
@@ -71,6 +75,8 @@ class Exploration:
     longest: int = 0
     found: dict[str, Found] = field(default_factory=dict)
     """By symptom: the shortest run that shows it."""
+    unpromised: dict[str, Found] = field(default_factory=dict)
+    """The same of clauses that the locker does not promise, by the clause."""
     exited: str | None = None
     uncountable: bool = False
     """Whether len() could not be asked at a quiet moment."""
@@ -78,20 +84,35 @@ class Exploration:
     last: Judge | None = None
     """The judge of the last run."""
 
+    told: Callable[[Found, bool], None] = lambda found, promised: None
+    """Is told of the first run of each symptom, as soon as it has ended, and whether it breaks what is promised."""
+
+    @property
+    def breaches(self) -> list[Found]:
+        """All that was found broken, promised or not."""
+        return [*self.found.values(), *self.unpromised.values()]
+
     def add(self, finding: Finding, schedule: Schedule) -> None:
         """Keep it if it is the first of its symptom, or shorter."""
-        before = self.found.get(finding.symptom)
-        if before is None or _size(finding, schedule) < _size(*before):
-            self.found[finding.symptom] = Found(finding, schedule)
+        if _keep(self.found, finding.symptom, Found(finding, schedule)):
+            self.told(self.found[finding.symptom], True)
+
+    def add_unpromised(self, finding: Finding, schedule: Schedule) -> None:
+        """The same of what is not promised."""
+        if _keep(self.unpromised, finding.clauses[0], Found(finding, schedule)):
+            self.told(self.unpromised[finding.clauses[0]], False)
+
+
+def _keep(shortest: dict[str, Found], name: str, found: Found) -> bool:
+    """Whether it is the first of its name."""
+    before = shortest.get(name)
+    if before is None or _size(*found) < _size(*before):
+        shortest[name] = found
+    return before is None
 
 
 def _size(finding: Finding, schedule: Schedule) -> tuple[int, int]:
     return len(schedule.picks), len(finding.events)
-
-
-def key_of(letter: str) -> str:
-    """The key for a letter: equal each time, and never the same object."""
-    return "".join(["key-", letter])
 
 
 class Explorer:
@@ -103,24 +124,87 @@ class Explorer:
         *,
         crew: Crew | None,
         off: Set[str] = frozenset(),
+        unpromised: Set[str] = frozenset(),
         tries: bool = True,
-        keys: Callable[[str], Any] = key_of,
+        strays: bool = True,
+        keys: Callable[[str], Any] | Spelling = key_of,
+        loop: Loop | None = None,
         patience: float = 5.0,
+        judging: Callable[..., Judge] = Judge,
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
-        off: clauses that are not judged. tries: whether the locker takes timeout 0. keys: the value for a key's
-        letter. patience: seconds without a scheduling point before a run counts as out of control."""
+        off: clauses that are not judged. unpromised: clauses whose breaches are no violations. tries: whether the
+        locker can be asked without waiting. strays: whether the unlock of an unheld key can be asked. keys: the value
+        for a key's letter. loop: of all runs; None: each has its own. patience: seconds without a scheduling point
+        before a run counts as out of control. judging: makes the judge of a run, with the arguments of `Judge`."""
         self._make = make
         self._crew = crew
         self._off = off
+        self._unpromised = unpromised
         self._tries = tries
+        self._strays = strays
         self._keys = keys
+        self._loop = loop
+        self._afterwards = True
         self._patience = patience
+        self._judging = judging
         self._bytecode = Bytecode(lambda filename: not foreign(filename))
 
-    def on(self, make: Callable[[], Any], *, keys: Callable[[str], Any] = key_of) -> Explorer:
-        """The same for another factory, or with other keys."""
-        return Explorer(make, crew=self._crew, off=self._off, tries=self._tries, keys=keys, patience=self._patience)
+    @classmethod
+    def of(
+        cls,
+        fitted: Fitted,
+        *,
+        crew: Crew | None,
+        off: Set[str] = frozenset(),
+        unpromised: Set[str] = frozenset(),
+        patience: float = 5.0,
+    ) -> Explorer:
+        """For what a factory was fitted to; the other arguments as for the class."""
+        shape = fitted.shape
+        keys = Spelling(shape.keys, own=shape.shared)
+        loop = Loop() if shape.shared else None  # type: ignore[abstract]
+        return cls(
+            fitted.make,
+            crew=crew,
+            off=off,
+            unpromised=unpromised,
+            tries=shape.tries,
+            strays=shape.strays,
+            keys=keys,
+            loop=loop,
+            patience=patience,
+        )
+
+    def on(
+        self,
+        make: Callable[[], Any],
+        *,
+        keys: Callable[[str], Any] | Spelling | None = None,
+        judging: Callable[..., Judge] | None = None,
+        loop: Loop | None = None,
+        afterwards: bool = True,
+    ) -> Explorer:
+        """The same for another factory, or with other keys, or by another judge, or with one loop for all runs.
+
+        afterwards: whether the epilogue of a lock asks if the key is as good as new, once all have let go of it.
+        """
+        other = copy.copy(self)
+        other._make = make
+        other._judging = judging or self._judging
+        other._loop = loop or self._loop
+        other._afterwards = afterwards
+        other._keys = self._keys if keys is None else keys
+        return other
+
+    @property
+    def judging(self) -> Callable[..., Judge]:
+        """What makes the judge of a run."""
+        return self._judging
+
+    def keys_of_a_run(self) -> Callable[[str], Any]:
+        """The values for the letters of the next run."""
+        return self._keys.of_a_run() if isinstance(self._keys, Spelling) else self._keys
 
     def every(
         self,
@@ -130,12 +214,13 @@ class Explorer:
         *,
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
+        told: Callable[[Found, bool], None] = lambda found, promised: None,
     ) -> Exploration:
-        """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no.
+        """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no. told: of each symptom at once.
 
         Once a run has broken a clause, MOST_AFTER more are made: they may show what else is broken, or a shorter way.
         """
-        result = Exploration(program, level, bound)
+        result = Exploration(program, level, bound, told=told)
         search = Search(bound)
         since = 0
         for chooser in search:
@@ -155,9 +240,10 @@ class Explorer:
         *,
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
+        told: Callable[[Found, bool], None] = lambda found, promised: None,
     ) -> Exploration:
         """The plain way, and random ways, one for each seed, with that many preemptions in half as long again."""
-        result = Exploration(program, level, preemptions)
+        result = Exploration(program, level, preemptions, told=told)
         self._once(result, Chooser(), known)
         length = result.longest * 3 // 2
         for seed in seeds:
@@ -167,9 +253,9 @@ class Explorer:
         return result
 
     def again(
-        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., Judge] = Judge
+        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., Judge] | None = None
     ) -> Exploration:
-        """The one run that a schedule says. judging: makes the judge of the run, with the arguments of `Judge`.
+        """The one run that a schedule says. judging: makes the judge of the run, instead of the explorer's.
 
         UnreplayableError: the subject does not come by that way."""
         result = Exploration(schedule.program, schedule.level, 0)
@@ -182,28 +268,12 @@ class Explorer:
         return result
 
     def _once(
-        self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] = Judge
+        self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] | None = None
     ) -> None:
-        whole, tail = with_epilogue(result.program, tries=self._tries)
-        judge = judging(off=self._off, known=known, tail_from=len(result.program.phases))
-        run: ThreadRun | LoopRun
-        if self._crew is not None:
-            run = ThreadRun(
-                self._make,
-                whole,
-                chooser,
-                judge,
-                crew=self._crew,
-                keys=self._keys,
-                bytecode=self._bytecode if result.level == "bytecode" else None,
-                quiet_tail=tail,
-                patience=self._patience,
-            )
-        else:
-            run = LoopRun(
-                self._make, whole, chooser, judge, keys=self._keys, timeouts=result.level == "timeouts", quiet_tail=tail
-            )
-        ending = run.run()
+        judge = (judging or self._judging)(
+            off=self._off, unpromised=self._unpromised, known=known, tail_from=len(result.program.phases)
+        )
+        ending = self.run(result.program, result.level, chooser, judge)
         judge.ended(ending)
         result.runs += 1
         result.endless += ending is Ending.ENDLESS
@@ -212,7 +282,46 @@ class Explorer:
         result.exited = judge.exited
         result.uncountable |= judge.uncountable
         result.last = judge
-        if judge.findings:
+        if judge.findings or judge.unpromised:
             picks = tuple(sorted(chooser.recorded().items()))
+            schedule = Schedule(result.program, result.level, picks, self._tries)
             for finding in judge.findings:
-                result.add(finding, Schedule(result.program, result.level, picks, self._tries))
+                result.add(finding, schedule)
+            for finding in judge.unpromised:
+                result.add_unpromised(finding, schedule)
+
+    def run(self, program: Program, level: Level, chooser: Chooser, observer: Observer) -> Ending:
+        """One run of a program and its epilogue."""
+        whole, tail = with_epilogue(program, tries=self._tries, strays=self._strays, afterwards=self._afterwards)
+        keys = self.keys_of_a_run()
+        if self._crew is not None:
+            return ThreadRun(
+                self._make,
+                whole,
+                chooser,
+                observer,
+                crew=self._crew,
+                keys=keys,
+                bytecode=self._bytecode if level == "bytecode" else None,
+                quiet_tail=tail,
+                patience=self._patience,
+            ).run()
+        made: list[Any] = []
+
+        def make() -> Any:
+            made.append(self._make())
+            return made[0]
+
+        ending = LoopRun(
+            make,
+            whole,
+            chooser,
+            observer,
+            keys=keys,
+            timeouts=level == "timeouts",
+            quiet_tail=tail,
+            loop=self._loop,
+        ).run()
+        if self._loop is not None and isinstance(made[0], Face):
+            made[0].let_go()
+        return ending

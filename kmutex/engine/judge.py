@@ -23,28 +23,49 @@ from typing import Any, NamedTuple
 from kmutex._protocol import TIMED_OUT
 from kmutex._text import said
 from kmutex.engine.observer import Ending, UncontrolledError
-from kmutex.engine.program import ASKING, Step
+from kmutex.engine.program import ASKING, RAISING, Step
 from kmutex.picture.rows import Change
 
-_BLAME = {
+BLAME = {
     "race": "KM-RACE",
     "interrupt": "KM-INTERRUPT",
     "cancel": "KM-CANCEL",
     "lease": "KM-TOKEN",
+    "body": "KM-TOKEN",
     "stray": "KM-ATOMIC",
     "try": "KM-EXPIRED",
+    "leader": "KM-LEADER",
+    "follower": "KM-FOLLOWER",
 }
 """What a run contains, and the clause that speaks of it; the first that fits is named."""
+BLAMED = {
+    "KM-RACE": "~",
+    "KM-INTERRUPT": "!",
+    "KM-CANCEL": "~",
+    "KM-TOKEN": "[]^uo%&*",
+    "KM-ATOMIC": "x",
+    "KM-EXPIRED": "?",
+}
+"""The same clauses, and the kinds of steps that such a run has."""
+LEASED = frozenset("]^o")
+"""Steps that end a grant by its lease. To come too late is harmless then, and a locker need not raise an error."""
+_ORDER = frozenset(("KM-FIFO", "KM-HANDOFF"))
+
+
+ENDED_OUTSIDE = "... its wait is ended from outside"
+"""The one event of a client that it does not do itself."""
 
 
 class Event(NamedTuple):
-    """One line of a lane picture. client -1: of nobody in particular."""
+    """One line of a timeline. client -1: of nobody in particular."""
 
     client: int
     text: str
     change: Change = ""
     """What it says about who holds the key, in the words of pictures."""
     key: str = ""
+    place: str = ""
+    """FILE:LINE of the subject's code that it shows; empty where it is a call, an answer or a verdict."""
 
 
 class Finding(NamedTuple):
@@ -67,20 +88,34 @@ class _Contest:
         self.robbed: set[int] = set()
         """Holders whose grant somebody else's unlock has ended, before they unlocked it themselves."""
         self._keys: dict[int, str] = {}
+        self._owners: dict[int, int] = {}
+        """By client, whose grant it ends, where it does so by a lease."""
         self._beaten: set[int] = set()
         self._refused: set[int] = set()
 
-    def begun(self, client: int, key: str) -> None:
-        """A client that does not hold the key unlocks it."""
+    def begun(self, client: int, key: str, owner: int | None = None) -> None:
+        """A client that does not hold the key unlocks it. owner: by the lease of this client."""
         self._keys[client] = key
+        if owner is not None:
+            self._owners[client] = owner
+
+    def granted(self, key: str, holder: int) -> bool:
+        """Somebody else got the key; whether the holder's grant has been ended, by a call that is not back yet."""
+        winner = next((client for client, owner in self._owners.items() if owner == holder), None)
+        if winner is None or self._keys.get(winner) != key:
+            return False
+        self.robbed.add(holder)
+        self.over(winner)
+        return True
 
     def won_twice(self, client: int, own: str | None, holder: dict[str, int], releasing: Mapping[int, str]) -> bool:
         """An unlock came back; whether the other had won already. own: the key, if the client held it."""
         rivals = [rival for rival, key in self._keys.items() if key == own]
         key = self._keys.get(client)
         if key is not None:
-            rivals = [rival for rival, released in releasing.items() if released == key]
-            if key in holder:
+            owner = self._owners.get(client)
+            rivals = [rival for rival, of in releasing.items() if of == key and owner in (None, rival)]
+            if key in holder and owner in (None, holder[key]):
                 self.robbed.add(holder.pop(key))
         self._beaten.update(rivals)
         return client in self._beaten
@@ -98,6 +133,7 @@ class _Contest:
     def over(self, client: int) -> None:
         """Its call is over."""
         self._keys.pop(client, None)
+        self._owners.pop(client, None)
         self._beaten.discard(client)
         self._refused.discard(client)
 
@@ -109,12 +145,16 @@ class Judge:
         self,
         *,
         off: Set[str] = frozenset(),
+        unpromised: Set[str] = frozenset(),
         known: Set[str] = frozenset(),
         tail_from: int | None = None,
     ) -> None:
-        """off: clauses that are not judged. known: symptoms seen in plainer programs. tail_from: the phase in which
-        the epilogue begins, which asks whether the key is as good as new."""
+        """off: clauses that are not judged. unpromised: clauses whose breaches are told apart from the others. known:
+        symptoms seen in plainer programs. tail_from: the phase in which the epilogue begins, which asks whether the
+        key is as good as new."""
         self.findings: list[Finding] = []
+        self.unpromised: list[Finding] = []
+        """Breaches of what the locker does not promise."""
         self.exited: str | None = None
         self.uncountable = False
         """Whether len() never came back without the help of another thread, so it is of no use at a quiet moment."""
@@ -122,6 +162,7 @@ class Judge:
         self.witnesses: Counter[str] = Counter()
         self._hopeless = False
         self._off = off
+        self._not_promised = unpromised
         self._known = known
         self._tail_from = tail_from
         self._tail = False
@@ -130,6 +171,8 @@ class Judge:
         self._counted = False
         self._quiets = 0
         self._holder: dict[str, int] = {}
+        self._leased: dict[str, int] = {}
+        """Who was the last to get a key by a lease."""
         self._asking: dict[int, Step] = {}
         self._since: dict[int, int] = {}
         self._alone: set[int] = set()
@@ -140,6 +183,8 @@ class Judge:
         self._contest = _Contest()
         self._stalled: set[int] = set()
         self._ingredients: set[str] = set()
+        self._doubtful: dict[str, int] = {}
+        """Keys that were free and were refused to this client, in the epilogue."""
         self._used: set[str] = set()
 
     # -- Observer ------------------------------------------------------------------------------------------------
@@ -157,7 +202,7 @@ class Judge:
 
     def called(self, client: int, step: Step) -> None:
         key = step.key
-        own = step.kind != "x" and client not in self._contest.robbed and self._holder.get(key) == client
+        own = step.kind not in "xo" and client not in self._contest.robbed and self._holder.get(key) == client
         self._log(client, f"{step} ...", "asks" if step.kind in ASKING else "lets go" if own else "calls", key)
         if step.kind in ASKING:
             others = [other for other, asked in self._asking.items() if asked.key == key]
@@ -167,6 +212,11 @@ class Judge:
             self._asking[client] = step
             self._since[client] = self._quiets
             self._cancelled.discard(client)
+        elif step.kind == "o":
+            self._ingredient("lease")
+            owner = self._leased.get(key)
+            if owner is not None and (self._holder.get(key) == owner or self._releasing.get(owner) == key):
+                self._contest.begun(client, key, owner)
         elif step.kind == "x":
             if key in self._holder or key in self._releasing.values():
                 self._contest.begun(client, key)
@@ -174,10 +224,13 @@ class Judge:
                 self._stray.add(client)
         elif client in self._contest.robbed:
             self._contest.robbed.discard(client)
-            self._stray.add(client)
+            if step.kind not in LEASED:
+                self._stray.add(client)
         elif self._holder.get(key) == client:
             del self._holder[key]
             self._releasing[client] = key
+            if step.kind in RAISING or step.kind == "*":
+                self._ingredient("body")
         else:
             self._ingredient("lease")
 
@@ -191,7 +244,7 @@ class Judge:
             twice = self._contest.won_twice(client, self._releasing.pop(client, None), self._holder, self._releasing)
             taken = held and key not in self._holder
             self._log(client, f"{step}: done", "takes away" if taken else "comes back", key)
-            if twice:
+            if twice and step.kind not in LEASED:
                 self._find("KM-UNHELD", f"{key} was granted once, and two unlocks of it came back without an error")
             if client in self._stalled:
                 self._find("KM-INDEP", f"client {client}'s {step} came back only after something else let go")
@@ -214,6 +267,8 @@ class Judge:
             if client in self._stray:
                 self._witness("KM-UNHELD")
             self._ingredient("stray")
+        elif step.kind == "*" and isinstance(error, asyncio.CancelledError):
+            pass  # The block ends by the cancellation, and with it the grant.
         elif client in self._releasing:
             self._find("KM-REF", f"client {client} holds {step.key}, and its {step} raised {words}", "KM-LIVE")
         self._over(client)
@@ -222,7 +277,7 @@ class Judge:
         step = self._asking.get(client)
         if step is None or client in self._cancelled:
             return
-        self._log(client, "... its wait is ended from outside")
+        self._log(client, ENDED_OUTSIDE)
         self._cancelled.add(client)
         self._parked.pop(client, None)
         if step.kind == "!":
@@ -259,7 +314,7 @@ class Judge:
     def _granted(self, client: int, step: Step) -> None:
         key = step.key
         holder = self._holder.get(key)
-        if holder is not None:
+        if holder is not None and not self._contest.granted(key, holder):
             who = "again, and did not let go of it" if holder == client else f"while client {holder} holds it"
             self._find("KM-EXCL", f"client {client} got {key} {who}")
         elif client in self._stalled:
@@ -268,8 +323,12 @@ class Judge:
             self._find(
                 "KM-INTERRUPT", f"client {client} was interrupted in its wait for {key}, and got it all the same"
             )
+        elif key in self._doubtful and step.kind != "?":
+            self._find("KM-EXPIRED", _refused_free(self._doubtful.pop(key), key))
         self._in_order(client, step)
         self._holder[key] = client
+        if step.kind == "[":
+            self._leased[key] = client
         self._used.add(key)
         self._witness("KM-EXCL")
         if client in self._parked:
@@ -280,7 +339,7 @@ class Judge:
             self._witness("KM-INDEP")
         if self._tail:
             for blame in self._ingredients:
-                self._witness(_BLAME[blame])
+                self._witness(BLAME[blame])
 
     def _in_order(self, client: int, step: Step) -> None:
         for other, rank in self._parked.items():
@@ -306,11 +365,11 @@ class Judge:
         key = step.key
         over = client in self._cancelled
         if isinstance(error, TIMED_OUT) and step.kind == "?":
-            if client in self._alone:
-                self._find(
-                    "KM-LIVE" if self._tail else "KM-EXPIRED",
-                    f"client {client} tried {key}, which was free, and was refused",
-                )
+            if client in self._alone and self._tail:
+                # Who asks next and waits shows whether the key is lost, or the try alone was wrong.
+                self._doubtful[key] = client
+            elif client in self._alone:
+                self._find("KM-EXPIRED", _refused_free(client, key))
             if not self._tail:
                 self._witness("KM-EXPIRED")
             self._ingredient("try")
@@ -388,15 +447,28 @@ class Judge:
         if self._hopeless or symptom in self._off:
             return
         clauses = [symptom, *also]
-        if symptom not in self._known:
-            for ingredient, clause in _BLAME.items():
+        if symptom not in self._known | self._not_promised:
+            for ingredient, clause in BLAME.items():
                 if ingredient in self._ingredients:
                     clauses.insert(0, clause)
                     break
+        if symptom in self._not_promised or clauses[0] in self._not_promised:
+            self._find_unpromised(symptom, message, clauses)
+            return
         self._hopeless = hopeless
         self._log(-1, f"{clauses[0]}: {message}")
-        judged = dict.fromkeys(clause for clause in clauses if clause not in self._off)
+        judged = dict.fromkeys(clause for clause in clauses if clause not in self._off | self._not_promised)
         self.findings.append(Finding(tuple(judged), symptom, message, tuple(self.events)))
+
+    def _find_unpromised(self, symptom: str, message: str, clauses: list[str]) -> None:
+        # Whoever is served out of turn holds the key as well as anybody: the run goes on. Of what an interrupt has
+        # left behind, nothing more can be said.
+        self._hopeless = symptom not in _ORDER
+        if any(finding.symptom == symptom for finding in self.unpromised):
+            return
+        broken = tuple(dict.fromkeys(clause for clause in clauses if clause in self._not_promised))
+        events = (*self.events, Event(-1, f"{broken[0]}, not promised: {message}"))
+        self.unpromised.append(Finding(broken, symptom, message, events))
 
     def _ingredient(self, name: str) -> None:
         if not self._tail:
@@ -407,6 +479,10 @@ class Judge:
 
     def _log(self, client: int, text: str, change: Change = "", key: str = "") -> None:
         self.events.append(Event(client, text, change, key))
+
+
+def _refused_free(client: int, key: str) -> str:
+    return f"client {client} tried {key}, which was free, and was refused"
 
 
 def _keys(live: Set[str]) -> str:

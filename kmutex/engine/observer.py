@@ -9,6 +9,18 @@ from typing import Any, Protocol
 from kmutex.engine.program import Step
 
 
+def without_frames(error: BaseException) -> BaseException:
+    """The error without the subject's frames, its own and those of its causes: they would keep entries alive."""
+    chain, seen = [error], set[int]()
+    while chain:
+        one = chain.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            chain += [other for other in (one.__cause__, one.__context__) if other is not None]
+    return error
+
+
 class Observer(Protocol):
     """Is told of each event of a run, in the order in which they happened. Judges; never changes the run."""
 

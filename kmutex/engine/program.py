@@ -11,16 +11,28 @@ to do in this phase. A client that still waits goes on with its later steps once
     !a  lock a; may be interrupted in the wait xa  unlock a, which nobody holds
     [a  enter a lease of a                     ]a  leave it
     ^a  release the lease inside its block     ua  unlock a, which the client has by a lease
+    oa  release the lease that another has     *a  leave the block of a; may be cancelled while that waits
+    %a  leave the block of a by an error       &a  leave it because its task is cancelled
     c1  (alone) cancel client 1 in its wait, now
 
 Cancelled means: for threads the timeout fires, for asyncio the task is cancelled.
+
+Where the subject suppresses duplicates, clients call do(a, work) instead; the work of ``d``, ``f`` and ``t`` goes on
+until somebody ends it:
+
+    da  do a                                   fa  do a; its work, if it is run, fails in the end
+    na  do a; its work ends at once            ta  do a; may be cancelled, whatever it waits for
+    ea  end the oldest run of a that goes on           ga  forget a: who comes from now on joins no run before
+
+Cancelled means here: for threads an interrupt strikes, for asyncio the task is cancelled.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 STEPS = {
     "+": "lock",
@@ -33,12 +45,34 @@ STEPS = {
     "]": "leave lease",
     "^": "release lease",
     "u": "unlock leased",
+    "o": "release another's lease",
+    "%": "leave by an error",
+    "&": "leave cancelled",
+    "*": "leave (cancellable)",
+    "d": "do",
+    "f": "do (will fail)",
+    "n": "do (at once)",
+    "t": "do (cancellable)",
+    "e": "end work",
+    "g": "forget",
 }
 ASKING = frozenset("+~!?[")
 """The steps that end in holding the key, if they end well."""
+DOING = frozenset("dfnt")
+"""The steps that ask for the result of a key's work."""
+FLIGHT = DOING | {"e", "g"}
+"""The steps that are for a subject which suppresses duplicates."""
 
-_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^][a-z])+)")
-_STEP = re.compile(r"([-+~!?xu\[\]^])([a-z])")
+
+class BodyError(Exception):
+    """What the body of a block raises in a run."""
+
+
+RAISING: dict[str, type[BaseException]] = {"%": BodyError, "&": asyncio.CancelledError}
+"""The steps that leave a block by an error, and what is raised."""
+
+_TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^%&*odfnteg][a-z])+)")
+_STEP = re.compile(r"([-+~!?xu\[\]^%&*odfnteg])([a-z])")
 
 
 class ProgramError(ValueError):
@@ -90,7 +124,7 @@ class Program(NamedTuple):
     @property
     def ingredients(self) -> frozenset[str]:
         """What it has beside plain locking."""
-        return self.kinds - frozenset("+-c")
+        return self.kinds - frozenset("+-cden")
 
     def __str__(self) -> str:
         return " | ".join(
@@ -128,8 +162,18 @@ def parse(text: str) -> Program:
     return program
 
 
-def possible(step: Step, got: Mapping[str, object]) -> bool:
-    """Whether a client has what the step ends. got: by key, the lease by which it has the key, None by lock."""
-    if step.kind == "-":
+def leased_by(clients: Iterable[Mapping[str, object]], key: str) -> Any:
+    """The lease by which one of these clients has, or had, the key; None if they have none."""
+    return next((got[key] for got in clients if got.get(key) is not None), None)
+
+
+def possible(step: Step, got: Mapping[str, object], others: Iterable[Mapping[str, object]] = ()) -> bool:
+    """Whether a client has what the step ends. got: by key, the lease by which it has the key, None by lock. others:
+    the same of the other clients."""
+    if step.kind == "o":
+        return leased_by(others, step.key) is not None
+    if step.kind in "-*":
         return step.key in got and got[step.key] is None
+    if step.kind in RAISING:
+        return step.key in got
     return step.kind not in "^]u" or got.get(step.key) is not None

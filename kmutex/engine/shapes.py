@@ -1,21 +1,27 @@
-"""What a factory makes: a locker for threads or for asyncio, and what it has. Found out by looking."""
+"""What a factory makes: a locker for threads or for asyncio, and how it is called. Found out by looking and trying."""
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from kmutex.engine.eventloop import in_a_loop, looked_at
+from kmutex.engine import ways
+from kmutex.engine.calls import LOOKING, Calls
+from kmutex.engine.eventloop import in_a_loop
+from kmutex.engine.faces import TIMED_OUT, Limit, NotGrantedError, Way, face_class, is_block
+from kmutex.engine.faces import Form as Form
+from kmutex.engine.faces import Kind as Kind
+from kmutex.engine.flight import FlightFace, flight_face
 from kmutex.engine.observer import SubjectFailedError
-from kmutex.engine.program import Step, parse
-from kmutex.engine.search import Chooser
-from kmutex.engine.threads import Crew, ThreadRun
+from kmutex.engine.program import Phase, Program, Step
+from kmutex.engine.threads import controlled
+from kmutex.engine.trials import CALLER, Answers, Trial, Trials
+from kmutex.engine.ways import Candidate, FlightCall
 
-Kind = Literal["threads", "asyncio"]
+_LETTERS = [str(number) for number in range(200)]
+"""Keys that are held at once to see whether keys share locks."""
 
 
 class NotALockerError(Exception):
@@ -32,7 +38,61 @@ class Shape:
     counts: bool
     """len() gives the number of live keys."""
     leases: bool
-    """There is a hold()."""
+    """There is a hold() whose block is given something with release(), or lock gives what unlock takes."""
+    form: Form = "lock"
+    """lock: lock(key), unlock(key). acquire: the same with other names, results or arguments. get: an accessor gives a
+    lock for the key. block: with or async with only. key: an object for each key. flight: do(key, fn)."""
+    tries: bool = True
+    """It can be asked without waiting: timeout 0, blocking=False, or a call of its own."""
+    strays: bool = True
+    """The unlock of a key by somebody who holds nothing can be asked."""
+    bodies: bool = False
+    """A block: its body can raise."""
+    keys: str = "any"
+    """The type of its keys, one of `kmutex.engine.calls.KEY_TYPES`."""
+    shared: bool = False
+    """What the factory makes shares its keys with what it made before, so each run has keys of its own."""
+    reentrant: bool = False
+    """Its holder gets the key again."""
+    forgets: bool = False
+    """A single flight with forget(key)."""
+    striped: bool = False
+    """Keys share locks by design."""
+    taken: str = ""
+    """One line for the report: what was taken for what."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A factory with the one face that schedulers, judge, suite, machine and recorder know."""
+
+    shape: Shape
+    make: Callable[[], Any]
+    """What it makes has lock(key, timeout=...) and unlock(key), awaited for asyncio (where unlock gives something to
+    await), and __len__ and hold(key) where the shape says so. A block has leave(key, error) too: its body raises."""
+
+
+def fit(
+    make: Callable[[], Any],
+    *,
+    without: frozenset[str] = frozenset(),
+    calls: Calls = LOOKING,
+    lenient: bool = True,
+    patience: float = 5.0,
+) -> Fitted:
+    """The shape of what ``make()`` returns, and a factory of subjects with the one face.
+
+    make: a factory without arguments; or what is called with a key. without: features that are not looked for.
+    calls: names, where looking does not find them. lenient: whether it may be re-entrant or striped and take keys of
+    one type only; if not, it is judged as if it were not. patience: real seconds without a scheduling point before what
+    it makes counts as out of control.
+    NotALockerError: it is no keyed locker, or the factory fails.
+    """
+    with controlled(make):
+        try:
+            return _Looker(make, without, calls, lenient, patience).fitted()
+        except SubjectFailedError as error:
+            raise NotALockerError(f"{error}; it is called without arguments") from None
 
 
 def look(make: Callable[[], Any], without: frozenset[str] = frozenset()) -> Shape:
@@ -40,97 +100,402 @@ def look(make: Callable[[], Any], without: frozenset[str] = frozenset()) -> Shap
 
     NotALockerError: it is no locker, or the factory fails.
     """
-    first = _made(make)
-    for name in ("lock", "unlock"):
-        if not callable(getattr(first, name, None)):
-            raise NotALockerError(f"{_name(first)} has no {name}(); a keyed locker has lock(key) and unlock(key)")
-    if _made(make) is first:
-        raise NotALockerError("the factory returned the same object twice; it must make a new locker at each call")
-    if _is_coroutine_function(first.unlock):
-        raise NotALockerError(f"{_name(first)}.unlock() is a coroutine function; it must be a plain call")
-    for name in ("lock", "unlock"):
-        if not _accepts(getattr(first, name), "key"):
-            raise NotALockerError(f"{_name(first)}.{name}() does not take one key")
-    kind: Kind = "asyncio" if _waits_in_a_loop(first, make) else "threads"
-    timeout = "timeout" not in without and _accepts(first.lock, "key", timeout=0)
-    if kind == "threads" and not timeout and "timeout" not in without:
-        raise NotALockerError(
-            f"{_name(first)}.lock() takes no timeout; give it lock(key, timeout=None), or declare --without timeout"
+    return fit(make, without=without).shape
+
+
+class _Looker:
+    """Tries out what a factory makes."""
+
+    def __init__(
+        self, make: Callable[[], Any], without: frozenset[str], calls: Calls, lenient: bool, patience: float
+    ) -> None:
+        self._original = make
+        self._without = without
+        self._calls = calls
+        self._lenient = lenient
+        # What must be given a key is itself what gives the locks; it is the same in every run.
+        self._by_key = bool(ways.required(make))
+        self._make: Callable[[], Any] = (lambda: make) if self._by_key else make
+        self._trials = Trials(self._make, patience)
+        self._subject: Any = None
+        self._silent = False
+        """Whether the call gives nothing back."""
+
+    def fitted(self) -> Fitted:
+        subject = self._subject = self._made()
+        if name := ways.missing(subject, self._calls):
+            raise NotALockerError(f"{_name(subject)} has no {name}(), which --call names")
+        try:
+            kind, way = self._found()
+        except NotALockerError:
+            call = ways.flight(subject, self._calls)
+            if call is None:
+                raise
+            return self._flight(call)
+        keys = self._calls.keys or (ways.keys_of(self._opening(way.open)) if self._lenient else "any")
+        self._trials.key_type(keys)
+        shared = self._by_key or self._made() is subject or self._share(kind, way)
+        table = shared and self._gives_few(way)
+        if shared and not table:
+            self._apart(kind, way)
+        way, tries = self._limited(kind, way)
+        plain = way.by == "calls" and way.closes == "key"
+        shape = Shape(
+            kind=kind,
+            form=way.form,
+            timeout=bool(way.limit.timeout),
+            tries=tries,
+            counts="len" not in self._without and hasattr(type(subject), "__len__"),
+            leases="lease" not in self._without and (self._leases(kind) if plain else way.by == "calls"),
+            strays=plain or way.by == "lock",
+            bodies=way.by == "block",
+            keys=keys,
+            shared=shared,
         )
-    return Shape(
-        kind=kind,
-        timeout=timeout,
-        counts="len" not in without and hasattr(type(first), "__len__"),
-        leases="lease" not in without and callable(getattr(first, "hold", None)),
-    )
+        if shape.counts and way.by == "lock":
+            # Who only gets the lock counts as a user already: nobody can let go of it without having asked.
+            shape = replace(shape, strays=self._idle_when_got(kind, way))
+        shape = replace(
+            shape,
+            reentrant="self-exclusion" in self._without or (self._lenient and self._reentrant(kind, way)),
+            striped="independence" in self._without or (self._lenient and (table or self._striped(kind, way))),
+        )
+        return Fitted(replace(shape, taken=self._taken(shape, way)), self._factory(shape, way))
+
+    def _made(self) -> Any:
+        made = self._trials.made()
+        if made is None:
+            raise NotALockerError("the factory does not come back; it waits for something")
+        return made
+
+    def _opening(self, name: str) -> Any:
+        return getattr(self._subject, name) if name else self._subject
+
+    # -- which call it is ----------------------------------------------------------------------------------------
+
+    def _found(self) -> tuple[Kind, Way]:
+        """The first way by which a free key is got and let go; or else the first by which it is got.
+
+        NotALockerError: there is none.
+        """
+        half: tuple[Kind, Way] | None = None
+        failed = ""
+        by_key = [Candidate("")]
+        for candidate in by_key if self._by_key else ways.called_by(self._subject, self._calls):
+            kind, answers, trial = self._answers(candidate)
+            if not answers:
+                failed = failed or _not_through(candidate, trial)
+                continue
+            for kind_, way in self._resolved(candidate, kind, answers[0]):
+                trial = self._trials.run("0+a-a", kind_, way)
+                self._silent = answers[0] is None
+                if trial.did("0+a", "0-a"):
+                    return kind_, way
+                if trial.did("0+a"):
+                    half = half or (kind_, way)
+                else:
+                    failed = failed or _not_through(candidate, trial)
+        if half is not None:
+            return half
+        raise NotALockerError(failed or self._no_locker())
+
+    def _flight(self, call: FlightCall) -> Fitted:
+        """What suppresses duplicates: for which kind of client, and with the one face do(key, work)."""
+        made: list[Any] = []
+
+        async def awaited() -> object:
+            return object()
+
+        def work() -> Any:
+            made.append(awaited())
+            return made[-1]
+
+        def called(subject: Any) -> Callable[[Any], Any]:
+            face = FlightFace(subject, call)
+            return lambda key: face.do(key, work)
+
+        # Work that gives something to await: who does not await it passes it through as it is.
+        answers, _ = self._trials.answer("threads", called)
+        awaits = bool(answers) and inspect.isawaitable(answers[0]) and answers[0] not in made
+        for left in (*made, *answers):
+            if inspect.iscoroutine(left):
+                left.close()
+        kind: Kind = "asyncio" if awaits or not answers else "threads"
+        counts = "len" not in self._without and hasattr(type(self._subject), "__len__")
+        opening = self._opening(call.name)
+        by_key = not (call.decorates or call.function_first)
+        keys = self._calls.keys or (ways.keys_of(opening) if by_key and self._lenient else "any")
+        shared = not call.decorates and (self._by_key or self._made() is self._subject)
+        words = f"{call.name or _name(self._subject)}({'fn, key' if call.function_first else 'key, fn'})"
+        words = f"@{_name(self._subject)}" if call.decorates else words
+        shape = Shape(
+            kind,
+            timeout=False,
+            counts=counts and not shared,
+            leases=False,
+            form="flight",
+            forgets=not call.decorates and ways.takes_key(getattr(self._subject, "forget", None)),
+            keys=keys,
+            shared=shared,
+            taken=f"flight: {words}; {kind}",
+        )
+        face = flight_face(kind, counts=shape.counts)
+        make = self._make
+
+        def fitted() -> Any:
+            return face(make(), call)
+
+        fitted.__wrapped__ = self._original  # type: ignore[attr-defined]
+        return Fitted(shape, fitted)
+
+    def _answers(self, candidate: Candidate) -> tuple[Kind, list[Any], Trial]:
+        """What the call gives, and for which kind of client it is."""
+        opening = self._opening(candidate.open)
+        owner = ways.owner_of(opening)
+
+        def called(subject: Any) -> Any:
+            return getattr(subject, candidate.open) if candidate.open else subject
+
+        def let_go(subject: Any, key: Any, answer: Any) -> Any:
+            if not candidate.close or is_block(answer):
+                return None
+            closing = getattr(subject, candidate.close)
+            closes = ways.token_wanted(opening, closing, answer)[0]
+            given = {"key": (key,), "token": (answer,), "both": (key, answer)}[closes]
+            return closing(*given, **({owner: CALLER} if ways.owner_of(closing) else {}))
+
+        kind: Kind = "asyncio" if ways.is_coroutine_function(opening) else "threads"
+        answers, trial = self._trials.answer(kind, called, let_go, owner)
+        if kind == "threads" and answers and inspect.isawaitable(answers[0]) and not is_block(answers[0]):
+            if inspect.iscoroutine(answers[0]):
+                answers[0].close()
+            kind = "asyncio"
+            answers, trial = self._trials.answer(kind, called, let_go, owner)
+        return kind, answers, trial
+
+    def _resolved(self, candidate: Candidate, kind: Kind, answer: Any) -> list[tuple[Kind, Way]]:
+        """How it may be gone on with what the call gives, the likeliest first; nothing if that is no locker's."""
+        opening = self._opening(candidate.open)
+        calls = Way("acquire", "calls", candidate.open, limit=ways.limit_of(opening), owner=ways.owner_of(opening))
+        methods = ways.lock_methods(answer)
+        if candidate.close:
+            closing = self._opening(candidate.close)
+            calls = replace(
+                calls,
+                form="lock" if (candidate.open, candidate.close) == ("lock", "unlock") else "acquire",
+                close=candidate.close,
+                trying=next((name for name in ways.TRIES if ways.takes_key(getattr(self._subject, name, None))), ""),
+            )
+            wanted = ways.token_wanted(opening, closing, answer)
+            pairs = [(kind, replace(calls, closes=closes)) for closes in wanted]
+            # What it gives may be the lock itself, or a block, and not be held yet.
+            if (methods is None and not is_block(answer)) or self._excludes(*pairs[0]):
+                return pairs
+        lets_go = methods[1] if methods is not None else "release"
+        if callable(getattr(answer, lets_go, None)):
+            handle = replace(calls, form="acquire", close=lets_go, closes="handle", trying="")
+            if (methods is None and not is_block(answer)) or _is_taken(answer) or self._excludes(kind, handle):
+                return [(kind, handle)]
+        form: Form = "key" if not candidate.open and inspect.isclass(self._subject) else "get"
+        if methods is not None:
+            asking = getattr(answer, methods[0])
+            only_async = hasattr(type(answer), "__aenter__") and not hasattr(type(answer), "__enter__")
+            if only_async or ways.is_coroutine_function(asking):
+                kind = "asyncio"
+            limit = ways.limit_of(asking)
+            return [(kind, Way(form, "lock", candidate.open, methods[1], asks=methods[0], limit=limit))]
+        if is_block(answer):
+            kind = kind if hasattr(type(answer), "__enter__") else "asyncio"
+            return [(kind, replace(calls, form="key" if form == "key" else "block", by="block"))]
+        return []
+
+    def _excludes(self, kind: Kind, way: Way) -> bool:
+        """Whether a second client has to wait for a key that the first has by this way."""
+        return self._trials.run("0+a | 1+a | 0-a | 1-a", kind, way).waited(1, 1)
+
+    # -- what else it is -----------------------------------------------------------------------------------------
+
+    def _limited(self, kind: Kind, way: Way) -> tuple[Way, bool]:
+        """The way, with what it does when the time is over; and whether it can be asked without waiting.
+
+        NotALockerError: it does not wait at all.
+        """
+        if "timeout" in self._without:
+            way = replace(way, limit=Limit(), trying="")
+        answers = Answers()
+        trial = self._trials.run("0+a | 1+a | 0-a | 1-a", kind, way, watch=answers)
+        error = trial.errors.get("1+a")
+        if error is not None and (isinstance(error, NotGrantedError) or answers.on_purpose):
+            told = replace(way, limit=replace(way.limit, endless=True))
+            if (way.limit.timeout or way.limit.blocking) and self._excludes(kind, told):
+                way = told
+            elif isinstance(error, NotGrantedError):
+                raise NotALockerError(f"a held key is not waited for: {error}")
+        tries = way.tries
+        if tries:
+            way, tries = self._tried(kind, way)
+        if way.limit.timeout:
+            way, _ = self._refused(kind, replace(way, trying=""), "0+a | 1~a | c1 | 0-a | 1-a")
+        return way, tries
+
+    def _tried(self, kind: Kind, way: Way) -> tuple[Way, bool]:
+        program = "0+a | 1?a | 0-a | 1-a"
+        tried, trial = self._refused(kind, way, program)
+        error = trial.errors.get("1?a")
+        if isinstance(error, TypeError) and not ways.named(self._opening(way.open), way.limit.timeout):
+            # **arguments are passed on to what has no such thing.
+            bare = replace(way, limit=Limit(blocking=way.limit.blocking))
+            return self._tried(kind, bare) if bare.tries else (bare, False)
+        if not trial.waited(1, 1) or way.limit.by_blocking:
+            return tried, not trial.waited(1, 1)
+        if way.limit.timeout and way.limit.blocking:
+            return self._tried(kind, replace(way, limit=replace(way.limit, by_blocking=True)))
+        # It waits. lock(key, timeout=0) of the usual face may not; what 0 means elsewhere is not known.
+        return way, way.form == "lock"
+
+    def _refused(self, kind: Kind, way: Way, program: str) -> tuple[Way, Trial]:
+        """The way, with the words in which the second client of a program is refused."""
+        answers = Answers()
+        trial = self._trials.run(program, kind, way, watch=answers)
+        if isinstance(answers.last, Exception) and answers.on_purpose:
+            if not isinstance(answers.last, way.refused):
+                way = replace(way, refused=(*way.refused, type(answers.last)))
+        elif answers.last is None and answers.first is not None and len(trial.done) > 1:
+            way = replace(way, none_refused=True)
+        return way, trial
+
+    def _leases(self, kind: Kind) -> bool:
+        """Whether there is a hold() whose block is given something that can be released."""
+        if not ways.takes_key(getattr(self._subject, "hold", None)):
+            return False
+        return any(callable(getattr(given, "release", None)) for given in self._trials.held(kind))
+
+    def _idle_when_got(self, kind: Kind, way: Way) -> bool:
+        """Whether a lock that was got and not asked leaves len() as it was."""
+        subject = self._made()
+        before = len(subject)
+        kept, _ = self._trials.answer(kind, lambda _: getattr(subject, way.open))
+        return bool(kept) and len(subject) == before
+
+    def _reentrant(self, kind: Kind, way: Way) -> bool:
+        """Whether a holder gets the key again, and others don't until it has let go as often."""
+        trial = self._trials.twice("0+a | 1+a | 0-a | 1-a", kind, way)
+        return trial.waited(1, 1) and trial.did("0+a", "0-a", "1+a", "1-a")
+
+    def _share(self, kind: Kind, way: Way) -> bool:
+        """Whether two subjects have their keys in common."""
+        return self._trials.two("0+a | 1+b | 0-a | 1-b", kind, way).waited(1, 1)
+
+    def _apart(self, kind: Kind, way: Way) -> None:
+        """NotALockerError: what one run leaves behind is met by the next, though its keys are others."""
+        program = "0+a | 1+a | 0-a | 1-a"
+        first = self._trials.run(program, kind, way)
+        self._trials.run("0+a | 1+a | 2+a", kind, way)
+        again = self._trials.run(program, kind, way)
+        if first.did("0+a", "0-a") and again.done != first.done:
+            raise NotALockerError(
+                f"two lockers of the factory share more than their keys: what one leaves, the other meets "
+                f"({again.why() if again.errors else 'it waits'}); give a factory that sets it back"
+            )
+
+    def _gives_few(self, way: Way) -> bool:
+        """Whether it gives fewer locks than there are keys, and more than one."""
+        if way.by != "lock":
+            return False
+        opening, keys = self._opening(way.open), self._trials.same_keys()
+        locks = in_a_loop(lambda: [opening(keys(letter)) for letter in _LETTERS])
+        for lock in filter(inspect.iscoroutine, locks):
+            lock.close()
+        return 1 < len({id(lock) for lock in locks}) < len(locks)
+
+    def _striped(self, kind: Kind, way: Way) -> bool:
+        """Whether some keys share a lock, while most do not: a table of so many locks, for all keys."""
+        steps = [((1, (Step("+", a), Step("-", a))), (0, (Step("+", a),))) for a in _LETTERS]
+        both = Program(tuple(Phase((one,)) for two in steps for one in two))
+        keys = self._trials.same_keys()
+        met = self._trials.blocked(both, kind, way, keys)
+        if met is None:
+            return False
+        others = [a for a in _LETTERS if a != met.key][: max(20, _LETTERS.index(met.key))]
+        pairs = [Program((Phase(((0, (Step("+", a),)),)), Phase(((1, (Step("+", met.key),)),)))) for a in others]
+        collisions = sum(self._trials.blocked(pair, kind, way, keys) is not None for pair in pairs)
+        return 0 < collisions < len(others)
+
+    # -- what is made of it --------------------------------------------------------------------------------------
+
+    def _factory(self, shape: Shape, way: Way) -> Callable[[], Any]:
+        usual = Way("lock", "calls", "lock", "unlock", limit=Limit("timeout" if shape.timeout else ""))
+        has = shape.counts == hasattr(type(self._subject), "__len__")
+        if way == usual and self._silent and has and not shape.shared:
+            return self._original
+        leases: Literal["", "hold", "token"] = "" if not shape.leases else "hold" if way.closes == "key" else "token"
+        face = face_class(shape.kind, counts=shape.counts, leases=leases)
+        make, counts = self._make, shape.counts and shape.shared
+
+        def fitted() -> Any:
+            subject = make()
+            return face(subject, way, before=len(subject) if counts else 0)
+
+        fitted.__wrapped__ = self._original  # type: ignore[attr-defined]
+        return fitted
+
+    def _taken(self, shape: Shape, way: Way) -> str:
+        name = self._spelled(way)
+        said = {"lock": f"{name}, then {way.asks} and {way.close}", "block": f"with {name}"}
+        calls = {"key": f"{way.close}(key)", "token": f"{way.close}(token)", "both": f"{way.close}(key, token)"}
+        said["calls"] = f"{name}, {calls.get(way.closes, f'then {way.close} of what it gives')}"
+        parts = [f"{shape.form}: {said[way.by]}", shape.kind]
+        if not shape.timeout:
+            parts.append("no timeout" if not shape.tries else "no timeout, but a try")
+        if way.none_refused:
+            parts.append("None when the time is over")
+        parts += [f"{kind.__name__} when the time is over" for kind in way.refused if kind not in TIMED_OUT]
+        parts += [f"keys of type {shape.keys}"] if shape.keys != "any" else []
+        parts += ["shared by all runs, each with keys of its own"] if shape.shared else []
+        parts += ["re-entrant"] if shape.reentrant else []
+        parts += ["keys share locks"] if shape.striped else []
+        return "; ".join(parts)
+
+    def _spelled(self, way: Way) -> str:
+        more = "".join(f", {name}" for name in (way.owner, way.limit.timeout) if name and way.by != "lock")
+        if way.open == "__getitem__":
+            return "L[key]"
+        if way.open == "__call__":
+            return f"L(key{more})"
+        name = way.open or getattr(self._original, "__name__", "L")
+        return f"{name}(key{more})"
+
+    def _no_locker(self) -> str:
+        """One line: what was looked for, what there is, and what helps."""
+        needed = [parameter.name for parameter in ways.required(self._original) or ()]
+        if needed:
+            name = getattr(self._original, "__name__", "the factory")
+            return (
+                f"{name} must be given {', '.join(needed)}, and is no lock for a key; "
+                f"write MODULE:{name}(...) with its arguments"
+            )
+        found = ways.found(self._subject)
+        return (
+            f"{_name(self._subject)} has no lock for a key that is known here: looked for lock and unlock, acquire and "
+            f"release, a block, a lock for each key, a single flight; found {found or 'nothing that takes a key'}; "
+            "name it with --call lock=NAME,unlock=NAME, block=NAME, get=NAME or do=NAME"
+        )
 
 
-def _made(make: Callable[[], Any]) -> Any:
-    # In a run, since a locker may start a thread as it is made; in a loop, since another may ask for the running one.
-    maker = _Maker()
-    run = ThreadRun(lambda: in_a_loop(make), parse("0+a"), Chooser(), maker, crew=Crew(), keys=lambda letter: letter)
+def _not_through(candidate: Candidate, trial: Trial) -> str:
+    if candidate.guessed:
+        return ""
+    return f"{candidate.open or 'the call'}() of a free key does not come through: {trial.why()}"
+
+
+def _is_taken(lock: Any) -> bool:
+    """Whether a lock that a call gave is held already, as far as it says."""
+    locked = getattr(lock, "locked", None)
     try:
-        run.run()
-    except SubjectFailedError as error:
-        raise NotALockerError(f"{error}; it is called without arguments") from None
-    return maker.subject
-
-
-class _Maker:
-    """An `Observer` that ends the run when the subject is made."""
-
-    stopped = True
-
-    def __init__(self) -> None:
-        self.subject: Any = None
-
-    def made(self, subject: Any) -> None:
-        self.subject = subject
-
-    def phase(self, number: int) -> None: ...
-
-    def called(self, client: int, step: Step) -> None: ...
-
-    def returned(self, client: int, step: Step) -> None: ...
-
-    def raised(self, client: int, step: Step, error: BaseException) -> None: ...
-
-    def cancelled(self, client: int) -> None: ...
-
-    def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None: ...
-
-
-def _waits_in_a_loop(subject: Any, make: Callable[[], Any]) -> bool:
-    if _is_coroutine_function(subject.lock):
-        return True
-    try:
-        source = inspect.getsource(inspect.unwrap(subject.lock))
-    except (OSError, TypeError):
-        source = ""
-    if "return" not in source and source:
+        return callable(locked) and locked() is True
+    except Exception:
         return False
-    # A plain function may still return something to await. Only a call can tell.
-    return looked_at(make)
-
-
-def _is_coroutine_function(function: Any) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return any(
-        asyncio.iscoroutinefunction(candidate)
-        for candidate in (function, inspect.unwrap(function), type(function).__call__)
-    )
-
-
-def _accepts(function: Any, *args: Any, **kwargs: Any) -> bool:
-    try:
-        inspect.signature(function).bind(*args, **kwargs)
-    except TypeError:
-        return False
-    except ValueError:
-        return True  # A builtin without a signature: the runs will tell.
-    return True
 
 
 def _name(subject: Any) -> str:
-    return type(subject).__qualname__
+    return subject.__name__ if inspect.isclass(subject) or inspect.ismodule(subject) else type(subject).__qualname__

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from kmutex.engine.explorer import Explorer, Found
+from kmutex.engine.judge import BLAMED
 from kmutex.engine.program import Phase, Program
+from kmutex.engine.scenarios import asks_again, with_epilogue
 
 MOST = 100
 """Runs of one program that are made in search of the same breach."""
+MOST_WITHOUT = 400
+"""Runs of a program without what a breach is blamed on."""
+LEAST_BOUND = 2
+"""Preemptions of these."""
 
 
 def shrink(
@@ -19,20 +26,129 @@ def shrink(
     go_on: Callable[[], bool] = lambda: True,
 ) -> Found:
     """A run of a smaller program that breaks the same clauses in no more events and with no more choices; one from
-    which nothing more can be left out so, or ``found`` itself.
+    which nothing more can be left out so, or ``found`` itself. At each step, what makes the run shortest is left out.
+
+    A clause that is named for something in the program, and that the same is broken without, is named no longer.
 
     symptoms: what programs with these ingredients have shown, so that it is not blamed on anything else. go_on: asked
     before each run; where it says no, the smallest so far is returned.
     """
-    again = True
-    while again and go_on():
-        again = False
-        for program in parts(found.schedule.program):
-            better = _same(explorer, found, program, symptoms, go_on)
-            if better is not None:
-                found, again = better, True
-                break
+    if not go_on():
+        return found
+    small = _reduced(explorer, unblamed(explorer, found, go_on), symptoms, go_on)
+    # What only the epilogue shows is said by a program of its own, which can then be made smaller too.
+    full = in_full(small)
+    spelled = _same(explorer, small, full, symptoms, go_on) if full != small.schedule.program else None
+    if spelled is not None:
+        small = min(small, _reduced(explorer, spelled, symptoms, go_on), key=_size)
+    renumbered = _renumbered(small.schedule.program)
+    if renumbered == small.schedule.program:
+        return small
+    return _same(explorer, small, renumbered, symptoms, go_on) or small
+
+
+def _reduced(
+    explorer: Explorer,
+    found: Found,
+    symptoms: Sequence[tuple[frozenset[str], str]],
+    go_on: Callable[[], bool],
+) -> Found:
+    again = asks_again(found.schedule.program)
+    while go_on():
+        # Without its unlock, a client asks for what it has: a re-entrant locker grants that, and rightly.
+        smaller = (program for program in parts(found.schedule.program) if again or not asks_again(program))
+        tried = (_same(explorer, found, program, symptoms, go_on) for program in smaller)
+        better = min((one for one in tried if one is not None), key=_size, default=None)
+        if better is None or _size(better) > _size(found):
+            break
+        found = better
     return found
+
+
+def _size(found: Found) -> tuple[int, bool, int]:
+    """Events, then whether the program leaves some of them to the epilogue, then the program."""
+    program = found.schedule.program
+    return len(found.finding.events), in_full(found) != program, len(str(program))
+
+
+def _renumbered(program: Program) -> Program:
+    """The same with clients that are called 0, 1, ... in the order in which they come."""
+    number: dict[int, int] = {}
+    for phase in program.phases:
+        for client, _ in phase.steps:
+            number.setdefault(client, len(number))
+    return Program(
+        tuple(
+            Phase(
+                tuple((number[client], steps) for client, steps in phase.steps),
+                tuple(number[client] for client in phase.cancel),
+            )
+            for phase in program.phases
+        )
+    )
+
+
+def in_full(found: Found) -> Program:
+    """The program that makes the calls which were made in the run, those of the epilogue among them."""
+    calls: dict[int, deque[str]] = {}
+    for event in found.finding.events:
+        if event.change in ("asks", "calls", "lets go"):
+            calls.setdefault(event.client, deque()).append(event.text)
+    phases = []
+    for phase in with_epilogue(found.schedule.program, tries=found.schedule.tries)[0].phases:
+        made = []
+        for client, steps in phase.steps:
+            kept = []
+            for step in steps:
+                # A step that was not possible made no call.
+                if client in calls and calls[client] and calls[client][0] == f"{step} ...":
+                    calls[client].popleft()
+                    kept.append(step)
+            if kept:
+                made.append((client, tuple(kept)))
+        phases.append(Phase(tuple(made), phase.cancel))
+    (program,) = [*_program(phases), found.schedule.program][:1]
+    return program
+
+
+def unblamed(explorer: Explorer, found: Found, go_on: Callable[[], bool] = lambda: True) -> Found:
+    """A run that shows the same symptom without what it is blamed on; ``found`` itself if none is seen."""
+    while found.finding.clauses[0] in BLAMED and found.finding.clauses[0] != found.finding.symptom and go_on():
+        blame = found.finding.clauses[0]
+        program = _without(found.schedule.program, BLAMED[blame])
+        if program is None:
+            break
+        result = explorer.every(
+            program,
+            found.schedule.level,
+            max(LEAST_BOUND, len(found.schedule.picks)),
+            go_on=lambda runs: runs < MOST_WITHOUT and go_on(),
+        )
+        same = [
+            other
+            for other in result.breaches
+            if other.finding.symptom == found.finding.symptom and blame not in other.finding.clauses
+        ]
+        if not same:
+            break
+        found = min(same, key=lambda other: len(other.finding.events))
+    return found
+
+
+def _without(program: Program, kinds: str) -> Program | None:
+    """The program without these kinds of steps. A wait that may end becomes one that does not. None: nobody does
+    anything in what is left, or nothing was left out."""
+    plain = {"~": "+", "!": "+", "[": "+", "]": "-", "%": "-", "&": "-", "*": "-"}
+    phases = []
+    for phase in program.phases:
+        steps = tuple(
+            (client, tuple(step._replace(kind=plain[step.kind]) if step.kind in kinds else step for step in kept))
+            for client, every in phase.steps
+            if (kept := [step for step in every if step.kind not in kinds or step.kind in plain])
+        )
+        phases.append(Phase(steps, () if "~" in kinds or "!" in kinds else phase.cancel))
+    left = next(_program(phases), None)
+    return None if left == program else left
 
 
 def parts(program: Program) -> Iterator[Program]:
@@ -88,10 +204,10 @@ def _same(
     )
     same = [
         other
-        for other in result.found.values()
+        for other in result.breaches
         if other.finding.symptom == found.finding.symptom
         and other.finding.clauses == found.finding.clauses
         and len(other.finding.events) <= len(found.finding.events)
         and len(other.schedule.picks) <= len(found.schedule.picks)
     ]
-    return min(same, key=lambda other: len(other.finding.events), default=None)
+    return min(same, key=_size, default=None)

@@ -3,42 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import linecache
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from kmutex._text import printable
-from kmutex.engine.judge import Event, Judge
+from kmutex.engine.judge import ENDED_OUTSIDE, Event, Judge
 from kmutex.engine.program import Step
+from kmutex.engine.threads import foreign
 
-WIDTH = 44
+WIDTH = 60
 """Characters of a line that are shown."""
 MARGIN = 6
 """Columns that its number takes."""
 
 
+_SUSPENDED = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
+"""Flags of code that reports "return" also where it waits."""
 _Tracer = Callable[[FrameType, str, Any], Any]
 
 
-class Line(Event):
-    """A line that a client is about to execute."""
+def with_lines(judging: Callable[..., Judge], own: Callable[[str], bool]) -> Callable[..., Judge]:
+    """What makes the same judges, which also write down the lines of the subject's own code.
 
-    __slots__ = ()
+    judging: a class of judges, or a partial of one. own: whether a file's code is the subject's.
+    """
+    known: dict[str, Any] = {}
+    made: Any = judging
+    if isinstance(judging, functools.partial):
+        made, known = judging.func, judging.keywords
+    kind: Any = type(f"{made.__name__}WithLines", (Lines, made), {})
+    return functools.partial(kind, own=own, **known)
 
 
 class Lines(Judge):
-    """A judge that also writes down the lines of the file in which ``make`` is defined.
+    """A judge that also writes down the lines of the subject's own code, as far as ``own`` says that a file is.
 
     Lines are seen by `sys.settrace`, which is left on in the thread that executes them.
     """
 
-    def __init__(self, *, make: Callable[[], Any], **of_judge: Any) -> None:
+    def __init__(self, *, own: Callable[[str], bool], **of_judge: Any) -> None:
         super().__init__(**of_judge)
-        self._file = _file_of(make)
+        self._own = functools.cache(own)
         self._clients: dict[object, int] = {}
         self._muted = False
         self._under: dict[int, _Tracer] = {}
@@ -72,7 +84,7 @@ class Lines(Judge):
     def _enter(self, frame: FrameType, event: str, arg: Any) -> Any:
         outer = self._under.get(threading.get_ident())
         under: _Tracer | None = outer(frame, event, arg) if outer is not None else None
-        if frame.f_code.co_filename != self._file:
+        if not self._own(frame.f_code.co_filename):
             return under
         if under is None:
             return self._step
@@ -85,25 +97,73 @@ class Lines(Judge):
         return both
 
     def _step(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "line":
+            self._stands_at(frame)
+        elif event == "return" and not frame.f_code.co_flags & _SUSPENDED:
+            # It stands in the caller's line again, which is not reported once more.
+            caller = frame.f_back
+            if caller is not None and self._own(caller.f_code.co_filename):
+                self._stands_at(caller)
+        return self._step
+
+    def _stands_at(self, frame: FrameType) -> None:
         client = self._clients.get(_whoever_runs())
-        if event == "line" and client is not None and not self._muted:
-            source = linecache.getline(self._file, frame.f_lineno).rstrip()
-            source = printable(source.expandtabs())
+        if client is not None and not self._muted:
+            file, number = frame.f_code.co_filename, frame.f_lineno
+            source = printable(linecache.getline(file, number).rstrip().expandtabs())
             source = source.removeprefix(" " * min(8, len(source) - len(source.lstrip())))
             cut = source if len(source) <= WIDTH else source[: WIDTH - 3] + "..."
-            self.events.append(Line(client, f"{frame.f_lineno:>{MARGIN - 2}}  {cut}"))
-        return self._step
+            self.events.append(Event(client, f"{number:>{MARGIN - 2}}  {cut}", place=f"{file}:{number}"))
 
 
 def stops(events: Iterable[Event]) -> list[Event]:
-    """The events without the lines after which the same client went on, and the others without their indentation."""
+    """The events with those lines only at which a client was left standing, without their indentation."""
     every = list(events)
     following: list[Event | None] = [*every[1:], None]
     return [
-        Line(event.client, f"{event.text[:MARGIN]}{event.text[MARGIN:].lstrip()}") if isinstance(event, Line) else event
+        event._replace(text=f"{event.text[:MARGIN]}{event.text[MARGIN:].lstrip()}") if event.place else event
         for event, after in zip(every, following, strict=True)
-        if not isinstance(event, Line) or (after is not None and after.client not in (event.client, -1))
+        if not event.place or (after is not None and (after.client != event.client or after.text == ENDED_OUTSIDE))
     ]
+
+
+def last_place(events: Sequence[Event]) -> str:
+    """Where the client of the last event stood last, or whoever did anything last; "" where no line was seen."""
+    who = next((event.client for event in reversed(events) if event.client >= 0), -1)
+    places = [(event.client == who, event.place) for event in events if event.place]
+    mine = [place for own, place in places if own]
+    return (mine or [place for _, place in places] or [""])[-1]
+
+
+def file_of(make: Callable[[], Any]) -> str:
+    """The file in which a factory is defined; "" if that can't be told."""
+    try:
+        return inspect.getfile(inspect.unwrap(make))
+    except (TypeError, ValueError):
+        return ""
+
+
+def not_foreign(file: str) -> bool:
+    """Whether the code of a file may be a subject's: not the standard library's, and not the checker's."""
+    return not foreign(file)
+
+
+def own_code(make: Callable[[], Any]) -> Callable[[str], bool]:
+    """Which files are the subject's own: those of its factory's package, or beside its factory's file."""
+    file = file_of(make)
+    names = getattr(inspect.unwrap(make), "__module__", "").split(".")
+    names += ["__init__"] * (Path(file).stem == "__init__")
+    # Of a module in no package, only what is not installed lies beside it for a reason.
+    folder = Path(file).resolve().parents[max(0, len(names) - 2)] if file else Path("/nowhere")
+    installed = len(names) < 2 and "site-packages" in folder.parts
+
+    def own(other: str) -> bool:
+        if other == file or foreign(other):
+            return other == file
+        path = Path(other).resolve()
+        return not installed and path.is_relative_to(folder) and "site-packages" not in path.relative_to(folder).parts
+
+    return own
 
 
 def _whoever_runs() -> object:
@@ -112,11 +172,3 @@ def _whoever_runs() -> object:
         return asyncio.current_task() or threading.get_ident()
     except RuntimeError:
         return threading.get_ident()
-
-
-def _file_of(make: Callable[[], Any]) -> str:
-    """Where the factory is defined; "" if that can't be told, and there are no lines then."""
-    try:
-        return inspect.getfile(make)
-    except TypeError:
-        return ""

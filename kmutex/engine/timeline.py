@@ -1,4 +1,4 @@
-"""What the judge saw, as a picture: one lane for each client, time runs down."""
+"""What the judge saw, as a timeline: one column for each client, time runs down."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ def picture(events: Sequence[Event]) -> Picture:
     return Picture(tuple(f"client {client}" for client in clients), rows)
 
 
+WIDTH = 80
+"""Columns of a terminal, and of a log."""
+
+
 def timeline(events: Sequence[Event], *, most: int = 60) -> str:
-    """The events as text, a column for each client that does anything. The last ``most`` lines."""
-    return text(picture(events), most=most)
+    """The events as text within WIDTH, a column for each client that does anything. The last ``most`` lines."""
+    return text(picture(events), most=most, width=WIDTH)

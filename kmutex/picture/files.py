@@ -27,7 +27,7 @@ HELP = "draw it: .svg, .mmd (Mermaid), .md (Mermaid in Markdown) or .txt (text)"
 
 
 def unfit(path: Path | None) -> str:
-    """What is wrong with the name of a picture, None being none; "" if nothing."""
+    """An error message for a file name without a supported ending; "" for a good name, or for None."""
     if path is None or path.suffix.lower() in FORMATS:
         return ""
     return f"{path}: a picture's name ends in {', '.join(list(FORMATS)[:-1])} or {list(FORMATS)[-1]}"

@@ -4,8 +4,8 @@ For each state of the model in which no call is on its way, and each action ther
 there and takes the action, one action to a phase. It runs on the real driver under the scheduler, and after the
 last phase the outcome, the waiters that came through and ``snapshot()`` must be the model's.
 
-Between two quiet moments a run goes the plain way only: whatever comes of two calls that overlap, and so the race
-of KM-RACE and an interrupt in the midst of a call, is for the interleavings to show.
+Between quiescent states only the default schedule is run. Overlapping calls, and so the race of KM-RACE and an
+interrupt within a call, are covered by the interleaving search.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kmutex._entry import Entry, Ticket
 from kmutex._errors import UnheldKeyError
 from kmutex._threads import KeyedMutex
 from kmutex.engine.eventloop import LoopRun
-from kmutex.engine.explorer import key_of
+from kmutex.engine.keys import key_of
 from kmutex.engine.program import ASKING, Program, Step, parse
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads import Crew, ThreadRun, replaced

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from kmutex.selfcheck.comparison import bound_text
 from kmutex.verify.evidence import Result, Row, Violation
-from kmutex_model.actions import CORRECT, Model, format_schedule
+from kmutex_model import flight
+from kmutex_model.actions import CORRECT, Machine, format_schedule
 from kmutex_model.broken import BROKEN, Broken
 from kmutex_model.explore import Counterexample, Exploration, explore
 from kmutex_model.properties import ALL, Property
@@ -24,28 +25,35 @@ BOUNDS: tuple[tuple[int, int], ...] = ((4, 2), (3, 3))
 MOST_STATES_OF_BAD = 2_000
 """States after which a known-bad model counts as not caught: unseen, its mistake may make the states endless."""
 RACES: tuple[Race, ...] = ("keep", "pass")
+LEADERS: tuple[flight.Leader, ...] = ("takeover", "share")
+
+
+def _both_races(clients: int, keys: int) -> list[Config]:
+    return [Config(clients, keys, race) for race in RACES]
 
 
 def check(
     on_progress: Callable[[str], None] | None = None,
     *,
-    model: Model = CORRECT,
+    model: Machine = CORRECT,
     properties: Sequence[Property] = ALL,
-    known_bad: Sequence[Broken] = BROKEN,
+    known_bad: Sequence[Broken | flight.BrokenFlight] = BROKEN,
     bounds: Sequence[tuple[int, int]] = BOUNDS,
+    configs: Callable[[int, int], Sequence[Config | flight.FlightConfig]] = _both_races,
+    each: str = "both races",
     max_states: int | None = None,
 ) -> list[Row]:
     """One row for each property. `cases` counts the steps on which it was checked.
 
-    on_progress: is told, in a few words, what comes next. bounds: clients and keys, each with both races.
+    on_progress: is told, in a few words, what comes next. bounds: clients and keys, and `configs` what each is explored
+    with, which `each` says in words.
     max_states: where an exploration ends before it is complete; the result is then inconclusive.
     """
     say = on_progress or (lambda text: None)
     found = []
     for clients, keys in bounds:
-        for race in RACES:
-            say(f"model, {bound_text([(clients, keys)])}, {race}")
-            config = Config(clients, keys, race)
+        for config in configs(clients, keys):
+            say(f"model, {bound_text([(clients, keys)])}, {config[2]}")
             found.append(explore(model, config, properties=properties, max_states=max_states))
     rows = []
     for prop in properties:
@@ -54,11 +62,22 @@ def check(
         mine = [broken for broken in known_bad if broken.clause == prop.clause]
         missed = [broken.model.name for broken in mine if not _caught(broken, properties)]
         spent = sum(exploration.seconds for exploration in found) + time.perf_counter() - started
-        rows.append(_row(prop, found, mine, missed, bounds, spent))
+        rows.append(_row(prop, found, mine, missed, f"{bound_text(bounds)}, {each}", spent))
     return rows
 
 
-def _caught(broken: Broken, properties: Sequence[Property]) -> bool:
+def check_flights() -> list[Row]:
+    """The same of duplicate suppression."""
+    return check(
+        model=flight.FLIGHT,
+        properties=flight.ALL,
+        known_bad=flight.BROKEN,
+        configs=lambda clients, keys: [flight.FlightConfig(clients, keys, leader) for leader in LEADERS],
+        each="shared and taken over",
+    )
+
+
+def _caught(broken: Broken | flight.BrokenFlight, properties: Sequence[Property]) -> bool:
     judged_by = {prop.clause for prop in broken.judged_by}
     judges = [prop for prop in properties if prop.clause in judged_by]
     found = explore(broken.model, broken.config, properties=judges, max_states=MOST_STATES_OF_BAD)
@@ -68,9 +87,9 @@ def _caught(broken: Broken, properties: Sequence[Property]) -> bool:
 def _row(
     prop: Property,
     found: Sequence[Exploration],
-    known_bad: Sequence[Broken],
+    known_bad: Sequence[Broken | flight.BrokenFlight],
     missed: Sequence[str],
-    bounds: Sequence[tuple[int, int]],
+    bound: str,
     seconds: float,
 ) -> Row:
     states, steps = sum(e.states for e in found), sum(e.transitions for e in found)
@@ -91,7 +110,7 @@ def _row(
     else:
         result = Result.HOLDS
     words = [
-        f"{bound_text(bounds)}, both races",
+        bound,
         f"{states:,} states",
         f"{steps:,} steps",
         "complete" if complete else "not complete",
@@ -110,8 +129,9 @@ def _row(
     )
 
 
-def _violation(config: Config, found: Counterexample) -> Violation:
-    run = f"{config.clients}x{config.keys} {config.race}: {format_schedule(found.path)}"
+def _violation(config: Config | flight.FlightConfig, found: Counterexample) -> Violation:
+    clients, keys, how = config
+    run = f"{clients}x{keys} {how}: {format_schedule(found.path)}"
     if found.cycle is not None:
         run += f"; and for ever: {format_schedule(found.cycle) or 'nothing'}"
     return Violation((found.clause,), f"{found.message} ({run})")

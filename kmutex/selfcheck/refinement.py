@@ -3,6 +3,9 @@
 For each state of the correct model a real table is brought there by the model's shortest run, as a driver would
 drive it, and then put through the action. Outcome, wake-ups and snapshot must be the model's (`comparison`).
 
+The same is done from every state that the invariant of the proof allows, up to a smaller bound, whether a run leads
+there or not: the proof is about steps from those (`kmutex_model.proof`).
+
 The same steps hold the table against the three functions of ``kmutex._entry``, which CrossHair has confirmed and
 which do not run in production: after each call the table's entry must be what they say. That ties those
 contracts to what runs.
@@ -28,14 +31,18 @@ from kmutex.selfcheck.comparison import STRANGER, Observed, StepTally, View, bou
 from kmutex.verify.evidence import Result, Row, Violation
 from kmutex_model.actions import CORRECT, Action, action_key
 from kmutex_model.explore import explore
+from kmutex_model.proof.tie import allowed
 from kmutex_model.properties import make_transition
 from kmutex_model.state import Config, Race, State
 from kmutex_model.state import Entry as ModelEntry
 
 METHOD = "refinement"
+ALLOWED_METHOD = "refinement, allowed states"
 RULES_METHOD = "refinement, rules"
 BOUNDS: tuple[tuple[int, int], ...] = ((4, 2),)
 """Clients and keys. Four clients are the fewest with a waiter in the middle of a queue."""
+ALLOWED_BOUNDS: tuple[tuple[int, int], ...] = ((3, 1), (2, 2), (3, 2))
+"""Of these, 2 x 2 has states that no run reaches."""
 RACES: tuple[Race, ...] = ("keep", "pass")
 
 CLAUSES = (
@@ -85,15 +92,18 @@ def check(
     table: MakeTable = LockTable,
     rules: Rules | None = None,
     bounds: Sequence[tuple[int, int]] = BOUNDS,
+    allowed_bounds: Sequence[tuple[int, int]] = ALLOWED_BOUNDS,
     subjects: Sequence[driver_refinement.Subject] = driver_refinement.SUBJECTS,
 ) -> list[Row]:
     """Compare the table, the rules and the drivers with the model; one row for each clause of each.
 
     on_progress: is told, in a few words, what comes next. table, rules, subjects: what is judged.
-    bounds: clients and keys; each is walked with both races. The drivers have a bound of their own.
+    bounds: clients and keys; each is walked with both races. allowed_bounds: likewise, from every allowed state. The
+    drivers have a bound of their own.
     """
     say = on_progress or (lambda text: None)
-    return [*check_table(say, table, rules or Rules(), bounds), *driver_refinement.check(say, subjects)]
+    of_table = [*check_table(say, table, rules or Rules(), bounds), *check_allowed(say, table, allowed_bounds)]
+    return [*of_table, *driver_refinement.check(say, subjects)]
 
 
 def check_table(
@@ -109,6 +119,40 @@ def check_table(
             _walk(Config(clients, keys, race), make, book, tally)
     bound = f"LockTable, {bound_text(bounds)}, both races"
     return [*tally.rows(bound), *book.rows(bound, time.perf_counter() - started, tally.skipped)]
+
+
+def check_allowed(
+    say: Callable[[str], None], make: MakeTable, bounds: Sequence[tuple[int, int]] = ALLOWED_BOUNDS
+) -> list[Row]:
+    """The rows of the table, from every state that the invariant allows; none without bounds.
+
+    A table is brought there by requests alone, key by key: it can't tell a call that has returned from one that will.
+    """
+    if not bounds:
+        return []
+    tally = StepTally(ALLOWED_METHOD, "kmutex._core:LockTable", CLAUSES)
+    unreached = 0
+    for clients, keys in bounds:
+        say(f"LockTable, all that is allowed, {bound_text([(clients, keys)])}")
+        states = allowed(Config(clients, keys, "keep"))
+        for race in RACES:
+            config = Config(clients, keys, race)
+            unreached += len(states.difference(explore(CORRECT, config, properties=()).graph))
+            for state in sorted(states, key=repr):
+                _from(config, state, make, tally)
+    return tally.rows(f"LockTable, {bound_text(bounds)}, both races, {unreached} states that no run reaches")
+
+
+def _from(config: Config, state: State, make: MakeTable, tally: StepTally) -> None:
+    tally.states += 1
+    for action in CORRECT.enabled(config, state):
+        after, outcome = CORRECT.step(config, state, action)
+        t = make_transition(config, state, action, outcome, after)
+        for way in ways(action):
+            bench = DrivenTable(make, config, action.key if action.name == "stale_release" else None)
+            bench.bring_to(state)
+            place = f"{config.clients}x{config.keys} {config.race}, {action}{f' by {way}' if way else ''} in {state}"
+            tally.compare(t, bench.observe(config.race, state, action, way), (place, ""))
 
 
 def _walk(config: Config, make: MakeTable, book: RuleBook, tally: StepTally) -> None:
@@ -172,6 +216,12 @@ class DrivenTable:
         raw, before = dict(self._table.snapshot()), self.view()
         outcome, told = self.take(race, state, action, way)
         return Observed(outcome, told, before, self.view(), dict(self._table.snapshot()) == raw)
+
+    def bring_to(self, state: State) -> None:
+        """Ask for each key as those did that hold it or wait for it, the holder first."""
+        for number, entry in enumerate(state.entries):
+            for client in () if entry is None else (entry.holder, *entry.queue):
+                self._ask(_key(number), client, "request")
 
     def view(self) -> View:
         """What the table shows, with each ticket as the client that asked with it."""

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from kmutex._clauses import CLAUSES
 from kmutex._sandbox import Confinement
+from kmutex.engine.features import PROMISES
 from kmutex.engine.timeline import timeline
 from kmutex.teach import lesson as lessons
 from kmutex.teach.clauses import Clause, clause_of
-from kmutex.verify.evidence import Result, Row, Violation, exit_status
+from kmutex.verify.evidence import VERDICT, Result, Row, Violation, exit_status
 from kmutex.verify.plan import MOST_RUNS, Unit
-from kmutex.verify.report import VERDICT, violations
+from kmutex.verify.report import violations
 from kmutex.verify.runner import LONGEST_REPLAY, Progress, ReplayError, SubjectError, replay, verify
 
 if TYPE_CHECKING:
@@ -109,7 +110,13 @@ def grade(
     units = _units(one) if one is not None else []
     try:
         shape, rows = verify(
-            handed_in.target, without=without, seconds=seconds, first=units, confined=confined, on_progress=on_progress
+            handed_in.target,
+            without=without,
+            promises=PROMISES,
+            seconds=seconds,
+            first=units,
+            confined=confined,
+            on_progress=on_progress,
         )
     except ReplayError as error:
         raise WrongKindError(f"{handed_in.path} is not for the lesson: {error}") from None
@@ -156,7 +163,7 @@ def _finding(
     picture, command = violation.picture, ""
     if violation.schedule:
         features = "".join(f" --without {name}" for name in without)
-        command = f"kmutex verify {handed_in.target}{features} --replay {shlex.quote(violation.schedule)}"
+        command = f"kmutex verify {handed_in.target} --strict{features} --replay {shlex.quote(violation.schedule)}"
         if handed_in.folder != Path.cwd():
             folder = os.path.relpath(handed_in.folder)
             # A folder may be called -d.
@@ -175,8 +182,13 @@ def _with_lines(
 ) -> str:
     """The picture with the lines at which clients stood; the plain one where the run does not come up again so."""
     try:
-        found, events, _ = replay(
-            handed_in.target, violation.schedule, without=without, lines=True, confined=confined, seconds=seconds
+        found, _, events, _ = replay(
+            handed_in.target,
+            violation.schedule,
+            without=without,
+            promises=PROMISES,
+            confined=confined,
+            seconds=seconds,
         )
     except (SubjectError, ReplayError):
         return violation.picture

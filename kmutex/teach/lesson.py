@@ -12,10 +12,11 @@ from importlib.resources import files
 from typing import Any
 
 from kmutex.engine.explorer import Schedule, parse_schedule
+from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Kind
-from kmutex.engine.source_lines import Lines, stops
+from kmutex.engine.source_lines import Lines, own_code, stops
 
 PACKAGE = "kmutex.teach.lessons"
 PARTS = ("Situation", "Question", "Answer", "Exercise", "Hints")
@@ -119,7 +120,7 @@ def find(one: Lesson) -> Counterexample:
 
     NotFoundError: there is none.
     """
-    bench = Harness(one.make(), without=one.without)
+    bench = Harness(one.make(), without=one.without, promises=PROMISES)
     program, level = one.schedule.program, one.schedule.level
     runs = 0
     with bench.control():
@@ -131,7 +132,7 @@ def find(one: Lesson) -> Counterexample:
                 finding, schedule = min(fitting, key=lambda found: found.finding.symptom != one.symptom)
                 before = sys.gettrace()
                 try:
-                    lines = bench.explorer.again(schedule, judging=functools.partial(Lines, make=bench.make))
+                    lines = bench.explorer.again(schedule, judging=functools.partial(Lines, own=own_code(bench.make)))
                 finally:
                     sys.settrace(before)
                 seen = next(found.finding for found in lines.found.values() if found.finding.symptom == finding.symptom)

@@ -20,11 +20,12 @@ import pytest
 from kmutex._sandbox import argument, confine, end_with
 from kmutex._text import printable, said
 from kmutex.engine.explorer import Schedule
+from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import ProgramError, parse
 from kmutex.engine.search import UnreplayableError
-from kmutex.testing.verdict import ContractError, InconclusiveError
-from kmutex.verify.worker import fit
+from kmutex.verify.verdict import ContractError, InconclusiveError, describe
+from kmutex.verify.worker import check_fits
 
 MOST_RUNS = 2_000
 """Ways of one program; one that has more was not run in every way, and that is no pass."""
@@ -49,7 +50,7 @@ class _Plugin:
         module, _, name = config["target"].partition(":")
         self._make: Callable[[], Any] = getattr(importlib.import_module(module), name)
         self._kind = config["kind"]
-        self._bench = Harness(self._make, without=config["without"])
+        self._bench = Harness(self._make, without=config["without"], promises=PROMISES)
         self._sound = config["sound"]
         self._file = config["file"]
         self._log = Path(config["log"]).open("w", encoding="utf-8")  # noqa: SIM115
@@ -76,13 +77,13 @@ class _Plugin:
             bench = self._bench
             level = bench.levels[0]
             try:
-                fit(Schedule(parse(program), level, (), bench.shape.timeout and "?" in program), bench.shape)
+                check_fits(Schedule(parse(program), level, (), bench.shape.tries and "?" in program), bench.shape)
             except UnreplayableError as error:
                 pytest.skip(f"not for this locker: {error}")
             with bench.control():
                 result = bench.explorer.every(parse(program), level, preemptions, go_on=lambda runs: runs < MOST_RUNS)
             for finding, schedule in result.found.values():
-                raise ContractError(finding, schedule, self._make, bench.without)
+                raise ContractError(describe(finding, schedule, bench), finding, schedule)
             if not result.complete or result.endless:
                 raise InconclusiveError(f"{program} was not run in every way: {result.runs} runs")
 

@@ -1,16 +1,17 @@
 """For a test suite of your own: judge any keyed locker, threads or asyncio, against the contract.
 
-A keyed locker has ``lock(key, timeout=None)``, which raises TimeoutError, and ``unlock(key)``, which raises where
-nobody holds the key; len(), the number of live keys, and ``hold(key)`` if you like. For asyncio it is
-``await lock(key)``, and a plain ``unlock(key)``. What your locker does without, you declare (`FEATURES`).
+How it is locked is found by looking, as by ``kmutex verify``: lock and unlock, acquire and release, a lock for each
+key (``L[key]``), a block (``with L.hold(key)``), an object for each key. What your locker does without, you declare
+(`FEATURES`). `fit` gives any of these the one face, ``lock(key, timeout)`` and ``unlock(key)``.
+Order, interrupts and a second event loop count only where you promise them (`PROMISES`), as with ``kmutex verify``.
 
     from kmutex.testing import KeyedLockerSuite, locker_machine
 
     class TestMyLocker(KeyedLockerSuite):          # short programs, in every interleaving up to a bound
         make = staticmethod(MyLocker)
-        without = ("fifo",)
+        promises = ("fifo",)                       # strict = True for all promises
 
-    TestMyHistories = locker_machine(MyLocker, without={"fifo"}).TestCase    # long random histories, against a model
+    TestMyHistories = locker_machine(MyLocker, promises={"fifo"}).TestCase    # long random histories, against a model
 
 A failing test names the clause, shows who did what in lanes, and gives a command that runs that one schedule again:
 ``kmutex verify MODULE:FACTORY --replay '0+a | 1~a | c1 @locks'``.
@@ -31,17 +32,18 @@ from kmutex.engine.threads import no_subject_below
 if TYPE_CHECKING:
     from kmutex._clauses import CLAUSES
     from kmutex.engine.explorer import Schedule, parse_schedule
-    from kmutex.engine.features import FEATURES, Feature, UnknownFeatureError, clauses_off
+    from kmutex.engine.features import FEATURES, PROMISES, Feature, UnknownFeatureError, clauses_off
     from kmutex.engine.judge import Finding
-    from kmutex.engine.shapes import NotALockerError, Shape, look
+    from kmutex.engine.shapes import NotALockerError, Shape, fit, look
     from kmutex.engine.threads import controlled
-    from kmutex.testing.machine import Histories, check_histories, locker_machine
     from kmutex.testing.suite import KeyedLockerSuite
-    from kmutex.testing.verdict import ContractError, InconclusiveError
+    from kmutex.verify.machine import Histories, check_histories, locker_machine
+    from kmutex.verify.verdict import ContractError, InconclusiveError
 
 __all__ = [
     "CLAUSES",
     "FEATURES",
+    "PROMISES",
     "ContractError",
     "Feature",
     "Finding",
@@ -55,6 +57,7 @@ __all__ = [
     "check_histories",
     "clauses_off",
     "controlled",
+    "fit",
     "locker_machine",
     "look",
     "parse_schedule",
@@ -62,21 +65,23 @@ __all__ = [
 
 _HOMES = {
     "CLAUSES": "kmutex._clauses",
-    "ContractError": "kmutex.testing.verdict",
+    "ContractError": "kmutex.verify.verdict",
     "FEATURES": "kmutex.engine.features",
     "Feature": "kmutex.engine.features",
     "Finding": "kmutex.engine.judge",
-    "Histories": "kmutex.testing.machine",
-    "InconclusiveError": "kmutex.testing.verdict",
+    "Histories": "kmutex.verify.machine",
+    "InconclusiveError": "kmutex.verify.verdict",
     "KeyedLockerSuite": "kmutex.testing.suite",
     "NotALockerError": "kmutex.engine.shapes",
+    "PROMISES": "kmutex.engine.features",
     "Schedule": "kmutex.engine.explorer",
     "Shape": "kmutex.engine.shapes",
     "UnknownFeatureError": "kmutex.engine.features",
-    "check_histories": "kmutex.testing.machine",
+    "check_histories": "kmutex.verify.machine",
     "clauses_off": "kmutex.engine.features",
     "controlled": "kmutex.engine.threads",
-    "locker_machine": "kmutex.testing.machine",
+    "fit": "kmutex.engine.shapes",
+    "locker_machine": "kmutex.verify.machine",
     "look": "kmutex.engine.shapes",
     "parse_schedule": "kmutex.engine.explorer",
 }

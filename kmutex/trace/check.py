@@ -243,7 +243,7 @@ class Checker:
         self._first_gap = self._first_gap or words
         self._tally.partial = True
         self._tally.forget()
-        # Each key is lost when its next line comes, so that a log full of gaps costs no look at all keys for each.
+        # Keys are marked lost lazily, at their next line: many gaps must not cost a scan of all keys each.
         self._tally.held = 0
 
     def _lose(self, key: _Key) -> KeyJudge:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import json
 import threading
 import time
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Hashable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any, TextIO
 
@@ -240,12 +241,23 @@ class _Recorder:
         """
         self._log.close()
 
-    def unlock(self, key: Hashable) -> None:
-        """Arguments and errors are those of the locker."""
+    def unlock(self, key: Hashable) -> Any:
+        """Arguments and errors are those of the locker. Where its unlock gives something to await, so does this."""
         hash(key)
         call = self._log.unlocks(key)
         try:
-            self._locker.unlock(key)
+            answer = self._locker.unlock(key)
+        except BaseException:
+            self._log.unlocked(key, call, worked=False)
+            raise
+        if inspect.isawaitable(answer):
+            return self._unlocking(key, call, answer)
+        self._log.unlocked(key, call, worked=True)
+        return None
+
+    async def _unlocking(self, key: Hashable, call: int, answer: Awaitable[Any]) -> None:
+        try:
+            await answer
         except BaseException:
             self._log.unlocked(key, call, worked=False)
             raise
@@ -261,6 +273,8 @@ class Recorder(_Recorder):
             km = Recorder(KeyedMutex(), file)
             ...
             km.close()
+
+    A locker of another form is given that of a `KeyedLocker` first: ``kmutex.testing.fit(MyLocks).make()``.
     """
 
     def __init__(self, locker: KeyedLocker, out: TextIO) -> None:
@@ -284,8 +298,21 @@ class Recorder(_Recorder):
             raise
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AbstractContextManager[Releasable]:
-        """The locker's own lease, recorded. Arguments and errors are those of the locker."""
+        """The locker's own lease, recorded; where it has none, lock and unlock around a block.
+
+        Arguments and errors are those of the locker.
+        """
+        if not hasattr(self._locker, "hold"):
+            return self._block(key, timeout)
         return _Lease(self._log, self._locker.hold(key, timeout), key, timeout)
+
+    @contextmanager
+    def _block(self, key: Hashable, timeout: float | None) -> Iterator[Any]:
+        self.lock(key, timeout)
+        try:
+            yield None
+        finally:
+            self.unlock(key)
 
 
 class AsyncRecorder(_Recorder):
@@ -307,12 +334,29 @@ class AsyncRecorder(_Recorder):
         try:
             self._log.granted(key, call)
         except BaseException:
-            self._locker.unlock(key)
+            gone = self._locker.unlock(key)
+            if gone is not None:
+                await gone
             raise
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Releasable]:
-        """The locker's own lease, recorded. Arguments and errors are those of the locker."""
+        """The locker's own lease, recorded; where it has none, lock and unlock around a block.
+
+        Arguments and errors are those of the locker.
+        """
+        if not hasattr(self._locker, "hold"):
+            return self._block(key, timeout)
         return _AsyncLease(self._log, self._locker.hold(key, timeout), key, timeout)
+
+    @asynccontextmanager
+    async def _block(self, key: Hashable, timeout: float | None) -> AsyncIterator[Any]:
+        await self.lock(key, timeout)
+        try:
+            yield None
+        finally:
+            gone = self.unlock(key)
+            if gone is not None:
+                await gone
 
 
 class _Held:

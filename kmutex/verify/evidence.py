@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
+
+from kmutex.engine.judge import Event
 
 
 class Result(str, Enum):
@@ -19,6 +22,8 @@ class Result(str, Enum):
     """Declared off with --without."""
     NOTED = "noted"
     """A difference from the reference that the interface of a stranger's locker allows."""
+    NOT_PROMISED = "not promised"
+    """Broken, and no part of being a keyed mutex: it counts with --strict or --with only."""
     NOT_APPLICABLE = "not applicable"
     """The subject has nothing that the clause speaks of."""
 
@@ -36,11 +41,24 @@ class Violation:
     """The timeline as plain text, one line a step; empty where the method has none."""
     symptom: str = ""
     """The clause that the run shows broken, whatever is to blame for it; empty where nobody asks."""
+    events: tuple[Event, ...] = ()
+    """What the timeline is made from, where there is a schedule; with the lines of the subject's code in it at which
+    clients stood, where they were looked for."""
+    place: str = ""
+    """FILE:LINE of the subject's code: where the run stood when it was seen, or else its factory."""
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Violation:
         """What `asdict` gave, after JSON."""
-        return cls(**{**plain, "clauses": tuple(plain["clauses"])})
+        events = tuple(Event(*event) for event in plain["events"])
+        return cls(**{**plain, "clauses": tuple(plain["clauses"]), "events": events})
+
+    @property
+    def length(self) -> tuple[bool, int, int]:
+        """How much there is to read: calls, answers and verdicts of its run, then the picture. First those that have
+        lines of code."""
+        calls = sum(not event.place for event in self.events)
+        return calls == len(self.events), calls, len(self.picture)
 
 
 @dataclass(frozen=True)
@@ -54,10 +72,25 @@ class Row:
     cases: int
     result: Result
     seconds: float
+    """Its part of the real time: the rows of one method share what the method took, so that they add up."""
     detail: str = ""
     """One line: why, where the result is not a plain HOLDS."""
     subject: str = ""
     violations: tuple[Violation, ...] = field(default=())
+
+
+def shared(rows: Iterable[Row], workers: int = 1) -> list[Row]:
+    """The rows, of which each has the seconds of its whole method, with its part of these.
+
+    workers: processes that spent them side by side.
+    """
+    every = list(rows)
+    many = Counter(row.method for row in every)
+    return [replace(row, seconds=row.seconds / many[row.method] / workers) for row in every]
+
+
+VERDICT = {0: "holds", 1: "violated", 2: "inconclusive"}
+"""What the exit statuses say."""
 
 
 def exit_status(rows: Iterable[Row]) -> int:

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 
 from kmutex.engine.explorer import Level
 from kmutex.engine.program import Program, parse
-from kmutex.engine.scenarios import programs
+from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import Shape
 
 SEEDS = 60
 """Random runs of one program in one unit."""
+SEEDS_APART = 1_000_000
+"""Seeds of random runs that belong to one seed of the whole."""
 MOST_PLAIN_RUNS = 100
 """The same for the first pass, which must come to its end."""
 MOST_RUNS = 2_000
@@ -43,6 +45,8 @@ class Unit:
     """Whether the clauses count as undecided when this was not run. Where `most` cut it short, the bound says so."""
     deeper: bool = False
     """Whether it only goes deeper than passes before it: it is left out once a violation is known."""
+    chance: bool = False
+    """Whether it is of the random runs that go on as long as there is time: no part of what is planned."""
 
     @property
     def ingredients(self) -> frozenset[str]:
@@ -50,15 +54,12 @@ class Unit:
         return parse(self.program).ingredients if self.program else frozenset()
 
 
-def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]]:
-    """The passes for a subject of this shape, one list of units each. off: clauses that are not judged."""
+def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iterator[list[Unit]]:
+    """The passes for a subject of this shape, one list of units each. off: clauses that are not judged. seed: what
+    the random runs and histories derive from."""
     counter = iter(range(1_000_000))
-    wanted = programs(
-        cancel=shape.timeout or shape.kind == "asyncio",
-        tries=shape.timeout,
-        interrupt=shape.kind == "threads" and "KM-INTERRUPT" not in off,
-        leases=shape.leases,
-    )
+    flight = shape.form == "flight"
+    wanted = programs_for(shape, interrupt="KM-INTERRUPT" not in off)
     wide = [program for program in wanted if program.clients >= WIDE]
     wanted = [program for program in wanted if program.clients < WIDE]
     busy = [program for program in wanted if _concurrent(program)]
@@ -76,38 +77,51 @@ def plan(shape: Shape, off: frozenset[str] = frozenset()) -> Iterator[list[Unit]
         kind = Unit(0, method, "every", "", level, bound, most=most, required=required, deeper=deeper)
         return [replace(kind, number=next(counter), program=str(p)) for p in chosen]
 
-    def some(method: str, chosen: Iterable[Program], level: Level, preemptions: int, seed: int) -> list[Unit]:
-        return [Unit(next(counter), method, "some", str(p), level, preemptions, seed=seed) for p in chosen]
+    def some(
+        method: str, chosen: Iterable[Program], level: Level, preemptions: int, first: int, *, chance: bool = False
+    ) -> list[Unit]:
+        kind = Unit(0, method, "some", "", level, preemptions, seed=seed * SEEDS_APART + first, chance=chance)
+        return [replace(kind, number=next(counter), program=str(p)) for p in chosen]
+
+    histories = [Unit(0, "histories", "histories", seed=seed * SEEDS_APART + number) for number in range(2)]
+
+    # They take about a second, and show what no short program does.
+    names = ("keys", "memory") if flight else ("keys", "memory", "holding")
+    quick = [Unit(next(counter), name, name) for name in names]
 
     if shape.kind == "threads":
         yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
-        # Two clients at bytecodes are many races for little time.
+        yield quick
+        # Two clients are many races for little time, and the most for the least where switches come at locks only.
+        yield every("interleavings at locks", [p for p in wanted if p.clients < 3], "locks", 1)
         yield every("interleavings at bytecodes", [p for p in busy if p.clients < 3], "bytecode", 1)
-        yield every("interleavings at locks", wanted, "locks", 1)
+        yield every("interleavings at locks", [p for p in wanted if p.clients >= 3], "locks", 1)
         yield some("chance, many clients", wide, "locks", 1, 0)
-        yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
-        yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
+        if not flight:
+            yield [replace(unit, number=next(counter)) for unit in histories]
         yield every("interleavings at bytecodes", [p for p in busy if p.clients >= 3], "bytecode", 1)
         yield every("interleavings at locks, deeper", busy, "locks", 2, deeper=True)
         chance: Level = "bytecode"
     else:
         yield every("interleavings of tasks, plain", wanted, "tasks", 0, required=True)
+        yield quick
         yield every("interleavings of tasks", wanted, "tasks", 2)
         yield some("chance, many clients", wide, "tasks", 1, 0)
-        yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
-        yield [Unit(next(counter), "keys", "keys"), Unit(next(counter), "memory", "memory")]
+        if not flight:
+            yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
         if shape.timeout:
             timed = [program for program in wanted if "~" in program.kinds]
             yield every("interleavings with timeouts", timed, "timeouts", 2)
-        yield [Unit(next(counter), "histories", "histories", seed=seed) for seed in range(2)]
+        if not flight:
+            yield [replace(unit, number=next(counter)) for unit in histories]
         yield every("interleavings of tasks, deeper", busy, "tasks", 4, deeper=True)
         chance = "tasks"
-    for seed in range(SEEDS, 1_000_000, SEEDS):
-        yield some("chance", busy, chance, 2 + seed // SEEDS % 2, seed)
+    for first in range(SEEDS, SEEDS_APART, SEEDS):
+        yield some("chance", busy, chance, 2 + first // SEEDS % 2, first, chance=True)
 
 
 def _concurrent(program: Program) -> bool:
     """Whether two things can happen at once in it: in a phase, or because a wait can end at any time."""
-    return bool(program.kinds & frozenset("~!")) or any(
+    return bool(program.kinds & frozenset("~!t")) or any(
         len(phase.steps) + len(phase.cancel) > 1 for phase in program.phases
     )

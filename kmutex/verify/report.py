@@ -1,120 +1,115 @@
-"""Rows of evidence as a table, as JSON and as JUnit XML."""
+"""What a check found, for a reader at a terminal or of a log: 80 columns, whatever the output is."""
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
-import sys
+import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from itertools import groupby
-from typing import Any
-from xml.etree import ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from kmutex.verify.evidence import Result, Row, Violation, exit_status
+from kmutex._clauses import EVERY_CLAUSE
+from kmutex.engine.timeline import WIDTH
+from kmutex.verify.causes import Cause, causes
+from kmutex.verify.evidence import VERDICT, Result, Row, Violation, exit_status
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _STYLE = {
     Result.HOLDS: "green",
     Result.VIOLATED: "bold red",
-    Result.INCONCLUSIVE: "yellow",
+    Result.INCONCLUSIVE: "magenta",
+    Result.NOT_PROMISED: "cyan",
     Result.NOTED: "cyan",
     Result.OFF: "dim",
     Result.NOT_APPLICABLE: "dim",
 }
-VERDICT = {0: "holds", 1: "violated", 2: "inconclusive"}
+_SIGN = {
+    Result.VIOLATED: "X",
+    Result.INCONCLUSIVE: "?",
+    Result.NOT_PROMISED: "p",
+    Result.NOTED: "n",
+    Result.NOT_PROMISED: "p",
+}
+"""What stands in the matrix where it is not the number of cases."""
+_COLUMN = 5
+"""Columns of a method in the matrix."""
+_MANY_CLAUSES = 6
+"""So many are counted, and not named."""
+FAILED = 3
+"""The exit status of a subject that could not be put to work."""
+_WORST_FIRST = (1, FAILED, 2, 0)
 
 
-def show(rows: Sequence[Row], console: Console, *, options: str = "") -> None:
-    """The table, then each violated clause with its lanes and the command that replays it, then the verdict."""
-    many = len({row.subject for row in rows}) > 1
-    for subject, group in groupby(_by_method(rows), key=lambda row: row.subject):
-        console.print(_table(group, title=subject if many else None))
-    for subject, clauses, violation in violations(rows):
-        console.print()
-        console.print(Text(f"{', '.join(clauses)}: {violation.message}", style="bold red"))
-        if violation.picture:
-            console.print(Text(violation.picture), soft_wrap=True)
-        if violation.schedule:
-            console.print("replay it with:", style="dim")
-            command = f"kmutex verify {subject}{options} --replay {shlex.quote(violation.schedule)}"
-            console.print(Text(command), soft_wrap=True)
-    console.print()
-    console.print(summary(rows), style=_STYLE[_overall(rows)], soft_wrap=True)
+@dataclass(frozen=True)
+class Report:
+    """What was found about one subject, or about several by one call."""
+
+    subject: str
+    rows: tuple[Row, ...] = ()
+    told: tuple[Violation, ...] = ()
+    """Those that were shown as they were found, one for each cause."""
+    taken: str = ""
+    """What was taken for what; empty where nobody looked."""
+    options: str = ""
+    """Of the command, as far as a replay needs them; with a blank before each."""
+    failed: str = ""
+    """Why it could not be put to work; empty where it could."""
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return FAILED if self.failed else exit_status(self.rows)
+
+    @property
+    def subjects(self) -> set[str]:
+        """Whom it is about."""
+        return {self.subject} if self.subject else {row.subject for row in self.rows if ":" in row.subject}
+
+    def replay(self, subject: str, violation: Violation) -> str:
+        """The whole command that runs it again; empty where the method has no schedule."""
+        if not violation.schedule:
+            return ""
+        return f"kmutex verify {shlex.quote(subject)}{self.options} --replay {shlex.quote(violation.schedule)}"
+
+    def causes(self, result: Result = Result.VIOLATED) -> list[tuple[str, Cause]]:
+        """Each cause of rows with this result, with its subject; first those that were told."""
+        found = []
+        for subject in dict.fromkeys(row.subject for row in self.rows):
+            rows = [row for row in self.rows if row.subject == subject]
+            mine = [violation for _, _, violation in violations(rows, result)]
+            told = self.told if subject == self.subject and result is Result.VIOLATED else ()
+            found += [(subject, cause) for cause in causes(mine, told)]
+        return found
 
 
-def _table(rows: Iterable[Row], *, title: str | None) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD)
-    table.add_column("clause", no_wrap=True)
-    table.add_column("method", no_wrap=True)
-    table.add_column("bound", overflow="fold")
-    table.add_column("cases", justify="right", no_wrap=True)
-    table.add_column("result", no_wrap=True)
-    table.add_column("seconds", justify="right", no_wrap=True)
-    for (method, bound), group in groupby(rows, key=lambda row: (row.method, row.bound)):
-        table.add_section()
-        for number, row in enumerate(group):
-            # What a method covered, and how long it took, is the same for each clause that it speaks of.
-            said = (method, bound, f"{row.seconds:.1f}" if row.seconds else "-") if number == 0 else ("", "", "")
-            cases = f"{row.cases:,}" if row.cases else "-"
-            result = Text(row.result.value, style=_STYLE[row.result])
-            table.add_row(row.clause, said[0], said[1], cases, result, said[2])
-            if row.detail and row.result is not Result.HOLDS:
-                table.add_row("", "", Text(row.detail, style=_STYLE[row.result]), "", "", "")
-    return table
+def worst(statuses: Iterable[int]) -> int:
+    """The exit status of several: a violation before a subject that failed, that before what is inconclusive."""
+    had = set(statuses)
+    return next((status for status in _WORST_FIRST if status in had), 2)
 
 
-def _by_method(rows: Sequence[Row]) -> list[Row]:
-    """The rows of one method together, subjects and methods in the order in which they first come."""
-    order: dict[tuple[str, str], int] = {}
-    subjects: dict[str, int] = {}
-    for row in rows:
-        subjects.setdefault(row.subject, len(subjects))
-        order.setdefault((row.subject, row.method), len(order))
-    return sorted(rows, key=lambda row: (subjects[row.subject], row.method == "-", order[(row.subject, row.method)]))
+def place_of(violation: Violation) -> tuple[str, int] | None:
+    """File and line of the subject's code, the file as seen from the current folder if it lies in it."""
+    file, _, line = violation.place.rpartition(":")
+    if not file:
+        return None
+    beside = os.path.relpath(file)
+    return (Path(file).as_posix() if beside.startswith(os.pardir) else Path(beside).as_posix()), int(line)
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """One line: the verdict, and how many clauses are what."""
-    by_clause: dict[str, set[Result]] = {}
-    for row in rows:
-        if row.clause != "-":
-            by_clause.setdefault(row.clause, set()).add(row.result)
-    worst = [next(result for result in _WORST if result in results) for results in by_clause.values()]
-    counts = [(result, worst.count(result)) for result in _WORST if result in worst]
-    parts = ", ".join(f"{number} {_MANY.get(result, result.value)}" for result, number in counts)
-    violated = sorted(clause for clause, results in by_clause.items() if Result.VIOLATED in results)
-    names = f" ({', '.join(violated)})" if violated else ""
-    return f"{VERDICT[exit_status(rows)]}{names}: of {len(worst)} clauses, {parts}"
-
-
-_MANY = {Result.HOLDS: "hold"}
-_WORST = (
-    Result.VIOLATED,
-    Result.INCONCLUSIVE,
-    Result.HOLDS,
-    Result.NOTED,
-    Result.OFF,
-    Result.NOT_APPLICABLE,
-)
-"""What a clause is, from its rows: the first of these that one of them says."""
-
-
-def _overall(rows: Sequence[Row]) -> Result:
-    return (Result.HOLDS, Result.VIOLATED, Result.INCONCLUSIVE)[exit_status(rows)]
-
-
-def violations(rows: Iterable[Row]) -> list[tuple[str, tuple[str, ...], Violation]]:
-    """One violation for each clause, each run shown once, under all the clauses that it breaks."""
+def violations(rows: Iterable[Row], result: Result = Result.VIOLATED) -> list[tuple[str, tuple[str, ...], Violation]]:
+    """One violation for each clause, each run shown once, under all that it breaks; of rows with this result."""
     shown: dict[str, tuple[str, Violation]] = {}
     named: dict[str, list[str]] = {}
     covered: set[tuple[str, str]] = set()
     for row in rows:
-        if row.result is not Result.VIOLATED or not row.violations or (row.subject, row.clause) in covered:
+        if row.result is not result or not row.violations or (row.subject, row.clause) in covered:
             continue
         best = row.violations[0]
         identity = row.subject + best.message + best.schedule + best.picture
@@ -126,54 +121,178 @@ def violations(rows: Iterable[Row]) -> list[tuple[str, tuple[str, ...], Violatio
     return [(subject, tuple(named[identity]), violation) for identity, (subject, violation) in shown.items()]
 
 
-def as_json(rows: Sequence[Row], *, subjects: Sequence[str], seconds: float) -> str:
-    """The rows and the verdict. The form is in docs/verify.md."""
-    body: dict[str, Any] = {
-        "format": "kmutex-verify/1",
-        "python": sys.version.split()[0],
-        "subjects": list(subjects),
-        "exit": exit_status(rows),
-        "verdict": VERDICT[exit_status(rows)],
-        "violated": sorted({row.clause for row in rows if row.result is Result.VIOLATED}),
-        "seconds": round(seconds, 3),
-        "rows": rows_as_dicts(rows),
-    }
-    return json.dumps(body, indent=2) + "\n"
+# ------------------------------------------------------------------------------------------------------------
+# For the terminal
 
 
-def rows_as_dicts(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """The rows for JSON."""
-    plain = [{**asdict(row), "result": row.result.value, "seconds": round(row.seconds, 3)} for row in rows]
-    for row in plain:
-        for violation in row["violations"]:
-            del violation["symptom"]
-    return plain
+def show_violation(
+    console: Console, report: Report, subject: str, violation: Violation, *, promised: bool = True
+) -> None:
+    """The sentence, the timeline with the lines of code, where that is, and the command that runs it again."""
+    names = ", ".join([*violation.clauses, *(() if promised else ("not promised",))])
+    _say(console, f"{names}: {violation.message}", "bold red" if promised else "cyan")
+    if violation.picture:
+        _say(console)
+        console.print(Text(violation.picture), soft_wrap=True)
+    _say(console)
+    place = place_of(violation)
+    if place is not None:
+        console.print(Text("code:   ", "dim") + Text(f"{place[0]}:{place[1]}"), soft_wrap=True)
+    if violation.schedule:
+        console.print(Text("replay: ", "dim") + Text(report.replay(subject, violation)), soft_wrap=True)
+    _say(console)
 
 
-def as_junit(rows: Sequence[Row]) -> str:
-    """A test case for each row: violated is a failure, inconclusive an error, off and not applicable are skipped."""
-    suites = ElementTree.Element("testsuites", name="kmutex verify")
-    for subject, group in groupby(rows, key=lambda row: row.subject):
-        cases = list(group)
-        suite = ElementTree.SubElement(
-            suites,
-            "testsuite",
-            name=subject or "kmutex",
-            tests=str(len(cases)),
-            failures=str(sum(row.result is Result.VIOLATED for row in cases)),
-            errors=str(sum(row.result is Result.INCONCLUSIVE for row in cases)),
-            skipped=str(sum(row.result in (Result.OFF, Result.NOT_APPLICABLE) for row in cases)),
-        )
-        for row in cases:
-            case = ElementTree.SubElement(
-                suite, "testcase", classname=row.clause, name=f"{row.method} [{row.bound}]", time=f"{row.seconds:.3f}"
-            )
-            if row.result is Result.VIOLATED:
-                body = "\n\n".join(f"{v.message}\n{v.picture}\nreplay: {v.schedule}" for v in row.violations)
-                ElementTree.SubElement(case, "failure", message=row.detail).text = body
-            elif row.result is Result.INCONCLUSIVE:
-                ElementTree.SubElement(case, "error", message=row.detail)
-            elif row.result in (Result.OFF, Result.NOT_APPLICABLE):
-                ElementTree.SubElement(case, "skipped", message=row.detail)
-    ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+def show(console: Console, report: Report, *, footer: str = "") -> None:
+    """What was not told as it was found, the matrix, the bounds, and the verdict in the last line."""
+    subjects = report.subjects
+    show_causes(console, report)
+    loose = report.causes(Result.NOT_PROMISED)
+    for subject, cause in loose if report.status != 1 else ():
+        show_violation(console, report, subject, cause.shown, promised=False)
+    if loose:
+        broken = [clause for clause in EVERY_CLAUSE if any(clause in cause.clauses for _, cause in loose)]
+        _say(console, f"Broken and not promised, so it does not count: {', '.join(broken)}", "cyan")
+        _say(console)
+    groups: dict[str, list[Row]] = {}
+    for row in report.rows:
+        # What is known of the code on paper stands together, whichever function it is about.
+        groups.setdefault(row.subject if row.subject in subjects else "", []).append(row)
+    for subject, rows in groups.items():
+        title = f"{subject}: {report.taken}" if report.taken else subject or "the model and the code"
+        _say(console, title, "bold")
+        _matrix(console, rows)
+        _say(console)
+    if footer:
+        _say(console, footer, "dim")
+    _say(console, summary(report.rows), _STYLE[_overall(report.rows)])
+
+
+def show_causes(console: Console, report: Report) -> None:
+    """One violation for each cause that was not told as it was found, and what else is broken by the same."""
+    for subject, cause in report.causes():
+        if cause.shown not in report.told:
+            show_violation(console, report, subject, cause.shown)
+    for subject, cause in report.causes():
+        if cause.others:
+            of = f" of {subject}" if len(report.subjects) > 1 else ""
+            _say(console, f"Broken{of} by the same cause as {cause.shown.clauses[0]}:")
+            for other in cause.others:
+                _say(console, f"  {', '.join(other.clauses)}: {other.message}", indent="    ")
+            _say(console)
+
+
+def _say(console: Console, words: str = "", style: str = "", indent: str = "") -> None:
+    lines = textwrap.wrap(words, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    for line in lines or [""]:
+        console.print(Text(line, style), soft_wrap=True)
+
+
+def _matrix(console: Console, rows: Sequence[Row]) -> None:
+    """Clauses by methods, and below it what each method covered."""
+    methods = list(dict.fromkeys(row.method for row in rows if row.method != "-" and row.clause != "-"))
+    clauses = [clause for clause in EVERY_CLAUSE if any(row.clause == clause for row in rows)]
+    at_once = (WIDTH - _FIRST) // _COLUMN
+    for first in range(0, max(1, len(methods)), at_once):
+        some = methods[first : first + at_once]
+        heads = "".join(f"{number:>{_COLUMN}}" for number in range(first + 1, first + 1 + len(some)))
+        _say(console, " " * _FIRST + heads, "bold")
+        for clause in clauses:
+            console.print(_line(clause, [row for row in rows if row.clause == clause], some), soft_wrap=True)
+    _say(console)
+    for number, method in enumerate(methods, 1):
+        mine = [row for row in rows if row.method == method]
+        bounds = "; ".join(dict.fromkeys(row.bound for row in mine if row.bound != "-")) or "nothing was run"
+        seconds = sum(row.seconds for row in mine)
+        _say(console, f"{number:>2}  {method}, {seconds:.1f} s: {bounds}", indent="    ")
+    _remarks(console, rows)
+
+
+_FIRST = 28
+"""Columns of a clause and its result."""
+
+
+def _line(clause: str, rows: Sequence[Row], methods: Sequence[str]) -> Text:
+    result = _worst(row.result for row in rows)
+    line = Text(f"{clause:<13}") + Text(f"{result.value:<{_FIRST - 13}}", _STYLE[result])
+    if all(row.method == "-" for row in rows):
+        why = ("\n" + " " * _FIRST).join(textwrap.wrap(rows[0].detail, WIDTH - _FIRST))
+        return line + Text(why, _STYLE[result])
+    for method in methods:
+        line += _cell([row for row in rows if row.method == method])
+    return line
+
+
+def _cell(rows: Sequence[Row]) -> Text:
+    if not rows:
+        return Text(f"{'-':>{_COLUMN}}", "dim")
+    worst = _worst(row.result for row in rows)
+    cases = sum(row.cases for row in rows)
+    # Where the rest was not run, what was run is still worth its number.
+    kept = worst is Result.INCONCLUSIVE and any(row.result is Result.HOLDS for row in rows)
+    sign = _number(cases) if kept else _SIGN.get(worst) or _number(cases)
+    return Text(f"{sign:>{_COLUMN}}", _STYLE[worst])
+
+
+def _number(cases: int) -> str:
+    if cases < 10_000:
+        return str(cases)
+    return f"{cases // 1000}k" if cases < 1_000_000 else f"{cases // 1_000_000}M"
+
+
+def _remarks(console: Console, rows: Sequence[Row]) -> None:
+    """What the signs mean, and why something is not decided."""
+    had = {row.result for row in rows if row.method != "-" and row.clause != "-"}
+    meant = [f"{sign} {result.value}" for result, sign in _SIGN.items() if result in had]
+    signs = ", ".join(["a number: how often the clause was put to the test", *meant])
+    _say(console, f"    {signs}", "dim", "    ")
+    why: dict[tuple[Result, str], list[str]] = {}
+    for row in rows:
+        if row.result in (Result.INCONCLUSIVE, Result.NOTED) and row.method != "-" and row.clause != "-":
+            why.setdefault((row.result, row.detail), []).append(row.clause)
+    for (result, detail), named in why.items():
+        clauses = list(dict.fromkeys(named))
+        some = ", ".join(clauses) if len(clauses) < _MANY_CLAUSES else f"{len(clauses)} clauses"
+        _say(console, f"{result.value}: {detail} ({some})", _STYLE[result], "    ")
+    left: dict[str, list[str]] = {}
+    for row in rows:
+        if row.clause == "-":
+            left.setdefault(row.detail, []).append(row.method)
+    for detail, unrun in left.items():
+        _say(console, f"{detail}: {'; '.join(unrun)}", "dim", "    ")
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """One line: the verdict, and how many clauses are what."""
+    by_clause: dict[str, set[Result]] = {}
+    for row in rows:
+        if row.clause != "-":
+            by_clause.setdefault(row.clause, set()).add(row.result)
+    worst = [_worst(results) for results in by_clause.values()]
+    counts = [(result, worst.count(result)) for result in _WORST if result in worst]
+    parts = ", ".join(f"{number} {_MANY.get(result, result.value)}" for result, number in counts)
+    violated = sorted(clause for clause, results in by_clause.items() if Result.VIOLATED in results)
+    names = f" ({', '.join(violated)})" if violated else ""
+    return f"{VERDICT[exit_status(rows)]}{names}: of {len(worst)} clauses, {parts}"
+
+
+_MANY = {Result.HOLDS: "hold"}
+_WORST = (
+    Result.VIOLATED,
+    Result.INCONCLUSIVE,
+    Result.NOT_PROMISED,
+    Result.HOLDS,
+    Result.NOTED,
+    Result.OFF,
+    Result.NOT_APPLICABLE,
+)
+"""What a clause is, from its rows: the first of these that one of them says."""
+
+
+def _worst(results: Iterable[Result]) -> Result:
+    had = set(results)
+    return next(result for result in _WORST if result in had)
+
+
+def _overall(rows: Sequence[Row]) -> Result:
+    return (Result.HOLDS, Result.VIOLATED, Result.INCONCLUSIVE)[exit_status(rows)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from kmutex._clauses import CLAUSES
+from kmutex._clauses import CLAUSES, FLIGHT_CLAUSES
+from kmutex.engine.explorer import parse_schedule
+from kmutex.engine.judge import BLAMED
 from kmutex.engine.program import parse
 from kmutex.engine.shapes import Shape
 from kmutex.verify.evidence import Result, Row, Violation
@@ -26,8 +28,12 @@ class UnitResult:
     longest: int = 0
     witnesses: Counter[str] = field(default_factory=Counter)
     found: list[Violation] = field(default_factory=list)
+    unpromised: list[Violation] = field(default_factory=list)
+    """Runs that break what the subject does not promise."""
     notes: list[tuple[str, str]] = field(default_factory=list)
     """Clause and remark: a difference from the reference that is no violation."""
+    undecided: list[tuple[str, str]] = field(default_factory=list)
+    """Clause and reason: a check that could not be made to its end."""
     bound: str = ""
     """The bound in words, where the method has its own."""
 
@@ -45,7 +51,9 @@ class UnitResult:
                 "unit": Unit(**plain["unit"]),
                 "witnesses": Counter(plain["witnesses"]),
                 "found": [Violation.from_plain(found) for found in plain["found"]],
+                "unpromised": [Violation.from_plain(found) for found in plain["unpromised"]],
                 "notes": [(clause, text) for clause, text in plain["notes"]],
+                "undecided": [(clause, reason) for clause, reason in plain["undecided"]],
             }
         )
 
@@ -57,15 +65,17 @@ def rows(
     outcomes: Iterable[UnitResult],
     left: Iterable[Unit],
     *,
+    unpromised: frozenset[str] = frozenset(),
     why: str = "",
 ) -> list[Row]:
-    """The evidence, clause by clause. left: units that were planned and not run; why: for what reason."""
-    done = list(outcomes)
+    """The evidence, clause by clause. off: clauses that were not judged. left: units that were planned and not run;
+    why: for what reason. unpromised: clauses that the subject does not promise."""
+    done = rightly_named(outcomes)
     methods = list(dict.fromkeys([outcome.unit.method for outcome in done]))
     unrun = [UnitResult(unit) for unit in left]
     missing = [outcome.unit for outcome in unrun if outcome.unit.required]
     table: list[Row] = []
-    for clause in CLAUSES:
+    for clause in FLIGHT_CLAUSES if shape.form == "flight" else CLAUSES:
         if clause in off:
             table.append(Row(clause, "-", "-", 0, Result.OFF, 0.0, "declared off with --without", subject))
             continue
@@ -73,8 +83,11 @@ def rows(
         mine = [row for row in seen if row is not None]
         table.extend(mine)
         if not mine:
-            table.append(_untested(clause, subject, shape, bool(missing)))
-        elif missing and not any(row.result is Result.VIOLATED for row in mine):
+            row = _untested(clause, subject, shape)
+            if clause in unpromised and row.result is Result.INCONCLUSIVE:
+                row = replace(row, result=Result.NOT_PROMISED)
+            table.append(row)
+        elif missing and clause not in unpromised and not any(row.result is Result.VIOLATED for row in mine):
             detail = f"{len(missing)} of the planned programs were not run{': ' + why if why else ''}"
             table.append(Row(clause, missing[0].method, "-", 0, Result.INCONCLUSIVE, 0.0, detail, subject))
     for method in dict.fromkeys(outcome.unit.method for outcome in unrun):
@@ -84,6 +97,45 @@ def rows(
     return table
 
 
+SAVED = "saved schedules"
+"""The method of what is run before all else."""
+
+
+def rows_of_saved(subject: str, schedule: str, found: Iterable[Violation]) -> list[Row]:
+    """The evidence of a saved schedule that breaks something still."""
+    return [
+        Row(clause, SAVED, schedule, 1, Result.VIOLATED, 0.0, one.message, subject, (one,))
+        for one in found
+        for clause in one.clauses
+    ]
+
+
+def rightly_named(outcomes: Iterable[UnitResult]) -> list[UnitResult]:
+    """The same, and no violation is blamed on what its program has beside a plainer one that shows the same symptom.
+
+    A unit knows what plainer programs have shown by the time it begins; others of its pass may show it later.
+    """
+    done = list(outcomes)
+    shown = {
+        (parse_schedule(violation.schedule).program.ingredients, violation.symptom)
+        for outcome in done
+        for violation in outcome.found
+        if violation.schedule
+    }
+    return [replace(outcome, found=[_rightly_named(each, shown) for each in outcome.found]) for outcome in done]
+
+
+def _rightly_named(violation: Violation, shown: Set[tuple[frozenset[str], str]]) -> Violation:
+    first, *rest = violation.clauses
+    if not violation.schedule or not rest or first == violation.symptom or first not in BLAMED:
+        return violation
+    ingredients = parse_schedule(violation.schedule).program.ingredients
+    if not any(symptom == violation.symptom and plainer < ingredients for plainer, symptom in shown):
+        return violation
+    picture = violation.picture.replace(f">> {first}: {violation.message}", f">> {rest[0]}: {violation.message}")
+    return replace(violation, clauses=tuple(rest), picture=picture)
+
+
 def _of(outcomes: list[UnitResult], method: str) -> list[UnitResult]:
     return [outcome for outcome in outcomes if outcome.unit.method == method]
 
@@ -91,14 +143,19 @@ def _of(outcomes: list[UnitResult], method: str) -> list[UnitResult]:
 def _row(clause: str, method: str, subject: str, done: list[UnitResult], unrun: int) -> Row | None:
     cases = sum(outcome.witnesses[clause] for outcome in done)
     found = [violation for outcome in done for violation in outcome.found if clause in violation.clauses]
+    unkept = [violation for outcome in done for violation in outcome.unpromised if clause in violation.clauses]
     notes = [text for outcome in done for about, text in outcome.notes if about == clause]
-    if not cases and not found and not notes:
+    undecided = [reason for outcome in done for about, reason in outcome.undecided if about == clause]
+    if not cases and not found and not unkept and not notes and not undecided:
         return None
     seconds = sum(outcome.seconds for outcome in done)
     bound = _bound(done, unrun)
-    if found:
-        found.sort(key=lambda violation: (violation.clauses[0] != clause, len(violation.picture)))
-        return Row(clause, method, bound, cases, Result.VIOLATED, seconds, found[0].message, subject, tuple(found[:3]))
+    for broken, result in ((found, Result.VIOLATED), (unkept, Result.NOT_PROMISED)):
+        if broken:
+            broken.sort(key=lambda violation: (violation.clauses[0] != clause, violation.length))
+            return Row(clause, method, bound, cases, result, seconds, broken[0].message, subject, tuple(broken[:3]))
+    if undecided:
+        return Row(clause, method, bound, cases, Result.INCONCLUSIVE, seconds, undecided[0], subject)
     endless = sum(outcome.endless for outcome in done)
     if endless:
         detail = f"{endless} runs had no end within the step limit"
@@ -112,12 +169,14 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
     own = [outcome.bound for outcome in done if outcome.bound]
     if own:
         return "; ".join(own)
-    chosen = [parse(outcome.unit.program) for outcome in done]
+    chosen = [parse(outcome.unit.program) for outcome in done if outcome.unit.program]
+    if not chosen:
+        return "not run to its end"
     clients = max(program.clients for program in chosen)
     keys = max(len(program.keys) for program in chosen)
     runs = sum(outcome.runs for outcome in done)
     bounds = sorted({outcome.unit.bound for outcome in done})
-    depth = f"{'-'.join(map(str, bounds))} preemption{'s' if bounds[-1] > 1 else ''}"
+    depth = f"{'-'.join(map(str, bounds))} preemption{'s' if bounds[-1] != 1 else ''}"
     size = f"{clients} clients, {keys} key{'s' if keys > 1 else ''}, {depth}, {runs:,}"
     if done[0].unit.task == "some":
         return f"{size} random runs"
@@ -127,22 +186,29 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
 
 
 _SEEN_ONLY_WITH = {
-    "KM-TOKEN": ("leases", "the subject has no hold()"),
-    "KM-IDLE": ("counts", "the subject has no len()"),
+    "KM-TOKEN": ("leases", "the subject has no hold() that gives a lease"),
+    "KM-UNHELD": ("strays", "who did not get the lock has nothing to let go of"),
+    "KM-ATOMIC": ("strays", "who did not get the lock has nothing to let go of"),
     "KM-REF": ("counts", "the subject has no len()"),
-    "KM-EXPIRED": ("timeout", "lock() takes no timeout"),
+    "KM-EXPIRED": ("tries", "it can't be asked without waiting"),
 }
 
 
-def _untested(clause: str, subject: str, shape: Shape, missing: bool) -> Row:
+def _untested(clause: str, subject: str, shape: Shape) -> Row:
     attribute, reason = _SEEN_ONLY_WITH.get(clause, ("", ""))
-    if attribute and not getattr(shape, attribute):
+    if attribute and not getattr(shape, attribute) and not (attribute == "leases" and shape.bodies):
+        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
+    if clause == "KM-INDEP" and shape.striped:
+        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "keys share locks", subject)
+    if clause == "KM-RACE" and shape.form in ("get", "key") and shape.kind == "threads":
+        reason = "the lock that is given is waited for itself: the end of a wait meets no grant"
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
     if clause in ("KM-CANCEL", "KM-RACE") and shape.kind == "threads" and not shape.timeout:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "lock() takes no timeout", subject)
+    if clause == "KM-FOLLOWER" and shape.kind == "threads":
+        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "calls are not interrupted", subject)
     if clause == "KM-LOOP" and shape.kind == "threads":
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "for asyncio only", subject)
     if clause == "KM-INTERRUPT" and shape.kind == "asyncio":
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "cancelling a task is KM-CANCEL", subject)
-    reason = "the time was over before it was put to the test" if missing else "no run put it to the test"
-    return Row(clause, "-", "-", 0, Result.INCONCLUSIVE, 0.0, reason, subject)
+    return Row(clause, "-", "-", 0, Result.INCONCLUSIVE, 0.0, "no run put it to the test", subject)

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import queue
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from kmutex import _sandbox
 from kmutex._sandbox import Confinement
-from kmutex.engine.features import clauses_off
+from kmutex.engine.calls import LOOKING, Calls
+from kmutex.engine.features import LEADERS, clauses_off, unpromised
 from kmutex.engine.judge import Event
 from kmutex.engine.shapes import Shape
 from kmutex.engine.watchdog import Watchdog
-from kmutex.verify.evidence import Result, Row, Violation
+from kmutex.verify.causes import same_cause
+from kmutex.verify.evidence import Result, Row, Violation, shared
 from kmutex.verify.plan import Unit, plan
 from kmutex.verify.results import UnitResult, rows
 
@@ -35,10 +38,12 @@ STARTING = 60.0
 """Real seconds that a process may take until it comes to the subject: much more than one does on a busy machine."""
 
 
-SMALLER = 0.2
-"""Share of the time, at the most, in which counterexamples are made smaller."""
-
-
+SHORTENING = 0.4
+"""Real seconds, at the most, in which a counterexample is made smaller before it is told."""
+AFTER_VIOLATION = 1.4
+"""Real seconds that a search goes on after a violation, where it is not to find all: more may be broken."""
+LONGEST_START = 30.0
+"""Real seconds that a subject may take to come through its first lock(), where no time is given."""
 LONGEST_REPLAY = 30.0
 """Real seconds for one run, its subject's import among them."""
 
@@ -63,6 +68,27 @@ class Progress:
     seconds: float = 0.0
 
 
+class Declared(NamedTuple):
+    """What is said of a subject: what it is not held to, by names of features, and how it is called."""
+
+    without: tuple[str, ...] = ()
+    unpromised: tuple[str, ...] = ()
+    leaders: tuple[str, ...] = ()
+    """What a single flight does: of `features.LEADERS`."""
+    lenient: bool = True
+    """Whether it may turn out to be re-entrant or striped, or to take keys of one type only."""
+    calls: Calls = LOOKING
+
+
+def declared_of(
+    target: str, without: tuple[str, ...], promises: Iterable[str] | None, calls: Calls = LOOKING
+) -> Declared:
+    """What is said of a target, as its workers want it."""
+    loose = unpromised(promises, target.partition(":")[0])
+    leaders = tuple(name for name in promises or () if name in LEADERS)
+    return Declared(without, tuple(sorted(loose - frozenset(without))), leaders, bool(loose), calls)
+
+
 class Checked(NamedTuple):
     """What `verify` returns: what the factory makes, and the evidence about it."""
 
@@ -70,49 +96,118 @@ class Checked(NamedTuple):
     rows: list[Row]
 
 
+class Plan(NamedTuple):
+    """How much is done, beside the real seconds."""
+
+    seed: int = 0
+    """What the random runs and histories derive from."""
+    runs: int | None = None
+    """Of each program by each method, at the most; the plan is then run to its end, however long that takes, with one
+    pass of random runs. None: as many as the plan says."""
+    quick: bool = False
+    """Whether it is for every save of a file: without the passes that only go deeper, and without random runs."""
+    after: float = math.inf
+    """Real seconds that the search goes on once a clause is known to be violated."""
+    complete: bool = False
+    """Whether what was planned and not run is inconclusive, also where only the bounds depend on it."""
+
+
+BY_MODE = {
+    "quick": Plan(runs=8, quick=True, after=AFTER_VIOLATION),
+    "full": Plan(runs=200, after=AFTER_VIOLATION),
+}
+"""Fixed amounts of work, so that a busy machine changes nothing: for every save of a file, and for every change."""
+
+
 @dataclass
-class _Driven:
+class Driven:
+    """What a crew has done."""
+
     outcomes: list[UnitResult] = field(default_factory=list)
     left: list[Unit] = field(default_factory=list)
     symptoms: list[tuple[frozenset[str], str]] = field(default_factory=list)
     """What programs with these ingredients have shown."""
+    told: list[Violation] = field(default_factory=list)
+    """One violation for each cause."""
+    names: set[tuple[str, ...]] = field(default_factory=set)
+    """The clauses of all that was told."""
+    why: str = "the time was over"
+    """Why anything is left."""
 
 
 def verify(
     target: str,
     *,
     without: tuple[str, ...] = (),
+    promises: Iterable[str] | None = None,
+    calls: Calls = LOOKING,
     seconds: float = 30.0,
     workers: int = WORKERS,
     first: Sequence[Unit] = (),
     confined: Confinement | None = None,
+    how: Plan = Plan(),  # noqa: B008
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_violation: Callable[[Violation], None] = lambda violation: None,
 ) -> Checked:
     """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
 
-    without: declared features that are off. workers: processes that share the work. first: units that come before
-    the plan. confined: what each worker may use; None: all that this process may.
-    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` names none. ReplayError: a unit of
-    ``first`` is for the other kind of subject.
+    without: declared features that are off. promises: what it is held to beside what makes a keyed mutex
+    (`features.PROMISES`); None: all of them for this library's own lockers, else none. calls: what each call is, where
+    looking does not find it. workers: processes that share the work. first: units that come before the plan. confined:
+    what each worker may use; None: all that this process may. how: see `Plan`; where it gives the runs, ``seconds``
+    limits nothing. on_violation: is told of the first violation of each cause when it is found.
+    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` or ``promises`` names none.
+    ReplayError: a unit of ``first`` is for the other kind of subject.
     """
+    declared = declared_of(target, without, promises, calls)
     off = clauses_off(without)
-    crew = _Workers(target, without, seconds, workers, confined)
+    crew = _Workers(target, declared, seconds, workers, confined)
     try:
         shape, whole = crew.begin()
         for unit in first:
             if (unit.level in ("locks", "bytecode")) != (shape.kind == "threads"):
                 raise ReplayError(f"{unit.program} @{unit.level} is not for a subject of {shape.kind}")
-        passes = chain([list(first)] if first else [], _passes(shape, off, whole))
-        report = _drive(crew, passes, seconds, on_progress)
+        passes = chain([list(first)] if first else [], passes_of(shape, off, whole, how))
+        report = drive(crew, passes, seconds, how.after, on_progress, on_violation)
     finally:
         crew.end()
-    table = rows(target, shape, off, report.outcomes, report.left, why="the time was over")
-    left = min(seconds - crew.elapsed(), SMALLER * seconds)
-    table = shortened(table, target, without, report.symptoms, left, confined)
-    if not whole:
-        detail = "this Python does not report every instruction to a tracer; switches at bytecodes are not covered"
-        table.append(Row("KM-EXCL", "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
+    left = [replace(unit, required=True) for unit in report.left] if how.complete else report.left
+    table = table_of(target, shape, declared, report, left, whole, workers)
     return Checked(shape, table)
+
+
+def table_of(
+    target: str,
+    shape: Shape,
+    declared: Declared,
+    report: Driven,
+    left: Sequence[Unit],
+    bytecode: bool,
+    workers: int = 1,
+) -> list[Row]:
+    """The evidence that a crew's work adds up to. left: what was planned and not run. bytecode: whether switches at
+    bytecodes were seen. workers: processes that shared the work."""
+    off = clauses_off(declared.without)
+    loose = clauses_off(declared.unpromised) - off
+    table = shared(rows(target, shape, off, report.outcomes, left, unpromised=loose, why=report.why), workers)
+    if not bytecode:
+        detail = "this Python does not report every instruction of a function; switches at bytecodes are not covered"
+        clause = "KM-ONE" if shape.form == "flight" else "KM-EXCL"
+        table.append(Row(clause, "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
+    return table
+
+
+class Replayed(NamedTuple):
+    """What `replay` returns."""
+
+    found: list[Violation]
+    """What the run breaks."""
+    unpromised: list[Violation]
+    """What it breaks and the subject does not promise."""
+    events: list[Event]
+    """Who did what; where it breaks something, as far as the last of it."""
+    endless: bool
+    """Whether it had no end."""
 
 
 def replay(
@@ -120,24 +215,25 @@ def replay(
     schedule: str,
     *,
     without: tuple[str, ...] = (),
-    lines: bool = False,
+    promises: Iterable[str] | None = None,
+    calls: Calls = LOOKING,
     confined: Confinement | None = None,
     seconds: float = LONGEST_REPLAY,
-) -> tuple[list[Violation], list[Event], bool]:
-    """Run one schedule again: what it breaks, who did what, and whether it had no end.
+) -> Replayed:
+    """Run one schedule again.
 
-    Where it breaks something, what was done is told as far as the last of it.
+    Where it breaks something, what was done is told as far as the last of it, with the lines of the subject's code at
+    which a client was left standing.
 
-    lines: whether the picture has the lines of the subject's code at which a client was left standing.
-    seconds: the longest that it may take.
+    without, promises, calls: as for `verify`. seconds: the longest that it may take.
     SubjectError, ReplayError: there was no run.
     """
     clauses_off(without)
-    crew = _Workers(target, without, seconds, workers=1, confined=confined)
+    crew = _Workers(target, declared_of(target, without, promises, calls), seconds, workers=1, confined=confined)
     try:
         crew.begin()
         worker = crew.workers[0]
-        worker.tell({"replay": schedule, "lines": lines})
+        worker.tell({"replay": schedule})
         answer = crew.answer(seconds)
     finally:
         crew.end()
@@ -149,26 +245,44 @@ def replay(
         raise SubjectError(crew.explain(answer))
     if answer["exited"]:
         raise SubjectError(f"{target} tried to leave the process: {answer['exited']}")
-    return (
+    return Replayed(
         [Violation.from_plain(found) for found in answer["found"]],
+        [Violation.from_plain(found) for found in answer["unpromised"]],
         [Event(*event) for event in answer["events"]],
         answer["endless"],
     )
 
 
-def _drive(
-    crew: _Workers,
+def drive(
+    crew: Crew,
     passes: Iterator[list[Unit]],
     seconds: float,
+    after: float,
     on_progress: Callable[[Progress], None],
-) -> _Driven:
-    report = _Driven()
+    on_violation: Callable[[Violation], None],
+) -> Driven:
+    """Have a crew do the passes, one after the other; what it gave. SubjectError: it got out of hand at once."""
+    report = Driven()
     progress = Progress()
     symptoms = report.symptoms
     broken: set[str] = set()
     caught = False
     waiting: list[Unit] = []
     over = False
+    end = seconds
+
+    def tell(violation: Violation) -> None:
+        nonlocal caught, end
+        if not caught and crew.elapsed() + after < end:
+            end = crew.elapsed() + after
+            report.why = "it ended after a violation; --all goes on"
+        caught = True
+        report.names.add(violation.clauses)
+        progress.violated = tuple(dict.fromkeys([*progress.violated, *violation.clauses]))
+        if not any(same_cause(violation, other) for other in report.told):
+            report.told.append(violation)
+            on_violation(violation)
+
     while True:
         now = crew.elapsed()
         late = now > seconds * SHARE_OF_CHANCE
@@ -181,22 +295,24 @@ def _drive(
                 # Chance adds nothing to what was caught already.
                 while caught and waiting and waiting[0].deeper:
                     waiting = next(passes, [])
-                if not waiting or (waiting[0].task == "some" and waiting[0].seed and (late or caught)):
+                if not waiting or (waiting[0].chance and (late or caught)):
                     over, waiting = True, []
                 progress.planned += len(waiting)
         for worker in crew.workers:
-            if worker.unit is None and waiting:
+            if worker.ready and worker.unit is None and waiting:
                 unit = waiting.pop(0)
                 if unit.program in broken and (unit.task, unit.level) != ("every", "locks"):
                     progress.planned -= 1
                     continue
                 known = sorted({name for parts, name in symptoms if parts < unit.ingredients or not unit.program})
-                worker.begin(unit, known)
+                worker.begin(unit, known, symptoms, report.names)
                 progress.method = unit.method
         if over and all(worker.unit is None for worker in crew.workers):
             return report
-        answer = crew.answer(0.2)
+        answer = crew.answer(max(0.0, min(0.2, end - crew.elapsed())))
         progress.seconds = crew.elapsed()
+        if answer is not None and crew.joins(answer):
+            continue
         if answer is not None and answer["kind"] == "outcome":
             worker = answer["worker"]
             outcome = UnitResult.from_plain(answer["outcome"])
@@ -207,95 +323,118 @@ def _drive(
             progress.done += 1
             progress.runs += outcome.runs
             for found in outcome.found:
-                caught = True
                 if outcome.unit.program:
                     # What a check without a program shows has unknown ingredients: nothing is plainer for it.
                     symptoms.append((outcome.unit.ingredients, found.symptom))
                     broken.add(outcome.unit.program)
-                progress.violated = tuple(dict.fromkeys([*progress.violated, *found.clauses]))
-        elif answer is not None and answer["kind"] != "beat":
-            if report.outcomes and any(outcome.found for outcome in report.outcomes):
-                # It was caught already; that it also gets out of hand changes nothing.
+                tell(found)
+        elif answer is not None and answer["kind"] == "found":
+            violation = Violation.from_plain(answer["violation"])
+            answer["worker"].found.append(violation)
+            tell(violation)
+        elif answer is not None and answer["kind"] == "beat":
+            answer["worker"].runs = max(answer["worker"].runs, answer["runs"])
+        elif answer is not None:
+            if caught:
+                # That it also gets out of hand changes nothing.
                 report.left += waiting
-                return report
+                return _with_halves(report, crew)
             raise SubjectError(crew.explain(answer))
         on_progress(progress)
-        if crew.elapsed() > seconds:
-            report.left += waiting + [worker.unit for worker in crew.workers if worker.unit is not None]
+        if crew.elapsed() >= end:
+            report.left += waiting
             for rest in passes:
-                if rest[0].task == "some":
+                if rest[0].chance:
                     break
                 report.left += rest
-            return report
+            return _with_halves(report, crew)
 
 
-def shortened(
-    table: list[Row],
-    target: str,
-    without: tuple[str, ...],
-    symptoms: list[tuple[frozenset[str], str]],
-    seconds: float,
-    confined: Confinement | None = None,
-) -> list[Row]:
-    """The same rows, their first counterexamples without what these do not need, as far as the seconds reach.
-
-    One that takes the subject out of hand, or that is not seen again, stays as it is.
-    """
-    first = [row.violations[0] for row in table if row.violations and row.violations[0].schedule]
-    end = time.monotonic() + seconds
-    made: dict[Violation, Violation] = {}
-    crew = _Workers(target, without, max(seconds, 1.0), workers=1, confined=confined)
-    try:
-        if first and seconds > 0:
-            crew.begin()
-        for violation in dict.fromkeys(first):
-            left = end - time.monotonic()
-            if left <= 0:
-                break
-            order = {"schedule": violation.schedule, "clauses": violation.clauses, "seconds": left / 2}
-            order["symptoms"] = [(sorted(parts), symptom) for parts, symptom in symptoms]
-            crew.workers[0].tell({"smaller": order})
-            answer = crew.answer(left + LEAST_PATIENCE)
-            if answer is None or answer["kind"] != "smaller":
-                break
-            if answer["found"]:
-                made[violation] = Violation.from_plain(answer["found"])
-    except SubjectError:
-        pass  # It was judged before; that it now does not come up again changes nothing.
-    finally:
-        crew.end()
-    return [
-        replace(
-            row,
-            detail=made[row.violations[0]].message,
-            violations=(made[row.violations[0]], *row.violations[1:]),
-        )
-        if row.violations and row.violations[0] in made
-        else row
-        for row in table
-    ]
+def _with_halves(report: Driven, crew: Crew) -> Driven:
+    """The same with the units that the workers are at: what they have told is an outcome, and the rest is left."""
+    for worker in crew.workers:
+        if worker.unit is not None and worker.found:
+            report.outcomes.append(UnitResult(worker.unit, runs=worker.runs, found=worker.found))
+        elif worker.unit is not None:
+            report.left.append(worker.unit)
+    return report
 
 
-def _passes(shape: Shape, off: frozenset[str], bytecode: bool) -> Iterator[list[Unit]]:
-    for units in plan(shape, off):
+def passes_of(shape: Shape, off: frozenset[str], bytecode: bool, how: Plan) -> Iterator[list[Unit]]:
+    """The passes for a subject. bytecode: whether switches at bytecodes are seen."""
+    for units in plan(shape, off, how.seed):
+        if how.quick and units[0].chance:
+            return
+        if how.quick and units[0].deeper:
+            continue
         kept = [unit for unit in units if bytecode or unit.level != "bytecode"]
+        if how.runs is not None:
+            kept = [replace(unit, most=min(how.runs, unit.most or how.runs)) for unit in kept]
         if kept:
             yield kept
+        if how.runs is not None and units[0].chance:
+            return
+
+
+class Member(Protocol):
+    """Who does units of a crew's."""
+
+    ready: bool
+    unit: Unit | None
+    runs: int
+    found: list[Violation]
+
+    def begin(
+        self,
+        unit: Unit,
+        known: list[str],
+        symptoms: Sequence[tuple[frozenset[str], str]],
+        told: Iterable[tuple[str, ...]],
+    ) -> None:
+        """Begin a unit."""
+
+
+class Crew(Protocol):
+    """Who does the units."""
+
+    target: str
+
+    @property
+    def workers(self) -> Sequence[Member]:
+        """Who shares them."""
+
+    def elapsed(self) -> float:
+        """Real seconds since it was called."""
+
+    def answer(self, seconds: float) -> dict[str, Any] | None:
+        """The next answer, waiting for it at most so long."""
+
+    def joins(self, answer: dict[str, Any]) -> bool:
+        """Whether the answer is only about a worker's coming up."""
+
+    def explain(self, answer: dict[str, Any]) -> str:
+        """One line for an answer that ends it all."""
 
 
 class _Worker:
     def __init__(
         self,
         target: str,
-        without: tuple[str, ...],
+        declared: Declared,
         patience: float,
         answers: queue.Queue[Any],
         confined: Confinement | None,
     ) -> None:
-        config: dict[str, Any] = {"target": target, "without": list(without), "patience": patience}
+        config: dict[str, Any] = {"target": target, **declared._asdict(), "patience": patience}
+        config["calls"] = declared.calls.as_plain()
+        config["shortening"] = SHORTENING
         if confined is not None:
             config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}
         self.unit: Unit | None = None
+        self.runs = 0
+        """Of this unit, as far as it has said so."""
+        self.found: list[Violation] = []
+        """What this unit has told of before its end."""
         self.there = self.ready = False
         """Whether it can take the subject, and whether the subject has come through its first lock()."""
         self._taken = False
@@ -325,10 +464,17 @@ class _Worker:
             self.watchdog.sign()
             self.tell({"take": True})
 
-    def begin(self, unit: Unit, known: list[str]) -> None:
-        self.unit = unit
+    def begin(
+        self,
+        unit: Unit,
+        known: list[str],
+        symptoms: Sequence[tuple[frozenset[str], str]],
+        told: Iterable[tuple[str, ...]],
+    ) -> None:
+        self.unit, self.runs, self.found = unit, 0, []
         self.watchdog.sign()
-        self.tell({"unit": asdict(unit), "known": known})
+        order = {"unit": asdict(unit), "known": known, "told": list(told)}
+        self.tell({**order, "symptoms": [(sorted(parts), symptom) for parts, symptom in symptoms]})
 
     def tell(self, order: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -360,13 +506,13 @@ class _Workers:
     def __init__(
         self,
         target: str,
-        without: tuple[str, ...],
+        declared: Declared,
         seconds: float,
         workers: int = WORKERS,
         confined: Confinement | None = None,
     ) -> None:
         self.target = target
-        self._without = without
+        self._declared = declared
         self._begun = time.monotonic()
         self._seconds = seconds
         self._patience = max(LEAST_PATIENCE, min(5.0, seconds / 4))
@@ -379,30 +525,29 @@ class _Workers:
         return time.monotonic() - self._begun
 
     def begin(self) -> tuple[Shape, bool]:
-        """Start the workers; the subject's shape, and whether bytecode switches are seen."""
+        """Start the workers; the subject's shape, and whether bytecode switches are seen.
+
+        It returns when the first is ready; the others join while that one works.
+        """
         for _ in range(self._number):
-            self.workers.append(_Worker(self.target, self._without, self._patience, self._answers, self._confined))
-        shape, bytecode = None, True
-        first = max(self._seconds / 2, self._patience + 1)
-        while not all(worker.ready for worker in self.workers):
+            self.workers.append(_Worker(self.target, self._declared, self._patience, self._answers, self._confined))
+        while True:
             answer = self.answer(0.2)
-            if answer is None:
-                if any(worker.late(first) for worker in self.workers):
-                    raise SubjectError(
-                        f"{self.target} did not come back from its import, its factory or its first lock()"
-                    )
-            elif answer["kind"] == "there":
-                answer["worker"].there = True
-            elif answer["kind"] == "ready":
-                shape, bytecode = Shape(**answer["shape"]), bytecode and answer["bytecode"]
-                answer["worker"].ready = True
-            else:
+            if answer is not None and not self.joins(answer):
                 raise SubjectError(self.explain(answer))
-            # What is refused is refused once: the others take the subject when one has come through with it.
-            for worker in self.workers if shape else self.workers[:1]:
-                worker.take()
-        assert shape is not None
-        return shape, bytecode
+            if answer is not None and answer["kind"] == "ready":
+                return Shape(**answer["shape"]), answer["bytecode"]
+
+    def joins(self, answer: dict[str, Any]) -> bool:
+        """Whether the answer is about a worker's coming up; the subject is then taken by whoever may."""
+        if answer["kind"] not in ("there", "ready"):
+            return False
+        answer["worker"].there = True
+        answer["worker"].ready |= answer["kind"] == "ready"
+        # What is refused is refused once: the others take the subject when one has come through with it.
+        for worker in self.workers if any(worker.ready for worker in self.workers) else self.workers[:1]:
+            worker.take()
+        return True
 
     def answer(self, seconds: float) -> dict[str, Any] | None:
         """The next answer, waiting for it at most so long. A busy worker's long silence is an answer too."""
@@ -410,7 +555,10 @@ class _Workers:
             found: dict[str, Any] = self._answers.get(timeout=seconds)
             return found
         except queue.Empty:
+            coming = max(min(self._seconds / 2, LONGEST_START), self._patience + 1)
             for worker in self.workers:
+                if worker.late(coming):
+                    return {"kind": "late", "worker": worker}
                 if worker.unit is not None and worker.watchdog.silent() > 2 * self._patience + 1:
                     return {"kind": "silent", "worker": worker}
             return None
@@ -424,6 +572,8 @@ class _Workers:
             return f"{self.target} is out of the scheduler's control: {answer['message']}"
         if kind == "gone":
             return f"{self.target} ended the process it ran in (status {answer['status']})"
+        if kind == "late":
+            return f"{self.target} did not come back from its import, its factory or its first lock()"
         if kind == "silent":
             return f"{self.target} hangs: no sign of life for {2 * self._patience + 1:.0f} s"
         if kind == "broken":

@@ -10,27 +10,30 @@ import _thread
 import contextlib
 import functools
 import importlib
+import inspect
 import json
 import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from kmutex._sandbox import argument, confine, end_with
 from kmutex._text import said
+from kmutex.engine.calls import Calls
 from kmutex.engine.explorer import Exploration, Explorer, Found, Schedule, parse_schedule
-from kmutex.engine.features import clauses_off
+from kmutex.engine.features import PROMISES, clauses_off
+from kmutex.engine.flight_judge import FlightJudge, put_on_trial
 from kmutex.engine.judge import Event
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ProgramError, parse
+from kmutex.engine.program import FLIGHT, ProgramError, parse
 from kmutex.engine.search import UnreplayableError
-from kmutex.engine.shapes import NotALockerError, Shape, look
+from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
 from kmutex.engine.shrink import shrink
-from kmutex.engine.source_lines import Lines, stops
+from kmutex.engine.source_lines import file_of, last_place, not_foreign, own_code, stops, with_lines
 from kmutex.engine.threads import Crew, bytecode_events_seen, replaced
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks import CHECKS
@@ -38,6 +41,7 @@ from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
 from kmutex.verify.plan import SEEDS, Unit
 from kmutex.verify.results import UnitResult
+from kmutex.verify.target import MissingError, load, target_of
 
 BEAT = 0.2
 """Real seconds between two signs of life."""
@@ -48,72 +52,95 @@ _clock = time.perf_counter
 _real_start_new_thread = _thread.start_new_thread
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """The subject can't be put to work; said in one line."""
 
 
-class _Worker:
-    def __init__(self, say: Callable[..., None]) -> None:
-        self._say = say
-        self._last_beat = _clock()
+class UnitWorker:
+    """Does units on one subject, and says what they give. In a process of its own, or in the one of a test suite."""
 
-    def serve(self, target: str, without: list[str], patience: float) -> None:
+    def __init__(self, say: Callable[..., None], *, shortening: float, profile: bool = False) -> None:
+        """say: takes each answer. shortening: the most seconds in which a counterexample is made smaller before it is
+        told. profile: whether the profile of Hypothesis that somebody has loaded here counts."""
+        self._say = say
+        self._shortening = shortening
+        self._profile = profile
+        self._last_beat = _clock()
+        self._symptoms: list[tuple[frozenset[str], str]] = []
+        """What programs with these ingredients have shown, in all workers."""
+        self._told: set[tuple[str, ...]] = set()
+        """Names of what was told as soon as it was found."""
+        self._made_short: dict[bool, list[Violation]] = {True: [], False: []}
+        """What this unit has made smaller so, by whether it is promised."""
+        self._original: Callable[[], Any]
+        """The factory, as the target names it."""
+        self._make: Callable[[], Any]
+        """Makes what has the one face."""
+        self._shape: Shape
+        self._explorer: Explorer
+        self._without: frozenset[str]
+        self._unpromised: frozenset[str]
+
+    def serve(self, target: str, calls: dict[str, str], **of_take: Any) -> None:
+        """Take the subject, and then the orders that come as lines on standard input."""
         self._say("there")
         if not sys.stdin.readline():
             return
-        make = self._load(target)
-        crew = Crew()
-        shape = self._look(make, without)
-        explorer = Explorer(
-            make,
-            crew=crew if shape.kind == "threads" else None,
-            off=clauses_off(without),
-            tries=shape.timeout,
-            patience=patience,
-        )
-        _try_out(explorer, shape)
-        self._say("ready", shape=asdict(shape), bytecode=bytecode_events_seen())
+        # What the subject's files are compiled to belongs to whoever has written them.
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        self.take(load(target_of(target)), calls=Calls(**calls), **of_take)
+        sys.dont_write_bytecode = before
         for line in sys.stdin:
-            order = json.loads(line)
-            if "replay" in order:
-                self._replay(explorer, shape, order["replay"], make if order["lines"] else None)
-            elif "smaller" in order:
-                self._smaller(explorer, shape, **order["smaller"])
-            else:
-                self._do(explorer, make, shape, frozenset(without), Unit(**order["unit"]), frozenset(order["known"]))
+            self.obey(json.loads(line))
 
-    def _load(self, target: str) -> Callable[[], Any]:
-        module_name, _, path = target.partition(":")
-        try:
-            found: Any = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and (module_name + ".").startswith(error.name + "."):
-                raise _RefusedError(
-                    f"there is no module {error.name!r} here; the current directory is searched too"
-                ) from None
-            raise _RefusedError(f"importing {module_name} raised {said(error)}") from None
-        except BaseException as error:
-            raise _RefusedError(f"importing {module_name} raised {said(error)}") from None
-        for name in path.split("."):
-            try:
-                found = getattr(found, name)
-            except AttributeError:
-                raise _RefusedError(f"{module_name} has no {path!r}{_home(module_name)}") from None
-            except BaseException as error:
-                raise _RefusedError(f"getting {path} from {module_name} raised {said(error)}") from None
-        if not callable(found):
-            raise _RefusedError(f"{target} is not callable; name a class or a function without arguments")
-        make: Callable[[], Any] = found
-        return make
+    def take(
+        self,
+        original: Callable[[], Any],
+        *,
+        without: Collection[str],
+        unpromised: Collection[str],
+        leaders: Collection[str],
+        lenient: bool,
+        calls: Calls,
+        patience: float,
+    ) -> None:
+        """The subject that all orders are about. RefusedError, SubjectFailedError, UncontrolledError."""
+        self._original = original
+        self._without, self._unpromised = frozenset(without), frozenset(unpromised)
+        fitted = self._fit(original, self._without, calls, lenient, patience)
+        self._make, self._shape = fitted.make, fitted.shape
+        crew = Crew() if self._shape.kind == "threads" else None
+        off, loose = clauses_off(without), clauses_off(unpromised)
+        self._explorer = Explorer.of(fitted, crew=crew, off=off, unpromised=loose, patience=patience)
+        if self._shape.form == "flight":
+            on_trial = put_on_trial(self._shape, self._make, self._explorer, leaders)
+            self._shape, self._make, self._explorer = on_trial
+        _try_out(self._explorer, self._shape)
+        self._say("ready", shape=asdict(self._shape), bytecode=bytecode_events_seen())
 
-    def _look(self, make: Callable[[], Any], without: list[str]) -> Shape:
+    def obey(self, order: dict[str, Any]) -> None:
+        """Replay a schedule, or do a unit."""
+        if "replay" in order:
+            self._replay(self._explorer, self._shape, order["replay"])
+        else:
+            self._symptoms = [(frozenset(parts), symptom) for parts, symptom in order["symptoms"]]
+            self._told.update(tuple(clauses) for clauses in order["told"])
+            self._made_short = {True: [], False: []}
+            unit, known = Unit(**order["unit"]), frozenset(order["known"])
+            self._do(self._explorer, self._make, self._shape, self._without, self._unpromised, unit, known)
+
+    def _fit(
+        self, make: Callable[[], Any], without: frozenset[str], calls: Calls, lenient: bool, patience: float
+    ) -> Fitted:
         try:
-            shape = look(make, frozenset(without))
+            fitted = fit(make, without=without, calls=calls, lenient=lenient, patience=patience)
         except NotALockerError as error:
-            raise _RefusedError(str(error)) from None
+            raise RefusedError(str(error)) from None
+        except UncontrolledError:
+            raise
         except BaseException as error:
-            raise _RefusedError(f"looking at what the factory makes raised {said(error)}") from None
-        return shape
+            raise RefusedError(f"looking at what the factory makes raised {said(error)}") from None
+        return fitted
 
     def _do(
         self,
@@ -121,11 +148,13 @@ class _Worker:
         make: Callable[[], Any],
         shape: Shape,
         without: frozenset[str],
+        unpromised: frozenset[str],
         unit: Unit,
         known: frozenset[str],
     ) -> None:
         started = _clock()
         outcome = UnitResult(unit)
+        told = functools.partial(self._tell, explorer)
         if unit.task == "every":
             result = explorer.every(
                 parse(unit.program),
@@ -133,6 +162,7 @@ class _Worker:
                 unit.bound,
                 known=known,
                 go_on=lambda runs: self._beat(runs) < unit.most,
+                told=told,
             )
             _take(outcome, result)
         elif unit.task == "some":
@@ -140,15 +170,21 @@ class _Worker:
                 parse(unit.program),
                 unit.level,
                 unit.bound,
-                range(unit.seed, unit.seed + SEEDS),
+                range(unit.seed, unit.seed + min(SEEDS, unit.most or SEEDS)),
                 known=known,
                 go_on=lambda runs: self._beat(runs) >= 0,
+                told=told,
             )
             _take(outcome, result)
         elif unit.task == "histories":
-            self._histories(explorer, make, shape, without, unit, outcome)
+            # A history goes on from what the model says, so that what is not promised is no part of it.
+            self._histories(explorer, make, shape, without | unpromised, unit, outcome)
         else:
-            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known), outcome)
+            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known, clauses_off(unpromised)), outcome)
+        # A check may see what is declared off.
+        off = clauses_off(without)
+        outcome.found = self._short(True, [one for one in outcome.found if not off.issuperset(one.clauses)])
+        outcome.unpromised = self._short(False, outcome.unpromised)
         outcome.seconds = _clock() - started
         self._say(
             "outcome", outcome=outcome.as_plain(), exited=result.exited if unit.task in ("every", "some") else None
@@ -163,17 +199,20 @@ class _Worker:
         unit: Unit,
         outcome: UnitResult,
     ) -> None:
-        from kmutex.testing.machine import check_histories
-        from kmutex.testing.verdict import InconclusiveError
+        from kmutex.verify.machine import check_histories
+        from kmutex.verify.verdict import InconclusiveError
 
         try:
             histories = check_histories(
                 make,
                 kind=shape.kind,
+                fitted=Fitted(shape, make),
                 without=without,
-                examples=HISTORIES,
+                promises=PROMISES,
+                examples=min(HISTORIES, unit.most or HISTORIES),
                 seed=unit.seed,
                 on_example=lambda runs: self._beat(runs),
+                profile=self._profile,
             )
         except InconclusiveError as error:
             outcome.endless = 1
@@ -185,50 +224,103 @@ class _Worker:
         outcome.witnesses.update(histories.witnesses)
         outcome.bound = f"{histories.examples} random histories, {histories.phases:,} phases, seed {unit.seed}"
         if histories.finding is not None and histories.schedule is not None:
-            outcome.found.append(_violation(Found(histories.finding, histories.schedule)))
+            found = Found(histories.finding, histories.schedule)
+            outcome.found.append(_violation(found))
+            self._tell(explorer, found)
 
-    def _replay(self, explorer: Explorer, shape: Shape, text: str, lines_of: Callable[[], Any] | None) -> None:
+    def _replay(self, explorer: Explorer, shape: Shape, text: str) -> None:
         try:
             schedule = parse_schedule(text)
-            fit(schedule, shape)
-            if lines_of is None:
-                result = explorer.again(schedule)
-            else:
-                result = explorer.again(schedule, judging=functools.partial(Lines, make=lines_of))
+            check_fits(schedule, shape)
+            result = self._again(explorer, schedule, frozenset())
         except (ProgramError, UnreplayableError) as error:
             self._say("unreplayable", message=str(error))
             return
-        found = [asdict(_violation(found)) for found in result.found.values()]
+        found = [asdict(self._stood(found)) for found in result.found.values()]
+        unpromised = [asdict(self._stood(found)) for found in result.unpromised.values()]
         # What comes after the last thing that was found is not needed to see it.
-        seen: list[Sequence[Event]] = [found.finding.events for found in result.found.values()]
+        seen: list[Sequence[Event]] = [found.finding.events for found in result.breaches]
         last: Sequence[Event] = result.last.events if result.last is not None else ()
         longest = max(seen or [last], key=len)
         events = stops(longest)
-        self._say("replayed", found=found, events=events, exited=result.exited, endless=bool(result.endless))
+        self._say(
+            "replayed",
+            found=found,
+            unpromised=unpromised,
+            events=events,
+            exited=result.exited,
+            endless=bool(result.endless),
+        )
 
-    def _smaller(
-        self,
-        explorer: Explorer,
-        shape: Shape,
-        schedule: str,
-        clauses: list[str],
-        symptoms: list[tuple[list[str], str]],
-        seconds: float,
-    ) -> None:
-        """Say what is left of a counterexample without what it does not need; nothing, if it can't be shown again."""
-        end = _clock() + seconds
-        plainer = [(frozenset(parts), symptom) for parts, symptom in symptoms]
-        whole = parse_schedule(schedule)
-        fit(whole, shape)
-        ingredients = whole.program.ingredients
-        found = None
-        with contextlib.suppress(UnreplayableError):
-            # The names of what it breaks depend on what was known by then.
-            for known in (frozenset(s for parts, s in plainer if parts < ingredients), frozenset[str]()):
-                for one in explorer.again(whole, known=known).found.values():
-                    if found is None and list(one.finding.clauses) == clauses:
-                        found = shrink(explorer, one, symptoms=plainer, go_on=lambda: _clock() < end)
-        self._say("smaller", found=None if found is None else asdict(_violation(found)))
+    def _short(self, promised: bool, found: list[Violation]) -> list[Violation]:
+        return self._made_short[promised] + [replace(one, place=one.place or self._home) for one in found]
+
+    def _tell(self, explorer: Explorer, found: Found, promised: bool = True) -> None:
+        """Say at once what was found, without what it does not need, and with the lines at which clients stood.
+
+        What is not promised is made smaller too, and is no news.
+        """
+        if found.finding.clauses in self._told:
+            return
+        self._told.add(found.finding.clauses)
+        # Where the subject gets out of hand in this, it is told as it is.
+        violation = _violation(found)
+        try:
+            violation = self._shortened(explorer, found)
+        finally:
+            violation = replace(violation, place=violation.place or self._home)
+            self._made_short[promised].append(violation)
+            if promised:
+                self._say("found", violation=asdict(violation))
+
+    def _shortened(self, explorer: Explorer, found: Found) -> Violation:
+        """What was found, without what it does not need, and with the lines at which clients stood."""
+        end = _clock() + self._shortening
+        go_on = lambda: self._beat(0) == 0 and _clock() < end  # noqa: E731
+        short = shrink(explorer, found, symptoms=self._symptoms, go_on=go_on)
+        return self._with_lines(explorer, short) or _violation(short)
+
+    def _with_lines(self, explorer: Explorer, found: Found) -> Violation | None:
+        """The same with the lines at which clients stood; None where it is not seen again."""
+        ingredients = found.schedule.program.ingredients
+        # The names of what it breaks depend on what was known by then.
+        for known in (frozenset(s for parts, s in self._symptoms if parts < ingredients), frozenset[str]()):
+            with contextlib.suppress(UnreplayableError):
+                for one in self._again(explorer, found.schedule, known).breaches:
+                    if (one.finding.clauses, one.finding.message) == (found.finding.clauses, found.finding.message):
+                        return self._stood(one)
+        return None
+
+    def _again(self, explorer: Explorer, schedule: Schedule, known: frozenset[str]) -> Exploration:
+        """The run once more, with lines of the subject's own code; of what it is built upon, where it has none."""
+        before = sys.gettrace()
+        try:
+            for own in (own_code(self._original), not_foreign):
+                result = explorer.again(schedule, known=known, judging=with_lines(explorer.judging, own))
+                if result.last is None or any(event.place for event in result.last.events):
+                    break
+            return result
+        finally:
+            sys.settrace(before)
+
+    def _stood(self, found: Found) -> Violation:
+        """The violation, with those lines only at which clients stood."""
+        finding, schedule = found
+        place = last_place(finding.events) or self._home
+        return replace(_violation(Found(finding._replace(events=tuple(stops(finding.events))), schedule)), place=place)
+
+    @functools.cached_property
+    def _home(self) -> str:
+        """Where the factory is."""
+        make = inspect.unwrap(self._original)
+        code = getattr(make, "__code__", None)
+        file = file_of(make)
+        if not file:
+            return ""
+        try:
+            return f"{file}:{code.co_firstlineno if code is not None else inspect.getsourcelines(make)[1]}"
+        except (OSError, TypeError):
+            return f"{file}:1"
 
     def _beat(self, runs: int) -> int:
         now = _clock()
@@ -238,26 +330,37 @@ class _Worker:
         return runs
 
 
-def fit(schedule: Schedule, shape: Shape) -> None:
+def check_fits(schedule: Schedule, shape: Shape) -> None:
     """UnreplayableError: the schedule asks for what a subject of this shape does not have."""
     if (schedule.level in ("locks", "bytecode")) != (shape.kind == "threads"):
         raise UnreplayableError(f"a schedule @{schedule.level} is not for a subject of {shape.kind}")
-    timed = schedule.tries or schedule.level == "timeouts" or "?" in schedule.program.kinds
-    timed = timed or (shape.kind == "threads" and "~" in schedule.program.kinds)
+    if bool(schedule.program.kinds & FLIGHT) != (shape.form == "flight"):
+        raise UnreplayableError("it is for a subject of another shape: single flights do, others lock and unlock")
+    if shape.form == "flight":
+        return
+    timed = schedule.level == "timeouts" or (shape.kind == "threads" and "~" in schedule.program.kinds)
     if timed and not shape.timeout:
         raise UnreplayableError("it wants a timeout, which the subject does not take")
-    if schedule.program.kinds & frozenset("[]^") and not shape.leases:
+    if (schedule.tries or "?" in schedule.program.kinds) and not shape.tries:
+        raise UnreplayableError("it wants a timeout of 0, or another way not to wait, which the subject does not take")
+    if "x" in schedule.program.kinds and not shape.strays:
+        raise UnreplayableError("it wants the unlock of an unheld key, and the subject has blocks only")
+    if schedule.program.kinds & frozenset("%&*") and not (shape.bodies or shape.leases):
+        raise UnreplayableError("it wants a block whose body raises, and the subject has none")
+    if schedule.program.kinds & frozenset("[]^o") and not shape.leases:
         raise UnreplayableError("it wants leases, and the subject has no hold()")
 
 
 def _try_out(explorer: Explorer, shape: Shape) -> None:
     """A subject whose very first lock() does not come through is no locker to be judged."""
-    result = explorer.every(parse("0+a"), "locks" if shape.kind == "threads" else "tasks", 0)
+    call, text = ("do()", "0na") if shape.form == "flight" else ("lock()", "0+a")
+    result = explorer.every(parse(text), "locks" if shape.kind == "threads" else "tasks", 0)
     if result.exited is not None:
-        raise _RefusedError(f"it tried to leave the process: {result.exited}")
-    if not result.witnesses["KM-EXCL"]:
+        raise RefusedError(f"it tried to leave the process: {result.exited}")
+    came = result.last.answered if isinstance(result.last, FlightJudge) else result.witnesses["KM-EXCL"]
+    if not came:
         reasons = [found.finding.message for found in result.found.values()] or ["it has no end"]
-        raise _RefusedError(f"lock() of a free key does not come through: {reasons[0]}")
+        raise RefusedError(f"{call} of a free key does not come through: {reasons[0]}")
 
 
 def _take(outcome: UnitResult, result: Exploration) -> None:
@@ -271,18 +374,13 @@ def _take(outcome: UnitResult, result: Exploration) -> None:
         )
     outcome.witnesses = result.witnesses
     outcome.found += [_violation(found) for found in result.found.values()]
+    outcome.unpromised += [_violation(found) for found in result.unpromised.values()]
 
 
 def _violation(found: Found) -> Violation:
     finding, schedule = found
-    return Violation(finding.clauses, finding.message, str(schedule), timeline(finding.events), finding.symptom)
-
-
-def _home(module_name: str) -> str:
-    """Which file was imported, where that may surprise."""
-    if module_name.partition(".")[0] in sys.stdlib_module_names:
-        return ": this is the standard library's module"
-    return ""
+    events = finding.events
+    return Violation(finding.clauses, finding.message, str(schedule), timeline(events), finding.symptom, events)
 
 
 def _place(error: BaseException) -> str:
@@ -292,7 +390,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve until standard input ends. `argument`: target, without, patience, parent, and perhaps confine."""
+    """Serve until standard input ends. `argument`: what `_Worker.serve` takes, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -305,16 +403,20 @@ def main() -> None:
             out.flush()
 
     config = argument()
+    # Hypothesis would keep what it computes in the folder in which the user stands.
+    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
     _real_start_new_thread(end_with, (config.pop("parent"),))
     limits = config.pop("confine", None)
     if limits is not None:
+        # Hypothesis loads the plugins of whatever is installed, and some of them start a process at their import.
+        importlib.import_module("kmutex.verify.machine")
         confine(**limits)
     # A script's own folder is what `python -m` would put first; the subject is looked for where the user stands.
     sys.path.insert(0, os.getcwd())
     with replaced():
         try:
-            _Worker(say).serve(**config)
-        except (_RefusedError, SubjectFailedError) as error:
+            UnitWorker(say, shortening=config.pop("shortening")).serve(**config)
+        except (MissingError, RefusedError, SubjectFailedError) as error:
             say("failed", message=str(error))
         except UncontrolledError as error:
             say("uncontrolled", message=str(error))

@@ -11,24 +11,32 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 
-from kmutex_model.actions import CORRECT, format_schedule
-from kmutex_model.broken import BROKEN
+from kmutex_model import flight
+from kmutex_model.actions import CORRECT, Machine, format_schedule
+from kmutex_model.broken import BROKEN, Broken
 from kmutex_model.explore import Exploration, Progress, explore
-from kmutex_model.properties import ALL
+from kmutex_model.properties import ALL, Property
 from kmutex_model.state import Config, Race
 
 BOUNDS: tuple[tuple[int, int], ...] = ((1, 1), (2, 1), (3, 1), (4, 1), (2, 2), (3, 2), (4, 2), (3, 3))
 """Clients and keys. Four clients are the fewest with a waiter in the middle of a queue."""
 RACES: tuple[Race, ...] = ("keep", "pass")
 
-_ROW = "{:<25} {:<10} {:>7} {:>12} {:>6}  {:<20} {:>8}"
+_ROW = "{:<25} {:<12} {:>7} {:>12} {:>6}  {:<20} {:>8}"
+
+
+def _bound(config: Config | flight.FlightConfig) -> str:
+    clients, keys, how = config
+    return f"{clients}x{keys} {how}"
 
 
 def _row(found: Exploration, verdict: str) -> str:
-    bound = f"{found.config.clients}x{found.config.keys} {found.config.race}"
     seconds = f"{found.seconds:.2f}"
-    return _ROW.format(found.model.name, bound, found.states, found.transitions, found.depth, verdict, seconds).rstrip()
+    return _ROW.format(
+        found.model.name, _bound(found.config), found.states, found.transitions, found.depth, verdict, seconds
+    ).rstrip()
 
 
 def _parse_bound(text: str) -> tuple[int, int]:
@@ -64,6 +72,53 @@ def _explore_one(clients: int, keys: int, *, symmetry: bool) -> int:
     return 1 if wrong else 0
 
 
+def _table(
+    correct: Machine,
+    configs: Sequence[Config | flight.FlightConfig],
+    known_bad: Sequence[Broken | flight.BrokenFlight],
+    properties: Sequence[Property],
+    runs: bool,
+) -> int:
+    """Print what a correct model and its broken ones show; how much of it is not as expected."""
+    wrong = 0
+
+    print(_ROW.format("model", "bound", "states", "transitions", "depth", "verdict", "seconds"))
+    met: dict[tuple[str, str], tuple[str, str]] = {}
+    for config in configs:
+        found = explore(correct, config, properties=properties)
+        print(_row(found, found.verdict))
+        wrong += found.verdict != "holds"
+        for violation in found.violations:
+            print(f"  {violation}")
+        for clause, statement in found.missing:
+            print(f"  {clause}: never met: {statement}")
+        for name, path in found.witnesses.items():
+            met.setdefault(name, (_bound(config), format_schedule(path)))
+
+    print()
+    print(_ROW.format("broken model", "bound", "states", "transitions", "depth", "violates", "seconds"))
+    for broken in known_bad:
+        found = explore(broken.model, broken.config, properties=broken.judged_by)
+        first = next((v for v in found.violations if v.clause == broken.clause), None)
+        print(_row(found, first.clause if first else f"not {broken.clause}!"))
+        wrong += first is None
+        if runs and first:
+            print("  " + str(first).replace("\n", "\n  "))
+    print("The search does not go past a violation, so the counts of a broken model are of what comes before.")
+
+    print()
+    for prop in properties:
+        print(f"{prop.clause:<13} {prop.statement}")
+        for situation in prop.sometimes:
+            bound, run = met.get((prop.clause, situation.statement), ("", ""))
+            wrong += not run
+            print(f"{'':<13} sometimes {situation.statement}: {f'met at {bound}' if run else 'NEVER MET'}")
+            if runs and run:
+                print(f"{'':<13}   {run}")
+
+    return wrong
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables; 0 if every model did as expected, 1 if not."""
     parser = argparse.ArgumentParser(
@@ -83,42 +138,13 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--symmetry needs a --bound")
     if options.bound:
         return _explore_one(*options.bound, symmetry=options.symmetry)
-    wrong = 0
-
-    print(_ROW.format("model", "bound", "states", "transitions", "depth", "verdict", "seconds"))
-    met: dict[tuple[str, str], tuple[str, str]] = {}
-    for clients, keys in BOUNDS:
-        for race in RACES:
-            found = explore(CORRECT, Config(clients, keys, race))
-            print(_row(found, found.verdict))
-            wrong += found.verdict != "holds"
-            for violation in found.violations:
-                print(f"  {violation}")
-            for clause, statement in found.missing:
-                print(f"  {clause}: never met: {statement}")
-            for name, path in found.witnesses.items():
-                met.setdefault(name, (f"{clients}x{keys} {race}", format_schedule(path)))
-
+    wrong = _table(CORRECT, [Config(*bound, race) for bound in BOUNDS for race in RACES], BROKEN, ALL, options.runs)
     print()
-    print(_ROW.format("broken model", "bound", "states", "transitions", "depth", "violates", "seconds"))
-    for broken in BROKEN:
-        found = explore(broken.model, broken.config, properties=broken.judged_by)
-        first = next((v for v in found.violations if v.clause == broken.clause), None)
-        print(_row(found, first.clause if first else f"not {broken.clause}!"))
-        wrong += first is None
-        if options.runs and first:
-            print("  " + str(first).replace("\n", "\n  "))
-    print("The search does not go past a violation, so the counts of a broken model are of what comes before.")
-
+    print("Duplicate suppression:")
     print()
-    for prop in ALL:
-        print(f"{prop.clause:<13} {prop.statement}")
-        for situation in prop.sometimes:
-            bound, run = met.get((prop.clause, situation.statement), ("", ""))
-            wrong += not run
-            print(f"{'':<13} sometimes {situation.statement}: {f'met at {bound}' if run else 'NEVER MET'}")
-            if options.runs and run:
-                print(f"{'':<13}   {run}")
+    leaders: tuple[flight.Leader, ...] = ("takeover", "share")
+    configs = [flight.FlightConfig(*bound, leader) for bound in BOUNDS for leader in leaders]
+    wrong += _table(flight.FLIGHT, configs, flight.BROKEN, flight.ALL, options.runs)
 
     print()
     print("all as expected" if not wrong else f"{wrong} not as expected")

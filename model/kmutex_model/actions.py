@@ -32,23 +32,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
-from kmutex_model.state import (
-    IDLE,
-    NOBODY,
-    Client,
-    Config,
-    Entry,
-    Phase,
-    State,
-    initial,
-    record_order,
-    with_client,
-    with_entry,
-)
+from kmutex_model.state import NOBODY, Config, Phase, State, initial, record_order
+from kmutex_model.turn import ExplicitTurn, Outcome, Turn, Who
 
-Outcome = Literal["granted", "waiting", "timeout", "returned", "cancelled", "kept", "interrupted", "released", "unheld"]
 KeyView = Literal["free", "held", "any"]
 
 
@@ -108,90 +96,99 @@ def parse_schedule(text: str) -> tuple[Action, ...]:
 
 
 # ------------------------------------------------------------------------------------------------------------
-# Effects: what a row of the table does. (config, state, client, key) -> Step
+# Effects: what a row of the table does, in the words of `kmutex_model.turn`. It returns what the caller is told.
 
-Effect = Callable[[Config, State, int, int], Step]
-
-
-def entry_at(state: State, key: int) -> Entry:
-    """The entry of a key that has one."""
-    entry = state.entries[key]
-    if entry is None:
-        raise AssertionError(f"key {key} has no entry")
-    return entry
+Effect = Callable[[Turn], Outcome]
 
 
-def enter(config: Config, state: State, client: int, key: int) -> Step:
+def enter(turn: Turn) -> Outcome:
     """A free key is taken at once."""
-    state = with_entry(state, key, Entry(client, (), 1))
-    return Step(with_client(state, client, Client("holding", key)), "granted")
+    turn.new_entry()
+    turn.give(turn.client)
+    turn.count(1)
+    turn.move(turn.client, "holding")
+    return "granted"
 
 
-def join(config: Config, state: State, client: int, key: int) -> Step:
+def join(turn: Turn) -> Outcome:
     """A held key is waited for, behind all who asked before."""
-    holder, queue, refs = entry_at(state, key)
-    state = with_entry(state, key, Entry(holder, (*queue, client), refs + 1))
-    return Step(with_client(state, client, Client("waiting", key)), "waiting")
+    turn.enqueue(turn.client)
+    turn.count(1)
+    turn.move(turn.client, "waiting")
+    return "waiting"
 
 
-def time_out(config: Config, state: State, client: int, key: int) -> Step:
+def time_out(turn: Turn) -> Outcome:
     """The call fails: no time was given to wait."""
-    return Step(state, "timeout")
+    return "timeout"
 
 
-def refuse(config: Config, state: State, client: int, key: int) -> Step:
+def refuse(turn: Turn) -> Outcome:
     """The call fails: there is nothing of this client's to release."""
-    return Step(state, "unheld")
+    return "unheld"
 
 
-def come_back(config: Config, state: State, client: int, key: int) -> Step:
+def come_back(turn: Turn) -> Outcome:
     """The call that got the key returns."""
-    return Step(with_client(state, client, Client("holding", key)), "returned")
+    turn.move(turn.client, "holding")
+    return "returned"
 
 
-def leave_queue(state: State, client: int, key: int) -> State:
+def leave_queue(turn: Turn) -> None:
     """A waiter is gone, as if it had never asked."""
-    holder, queue, refs = entry_at(state, key)
-    state = with_entry(state, key, Entry(holder, tuple(c for c in queue if c != client), refs - 1))
-    return with_client(state, client, IDLE)
+    turn.dequeue(turn.client)
+    turn.count(-1)
+    turn.move(turn.client, "idle")
 
 
-def hand_on(state: State, client: int, key: int) -> State:
+def hand_on(turn: Turn, owner: Who) -> None:
     """The owner lets go; the oldest waiter owns the key in the same step, or the entry is evicted."""
-    _, queue, refs = entry_at(state, key)
-    state = with_client(state, client, IDLE)
-    if not queue:
-        return with_entry(state, key, None)
-    oldest, *others = queue
-    state = with_entry(state, key, Entry(oldest, tuple(others), refs - 1))
-    return with_client(state, oldest, Client("granted", key))
+    turn.move(owner, "idle")
+    if turn.nobody_waits():
+        turn.evict()
+    else:
+        pass_to(turn, turn.oldest())
 
 
-def give_up(config: Config, state: State, client: int, key: int) -> Step:
+def pass_to(turn: Turn, heir: Who) -> None:
+    """One that waits owns the key, and there is one reference less."""
+    turn.dequeue(heir)
+    turn.give(heir)
+    turn.count(-1)
+    turn.move(heir, "granted")
+
+
+def give_up(turn: Turn) -> Outcome:
     """Rule 6."""
-    return Step(leave_queue(state, client, key), "cancelled")
+    leave_queue(turn)
+    return "cancelled"
 
 
-def settle(config: Config, state: State, client: int, key: int) -> Step:
+def settle(turn: Turn) -> Outcome:
     """Rule 7: the grant was first, the cancel second."""
-    if config.race == "keep":
-        return Step(with_client(state, client, Client("holding", key)), "kept")
-    return Step(hand_on(state, client, key), "cancelled")
+    if turn.race == "keep":
+        turn.move(turn.client, "holding")
+        return "kept"
+    hand_on(turn, turn.client)
+    return "cancelled"
 
 
-def break_off(config: Config, state: State, client: int, key: int) -> Step:
+def break_off(turn: Turn) -> Outcome:
     """Rule 8, before the grant."""
-    return Step(leave_queue(state, client, key), "interrupted")
+    leave_queue(turn)
+    return "interrupted"
 
 
-def break_off_late(config: Config, state: State, client: int, key: int) -> Step:
+def break_off_late(turn: Turn) -> Outcome:
     """Rule 8, after the grant."""
-    return Step(hand_on(state, client, key), "interrupted")
+    hand_on(turn, turn.client)
+    return "interrupted"
 
 
-def let_go(config: Config, state: State, client: int, key: int) -> Step:
+def let_go(turn: Turn) -> Outcome:
     """Rule 4."""
-    return Step(hand_on(state, client, key), "released")
+    hand_on(turn, turn.client)
+    return "released"
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -230,6 +227,22 @@ def key_view(state: State, key: int) -> KeyView:
     return "free" if entry is None or entry.holder == NOBODY else "held"
 
 
+class Machine(Protocol):
+    """What can be explored: a `Model` of the keyed mutex, or another. Its states have clients, each with its key.
+
+    Where states are spoken of as those of the keyed mutex, any machine's will do.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def initial(self, config: Any) -> Any: ...
+
+    def enabled(self, config: Any, state: Any) -> tuple[Action, ...]: ...
+
+    def step(self, config: Any, state: Any, action: Action) -> Any: ...
+
+
 class Model(NamedTuple):
     """A table of rows under a name: the correct one, or a broken one."""
 
@@ -263,8 +276,9 @@ class Model(NamedTuple):
         row = self._row(action.name, state.clients[client].phase, key_view(state, key))
         if row is None:
             raise NotEnabledError(f"{action} cannot happen in {state}")
-        after, outcome = row.effect(config, state, client, key)
-        return Step(record_order(state, after), outcome)
+        turn = ExplicitTurn(config, state, client, key)
+        outcome = row.effect(turn)
+        return Step(record_order(state, turn.state), outcome)
 
     def replay(self, config: Config, schedule: tuple[Action, ...]) -> tuple[Step, ...]:
         """The steps of a run from the initial state. NotEnabledError at the first that cannot happen."""

@@ -8,20 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kmutex_model.actions import (
-    CORRECT,
-    TABLE,
-    Model,
-    Row,
-    Step,
-    entry_at,
-    hand_on,
-    join,
-    key_view,
-    leave_queue,
-)
+from kmutex_model.actions import CORRECT, TABLE, Model, Row, enter, hand_on, join, leave_queue, let_go, pass_to
 from kmutex_model.properties import ALL, KM_LIVE, Property
-from kmutex_model.state import IDLE, NOBODY, Client, Config, Entry, State, with_client, with_entry
+from kmutex_model.state import Config
+from kmutex_model.turn import Outcome, Turn
 
 
 @dataclass(frozen=True)
@@ -35,222 +25,264 @@ class Broken:
     judged_by: tuple[Property, ...] = ALL
 
 
-def _holding(state: State, client: int, key: int) -> State:
-    return with_client(state, client, Client("holding", key))
-
-
-def _granted(state: State, client: int, key: int) -> State:
-    return with_client(state, client, Client("granted", key))
-
-
 # ------------------------------------------------------------------------------------------------------------
 # Asking
 
 
-def _enter_anyway(config: Config, state: State, client: int, key: int) -> Step:
-    holder, queue, refs = entry_at(state, key)
-    return Step(_holding(with_entry(state, key, Entry(holder, queue, refs + 1)), client, key), "granted")
+def _enter_anyway(turn: Turn) -> Outcome:
+    turn.count(1)
+    turn.move(turn.client, "holding")
+    return "granted"
 
 
-def _join_uncounted(config: Config, state: State, client: int, key: int) -> Step:
-    after = join(config, state, client, key).state
-    return Step(with_entry(after, key, entry_at(after, key)._replace(refs=entry_at(state, key).refs)), "waiting")
+def _join_uncounted(turn: Turn) -> Outcome:
+    turn.enqueue(turn.client)
+    turn.move(turn.client, "waiting")
+    return "waiting"
 
 
-def _steal_before_wake(config: Config, state: State, client: int, key: int) -> Step:
-    holder, queue, refs = entry_at(state, key)
-    if holder == NOBODY or state.clients[holder].phase != "granted":
-        return join(config, state, client, key)
-    state = with_entry(state, key, Entry(client, (holder, *queue), refs + 1))
-    return Step(_holding(with_client(state, holder, Client("waiting", key)), client, key), "granted")
+def _steal_before_wake(turn: Turn) -> Outcome:
+    if turn.is_free() or not turn.stands(holder := turn.holder(), "granted"):
+        return join(turn)
+    turn.enqueue_first(holder)
+    turn.move(holder, "waiting")
+    turn.give(turn.client)
+    turn.count(1)
+    turn.move(turn.client, "holding")
+    return "granted"
 
 
-def _one_lock_for_all(config: Config, state: State, client: int, key: int) -> Step:
-    if any(state.entries):
-        state = with_entry(state, key, Entry(NOBODY, (client,), 1))
-        return Step(with_client(state, client, Client("waiting", key)), "waiting")
-    return Step(_holding(with_entry(state, key, Entry(client, (), 1)), client, key), "granted")
+def _one_lock_for_all(turn: Turn) -> Outcome:
+    if not turn.any_entry():
+        return enter(turn)
+    turn.new_entry()
+    return join(turn)
 
 
-def _time_out_counted(config: Config, state: State, client: int, key: int) -> Step:
-    entry = entry_at(state, key)
-    return Step(with_entry(state, key, entry._replace(refs=entry.refs + 1)), "timeout")
+def _time_out_counted(turn: Turn) -> Outcome:
+    turn.count(1)
+    return "timeout"
 
 
-def _time_out_at_once(config: Config, state: State, client: int, key: int) -> Step:
-    return Step(state, "timeout")
+def _time_out_at_once(turn: Turn) -> Outcome:
+    return "timeout"
 
 
 # ------------------------------------------------------------------------------------------------------------
 # Releasing
 
 
-def _evict_with_waiters(config: Config, state: State, client: int, key: int) -> Step:
-    return Step(with_entry(hand_on(state, client, key), key, None), "released")
+def _evict_with_waiters(turn: Turn) -> Outcome:
+    hand_on(turn, turn.client)
+    turn.evict()
+    return "released"
 
 
-def _never_evict(config: Config, state: State, client: int, key: int) -> Step:
-    after = hand_on(state, client, key)
-    return Step(after if after.entries[key] else with_entry(after, key, Entry(NOBODY, (), 0)), "released")
+def _never_evict(turn: Turn) -> Outcome:
+    last = turn.nobody_waits()
+    hand_on(turn, turn.client)
+    if last:
+        turn.new_entry()
+    return "released"
 
 
-def _release_counted_twice(config: Config, state: State, client: int, key: int) -> Step:
-    after = hand_on(state, client, key)
-    entry = after.entries[key]
-    return Step(with_entry(after, key, entry and entry._replace(refs=entry.refs - 1)), "released")
+def _release_counted_twice(turn: Turn) -> Outcome:
+    last = turn.nobody_waits()
+    hand_on(turn, turn.client)
+    if not last:
+        turn.count(-1)
+    return "released"
 
 
-def _hand_to(state: State, client: int, key: int, place: int) -> Step:
-    _, queue, refs = entry_at(state, key)
-    if not queue:
-        return Step(hand_on(state, client, key), "released")
-    lucky = queue[place]
-    rest = tuple(c for c in queue if c != lucky)
-    state = with_entry(with_client(state, client, IDLE), key, Entry(lucky, rest, refs - 1))
-    return Step(_granted(state, lucky, key), "released")
+def _hand_to_youngest(turn: Turn) -> Outcome:
+    if turn.nobody_waits():
+        return let_go(turn)
+    turn.move(turn.client, "idle")
+    pass_to(turn, turn.youngest())
+    return "released"
 
 
-def _hand_to_youngest(config: Config, state: State, client: int, key: int) -> Step:
-    return _hand_to(state, client, key, -1)
+def _hand_to_smallest(turn: Turn) -> Outcome:
+    if turn.nobody_waits():
+        return let_go(turn)
+    turn.move(turn.client, "idle")
+    pass_to(turn, turn.lowest())
+    return "released"
 
 
-def _hand_to_smallest(config: Config, state: State, client: int, key: int) -> Step:
-    queue = entry_at(state, key).queue
-    return _hand_to(state, client, key, queue.index(min(queue)) if queue else 0)
+def _free_and_forget(turn: Turn) -> Outcome:
+    turn.move(turn.client, "idle")
+    if turn.nobody_waits():
+        turn.evict()
+    else:
+        turn.free()
+        turn.count(-1)
+    return "released"
 
 
-def _free_and_forget(config: Config, state: State, client: int, key: int) -> Step:
-    _, queue, refs = entry_at(state, key)
-    entry = Entry(NOBODY, queue, refs - 1) if queue else None
-    return Step(with_entry(with_client(state, client, IDLE), key, entry), "released")
+def _wake_at_another_key(turn: Turn) -> Outcome:
+    if not turn.another_key_is_waited_for():
+        return let_go(turn)
+    other = turn.lowest_other_key()
+    woken = turn.oldest(other)
+    hand_on(turn, turn.client)
+    turn.move(woken, "granted", other)
+    return "released"
 
 
-def _wake_at_another_key(config: Config, state: State, client: int, key: int) -> Step:
-    for other in range(config.keys):
-        entry = state.entries[other]
-        if other != key and entry and entry.queue:
-            return Step(_granted(hand_on(state, client, key), entry.queue[0], other), "released")
-    return Step(hand_on(state, client, key), "released")
-
-
-def _clear_the_table(config: Config, state: State, client: int, key: int) -> Step:
-    after = hand_on(state, client, key)
-    return Step(after if after.entries[key] else after._replace(entries=(None,) * config.keys), "released")
+def _clear_the_table(turn: Turn) -> Outcome:
+    last = turn.nobody_waits()
+    hand_on(turn, turn.client)
+    if last:
+        turn.evict_all()
+    return "released"
 
 
 # ------------------------------------------------------------------------------------------------------------
 # Giving up
 
 
-def _give_up_counted(config: Config, state: State, client: int, key: int) -> Step:
-    after = leave_queue(state, client, key)
-    return Step(with_entry(after, key, entry_at(after, key)._replace(refs=entry_at(state, key).refs)), "cancelled")
+def _give_up_counted(turn: Turn) -> Outcome:
+    turn.dequeue(turn.client)
+    turn.move(turn.client, "idle")
+    return "cancelled"
 
 
-def _give_up_queued(config: Config, state: State, client: int, key: int) -> Step:
-    entry = entry_at(state, key)
-    if entry.queue[0] != client:
-        return Step(leave_queue(state, client, key), "cancelled")
-    state = with_entry(state, key, entry._replace(refs=entry.refs - 1))
-    return Step(with_client(state, client, IDLE), "cancelled")
+def _give_up_queued(turn: Turn) -> Outcome:
+    if not turn.same(turn.oldest(), turn.client):
+        turn.dequeue(turn.client)
+    turn.count(-1)
+    turn.move(turn.client, "idle")
+    return "cancelled"
 
 
-def _give_up_and_delete(config: Config, state: State, client: int, key: int) -> Step:
-    return Step(with_entry(with_client(state, client, IDLE), key, None), "cancelled")
+def _give_up_and_delete(turn: Turn) -> Outcome:
+    turn.evict()
+    turn.move(turn.client, "idle")
+    return "cancelled"
 
 
-def _give_up_and_wake(config: Config, state: State, client: int, key: int) -> Step:
-    after = leave_queue(state, client, key)
-    queue = entry_at(after, key).queue
-    return Step(_granted(after, queue[0], key) if queue else after, "cancelled")
+def _give_up_and_wake(turn: Turn) -> Outcome:
+    leave_queue(turn)
+    if not turn.nobody_waits():
+        turn.move(turn.oldest(), "granted")
+    return "cancelled"
 
 
-def _give_up_by_swap(config: Config, state: State, client: int, key: int) -> Step:
-    entry = entry_at(state, key)
-    queue = list(entry.queue)
-    queue[queue.index(client)] = queue[-1]
-    state = with_entry(state, key, Entry(entry.holder, tuple(queue[:-1]), entry.refs - 1))
-    return Step(with_client(state, client, IDLE), "cancelled")
+def _give_up_by_swap(turn: Turn) -> Outcome:
+    turn.replace_by(turn.youngest(), turn.client)
+    turn.count(-1)
+    turn.move(turn.client, "idle")
+    return "cancelled"
 
 
-def _give_up_and_enter(config: Config, state: State, client: int, key: int) -> Step:
-    return Step(_holding(leave_queue(state, client, key), client, key), "cancelled")
+def _give_up_and_enter(turn: Turn) -> Outcome:
+    leave_queue(turn)
+    turn.move(turn.client, "holding")
+    return "cancelled"
 
 
-def _raise_and_keep(config: Config, state: State, client: int, key: int) -> Step:
-    return Step(_holding(state, client, key), "cancelled")
+def _raise_and_keep(turn: Turn) -> Outcome:
+    turn.move(turn.client, "holding")
+    return "cancelled"
 
 
-def _raise_and_drop(config: Config, state: State, client: int, key: int) -> Step:
-    return Step(with_client(state, client, IDLE), "cancelled")
+def _raise_and_drop(turn: Turn) -> Outcome:
+    turn.move(turn.client, "idle")
+    return "cancelled"
 
 
-def _raise_and_evict(config: Config, state: State, client: int, key: int) -> Step:
-    return Step(with_entry(with_client(state, client, IDLE), key, None), "cancelled")
+def _raise_and_evict(turn: Turn) -> Outcome:
+    turn.evict()
+    turn.move(turn.client, "idle")
+    return "cancelled"
 
 
-def _pass_on_and_keep(config: Config, state: State, client: int, key: int) -> Step:
-    return Step(_holding(hand_on(state, client, key), client, key), "cancelled")
+def _pass_on_and_keep(turn: Turn) -> Outcome:
+    hand_on(turn, turn.client)
+    turn.move(turn.client, "holding")
+    return "cancelled"
 
 
-def _keep_uncounted(config: Config, state: State, client: int, key: int) -> Step:
-    entry = entry_at(state, key)
-    return Step(_holding(with_entry(state, key, entry._replace(refs=entry.refs - 1)), client, key), "kept")
+def _keep_uncounted(turn: Turn) -> Outcome:
+    turn.count(-1)
+    turn.move(turn.client, "holding")
+    return "kept"
 
 
-def _swallow(config: Config, state: State, client: int, key: int) -> Step:
-    return Step(_holding(state, client, key), "kept")
+def _swallow(turn: Turn) -> Outcome:
+    turn.move(turn.client, "holding")
+    return "kept"
 
 
-def _break_off_counted(config: Config, state: State, client: int, key: int) -> Step:
-    return Step(with_client(state, client, IDLE), "interrupted")
+def _break_off_counted(turn: Turn) -> Outcome:
+    turn.move(turn.client, "idle")
+    return "interrupted"
 
 
 # ------------------------------------------------------------------------------------------------------------
 # Releasing what is not one's own
 
 
-def _unlock_anything(config: Config, state: State, client: int, key: int) -> Step:
-    return Step(state, "released")
+def _unlock_anything(turn: Turn) -> Outcome:
+    return "released"
 
 
-def _refuse_uncounted(config: Config, state: State, client: int, key: int) -> Step:
-    entry = state.entries[key]
-    return Step(with_entry(state, key, entry and entry._replace(refs=entry.refs - 1)), "unheld")
+def _refuse_uncounted(turn: Turn) -> Outcome:
+    if turn.has_entry():
+        turn.count(-1)
+    return "unheld"
 
 
-def _release_the_later_holder(config: Config, state: State, client: int, key: int) -> Step:
-    if key_view(state, key) == "free":
-        return Step(state, "unheld")
-    return Step(hand_on(state, entry_at(state, key).holder, key), "released")
+def _release_the_later_holder(turn: Turn) -> Outcome:
+    if turn.is_free():
+        return "unheld"
+    hand_on(turn, turn.holder())
+    return "released"
 
 
 # ------------------------------------------------------------------------------------------------------------
 # A model that differs and is not broken, except in what it does not promise
 
 
-def _take_if_free(config: Config, state: State, client: int, key: int) -> Step:
-    _, queue, refs = entry_at(state, key)
-    state = with_entry(state, key, Entry(client, tuple(c for c in queue if c != client), refs))
-    return Step(_holding(state, client, key), "returned")
+def _take_if_free(turn: Turn) -> Outcome:
+    turn.dequeue(turn.client)
+    turn.give(turn.client)
+    turn.move(turn.client, "holding")
+    return "returned"
 
 
-def _enter_past_the_queue(config: Config, state: State, client: int, key: int) -> Step:
-    _, queue, refs = state.entries[key] or Entry(NOBODY, (), 0)
-    return Step(_holding(with_entry(state, key, Entry(client, queue, refs + 1)), client, key), "granted")
+def _enter_past_the_queue(turn: Turn) -> Outcome:
+    if not turn.has_entry():
+        turn.new_entry()
+    turn.give(turn.client)
+    turn.count(1)
+    turn.move(turn.client, "holding")
+    return "granted"
 
 
-def _leave_or_evict(state: State, client: int, key: int) -> State:
-    after = leave_queue(state, client, key)
-    return after if entry_at(after, key).refs else with_entry(after, key, None)
+def _leave_or_evict(turn: Turn) -> None:
+    leave_queue(turn)
+    if not turn.is_counted():
+        turn.evict()
+
+
+def _give_up_or_evict(turn: Turn) -> Outcome:
+    _leave_or_evict(turn)
+    return "cancelled"
+
+
+def _break_off_or_evict(turn: Turn) -> Outcome:
+    _leave_or_evict(turn)
+    return "interrupted"
 
 
 _BARGING_ROWS = CORRECT.replacing(
     "barging",
     Row("request", "idle", "free", _enter_past_the_queue),
     Row("try", "idle", "free", _enter_past_the_queue),
-    Row("cancel", "waiting", "any", lambda _, s, c, k: Step(_leave_or_evict(s, c, k), "cancelled")),
-    Row("interrupt", "waiting", "any", lambda _, s, c, k: Step(_leave_or_evict(s, c, k), "interrupted")),
+    Row("cancel", "waiting", "any", _give_up_or_evict),
+    Row("interrupt", "waiting", "any", _break_off_or_evict),
     Row("release", "holding", "any", _free_and_forget),
 )
 BARGING = Model("barging", (*_BARGING_ROWS.table, Row("wake", "waiting", "free", _take_if_free)))

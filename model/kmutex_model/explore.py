@@ -19,9 +19,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from kmutex_model.actions import Action, Model, format_schedule
+from kmutex_model.actions import Action, Machine, format_schedule
 from kmutex_model.properties import ALL, Eventually, Property, Sometimes, Transition, make_transition
 from kmutex_model.state import Config, State
 from kmutex_model.symmetry import Renaming, asymmetry, standard
@@ -100,8 +100,8 @@ class Exploration:
     complete             every reachable state was looked at; false after a state limit, or a violation
     """
 
-    model: Model
-    config: Config
+    model: Machine
+    config: Any
     states: int
     transitions: int
     depth: int
@@ -123,8 +123,8 @@ class Exploration:
 
 
 def explore(
-    model: Model,
-    config: Config,
+    model: Machine,
+    config: Any,
     *,
     properties: Sequence[Property] = ALL,
     max_states: int | None = None,
@@ -231,7 +231,7 @@ def _judged(properties: Sequence[Property], t: Transition) -> list[bool]:
     return steps + [bool(prop.in_state(t.config, t.after)) for prop in properties if prop.in_state]
 
 
-def _said(model: Model, config: Config, prop: Property, path: tuple[Action, ...]) -> str:
+def _said(model: Machine, config: Any, prop: Property, path: tuple[Action, ...]) -> str:
     """What is wrong at the end of a run, in the numbers of that run."""
     before = model.initial(config)
     if not path:
@@ -247,7 +247,7 @@ def _said(model: Model, config: Config, prop: Property, path: tuple[Action, ...]
 # Liveness
 
 
-def find_lasso(config: Config, graph: Graph, clause: str, goal: Eventually) -> Counterexample | None:
+def find_lasso(config: Any, graph: Graph, clause: str, goal: Eventually) -> Counterexample | None:
     """A fair run in which something pending never ends, with a shortest path to its cycle; None if none."""
     fair = tuple(Action(name, client) for name in goal.fair for client in range(config.clients))
     # Breadth first, so the earliest is also a nearest one. Depth alone would leave it to the set which of several.

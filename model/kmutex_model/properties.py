@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from kmutex_model.actions import Action, Outcome, action_key
+from kmutex_model.actions import Action, action_key
 from kmutex_model.state import IDLE, Client, Config, Entry, Race, State, owners, owns, present
+from kmutex_model.turn import Outcome
 
 
 class Transition(NamedTuple):
@@ -33,9 +34,9 @@ class Transition(NamedTuple):
     after: State
 
 
-StateCheck = Callable[[Config, State], str]
-"""What is wrong in this state, or an empty string."""
-StepCheck = Callable[[Transition], str]
+StateCheck = Callable[[Any, Any], str]
+"""What is wrong in this state of a model with this configuration, or an empty string."""
+StepCheck = Callable[[Any], str]
 """What is wrong with this step, or an empty string."""
 
 
@@ -47,7 +48,7 @@ class Sometimes:
     """
 
     statement: str
-    seen: Callable[[Transition], bool]
+    seen: Callable[[Any], bool]
     clients: int = 1
     keys: int = 1
     races: tuple[Race, ...] = ("keep", "pass")
@@ -63,7 +64,7 @@ class Eventually:
     """Whatever is pending for a client ends, if the actions named in `fair` do not stay enabled for ever
     without being taken (weak fairness, for each client by itself)."""
 
-    pending: Callable[[State, int], bool]
+    pending: Callable[[Any, int], bool]
     fair: tuple[str, ...]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import permutations
 from typing import NamedTuple
 
-from kmutex_model.actions import Action, Model
+from kmutex_model.actions import Action, Machine
 from kmutex_model.properties import Transition, make_transition
 from kmutex_model.state import NOBODY, Client, Config, Entry, State
 
@@ -99,7 +99,7 @@ def renamings(config: Config) -> Iterator[Renaming]:
 
 
 def asymmetry(
-    model: Model,
+    model: Machine,
     config: Config,
     states: Iterable[State],
     judged: Callable[[Transition], object] = lambda transition: None,

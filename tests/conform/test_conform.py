@@ -241,7 +241,7 @@ def test_a_random_sequence_can_be_a_known_failure() -> None:
     from kmutex.conform.run import Conformance, Options
 
     def reported(known: dict[str, str], adapter: str = "LifoBare", seed: int = 0) -> ConformReport:
-        options = Options(Waits(0.2, 0.01), 10.0, 20, seed, 100.0, 999, known)
+        options = Options(Waits(0.2, 0.01), 10.0, 20, seed, 10_000.0, 999, known)
         command = [*ADAPTERS, adapter]
         return ConformReport(Conformance(command, options).check([]), options, command, [])
 

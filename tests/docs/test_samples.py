@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from contextlib import suppress
@@ -24,8 +25,6 @@ pytest.importorskip("sybil", reason="the dev extra has sybil: pip install -e '.[
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
-from tests.lockers.catalogue import rows
-
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
@@ -38,14 +37,51 @@ RUN_ELSEWHERE = {
         "specs/contract.md": "tests/house/test_clauses.py",
         "specs/divergences.md": "tests/house/test_divergences.py",
     },
+    "toml": {"docs/ci.md": "tests/testing/test_project.py", "README.md": "tests/testing/test_project.py"},
     "trace": {"specs/trace.md": "tests/trace/test_command.py"},
+    "yaml": {"docs/ci.md": "tests/testing/test_project.py"},
 }
 """Languages of the specifications: by page, the test that reads them there."""
 NO_CODE = ("text", "{lanes}")
 """Output, forms and addresses; and what the site puts a picture in place of."""
 _SKIP = re.compile(r"^<!-+ *skip:.*", re.MULTILINE)
 _REASON = re.compile(r'<!-- skip: next "[^"]{10,}" -->')
-LOCKER = "from kmutex import KeyedMutex\n\n\nclass MyLocker(KeyedMutex):\n    pass\n"
+LOCKER = """\
+from kmutex import KeyedMutex
+
+
+class MyLocker(KeyedMutex):
+    pass
+
+
+class Bounded(KeyedMutex):
+    def __init__(self, maxsize):
+        super().__init__()
+
+
+class Door:
+    def __init__(self):
+        self.inner = KeyedMutex()
+
+    def knock(self, key):
+        self.inner.lock(key)
+
+    def slam(self, key):
+        self.inner.unlock(key)
+"""
+LOCK_FOR = "\n\nlock_for = SessionLocks().get_lock\n"
+FLIGHTS = """\
+from kmutex.selfcheck.flights import Once
+
+
+class SingleFlight(Once):
+    pass
+
+
+def dedupe(fn):
+    flight = SingleFlight()
+    return lambda key: flight.do(key, lambda: fn(key))
+"""
 ADAPTER = [sys.executable, str(ROOT / "examples" / "adapters" / "adapter.py"), "kmutex:AsyncKeyedMutex"]
 COMMAND = """\
 import subprocess
@@ -126,6 +162,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage" / "__init__.py").touch()
     (tmp_path / "mypackage" / "locks.py").write_text(LOCKER, encoding="utf-8")
+    sessions = next(
+        e.parsed for e in SYBIL.parse(ROOT / "README.md").examples() if "class SessionLocks" in str(e.parsed)
+    )
+    (tmp_path / "mypackage" / "sessions.py").write_text(f"{sessions}{LOCK_FOR}", encoding="utf-8")
+    (tmp_path / "mypackage" / "flights.py").write_text(FLIGHTS, encoding="utf-8")
     (tmp_path / "bin").mkdir()
     _script(tmp_path / "bin" / "kmutex", f"#!{sys.executable}\n{COMMAND}")
     _script(tmp_path / "adapter", f"#!{sys.executable}\nimport os\nos.execv({ADAPTER[0]!r}, {ADAPTER!r})\n")
@@ -221,18 +262,28 @@ def test_a_sample_that_fails_is_seen(sample: str, words: str, folder: Path) -> N
         example.evaluate()
 
 
-def test_the_lanes_of_the_readme_are_what_the_command_shows(folder: Path) -> None:
-    """KM-REF: the block of text is the picture of a known-bad locker."""
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
-    heading, *block = page.split("```text\n")[1].split("```")[0].splitlines()
-    command = [sys.executable, "-m", "kmutex", "verify", rows()["threads.EvictWithWaiters"].factory, "--replay"]
+@pytest.mark.parametrize("page", ["README.md", "docs/verify.md"])
+def test_a_timeline_is_what_the_command_shows(page: str, folder: Path) -> None:
+    """KM-REF: the block of text is the picture of a known-bad locker. Its lines move when others are added above."""
+    blocks = (ROOT / page).read_text(encoding="utf-8").split("```text\n")[1:]
+    block = next(block for block in blocks if block.startswith("KM-REF")).split("```")[0]
+    heading, *shown = [line for line in _unnumbered(block).splitlines() if line and not line.startswith("code:")]
+    command = "kmutex verify tests.lockers.threads_bad:EvictWithWaiters --replay '0+a | 1+a | 0-a @locks'"
     path = os.pathsep.join(str(ROOT / part) for part in (".", "model"))
     done = subprocess.run(
-        [*command, "0+a | 1+a | 0-a @locks"],
+        [sys.executable, "-m", *shlex.split(command)],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout.splitlines()[: len(block)] == block
-    assert heading in done.stdout.splitlines()
+    out = _unnumbered(done.stdout).splitlines()
+    picture = [line for line in shown if not line.startswith("replay:")]
+    assert out[: len(picture)] == picture
+    assert heading in out
+    assert [line for line in shown if line not in picture] in ([], [f"replay: {command}"])
+
+
+def _unnumbered(text: str) -> str:
+    """With the same number for every line of code."""
+    return re.sub(r"(?<= ) *\d+  (?=\S)", "  1  ", text)

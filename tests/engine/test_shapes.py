@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
+from kmutex._clauses import FLIGHT_CLAUSES
 from kmutex.engine.harness import Harness
 from kmutex.testing import CLAUSES, FEATURES, NotALockerError, UnknownFeatureError, clauses_off, look
 
@@ -48,6 +49,18 @@ def _key(key: Any) -> None: ...
 def _key_timeout(key: Any, timeout: float | None = None) -> None: ...
 
 
+def _fails(key: Any) -> None:
+    raise OSError
+
+
+_TAKEN = iter([True, True])
+
+
+def _refuses(key: Any) -> bool:
+    """Free for as long as it is looked at who gets it."""
+    return next(_TAKEN, False)
+
+
 async def _coroutine(key: Any) -> None: ...
 
 
@@ -77,21 +90,28 @@ def test_what_it_has_is_found_by_looking() -> None:
     assert (bare.timeout, bare.counts, bare.leases) == (True, False, False)
 
 
-_SHARED = KeyedMutex()
-
-
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: _Parts(unlock=_key), r"has no lock\(\); a keyed locker has lock\(key\) and unlock\(key\)"),
-        (lambda: _Parts(lock=_key_timeout), r"has no unlock\(\)"),
-        (lambda: _Parts(lock=3, unlock=_key), r"has no lock\(\)"),
-        (lambda: _Parts(lock=lambda: None, unlock=_key), r"lock\(\) does not take one key"),
-        (lambda: _Parts(lock=_key_timeout, unlock=lambda: None), r"unlock\(\) does not take one key"),
-        (lambda: _Parts(lock=_coroutine, unlock=_coroutine), r"unlock\(\) is a coroutine function; it must be a plain"),
-        (lambda: _Parts(lock=_key, unlock=_key), "takes no timeout; .* declare --without timeout"),
+        (
+            lambda: _Parts(unlock=_key),
+            r"_Parts has no lock for a key .*; found unlock\(key\); name it with --call lock=",
+        ),
+        (lambda: _Parts(lock=_key_timeout), r"found lock\(key\);"),
+        (lambda: _Parts(lock=3, unlock=_key), r"found unlock\(key\);"),
+        (lambda: _Parts(lock=lambda: None, unlock=_key), r"found lock\(\), unlock\(key\)"),
+        (lambda: _Parts(lock=_key_timeout, unlock=lambda: None), r"found lock\(key\), unlock\(\)"),
+        (lambda: _Parts(), "found nothing that takes a key"),
+        (
+            lambda: _Parts(lock=_fails, unlock=_key),
+            r"lock\(\) of a free key does not come through: lock a raised OSError",
+        ),
+        (lambda: _Parts(lock=_refuses, unlock=_key), r"a held key is not waited for: lock\(\) returned False"),
+        (
+            lambda maxsize: _Parts(),
+            r"<lambda> must be given maxsize, and is no lock for a key; write MODULE:<lambda>\(",
+        ),
         (lambda: 1 // 0, "the factory raised ZeroDivisionError"),
-        (lambda: _SHARED, "the same object twice"),
     ],
 )
 def test_what_is_no_locker_is_told_in_one_line(make: Callable[[], Any], says: str) -> None:
@@ -104,7 +124,7 @@ def test_what_is_no_locker_is_told_in_one_line(make: Callable[[], Any], says: st
 def test_each_feature_turns_off_clauses_that_there_are() -> None:
     """And together just those."""
     for name, feature in FEATURES.items():
-        assert clauses_off([name]) == set(feature.clauses) <= set(CLAUSES)
+        assert clauses_off([name]) == set(feature.clauses) <= {*CLAUSES, *FLIGHT_CLAUSES}
     assert clauses_off([]) == frozenset()
     assert clauses_off(["fifo", "loop"]) == {"KM-FIFO", "KM-HANDOFF", "KM-LOOP"}
     with pytest.raises(UnknownFeatureError, match="'fast' is no feature; the features are fifo"):

@@ -10,10 +10,21 @@ import pytest
 
 from kmutex import KeyedMutex
 from kmutex.engine.explorer import Found
+from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
-from kmutex.engine.shrink import parts, shrink
+from kmutex.engine.shrink import in_full, parts, shrink
 from tests.lockers.kmutex_bad import CountsLate, Forgets, IgnoresTime, Stack, StrayAccepted
+
+
+class ForgetsContended(KeyedMutex):
+    """Known bad: len() leaves out keys with waiters (KM-REF)."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return sum(not entry.waiters for entry in self.snapshot().values())
+
 
 CASES = [
     (Forgets, "0+b | 1+a | 2+c-c | 3?b | 1-a", "KM-REF"),
@@ -32,10 +43,11 @@ def first(bench: Harness, text: str, clause: str) -> Found:
     return min(found, key=lambda one: len(one.finding.events))
 
 
-def size(found: Found) -> tuple[int, int, int]:
-    """Events, choices, steps."""
+def size(found: Found) -> tuple[int, int, bool, int]:
+    """Events, choices, whether some of it is left to the epilogue, steps."""
+    left = in_full(found) != found.schedule.program
     steps = sum(len(steps) for phase in found.schedule.program.phases for _, steps in phase.steps)
-    return len(found.finding.events), len(found.schedule.picks), steps
+    return len(found.finding.events), len(found.schedule.picks), left, steps
 
 
 def clients(found: Found) -> set[int]:
@@ -45,7 +57,7 @@ def clients(found: Found) -> set[int]:
 @pytest.mark.parametrize(("make", "text", "clause"), CASES, ids=[case[0].__name__ for case in CASES])
 def test_nothing_that_is_left_can_be_left_out(make: Callable[[], Any], text: str, clause: str) -> None:
     """The same clauses, a smaller program, and no part of it shows them with as little."""
-    bench = Harness(make)
+    bench = Harness(make, promises=PROMISES)
     with bench.control():
         long = first(bench, text, clause)
         short = shrink(bench.explorer, long)
@@ -58,6 +70,15 @@ def test_nothing_that_is_left_can_be_left_out(make: Callable[[], Any], text: str
             assert [one.schedule for one in same if all(map(le, size(one), size(short)))] == [], short.schedule
         replayed = bench.explorer.again(short.schedule)
         assert short.finding.events in [one.finding.events for one in replayed.found.values()]
+
+
+def test_what_only_the_epilogue_shows_is_said_by_the_program() -> None:
+    """KM-REF: two clients and two calls, in a program that makes them itself, with clients 0 and 1."""
+    bench = Harness(ForgetsContended)
+    with bench.control():
+        found = first(bench, "0+b-b | 2+a-a", "KM-REF")
+        assert in_full(found) != found.schedule.program
+        assert str(shrink(bench.explorer, found).schedule.program) == "0+a | 1+a"
 
 
 def test_a_run_is_not_made_smaller_after_the_time() -> None:

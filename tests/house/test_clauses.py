@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from kmutex._clauses import FLIGHT_CLAUSES
 from kmutex.engine.features import FEATURES
 from kmutex.engine.program import parse
 from kmutex.testing import CLAUSES
-from kmutex_model import properties
+from kmutex_model import flight, properties
 from kmutex_model.broken import BROKEN
 from tests.house import clauses
 from tests.house.clauses import IDS, LISTED, ROOT, names_in
@@ -46,12 +47,13 @@ def test_a_clause_has_a_property_of_the_model(clause: dict[str, Any]) -> None:
     """It exists, and is that clause's; where there is none, the file says why."""
     name = clause["property"]
     if name.startswith("none: "):
-        assert not any(prop.clause == clause["id"] for prop in properties.ALL)
+        assert not any(prop.clause == clause["id"] for prop in (*properties.ALL, *flight.ALL))
         assert len(name) > len("none: ")
     else:
-        prop = getattr(properties, name)
+        model = flight if clause["id"] in FLIGHT_CLAUSES else properties
+        prop = getattr(model, name)
         assert prop.clause == clause["id"]
-        assert prop in properties.ALL
+        assert prop in model.ALL
 
 
 @every
@@ -60,8 +62,9 @@ def test_a_clause_has_tests_that_name_it(clause: dict[str, Any]) -> None:
     named = [test for test in clauses.tests() if clause["id"] in test.clauses]
     files = {test.file for test in named}
     own = {"threads": "tests/test_threads.py", "asyncio": "tests/test_aio.py"}
+    both = "tests/test_once.py" if clause["id"] in FLIGHT_CLAUSES else "tests/test_drivers.py"
     for driver in clause["drivers"]:
-        assert files & {"tests/test_drivers.py", own[driver]}, driver
+        assert files & {both, own[driver]}, driver
     assert any(test.group == clauses.CHECKERS for test in named)
 
 
@@ -72,7 +75,7 @@ def test_the_page_says_what_checks_each_clause() -> None:
 
 def test_a_test_counts_for_the_clauses_of_its_docstring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And for no other; what is no test counts for none."""
-    made = tmp_path / "tests" / "engine" / "test_made.py"
+    made = tmp_path / "tests" / "postgres" / "test_made.py"
     made.parent.mkdir(parents=True)
     made.write_text(
         'def test_one():\n    """KM-EXCL, KM-IDLE: and more"""\n\n\nasync def test_two():\n    """Of none."""\n\n\n'
@@ -107,7 +110,7 @@ def test_a_clause_has_broken_twins(clause: dict[str, Any]) -> None:
     """Each exists and is there for this clause; all known-bad models of the clause are listed."""
     kinds = [name.partition(":")[0] for name in clause["broken"]]
     assert "locker" in kinds
-    in_model = {broken.model.name for broken in BROKEN if broken.clause == clause["id"]}
+    in_model = {broken.model.name for broken in (*BROKEN, *flight.BROKEN) if broken.clause == clause["id"]}
     listed = {name.partition(":")[2] for name in clause["broken"] if name.startswith("model:")}
     assert listed == in_model
     assert bool(in_model) == (not clause["property"].startswith("none: "))
@@ -141,7 +144,7 @@ def test_a_feature_turns_off_what_it_is_declared_to() -> None:
 
 def test_the_judge_knows_the_same_clauses_in_the_same_order() -> None:
     """Reports and file have one order."""
-    assert IDS == CLAUSES
+    assert (*CLAUSES, *FLIGHT_CLAUSES) == IDS
     assert len(set(IDS)) == len(IDS)
 
 

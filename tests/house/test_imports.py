@@ -57,6 +57,8 @@ def test_the_tree_keeps_the_contracts(tmp_path: Path) -> None:
         ("kmutex/trace/inside.py", "import kmutex_model", "A log is judged by its own rules"),
         ("model/kmutex_model/__init__.py", "from kmutex._core import LockTable", "The model shares no code"),
         ("model/kmutex_model/__init__.py", "import hypothesis", "The model shares no code"),
+        ("model/kmutex_model/actions.py", "import z3", "The model does not know its proof"),
+        ("model/kmutex_model/turn.py", "import kmutex_model.proof.logic", "The model does not know its proof"),
     ],
 )
 def test_a_tree_that_breaks_a_contract_is_rejected(tmp_path: Path, file: str, line: str, broken: str) -> None:

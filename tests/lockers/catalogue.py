@@ -130,9 +130,15 @@ def _written() -> Iterator[Row]:
 
 
 def _models() -> Iterator[Row]:
+    from kmutex_model import flight
     from kmutex_model.broken import BROKEN
 
     yield Row("model.correct", "model/kmutex_model/actions.py:CORRECT", "holds", note="The table of the contract.")
+    yield Row("model.flight", "model/kmutex_model/flight.py:FLIGHT", "holds", note="That of duplicate suppression.")
+    for bad in flight.BROKEN:
+        note = f"{bad.story[0].upper()}{bad.story[1:]}."
+        place = f"model/kmutex_model/flight.py:{bad.model.name}"
+        yield Row(f"model.{bad.model.name}", place, "violation", clauses=(bad.clause,), note=note)
     for name in dict.fromkeys(broken.model.name for broken in BROKEN):
         same = [broken for broken in BROKEN if broken.model.name == name]
         yield Row(

@@ -992,7 +992,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(10**6)
     print(f"Python {sys.version.split()[0]}, seed {seed}")
     wrong = 0
-    for row in entries(kind=("threads", "asyncio"), origin="written", expect="holds"):
+    for row in entries(kind=("threads", "asyncio"), origin="written", shape="lock", expect="holds"):
         found = objections(row, halts(), seed)
         wrong += bool(found)
         print(f"{row.name}: {'; '.join(found) if found else 'nothing to object'}")

@@ -124,7 +124,7 @@ class Slow(Sound):
     """Sound, but each call takes so much of the processor that nothing is decided in a second."""
 
     def lock(self, key: Any, timeout: float | None = None) -> None:
-        sum(range(1_000_000))
+        sum(range(200_000))
         super().lock(key, timeout)
 
 
@@ -216,7 +216,7 @@ class _Unlocks(NoUnlock):
 
 
 class CoroutineUnlock:
-    """Its unlock is a coroutine function."""
+    """Its unlock is a coroutine function, and nobody waits for anybody."""
 
     async def lock(self, key: Any) -> None:
         pass
@@ -286,6 +286,18 @@ the_same = Sound()
 def same() -> Sound:
     """Gives the same object each time."""
     return the_same
+
+
+class SharesItsGuard:
+    """One holder at a time, of all keys of all lockers."""
+
+    _one = threading.Semaphore(1)
+
+    def lock(self, key: Any) -> None:
+        self._one.acquire()
+
+    def unlock(self, key: Any) -> None:
+        self._one.release()
 
 
 class Spins(_Unlocks):

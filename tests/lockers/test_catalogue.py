@@ -55,8 +55,7 @@ def test_a_row_says_what_it_is_about(row: Row) -> None:
         factory = load(row)
         note = note or (getattr(factory, "func", factory).__doc__ or "").strip()
     assert note.endswith(".") or row.kind == "port"
-    # Those of single-flight are named before they are in the file of clauses.
-    assert {clause for clause in row.clauses if row.shape != "single-flight"} <= CLAUSES
+    assert set(row.clauses) <= CLAUSES
     if row.twin:
         assert (rows()[row.twin].expect == "holds") != (row.expect == "holds")
     if row.demo:
@@ -67,11 +66,13 @@ def test_a_row_says_what_it_is_about(row: Row) -> None:
 
 
 def test_what_was_written_from_a_story_has_a_script_unless_it_is_held_out() -> None:
-    for row in entries(kind=("threads", "asyncio"), origin="written", held_out=False):
+    for row in entries(kind=("threads", "asyncio"), origin="written", shape="lock", held_out=False):
         assert bool(row.demo) == (row.expect != "holds"), row.name
 
 
-@pytest.mark.parametrize("module", ["threads_bad", "threads_sound", "asyncio_bad", "asyncio_sound"])
+@pytest.mark.parametrize(
+    "module", ["threads_bad", "threads_sound", "asyncio_bad", "asyncio_sound", "flights_threads", "flights_asyncio"]
+)
 def test_lockers_import_the_standard_library_only(module: str) -> None:
     """They are written as strangers would write them, without kmutex."""
     tree = ast.parse((HERE / f"{module}.py").read_text(encoding="utf-8"))

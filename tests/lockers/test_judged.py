@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from kmutex.engine.explorer import Level
+from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import Program, parse
 from kmutex.engine.scenarios import programs
@@ -21,7 +22,7 @@ from tests.lockers.catalogue import Row, entries, load
 # A run that has seen enough ends in the midst of what the subject began.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 
-LOCKERS = entries(kind=("threads", "asyncio"), origin="written", held_out=False)
+LOCKERS = entries(kind=("threads", "asyncio"), origin="written", shape="lock", held_out=False)
 MOST = 300
 """Runs of one program, for a bad locker: a mistake that needs more is looked for in the next program."""
 
@@ -50,9 +51,10 @@ class Judged:
     """A locker in the harness, to be judged within its `control`."""
 
     def __init__(self, row: Row) -> None:
-        harness = Harness(load(row), without=row.without)
+        harness = Harness(load(row), without=row.without, promises=PROMISES)
         assert harness.shape.kind == row.kind
-        self.make, self.off, self.shape, self.control = harness.make, harness.off, harness.shape, harness.control
+        self.make, self.off = harness.fitted.make, harness.off
+        self.shape, self.control = harness.shape, harness.control
         self.explorer = harness.explorer
         self.witnesses: Counter[str] = Counter()
         self.notes: list[tuple[str, str]] = []

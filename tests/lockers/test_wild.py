@@ -536,7 +536,7 @@ def forgotten_run_ends_during_the_next(make: Make) -> str | None:
     third = c.start(group.do, "k", works[2])
     until(lambda: works[2].started.is_set() or c.ident in BLOCKED)
     assert not third.done.is_set()
-    return "KM-FLIGHT-ONE" if works[2].started.is_set() else None
+    return "KM-ONE" if works[2].started.is_set() else None
 
 
 @shows("threads.ErpcOnce")
@@ -548,7 +548,7 @@ def next_caller_after_the_work_raised(make: Make) -> str | None:
         a.run(group.do, "k", failing)
     b.start(group.do, "k", work)
     until(lambda: work.started.is_set() or b.ident in BLOCKED)
-    return None if work.started.is_set() else "KM-FLIGHT-LEADER"
+    return None if work.started.is_set() else "KM-LEADER"
 
 
 @shows("threads.RueidisSingle")
@@ -563,7 +563,7 @@ def follower_of_a_run_that_fails(make: Make) -> str | None:
     with pytest.raises(KeyError):
         first.end()
     until(second.done.is_set)
-    return None if isinstance(second.error, KeyError) else "KM-FLIGHT-RESULT"
+    return None if isinstance(second.error, KeyError) else "KM-RESULT"
 
 
 async def turns() -> None:
@@ -788,7 +788,7 @@ async def leader_of_two_followers_is_cancelled(make: Make) -> str | None:
     leader.cancel()
     await turns()
     assert works[1].running
-    return "KM-FLIGHT-ONE" if works[2].running else None
+    return "KM-ONE" if works[2].running else None
 
 
 @shows("asyncio.OdysseusSharedCache")
@@ -798,7 +798,7 @@ async def caller_after_the_leader_was_cancelled(make: Make) -> str | None:
     leader.cancel()
     _, caller = await standing(asyncio.sleep(0), group.do("k", work))
     assert not caller.done()
-    return None if work.running else "KM-FLIGHT-LEADER"
+    return None if work.running else "KM-LEADER"
 
 
 @shows("asyncio.HassRadarProxy")
@@ -808,7 +808,7 @@ async def leader_of_a_follower_is_cancelled(make: Make) -> str | None:
     leader.cancel()
     await turns()
     assert work.running or follower.cancelled()
-    return None if work.running else "KM-FLIGHT-LEADER"
+    return None if work.running else "KM-LEADER"
 
 
 @shows("asyncio.JanosSingleflight")
@@ -818,7 +818,7 @@ async def caller_after_another_was_cancelled(make: Make) -> str | None:
     follower.cancel()
     await standing(asyncio.sleep(0), group.do("k", works[2]))
     assert works[0].running
-    return "KM-FLIGHT-ONE" if works[2].running else None
+    return "KM-ONE" if works[2].running else None
 
 
 @shows("asyncio.JupyterToolCache")
@@ -829,7 +829,7 @@ async def follower_is_cancelled(make: Make) -> str | None:
     await turns()
     work.may_end.set()
     await turns()
-    return None if over(first) and first.result() == "value" else "KM-FLIGHT-LEADER"
+    return None if over(first) and first.result() == "value" else "KM-LEADER"
 
 
 @shows("asyncio.KettingInFlight")
@@ -842,7 +842,7 @@ async def caller_after_a_run_that_failed(make: Make) -> str | None:
     try:
         assert await group.do("k", work) == "value"
     except KeyError:
-        return "KM-FLIGHT-RESULT"
+        return "KM-RESULT"
     return None
 
 

@@ -643,7 +643,7 @@ class AsyncSingleflightRepaired(_Retrying):
 
 
 class AsyncSingleflight(_Retrying):
-    """KM-FLIGHT-ONE: each follower of a leader that is gone clears the key, also of the follower that leads now."""
+    """KM-ONE: each follower of a leader that is gone clears the key, also of the follower that leads now."""
 
     def _dropped(self, key: Hashable) -> None:
         self._flights.pop(key, None)
@@ -654,7 +654,7 @@ class OdysseusSharedCacheRepaired(_Retrying):
 
 
 class OdysseusSharedCache(_Retrying):
-    """KM-FLIGHT-LEADER: a leader that is cancelled leaves its flight pending, and no later call of that key returns."""
+    """KM-LEADER: a leader that is cancelled leaves its flight pending, and no later call of that key returns."""
 
     def _cancelled(self, key: Hashable, flight: asyncio.Future[Any]) -> None:
         pass
@@ -665,7 +665,7 @@ class HassRadarProxyRepaired(_Retrying):
 
 
 class HassRadarProxy(_Retrying):
-    """KM-FLIGHT-LEADER: a leader that is cancelled cancels all who joined it, though nobody has cancelled them."""
+    """KM-LEADER: a leader that is cancelled cancels all who joined it, though nobody has cancelled them."""
 
     def _cancelled(self, key: Hashable, flight: asyncio.Future[Any]) -> None:
         self._end(key)
@@ -704,7 +704,7 @@ class JanosSingleflightRepaired(_Detached):
 
 
 class JanosSingleflight(_Detached):
-    """KM-FLIGHT-ONE: a caller that is cancelled takes the key out of the table although the run goes on."""
+    """KM-ONE: a caller that is cancelled takes the key out of the table although the run goes on."""
 
     async def _join(self, key: Hashable, task: asyncio.Task[Any]) -> Any:
         try:
@@ -719,7 +719,7 @@ class JupyterToolCacheRepaired(_Detached):
 
 
 class JupyterToolCache(_Detached):
-    """KM-FLIGHT-LEADER: callers await the shared task itself, so one that is cancelled cancels it for all."""
+    """KM-LEADER: callers await the shared task itself, so one that is cancelled cancels it for all."""
 
     async def _join(self, key: Hashable, task: asyncio.Task[Any]) -> Any:
         return await task
@@ -730,7 +730,7 @@ class KettingInFlightRepaired(_Detached):
 
 
 class KettingInFlight(_Detached):
-    """KM-FLIGHT-RESULT: a run that failed stays in the table, and its error is the answer from then on."""
+    """KM-RESULT: a run that failed stays in the table, and its error is the answer from then on."""
 
     async def _run(self, key: Hashable, fn: Callable[[], Awaitable[Any]]) -> Any:
         value = await fn()

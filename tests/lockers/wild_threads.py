@@ -1102,7 +1102,7 @@ class GoForgetRepaired(_Group):
 
 
 class GoForget(GoForgetRepaired):
-    """KM-FLIGHT-ONE: a run that was forgotten takes the flight of the next run out of the table when it ends."""
+    """KM-ONE: a run that was forgotten takes the flight of the next run out of the table when it ends."""
 
     def _land(self, key: Hashable, flight: _Flight) -> None:
         with self._guard:
@@ -1115,7 +1115,7 @@ class ErpcOnceRepaired(_Group):
 
 
 class ErpcOnce(_Group):
-    """KM-FLIGHT-LEADER: if the work raises, its flight never ends, and no later call with that key returns."""
+    """KM-LEADER: if the work raises, its flight never ends, and no later call with that key returns."""
 
     def _fly(self, key: Hashable, flight: _Flight, fn: Callable[[], Any]) -> None:
         flight.value = fn()
@@ -1127,7 +1127,7 @@ class RueidisSingleRepaired(_Group):
 
 
 class RueidisSingle(_Group):
-    """KM-FLIGHT-RESULT: who shared a run that failed is told that it succeeded."""
+    """KM-RESULT: who shared a run that failed is told that it succeeded."""
 
     def _shared(self, flight: _Flight) -> Any:
         return flight.value

@@ -11,7 +11,6 @@ from kmutex_model.actions import (
     UNKEYED,
     Action,
     NotEnabledError,
-    Outcome,
     Row,
     Step,
     enabled,
@@ -23,6 +22,7 @@ from kmutex_model.actions import (
 )
 from kmutex_model.explore import explore
 from kmutex_model.state import IDLE, Client, Config, Entry, State, initial
+from kmutex_model.turn import Outcome
 
 KEEP = Config(4, 2, "keep")
 PASS = Config(4, 2, "pass")

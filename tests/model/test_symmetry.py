@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from kmutex_model.actions import CORRECT, Row, Step, let_go
+from kmutex_model.actions import CORRECT, Row, let_go
 from kmutex_model.broken import BROKEN, Broken
 from kmutex_model.explore import explore
 from kmutex_model.properties import ALL, Property, make_transition
-from kmutex_model.state import Client, Config, Race, State, with_entry
+from kmutex_model.state import Client, Config, Race, State
 from kmutex_model.symmetry import asymmetry, renamings, standard
+from kmutex_model.turn import ExplicitTurn, Outcome, Turn
 
 SAFETY = [prop for prop in ALL if not prop.eventually]
 WAITS = Client("waiting", 0)
@@ -75,14 +76,15 @@ def test_witnesses_are_runs_of_the_model() -> None:
 
 
 def test_a_model_that_reads_numbers_where_three_wait_is_refused() -> None:
-    def to_the_smallest_of_three(config: Config, state: State, client: int, key: int) -> Step:
-        entry = state.entries[key]
+    def to_the_smallest_of_three(turn: Turn) -> Outcome:
+        assert isinstance(turn, ExplicitTurn)
+        entry = turn.state.entries[turn.key]
         assert entry is not None
         if len(entry.queue) == 3:
-            first = min(entry.queue)
-            queue = (first, *(other for other in entry.queue if other != first))
-            state = with_entry(state, key, entry._replace(queue=queue))
-        return let_go(config, state, client, key)
+            smallest = turn.lowest()
+            turn.dequeue(smallest)
+            turn.enqueue_first(smallest)
+        return let_go(turn)
 
     model = CORRECT.replacing("to the smallest of three", Row("release", "holding", "any", to_the_smallest_of_three))
     assert explore(model, Config(4, 1, "keep"), properties=SAFETY).violations

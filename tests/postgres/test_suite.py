@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from kmutex.engine.explorer import Level
+from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.postgres import AsyncPostgresKeyedMutex, PostgresKeyedMutex
@@ -73,10 +74,12 @@ class AsyncOnServer(AsyncPostgresKeyedMutex):
 
 
 class TestThreads(KeyedLockerSuite):
+    strict = True
     make = staticmethod(OnServer)
 
 
 class TestAsyncio(KeyedLockerSuite):
+    strict = True
     make = staticmethod(AsyncOnServer)
 
 
@@ -100,7 +103,7 @@ class AsyncCareless(AsyncOnServer):
 )
 def test_the_suite_catches_a_careless_twin(make: Callable[[], Any], text: str, level: Level, clause: str) -> None:
     """KM-CANCEL, KM-INTERRUPT: the same bench, the same server, and one line less."""
-    bench = Harness(make)
+    bench = Harness(make, promises=PROMISES)
     with bench.control():
         result = bench.explorer.every(parse(text), level, 1, known=frozenset(), go_on=lambda runs: runs < 1000)
     assert clause in {name for finding, _ in result.found.values() for name in finding.clauses}

@@ -25,6 +25,7 @@ from rich.console import Console
 from kmutex import cli
 from kmutex._sandbox import Confinement
 from kmutex.cli import grade as grade_command
+from kmutex.engine.watchdog import Watchdog
 from kmutex.teach import grade, grade_tests
 from kmutex.teach.grade import Grade
 from kmutex.teach.lesson import lesson, lessons
@@ -577,6 +578,7 @@ def test_what_a_subject_writes_among_the_answers_is_no_answer() -> None:
     worker = object.__new__(runner._Worker)
     worker._process = SimpleNamespace(stdout=iter(lines), wait=lambda: 0)  # type: ignore[assignment]
     worker._answers = queue.Queue()
+    worker.watchdog = Watchdog()
     worker._listen()
     assert [worker._answers.get()["kind"] for _ in range(worker._answers.qsize())] == ["ready", "gone"]
 

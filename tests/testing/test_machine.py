@@ -15,6 +15,7 @@ from kmutex.engine.judge import Judge
 from kmutex.engine.program import parse
 from kmutex.testing import (
     CLAUSES,
+    PROMISES,
     ContractError,
     Histories,
     InconclusiveError,
@@ -23,8 +24,8 @@ from kmutex.testing import (
     check_histories,
     locker_machine,
 )
-from kmutex.testing.history import History
-from kmutex.testing.machine import Watch
+from kmutex.verify.history import History
+from kmutex.verify.machine import Watch
 from tests.lockers import kmutex_bad as bad
 
 SEED = 20_231
@@ -48,7 +49,7 @@ def _check(
 
 @functools.cache
 def _checked(make: Callable[[], Any], without: tuple[str, ...], examples: int, seed: int) -> Histories:
-    return check_histories(make, kind=None, without=without, examples=examples, seed=seed)
+    return check_histories(make, kind=None, without=without, promises=PROMISES, examples=examples, seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_bad_lockers_are_named_and_the_schedule_replays(
     assert found.schedule is not None
     assert found.finding.clauses[0] == clause
     assert found.finding.events
-    bench = Harness(make, without=without)
+    bench = Harness(make, without=without, promises=PROMISES)
     with bench.control():
         again = bench.explorer.again(found.schedule)
     assert found.finding.clauses in [entry.finding.clauses for entry in again.found.values()]
@@ -125,17 +126,17 @@ def _history_of(program: Any, bench: Harness) -> History:
 
 def test_a_locker_without_order_is_followed_where_it_goes() -> None:
     """A sound barging lock passes without "fifo", and is rejected with it (KM-FIFO, KM-HANDOFF)."""
-    found = _check(bad.Barging, without=("fifo",), examples=80)
+    found = _check(bad.Barging, without=("fifo",), examples=30)
     assert found.finding is None
-    assert found.phases > 80
-    stack = _check(bad.Stack, without=("fifo",))
+    assert found.phases > 30
+    stack = _check(bad.Stack, without=("fifo",), examples=30)
     assert stack.finding is None
     assert stack.witnesses["KM-LIVE"]
 
 
 def test_a_locker_that_may_keep_idle_entries_keeps_them_next_to_live_ones() -> None:
     """Without "evict", a len() above the number of live keys is no KM-REF either; one below still is."""
-    found = _check(bad.NeverEvicts, without=("evict",))
+    found = _check(bad.NeverEvicts, without=("evict",), examples=30)
     assert found.finding is None
     assert found.witnesses["KM-REF"]
     forgets = _check(bad.Forgets, without=("evict",))
@@ -171,27 +172,32 @@ def test_each_example_is_announced() -> None:
 def test_every_rule_is_used(make: Callable[[], Any]) -> None:
     """The machine as a test case; each action of the model was taken, and queues grew to the last client."""
     wanted = ACTIONS | ({"interrupt"} if make is KeyedMutex else set())
-    # Hypothesis draws on the constants of all modules that are loaded, so a few may not be enough.
-    for examples in (50, 200, 800):
-        machine = locker_machine(make)
+    taken: set[str] = set()
+    longest = 0
+    # What a seed draws depends on the modules that are loaded, so one may not be enough.
+    for seed in range(20):
+        machine = hypothesis.seed(seed)(locker_machine(make))
         case = machine.TestCase
-        case.settings = hypothesis.settings(case.settings, max_examples=examples, derandomize=True)
+        case.settings = hypothesis.settings(case.settings, max_examples=50, derandomize=False)
         case("runTest").debug()
-        if wanted <= set(machine.tally.actions):
+        assert machine.tally.open == 0
+        taken |= set(machine.tally.actions)
+        longest = max(longest, machine.tally.longest_queue)
+        if wanted <= taken and longest >= 2:
             break
-    assert wanted <= set(machine.tally.actions)
-    assert machine.tally.longest_queue >= 2
-    assert machine.tally.open == 0
+    assert wanted <= taken
+    assert longest >= 2
 
 
 def test_a_failing_case_shows_clause_program_replay_and_lanes() -> None:
     """All that is needed to see what happened, in the message."""
     with pytest.raises(ContractError) as caught:
-        locker_machine(bad.Stack).TestCase("runTest").debug()
+        locker_machine(bad.Stack, promises=["fifo"]).TestCase("runTest").debug()
     text = str(caught.value)
     assert text.startswith("KM-FIFO: client ")
     assert f"\nprogram: {caught.value.schedule.program}\n" in text
-    assert f"\nreplay:  kmutex verify tests.lockers.kmutex_bad:Stack --replay '{caught.value.schedule}'\n" in text
+    replay = f"kmutex verify tests.lockers.kmutex_bad:Stack --with fifo --replay '{caught.value.schedule}'"
+    assert f"\nreplay:  {replay}\n" in text
     assert "\nclient 0" in text
     assert ">> KM-FIFO: " in text
 
@@ -211,12 +217,21 @@ class _Hangs:
         raise RuntimeError
 
 
-class _Endless(_Hangs):
-    def lock(self, key: str, timeout: float | None = None) -> None:
-        while not self._early.locked():
+class _Endless:
+    """Asks again and again for a key that is held."""
+
+    def __init__(self) -> None:
+        self._held: set[str] = set()
+
+    def lock(self, key: str) -> None:
+        while key in self._held:
             lock = bad.threading.Lock()
             lock.acquire()
             lock.release()
+        self._held.add(key)
+
+    def unlock(self, key: str) -> None:
+        self._held.remove(key)
 
 
 class _Leaves(_Hangs):
@@ -226,7 +241,7 @@ class _Leaves(_Hangs):
 
 @pytest.mark.parametrize(
     ("make", "error"),
-    [(_Endless, InconclusiveError), (_Leaves, InconclusiveError), (dict, NotALockerError)],
+    [(_Endless, InconclusiveError), (_Leaves, NotALockerError), (dict, NotALockerError)],
 )
 def test_what_has_no_verdict_is_no_pass(make: Callable[[], Any], error: type[Exception]) -> None:
     """Neither for the test case nor for the search; and it is not looked for a second time."""

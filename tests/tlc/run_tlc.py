@@ -4,8 +4,9 @@
 
 At each bound under [holds] in specs/tlc.toml every property must hold, and TLC and the explorer must have
 found the same states, the same steps by name, and the same numbers of states, steps and levels; the same numbers
-also under [symmetry], where both look at one of all states that differ by the names of clients and keys only. Each
-[[broken]] variant must fail with the property it names. Both sides are run here and now; no count is stored.
+also under [symmetry], where both look at one of all states that differ by the names of clients and keys only. Under
+[inductive] TLC starts in every state that the proof's invariant allows, as many as its formulas allow. Each [[broken]]
+variant must fail with the property it names. Both sides are run here and now; no count is stored.
 
 Exit code: 0 if all is as specs/tlc.toml says, 1 if something is not, 3 if Java or tla2tools.jar is missing.
 Output that is not understood, and a run that takes too long, count as failures.
@@ -34,6 +35,7 @@ else:
 
 from kmutex_model.actions import CORRECT
 from kmutex_model.explore import Exploration, explore
+from kmutex_model.proof.tie import allowed
 from kmutex_model.properties import ALL
 from kmutex_model.state import Client, Config, Entry, Phase, Race, State
 
@@ -68,6 +70,7 @@ _STATS = re.compile(r"^(\d+) states generated, (\d+) distinct states found, (\d+
 _DEPTH = re.compile(r"^The depth of the complete state graph search is (\d+)\.$", re.M)
 _ERROR = re.compile(r"^Error: (.*)$", re.M)
 _NAMED = re.compile(r"(?:Invariant|Action property) (\w+) is violated\.")
+_AT_FIRST = re.compile(r"Invariant (\w+) is violated by the initial state:")
 _HOLDS = "Model checking completed. No error has been found."
 _TEMPORAL = "Temporal properties were violated."
 
@@ -77,6 +80,8 @@ def read_output(output: str, exit_code: int) -> Found:
     if not re.search(r"^Finished in ", output, re.M):
         raise Unreadable("TLC did not finish")
     stats, errors = _STATS.findall(output), _ERROR.findall(output)
+    if exit_code == 12 and len(errors) == 1 and not stats and (first := _AT_FIRST.fullmatch(errors[0])):
+        return Found(first[1], 0, 0, 0)
     if len(stats) != 1:
         raise Unreadable("TLC printed no final count of states")
     generated, distinct, left = (int(n) for n in stats[0])
@@ -330,6 +335,25 @@ def write_safety_cfg(config: Config, replaced: str = "") -> str:
     return write_cfg(config, checks, replaced)
 
 
+def check_inductive(tools: tuple[str, Path], config: Config, without: str = "") -> tuple[str, list[str]]:
+    """Start in every state that the invariant allows; what was found, and what is wrong. without: a part left out."""
+    replaced = f"{without} <- Left_out" if without else ""
+    checks = {"INVARIANTS": ["IndInv"]}
+    if without:
+        # What is left must fail: it is not inductive, or it no longer gives a clause.
+        checks = listed((SPECS / "KMutex.cfg").read_text(encoding="utf-8"))
+        checks = {"INVARIANTS": ["IndInv", *checks["INVARIANTS"]], "PROPERTIES": ["KM_FIFO"]}
+    cfg = write_cfg(config, checks, replaced).replace("SPECIFICATION Spec", "SPECIFICATION IndSpec")
+    found, _ = run_tlc(tools, "KMutexInductive", cfg)
+    if without:
+        return f"violates {found.violated or 'nothing'}", [] if found.violated else ["it should have failed"]
+    if found.violated:
+        return f"violates {found.violated}", ["it should have held"]
+    number = len(allowed(config))
+    problems = [] if found.distinct == number else [f"the proof's invariant allows {number} states"]
+    return f"inductive, {found.distinct} states, {found.generated} with those that steps lead to", problems
+
+
 def check_broken(tools: tuple[str, Path], config: Config, action: str, by: str, prop: str) -> tuple[str, list[str]]:
     """Run a broken variant; what was found, and what is wrong with it."""
     every = listed((SPECS / "KMutex.cfg").read_text(encoding="utf-8"))
@@ -365,6 +389,14 @@ def main(arguments: list[str] | None = None) -> int:
         for race in races:
             config = Config(bound["clients"], bound["keys"], race)
             runs.append((f"symmetry {_bound(config)}", lambda config=config: check_symmetry(tools, config)))
+    for bound in manifest["inductive"]["bounds"]:
+        for race in races:
+            config = Config(bound["clients"], bound["keys"], race)
+            runs.append((f"inductive {_bound(config)}", lambda config=config: check_inductive(tools, config)))
+    for part in manifest["inductive"]["needed"]:
+        config = Config(3, 1, "keep")
+        name = f"inductive without {part} {_bound(config)}"
+        runs.append((name, lambda c=config, p=part: check_inductive(tools, c, p)))
     for row in manifest["broken"]:
         config = Config(row["clients"], row["keys"], row["race"])
         name = f"{row['action']} <- {row['by']} {_bound(config)}"

@@ -12,6 +12,7 @@ import pytest
 
 from kmutex_model.actions import CORRECT
 from kmutex_model.explore import explore
+from kmutex_model.proof.invariant import PARTS
 from kmutex_model.properties import ALL
 from kmutex_model.state import Client, Config, Entry, State
 
@@ -82,6 +83,41 @@ def test_a_violation_is_read() -> None:
 def test_what_is_not_understood_is_not_a_verdict(output: str, code: int) -> None:
     with pytest.raises(run_tlc.Unreadable):
         run_tlc.read_output(output, code)
+
+
+AT_FIRST = """Starting...
+Error: Invariant IndInv is violated by the initial state:
+Finished in 00s at (now)
+"""
+
+
+def test_a_violation_at_first_is_read() -> None:
+    assert run_tlc.read_output(AT_FIRST, 12).violated == "IndInv"
+    for code in (0, 13):
+        with pytest.raises(run_tlc.Unreadable):
+            run_tlc.read_output(AT_FIRST, code)
+
+
+def test_an_invariant_that_is_not_inductive_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does one that allows another number of states than the proof's, and a part that nobody needs."""
+    config = Config(2, 1, "keep")
+    number = len(run_tlc.allowed(config))
+    for found, without, wrong in (
+        (run_tlc.Found("", 53, number, 1), "", False),
+        (run_tlc.Found("", 53, number + 1, 1), "", True),
+        (run_tlc.Found("IndInv", 53, number, 0), "", True),
+        (run_tlc.Found("IndInv", 53, number, 0), "HolderOwns", False),
+        (run_tlc.Found("", 53, number, 1), "HolderOwns", True),
+    ):
+        monkeypatch.setattr(run_tlc, "run_tlc", lambda *args, found=found: (found, ""))
+        _, problems = run_tlc.check_inductive(("java", Path("jar")), config, without)
+        assert bool(problems) == wrong
+
+
+def test_every_part_of_the_invariant_stands_in_the_spec() -> None:
+    text = (SPECS / "KMutexInductive.tla").read_text(encoding="utf-8")
+    whole = text[text.index("IndInv ==") : text.index("IndInit ==")]
+    assert all(f" {part.tla} " in whole.replace("\n", " ") and f"{part.tla} " in text for part in PARTS)
 
 
 WRITTEN = r"""/\ clients = (0 :> [phase |-> "holding", key |-> 1] @@ 1 :> [phase |-> "waiting", key |-> 1] @@

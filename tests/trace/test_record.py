@@ -22,11 +22,12 @@ from kmutex import (
     NoopLocker,
     UnheldKeyError,
 )
+from kmutex.testing import fit
 from kmutex.trace import AsyncRecorder, Recorder
 from kmutex.trace.check import LogReport
 from kmutex.trace.reader import check
 from tests.driver import DEADLINE, Driver, Tasks, Threads, both, start, tasks, until, waiters
-from tests.lockers import asyncio_bad, threads_bad
+from tests.lockers import asyncio_bad, shapes_asyncio, shapes_threads, threads_bad
 
 
 def judged(out: io.StringIO) -> LogReport:
@@ -478,3 +479,47 @@ async def test_tasks_pass_with_cancellation(driver: Tasks) -> None:
     assert outcome(report, "KM-EXCL")[0] == "holds"
     assert outcome(report, "KM-EXPIRED") == ("holds", 1)
     assert {json.loads(line).get("why") for line in out.getvalue().splitlines()} == {None, "cancelled", "timeout"}
+
+
+def test_a_lock_of_another_form_is_recorded_behind_the_face_that_verify_gives_it() -> None:
+    """An accessor, a block and a token, for threads: lock, unlock and hold."""
+    for make in (shapes_threads.WeakLocks, shapes_threads.LockBlocks, shapes_threads.KeyedTokens):
+        out = io.StringIO()
+        km = Recorder(fit(make).make(), out)
+        km.lock("a")
+        km.unlock("a")
+        with km.hold("a"):
+            pass
+        km.close()
+        assert kinds(out) == ["request", "grant", "release", "released"] * 2 + ["end"]
+        assert judged(out).findings == ()
+
+
+def test_the_face_hides_no_mistake() -> None:
+    """KM-EXCL: each caller gets a lock of its own, and both hold the key."""
+    out = io.StringIO()
+    km = AsyncRecorder(fit(shapes_asyncio.fresh_lock_for).make(), out)
+
+    async def hold() -> None:
+        async with km.hold("a"):
+            await asyncio.sleep(0)
+
+    async def both_hold() -> None:
+        await asyncio.gather(hold(), hold())
+
+    asyncio.run(both_hold())
+    assert outcome(judged(out), "KM-EXCL")[0] == "violated"
+
+
+def test_an_unlock_that_is_awaited_is_recorded_when_it_is_over() -> None:
+    out = io.StringIO()
+    km = AsyncRecorder(fit(shapes_asyncio.AwaitedUnlock).make(), out)
+
+    async def use() -> None:
+        await km.lock("a")
+        gone = km.unlock("a")
+        assert kinds(out) == ["request", "grant", "release"]
+        await gone
+
+    asyncio.run(use())
+    assert kinds(out) == ["request", "grant", "release", "released"]

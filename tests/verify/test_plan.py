@@ -1,16 +1,18 @@
 """What the outcomes of units add up to."""
 
+import itertools
 from collections import Counter
 
 import pytest
 
 from kmutex import cli
+from kmutex.engine.program import parse
 from kmutex.engine.shapes import Shape
 from kmutex.verify import runner
 from kmutex.verify.checks.context import Context
 from kmutex.verify.checks.memory import memory
 from kmutex.verify.evidence import Result
-from kmutex.verify.plan import Unit
+from kmutex.verify.plan import Unit, plan
 from kmutex.verify.results import UnitResult, rows
 
 SHAPE = Shape(kind="threads", timeout=True, counts=True, leases=False)
@@ -79,3 +81,13 @@ def test_a_pass_that_was_not_reached_is_said() -> None:
     )
     assert [(row.clause, row.method, row.result) for row in table[-1:]] == [("-", "deeper", Result.NOTED)]
     assert {row.result for row in table if row.clause == "KM-EXCL"} == {Result.HOLDS}
+
+
+def test_two_threads_at_locks_come_before_bytecodes() -> None:
+    """The cheapest preemption is looked for first, and each program still has its turn at locks, once."""
+    passes = [units for units in itertools.islice(plan(SHAPE), 6) if units[0].task == "every"]
+    first, *preempted = [(units[0].level, [unit.program for unit in units]) for units in passes]
+    assert [level for level, _ in preempted] == ["locks", "bytecode", "locks"]
+    few, _, many = [programs for _, programs in preempted]
+    assert max(parse(text).clients for text in few) < 3 <= min(parse(text).clients for text in many)
+    assert Counter(few + many) == Counter(first[1])

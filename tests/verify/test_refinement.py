@@ -19,6 +19,7 @@ from kmutex.selfcheck.refinement import Rules, Waker
 from kmutex.verify.evidence import Result, Row, exit_status
 from kmutex_model.actions import CORRECT, parse_schedule
 from kmutex_model.explore import explore
+from kmutex_model.proof.tie import allowed
 from kmutex_model.state import Config
 
 SMALL = ((4, 1), (2, 2))
@@ -70,6 +71,15 @@ def test_the_table_is_brought_into_every_state_of_the_model(real: list[Row]) -> 
     assert f" {states:,} states" in by_clause(real, refinement.METHOD)["KM-REF"].bound
 
 
+def test_the_table_is_brought_into_every_state_that_the_proof_allows(real: list[Row]) -> None:
+    """Those that no run reaches, too; of each clause something is put to the test (KM-FIFO, KM-HANDOFF)."""
+    rows = by_clause(real, refinement.ALLOWED_METHOD)
+    assert set(rows) == set(refinement.CLAUSES)
+    states = sum(2 * len(allowed(Config(c, k, "keep"))) for c, k in refinement.ALLOWED_BOUNDS)
+    assert f" {states:,} states" in rows["KM-REF"].bound
+    assert "4 states that no run reaches" in rows["KM-REF"].bound
+
+
 def test_the_drivers_are_brought_into_every_quiet_state(real: list[Row]) -> None:
     """Every state of the model in which no call is on its way is the beginning of a run; asyncio goes there twice,
     with cancelled tasks and with timeouts."""
@@ -90,13 +100,13 @@ def test_rules_are_listed_under_the_clauses_of_their_docstrings() -> None:
 def test_progress_is_told() -> None:
     """The command can say what goes on."""
     said: list[str] = []
-    refinement.check(said.append, bounds=[(1, 1)], subjects=())
+    refinement.check(said.append, bounds=[(1, 1)], allowed_bounds=(), subjects=())
     assert said == ["LockTable, 1 client x 1 key, keep", "LockTable, 1 client x 1 key, pass"]
 
 
 def test_what_a_bound_never_meets_is_inconclusive() -> None:
     """One client waits for nobody: no row for what needs two may say that it holds."""
-    rows = refinement.check(bounds=[(1, 1)], subjects=())
+    rows = refinement.check(bounds=[(1, 1)], allowed_bounds=(), subjects=())
     table, rules = by_clause(rows, refinement.METHOD), by_clause(rows, refinement.RULES_METHOD)
     for clause in ("KM-FIFO", "KM-HANDOFF", "KM-INDEP", "KM-CANCEL", "KM-RACE"):
         assert (table[clause].result, table[clause].cases) == (Result.INCONCLUSIVE, 0)
@@ -290,6 +300,11 @@ class OneQueue(Table):
         return make_waker() if free and len(self) > 1 else waker
 
 
+@pytest.mark.parametrize(("table", "clause"), [(Lifo, "KM-FIFO"), (TellsTheYoungest, "KM-HANDOFF")])
+def test_a_wrong_table_is_wrong_from_what_is_allowed(table: type[Table], clause: str) -> None:
+    assert clause in violated(refinement.check_allowed(lambda text: None, table, [(3, 1)]), refinement.ALLOWED_METHOD)
+
+
 RUN = re.compile(r"\((\d)x(\d) (keep|pass): (\w+\([\d,]+\)(?:; \w+\([\d,]+\))*)(?: by \w+)?\)$")
 """How a message ends: the bound and the run."""
 
@@ -299,7 +314,7 @@ _rows: dict[str, list[Row]] = {}
 
 def rows_of(table: type[Table]) -> list[Row]:
     if table.__name__ not in _rows:
-        _rows[table.__name__] = refinement.check(table=table, bounds=SMALL, subjects=())
+        _rows[table.__name__] = refinement.check(table=table, bounds=SMALL, allowed_bounds=(), subjects=())
     return _rows[table.__name__]
 
 
@@ -366,7 +381,7 @@ def test_a_difference_that_no_clause_speaks_of_is_not_lost() -> None:
             waker = super().request(key, ticket, make_waker)
             return waker and Waker(ticket + 1)
 
-    rows = refinement.check(table=MixesUpWakers, bounds=SMALL, subjects=())
+    rows = refinement.check(table=MixesUpWakers, bounds=SMALL, allowed_bounds=(), subjects=())
     assert violated(rows, refinement.METHOD) >= {"KM-EXCL", "KM-REF"}
     assert exit_status(rows) == 1
 
@@ -383,7 +398,7 @@ def test_a_table_that_depends_on_more_than_the_run_is_not_held() -> None:
             if made > 40:
                 self.request("key of a table before", 1, lambda: Waker(1))
 
-    rows = refinement.check(table=Remembers, bounds=[(2, 1)], subjects=())
+    rows = refinement.check(table=Remembers, bounds=[(2, 1)], allowed_bounds=(), subjects=())
     assert exit_status(rows) == 1
     assert any("did not lead" in row.detail for row in rows)
 
@@ -399,7 +414,7 @@ def test_an_equivalent_table_is_accepted() -> None:
             self._entries[key] = OrderedDict((other, waker) for other, waker in queue.items() if other != ticket)
             return True
 
-    assert exit_status(refinement.check(table=Rebuilt, bounds=SMALL, subjects=())) == 0
+    assert exit_status(refinement.check(table=Rebuilt, bounds=SMALL, allowed_bounds=(), subjects=())) == 0
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -429,7 +444,7 @@ BROKEN_RULES: list[tuple[str, Any, str]] = [
 def test_a_broken_rule_is_noticed(name: str, rule: Any, clause: str) -> None:
     """KM-CANCEL, KM-HANDOFF, KM-FIFO, KM-IDLE, KM-REF and KM-EXCL: contracts on functions that differ from what runs
     are evidence of nothing. The table itself is found sound."""
-    rows = refinement.check(rules=Rules()._replace(**{name: rule}), bounds=[(4, 1)], subjects=())
+    rows = refinement.check(rules=Rules()._replace(**{name: rule}), bounds=[(4, 1)], allowed_bounds=(), subjects=())
     assert clause in violated(rows, refinement.RULES_METHOD)
     assert violated(rows, refinement.RULES_METHOD) == set(refinement.RULE_CLAUSES[name])
     assert violated(rows, refinement.METHOD) == set()

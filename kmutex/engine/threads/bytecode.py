@@ -15,8 +15,12 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
+from kmutex.engine.threads.locks import World
+
 if TYPE_CHECKING:
     from kmutex.engine.threads.run import ThreadRun
+
+_Tracer = Callable[[FrameType, str, Any], Any]
 
 
 class Bytecode:
@@ -25,68 +29,143 @@ class Bytecode:
     def __init__(self, own: Callable[[str], bool]) -> None:
         """own: whether a file's code is the subject's."""
         self._own = own
-        self._places: dict[CodeType, frozenset[int] | None] = {}
+        self._places: dict[CodeType, frozenset[int]] = {}
 
-    def tracer(self, run: ThreadRun) -> Callable[[FrameType, str, Any], Any]:
-        """A function for sys.settrace."""
+    def follow(self, run: ThreadRun) -> None:
+        """From here on, each of these places is a point of the run, in the calling thread."""
+        if _monitor is None:
+            sys.settrace(self._tracer(run, sys.gettrace()))
+        else:
+            _monitor.follow(self)
+
+    def places(self, code: CodeType) -> frozenset[int]:
+        """The offsets in this code that are such places."""
+        try:
+            return self._places[code]
+        except KeyError:
+            places = frozenset(_shared(code) if self._own(code.co_filename) else ())
+            self._places[code] = places
+            return places
+
+    def _tracer(self, run: ThreadRun, outer: Any) -> _Tracer:
+        """A function for sys.settrace. outer: who traced this thread before, and is told all the same."""
 
         def enter(frame: FrameType, event: str, arg: Any) -> Any:
-            if run.plain or run.aside or run.abandoning:
-                return None
-            places = self._of(frame.f_code)
+            under = None
+            if outer is not None:
+                under = outer(frame, event, arg)
+                if sys.gettrace() is not enter:
+                    # Coverage's tracer puts itself back when it is called.
+                    sys.settrace(enter)
+            places = () if run.plain or run.aside or run.abandoning else self.places(frame.f_code)
             if not places:
-                return None
+                return under
 
             def step(frame: FrameType, event: str, arg: Any) -> Any:
-                if event == "opcode":
-                    if frame.f_lasti in places and not run.aside:
-                        run.point()
-                elif event == "line":
-                    frame.f_trace_opcodes = True
+                nonlocal under
+                if event != "opcode":
+                    under = None if under is None else under(frame, event, arg)
+                elif frame.f_lasti in places and not run.aside:
+                    run.point()
                 return step
 
-            # From 3.12 on the flag takes effect only when it is set again on a line.
             frame.f_trace_opcodes = True
             return step
 
         return enter
 
-    def _of(self, code: CodeType) -> frozenset[int] | None:
-        try:
-            return self._places[code]
-        except KeyError:
-            places = frozenset(_shared(code)) if self._own(code.co_filename) else None
-            self._places[code] = places
-            return places
+
+class _Monitor:
+    """From Python 3.12 on: sys.monitoring tells of instructions, beside whatever traces the thread.
+
+    The events stay on in the subject's code for as long as the process lives; outside of a run nothing is done there.
+    """
+
+    def __init__(self) -> None:
+        self._watch: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
+        self._tool: int | None = None
+        self._following: Bytecode | None = None
+
+    def follow(self, bytecode: Bytecode) -> None:
+        if self._following is not bytecode and self._begun():
+            self._following = bytecode
+            # What was no place for the one before may be a place now.
+            self._watch.restart_events()
+
+    def _begun(self) -> bool:
+        watch = self._watch
+        if self._tool is None:
+            # From the top: the numbers at the bottom are a debugger's, coverage's, a profiler's.
+            free = [number for number in range(6) if watch.get_tool(number) is None]
+            if not free:
+                return False
+            self._tool = free[-1]
+            watch.use_tool_id(self._tool, "kmutex")
+            for event in (watch.events.PY_START, watch.events.PY_RESUME):
+                watch.register_callback(self._tool, event, self._on_start)
+            watch.register_callback(self._tool, watch.events.INSTRUCTION, self._on_instruction)
+            watch.set_events(self._tool, watch.events.PY_START | watch.events.PY_RESUME)
+        return True
+
+    def _on_start(self, code: CodeType, offset: int) -> Any:
+        if self._following is not None and self._following.places(code):
+            self._watch.set_local_events(self._tool, code, self._watch.events.INSTRUCTION)
+        return self._watch.DISABLE
+
+    def _on_instruction(self, code: CodeType, offset: int) -> Any:
+        if self._following is None or offset not in self._following.places(code):
+            return self._watch.DISABLE
+        if World.run is not None:
+            World.run.instruction()
+        return None
+
+    def told(self, function: Callable[[int], int]) -> set[int]:
+        """The offsets of the instructions that are told of in a call of the function."""
+        seen: set[int] = set()
+        if self._begun():
+            watch, code = self._watch, function.__code__
+            watch.register_callback(self._tool, watch.events.INSTRUCTION, lambda _, offset: seen.add(offset))
+            watch.set_local_events(self._tool, code, watch.events.INSTRUCTION)
+            function(1)
+            watch.set_local_events(self._tool, code, 0)
+            watch.register_callback(self._tool, watch.events.INSTRUCTION, self._on_instruction)
+        return seen
+
+
+_monitor = _Monitor() if sys.version_info >= (3, 12) else None
 
 
 def bytecode_events_seen() -> bool:
-    """Whether this interpreter reports every instruction of a function that is traced: 3.12 needs a first time.
+    """Whether this interpreter tells of every instruction of a function. From 3.12 on, six tools at most can ask.
 
     Without this, a search at bytecode level would be complete over switches that never happened.
     """
-    seen: list[int] = []
 
     def probe(value: int) -> int:
         doubled = value + value
         return doubled + 1
 
+    adds = {i.offset for i in dis.get_instructions(probe) if i.opname.startswith("BINARY")}
+    return adds <= (_traced(probe) if _monitor is None else _monitor.told(probe))
+
+
+def _traced(function: Callable[[int], int]) -> set[int]:
+    """The offsets of the instructions that a tracer is told of in a call of the function."""
+    seen: set[int] = set()
+
     def step(frame: FrameType, event: str, arg: Any) -> Any:
         frame.f_trace_opcodes = True
         if event == "opcode":
-            seen.append(frame.f_lasti)
+            seen.add(frame.f_lasti)
         return step
 
     before = sys.gettrace()
-    for _ in range(3):
-        seen.clear()
-        sys.settrace(lambda frame, event, arg: step(frame, event, arg) if frame.f_code is probe.__code__ else None)
-        try:
-            probe(1)
-        finally:
-            sys.settrace(before)
-    adds = [i.offset for i in dis.get_instructions(probe) if i.opname.startswith("BINARY")]
-    return set(adds) <= set(seen)
+    sys.settrace(lambda frame, event, arg: step(frame, event, arg) if frame.f_code is function.__code__ else None)
+    try:
+        function(1)
+    finally:
+        sys.settrace(before)
+    return seen
 
 
 _SEEN_BY_OTHERS = (

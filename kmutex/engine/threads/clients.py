@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,8 @@ class Client:
         self.ident = 0
         self.baton = real_lock()
         self.baton.acquire()
+        self.gone = real_lock()
+        """Taken as long as a thread that the subject started is there."""
         self.steps: deque[Step] = deque()
         self.step: Step | None = None
         self.step_ends: float | None = None
@@ -33,6 +36,8 @@ class Client:
         self.idle = False
         self.done = False
         self.lock: CoopLock | None = None
+        self.ended: CoopLock | None = None
+        """Of a thread that the subject started: taken until it has ended."""
         self.asleep = False
         self.ends: float | None = None
         self.woken = ""
@@ -62,7 +67,7 @@ class Client:
             return ""
         if self.step.kind == "~" and self.ends is not None:
             return "expired"
-        if self.step.kind == "!" and self.parked:
+        if self.step.kind in "!t" and self.parked:
             return "interrupted"
         return ""
 
@@ -91,7 +96,10 @@ class _Seat:
         self._go.acquire()
         self._free = real_lock()
         self._body: Callable[[], None] | None = None
-        real_start_new_thread(self._serve, ())
+        ready = real_lock()
+        ready.acquire()
+        real_start_new_thread(self._serve, (ready,))
+        ready.acquire()
 
     def start(self, body: Callable[[], None]) -> None:
         self._free.acquire()
@@ -104,7 +112,10 @@ class _Seat:
             return True
         return False
 
-    def _serve(self) -> None:
+    def _serve(self, ready: Any) -> None:
+        trace_as_others()
+        ready.release()
+        outer = sys.gettrace()
         while True:
             self._go.acquire()
             body = self._body
@@ -114,9 +125,19 @@ class _Seat:
             except Abandoned:
                 pass
             finally:
-                sys.settrace(None)
+                sys.settrace(outer)
                 self._body = body = None
                 self._free.release()
+
+
+def trace_as_others() -> None:
+    """What threading.settrace installs in its threads (coverage, a debugger), in one that it did not start."""
+    sys.settrace(threading.gettrace())
+    _called()
+
+
+def _called() -> None:
+    """A first call: what was installed for all threads may put another in its place, for this one."""
 
 
 class Crew:
@@ -125,9 +146,12 @@ class Crew:
     def __init__(self) -> None:
         self._seats: list[_Seat] = []
 
-    def start(self, number: int, body: Callable[[], None]) -> None:
-        while len(self._seats) <= number:
+    def seat(self, clients: int) -> None:
+        """Have threads for so many. Not within a run, where what traces them would meet its locks."""
+        while len(self._seats) < clients:
             self._seats.append(_Seat())
+
+    def start(self, number: int, body: Callable[[], None]) -> None:
         self._seats[number].start(body)
 
     def replace(self, number: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kmutex.engine.observer import UncontrolledError
@@ -25,6 +26,8 @@ class World:
     """What the replaced primitives ask: the run that is going on, if any."""
 
     run: ThreadRun | None = None
+    loop_time: Callable[[], float] | None = None
+    """The time in a run of tasks."""
 
 
 class CoopLock:
@@ -32,6 +35,8 @@ class CoopLock:
 
     def __init__(self) -> None:
         self._taken = False
+        self._forsaken = False
+        self._born = 0 if World.run is None else World.run.number
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if not blocking and timeout != -1:
@@ -50,7 +55,7 @@ class CoopLock:
             if not blocking or timeout == 0:
                 return False
             return run.wait_for(self, None if timeout < 0 else timeout)
-        self._taken = True
+        self.take()
         return True
 
     def _acquire_aside(self, blocking: bool) -> bool:
@@ -65,14 +70,25 @@ class CoopLock:
 
     def take(self) -> None:
         """Take it, free as it is."""
-        self._taken = True
+        self._taken, self._forsaken = True, False
+        run = World.run
+        if run is not None and self.older_than(run):
+            run.taken.add(self)
+
+    def older_than(self, run: ThreadRun) -> bool:
+        """Whether it was there before this run, and so may be there after it."""
+        return self._born != run.number
+
+    def set_free(self) -> None:
+        """Whoever has it is gone with its run, and may still let go as it is unwound."""
+        self._taken, self._forsaken = False, self._taken
 
     def release(self) -> None:
         run = World.run
         if run is not None and not run.aside and not run.mine():
             self._taken = False
             return
-        if not self._taken and not (run is not None and run.abandoning):
+        if not self._taken and not self._forsaken and not (run is not None and run.abandoning):
             raise RuntimeError("release unlocked lock")
         self._taken = False
         if run is not None and not run.aside:
@@ -114,7 +130,14 @@ class CoopRLock:
         if not self._lock.acquire(blocking, timeout):
             return False
         self._owner, self._count = me, 1
+        run = World.run
+        if run is not None and self._lock.older_than(run):
+            run.taken.add(self)
         return True
+
+    def set_free(self) -> None:
+        """Whoever has it is gone with its run."""
+        self._owner, self._count = None, 0
 
     def release(self) -> None:
         run = World.run

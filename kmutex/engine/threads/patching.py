@@ -2,10 +2,11 @@
 
 `replaced` changes the attributes of `threading`, `time` and `queue`. A module that did ``from threading import Lock``
 before that has a real lock in a name of its own. `controlled` changes those names as well, in the modules that belong
-to the subject's package, and changes them back afterwards.
+to the subject's package, and changes them back afterwards; and in place of locks that such a module made when it was
+imported, for itself or for a class of its own, it puts others.
 
-Out of reach is a real lock kept elsewhere than in a module's name: ``field(default_factory=Lock)``, or a default
-argument. Such a module must be imported within `controlled`.
+Out of reach is a real lock kept elsewhere: ``field(default_factory=Lock)``, or a default argument, or a Condition at
+the top of a module. Such a module must be imported within `controlled`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
+from kmutex.engine.observer import UncontrolledError
 from kmutex.engine.threads.bytecode import foreign
 from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
 
@@ -49,9 +51,7 @@ def replaced() -> Iterator[None]:
         (time, "time", _now),
         (time, "perf_counter", _now),
     ]
-    for name in ("_start_new_thread", "_start_joinable_thread"):
-        if hasattr(threading, name):
-            changes.append((threading, name, _starter(getattr(threading, name))))
+    changes += _threads()
     before = [(module, name, getattr(module, name)) for module, name, _ in changes]
     for module, name, value in changes:
         setattr(module, name, value)
@@ -65,12 +65,13 @@ def replaced() -> Iterator[None]:
 def progress() -> None:
     """For a subject that makes many calls in one: a call of these has come back."""
     if World.run is not None:
-        World.run.progress()
+        World.run.go_on()
 
 
 def _now() -> float:
-    run = World.run
-    return float(_real_time["monotonic"]()) if run is None else run.now()
+    if World.run is not None:
+        return World.run.now()
+    return float(_real_time["monotonic"]()) if World.loop_time is None else World.loop_time()
 
 
 def _sleep(seconds: float) -> None:
@@ -88,16 +89,97 @@ def _hook(real: Callable[[Any], object]) -> Callable[[Any], object]:
     return lambda args: None if args.exc_type is Abandoned else real(args)
 
 
-def _starter(real: Callable[..., Any]) -> Callable[..., Any]:
-    def start(function: Callable[..., None], *args: Any, **kwargs: Any) -> Any:
+if sys.version_info >= (3, 13):
+
+    class _Handle:
+        """What `threading.Thread` joins: a thread of a run, or a real one that was started while there was none."""
+
+        def __init__(self) -> None:
+            self._real: Any = None
+            self._ended: CoopLock | None = None
+            self._ident: int | None = None
+
+        @property
+        def ident(self) -> int | None:
+            return self._real.ident if self._real is not None else self._ident
+
+        def start(self, function: Callable[[], object], daemon: bool) -> None:
+            if World.run is None:
+                self._real = _thread._ThreadHandle()  # type: ignore[attr-defined]
+                _thread.start_joinable_thread(function, handle=self._real, daemon=daemon)  # type: ignore[attr-defined]
+                return
+            self._ended = _taken()
+
+            def whole() -> None:
+                self._ident = _thread.get_ident()
+                function()
+
+            World.run.adopt(whole, self._ended)
+
+        def is_done(self) -> bool:
+            if self._real is not None:
+                return bool(self._real.is_done())
+            return self._ended is not None and self._ended.free()
+
+        def join(self, timeout: float | None = None) -> None:
+            if self._real is not None:
+                self._real.join(timeout)
+                return
+            if self._ended is None:
+                raise RuntimeError("thread not started")
+            if self._ident == _thread.get_ident():
+                raise RuntimeError("Cannot join current thread")
+            if self._ended.acquire(timeout=-1 if timeout is None or timeout < 0 else timeout):
+                self._ended.release()
+
+        def _set_done(self) -> None:
+            if self._real is not None:
+                self._real._set_done()
+
+    def _start_joinable(function: Callable[[], object], handle: Any = None, daemon: bool = True) -> Any:
+        if not isinstance(handle, _Handle):
+            if World.run is not None:
+                raise UncontrolledError("starts a thread that was made before the locks were the scheduler's")
+            return _real_start_joinable(function, handle=handle, daemon=daemon)
+        handle.start(function, daemon)
+        return handle
+
+    _real_start_joinable = threading._start_joinable_thread  # type: ignore[attr-defined]
+
+    def _threads() -> list[tuple[Any, str, Any]]:
+        """What is replaced so that threads can be started and joined in a run."""
+        return [(threading, "_ThreadHandle", _Handle), (threading, "_start_joinable_thread", _start_joinable)]
+
+else:
+
+    def _start(function: Callable[[], object], arguments: tuple[()]) -> None:
         run = World.run
         if run is None:
-            return real(function, *args, **kwargs)
-        arguments = args[0] if args and isinstance(args[0], tuple) else ()
-        run.adopt(lambda: function(*arguments))
-        return kwargs.get("handle", 0)
+            _real_start(function, arguments)
+        else:
+            run.adopt(function, _taken())
 
-    return start
+    def _sentinel() -> Any:
+        """The lock that its own thread takes as it begins, and that is released when it has ended: `join` waits."""
+        run = World.run
+        ended = None if run is None else run.ended_of_this()
+        if ended is None:
+            return _real_sentinel()
+        ended.release()
+        return ended
+
+    _real_start = threading._start_new_thread  # type: ignore[attr-defined]
+    _real_sentinel = threading._set_sentinel  # type: ignore[attr-defined]
+
+    def _threads() -> list[tuple[Any, str, Any]]:
+        """What is replaced so that threads can be started and joined in a run."""
+        return [(threading, "_start_new_thread", _start), (threading, "_set_sentinel", _sentinel)]
+
+
+def _taken() -> CoopLock:
+    lock = CoopLock()
+    lock.take()
+    return lock
 
 
 @contextmanager
@@ -112,13 +194,46 @@ def controlled(make: Callable[[], Any] | None = None) -> Iterator[None]:
         undo.enter_context(replaced())
         changed = [(old, getattr(source, name)) for source, name, old in before if getattr(source, name) is not old]
         for module in _modules_of(make) if make is not None else ():
-            for name, value in list(vars(module).items()):
-                for old, new in changed:
-                    if value is old:
-                        setattr(module, name, new)
-                        undo.callback(setattr, module, name, value)
+            for home in (module, *_classes_of(module)):
+                for name, value in list(vars(home).items()):
+                    for new in [new for old, new in changed if value is old] or _ours(value):
+                        _change(undo, home, name, new)
                         break
+                    for kept in _kept_in(value, module):
+                        for attribute, lock in list(vars(kept).items()):
+                            for new in _ours(lock):
+                                _change(undo, kept, attribute, new)
         yield
+
+
+def _classes_of(module: ModuleType) -> list[type]:
+    return [kept for kept in vars(module).values() if isinstance(kept, type) and kept.__module__ == module.__name__]
+
+
+def _change(undo: ExitStack, home: Any, name: str, new: Any) -> None:
+    undo.callback(setattr, home, name, vars(home)[name])
+    setattr(home, name, new)
+
+
+def _kept_in(value: Any, module: ModuleType) -> list[Any]:
+    """A locker that a module or a class of it has, and what that has of the same module."""
+    if isinstance(value, type) or type(value).__module__ != module.__name__ or not hasattr(value, "__dict__"):
+        return []
+    return [value, *(kept for part in vars(value).values() for kept in _kept_in(part, module) if part is not value)]
+
+
+_REAL_LOCK, _REAL_RLOCK = type(_thread.allocate_lock()), type(_thread.RLock())
+
+
+def _ours(value: Any) -> list[Any]:
+    """In place of a real lock, or a list of them, that was made when its module was imported: ours; [] for others."""
+    if type(value) is _REAL_LOCK:
+        return [CoopLock()]
+    if type(value) is _REAL_RLOCK:
+        return [CoopRLock()]
+    if type(value) is list and value and type(value[0]) in (_REAL_LOCK, _REAL_RLOCK):
+        return [[new for kept in value for new in _ours(kept)]]
+    return []
 
 
 def _modules_of(make: Callable[[], Any]) -> list[ModuleType]:

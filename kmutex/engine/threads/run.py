@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import _thread
 import gc
-import sys
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from kmutex._text import said
-from kmutex.engine.limits import MOST_STEPS, POLLS, TIMEOUT
-from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError
-from kmutex.engine.program import ASKING, Program, Step, possible
+from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
+from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError, without_frames
+from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, leased_by, possible
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads.bytecode import Bytecode, where
-from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread
-from kmutex.engine.threads.locks import Abandoned, CoopLock, World
+from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread, trace_as_others
+from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
 from kmutex.engine.watchdog import Watchdog
 
 MOST_ALONE = 3_000
@@ -30,6 +30,9 @@ LEAST_SLEEP = 1e-6
 """Virtual seconds that a loop of sleeps takes for each: what is over at once would never count as waiting."""
 LEAST_WATCH = 0.05
 """Real seconds until the first look at whether a run goes on, and between two looks at the least."""
+
+
+_NUMBERS = itertools.count(1)
 
 
 class ThreadRun:
@@ -57,6 +60,9 @@ class ThreadRun:
         self.aside = False
         self.abandoning = False
         self.ending: Ending | None = None
+        self.taken: set[CoopLock | CoopRLock] = set()
+        """Older locks that somebody had in this run: one at the top of a module outlives it."""
+        self.number = next(_NUMBERS)
         self._make = make
         self._phases = deque(enumerate(program.phases))
         self._plain_from = len(program.phases) - quiet_tail
@@ -71,6 +77,7 @@ class ThreadRun:
         self.plain = True
         self._now = 1000.0
         self._steps = 0
+        self._most_steps = MOST_STEPS
         self._alone = 0
         self._subject: Any = None
         self._error: BaseException | None = None
@@ -81,6 +88,7 @@ class ThreadRun:
 
     def run(self) -> Ending:
         """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
+        self._crew.seat(len(self._clients))
         World.run = self
         # A collection comes when it likes, and what it calls (finalizers, callbacks) would run in the midst of a
         # step of this scheduler, and be traced.
@@ -115,10 +123,18 @@ class ThreadRun:
     def _abandon(self) -> None:
         self.abandoning = True
         for number, client in enumerate(self._clients):
+            if client.ended is not None:
+                # The interpreter waits for it at its own end.
+                client.ended.set_free()
             if not client.done and client.baton.locked():
                 client.baton.release()
-            if client.index >= 0 and not self._crew.at_rest(number, 1.0):
+            if client.index < 0:
+                # What it says on its way out is said while we can hear it.
+                client.gone.acquire(timeout=1.0)
+            elif not self._crew.at_rest(number, 1.0):
                 self._crew.replace(number)
+        for lock in self.taken:
+            lock.set_free()
 
     def mine(self) -> bool:
         """Whether the calling thread is the one that has the baton. One that outlived its own run is not."""
@@ -153,11 +169,16 @@ class ThreadRun:
             else:
                 self._cancel(other, how)
 
+    def instruction(self) -> None:
+        """A thread is about to execute an instruction that others can see, where the run switches at bytecodes."""
+        if self._bytecode is not None and self.mine() and not (self.plain or self.aside or self.abandoning):
+            self.point()
+
     def wait_for(self, lock: CoopLock, timeout: float | None) -> bool:
         """Wait until ``lock`` is free and take it: True. False: the time is over."""
         me = self._running
         me.lock = lock
-        me.ends = None if timeout is None else self._now + timeout
+        me.ends = None if timeout is None or timeout >= ENDLESS else self._now + timeout
         if me.ends is not None and me.step_ends is not None and not me.timed:
             # The caller's time runs from its call, the wait's from here, and the clock may have moved between.
             me.step_ends = max(me.step_ends, me.ends)
@@ -209,12 +230,25 @@ class ThreadRun:
         """The virtual time in seconds."""
         return self._now
 
-    def adopt(self, body: Callable[[], None]) -> None:
-        """A thread that the subject starts: one more client, without steps of its own."""
+    def ended_of_this(self) -> CoopLock | None:
+        """What is free once the running thread has ended, if it is one that the subject started."""
+        return self._running.ended if self.mine() else None
+
+    def adopt(self, body: Callable[[], object], ended: CoopLock) -> None:
+        """A thread that the subject starts: one more client, without steps of its own.
+
+        ended: a lock that is taken, and is free once the thread has ended.
+        """
         client = Client(-1)
+        client.ended = ended
+        client.gone.acquire()
+        ready = real_lock()
+        ready.acquire()
 
         def whole() -> None:
             client.ident = _thread.get_ident()
+            trace_as_others()
+            ready.release()
             client.baton.acquire()
             try:
                 if self.abandoning:
@@ -225,11 +259,19 @@ class ThreadRun:
                 pass
             finally:
                 client.done = True
+                ended.set_free()
                 if not self.abandoning:
                     self._leave(client)
+                client.gone.release()
 
         self._clients.append(client)
-        real_start_new_thread(whole, ())
+        # What traces the thread may take a lock as it begins.
+        self.aside = True
+        try:
+            real_start_new_thread(whole, ())
+            ready.acquire()
+        finally:
+            self.aside = False
 
     def _body(self, me: Client) -> None:
         me.ident = _thread.get_ident()
@@ -238,7 +280,8 @@ class ThreadRun:
             if self.abandoning:
                 return
             self._trace()
-            if self._subject is None:
+            if me is self._clients[0]:
+                # Others may come by while the factory waits for a thread of its own.
                 self._prepare()
             while True:
                 while me.steps:
@@ -267,7 +310,7 @@ class ThreadRun:
         self._observer.made(self._subject)
 
     def _perform(self, me: Client, step: Step) -> None:
-        if not possible(step, me.got):
+        if not possible(step, me.got, self._got_by_others(me)):
             return
         self.point()
         me.step = step
@@ -284,8 +327,11 @@ class ThreadRun:
             if self.abandoning:
                 # The subject's way of being unwound, not an event of the run.
                 raise Abandoned from None
-            # The traceback holds the subject's frames, and so the entries in them, alive.
-            error = caught.with_traceback(None)
+            if isinstance(caught, UncontrolledError):
+                self._error = caught
+                self._end(Ending.STOPPED)
+                raise Abandoned from None
+            error = without_frames(caught)
         if error is not None and step.kind == "~" and self._now >= asked + TIMEOUT:
             # It looked at the clock itself.
             self._tell_cancelled(me)
@@ -300,7 +346,9 @@ class ThreadRun:
     def _call(self, me: Client, step: Step) -> None:
         key = self._keys(step.key)
         subject = self._subject
-        if step.kind in "+!":
+        if step.kind in FLIGHT:
+            subject.perform(me.index, step, key)
+        elif step.kind in "+!":
             subject.lock(key)
         elif step.kind == "~":
             subject.lock(key, timeout=TIMEOUT)
@@ -311,14 +359,31 @@ class ThreadRun:
             me.got[step.key] = (block, block.__enter__())
         elif step.kind == "^":
             me.got[step.key][1].release()
+        elif step.kind == "o":
+            leased_by(self._got_by_others(me), step.key)[1].release()
         elif step.kind == "]":
             me.got.pop(step.key)[0].__exit__(None, None, None)
+        elif step.kind in RAISING:
+            self._leave_by_error(me.got.pop(step.key), key, RAISING[step.kind]())
         else:
             if step.kind != "u":
                 me.got.pop(step.key, None)
             subject.unlock(key)
         if step.kind in ASKING:
             me.got.setdefault(step.key, None)
+
+    def _got_by_others(self, me: Client) -> Iterator[dict[str, Any]]:
+        return (client.got for client in self._clients if client is not me)
+
+    def _leave_by_error(self, block: Any, key: Any, error: BaseException) -> None:
+        if block is None:
+            self._subject.leave(key, error)
+            return
+        try:
+            block[0].__exit__(type(error), error, error.__traceback__)
+        except BaseException as raised:
+            if raised is not error:
+                raise
 
     def _tell(self, what: Callable[[], None]) -> None:
         self.aside = True
@@ -342,7 +407,7 @@ class ThreadRun:
 
     def _count(self, me: Client, sync: bool) -> None:
         self._steps += 1
-        if self._steps > MOST_STEPS:
+        if self._steps > self._most_steps:
             self._end(Ending.ENDLESS)
             self._rest(me)
         self._alone = 0 if sync else self._alone + 1
@@ -356,6 +421,11 @@ class ThreadRun:
         """Something has happened: whoever polls may look again."""
         for client in self._clients:
             client.polls = client.yields = 0
+
+    def go_on(self) -> None:
+        """A subject that makes many calls in one may take as many steps for each as for a whole run."""
+        self._most_steps = self._steps + MOST_STEPS
+        self.progress()
 
     def _give_up(self, me: Client) -> None:
         """The running thread can't go on. Returns when it has the baton again."""
@@ -386,7 +456,7 @@ class ThreadRun:
     def _next(self, me: Client) -> Client:
         while True:
             self._steps += 1
-            if self._steps > MOST_STEPS:
+            if self._steps > self._most_steps:
                 self._end(Ending.ENDLESS)
                 self._rest(me)
             able = [client for client in (me, *self._others(me)) if client.able()]
@@ -431,6 +501,10 @@ class ThreadRun:
 
     def _quiet(self, me: Client) -> None:
         """Nobody can move: the next phase begins, or a wait is cancelled, or the run is over."""
+        if self._subject is None:
+            # The factory waits for what does not come: nobody has anything to call.
+            self._end(Ending.STOPPED)
+            self._rest(me)
         waiting: dict[int, Step] = {}
         overdue = set()
         for client in self._clients:
@@ -472,4 +546,4 @@ class ThreadRun:
 
     def _trace(self) -> None:
         if self._bytecode is not None:
-            sys.settrace(self._bytecode.tracer(self))
+            self._bytecode.follow(self)

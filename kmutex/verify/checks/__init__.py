@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 from kmutex.verify.checks.context import Context
 from kmutex.verify.checks.event_loops import loops, unstarted
+from kmutex.verify.checks.holding import holding
 from kmutex.verify.checks.keys import keys
 from kmutex.verify.checks.memory import memory
 from kmutex.verify.results import UnitResult
 
 CHECKS: dict[str, Callable[[Context, UnitResult], None]] = {
     "keys": keys,
+    "holding": holding,
     "memory": memory,
     "loops": loops,
     "unstarted": unstarted,

@@ -20,6 +20,8 @@ class Context:
     beat: Callable[[int], int]
     known: frozenset[str]
     """Symptoms of plainer programs."""
+    unpromised: frozenset[str] = frozenset()
+    """Clauses that the subject does not promise."""
 
     @property
     def level(self) -> Level:

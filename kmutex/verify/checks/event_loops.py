@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from kmutex._text import said
-from kmutex.engine.explorer import key_of
+from kmutex.engine.faces import settled
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
 from kmutex.verify.results import UnitResult
@@ -32,13 +32,13 @@ def loops(context: Context, outcome: UnitResult) -> None:
             loop.close()
     if not isinstance(busy, Exception):
         does = "got the key" if busy == "got" else "waits in the second loop, which nothing will wake"
-        _loop_finding(outcome, f"a call from a second loop, for a key that is held, does not raise: it {does}")
+        _loop_finding(context, outcome, f"a call from a second loop, for a key that is held, does not raise: it {does}")
     elif left := left_free or left_busy:
-        _loop_finding(outcome, f"a call from a second loop is refused, {left}", "KM-ATOMIC")
+        _loop_finding(context, outcome, f"a call from a second loop is refused, {left}", "KM-ATOMIC")
     elif isinstance(free, Exception):
         outcome.witnesses["KM-LOOP"] += 2
     elif _own(busy):
-        _loop_finding(outcome, "a call from a second loop raises where it would wait, but takes a free key")
+        _loop_finding(context, outcome, "a call from a second loop raises where it would wait, but takes a free key")
     else:
         # No witness: half of the clause was not kept, so that it must not read "holds".
         outcome.notes.append(
@@ -51,10 +51,10 @@ def unstarted(context: Context, outcome: UnitResult) -> None:
     loop = asyncio.new_event_loop()
 
     async def run() -> str:
-        subject = context.make()
-        asyncio.ensure_future(subject.lock(key_of("a"))).cancel()
+        subject, keys = context.make(), context.explorer.keys_of_a_run()
+        asyncio.ensure_future(subject.lock(keys("a"))).cancel()
         await _settle()
-        task = asyncio.ensure_future(subject.lock(key_of("a")))
+        task = asyncio.ensure_future(subject.lock(keys("a")))
         await _settle()
         got = task.done() and task.exception() is None
         task.cancel()
@@ -74,9 +74,12 @@ def unstarted(context: Context, outcome: UnitResult) -> None:
         outcome.witnesses["KM-CANCEL"] += 1
 
 
-def _loop_finding(outcome: UnitResult, message: str, *better: str) -> None:
+def _loop_finding(context: Context, outcome: UnitResult, message: str, *better: str) -> None:
     """better: clauses that name it better than KM-LOOP."""
-    outcome.found.append(Violation((*better, "KM-LOOP"), message, symptom="KM-LOOP"))
+    if "KM-LOOP" in context.unpromised:
+        outcome.unpromised.append(Violation(("KM-LOOP",), message, symptom="KM-LOOP"))
+    else:
+        outcome.found.append(Violation((*better, "KM-LOOP"), message, symptom="KM-LOOP"))
 
 
 def _other_loop(
@@ -86,7 +89,8 @@ def _other_loop(
 
     And what is left of a call that the subject itself refused, in words; "" for nothing.
     """
-    key, asked = key_of("a"), key_of("a" if contended else "b")
+    keys = context.explorer.keys_of_a_run()
+    key, asked = keys("a"), keys("a" if contended else "b")
     waiting: list[asyncio.Future[Any]] = []
 
     async def begin() -> Any:
@@ -96,7 +100,7 @@ def _other_loop(
             waiting.extend(asyncio.ensure_future(subject.lock(key)) for _ in range(2))
             await _settle()
         else:
-            subject.unlock(key)
+            await settled(subject.unlock(key))
         return subject, live(subject)
 
     async def call(subject: Any) -> None:
@@ -123,7 +127,7 @@ def _other_loop(
             if live(subject) != before:
                 return f"and len() has gone from {before} to {live(subject)}"
             for _ in (*waiting, key) if contended else ():
-                subject.unlock(key)
+                await settled(subject.unlock(key))
                 await _settle()
             task = asyncio.ensure_future(subject.lock(asked))
             await _settle()
@@ -131,7 +135,7 @@ def _other_loop(
                 task.cancel()
                 return "and its key is not free when all have let go"
             task.result()
-            subject.unlock(asked)
+            await settled(subject.unlock(asked))
         except Exception as error:
             return f"and then a call from the first loop raises {said(error)}"
         return ""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from kmutex.engine import eventloop, threads
 from kmutex.engine.explorer import Explorer, Level
+from kmutex.engine.faces import settled
+from kmutex.engine.keys import Spelling, spelled
 from kmutex.engine.program import parse
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks.context import Context
@@ -23,24 +25,33 @@ some thousand stripes."""
 class _ManyThreads:
     """Locks many keys where it is asked for one."""
 
-    def __init__(self, subject: Any) -> None:
+    def __init__(self, subject: Any, kind: str) -> None:
+        """kind: of the keys."""
         self._subject = subject
+        self._kind = kind
+
+    def _keys(self, key: str) -> Iterator[Any]:
+        return (spelled(self._kind, f"{key}-{number}") for number in range(MANY))
 
     def lock(self, key: str, **timeout: Any) -> None:
-        for number in range(MANY):
-            self._subject.lock(f"{key}-{number}", **timeout)
+        for one in self._keys(key):
+            self._subject.lock(one, **timeout)
             threads.progress()
 
     def unlock(self, key: str) -> None:
-        for number in range(MANY):
-            self._subject.unlock(f"{key}-{number}")
+        for one in self._keys(key):
+            self._subject.unlock(one)
 
 
 class _ManyTasks(_ManyThreads):
     async def lock(self, key: str, **timeout: Any) -> None:  # type: ignore[override]
-        for number in range(MANY):
-            await self._subject.lock(f"{key}-{number}", **timeout)
+        for one in self._keys(key):
+            await self._subject.lock(one, **timeout)
             eventloop.progress()
+
+    async def unlock(self, key: str) -> None:  # type: ignore[override]
+        for one in self._keys(key):
+            await settled(self._subject.unlock(one))
 
 
 class _Alike:
@@ -83,35 +94,68 @@ _KEY_PROGRAMS = ("0+a | 1+a | 2+b | 0-a | 1-a", "0+a | 1+b | 0-a 1-b")
 
 def keys(context: Context, outcome: UnitResult) -> None:
     """KM-INDEP and KM-EXCL with many keys at once and with odd ones."""
-    many = _ManyThreads if context.shape.kind == "threads" else _ManyTasks
-    level = context.level
-    explorer = context.explorer.on(lambda: many(context.make()))
-    _run(context, explorer, "0+a | 1+b", outcome, f"with {MANY} keys for each client: ")
-    context.beat(1)
-    for pair in _ODD_KEYS:
+    shape, level = context.shape, context.level
+    if shape.form == "flight":
+        _flights(context, outcome)
+        return
+    many = _ManyThreads if shape.kind == "threads" else _ManyTasks
+    bounds = []
+    if not shape.striped:
+        keys = Spelling(own=shape.shared)
+        explorer = context.explorer.on(lambda: many(context.make(), shape.keys), keys=keys)
+        _run(context, explorer, "0+a | 1+b", outcome, f"with {MANY} keys for each client: ")
+        bounds.append(f"{2 * MANY} keys at once")
+        context.beat(1)
+    pairs = [] if shape.striped else [pair for pair in _ODD_KEYS if _of_type(shape.keys, pair)]
+    for pair in pairs:
         values = dict(zip("ab", pair, strict=True))
         explorer = context.explorer.on(context.make, keys=_spelled(values))
-        if _refuses(explorer, level):
+        if _refuses(explorer, level, "0+a | 1+b"):
             outcome.notes.append(("KM-INDEP", f"refuses the key {pair[0]!r} or {pair[1]!r}"))
             continue
         for text in _KEY_PROGRAMS:
             _run(context, explorer, text, outcome, f"with a = {_short(pair[0])}, b = {_short(pair[1])}: ")
-    for spellings in _EQUAL_KEYS:
+    equal = [spellings for spellings in _EQUAL_KEYS if _of_type(shape.keys, spellings)]
+    for spellings in equal:
         explorer = context.explorer.on(context.make, keys=_in_turn(spellings))
-        if not _refuses(explorer, level):
+        if not _refuses(explorer, level, "0+a"):
             prefix = f"with a = {' = '.join(map(repr, spellings))}: "
             _run(context, explorer, _EQUAL_PROGRAM, outcome, prefix, "KM-EXCL")
+    bounds += [f"{len(pairs)} pairs of odd keys"] if pairs else []
+    bounds += [f"{len(equal)} of equal ones"] if equal else []
     outcome.complete = True
-    outcome.witnesses = Counter({"KM-INDEP": outcome.runs, "KM-EXCL": outcome.runs})
-    outcome.bound = f"{2 * MANY} keys at once; {len(_ODD_KEYS)} pairs of odd keys, {len(_EQUAL_KEYS)} of equal ones"
+    outcome.witnesses = Counter({"KM-EXCL": outcome.runs})
+    if not shape.striped:
+        outcome.witnesses["KM-INDEP"] = outcome.runs
+    outcome.bound = "; ".join(bounds) or "nothing: keys share locks, and are of one type"
+
+
+def _flights(context: Context, outcome: UnitResult) -> None:
+    """KM-APART and KM-ONE with odd keys."""
+    pairs = [pair for pair in _ODD_KEYS if _of_type(context.shape.keys, pair)]
+    for pair in pairs:
+        explorer = context.explorer.on(context.make, keys=_spelled(dict(zip("ab", pair, strict=True))))
+        if _refuses(explorer, context.level, "0na | 1nb"):
+            outcome.notes.append(("KM-APART", f"refuses the key {pair[0]!r} or {pair[1]!r}"))
+            continue
+        prefix = f"with a = {_short(pair[0])}, b = {_short(pair[1])}: "
+        _run(context, explorer, "0da | 1db | 2da | 3eb", outcome, prefix, "KM-APART")
+    equal = [spellings for spellings in _EQUAL_KEYS if _of_type(context.shape.keys, spellings)]
+    for spellings in equal:
+        explorer = context.explorer.on(context.make, keys=_in_turn(spellings))
+        if not _refuses(explorer, context.level, "0na | 1nb"):
+            _run(context, explorer, "0da | 1da", outcome, f"with a = {' = '.join(map(repr, spellings))}: ", "KM-ONE")
+    outcome.complete = True
+    outcome.witnesses = Counter({"KM-APART": outcome.runs, "KM-ONE": outcome.runs})
+    outcome.bound = f"{len(pairs)} pairs of odd keys, {len(equal)} of equal ones"
 
 
 _REFUSALS = ("raised TypeError", "raised ValueError", "raised AttributeError")
 
 
-def _refuses(explorer: Explorer, level: Level) -> bool:
+def _refuses(explorer: Explorer, level: Level, text: str) -> bool:
     """Whether the locker does not take such keys at all."""
-    alone = explorer.every(parse("0+a | 1+b"), level, 0)
+    alone = explorer.every(parse(text), level, 0)
     return any(words in found.finding.message for found in alone.found.values() for words in _REFUSALS)
 
 
@@ -131,6 +175,11 @@ def _run(
 
 def _spelled(values: dict[str, Any]) -> Callable[[str], Any]:
     return lambda letter: _fresh(values[letter])
+
+
+def _of_type(kind: str, keys: Iterable[Any]) -> bool:
+    """Whether these are keys of a locker whose keys have this type."""
+    return kind == "any" or all(type(key).__name__ == kind for key in keys)
 
 
 def _in_turn(spellings: tuple[Any, ...]) -> Callable[[str], Any]:

@@ -14,14 +14,16 @@ In a history one thing happens at a time, and nobody is preempted: what happens 
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import hypothesis
-from hypothesis import HealthCheck, Verbosity, settings
+from hypothesis import HealthCheck, Phase, Verbosity, configuration, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -32,14 +34,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from kmutex.engine.calls import calls_of
 from kmutex.engine.explorer import Level, Schedule
 from kmutex.engine.harness import Harness
 from kmutex.engine.judge import Finding, Judge
 from kmutex.engine.observer import Ending
 from kmutex.engine.program import ASKING, Step
-from kmutex.engine.shapes import Kind
-from kmutex.testing.history import GOT, LET_GO, REFUSED, History, Moment, Rest, difference
-from kmutex.testing.verdict import ContractError, InconclusiveError
+from kmutex.engine.shapes import Fitted, Kind
+from kmutex.verify.history import GOT, LET_GO, REFUSED, History, Moment, Rest, difference
+from kmutex.verify.verdict import ContractError, InconclusiveError, describe
 
 CLIENTS = 4
 KEYS = "abc"
@@ -200,15 +203,22 @@ class NoVerdict(BaseException):
 
 
 def locker_machine(
-    factory: Callable[[], Any], *, kind: Kind | None = None, without: Iterable[str] = frozenset()
+    factory: Callable[[], Any],
+    *,
+    kind: Kind | None = None,
+    without: Iterable[str] = frozenset(),
+    promises: Iterable[str] | None = None,
+    call: str = "",
 ) -> type[LockerMachine]:
     """A state machine for the locker that ``factory()`` makes; its ``TestCase`` is for a test suite.
 
     kind: "threads" or "asyncio"; None finds out by looking. without: features it is declared to lack, see
-    `kmutex.engine.features`. UnknownFeatureError: one of them is none.
+    `kmutex.engine.features`. promises: what it is held to beside what makes a keyed mutex, as `verify --with`;
+    `PROMISES` for all of it, as `verify --strict`. call: names of its calls, where looking does not find them, as
+    `verify --call`. UnknownFeatureError, CallsError: one of them is none.
     When it runs: NotALockerError, ContractError (an AssertionError), UncontrolledError.
     """
-    return _machine(Harness(factory, kind=kind, without=without))
+    return _machine(Harness(factory, kind=kind, without=without, promises=promises, calls=calls_of([call])))
 
 
 def check_histories(
@@ -216,36 +226,30 @@ def check_histories(
     *,
     kind: Kind | None,
     without: Iterable[str],
+    promises: Iterable[str] | None = None,
     examples: int,
     seed: int,
     on_example: Callable[[int], object] | None = None,
     deadline: float | None = None,
+    profile: bool = False,
+    fitted: Fitted | None = None,
 ) -> Histories:
     """Random histories, the same for the same seed, until one breaks a clause; then the shortest like it.
 
-    examples: how many histories. on_example: told after each how many were run. deadline: real seconds after which
-    no further one is begun. UncontrolledError, SubjectFailedError, NotALockerError: there was no verdict.
+    without, promises: as for `locker_machine`. examples: how many histories. on_example: told after each how many were
+    run. deadline: real seconds after which no further one is begun. profile: where somebody has loaded a profile of
+    Hypothesis, that says how many there are, and where failing ones are kept. fitted: what ``make`` was fitted to,
+    where that is known. UncontrolledError, SubjectFailedError, NotALockerError: there was no verdict.
     """
-    bench = Harness(make, kind=kind, without=without)
+    bench = Harness(make, kind=kind, without=without, promises=promises, fitted=fitted)
     machine = hypothesis.seed(seed)(_machine(bench))
     search = _Search(machine.tally, on_example, None if deadline is None else time.perf_counter() + deadline)
     machine.search = search
     flaky = False
+    theirs = profile and _profile_loaded()
     try:
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=examples,
-                stateful_step_count=STEPS,
-                deadline=None,
-                database=None,
-                phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
-                suppress_health_check=_NOT_CHECKED,
-                report_multiple_bugs=False,
-                print_blob=False,
-                verbosity=Verbosity.quiet,
-            ),
-        )
+        with bench.control(), nullcontext() if theirs else _nothing_stored():
+            run_state_machine_as_test(machine, settings=_settings(None if theirs else examples))
     except ContractError:
         pass  # The search has it.
     except NoVerdict as end:
@@ -269,6 +273,38 @@ def check_histories(
         not search.late or search.best is not None,
         flaky,
     )
+
+
+def _settings(examples: int | None) -> settings:
+    """Of random histories. examples: how many; None: the loaded profile says it, and where failing ones are kept."""
+    ours: dict[str, Any] = {}
+    if examples is not None:
+        ours = {"max_examples": examples, "database": None, "phases": (Phase.generate, Phase.shrink)}
+    return settings(
+        **ours,
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=[*settings().suppress_health_check, *_NOT_CHECKED],
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=Verbosity.quiet,
+    )
+
+
+def _profile_loaded() -> bool:
+    """Whether somebody has loaded a profile of their own making."""
+    return settings._current_profile not in (None, "default", "ci")
+
+
+@contextmanager
+def _nothing_stored() -> Iterator[None]:
+    """Hypothesis would keep what it computes in the folder in which the user stands."""
+    before = getattr(configuration, "__hypothesis_home_directory", None)
+    configuration.set_hypothesis_home_dir(os.devnull)
+    try:
+        yield
+    finally:
+        configuration.set_hypothesis_home_dir(before)
 
 
 class _Search:
@@ -307,7 +343,11 @@ def _machine(bench: Harness) -> type[LockerMachine]:
     body = {"bench": bench, "tally": HistoryTally(), "search": None, "__module__": __name__}
     machine: type[LockerMachine] = type("LockerMachine", (LockerMachine,), body)
     case: Any = machine.TestCase
-    case.settings = settings(stateful_step_count=STEPS, deadline=None, suppress_health_check=_NOT_CHECKED)
+    case.settings = settings(
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=[*settings().suppress_health_check, *_NOT_CHECKED],
+    )
     run = case.runTest
 
     @functools.wraps(run)
@@ -349,17 +389,17 @@ class LockerMachine(RuleBasedStateMachine):
         self._last: Watch | None = None
         shape = self._unbroken(lambda: self.bench.shape)
         off = self.bench.without
-        self._timeout = shape.timeout
+        self._tries = shape.tries
         self._cancels = shape.timeout or shape.kind == "asyncio"
         self._interrupts = shape.kind == "threads" and "interrupt" not in off
         self._leases = shape.leases
-        self._strays = "unheld" not in off
+        self._strays = shape.strays and "unheld" not in off
         self._ordered = "fifo" not in off
         self._counts = shape.counts
         self._level: Level = self.bench.levels[0]
         self.history = History(
             CLIENTS,
-            KEYS if "independence" not in off else KEYS[0],
+            KEYS[0] if shape.striped else KEYS,
             "keep" if shape.kind == "threads" else "pass",
         )
 
@@ -378,7 +418,7 @@ class LockerMachine(RuleBasedStateMachine):
         return self.history.idle()
 
     def tries(self) -> Sequence[int]:
-        return self.history.idle() if self._timeout else ()
+        return self.history.idle() if self._tries else ()
 
     def may_be_cancelled(self) -> Sequence[int]:
         return self.history.idle() if self._cancels else ()
@@ -504,10 +544,10 @@ class LockerMachine(RuleBasedStateMachine):
         self._unbroken(lambda: self._to_its_end(history, watch))
         finding = watch.finding if not judge.findings else judge.findings[0]
         if finding is not None and not watch.diverged:
-            schedule = Schedule(history.program, self._level, (), bench.shape.timeout)
+            schedule = Schedule(history.program, self._level, (), bench.shape.tries)
             if self.search is not None:
                 self.search.found(finding, schedule, judge)
-            raise ContractError(finding, schedule, bench.make, bench.without)
+            raise ContractError(describe(finding, schedule, bench), finding, schedule)
         return watch
 
     def _to_its_end(self, history: History, watch: Watch) -> None:

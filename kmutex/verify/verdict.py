@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from kmutex.engine.explorer import Schedule
+from kmutex.engine.harness import Harness
 from kmutex.engine.judge import Finding
 from kmutex.engine.timeline import timeline
 
@@ -13,8 +14,12 @@ from kmutex.engine.timeline import timeline
 class ContractError(AssertionError):
     """A locker broke a clause of the contract."""
 
-    def __init__(self, finding: Finding, schedule: Schedule, make: Callable[[], Any], without: Iterable[str]) -> None:
-        super().__init__(describe(finding, schedule, make, without))
+    report: Any = None
+    """All that was found, where a whole plan was run."""
+
+    def __init__(self, words: str, finding: Finding | None = None, schedule: Schedule | None = None) -> None:
+        """finding, schedule: where one run shows it."""
+        super().__init__(words)
         self.finding = finding
         self.schedule = schedule
 
@@ -22,16 +27,20 @@ class ContractError(AssertionError):
 class InconclusiveError(AssertionError):
     """A run or a search ended without an answer, which is no pass."""
 
+    report: Any = None
+    """All that was found, where a whole plan was run."""
 
-def describe(finding: Finding, schedule: Schedule, make: Callable[[], Any], without: Iterable[str]) -> str:
+
+def describe(finding: Finding, schedule: Schedule, bench: Harness) -> str:
     """Several lines: clauses and message, the program, the command that replays it, and the lanes."""
-    features = "".join(f" --without {feature}" for feature in sorted(without))
+    options = "".join(f" --without {feature}" for feature in sorted(bench.declared))
+    options += "".join(f" --with {promise}" for promise in sorted(bench.promises or ()))
     return "\n".join(
         (
             f"{', '.join(finding.clauses)}: {finding.message}",
             "",
             f"program: {schedule.program}",
-            f"replay:  kmutex verify {target(make)}{features} --replay '{schedule}'",
+            f"replay:  kmutex verify {target(bench.make)}{options} --replay '{schedule}'",
             "",
             timeline(finding.events),
         )

@@ -1,0 +1,211 @@
+"""A subject that suppresses duplicates, on the bench: the program says when the work that it runs ends, and how.
+
+The subject has ``do(key, work)``: plain for threads, awaited for asyncio, where ``work`` is a coroutine function. Its
+callers bring work of their own each, so it is known whose work is run, and each run gives a result or an error of its
+own, so it is known what a caller was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from kmutex.engine.faces import Kind
+from kmutex.engine.program import Step
+from kmutex.engine.threads import CoopLock
+from kmutex.engine.ways import FlightCall
+
+
+class FlightFace:
+    """The one face, do(key, work), before whatever form a single flight has. For threads."""
+
+    def __init__(self, subject: Any, call: FlightCall) -> None:
+        self.subject = subject
+        self._call = call
+        self._called: Callable[..., Any] = getattr(subject, call.name) if call.name else subject
+        if call.decorates:
+            self._work: ContextVar[Callable[[], Any]] = ContextVar("work")
+            self._called = self._called(self._decorated())
+
+    def do(self, key: Any, work: Callable[[], Any]) -> Any:
+        """What the subject gives for the key and the work."""
+        if not self._call.decorates:
+            return self._called(work, key) if self._call.function_first else self._called(key, work)
+        # A thread of the crew serves many runs, and would keep the work of each.
+        before = self._work.set(work)
+        try:
+            return self._called(key)
+        finally:
+            self._work.reset(before)
+
+    def forget(self, key: Any) -> Any:
+        """Have the subject forget the key."""
+        return self.subject.forget(key)
+
+    def _decorated(self) -> Callable[[Any], Any]:
+        # Who runs it is known by the context: a decorated function is told the key and nothing of its caller's.
+        return lambda key: self._work.get()()
+
+
+class AsyncFlightFace(FlightFace):
+    """The same for the tasks of an event loop."""
+
+    async def do(self, key: Any, work: Callable[[], Any]) -> Any:
+        """What the subject gives for the key and the work."""
+        if not self._call.decorates:
+            return await super().do(key, work)
+        # The context is the task's, and goes with it.
+        self._work.set(work)
+        return await self._called(key)
+
+    async def forget(self, key: Any) -> None:
+        """Have the subject forget the key."""
+        answer = super().forget(key)
+        if inspect.isawaitable(answer):
+            await answer
+
+    def _decorated(self) -> Callable[[Any], Any]:
+        async def decorated(key: Any) -> Any:
+            return await self._work.get()()
+
+        return decorated
+
+
+def flight_face(kind: Kind, *, counts: bool = False) -> type[FlightFace]:
+    """The class of faces for this kind. counts: with len()."""
+    base = FlightFace if kind == "threads" else AsyncFlightFace
+    return type(base.__name__, (base,), {"__len__": lambda self: len(self.subject)}) if counts else base
+
+
+class WorkRun:
+    """One run of the work of a key, and the result that it gives if it ends well."""
+
+    def __init__(self, client: int, key: str) -> None:
+        """client: whose work it is. key: the letter."""
+        self.client = client
+        self.key = key
+        self.how = ""
+        """How it ended: "ended", "failed" or "cancelled"; empty while it goes on."""
+
+    def __repr__(self) -> str:
+        return f"<the result of client {self.client}'s work for {self.key}>"
+
+
+class WorkFailedError(Exception):
+    """The work fails, as the program wants it."""
+
+    def __init__(self, run: WorkRun) -> None:
+        super().__init__(f"client {run.client}'s work for {run.key} failed")
+        self.run = run
+
+
+class Watch(Protocol):
+    """Is told of what calls and returns do not show."""
+
+    def began(self, run: WorkRun) -> None:
+        """The subject runs a caller's work."""
+
+    def over(self, run: WorkRun) -> None:
+        """That run is over; `WorkRun.how` says how."""
+
+    def given(self, client: int, value: object) -> None:
+        """What the client's call is about to return."""
+
+
+class _Bench:
+    """What both kinds share. To a run it is the subject, which performs steps instead of locking and unlocking."""
+
+    def __init__(self, subject: Any) -> None:
+        self.subject = subject
+        self.watch: Watch | None = None
+        """Set by the judge when the run has made its subject."""
+        self._going: list[tuple[WorkRun, Callable[[], None]]] = []
+        """Runs that wait for their end, oldest first, and what lets each end."""
+
+    @contextmanager
+    def _run(self, client: int, step: Step) -> Iterator[WorkRun]:
+        assert self.watch is not None
+        run = WorkRun(client, step.key)
+        self.watch.began(run)
+        try:
+            yield run
+            if step.kind == "f":
+                raise WorkFailedError(run)
+            run.how = "ended"
+        except (GeneratorExit, SystemExit):
+            raise  # The whole program is being unwound.
+        except BaseException as error:
+            run.how = "failed" if isinstance(error, WorkFailedError) else "cancelled"
+            raise
+        finally:
+            self._going = [going for going in self._going if going[0] is not run]
+            if run.how:
+                self.watch.over(run)
+
+    def _end(self, letter: str) -> None:
+        for going in self._going:
+            if going[0].key == letter:
+                self._going.remove(going)
+                going[1]()
+                return
+
+    def _answer(self, client: int, value: object) -> None:
+        assert self.watch is not None
+        self.watch.given(client, value)
+
+
+class ThreadBench(_Bench):
+    """For threads."""
+
+    def perform(self, client: int, step: Step, key: Any) -> None:
+        """One step of a client; what the subject raises passes through."""
+        if step.kind == "e":
+            self._end(step.key)
+            return
+        if step.kind == "g":
+            self.subject.forget(key)
+            return
+
+        def work() -> WorkRun:
+            with self._run(client, step) as run:
+                if step.kind != "n":
+                    gate = CoopLock()
+                    gate.acquire()
+                    self._going.append((run, gate.release))
+                    gate.acquire()
+            return run
+
+        self._answer(client, self.subject.do(key, work))
+
+
+class TaskBench(_Bench):
+    """For asyncio."""
+
+    async def perform(self, client: int, step: Step, key: Any) -> None:
+        """One step of a client; what the subject raises passes through."""
+        if step.kind == "e":
+            self._end(step.key)
+            return
+        if step.kind == "g":
+            await self.subject.forget(key)
+            return
+
+        async def work() -> WorkRun:
+            with self._run(client, step) as run:
+                if step.kind != "n":
+                    gate = asyncio.Event()
+                    self._going.append((run, gate.set))
+                    await gate.wait()
+            return run
+
+        self._answer(client, await self.subject.do(key, work))
+
+
+def on_the_bench(make: Callable[[], Any], kind: Kind) -> Callable[[], Any]:
+    """The factory whose subjects a run can drive."""
+    bench = ThreadBench if kind == "threads" else TaskBench
+    return lambda: bench(make())

@@ -1,0 +1,114 @@
+"""Which violations have one cause: a locker's one mistake is seen in many runs, under several clauses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+
+from kmutex.engine.judge import Event
+from kmutex.engine.program import STEPS
+from kmutex.verify.evidence import Violation
+
+_ABOUT = {
+    "KM-CANCEL": "a wait that ended",
+    "KM-RACE": "a wait that ended",
+    "KM-EXPIRED": "a wait that ended",
+    "KM-INTERRUPT": "a wait that ended",
+    "KM-UNHELD": "an unlock by somebody else",
+    "KM-ATOMIC": "an unlock by somebody else",
+    "KM-TOKEN": "an unlock by somebody else",
+    "KM-INDEP": "two keys",
+    "KM-LOOP": "two loops",
+    "KM-LEADER": "a run that failed",
+    "KM-FOLLOWER": "a wait that ended",
+    "KM-FORGET": "what is kept",
+    "KM-APART": "two keys",
+}
+"""What a run is about, from the clause that it is named by; plain locking and what is kept are told apart below."""
+_PLAIN = "plain locking"
+_MOST_CLIENTS = 6
+"""Runs with more clients are not looked for in others."""
+
+
+@dataclass
+class Cause:
+    """One violation that stands for its cause, and what else is broken by the same."""
+
+    shown: Violation
+    clauses: list[str] = field(default_factory=list)
+    """All that are broken by it, those of the run that is shown first."""
+    others: list[Violation] = field(default_factory=list)
+    """Those of the same cause that break more than the ones before them."""
+
+    def add(self, violation: Violation) -> None:
+        """It has this cause too."""
+        if not set(violation.clauses) <= set(self.clauses):
+            self.others.append(violation)
+        self.clauses += [clause for clause in violation.clauses if clause not in self.clauses]
+
+
+def causes(violations: Iterable[Violation], shown: Iterable[Violation] = ()) -> list[Cause]:
+    """The violations by their causes. shown: those that stand for theirs already, in this order; the shortest run of
+    each other cause stands for it."""
+    found: list[Cause] = []
+    for violation in shown:
+        found.append(Cause(violation, list(violation.clauses)))
+    for violation in sorted(violations, key=lambda each: each.length):
+        mine = next((cause for cause in found if same_cause(cause.shown, violation)), None)
+        if mine is None:
+            found.append(Cause(violation, list(violation.clauses)))
+        else:
+            mine.add(violation)
+    return found
+
+
+def same_cause(one: Violation, other: Violation) -> bool:
+    """Whether both have one cause: they are about the same thing, or one run contains the other, which is broken
+    already and about plain locking."""
+    if one == other or _about(one) == _about(other):
+        return True
+    for short, long in ((one, other), (other, one)):
+        if _about(short) == _PLAIN and _contains(long.events, short.events):
+            return True
+    return False
+
+
+def _about(violation: Violation) -> str:
+    if not violation.schedule:
+        # A check of its own kind, such as odd keys: it has one cause with what says the same.
+        return f"{violation.clauses[0]}: {violation.message}"
+    about = _ABOUT.get(violation.clauses[0], _PLAIN)
+    return "what is kept" if about == _PLAIN and "KM-IDLE" in violation.clauses else about
+
+
+def _contains(long: Sequence[Event], short: Sequence[Event]) -> bool:
+    """Whether what happened in the short run happened in the long one, in this order, whatever the clients' numbers.
+
+    A lock that waits without a limit counts as any way of asking."""
+    wanted, had = _moves(short), _moves(long)
+    mine = sorted({client for client, _ in wanted})
+    theirs = sorted({client for client, _ in had})
+    if not wanted or len(theirs) > _MOST_CLIENTS:
+        return False
+    return any(
+        _follows([(named[client], move) for client, move in wanted], had)
+        for named in (dict(zip(mine, chosen, strict=True)) for chosen in permutations(theirs, len(mine)))
+    )
+
+
+def _moves(events: Sequence[Event]) -> list[tuple[int, str]]:
+    return [(event.client, _plainly(event.text)) for event in events if event.client >= 0 and not event.place]
+
+
+_WAYS = tuple(STEPS[kind] for kind in "~!?[")
+
+
+def _plainly(text: str) -> str:
+    way = next((way for way in _WAYS if text.startswith(way)), None)
+    return text if way is None else STEPS["+"] + text.removeprefix(way)
+
+
+def _follows(wanted: Sequence[tuple[int, str]], had: Sequence[tuple[int, str]]) -> bool:
+    rest = iter(had)
+    return all(move in rest for move in wanted)

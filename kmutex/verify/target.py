@@ -1,0 +1,120 @@
+"""MODULE:FACTORY, as text and as what makes a subject.
+
+The factory is a name (a class, a function, an instance), or an expression of names, attributes, calls and literals that
+makes the subject: ``pkg.locks:Locks(maxsize=3)``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from kmutex._text import said
+from kmutex.engine import ways
+
+
+class TargetError(ValueError):
+    """The text names no factory. One line."""
+
+
+class MissingError(Exception):
+    """There is no such module or factory. One line."""
+
+
+class Target(NamedTuple):
+    """What a subject is made by."""
+
+    module: str
+    expression: ast.expr
+
+    @property
+    def makes(self) -> bool:
+        """Whether the expression makes the subject itself: it is a call."""
+        return isinstance(self.expression, ast.Call)
+
+
+def target_of(text: str) -> Target:
+    """What ``text`` says. TargetError: it is not of the form MODULE:FACTORY."""
+    module, colon, factory = text.partition(":")
+    if not (module and colon and factory):
+        raise TargetError(f"{text!r} is not of the form MODULE:FACTORY")
+    try:
+        expression = ast.parse(factory.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        raise TargetError(f"{factory!r} is no Python expression") from None
+    if not isinstance(expression, (ast.Name, ast.Attribute, ast.Call)) or not _plain(expression):
+        raise TargetError(f"{factory!r}: a factory is a name, an attribute, or a call with such or literal arguments")
+    return Target(module, expression)
+
+
+def _plain(node: ast.expr) -> bool:
+    if isinstance(node, ast.Call):
+        return all(map(_plain, [node.func, *node.args, *(keyword.value for keyword in node.keywords)]))
+    if isinstance(node, ast.Attribute):
+        return _plain(node.value)
+    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+        return all(map(_plain, node.elts))
+    if isinstance(node, ast.Dict):
+        return all(key is not None and _plain(key) for key in node.keys) and all(map(_plain, node.values))
+    if isinstance(node, ast.UnaryOp):
+        return isinstance(node.operand, ast.Constant)
+    return isinstance(node, (ast.Name, ast.Constant))
+
+
+def load(target: Target) -> Callable[[], Any]:
+    """What makes the subject. MissingError: the import failed, or there is no such name.
+
+    A function or class that must be given a key is returned as it is.
+    """
+    try:
+        module = importlib.import_module(target.module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (target.module + ".").startswith(error.name + "."):
+            raise MissingError(
+                f"there is no module {error.name!r} here; the current directory is searched too"
+            ) from None
+        raise MissingError(f"importing {target.module} raised {said(error)}") from None
+    except BaseException as error:
+        raise MissingError(f"importing {target.module} raised {said(error)}") from None
+    expression = target.expression
+    named = _found(target.module, module, expression.func if isinstance(expression, ast.Call) else expression)
+    if isinstance(expression, ast.Call):
+        code = compile(ast.Expression(expression), f"<{target.module}>", "eval")
+        return _making(lambda: eval(code, vars(module)), named)
+    return named if _makes(named) else _making(lambda: named, type(named))
+
+
+def _found(name: str, module: Any, expression: ast.expr) -> Any:
+    """What a name, an attribute or a call stands for."""
+    text = ast.unparse(expression)
+    try:
+        return eval(compile(ast.Expression(expression), f"<{name}>", "eval"), {"__builtins__": {}, **vars(module)})
+    except (NameError, AttributeError):
+        raise MissingError(f"{name} has no {text!r}{_home(name)}") from None
+    except BaseException as error:
+        raise MissingError(f"getting {text} from {name} raised {said(error)}") from None
+
+
+def _makes(named: Any) -> bool:
+    """Whether it is a factory: an instance that is called with a key, or not at all, is a locker."""
+    if isinstance(named, type) or inspect.isroutine(named):
+        return True
+    return callable(named) and not ways.required(named)
+
+
+def _making(make: Callable[[], Any], home: Any) -> Callable[[], Any]:
+    """A factory that says where what it makes is defined."""
+    make.__wrapped__ = home  # type: ignore[attr-defined]
+    make.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
+    return make
+
+
+def _home(module_name: str) -> str:
+    """Which file was imported, where that may surprise."""
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        return ": this is the standard library's module"
+    return ""
