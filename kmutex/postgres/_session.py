@@ -41,7 +41,10 @@ Rows = list[tuple[str | None, ...]]
 requests = itertools.count(1)
 """Of this process; known before the server is asked, so that what a call has left behind can be named."""
 
+FORKED = "a session does not survive a fork: make a locker in each process"
+
 _open: weakref.WeakSet[psycopg.Connection] = weakref.WeakSet()
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def _in_child() -> None:
@@ -52,6 +55,10 @@ def _in_child() -> None:
         with contextlib.suppress(psycopg.Error, OSError):
             os.dup2(nowhere, connection.fileno(), inheritable=False)
     os.close(nowhere)
+    for session in list(_sessions):
+        # New, for some thread of the parent may have been within the old one.
+        session.lost = threading.Event()
+        session.lost.set()
 
 
 if hasattr(os, "register_at_fork"):
@@ -109,6 +116,8 @@ class Session:
         self.on_lost: Callable[[Session], None] = lambda session: None
         self.waits: Callable[[], bool] = lambda: False
         """Whether anybody of this process waits, so that it is worth while to look for the dead."""
+        self.requests: Callable[[], set[int]] = set
+        """What the server must have of this session, or it is over."""
         self.process = os.getpid()
         self._why = "it was closed"
         self._sweep_every = sweep_every
@@ -124,6 +133,7 @@ class Session:
             raise
         self._thread = threading.Thread(target=self._live, name=f"kmutex session {self.id}", daemon=True)
         self._thread.start()
+        _sessions.add(self)
 
     def enqueue(self, name: Name, request: int, wait: bool) -> Answer:
         """Ask for a key. LockLostError: the session is over, and so is the request."""
@@ -168,7 +178,7 @@ class Session:
         takes a third of the time. The thread that watches wakes it when the answer is overdue.
         """
         if os.getpid() != self.process:
-            raise LockLostError("a session does not survive a fork: make a locker in each process")
+            raise LockLostError(FORKED)
         values = [str(argument).encode() for argument in arguments]
         with self._turn:
             if self.lost.is_set():
@@ -268,7 +278,10 @@ class Session:
             finally:
                 self._turn.release()
         # Else a call is under way, and its answer is as good.
-        if not self._ask("beat", self.id):
+        known = self.requests()
+        rows = self._ask("mine", self.id)
+        # What was known before the answer and still is was not ended meanwhile by this process.
+        if not rows or (known & self.requests()) - {_number(row[0]) for row in rows}:
             raise ConnectionError("its place on the server has gone")
         self._sweep(self._patience / 8)
 

@@ -114,8 +114,6 @@ CREATE OR REPLACE FUNCTION {SCHEMA}.enqueue(
 DECLARE
     head_session integer;
     head_request bigint;
-    life_base bigint;
-    life_upto bigint;
 BEGIN
     PERFORM FROM {SCHEMA}.turn t WHERE t.slot = in_turn FOR UPDATE;
     IF NOT FOUND THEN
@@ -132,20 +130,15 @@ BEGIN
         holds := false;
         RETURN;
     END IF;
-    -- The life is read before the ticket is drawn: its counter was set before it could be seen. And the session's row
-    -- stays until this is committed, so that none of its requests comes after its row has been swept. One that is being
-    -- swept is passed over and not waited for: the sweep may want this turn.
-    SELECT l.base, l.upto INTO life_base, life_upto FROM {SCHEMA}.session s, {SCHEMA}.life l
-        WHERE s.number = mine AND l.made = l.tableoid AND l.started = pg_postmaster_start_time()
-        FOR KEY SHARE OF s SKIP LOCKED;
+    -- The life is read before the ticket is drawn: its counter was set before it could be seen. A session that died
+    -- meanwhile may leave a row here after it was swept; `sweep` looks for those too.
+    INSERT INTO {SCHEMA}.queue SELECT in_space, in_key, d.drawn, in_turn, mine, in_request FROM (
+        SELECT nextval('{SCHEMA}.ticket') AS drawn, l.base, l.upto FROM {SCHEMA}.session s, {SCHEMA}.life l
+            WHERE s.number = mine AND l.made = l.tableoid AND l.started = pg_postmaster_start_time() OFFSET 0
+    ) d WHERE d.drawn > d.base AND d.drawn <= d.upto
+    RETURNING queue.ticket INTO enqueue.ticket;
     IF FOUND THEN
-        ticket := nextval('{SCHEMA}.ticket');
-        IF ticket > life_base AND ticket <= life_upto THEN
-            holds := head_session IS NULL;
-            INSERT INTO {SCHEMA}.queue VALUES (in_space, in_key, ticket, in_turn, mine, in_request);
-        ELSE
-            ticket := NULL;
-        END IF;
+        holds := head_session IS NULL;
     END IF;
 END
 $$;
@@ -160,24 +153,31 @@ DECLARE
     head_session integer;
     head_request bigint;
     head_ticket bigint;
+    my_ticket bigint;
 BEGIN
     PERFORM FROM {SCHEMA}.turn t WHERE t.slot = in_turn FOR UPDATE;
+    IF in_wait_only THEN
+        SELECT q.ticket INTO leave.ticket FROM {SCHEMA}.queue q
+            WHERE q.session = mine AND q.request = in_request AND NOT EXISTS (
+            SELECT FROM {SCHEMA}.queue o WHERE o.space = in_space AND o.key = in_key AND o.ticket < q.ticket);
+        IF FOUND THEN
+            was := 'held';
+            request := in_request;
+            RETURN;
+        END IF;
+    END IF;
+    DELETE FROM {SCHEMA}.queue q WHERE q.session = mine AND q.request = in_request RETURNING q.ticket INTO my_ticket;
+    IF NOT FOUND THEN
+        was := 'gone';
+        RETURN;
+    END IF;
     SELECT q.session, q.request, q.ticket INTO head_session, head_request, head_ticket FROM {SCHEMA}.queue q
         WHERE q.space = in_space AND q.key = in_key ORDER BY q.ticket LIMIT 1;
-    IF head_session IS DISTINCT FROM mine OR head_request <> in_request THEN
-        DELETE FROM {SCHEMA}.queue q WHERE q.session = mine AND q.request = in_request;
-        was := CASE WHEN FOUND THEN 'waited' ELSE 'gone' END;
+    IF head_ticket < my_ticket THEN
+        was := 'waited';
         RETURN;
     END IF;
     was := 'held';
-    IF in_wait_only THEN
-        request := in_request;
-        ticket := head_ticket;
-        RETURN;
-    END IF;
-    DELETE FROM {SCHEMA}.queue q WHERE q.space = in_space AND q.key = in_key AND q.ticket = head_ticket;
-    SELECT q.session, q.request, q.ticket INTO head_session, head_request, head_ticket FROM {SCHEMA}.queue q
-        WHERE q.space = in_space AND q.key = in_key ORDER BY q.ticket LIMIT 1;
     IF head_session <> mine AND pg_try_advisory_xact_lock_shared({ALIVE}, head_session) THEN
         SELECT b.session, b.request, b.ticket INTO head_session, head_request, head_ticket
             FROM {SCHEMA}.bury(in_space, in_key) b;
@@ -193,7 +193,7 @@ $$;
 
 -- Removes what dead sessions have left, a batch of it; who holds a key then is told. The dead that it met: 0 is all
 -- done. Turns are taken in their order, so two sweeps do not wait for each other in a ring, and a dead session is swept
--- by one of them.
+-- by one of them. A row may also have come after its session's own was swept.
 CREATE OR REPLACE FUNCTION {SCHEMA}.sweep() RETURNS integer LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     gone integer[];
@@ -204,7 +204,23 @@ BEGIN
             LIMIT {BATCH} FOR UPDATE OF s SKIP LOCKED
     ) g;
     IF gone IS NULL THEN
-        RETURN 0;
+        -- From one session of the queue to the next, whatever the number of rows of each.
+        WITH RECURSIVE living AS MATERIALIZED (
+            SELECT l.number FROM {SCHEMA}.living() AS l(number)
+        ), wanting(number) AS (
+            SELECT min(q.session) FROM {SCHEMA}.queue q
+            UNION ALL
+            SELECT (SELECT min(q.session) FROM {SCHEMA}.queue q WHERE q.session > w.number) FROM wanting w
+                WHERE w.number IS NOT NULL
+        )
+        SELECT array_agg(g.number) INTO gone FROM (
+            SELECT w.number FROM wanting w WHERE w.number IS NOT NULL
+                AND NOT EXISTS (SELECT FROM living l WHERE l.number = w.number)
+                AND NOT EXISTS (SELECT FROM {SCHEMA}.session s WHERE s.number = w.number) LIMIT {BATCH}
+        ) g;
+        IF gone IS NULL THEN
+            RETURN 0;
+        END IF;
     END IF;
     FOR one IN
         SELECT f.turn, f.space, f.key FROM (
@@ -244,19 +260,24 @@ DECLARE
 BEGIN
     PERFORM set_config('synchronous_commit', 'on', true);
     UPDATE {SCHEMA}.reserved r
-        SET upto = greatest(r.upto, floor(extract(epoch FROM clock_timestamp()) * {CLOCK})::bigint) + {RESERVED}
+        SET upto = {RESERVED} + greatest(
+            r.upto,
+            floor(extract(epoch FROM clock_timestamp()) * {CLOCK})::bigint,
+            (SELECT l.upto FROM {SCHEMA}.life l)
+        )
         RETURNING r.upto INTO STRICT reached;
     RETURN reached;
 END
 $$;
 
--- Begins a life on what was reserved, unless another has done it meanwhile. Tickets of the life before are no higher
--- than its base, so the counter may be set to it, whatever was drawn since and refused.
+-- Begins a life on what was reserved, unless another has done it meanwhile, or did on what was reserved later: tickets
+-- of the life before are no higher than the base of this one, so the counter may be set to it, whatever was drawn since
+-- and refused.
 CREATE OR REPLACE FUNCTION {SCHEMA}.allow(in_upto bigint) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     INSERT INTO {SCHEMA}.life VALUES (true, 0, 0, 0, '-infinity') ON CONFLICT DO NOTHING;
     PERFORM FROM {SCHEMA}.life l FOR UPDATE;
-    IF NOT {SCHEMA}.alive() THEN
+    IF NOT {SCHEMA}.alive() AND in_upto - {RESERVED} >= (SELECT l.upto FROM {SCHEMA}.life l) THEN
         -- Rows that came out of a dump.
         DELETE FROM {SCHEMA}.queue q WHERE q.session NOT IN (SELECT {SCHEMA}.living());
         -- Before the life can be seen.
@@ -300,6 +321,9 @@ PREPARED = {
     "holding": f"SELECT request, ticket FROM {SCHEMA}.holding($1, $2)",
     "show": f"SELECT key, ticket FROM {SCHEMA}.queue WHERE space = $1 ORDER BY key, ticket",
     "beat": f"SELECT FROM {SCHEMA}.session WHERE number = $1",
+    # The session's own row, and each of its requests.
+    "mine": f"SELECT q.request FROM {SCHEMA}.session s LEFT JOIN {SCHEMA}.queue q ON q.session = s.number "
+    "WHERE s.number = $1",
     "alive": f"SELECT {SCHEMA}.alive()",
     "reserve": f"SELECT {SCHEMA}.reserve()",
     "allow": f"SELECT {SCHEMA}.allow($1)",
@@ -347,6 +371,8 @@ def settings(patience: float, version: int) -> str:
         "enable_bitmapscan": "off",
         "enable_indexscan": "on",
         "enable_indexonlyscan": "on",
+        # A worker would cost more than the statement, whatever would force one.
+        "max_parallel_workers_per_gather": "0",
         "plan_cache_mode": "auto",
         "jit": "off",
     }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
+import time
 from collections.abc import Hashable, Mapping
 from types import TracebackType
 
@@ -14,23 +14,24 @@ from kmutex._threads import _closed_gate, _pass
 from kmutex.postgres._errors import LockLostError
 from kmutex.postgres._grant import Grant, LeaseOfGrant, ending, entries
 from kmutex.postgres._key import Name, name_of, stored_space
-from kmutex.postgres._session import Session, check_seconds, requests
+from kmutex.postgres._locker import LockerOfSession
+from kmutex.postgres._session import Session, requests
 
 
 class _Waiter:
     """A request, from before it is made until it is granted or over, and what became of it."""
 
-    __slots__ = ("gate", "grant", "name", "session")
+    __slots__ = ("gate", "grant", "name", "queued", "session")
 
     def __init__(self, name: Name) -> None:
         self.session: Session | None = None
-        """Where it is made; None until there is one."""
+        self.queued = False
         self.name = name
         self.grant: Grant | None = None
         self.gate = _closed_gate()
 
 
-class PostgresKeyedMutex:
+class PostgresKeyedMutex(LockerOfSession[_Waiter]):
     """A mutex for each key, shared by all processes that name the same database and space. For threads.
 
     The contract is that of `kmutex.KeyedMutex` for keys that are str or bytes, with what docs/postgres.md takes
@@ -41,39 +42,7 @@ class PostgresKeyedMutex:
     `lost` of the lease is set then, unlocking raises LockLostError, and the next `lock` makes a new session.
     """
 
-    __slots__ = (
-        "_connecting",
-        "_conninfo",
-        "_guard",
-        "_held",
-        "_patience",
-        "_session",
-        "_space",
-        "_sweep_every",
-        "_waiting",
-    )
-
-    def __init__(self, conninfo: str, *, space: str = "", sweep_every: float = 1.0, patience: float = 10.0) -> None:
-        """Connects at the first `lock`. conninfo: as for libpq. space: keys of two spaces are different keys.
-
-        sweep_every: seconds between two looks for sessions that have died, while anybody waits here.
-        patience: seconds in which the server must answer. `lost` is set at latest so long after its last answer, and
-        no call waits longer for an answer; others have the key after three times as long, if the server heard nothing.
-        ValueError: the space has a NUL or a lone surrogate, or more than 256 characters; the seconds are not
-        positive, or not finite. TypeError: the space is no str.
-        """
-        stored_space(space)
-        check_seconds(sweep_every=sweep_every, patience=patience)
-        self._conninfo = conninfo
-        self._space = space
-        self._sweep_every = sweep_every
-        self._patience = patience
-        self._connecting = threading.Lock()
-        # Of the two tables; never held while the server is asked.
-        self._guard = threading.Lock()
-        self._session: Session | None = None
-        self._waiting: dict[int, _Waiter] = {}
-        self._held: dict[Name, Grant] = {}
+    __slots__ = ()
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         """Return once the caller holds ``key`` (KM-EXCL).
@@ -110,13 +79,8 @@ class PostgresKeyedMutex:
 
         Errors for the server's sake are those of `lock`.
         """
-        return entries(self._live().show(stored_space(self._space)))
-
-    def __len__(self) -> int:
-        """The number of keys that this locker holds or waits for; the server is not asked. `snapshot` shows all."""
-        with self._guard:
-            held = {name for name, grant in self._held.items() if not grant.session.lost.is_set()}
-            return len(held | {waiter.name for waiter in self._waiting.values()})
+        self._check_process()
+        return entries(self._live(time.monotonic()).show(stored_space(self._space)))
 
     def close(self) -> None:
         """Give up the session, with all that it holds and waits for. A later `lock` makes a new one.
@@ -139,20 +103,21 @@ class PostgresKeyedMutex:
         check_timeout(timeout)
         self._check_process()
         name = name_of(self._space, key)
+        asked_at = time.monotonic()
         request = next(requests)
         waiter = _Waiter(name)
         try:
             # It is here before the server knows of it, so whoever brings the grant finds it.
             with self._guard:
                 self._waiting[request] = waiter
-            session = waiter.session = self._live()
+            session = waiter.session = self._live(asked_at)
             answer = session.enqueue(name, request, timeout != 0)
             if answer.ticket is None:
                 self._forget(waiter, request)
                 raise TimeoutError(f"{key!r} is held")
             if answer.holds:
                 self._grant(session, request, answer.ticket)
-            elif not _pass(waiter.gate, timeout):
+            elif not self._wait(waiter, timeout):
                 left = session.leave(name, request, wait_only=True)
                 if left.was != "held":
                     self._forget(waiter, request)
@@ -165,6 +130,13 @@ class PostgresKeyedMutex:
             # The request was known before it was made, so it finds what there is to undo (KM-INTERRUPT).
             self._withdraw(waiter.session, name, request)
             raise
+
+    @staticmethod
+    def _wait(waiter: _Waiter, timeout: float | None) -> bool:
+        waiter.queued = True
+        passed = _pass(waiter.gate, timeout)
+        waiter.queued = False
+        return passed
 
     def _release(self, key: Hashable, grant: Grant | None) -> None:
         self._check_process()
@@ -203,23 +175,6 @@ class PostgresKeyedMutex:
             self._waiting.pop(request, None)
         waiter.session = None
 
-    def _check_process(self) -> None:
-        # Before any lock of this process is taken: in the child of a fork another thread may have had it.
-        if self._session is not None and self._session.process != os.getpid():
-            raise LockLostError("a session does not survive a fork: make a locker in each process")
-
-    def _live(self) -> Session:
-        """The session, or a new one."""
-        self._check_process()
-        with self._connecting:
-            if self._session is None or self._session.lost.is_set():
-                session = Session(self._conninfo, sweep_every=self._sweep_every, patience=self._patience)
-                session.waits = lambda: bool(self._waiting)
-                session.on_lost = self._lost
-                session.on_grant = self._grant
-                self._session = session
-            return self._session
-
     def _grant(self, session: Session, request: int | None, ticket: int | None) -> None:
         """The server has said that this request holds. Told twice is told once: the second finds nobody waiting."""
         if request is None or ticket is None:
@@ -230,7 +185,10 @@ class PostgresKeyedMutex:
                 waiter.grant = self._held[waiter.name] = Grant(session, waiter.name, request, ticket)
                 waiter.gate.release()
 
-    def _lost(self, session: Session) -> None:
+    def _on_grant(self, session: Session, request: int, ticket: int) -> None:
+        self._grant(session, request, ticket)
+
+    def _on_lost(self, session: Session) -> None:
         with self._guard:
             for request, waiter in list(self._waiting.items()):
                 if waiter.session is session:
