@@ -41,6 +41,12 @@ Rows = list[tuple[str | None, ...]]
 requests = itertools.count(1)
 """Of this process; known before the server is asked, so that what a call has left behind can be named."""
 
+CUT_SHORT = ("57014", "57P05", "")
+"""The states of a statement, and of a connection, that a timeout has ended, and of one that ended without a word."""
+
+TRIES = 20
+"""At the beginning of a session, if each is cut short."""
+
 FORKED = "a session does not survive a fork: make a locker in each process"
 
 _open: weakref.WeakSet[psycopg.Connection] = weakref.WeakSet()
@@ -326,22 +332,32 @@ T = TypeVar("T")
 
 def _begin(conninfo: str, patience: float, then: Callable[[_Asker], T]) -> tuple[psycopg.Connection, T]:
     """A connection that is fit, with all settings, and what was done on it."""
+    end = time.monotonic() + patience
+    for left in itertools.count(1 - TRIES):
+        connection = _connect(conninfo, patience)
+        role, pinned = connection.info.user, False
+        try:
+            run = _Asker(connection, patience)
+            _check(connection, run)
+            run.script(sql.settings(patience, connection.pgconn.server_version))
+            pinned = True
+            return connection, then(run)
+        except BaseException as error:
+            connection.close()
+            # Until all is pinned, a timeout of others may be shorter than what two statements take.
+            if not isinstance(error, _RefusedError):
+                raise
+            if pinned or not left or error.state not in CUT_SHORT or time.monotonic() > end:
+                raise _unusable(role, error) from error
+    raise AssertionError("unreachable")
+
+
+def _connect(conninfo: str, patience: float) -> psycopg.Connection:
     patient = {"connect_timeout": max(2, math.ceil(patience))}
     parameters: dict[str, Any] = {**KEEPALIVE, **patient, **conninfo_to_dict(conninfo), "autocommit": True}
     connection = psycopg.connect(**parameters)
     _open.add(connection)
-    try:
-        run = _Asker(connection, patience)
-        _check(connection, run)
-        run.script(sql.settings(patience, connection.pgconn.server_version))
-        return connection, then(run)
-    except _RefusedError as error:
-        role = connection.info.user
-        connection.close()
-        raise _unusable(role, error) from error
-    except BaseException:
-        connection.close()
-        raise
+    return connection
 
 
 def _check(connection: psycopg.Connection, run: _Asker) -> None:
@@ -394,7 +410,7 @@ def _install(run: _Asker) -> None:
 
 
 def _unusable(role: str, error: _RefusedError) -> Exception:
-    if error.state.startswith(("08", "53", "57P")):
+    if not error.state or error.state.startswith(("08", "53", "57P")):
         # It goes down, or has no room: a server of another time.
         return psycopg.OperationalError(str(error))
     what = f"the server refused: {error}"
@@ -420,20 +436,27 @@ def _answer(connection: psycopg.Connection, send: Callable[[], None], seconds: f
     poll = select.poll()
     send()
     found: PGresult | None = None
+    broken: psycopg.OperationalError | None = None
     while True:
-        poll.register(pgconn.socket, select.POLLIN | (select.POLLOUT if pgconn.flush() else 0))
         while not pgconn.is_busy():
             result = pgconn.get_result()
             if result is None:
                 if found is None:
-                    raise psycopg.OperationalError("the server gave no answer")
+                    raise broken or psycopg.OperationalError("the server gave no answer")
                 return found
             if found is None or found.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
                 found = result
+        if broken is not None:
+            raise broken
+        poll.register(pgconn.socket, select.POLLIN | (select.POLLOUT if pgconn.flush() else 0))
         # The last look comes after the deadline: this thread may have been late, and not the server.
         if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
             raise psycopg.errors.ConnectionTimeout(f"the server has not answered in {seconds:g} s")
-        pgconn.consume_input()
+        try:
+            pgconn.consume_input()
+        except psycopg.OperationalError as error:
+            # The server's last words may have come before the end.
+            broken = error
 
 
 def _readable(connection: psycopg.Connection) -> bool:
