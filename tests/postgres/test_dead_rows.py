@@ -86,6 +86,18 @@ def test_the_careless_way_runs_out_of_memory(own: Postgres) -> None:
         )
 
 
+def test_a_row_that_came_after_its_session_was_swept_goes_too(own: Postgres) -> None:
+    """KM-LIVE, KM-REF: a call that was under way when its session died."""
+    with PostgresKeyedMutex(own.conninfo, patience=4.0) as mutex:
+        mutex.lock("before")
+        with psycopg.connect(own.conninfo, autocommit=True) as admin:
+            admin.execute(
+                f"INSERT INTO {sql.SCHEMA}.queue SELECT '', 'sk', n, 0, n, n FROM generate_series(1, 120) n".encode()
+            )
+        until(lambda: left(own) == 2)
+        assert list(mutex.snapshot()) == ["before"]
+
+
 def test_they_go_though_nobody_waits(own: Postgres) -> None:
     """KM-REF: a session that only lives is enough."""
     leave_behind(own, 100)

@@ -54,6 +54,7 @@ CHILD = {
     "lock": (lambda mutex: mutex.lock("k2", timeout=0), 7),
     "unlock": (lambda mutex: mutex.unlock("k"), 7),
     "snapshot": (lambda mutex: mutex.snapshot(), 7),
+    "len": (lambda mutex: len(mutex), 7),
     "its own locker": (lambda _: PostgresKeyedMutex(server().conninfo, space="child").lock("k", timeout=DEADLINE), 0),
 }
 
@@ -65,6 +66,7 @@ def test_a_child_leaves_the_parents_session_alone(what: str) -> None:
     with PostgresKeyedMutex(server().conninfo, space="fork", sweep_every=SOON) as mutex:
         with mutex.hold("k") as lease:
             assert in_child(lambda: work(mutex)) == status
+            assert in_child(lambda: 1 / lease.lost.is_set()) == 0, "the child believes that it holds the key"
             assert list(mutex.snapshot()) == ["k"]
             assert not lease.lost.is_set()
         assert not mutex.snapshot()

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from kmutex.postgres import AsyncPostgresKeyedMutex, LockLostError, PostgresKeyedMutex, _session
+from kmutex.postgres._session import Session
 from tests.driver import DEADLINE, run, start, start_waiter, until, waiters
 from tests.postgres.between import Wire
 from tests.postgres.shared import Client, server
@@ -113,6 +114,30 @@ def test_a_silent_wire_is_noticed_in_time_and_no_call_stays(space: str, other: P
     assert not stuck.done()
     twin.close()
     assert isinstance(stuck.exception(DEADLINE), LockLostError)
+
+
+def test_many_who_find_the_server_gone_wait_for_one_try(space: str, wire: Wire) -> None:
+    """A session is tried for all who ask meanwhile, and not for one after the other."""
+    tried: list[float] = []
+
+    class Counting(PostgresKeyedMutex):
+        __slots__ = ()
+
+        def _live(self, asked_at: float) -> Session:
+            try:
+                return super()._live(asked_at)
+            finally:
+                tried.append(self._failed_at)
+
+    with contextlib.closing(Counting(through(wire), space=space, patience=PATIENCE)) as mutex:
+        wire.swallow()
+        calls = [start(mutex.lock, f"k{number}", 0.1) for number in range(8)]
+        for call in calls:
+            assert isinstance(call.exception(DEADLINE), psycopg.OperationalError)
+        assert len(tried) == len(calls)
+        # One who came after the first try had failed may have made another.
+        assert len(set(tried)) < len(calls)
+        assert len(mutex) == 0
 
 
 def test_tasks_come_back_too(space: str, other: PostgresKeyedMutex, wire: Wire) -> None:

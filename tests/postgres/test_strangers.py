@@ -271,6 +271,62 @@ def test_a_table_that_is_dropped(space: str) -> None:
                 assert again.token > lease.token or table == "reserved"
 
 
+REMOVED = {
+    "truncated": f"TRUNCATE {sql.SCHEMA}.queue",
+    "deleted": f"DELETE FROM {sql.SCHEMA}.queue",
+    "its session": f"DELETE FROM {sql.SCHEMA}.session",
+}
+
+
+@pytest.mark.parametrize("how", list(REMOVED))
+def test_who_finds_its_requests_removed_is_told(how: str) -> None:
+    """KM-EXCL up to the token, KM-LIVE: an administrator breaks a lock. Holder and waiter learn of it by themselves."""
+    with psycopg.connect(server().conninfo, autocommit=True) as admin:
+        admin.execute("DROP DATABASE IF EXISTS broken")
+        admin.execute("CREATE DATABASE broken")
+    conninfo = f"{server().conninfo} dbname=broken"
+    with ExitStack() as ending:
+        one, other = (ending.enter_context(PostgresKeyedMutex(conninfo, patience=2.0)) for _ in range(2))
+        lease = one.hold("k")
+        lease.__enter__()
+        waiter = start_waiter(other, "k")
+        with psycopg.connect(conninfo, autocommit=True) as admin:
+            admin.execute(REMOVED[how].encode())
+        assert lease.lost.wait(DEADLINE)
+        assert isinstance(waiter.exception(DEADLINE), LockLostError)
+        with pytest.raises(LockLostError):
+            lease.release()
+        one.lock("k", timeout=0)
+
+
+def test_the_twin_that_asks_for_its_own_row_only_is_not_told() -> None:
+    """KM-EXCL up to the token: it holds what another holds, and has heard from the server since."""
+    with psycopg.connect(server().conninfo, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE unasked")
+    conninfo = f"{server().conninfo} dbname=unasked"
+    with PostgresKeyedMutex(conninfo, patience=2.0) as twin, PostgresKeyedMutex(conninfo, patience=2.0) as other:
+        lease = twin.hold("k")
+        lease.__enter__()
+        session = twin._session
+        assert session is not None
+        asked_for: list[str] = []
+        ask = session._ask
+        session.requests = set
+
+        def count(statement: str, *arguments: object) -> object:
+            rows = ask(statement, *arguments)
+            asked_for.append(statement)
+            return rows
+
+        session._ask = count  # type: ignore[method-assign,assignment]
+        with psycopg.connect(conninfo, autocommit=True) as admin:
+            admin.execute(REMOVED["deleted"].encode())
+        del asked_for[:]
+        until(lambda: asked_for.count("mine") > 1)
+        other.lock("k", timeout=0)
+        assert not lease.lost.is_set()
+
+
 def test_a_database_that_only_reads_by_its_defaults_is_no_hindrance(space: str) -> None:
     """A server that can't write at all is another matter: tests/postgres/test_failover.py."""
     with psycopg.connect(server().conninfo, autocommit=True) as admin:

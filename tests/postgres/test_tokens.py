@@ -94,41 +94,53 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("how", ["a process of it", "all of it", "at once"])
 def test_tokens_rise_over_crashes(own: Postgres, how: str) -> None:
-    """KM-EXCL up to the token. The twin is a sequence that is logged, as everything else is: it steps back."""
-    last = 0
+    """KM-EXCL up to the token. The twin is the same engine that goes on where its counter stands: it steps back."""
+    last = twin = 0
     stepped_back = 0
+    in_twin = f"{own.conninfo} dbname=twin"
     with psycopg.connect(own.conninfo, autocommit=True) as admin:
-        admin.execute("DROP SEQUENCE IF EXISTS twin")
-        admin.execute("CREATE SEQUENCE twin")
+        admin.execute("DROP DATABASE IF EXISTS twin")
+        admin.execute("CREATE DATABASE twin")
+    with psycopg.connect(in_twin, autocommit=True) as admin:
+        admin.execute(believes_the_counter().encode())
     for _ in range(CRASHES):
         with ExitStack() as ending:
             lockers = [ending.enter_context(PostgresKeyedMutex(own.conninfo)) for _ in range(2)]
             with ThreadPoolExecutor(2) as pool:
                 # Both begin the life of the server that crashed.
                 list(pool.map(lambda locker: locker.lock(str(id(locker))), lockers))
+            careless = ending.enter_context(PostgresKeyedMutex(in_twin))
+            careless.lock("begins its life")
             # Closed, and not committed: they do not outlive the crash.
-            careless = ending.enter_context(closing(psycopg.connect(own.conninfo, autocommit=True)))
-            careless.execute("CREATE UNLOGGED TABLE IF NOT EXISTS twins (token bigint)")
-            slow = ending.enter_context(closing(psycopg.connect(own.conninfo)))
+            slow = [ending.enter_context(closing(psycopg.connect(info))) for info in (own.conninfo, in_twin)]
             log_writer = hold_back_the_log(own)
             # In a transaction that is not over: a sequence is logged once in 33 numbers, and this one has done it.
-            for sequence in ("twin", f"{sql.SCHEMA}.ticket"):
-                slow.execute("SELECT nextval(%s) FROM generate_series(1, 50)", (sequence,))
-            twin = 0
+            for one in slow:
+                one.execute("SELECT nextval(%s) FROM generate_series(1, 50)", (f"{sql.SCHEMA}.ticket",))
             for _ in range(10):
                 for locker in lockers:
                     with locker.hold("k", timeout=DEADLINE) as lease:
                         assert lease.token > last
                         last = lease.token
-                row = careless.execute("INSERT INTO twins VALUES (nextval('twin')) RETURNING token").fetchone()
-                assert row is not None
-                twin = row[0]
+                with careless.hold("k", timeout=DEADLINE) as lease:
+                    twin = lease.token
             crash(own, log_writer, how)
         with PostgresKeyedMutex(own.conninfo) as after, after.hold("k", timeout=DEADLINE) as lease:
             assert lease.token > last
             last = lease.token
-        stepped_back += int(asked(own, "SELECT nextval('twin')")) <= twin
+        with PostgresKeyedMutex(in_twin) as after, after.hold("k", timeout=DEADLINE) as lease:
+            stepped_back += lease.token <= twin
     assert stepped_back
+
+
+def believes_the_counter() -> str:
+    """The tables and functions of an engine whose lives have no bounds: what is reserved has no part in its tokens."""
+    careless = sql.INSTALL.replace(f"PERFORM setval('{sql.SCHEMA}.ticket', in_upto - {sql.RESERVED});", "")
+    careless = careless.replace(
+        f"SET base = in_upto - {sql.RESERVED}, upto = in_upto", "SET base = 0, upto = 1::bigint << 60"
+    )
+    assert careless.count("upto") < sql.INSTALL.count("upto")
+    return careless
 
 
 @pytest.mark.parametrize("durable", [True, False], ids=["durable", "careless"])
@@ -182,6 +194,34 @@ def test_more_is_reserved_when_it_runs_out(own: Postgres) -> None:
         assert len(drawn) == 3 * 20
         assert drawn[0] <= short < drawn[-1]
         assert drawn[-1] <= int(asked(own, f"SELECT upto FROM {sql.SCHEMA}.reserved"))
+
+
+@pytest.mark.parametrize("looks", [True, False], ids=["looks", "careless"])
+def test_what_was_reserved_long_ago_begins_no_life(own: Postgres, looks: bool) -> None:
+    """One reserves, and stands still; others reserve, and use it all up; the first goes on. The twin lets it."""
+    with PostgresKeyedMutex(own.conninfo) as mutex:
+        mutex.lock("another")
+        session = mutex._session
+        assert session is not None
+        with psycopg.connect(own.conninfo, autocommit=True) as admin:
+            if not looks:
+                newer = f" AND in_upto - {sql.RESERVED} >= (SELECT l.upto FROM {sql.SCHEMA}.life l)"
+                assert newer in sql.INSTALL
+                admin.execute(sql.INSTALL.replace(newer, "").encode())
+            use_up = f"SELECT setval('{sql.SCHEMA}.ticket', upto) FROM {sql.SCHEMA}.life"
+            ((early,),) = session._call("reserve")
+            asked(own, use_up)
+            with mutex.hold("k") as lease:
+                before = lease.token
+            assert early is not None
+            assert before > int(early)
+            asked(own, use_up)
+            session._call("allow", early)
+            with mutex.hold("k") as lease:
+                assert (lease.token > before) == looks
+            _install_again(own)
+            # Whatever the twin has done, for the tests to come.
+            admin.execute(f"DELETE FROM {sql.SCHEMA}.life")
 
 
 @pytest.mark.parametrize("value", [1, 9223372036854775800])
