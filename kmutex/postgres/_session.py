@@ -44,7 +44,7 @@ requests = itertools.count(1)
 CUT_SHORT = ("57014", "57P05", "")
 """The states of a statement, and of a connection, that a timeout has ended, and of one that ended without a word."""
 
-TRIES = 20
+TRIES = 5
 """At the beginning of a session, if each is cut short."""
 
 FORKED = "a session does not survive a fork: make a locker in each process"
@@ -332,29 +332,34 @@ T = TypeVar("T")
 
 def _begin(conninfo: str, patience: float, then: Callable[[_Asker], T]) -> tuple[psycopg.Connection, T]:
     """A connection that is fit, with all settings, and what was done on it."""
-    end = time.monotonic() + patience
-    for left in itertools.count(1 - TRIES):
-        connection = _connect(conninfo, patience)
-        role, pinned = connection.info.user, False
+    untimed = ""
+    for left in reversed(range(TRIES)):
+        connection = _connect(conninfo, patience, untimed)
+        role, version, pinned = connection.info.user, connection.pgconn.server_version, False
         try:
             run = _Asker(connection, patience)
             _check(connection, run)
-            run.script(sql.settings(patience, connection.pgconn.server_version))
+            run.script(sql.settings(patience, version))
             pinned = True
             return connection, then(run)
         except BaseException as error:
             connection.close()
-            # Until all is pinned, a timeout of others may be shorter than what two statements take.
+            # Until all is pinned, a timeout of others may be shorter than what two statements take. Not said at the
+            # first try, for a pooler refuses it, or keeps it for others.
             if not isinstance(error, _RefusedError):
                 raise
-            if pinned or not left or error.state not in CUT_SHORT or time.monotonic() > end:
+            if pinned or not left or error.state not in CUT_SHORT:
                 raise _unusable(role, error) from error
-    raise AssertionError("unreachable")
+            untimed = "-c statement_timeout=0" + (" -c idle_session_timeout=0" if version >= 140000 else "")
+    raise AssertionError("the last try has returned or raised")
 
 
-def _connect(conninfo: str, patience: float) -> psycopg.Connection:
+def _connect(conninfo: str, patience: float, options: str) -> psycopg.Connection:
     patient = {"connect_timeout": max(2, math.ceil(patience))}
     parameters: dict[str, Any] = {**KEEPALIVE, **patient, **conninfo_to_dict(conninfo), "autocommit": True}
+    if options:
+        # What the user says comes last, and so wins.
+        parameters["options"] = f"{options} {parameters.get('options', os.environ.get('PGOPTIONS', ''))}"
     connection = psycopg.connect(**parameters)
     _open.add(connection)
     return connection
