@@ -30,6 +30,8 @@ class Bound(NamedTuple):
     cuts: int = 1
     crashes: int = 1
     forged: int = 1
+    slow: int = 1
+    """Reservations whose client stands still between writing them down and using them."""
 
 
 class Row(NamedTuple):
@@ -41,13 +43,17 @@ class Row(NamedTuple):
 
 
 class Client(NamedTuple):
-    """phase: idle, looked (a stale one only), waiting, holding, lost. lives: at the server."""
+    """phase: idle, looked (a stale one only), waiting, holding, lost. lives: at the server.
+
+    reserved: what it has written down and not used yet, if it stands still there; 0: nothing.
+    """
 
     phase: str = "idle"
     lives: bool = True
     session: int = 0
     hint: bool = False
     seen_free: bool = False
+    reserved: int = 0
 
 
 class State(NamedTuple):
@@ -75,6 +81,7 @@ BROKEN = {
     "stale-look": "KM-EXCL",
     "counter-alone": "TOKENS",
     "reserves-late": "TOKENS",
+    "stale-reservation": "TOKENS",
     "never-sweeps": "KM-LIVE",
     "deaf": "KM-LIVE",
 }
@@ -84,6 +91,8 @@ believes-hints  takes a notification for a grant
 stale-look      decides on a look that is older than its turn
 counter-alone   its tokens are a counter, whose last steps a crash may lose
 reserves-late   uses a reservation before it is on the disk
+stale-reservation
+                begins a life on what was reserved before the life that there is
 never-sweeps    does not look for the dead
 deaf            its listener has died, and it does not give the session up
 """
@@ -103,6 +112,18 @@ def steps(state: State, broken: str = "") -> Iterator[Step]:
             yield Step("begins anew", number, False, _with(state, number, new))
         if client.phase != "lost" and not client.lives:
             yield Step("notices", number, False, _with(state, number, client._replace(phase="lost", hint=False)))
+        if client.reserved and client.lives:
+            after = _with(state, number, client._replace(reserved=0))
+            newer = client.reserved - RESERVED >= state.upto or broken == "stale-reservation"
+            if state.counter >= state.upto and newer:
+                after = after._replace(upto=client.reserved, counter=client.reserved - RESERVED)
+            yield Step("goes on", number, False, after)
+            continue
+        slow = left.slow and broken != "counter-alone"
+        if slow and state.counter >= state.upto and client.phase == "idle" and client.lives:
+            upto = state.reserved + RESERVED
+            fewer = state._replace(reserved=upto, left=left._replace(slow=left.slow - 1))
+            yield Step("reserves, and stands still", number, True, _with(fewer, number, client._replace(reserved=upto)))
         if client.phase == "idle" and client.lives and left.requests:
             if broken == "stale-look":
                 free = not _bury(state).rows
@@ -135,9 +156,9 @@ def steps(state: State, broken: str = "") -> Iterator[Step]:
             yield Step("gets a forged notification", number, True, _with(fewer, number, client._replace(hint=True)))
         if left.cuts and client.lives and client.phase != "lost":
             fewer = state._replace(left=left._replace(cuts=left.cuts - 1))
-            yield Step("is cut off", number, True, _with(fewer, number, client._replace(lives=False)))
+            yield Step("is cut off", number, True, _with(fewer, number, client._replace(lives=False, reserved=0)))
     if left.crashes:
-        dead = tuple(client._replace(lives=False, hint=False) for client in state.clients)
+        dead = tuple(client._replace(lives=False, hint=False, reserved=0) for client in state.clients)
         # The counter is the first thing that a crash may have lost.
         lost = state._replace(clients=dead, rows=(), upto=0, left=left._replace(crashes=left.crashes - 1))
         lost = lost._replace(counter=max(0, state.counter - 1))

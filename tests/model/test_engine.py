@@ -45,6 +45,8 @@ def test_every_kind_of_step_is_taken() -> None:
                 todo.append(step.after)
     assert names == {
         "asks",
+        "reserves, and stands still",
+        "goes on",
         "releases",
         "hears",
         "sweeps",
