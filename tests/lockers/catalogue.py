@@ -129,7 +129,7 @@ def _written() -> Iterator[Row]:
             for module, group in modules.items():
                 of_module, named = _split(group)
                 for name, own in named.items():
-                    path, _, attribute = own.get("factory", name).rpartition(":")
+                    path, _, attribute = own.get("factory", name.rpartition(".")[2]).rpartition(":")
                     factory = f"{path or f'{HOME}.{module}'}:{attribute}"
                     yield _row(f"{head}.{name}", {**shared, **of_kind, **of_module, **own, "factory": factory})
 

@@ -118,7 +118,8 @@ def test_what_a_row_leaves_out_follows_from_where_it_stands(tmp_path: Path, monk
     """The factory from the row's name, the verdict from its clauses, a default from the table and the file."""
     (tmp_path / "x.toml").write_text(
         'held_out = true\n[threads.odd]\norigin = "test"\nX = {}\nY = { factory = "Z", clauses = ["KM-EXCL"] }\n'
-        'W = { factory = "a/b.py:c", expect = "failed", origin = "written", held_out = false }\n',
+        'W = { factory = "a/b.py:c", expect = "failed", origin = "written", held_out = false }\n'
+        '"shapes.V" = {}\n',
         encoding="utf-8",
     )
     monkeypatch.setattr(catalogue, "HERE", tmp_path)
@@ -126,6 +127,7 @@ def test_what_a_row_leaves_out_follows_from_where_it_stands(tmp_path: Path, monk
         Row("threads.X", "tests.lockers.odd:X", "holds", origin="test", held_out=True),
         Row("threads.Y", "tests.lockers.odd:Z", "violation", clauses=("KM-EXCL",), origin="test", held_out=True),
         Row("threads.W", "a/b.py:c", "failed"),
+        Row("threads.shapes.V", "tests.lockers.odd:V", "holds", origin="test", held_out=True),
     ]
 
 
