@@ -235,6 +235,7 @@ def test_known_failures_must_go_on_failing(tmp_path: Path) -> None:
     assert reported("LifoBare", {first: failing[first]}).exit_status == 1
 
 
+@pytest.mark.long
 def test_a_random_sequence_can_be_a_known_failure() -> None:
     """And others that break only what it breaks are counted with it; one that breaks more is not."""
     from kmutex.conform.report import ConformReport

@@ -168,7 +168,7 @@ def test_each_example_is_announced() -> None:
     assert len(heard) >= 5
 
 
-@pytest.mark.parametrize("make", [KeyedMutex, AsyncKeyedMutex])
+@pytest.mark.parametrize("make", [KeyedMutex, pytest.param(AsyncKeyedMutex, marks=pytest.mark.long)])
 def test_every_rule_is_used(make: Callable[[], Any]) -> None:
     """The machine as a test case; each action of the model was taken, and queues grew to the last client."""
     wanted = ACTIONS | ({"interrupt"} if make is KeyedMutex else set())

@@ -104,6 +104,7 @@ def test_one_mistake_is_one_failure(project: pytest.Pytester) -> None:
     }
 
 
+@pytest.mark.long
 def test_what_failed_is_run_first_until_it_passes(project: pytest.Pytester) -> None:
     """Saved in pytest's cache, and forgotten when it holds."""
     _write(project, "pyproject.toml", TABLE)
@@ -120,6 +121,7 @@ def test_what_failed_is_run_first_until_it_passes(project: pytest.Pytester) -> N
     assert kept.read_text() == "{}"
 
 
+@pytest.mark.long
 def test_a_file_of_schedules_is_added_to_and_run_first(project: pytest.Pytester) -> None:
     """One command a line; what is no command of a subject is left alone."""
     _write(project, "pyproject.toml", TABLE + 'schedules = "schedules.txt"\n')
@@ -223,7 +225,7 @@ class TestDict(KeyedLockerSuite):
 """
 
 
-@pytest.mark.parametrize("plugin", [True, False])
+@pytest.mark.parametrize("plugin", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_suite_is_one_test(project: pytest.Pytester, plugin: bool) -> None:
     """KM-EXCL: with the plugin and without it."""
     _write(project, "test_suite.py", SUITE)
