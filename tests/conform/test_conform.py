@@ -38,6 +38,7 @@ def last(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize("subject", ["kmutex:KeyedMutex", "kmutex:AsyncKeyedMutex"])
+@pytest.mark.long
 def test_the_librarys_own_lockers_conform(subject: str) -> None:
     done = conform(adapter=[*EXAMPLE, subject])
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,6 +46,7 @@ def test_the_librarys_own_lockers_conform(subject: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Sound", "BlackBox", "Bare"])
+@pytest.mark.long
 def test_sound_adapters_conform(name: str, tmp_path: Path) -> None:
     """At both levels, and with next to no feature; clauses that were not put to the test are not said to hold."""
     out = tmp_path / "report.json"

@@ -40,9 +40,9 @@ def test_the_relations_are_the_model(bound: tuple[int, int], race: str) -> None:
             broken,
             race,
             id=f"{broken.model.name}-{broken.clause}-{race}",
-            marks=() if race == broken.config.race else pytest.mark.long,
+            marks=() if race == broken.config.race and number % 3 == 0 else pytest.mark.long,
         )
-        for broken in BROKEN
+        for number, broken in enumerate(BROKEN)
         for race in RACES
     ],
 )
