@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from kmutex.engine.faces import Kind as Kind
 from kmutex.engine.flight import FlightFace, flight_face
 from kmutex.engine.observer import SubjectFailedError
 from kmutex.engine.program import Phase, Program, Step
-from kmutex.engine.stored import stored
+from kmutex.engine.stored import Stored, stored
 from kmutex.engine.threads import controlled
 from kmutex.engine.trials import CALLER, Answers, Trial, Trials
 from kmutex.engine.ways import Candidate, FlightCall
@@ -59,8 +59,8 @@ class Shape:
     """A single flight with forget(key)."""
     striped: bool = False
     """Keys share locks by design."""
-    loose: tuple[str, ...] = ()
-    """Features that it was found not to have, and never promised."""
+    loose: Sequence[str] = ()
+    """Features that it was found not to have, and that nobody promised."""
     taken: str = ""
     """One line for the report: what was taken for what."""
 
@@ -161,10 +161,15 @@ class _Looker:
         if shape.counts and way.by == "lock":
             # Who only gets the lock counts as a user already: nobody can let go of it without having asked.
             shape = replace(shape, strays=self._idle_when_got(kind, way))
+        found = {
+            "self-exclusion": self._lenient and self._reentrant(kind, way),
+            "independence": self._lenient and (table or self._striped(kind, way)),
+        }
         shape = replace(
             shape,
-            reentrant="self-exclusion" in self._without or (self._lenient and self._reentrant(kind, way)),
-            striped="independence" in self._without or (self._lenient and (table or self._striped(kind, way))),
+            reentrant=found["self-exclusion"] or "self-exclusion" in self._without,
+            striped=found["independence"] or "independence" in self._without,
+            loose=tuple(name for name in found if found[name] and name not in self._without),
         )
         return Fitted(replace(shape, taken=self._taken(shape, way)), self._factory(shape, way))
 
@@ -250,6 +255,8 @@ class _Looker:
             loose=("fresh", "evict") if self._lenient and ways.keeps_results(self._original, self._subject) else (),
             taken=f"flight: {self._called_so(call)}; {kind}",
         )
+        if shape.loose:
+            shape = replace(shape, taken=f"{shape.taken}; a cache by its names, so that it keeps results")
         face = flight_face(kind, counts=shape.counts)
         make = self._make
 
@@ -261,11 +268,12 @@ class _Looker:
 
     def _called_so(self, call: FlightCall) -> str:
         """How a single flight is called, in words."""
-        name = ".".join(filter(None, [_name(self._subject) if call.decorates else "", call.name]))
         if call.decorates:
+            maker = getattr(self._original, "__name__", "L")
             given = ", ".join(option for option, _ in call.options) or ("key" if call.by_key else "")
-            return f"@{name}({given})" if given else f"@{name}"
-        work = "awaitable" if call.awaitable else "fn"
+            made = f"{maker}()" if self._subject is not self._original else maker
+            return f"@{made}{'.' if call.name else ''}{call.name}" + (f"({given})" if given else "")
+        work, name = "awaitable" if call.awaitable else "fn", call.name
         return f"{name or _name(self._subject)}({f'{work}, key' if call.function_first else f'key, {work}'})"
 
     def _answers(self, candidate: Candidate) -> tuple[Kind, list[Any], Trial]:
@@ -510,9 +518,8 @@ class _Looker:
             return "L[key]"
         if way.open == "__call__":
             return f"L(key{more})"
-        if self._stored is not None:
-            names = [each.name for each in ways.required(self._original) or ()]
-            return f"{self._original.__name__}({', '.join(names)}{more})"
+        if isinstance(self._subject, Stored):
+            return f"{self._subject.kind.__name__}({', '.join(self._subject.names)}{more})"
         name = way.open or getattr(self._original, "__name__", "L")
         return f"{name}(key{more})"
 

@@ -24,6 +24,10 @@ class Stored:
     def __init__(self, kind: Callable[..., Any], key: inspect.Parameter, shared: dict[str, Any]) -> None:
         """kind: the class or function. key: its parameter for the key. shared: what it is given beside, by name."""
         self.kind = kind
+        self.names = [
+            parameter.name for parameter in ways.parameters(kind) or () if parameter.name in (*shared, key.name)
+        ]
+        """What it is given for a lock, in order."""
         self._key = key.name
         self._shared = shared
         given = [parameter for parameter in ways.parameters(kind) or () if parameter.name not in shared]

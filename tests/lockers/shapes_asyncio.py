@@ -455,7 +455,7 @@ class HeldLocksForgetful(HeldLocks):
 # -- an object for a storage and a key --------------------------------------------------------------------------------
 
 
-class LockStorage:
+class _LockStorage:
     """What the locks of all keys share."""
 
     def __init__(self) -> None:
@@ -465,7 +465,7 @@ class LockStorage:
 class StoredLock:
     """Lock(storage, key): an object for each key, made with what all of them share."""
 
-    def __init__(self, storage: LockStorage, key: Hashable) -> None:
+    def __init__(self, storage: _LockStorage, key: Hashable) -> None:
         self._table, self._key = storage.table, key
 
     async def __aenter__(self) -> None:
@@ -478,7 +478,7 @@ class StoredLock:
 class StoredLockKept:
     """An object for a key over a plain dict, which keeps all."""
 
-    def __init__(self, locks: dict[Hashable, asyncio.Lock], key: Hashable) -> None:
+    def __init__(self, locks: dict[str, asyncio.Lock], key: str) -> None:
         self._lock = locks.setdefault(f"lock:{key}", asyncio.Lock())
 
     async def acquire(self) -> None:

@@ -655,7 +655,7 @@ class BorrowedLocksForgotten(BorrowedLocks):
 # -- an object for a storage and a key --------------------------------------------------------------------------------
 
 
-class LockStorage:
+class _LockStorage:
     """What the locks of all keys share."""
 
     def __init__(self) -> None:
@@ -665,7 +665,7 @@ class LockStorage:
 class StoredLock:
     """Lock(storage, key): an object for each key, made with what all of them share."""
 
-    def __init__(self, storage: LockStorage, key: Hashable) -> None:
+    def __init__(self, storage: _LockStorage, key: Hashable) -> None:
         self._table, self._key = storage.table, key
 
     def acquire(self, timeout: float | None = None) -> bool:
