@@ -192,6 +192,8 @@ class _Looker:
         half: tuple[Kind, Way] | None = None
         failed = ""
         by_key = [Candidate("")]
+        if self._by_key and self._stored is None and not ways.takes_key(self._original):
+            raise NotALockerError(self._no_locker())
         for candidate in by_key if self._by_key else ways.called_by(self._subject, self._calls):
             kind, answers, trial = self._answers(candidate)
             if not answers:
@@ -529,8 +531,8 @@ class _Looker:
         if needed:
             name = getattr(self._original, "__name__", "the factory")
             return (
-                f"{name} must be given {', '.join(needed)}, and is no lock for a key; "
-                f"write MODULE:{name}(...) with its arguments"
+                f"{name} must be given {', '.join(needed)}, and is no lock for a key; write MODULE:{name}(...) with "
+                f"its arguments, or a factory that gives functools.partial({name}, ...), to be called with the key"
             )
         found = ways.found(self._subject)
         return (
