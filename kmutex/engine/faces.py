@@ -171,6 +171,8 @@ class Face:
             raise RuntimeError("nobody holds the key")
         elif way.by == "block":
             await self._left(kept, None)
+            if way.back:
+                await self._give_back(key, kept)
         else:
             await self._end(key, kept)
 
@@ -188,7 +190,8 @@ class Face:
 
     async def _not_got(self, key: Any, lock: Any) -> None:
         """What was lent is given back by who waited for it in vain, as at the end of a try statement."""
-        if self._way.back and self._way.close and self._way.asks and lock is not None:
+        way = self._way
+        if way.back and lock is not None and (way.by == "block" or (way.close and way.asks)):
             await self._give_back(key, lock)
 
     async def _leave(self, key: Any, error: BaseException) -> None:
@@ -196,6 +199,8 @@ class Face:
         if kept is None:
             raise RuntimeError("nobody is in this block")
         await self._left(kept, error)
+        if self._way.back:
+            await self._give_back(key, kept)
 
     async def _left(self, block: Any, error: BaseException | None) -> None:
         why = (None, None, None) if error is None else (type(error), error, error.__traceback__)

@@ -319,7 +319,7 @@ class _Looker:
             wanted = ways.token_wanted(opening, closing, answer)
             pairs = [(kind, replace(calls, closes=closes)) for closes in wanted]
             # What it gives may be the lock itself, or a block, and not be held yet.
-            if methods is not None and not (self._excludes(*pairs[0]) and self._frees(*pairs[0])):
+            if (methods is not None or is_block(answer)) and not self._frees(*pairs[0]):
                 lent = self._lent(calls, kind, answer, methods, wanted)
                 if lent:
                     return lent
@@ -340,18 +340,26 @@ class _Looker:
         return []
 
     def _lent(
-        self, calls: Way, kind: Kind, lock: Any, methods: tuple[str, str], wanted: tuple[Closes, ...]
+        self, calls: Way, kind: Kind, lock: Any, methods: tuple[str, str] | None, wanted: tuple[Closes, ...]
     ) -> list[tuple[Kind, Way]]:
-        """The way, where a lock is got by one call of the subject and given back by the other; nothing if it is not.
+        """The way, where a lock or a block is got by one call of the subject and given back by the other; nothing if it
+        is not.
 
         The lock may be held when it is given, and the other call may let go of it. Then nobody can give back what is
         held by somebody else, so nobody waits for some time only.
         """
-        asked, limit = _waiting(kind, lock, methods[0])
-        held = replace(calls, form="get", by="lock", close=methods[1], back=calls.close, trying="")
-        waited = replace(held, asks=methods[0], limit=limit)
+        held = replace(calls, form="get", by="lock", close="", back=calls.close, trying="")
+        if methods is not None:
+            asked, limit = _waiting(kind, lock, methods[0])
+            held = replace(held, close=methods[1])
+            waited = replace(held, asks=methods[0], limit=limit)
+            tried = [(kind, held), (asked, replace(waited, close="", limit=Limit())), (asked, waited)]
+        else:
+            tried = [
+                (kind if hasattr(type(lock), "__enter__") else "asyncio", replace(held, by="block", limit=Limit()))
+            ]
         for closes in wanted:
-            for of, way in ((kind, held), (asked, replace(waited, close="", limit=Limit())), (asked, waited)):
+            for of, way in tried:
                 way = replace(way, closes=closes)
                 if self._frees(of, way):
                     return [(of, way)]
@@ -499,6 +507,7 @@ class _Looker:
         said = {"lock": f"{name}, then {then}", "block": f"{block} {name}"}
         given = {"key": "key", "token": "token", "both": "key, token"}.get(way.closes, "")
         if way.back:
+            said["block"] += f", then {way.back}({given.replace('token', 'block')})"
             given = given.replace("token", "lock")
             said["lock"] = f"{name}, " + (f"then {then}, " if then else "") + f"then {way.back}({given})"
         said["calls"] = f"{name}, " + (f"{way.close}({given})" if given else f"then {way.close} of what it gives")

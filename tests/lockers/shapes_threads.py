@@ -652,6 +652,37 @@ class BorrowedLocksForgotten(BorrowedLocks):
     _table = LentLocksForgotten
 
 
+class _LentBlock:
+    def __init__(self) -> None:
+        self.lock, self.users = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+
+
+class LentBlocks:
+    """get_lock(key) lends a block, and done(key) is said when it has been left."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._blocks: dict[Hashable, _LentBlock] = {}
+
+    def get_lock(self, key: Hashable) -> _LentBlock:
+        with self._guard:
+            block = self._blocks.setdefault(key, _LentBlock())
+            block.users += 1
+            return block
+
+    def done(self, key: Hashable) -> None:
+        with self._guard:
+            self._blocks[key].users -= 1
+            if not self._blocks[key].users:
+                del self._blocks[key]
+
+
 # -- an object for a storage and a key --------------------------------------------------------------------------------
 
 
