@@ -295,9 +295,16 @@ class Explorer:
         """One run of a program and its epilogue."""
         whole, tail = with_epilogue(program, tries=self._tries, strays=self._strays, afterwards=self._afterwards)
         keys = self.keys_of_a_run()
+        made: list[Any] = []
+
+        def make() -> Any:
+            made.append(self._make())
+            return made[0]
+
+        run: ThreadRun | LoopRun
         if self._crew is not None:
-            return ThreadRun(
-                self._make,
+            run = ThreadRun(
+                make,
                 whole,
                 chooser,
                 observer,
@@ -306,23 +313,20 @@ class Explorer:
                 bytecode=self._bytecode if level == "bytecode" else None,
                 quiet_tail=tail,
                 patience=self._patience,
-            ).run()
-        made: list[Any] = []
-
-        def make() -> Any:
-            made.append(self._make())
-            return made[0]
-
-        ending = LoopRun(
-            make,
-            whole,
-            chooser,
-            observer,
-            keys=keys,
-            timeouts=level == "timeouts",
-            quiet_tail=tail,
-            loop=self._loop,
-        ).run()
-        if self._loop is not None and isinstance(made[0], Face):
+            )
+        else:
+            run = LoopRun(
+                make,
+                whole,
+                chooser,
+                observer,
+                keys=keys,
+                timeouts=level == "timeouts",
+                quiet_tail=tail,
+                loop=self._loop,
+            )
+        ending = run.run()
+        # What a broken run leaves held, the next would meet where all share a table.
+        if self._loop is not None and made and isinstance(made[0], Face):
             made[0].let_go()
         return ending

@@ -152,7 +152,8 @@ class _Looker:
             timeout=bool(way.limit.timeout),
             tries=tries,
             counts="len" not in self._without and hasattr(type(subject), "__len__"),
-            leases="lease" not in self._without and (self._leases(kind) if plain else way.by == "calls"),
+            leases="lease" not in self._without
+            and (self._leases(kind) if plain else way.by == "calls" and self._for_each_grant(kind, way)),
             strays=plain or (way.by == "lock" and not way.back),
             bodies=way.by == "block",
             keys=keys,
@@ -430,6 +431,14 @@ class _Looker:
         if not ways.takes_key(getattr(self._subject, "hold", None)):
             return False
         return any(callable(getattr(given, "release", None)) for given in self._trials.held(kind))
+
+    def _for_each_grant(self, kind: Kind, way: Way) -> bool:
+        """Whether each grant has something of its own to let go with. Where it is the lock itself, say, it is the next
+        holder's as well, and nobody can tell them apart."""
+        answers = Answers()
+        self._trials.run("0+a | 1+a | 0-a | 1-a", kind, way, watch=answers)
+        alike = isinstance(answers.first, (str, int)) and answers.first == answers.last
+        return not alike and answers.first is not answers.last
 
     def _idle_when_got(self, kind: Kind, way: Way) -> bool:
         """Whether a lock that was got and not asked leaves len() as it was."""

@@ -34,7 +34,7 @@ from kmutex.engine.search import UnreplayableError
 from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
 from kmutex.engine.shrink import shrink
 from kmutex.engine.source_lines import file_of, last_place, not_foreign, own_code, stops, with_lines
-from kmutex.engine.threads import Crew, bytecode_events_seen, replaced
+from kmutex.engine.threads import Crew, bytecode_events_seen, foreign, replaced
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
@@ -316,7 +316,8 @@ class UnitWorker:
         make = inspect.unwrap(self._original)
         code = getattr(make, "__code__", None)
         file = file_of(make)
-        if not file:
+        if not file or foreign(file):
+            # An object of the standard library's, at the top of a module.
             return ""
         try:
             return f"{file}:{code.co_firstlineno if code is not None else inspect.getsourcelines(make)[1]}"

@@ -7,6 +7,7 @@ it in one place.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
@@ -721,3 +722,36 @@ class StoredLockForgotten:
     def __exit__(self, *error: object) -> None:
         self._locks.pop(self._key, None)
         self._lock.release()
+
+
+# -- a lock that is got, and let go of by the call that takes it back -------------------------------------------------
+
+
+class HandedLocks(LentLocks):
+    """acquire(key, timeout) gives the lock, held, and release(key, lock) releases it: it is the next holder's as well,
+    so that it is no token of one grant."""
+
+    def acquire(self, key: Hashable, timeout: float = -1) -> threading.Lock | None:
+        lock = self.get(key)
+        if lock.acquire(timeout=timeout):
+            return lock
+        super().release(key, lock)
+        return None
+
+    def release(self, key: Hashable, lock: threading.Lock) -> None:
+        lock.release()
+        super().release(key, lock)
+
+
+class HandedLocksTooLate(HandedLocks):
+    """The same, and who gives up stays counted."""
+
+    def acquire(self, key: Hashable, timeout: float = -1) -> threading.Lock | None:
+        lock = self.get(key)
+        return lock if lock.acquire(timeout=timeout) else None
+
+
+@functools.lru_cache(maxsize=128)
+def cached_lock_for(key: Hashable) -> threading.Lock:
+    """A function that makes a lock, and a cache of so many: it drops locks that are held."""
+    return threading.Lock()
