@@ -31,6 +31,8 @@ PAGES = sorted(
     for pattern in ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "specs/*.md", "examples/**/*.md")
     for page in ROOT.glob(pattern)
 )
+LONG = ("README.md", "docs/verify.md", "docs/conform.md")
+"""Their commands search for many seconds."""
 RUN_HERE = ("python", "sh", "protocol")
 RUN_ELSEWHERE = {
     "program": {
@@ -68,6 +70,19 @@ class Door:
 
     def slam(self, key):
         self.inner.unlock(key)
+
+
+class KeyLock:
+    all = KeyedMutex()
+
+    def __init__(self, key):
+        self.key = key
+
+    def __enter__(self):
+        self.all.lock(self.key)
+
+    def __exit__(self, *error):
+        self.all.unlock(self.key)
 """
 LOCK_FOR = "\n\nlock_for = SessionLocks().get_lock\n"
 FLIGHTS = """\
@@ -81,6 +96,10 @@ class SingleFlight(Once):
 def dedupe(fn):
     flight = SingleFlight()
     return lambda key: flight.do(key, lambda: fn(key))
+
+
+def cached(ttl):
+    return dedupe
 """
 ADAPTER = [sys.executable, str(ROOT / "examples" / "adapters" / "adapter.py"), "kmutex:AsyncKeyedMutex"]
 COMMAND = """\
@@ -236,7 +255,14 @@ def test_what_is_run_elsewhere_is(language: str, page: str, test: str) -> None:
     assert Path(page).name in text
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if list(SYBIL.parse(ROOT / name).examples())])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long) if name in LONG else name
+        for name in PAGES
+        if list(SYBIL.parse(ROOT / name).examples())
+    ],
+)
 def test_the_samples_do_what_the_page_says(name: str, folder: Path) -> None:
     """From top to bottom, without those that say why they can't be run."""
     for example in SYBIL.parse(ROOT / name).examples():

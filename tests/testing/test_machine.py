@@ -138,6 +138,7 @@ def test_a_lease_that_comes_too_late_may_be_silent() -> None:
         assert found == wanted
 
 
+@pytest.mark.long
 def test_a_locker_without_order_is_followed_where_it_goes() -> None:
     """A sound barging lock passes without "fifo", and is rejected with it (KM-FIFO, KM-HANDOFF)."""
     found = _check(bad.Barging, without=("fifo",), examples=30)
@@ -183,6 +184,7 @@ def test_each_example_is_announced() -> None:
 
 
 @pytest.mark.parametrize("make", [KeyedMutex, AsyncKeyedMutex])
+@pytest.mark.long
 def test_every_rule_is_used(make: Callable[[], Any]) -> None:
     """The machine as a test case; each action of the model was taken, and queues grew to the last client."""
     wanted = ACTIONS | ({"interrupt"} if make is KeyedMutex else set())
@@ -203,6 +205,7 @@ def test_every_rule_is_used(make: Callable[[], Any]) -> None:
     assert longest >= 2
 
 
+@pytest.mark.long
 def test_a_failing_case_shows_clause_program_replay_and_lanes() -> None:
     """All that is needed to see what happened, in the message."""
     with pytest.raises(ContractError) as caught:
