@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
@@ -59,7 +58,7 @@ class Finding(NamedTuple):
     """What happened up to there."""
 
 
-class RunJudge(ABC):
+class RunJudge:
     """The book of one run, for an `Observer` that judges it: what happened, and what is broken by it.
 
     What is declared off, not promised, or known from plainer programs is dealt with here.
@@ -114,22 +113,21 @@ class RunJudge(ABC):
         """Something that only the caller could see, such as a count, is not as it must be."""
         self._find(symptom, message)
 
-    @abstractmethod
-    def called(self, client: int, step: Step) -> None: ...
+    def called(self, client: int, step: Step) -> None:
+        """A client calls."""
 
-    @abstractmethod
-    def returned(self, client: int, step: Step) -> None: ...
+    def returned(self, client: int, step: Step) -> None:
+        """Its call came back."""
 
-    @abstractmethod
-    def raised(self, client: int, step: Step, error: BaseException) -> None: ...
+    def raised(self, client: int, step: Step, error: BaseException) -> None:
+        """Its call raised an error."""
 
-    @abstractmethod
-    def cancelled(self, client: int) -> None: ...
+    def cancelled(self, client: int) -> None:
+        """Its wait is ended from outside."""
 
-    @abstractmethod
-    def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None: ...
+    def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
+        """Nobody can move."""
 
-    @abstractmethod
     def ended(self, ending: Ending) -> None:
         """The run is over."""
 

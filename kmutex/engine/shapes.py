@@ -226,8 +226,7 @@ class _Looker:
             return made[-1]
 
         def called(subject: Any) -> Callable[[Any], Any]:
-            face = FlightFace(subject, call)
-            return lambda key: face.do(key, work)
+            return lambda key: FlightFace(subject, call).do(key, work)
 
         # Work that gives something to await: who does not await it passes it through as it is.
         answers, _ = self._trials.answer("threads", called)
@@ -238,7 +237,8 @@ class _Looker:
         for left in (*made, *answers):
             if inspect.iscoroutine(left):
                 left.close()
-        if (call.awaitable and not awaits) or (call.decorates and answers and callable(answers[0])):
+        unlike = call.decorates and answers and callable(answers[0])
+        if unlike or (call.awaitable and not awaits) or ((call.by_key or call.options) and not answers):
             return None
         kind: Kind = "asyncio" if awaits or not answers else "threads"
         counts = "len" not in self._without and hasattr(type(self._subject), "__len__")

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from kmutex._text import printable
-from kmutex.engine.judge import ENDED_OUTSIDE, Judge
+from kmutex.engine.judge import ENDED_OUTSIDE
 from kmutex.engine.program import Step
 from kmutex.engine.run_judge import Event, RunJudge
 from kmutex.engine.threads import foreign
@@ -43,7 +43,7 @@ def with_lines(judging: Callable[..., RunJudge], own: Callable[[str], bool]) -> 
     return functools.partial(kind, own=own, **known)
 
 
-class Lines(Judge):
+class Lines(RunJudge):
     """A judge that also writes down the lines of the subject's own code, as far as ``own`` says that a file is.
 
     Lines are seen by `sys.settrace`, which is left on in the thread that executes them.

@@ -112,7 +112,7 @@ def flights(subject: Any, calls: Calls) -> list[FlightCall]:
     named = [
         found
         for name in (*FLIGHTS, *_public(subject))
-        if callable(function := getattr(subject, name, None))
+        if not _NEVER.search(name) and callable(function := getattr(subject, name, None))
         for found in _flight_calls(name, function)
     ]
     itself = _flight_calls("", subject) if callable(subject) else []
