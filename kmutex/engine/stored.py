@@ -49,7 +49,7 @@ def stored(kind: Callable[..., Any]) -> Callable[[], Stored] | None:
         return None
     needed = [parameter for parameter in known if parameter.default is parameter.empty]
     keys = sorted((parameter for parameter in known if ways.is_key(parameter)), key=lambda each: each not in needed)
-    if not keys or needed == keys[:1]:
+    if not keys or needed == keys[:1] or any(ways.is_work(parameter) for parameter in needed):
         return None
     makers = {each.name: _maker(each, kind) for each in needed if each is not keys[0]}
     if not all(makers.values()):
@@ -64,7 +64,12 @@ def _maker(parameter: inspect.Parameter, kind: Callable[..., Any]) -> Callable[[
     named = re.sub(r"\[.*", "", text.strip("'\"")).rpartition(".")[2]
     if annotation is not parameter.empty:
         found = annotation if isinstance(annotation, type) else _class_of(named, kind)
-        if found is not None and found.__module__ != "builtins" and not ways.required(found):
+        if (
+            found is not None
+            and not inspect.isabstract(found)
+            and found.__module__ != "builtins"
+            and not ways.required(found)
+        ):
             return found
         return dict if named in _MAPPINGS else None
     found = _class_of(parameter.name, kind)

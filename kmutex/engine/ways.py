@@ -125,7 +125,7 @@ def _flight_calls(name: str, function: Any) -> list[FlightCall]:
     needed = required(function)
     if not needed or len(needed) > 2:
         return []
-    works = [parameter for parameter in needed if _FUNCTION.fullmatch(parameter.name.lower())]
+    works = [parameter for parameter in needed if is_work(parameter)]
     if len(needed) == 2 and len(works) == 1:
         found = FlightCall(name, function_first=works[0] is needed[0])
         # A name may mean a coroutine, or the function that makes one.
@@ -158,6 +158,11 @@ def _first(key: Any, *_: Any, **__: Any) -> Any:
 def is_key(parameter: inspect.Parameter) -> bool:
     """Whether its name says that it is a key."""
     return bool(_KEY.fullmatch(parameter.name.lower()))
+
+
+def is_work(parameter: inspect.Parameter) -> bool:
+    """Whether its name says that it is the work of a key."""
+    return bool(_FUNCTION.fullmatch(parameter.name.lower()))
 
 
 def keeps_results(maker: Any, subject: Any) -> bool:
