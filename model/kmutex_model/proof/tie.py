@@ -18,7 +18,7 @@ from kmutex_model.actions import CORRECT, KEYED, Action, Model, Row
 from kmutex_model.explore import explore
 from kmutex_model.proof import clauses
 from kmutex_model.proof.invariant import PARTS, Part
-from kmutex_model.proof.logic import Sort, Term, python, variable
+from kmutex_model.proof.logic import Term, function, python, table
 from kmutex_model.proof.relations import NUMBERS, SIGNATURE, explicit, named, numbered
 from kmutex_model.proof.steps import ACTOR, KEY, Case, cases_in_race
 from kmutex_model.properties import ALL, make_transition
@@ -62,24 +62,6 @@ def tie(
     return found
 
 
-# ------------------------------------------------------------------------------------------------------------
-# Formulas as functions
-
-
-def _function(names: Sequence[str], body: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = eval(f"lambda {', '.join(names)}: {body}")
-    return function
-
-
-def _table(relation: Callable[..., Term], sorts: tuple[Sort, ...]) -> str:
-    """A relation as nested lists, in Python."""
-    bound = [variable(f"v{number}", sort) for number, sort in enumerate(sorts)]
-    text = python(relation(*bound))
-    for name, sort in reversed(list(zip(bound, sorts, strict=True))):
-        text = f"[{text} for {name} in {sort}]"
-    return text
-
-
 class _Cases:
     """The cases of a row, ready to be asked in a state."""
 
@@ -89,8 +71,8 @@ class _Cases:
     @staticmethod
     def _ready(case: Case) -> tuple[Case, Callable[..., Any], Callable[..., Any]]:
         names = (*_BEFORE, str(ACTOR), str(KEY), *map(str, case.witnesses))
-        after = ", ".join(f"{name!r}: {_table(case.after.get(name), sorts)}" for name, (sorts, _) in SIGNATURE.items())
-        return case, _function(names, python(case.guard)), _function(names, f"{{{after}}}")
+        after = ", ".join(f"{name!r}: {table(case.after.get(name), sorts)}" for name, (sorts, _) in SIGNATURE.items())
+        return case, function(names, python(case.guard)), function(names, f"{{{after}}}")
 
     def possible(self, config: Config, values: Sequence[Any], client: int, key: int) -> Iterator[tuple[Case, Any]]:
         """The cases that can be taken by this client at this key, each with the relations after it."""
@@ -106,7 +88,7 @@ class _Judge:
 
     def __init__(self, of_state: dict[str, clauses.OfState], of_step: dict[str, clauses.StepClause]) -> None:
         self._of_step = of_step
-        self._state = {clause: _function(_BEFORE, python(formula(BEFORE))) for clause, formula in of_state.items()}
+        self._state = {clause: function(_BEFORE, python(formula(BEFORE))) for clause, formula in of_state.items()}
         self._step: dict[tuple[Any, ...], dict[str, Callable[..., Any]]] = {}
         self._in_state = {p.clause: p.in_state for p in ALL if p.in_state}
         self._on_step = {p.clause: p.on_step for p in ALL if p.on_step}
@@ -125,7 +107,7 @@ class _Judge:
         if kind not in self._step:
             x = clauses.Taken(race, BEFORE, action, phase, ACTOR, KEY, transition.outcome, AFTER)
             names = (*_BEFORE, *_AFTER, str(ACTOR), str(KEY))
-            self._step[kind] = {c: _function(names, python(clause.formula(x))) for c, clause in self._of_step.items()}
+            self._step[kind] = {c: function(names, python(clause.formula(x))) for c, clause in self._of_step.items()}
         for clause, formula in self._step[kind].items():
             says = formula(*values, *after, transition.action.client, transition.key)
             yield clause, says, self._on_step[clause](transition)
@@ -233,7 +215,7 @@ def allowed(config: Config, parts: Sequence[Part] = PARTS) -> set[State]:
     Tried are all places of the clients, all orders of those that wait, and for each key no entry or one with any
     holder, any queue and any count.
     """
-    holds = _function(_BEFORE, " and ".join(python(part.holds(BEFORE)) for part in parts))
+    holds = function(_BEFORE, " and ".join(python(part.holds(BEFORE)) for part in parts))
     every_client, every_key = range(config.clients), range(config.keys)
     places = [Client("idle", None)]
     places += [Client(phase, key) for phase in ("waiting", "granted", "holding") for key in every_key]
@@ -297,7 +279,7 @@ def formula_of_step(
 ) -> Callable[..., Any]:
     """A formula about a taken case as a function of the relations before, those after, the actor, the key and more."""
     x = clauses.Taken(case.race, BEFORE, case.row.action, case.row.phase, ACTOR, KEY, case.outcome, AFTER)
-    return _function((*_BEFORE, *_AFTER, str(ACTOR), str(KEY), *map(str, extra)), python(formula(x)))
+    return function((*_BEFORE, *_AFTER, str(ACTOR), str(KEY), *map(str, extra)), python(formula(x)))
 
 
 def values_of_step(config: Config, before: State, after: State) -> list[Any]:
