@@ -191,6 +191,7 @@ class Live(NamedTuple):
     helps   (step, client, key): whether this step, being fair, must shrink a set
     given   (state, client, key, ...): clients of whom this is so exist, since there are finitely many; the names of the
             others are those that fair moves have, and of those clients one such move can be taken
+    toward  moves that may have to come before a fair one. That they are finitely many in a row is assumed
     """
 
     statement: str
@@ -199,6 +200,7 @@ class Live(NamedTuple):
     fair: tuple[str, ...]
     helps: Callable[[Step, Term, Term], Term]
     given: Callable[..., Term]
+    toward: tuple[str, ...] = ()
 
 
 class Lock(NamedTuple):
@@ -214,6 +216,7 @@ class Lock(NamedTuple):
     rigid      what no move changes, with the values that are tried where all are tried
     facts      what is known of those
     inputs     what a caller chooses with a call: relations that a move may read
+    small      which states are followed where the lock is played, if there are endlessly many
     """
 
     relations: Signature
@@ -227,6 +230,7 @@ class Lock(NamedTuple):
     rigid: Mapping[str, tuple[tuple[Sort, ...], tuple[int, ...]]] = {}  # noqa: RUF012
     facts: Callable[[View], Term] = lambda s: TRUE
     inputs: Signature = {}  # noqa: RUF012
+    small: Callable[[View], Term] = lambda s: TRUE
 
     def replacing(self, *moves: Move) -> Lock:
         """The same lock with these moves in place of those with their names and cases. LockError: it has none such."""
@@ -361,7 +365,7 @@ def _fair_step(
 ) -> Obligation:
     """While a client waits, some fair move can be taken, by those who are `given`."""
     s = lock.state()
-    fair = [move for move in lock.moves if move.name in live.fair]
+    fair = [move for move in lock.moves if move.name in (*live.fair, *live.toward)]
     who = tuple(dict.fromkeys((*_given(live), *(param for move in fair for param in move.params))))
     known = (*inv, ("somebody waits", live.waits(s, *_given(live)[:2])), ("given", live.given(s, *_given(live))))
     return show(LIVE, "a fair step can be taken", known, either(*(move.needs(s, *move.params) for move in fair)), *who)
@@ -476,6 +480,7 @@ class Explicit:
         self._later = tuple(f"{name}_later" for name in lock.moving)
         self._moves = [(move, *self._compiled(move)) for move in lock.moves]
         s, t = lock.state(), lock.state("_later")
+        self._small = function(self._names, python(lock.small(s)))
         self._of_state = [(one, function(self._names, python(one.in_state(s)))) for one in lock.claims if one.in_state]
         self._of_step = {
             (str(move), one.clause): function(self._after_names(move), python(one.on_step(Step(lock, s, move, t))))
@@ -552,6 +557,10 @@ class Explicit:
         values = self.values(size, state)
         return [claim.clause for claim, holds in self._of_state if not holds(*values)]
 
+    def small(self, size: Size, state: Values) -> bool:
+        """Whether the state is followed."""
+        return bool(self._small(*self.values(size, state)))
+
     def waits(self, size: Size, state: Values, client: int) -> bool:
         """Whether the client waits for some key."""
         values = self.values(size, state)
@@ -571,18 +580,30 @@ def explored(lock: Lock, sizes: Sequence[tuple[int, int]] = SIZES, most: int = M
     """By clause a shortest run that breaks it, of all with so many clients and keys."""
     found: dict[str, Found] = {}
     played = Explicit(lock)
+    fair = (*lock.live.fair, *lock.live.toward) if lock.live else ()
     for clients, keys in sizes:
         for size in _rigid(lock, clients, keys):
             graph, broken = _reached(played, size, most)
             for clause, path in broken.items():
                 found.setdefault(clause, Found(clause, _statement(lock, clause), f"{size}: {format_schedule(path)}"))
             if lock.live and LIVE not in found and len(graph) < most:
-                goal = Eventually(lambda state, client, size=size: played.waits(size, state, client), lock.live.fair)  # type: ignore[misc]
-                if lasso := find_lasso(size, graph, LIVE, goal):
+                goal = Eventually(lambda state, client, size=size: played.waits(size, state, client), fair)  # type: ignore[misc]
+                if lasso := find_lasso(size, _without(graph, lock.live.toward), LIVE, goal):
                     ends = format_schedule(lasso.cycle or ()) or "nothing"
                     run = f"{size}: {format_schedule(lasso.path)}; and for ever: {ends}"
                     found[LIVE] = Found(LIVE, lasso.message, run)
     return found
+
+
+def _without(graph: Graph, names: Sequence[str]) -> Graph:
+    """The graph in which no run without end has such a move: each leads out of it, and can still be seen to be possible.
+    That there are finitely many in a row is assumed of them."""
+    out: Any = "elsewhere"
+    edges = {
+        state: tuple((action, out if action.name in names else after) for action, after in of)
+        for state, of in graph.edges.items()
+    }
+    return Graph(graph.initial, graph.parents, edges, graph.depths)
 
 
 def _rigid(lock: Lock, clients: int, keys: int) -> Iterator[Size]:
@@ -609,7 +630,7 @@ def _reached(played: Explicit, size: Size, most: int) -> tuple[Graph, dict[str, 
                 if clause not in broken:
                     broken[clause] = graph.path(state, action)
             after: Any = later
-            if after not in reached and len(reached) < most:
+            if after not in reached and len(reached) < most and played.small(size, later):
                 reached[after] = reached[state] + 1
                 graph.parents[after] = (state, action, None)
                 todo.append(after)
