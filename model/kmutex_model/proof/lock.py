@@ -463,6 +463,15 @@ class Size(NamedTuple):
         return f"{self.clients}x{self.keys}" + "".join(f" {value}" for value in self.rigid)
 
 
+class Taken(NamedTuple):
+    """A move that was played: who took it and what it is about, what was chosen, and the state after it."""
+
+    move: Move
+    who: tuple[int, ...]
+    inputs: tuple[Any, ...]
+    after: Values
+
+
 class Found(NamedTuple):
     """A run that breaks a clause."""
 
@@ -496,10 +505,11 @@ class Explicit:
 
     def _compiled(self, move: Move) -> tuple[Callable[..., Any], Callable[..., Any], bool]:
         s = self.lock.state()
-        names, guard, t = (*self._names, *map(str, move.params)), move.needs(s, *move.params), self.lock.after(s, move)
-        later = [table(getattr(t, name), sorts) for name, (sorts, _) in self.lock.moving.items()]
-        reads = any(part.op == "app" and part.args[0] in self.lock.inputs for part in parts_of(guard))
-        return function(names, python(guard)), function(names, f"[{', '.join(later)}]"), reads
+        names, t = (*self._names, *map(str, move.params)), self.lock.after(s, move)
+        guard = python(move.needs(s, *move.params))
+        later = f"[{', '.join(table(getattr(t, name), sorts) for name, (sorts, _) in self.lock.moving.items())}]"
+        reads = any(f"{name}[" in text for text in (guard, later) for name in self.lock.inputs)
+        return function(names, guard), function(names, later), reads
 
     def at_first(self, size: Size) -> Values:
         """Nobody has done anything."""
@@ -516,20 +526,19 @@ class Explicit:
         given = inputs or [self._table(sorts, size, False) for sorts, _ in self.lock.inputs.values()]
         return [*state, *size.rigid, *given, range(size.clients), range(size.keys)]
 
-    def steps(self, size: Size, state: Values) -> dict[Action, tuple[Move, tuple[int, ...], Values]]:
-        """What can be done: the move, who and what it is about, and the state after it. LockError: one action has two
-        ways."""
-        found: dict[Action, tuple[Move, tuple[int, ...], Values]] = {}
+    def steps(self, size: Size, state: Values) -> dict[Action, Taken]:
+        """What can be done. LockError: one action has two ways."""
+        found: dict[Action, Taken] = {}
         for move, guard, after, reads in self._moves:
             for inputs in self._inputs(size) if reads else [()]:
                 values = self.values(size, state, inputs)
                 ranges = (range(size.clients if one.sort == "Client" else size.keys) for one in move.params)
                 for who in itertools.product(*ranges):
                     if guard(*values, *who):
-                        action, later = self._action(move, who, inputs), frozen(after(*values, *who))
-                        if action in found and (found[action][2], found[action][0].outcome) != (later, move.outcome):
-                            raise LockError(f"{action} can go two ways: {found[action][0]}, and {move}")
-                        found[action] = move, who, later
+                        action, taken = self._action(move, who, inputs), Taken(move, who, inputs, frozen(after(*values, *who)))
+                        other = found.setdefault(action, taken)
+                        if (other.after, other.move.outcome) != (taken.after, move.outcome):
+                            raise LockError(f"{action} can go two ways: {other.move}, and {move}")
         return found
 
     def _inputs(self, size: Size) -> Iterator[tuple[Any, ...]]:
@@ -542,15 +551,12 @@ class Explicit:
         chosen = "".join(str([key for key, one in enumerate(chosen) if one]) for chosen in inputs)
         return Action(move.name + chosen, named["c"], named["k"] if move.keyed else None)
 
-    def broken_by(self, size: Size, state: Values, move: Move, who: Sequence[int], later: Values) -> list[str]:
+    def broken_by(self, size: Size, state: Values, taken: Taken) -> list[str]:
         """The clauses that a step breaks, or the state after it."""
-        values = [*self.values(size, state), *later, *who]
-        broken = [
-            one.clause
-            for one in self.lock.claims
-            if one.on_step and not self._of_step[str(move), one.clause](*values)
-        ]
-        return list(dict.fromkeys([*broken, *self.broken_in(size, later)]))
+        values = [*self.values(size, state, taken.inputs), *taken.after, *taken.who]
+        of_step = (one.clause for one in self.lock.claims if one.on_step)
+        broken = [clause for clause in of_step if not self._of_step[str(taken.move), clause](*values)]
+        return list(dict.fromkeys([*broken, *self.broken_in(size, taken.after)]))
 
     def broken_in(self, size: Size, state: Values) -> list[str]:
         """The clauses of a state that are broken in this one."""
@@ -625,12 +631,12 @@ def _reached(played: Explicit, size: Size, most: int) -> tuple[Graph, dict[str, 
     while todo:
         state: Any = todo.popleft()
         edges = []
-        for action, (move, who, later) in played.steps(size, state).items():
-            for clause in played.broken_by(size, state, move, who, later):
+        for action, taken in played.steps(size, state).items():
+            for clause in played.broken_by(size, state, taken):
                 if clause not in broken:
                     broken[clause] = graph.path(state, action)
-            after: Any = later
-            if after not in reached and len(reached) < most and played.small(size, later):
+            after: Any = taken.after
+            if after not in reached and len(reached) < most and played.small(size, after):
                 reached[after] = reached[state] + 1
                 graph.parents[after] = (state, action, None)
                 todo.append(after)
@@ -650,8 +656,9 @@ def replayed(lock: Lock, asked: Asked, found: Structure) -> str:
     rigid = tuple(frozen(found.relations[name]) for name in lock.rigid)
     size = Size(found.clients, found.keys, rigid)
     who = tuple(found.constants[str(param)] for param in asked.move.params)
-    for move, with_, later in played.steps(size, state).values():
-        if move == asked.move and with_ == who:
-            broken = played.broken_by(size, state, move, who, later)
+    inputs = tuple(frozen(found.relations[name]) for name in lock.inputs)
+    for taken in played.steps(size, state).values():
+        if (taken.move, taken.who) == (asked.move, who) and taken.inputs in ((), inputs):
+            broken = played.broken_by(size, state, taken)
             return "" if asked.claim.clause in broken else f"the step breaks only {', '.join(broken) or 'nothing'}"
     return "the step can't be taken"
