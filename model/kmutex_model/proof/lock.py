@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from kmutex_model.actions import Action, format_schedule
@@ -460,7 +460,7 @@ class Size(NamedTuple):
     rigid: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.clients}x{self.keys}" + "".join(f" {value}" for value in self.rigid)
+        return f"{self.clients}x{self.keys}" + "".join(f" {', '.join(map(str, value))}" for value in self.rigid)
 
 
 class Taken(NamedTuple):
@@ -478,6 +478,17 @@ class Found(NamedTuple):
     clause: str
     said: str
     run: str
+
+
+class Played(NamedTuple):
+    """What was found by playing all states of a few clients and keys.
+
+    broken  by clause, a shortest run that breaks it
+    never   the moves that were never taken
+    """
+
+    broken: dict[str, Found]
+    never: tuple[str, ...]
 
 
 class Explicit:
@@ -530,7 +541,8 @@ class Explicit:
         """What can be done. LockError: one action has two ways."""
         found: dict[Action, Taken] = {}
         for move, guard, after, reads in self._moves:
-            for inputs in self._inputs(size) if reads else [()]:
+            choices: Iterable[tuple[Any, ...]] = self._inputs(size) if reads else [()]
+            for inputs in choices:
                 values = self.values(size, state, inputs)
                 ranges = (range(size.clients if one.sort == "Client" else size.keys) for one in move.params)
                 for who in itertools.product(*ranges):
@@ -582,23 +594,22 @@ SIZES = ((2, 1), (3, 1), (2, 2))
 MOST_STATES = 5_000
 
 
-def explored(lock: Lock, sizes: Sequence[tuple[int, int]] = SIZES, most: int = MOST_STATES) -> dict[str, Found]:
-    """By clause a shortest run that breaks it, of all with so many clients and keys."""
+def explored(lock: Lock, sizes: Sequence[tuple[int, int]] = SIZES, most: int = MOST_STATES) -> Played:
+    """Play all states with so many clients and keys, up to so many states of each size."""
     found: dict[str, Found] = {}
-    played = Explicit(lock)
+    played, taken = Explicit(lock), set[str]()
     fair = (*lock.live.fair, *lock.live.toward) if lock.live else ()
-    for clients, keys in sizes:
-        for size in _rigid(lock, clients, keys):
-            graph, broken = _reached(played, size, most)
-            for clause, path in broken.items():
-                found.setdefault(clause, Found(clause, _statement(lock, clause), f"{size}: {format_schedule(path)}"))
-            if lock.live and LIVE not in found and len(graph) < most:
-                goal = Eventually(lambda state, client, size=size: played.waits(size, state, client), fair)  # type: ignore[misc]
-                if lasso := find_lasso(size, _without(graph, lock.live.toward), LIVE, goal):
-                    ends = format_schedule(lasso.cycle or ()) or "nothing"
-                    run = f"{size}: {format_schedule(lasso.path)}; and for ever: {ends}"
-                    found[LIVE] = Found(LIVE, lasso.message, run)
-    return found
+    for size in (size for clients, keys in sizes for size in _rigid(lock, clients, keys)):
+        graph, broken = _reached(played, size, most, taken)
+        for clause, path in broken.items():
+            found.setdefault(clause, Found(clause, _statement(lock, clause), f"{size}: {format_schedule(path)}"))
+        if lock.live and LIVE not in found and len(graph) < most:
+            goal = Eventually(lambda state, client, size=size: played.waits(size, state, client), fair)  # type: ignore[misc]
+            if lasso := find_lasso(size, _without(graph, lock.live.toward), LIVE, goal):
+                ends = format_schedule(lasso.cycle or ()) or "nothing"
+                run = f"{size}: {format_schedule(lasso.path)}; and for ever: {ends}"
+                found[LIVE] = Found(LIVE, lasso.message, run)
+    return Played(found, tuple(str(move) for move in lock.moves if str(move) not in taken))
 
 
 def _without(graph: Graph, names: Sequence[str]) -> Graph:
@@ -621,8 +632,11 @@ def _statement(lock: Lock, clause: str) -> str:
     return next(f"not so: {one.statement}" for one in lock.claims if one.clause == clause)
 
 
-def _reached(played: Explicit, size: Size, most: int) -> tuple[Graph, dict[str, tuple[Action, ...]]]:
-    """All states that are reached, up to so many, and for each clause the first run that breaks it."""
+def _reached(
+    played: Explicit, size: Size, most: int, names: set[str]
+) -> tuple[Graph, dict[str, tuple[Action, ...]]]:
+    """All states that are reached, up to so many, and for each clause the first run that breaks it. The moves that were
+    taken are added to the names."""
     start = played.at_first(size)
     graph: Graph = Graph(start, {}, {}, {start: 0})  # type: ignore[arg-type, dict-item]
     reached: Any = graph.depths
@@ -632,6 +646,7 @@ def _reached(played: Explicit, size: Size, most: int) -> tuple[Graph, dict[str, 
         state: Any = todo.popleft()
         edges = []
         for action, taken in played.steps(size, state).items():
+            names.add(str(taken.move))
             for clause in played.broken_by(size, state, taken):
                 if clause not in broken:
                     broken[clause] = graph.path(state, action)
@@ -662,3 +677,18 @@ def replayed(lock: Lock, asked: Asked, found: Structure) -> str:
             broken = played.broken_by(size, state, taken)
             return "" if asked.claim.clause in broken else f"the step breaks only {', '.join(broken) or 'nothing'}"
     return "the step can't be taken"
+
+
+def told(lock: Lock, found: Structure) -> str:
+    """A counterexample of the solver in words: what is so before the step, and who is who."""
+    said = []
+    for name, (sorts, _) in lock.all_relations.items():
+        sizes = (found.clients if sort == "Client" else found.keys for sort in sorts)
+        for place in itertools.product(*map(range, sizes)):
+            value = found.relations[name]
+            for number_ in place:
+                value = value[number_]
+            if value:
+                said.append(f"{name}({', '.join(map(str, place))})" + ("" if value is True else f" = {value}"))
+    named = ", ".join(f"{name} is {number_}" for name, number_ in found.constants.items() if "!" not in name)
+    return f"{found.clients} clients, {found.keys} keys: {', '.join(said) or 'nobody anywhere'}; {named}"
