@@ -5,6 +5,7 @@
 
 from barging import PARTS as PARTS
 from barging import TABLE as SOUND
+
 from kmutex_model.actions import Row
 from kmutex_model.turn import Outcome, Turn
 

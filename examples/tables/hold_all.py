@@ -116,7 +116,9 @@ PARTS = (
 
 def apart(x: claims.Step) -> Term:
     """Keys that the client has not asked for are as they were, and who finds all its keys free need not wait."""
-    elsewhere = every(lambda j, d: either(x.s.asked(x.c, j), x.t.asked(x.c, j), same(x.s.queued(j, d), x.t.queued(j, d))))
+    elsewhere = every(
+        lambda j, d: either(x.s.asked(x.c, j), x.t.asked(x.c, j), same(x.s.queued(j, d), x.t.queued(j, d)))
+    )
     others = every(lambda d, j: same(d, x.c) | same(owns(x.s, d, j), owns(x.t, d, j)))
     if x.move.name != "request":
         return elsewhere & others
@@ -135,13 +137,17 @@ def in_order(x: claims.Step) -> Term:
 
 def all_or_none(s: View) -> Term:
     """Who holds stands first at each of its keys, and owns each."""
-    return every(lambda c, j, d: implies(both(s.holding(c), s.asked(c, j), s.asked(d, j)), same(c, d) | s.order(j, c, d)))
+    return every(
+        lambda c, j, d: implies(both(s.holding(c), s.asked(c, j), s.asked(d, j)), same(c, d) | s.order(j, c, d))
+    )
 
 
 def gone_alone(x: claims.Step) -> Term:
     """The client is nowhere any more, and the others stand where they stood."""
     gone = every(lambda j: ~x.t.asked(x.c, j) & ~x.t.queued(j, x.c))
-    others = every(lambda d, j: same(d, x.c) | both(same(x.s.asked(d, j), x.t.asked(d, j)), same(x.s.holding(d), x.t.holding(d))))
+    others = every(
+        lambda d, j: same(d, x.c) | both(same(x.s.asked(d, j), x.t.asked(d, j)), same(x.s.holding(d), x.t.holding(d)))
+    )
     places = every(
         lambda j, a, b: implies(x.t.queued(j, a) & x.t.queued(j, b), same(x.s.ahead(j, a, b), x.t.ahead(j, a, b)))
     )

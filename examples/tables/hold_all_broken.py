@@ -5,6 +5,7 @@
 
 from hold_all import LOCK as SOUND
 from hold_all import waits
+
 from kmutex_model.proof.lock import Move, Relation, View, joined, plus
 from kmutex_model.proof.logic import Term
 

@@ -4,6 +4,7 @@
 """
 
 from keep_or_pass import TABLE as SOUND
+
 from kmutex_model.actions import Row
 from kmutex_model.turn import Outcome, Turn
 

@@ -4,9 +4,23 @@
 """
 
 from kmutex_model.proof import claims
-from kmutex_model.proof.lock import LINE, Claim, Live, Lock, Move, Part, Relation, View, is_oldest, joined, left
-from kmutex_model.proof.lock import minus, more, plus
-from kmutex_model.proof.logic import Term, both, choose, either, every, implies, no, number, same, some
+from kmutex_model.proof.lock import (
+    LINE,
+    Claim,
+    Live,
+    Lock,
+    Move,
+    Part,
+    Relation,
+    View,
+    is_oldest,
+    joined,
+    left,
+    minus,
+    more,
+    plus,
+)
+from kmutex_model.proof.logic import Term, both, choose, every, implies, no, same, some
 
 
 def owns(s: View, c: Term, k: Term) -> Term:
@@ -76,7 +90,9 @@ def hand_on(s: View, c: Term, k: Term, heir: Term) -> dict[str, Relation]:
 def lets_go(name: str, phase: str, outcome: str) -> tuple[Move, Move]:
     """A permit is given back: to nobody, or to the oldest."""
     return (
-        Move(name, outcome, lambda s, c, k: getattr(s, phase)(c, k) & nobody_queued(s, k), put_back, f"{phase}, no heir"),
+        Move(
+            name, outcome, lambda s, c, k: getattr(s, phase)(c, k) & nobody_queued(s, k), put_back, f"{phase}, no heir"
+        ),
         Move(name, outcome, lambda s, c, k, heir: getattr(s, phase)(c, k) & is_oldest(s, k, heir), hand_on, phase),
     )
 

@@ -5,6 +5,7 @@
 
 from permits import LOCK as SOUND
 from permits import hand_on
+
 from kmutex_model.proof.lock import Move, Relation, View, is_oldest, more
 from kmutex_model.proof.logic import Term
 
@@ -14,5 +15,11 @@ def hand_on_uncounted(s: View, c: Term, k: Term, heir: Term) -> dict[str, Relati
 
 
 LOCK = SOUND.replacing(
-    Move("release", "released", lambda s, c, k, heir: s.holding(c, k) & is_oldest(s, k, heir), hand_on_uncounted, "holding")
+    Move(
+        "release",
+        "released",
+        lambda s, c, k, heir: s.holding(c, k) & is_oldest(s, k, heir),
+        hand_on_uncounted,
+        "holding",
+    )
 )

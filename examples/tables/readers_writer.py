@@ -5,8 +5,21 @@ A reader that asks while anybody waits joins the queue, so that no writer starve
 """
 
 from kmutex_model.proof import claims
-from kmutex_model.proof.lock import LINE, Claim, Live, Lock, Move, Part, Relation, View, is_oldest, joined, left
-from kmutex_model.proof.lock import minus, plus
+from kmutex_model.proof.lock import (
+    LINE,
+    Claim,
+    Live,
+    Lock,
+    Move,
+    Part,
+    Relation,
+    View,
+    is_oldest,
+    joined,
+    left,
+    minus,
+    plus,
+)
 from kmutex_model.proof.logic import Term, both, choose, either, every, implies, no, same, some
 
 
@@ -161,7 +174,9 @@ def gives_up(name: str, outcome: str) -> tuple[Move, ...]:
 
     return (
         Move(name, outcome, lambda s, c, k: s.waiting(c, k) & ~reading(s, c, k), gone, "waiting for a writer"),
-        Move(name, outcome, lambda s, c, k: reading(s, c, k) & no_writer_queued(s, c, k), to_all, "waiting for readers"),
+        Move(
+            name, outcome, lambda s, c, k: reading(s, c, k) & no_writer_queued(s, c, k), to_all, "waiting for readers"
+        ),
         Move(
             name,
             outcome,
@@ -182,7 +197,9 @@ def asks(name: str, outcome: str, waits_to_read, waits_to_write) -> tuple[Move, 
     return (
         Move(f"{name}_read", "granted", may_read, enter_to_read, "free", keyed=True),
         Move(f"{name}_read", outcome, must_not_read, waits_to_read, "not free", keyed=True),
-        Move(f"{name}_write", "granted", lambda s, c, k: idle(s, c) & ~s.present(k), enter_to_write, "free", keyed=True),
+        Move(
+            f"{name}_write", "granted", lambda s, c, k: idle(s, c) & ~s.present(k), enter_to_write, "free", keyed=True
+        ),
         Move(f"{name}_write", outcome, lambda s, c, k: idle(s, c) & s.present(k), waits_to_write, "held", keyed=True),
     )
 

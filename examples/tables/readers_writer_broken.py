@@ -5,6 +5,7 @@
 
 from readers_writer import LOCK as SOUND
 from readers_writer import enter_to_read, idle, join_to_read, nothing
+
 from kmutex_model.proof.lock import Move, View
 from kmutex_model.proof.logic import Term, every, no
 

@@ -4,8 +4,22 @@
 """
 
 from kmutex_model.proof import claims
-from kmutex_model.proof.lock import LINE, Claim, Live, Lock, Move, Part, Relation, View, is_oldest, joined, left
-from kmutex_model.proof.lock import minus, more, plus
+from kmutex_model.proof.lock import (
+    LINE,
+    Claim,
+    Live,
+    Lock,
+    Move,
+    Part,
+    Relation,
+    View,
+    is_oldest,
+    joined,
+    left,
+    minus,
+    more,
+    plus,
+)
 from kmutex_model.proof.logic import Term, both, choose, either, every, implies, no, number, same, some, truth
 
 

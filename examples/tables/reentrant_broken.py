@@ -5,6 +5,7 @@
 
 from reentrant import LOCK as SOUND
 from reentrant import evict, hand_on, nobody_queued
+
 from kmutex_model.proof.lock import Move, is_oldest
 
 LOCK = SOUND.replacing(

@@ -41,7 +41,13 @@ def add_parser(commands: Any) -> None:
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    prove.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a lock of your own: its action table, or its relations and moves")
+    prove.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="a lock of your own: its action table, or its relations and moves",
+    )
     prove.add_argument(
         "--solver", action="append", choices=("z3", "cvc5"), help="ask this one only; twice for both (all installed)"
     )
@@ -56,7 +62,7 @@ def add_parser(commands: Any) -> None:
         type=seconds,
         default=600.0,
         metavar="N",
-        help="the longest that FILE may take; it runs in a process with limits, which is for clumsy code, and no jail (600)",
+        help="the longest that FILE may take (600); it runs in a process with limits, for clumsy code, and no jail",
     )
     prove.add_argument("--quiet", action="store_true", help="no progress")
     prove.set_defaults(run=run)

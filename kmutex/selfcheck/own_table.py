@@ -68,8 +68,8 @@ class OutOfTimeError(Exception):
 class Judged(NamedTuple):
     """One clause of a user's lock.
 
-    result  "proved" for any size; "violated", with a run; "not proved", with a state from which a step is wrong, to which
-            perhaps no run leads; or "does not apply", with the reason that the file gives
+    result  "proved" for any size; "violated", with a run; "not proved", with a state from which a step is wrong, to
+            which perhaps no run leads; or "does not apply", with the reason that the file gives
     """
 
     clause: str
@@ -230,7 +230,8 @@ def judged(
 ) -> Iterator[Judged]:
     """Each clause of the lock in that file, which is loaded and judged in a confined process.
 
-    names: of solvers, by default all that are installed. TableError: no table can be read, or the file left its process.
+    names: of solvers, by default all that are installed. TableError: no table can be read, or the file left its
+    process.
     OutOfTimeError: it took more than `seconds`.
     """
     solvers(names)  # What is missing is said before any work.

@@ -1,7 +1,7 @@
 """Steps that are right, and all that differ from one of them in one thing: where each clause draws its line.
 
-A broken model makes some mistakes only. Here the state after each step of the correct model is changed in every place by
-itself: a client stands elsewhere, an entry has another holder, queue or count, or the caller is told something else. On
+A broken model makes some mistakes only. Here the state after each step of the correct model is changed in one place at
+a time: a client stands elsewhere, an entry has another holder, queue or count, or the caller is told something else. On
 all these, formula and property of each clause must agree, so neither can lose a conjunct that the other has.
 """
 
@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple, get_args
 
-from kmutex_model.actions import CORRECT
+from kmutex_model.actions import CORRECT, Action, Model
+from kmutex_model.broken import BROKEN
 from kmutex_model.explore import explore
 from kmutex_model.proof.relations import SIGNATURE, explicit
 from kmutex_model.proof.tie import Judge, values_of
@@ -57,26 +58,46 @@ def _entries(config: Config, entry: Entry | None) -> Iterator[Entry | None]:
     yield entry._replace(queue=queue[::-1])
 
 
+def _starts() -> Iterator[tuple[Model, Config, State]]:
+    """Where the steps begin: in every state of the correct model, in those of the broken ones, and where three wait."""
+    for config in CONFIGS:
+        yield from ((CORRECT, config, state) for state in explore(CORRECT, config).graph)
+    long = Config(4, 1, "keep")
+    yield from ((CORRECT, long, state) for state in explore(CORRECT, long).graph if len(state.order[0]) == 3)
+    for broken in BROKEN:
+        small = Config(2, 1, broken.config.race)
+        found = explore(broken.model, small, properties=broken.judged_by, max_states=500).graph
+        yield from ((broken.model, small, state) for state in found if explicit(small, state))
+
+
+def _steps() -> Iterator[Transition]:
+    for model, config, before in _starts():
+        for action in model.enabled(config, before):
+            right = model.step(config, before, action)
+            others = (record_order(before, other) for other in changed(config, right.state))
+            told = ((state, outcome) for state in (right.state, before) for outcome in get_args(Outcome))
+            for after, outcome in (*((state, right.outcome) for state in (right.state, before, *others)), *told):
+                yield make_transition(config, before, action, outcome, after)
+    # No model goes on from a waiter whose entry is gone.
+    config = Config(2, 1, "keep")
+    lost = State((None,), (Client("waiting", 0), IDLE), ((0,),))
+    for action, outcome in (("cancel", "cancelled"), ("interrupt", "interrupted")):
+        after = record_order(lost, with_client(lost, 0, IDLE))
+        yield make_transition(config, lost, Action(action, 0), outcome, after)  # type: ignore[arg-type]
+
+
 @cache
 def nearby() -> tuple[Nearby, ...]:
     """All of them, at small bounds."""
-    found: dict[tuple[Config, Transition], Nearby] = {}
-    for config in CONFIGS:
-        for before in explore(CORRECT, config).graph:
-            values = values_of(config, _relations(config, before))
-            for action in CORRECT.enabled(config, before):
-                right = CORRECT.step(config, before, action)
-                others = (record_order(before, other) for other in changed(config, right.state))
-                steps = [(other, right.outcome) for other in (right.state, before, *others)]
-                steps += [(state, outcome) for state in (right.state, before) for outcome in get_args(Outcome)]
-                for after, outcome in steps:
-                    t = make_transition(config, before, action, outcome, after)
-                    if (config, t) not in found:
-                        relations = _relations(config, after)
-                        assert action.client is not None
-                        phase = before.clients[action.client].phase
-                        later = [relations[name] for name in SIGNATURE]
-                        found[config, t] = Nearby(t, phase, values, later, values_of(config, relations))
+    found: dict[Transition, Nearby] = {}
+    for t in _steps():
+        relations = None if t in found else explicit(t.config, t.after)
+        if relations is not None:
+            assert t.action.client is not None
+            phase = t.before.clients[t.action.client].phase
+            values = values_of(t.config, _relations(t.config, t.before))
+            later = [relations[name] for name in SIGNATURE]
+            found[t] = Nearby(t, phase, values, later, values_of(t.config, relations))
     return tuple(found.values())
 
 

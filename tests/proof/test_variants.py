@@ -23,7 +23,7 @@ LOCKS = [name for name in VARIANTS.values() if name not in ("barging", "keep_or_
 
 @pytest.mark.parametrize("name", VARIANTS.values())
 def test_a_variant_is_proved_but_for_what_it_does_not_promise(name: str) -> None:
-    """Nothing is left open: each clause is proved, has a run against it, or does not apply for a reason that is given."""
+    """Nothing is left open: each clause is proved, has a run against it, or does not apply for a reason."""
     found = {row.clause: row for row in rows(name)}
     violated = [clause for clause, row in found.items() if row.result == "violated"]
     assert violated == (["KM-FIFO", "KM-HANDOFF", "KM-LIVE"] if name == "barging" else [])
@@ -117,7 +117,7 @@ def test_what_a_lock_can_not_say_is_refused() -> None:
 
 
 def test_what_counts_is_found_out() -> None:
-    """A move that is never taken, clients who are taken for granted and need not be there, and a claim about nothing."""
+    """A move that is never taken, and clients who are taken for granted and need not be there."""
     lock = loaded("permits")
     assert isinstance(lock, Lock)
     assert lock.live is not None

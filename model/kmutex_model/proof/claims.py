@@ -7,7 +7,21 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from kmutex_model.proof.lock import Step, View
-from kmutex_model.proof.logic import FALSE, TRUE, Sort, Term, both, either, every, every_place, implies, no, same, some, truth
+from kmutex_model.proof.logic import (
+    FALSE,
+    TRUE,
+    Sort,
+    Term,
+    both,
+    either,
+    every,
+    every_place,
+    implies,
+    no,
+    same,
+    some,
+    truth,
+)
 
 OfClient: TypeAlias = Callable[[View, Term, Term], Term]
 """(state, client, key) -> Term."""

@@ -29,12 +29,10 @@ from kmutex_model.proof.logic import (
     choose,
     either,
     every,
-    every_place,
     function,
     implies,
     no,
     number,
-    parts_of,
     python,
     same,
     some,
@@ -123,8 +121,8 @@ class Move(NamedTuple):
     """Something that client `c` can do.
 
     name, outcome  what is called, and what the caller is told
-    needs          when it can be taken: (state, c, ...) -> Term. The letters of the other names say what they are: `k` a
-                   key, others clients that the move is about, of whom `needs` must leave no choice
+    needs          when it can be taken: (state, c, ...) -> Term. The letters of the other names say what they are: `k`
+                   a key, others clients that the move is about, of whom `needs` must leave no choice
     then           (state, and the same) -> what becomes of each relation that changes
     case           what tells it from other moves of that name
     keyed          whether the caller names the key, as in request(0,1)
@@ -224,10 +222,10 @@ class Lock(NamedTuple):
     parts: tuple[Part, ...]
     claims: tuple[Claim, ...]
     live: Live | None = None
-    absent: Mapping[str, str] = {}  # noqa: RUF012
+    absent: Mapping[str, str] = {}
     line: str = "waiting"
-    counts: Mapping[str, Callable[[View, Term, Term], Term]] = {}  # noqa: RUF012
-    rigid: Mapping[str, tuple[tuple[Sort, ...], tuple[int, ...]]] = {}  # noqa: RUF012
+    counts: Mapping[str, Callable[[View, Term, Term], Term]] = {}
+    rigid: Mapping[str, tuple[tuple[Sort, ...], tuple[int, ...]]] = {}
     facts: Callable[[View], Term] = lambda s: TRUE
     inputs: Signature = {}  # noqa: RUF012
     small: Callable[[View], Term] = lambda s: TRUE
@@ -244,13 +242,15 @@ class Lock(NamedTuple):
     @property
     def moving(self) -> dict[str, tuple[tuple[Sort, ...], Sort]]:
         """What makes up a state."""
-        counts: dict[str, tuple[tuple[Sort, ...], Sort]] = {name: (("Key",), "Int") for name in self.counts}
+        counts: dict[str, tuple[tuple[Sort, ...], Sort]] = dict.fromkeys(self.counts, (("Key",), "Int"))
         return {**self.relations, "order": (("Key", "Client", "Client"), "Bool"), **counts}
 
     @property
     def all_relations(self) -> dict[str, tuple[tuple[Sort, ...], Sort]]:
         """What a solver is told of."""
-        rigid: dict[str, tuple[tuple[Sort, ...], Sort]] = {name: (sorts, "Int") for name, (sorts, _) in self.rigid.items()}
+        rigid: dict[str, tuple[tuple[Sort, ...], Sort]] = {
+            name: (sorts, "Int") for name, (sorts, _) in self.rigid.items()
+        }
         return {**self.moving, **rigid, **self.inputs}
 
     def state(self, suffix: str = "") -> View:
@@ -360,9 +360,7 @@ def obligations(lock: Lock) -> Iterator[Asked]:
         yield Asked(_fair_step(lock, lock.live, show, inv))
 
 
-def _fair_step(
-    lock: Lock, live: Live, show: Callable[..., Obligation], inv: Sequence[tuple[str, Term]]
-) -> Obligation:
+def _fair_step(lock: Lock, live: Live, show: Callable[..., Obligation], inv: Sequence[tuple[str, Term]]) -> Obligation:
     """While a client waits, some fair move can be taken, by those who are `given`."""
     s = lock.state()
     fair = [move for move in lock.moves if move.name in (*live.fair, *live.toward)]
@@ -391,7 +389,9 @@ def given_of_finite(lock: Lock, by: Solver) -> list[str]:
     goal = some_place([one.sort for one in others], lambda *who: live.given(s, waiter, key, *who))
     faults = []
     for clients, keys in FINITE:
-        question = Question((waiter, key), (*known, ("there are none", no(goal))), _vocabulary(lock)).within(clients, keys)
+        question = Question((waiter, key), (*known, ("there are none", no(goal))), _vocabulary(lock)).within(
+            clients, keys
+        )
         if (said := by.ask(question).verdict) != "unsat":
             faults.append(f"{clients} clients, {keys} keys: that those exist who KM-LIVE takes as given: {said}")
     return faults
@@ -406,9 +406,7 @@ def _vocabulary(lock: Lock) -> Vocabulary:
     return Vocabulary(lock.all_relations, {name: at(name) for name in lock.counts}, {})
 
 
-def _only_named(
-    s: View, t: View, counted: Callable[[View, Term, Term], Term], who: Sequence[Term]
-) -> Term:
+def _only_named(s: View, t: View, counted: Callable[[View, Term, Term], Term], who: Sequence[Term]) -> Term:
     """Of nobody but those whom the move is about does it change whether they are counted."""
 
     def alike(d: Term, j: Term) -> Term:
@@ -524,7 +522,9 @@ class Explicit:
 
     def at_first(self, size: Size) -> Values:
         """Nobody has done anything."""
-        return tuple(self._table(sorts, size, 0 if sort == "Int" else False) for sorts, sort in self.lock.moving.values())
+        return tuple(
+            self._table(sorts, size, 0 if sort == "Int" else False) for sorts, sort in self.lock.moving.values()
+        )
 
     @staticmethod
     def _table(sorts: Sequence[Sort], size: Size, value: Any) -> Any:
@@ -547,7 +547,10 @@ class Explicit:
                 ranges = (range(size.clients if one.sort == "Client" else size.keys) for one in move.params)
                 for who in itertools.product(*ranges):
                     if guard(*values, *who):
-                        action, taken = self._action(move, who, inputs), Taken(move, who, inputs, frozen(after(*values, *who)))
+                        action, taken = (
+                            self._action(move, who, inputs),
+                            Taken(move, who, inputs, frozen(after(*values, *who))),
+                        )
                         other = found.setdefault(action, taken)
                         if (other.after, other.move.outcome) != (taken.after, move.outcome):
                             raise LockError(f"{action} can go two ways: {other.move}, and {move}")
@@ -613,7 +616,7 @@ def explored(lock: Lock, sizes: Sequence[tuple[int, int]] = SIZES, most: int = M
 
 
 def _without(graph: Graph, names: Sequence[str]) -> Graph:
-    """The graph in which no run without end has such a move: each leads out of it, and can still be seen to be possible.
+    """The graph in which no run without end has such a move: each leads out of it, and is still seen to be possible.
     That there are finitely many in a row is assumed of them."""
     out: Any = "elsewhere"
     edges = {
@@ -632,15 +635,13 @@ def _statement(lock: Lock, clause: str) -> str:
     return next(f"not so: {one.statement}" for one in lock.claims if one.clause == clause)
 
 
-def _reached(
-    played: Explicit, size: Size, most: int, names: set[str]
-) -> tuple[Graph, dict[str, tuple[Action, ...]]]:
+def _reached(played: Explicit, size: Size, most: int, names: set[str]) -> tuple[Graph, dict[str, tuple[Action, ...]]]:
     """All states that are reached, up to so many, and for each clause the first run that breaks it. The moves that were
     taken are added to the names."""
     start = played.at_first(size)
     graph: Graph = Graph(start, {}, {}, {start: 0})  # type: ignore[arg-type, dict-item]
     reached: Any = graph.depths
-    broken: dict[str, tuple[Action, ...]] = {clause: () for clause in played.broken_in(size, start)}
+    broken: dict[str, tuple[Action, ...]] = dict.fromkeys(played.broken_in(size, start), ())
     todo = deque([start])
     while todo:
         state: Any = todo.popleft()
