@@ -2,10 +2,10 @@
 
     python tests/mutants/run_model_mutants.py [--no-solver]
 
-A property (kmutex_model.properties) or formula (kmutex_model.proof.clauses) that has lost a conjunct is killed where the
-two differ on a step of tests/proof/nearby.py, as tests/proof/test_nearby.py compares them. A part of the invariant, or of
-the rank, that has lost a conjunct is killed where an obligation fails or a broken model is not convicted any more, as
-tests/proof/test_proof.py asks for. Those take a solver and some minutes.
+A property (kmutex_model.properties) or formula (kmutex_model.proof.clauses) that has lost a conjunct is killed where
+the two differ on a step of tests/proof/nearby.py, as tests/proof/test_nearby.py compares them. A part of the invariant,
+or of the rank, that has lost a conjunct is killed where an obligation fails or a broken model is not convicted any
+more, as tests/proof/test_proof.py asks for. Those take a solver and some minutes.
 
 Exit code: 0 if the survivors are exactly those of EQUAL, 1 if not.
 """

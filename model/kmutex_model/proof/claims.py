@@ -20,7 +20,6 @@ from kmutex_model.proof.logic import (
     no,
     same,
     some,
-    truth,
 )
 
 OfClient: TypeAlias = Callable[[View, Term, Term], Term]
@@ -115,8 +114,10 @@ def failed_changes_nothing(x: Step) -> Term:
 
 
 def refused(x: Step) -> Term:
-    """KM-UNHELD: the unlock of what is not one's own fails."""
-    return truth(x.move.outcome == "unheld") if x.move.name == "stray_unlock" else TRUE
+    """KM-UNHELD: the unlock of what is not one's own fails, and changes nothing."""
+    if x.move.name != "stray_unlock":
+        return TRUE
+    return all_alike(x) if x.move.outcome == "unheld" else FALSE
 
 
 def nothing_left_of_the_idle(at: OfClient, stands: OfClient) -> Callable[[View], Term]:
