@@ -150,7 +150,11 @@ HEAD = "from kmutex_model.proof.lock import Claim, Lock, Move\nfrom kmutex_model
     ("text", "status", "said"),
     [
         ("LOCK = 1", 3, "LOCK is to be"),
-        (f"{HEAD}LOCK = Lock({{}}, (Move('m', 'x', lambda s, c: s.no(c), lambda s, c: {{}}),), (), ())", 3, "no 'waiting'"),
+        (
+            f"{HEAD}LOCK = Lock({{}}, (Move('m', 'x', lambda s, c: s.no(c), lambda s, c: {{}}),), (), ())",
+            3,
+            "no 'waiting'",
+        ),
         (f"{HEAD}LOCK = Lock({{}}, (Move('m', 'x', 1, 2),), (), ())", 3, "can't be read as relations"),
         ("import os\nos._exit(0)", 3, "left its process"),
         ("import os\nos.fork()", 3, "not allowed here"),

@@ -289,7 +289,7 @@ def _counted(
     s: View, t: View, name: str, counted: Callable[[View, Term, Term], Term], named: Sequence[Term]
 ) -> Relation:
     def count(k: Term) -> Term:
-        total = getattr(s, name)(k)
+        total: Term = getattr(s, name)(k)
         for place, who in enumerate(named):
             was, now = counted(s, who, k), counted(t, who, k)
             change = choose(now & ~was, number(1), choose(was & ~now, number(-1), number(0)))
