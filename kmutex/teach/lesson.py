@@ -14,7 +14,7 @@ from typing import Any
 from kmutex.engine.explorer import Schedule, parse_schedule
 from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
-from kmutex.engine.judge import Event
+from kmutex.engine.run_judge import Event
 from kmutex.engine.shapes import Kind
 from kmutex.engine.source_lines import Lines, own_code, stops
 
