@@ -259,11 +259,11 @@ class _Looker:
             forgets=not call.decorates and ways.takes_key(getattr(self._subject, "forget", None)),
             keys=keys,
             shared=shared,
-            loose=("fresh", "evict") if self._lenient and ways.keeps_results(self._original, self._subject) else (),
+            loose=("fresh", "evict") if self._lenient and ways.keeps_results(self._original) else (),
             taken=f"flight: {self._called_so(call)}; {kind}",
         )
         if shape.loose:
-            shape = replace(shape, taken=f"{shape.taken}; a cache by its names, so that it keeps results")
+            shape = replace(shape, taken=f"{shape.taken}; a cache by its arguments or name, so that it keeps results")
         face = flight_face(kind, counts=shape.counts)
         make = self._make
 

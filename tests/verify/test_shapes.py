@@ -193,7 +193,7 @@ TAKEN: tuple[tuple[Callable[..., Any], str], ...] = (
         lambda: functools.partial(shapes_threads.StoredLock, shapes_threads._LockStorage()),
         "get: L(key), then acquire and release; threads",
     ),
-    (flights_threads.cached, "flight: @cached(); threads; a cache by its names, so that it keeps results"),
+    (flights_threads.cached, "flight: @cached(); threads; a cache by its arguments or name, so that it keeps results"),
     (flights_threads.synchronized, "flight: @synchronized(key_fn); threads"),
     (_locked_by_name, "flight: @_locked_by_name(key); threads"),
     (flights_asyncio.AwaitableFlight, "flight: run(key, awaitable); asyncio"),
