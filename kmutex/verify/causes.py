@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 
-from kmutex.engine.judge import Event
 from kmutex.engine.program import STEPS
+from kmutex.engine.run_judge import Event
 from kmutex.verify.evidence import Violation
 
 _ABOUT = {
@@ -20,6 +20,7 @@ _ABOUT = {
     "KM-TOKEN": "an unlock by somebody else",
     "KM-INDEP": "two keys",
     "KM-LOOP": "two loops",
+    "KM-ALL": "several keys at once",
     "KM-LEADER": "a run that failed",
     "KM-FOLLOWER": "a wait that ended",
     "KM-FORGET": "what is kept",

@@ -39,6 +39,7 @@ RUN_ELSEWHERE = {
         "specs/contract.md": "tests/house/test_clauses.py",
         "specs/divergences.md": "tests/house/test_divergences.py",
     },
+    "sql": {"docs/postgres.md": "tests/postgres/test_strangers.py"},
     "toml": {"docs/ci.md": "tests/testing/test_project.py", "README.md": "tests/testing/test_project.py"},
     "trace": {"specs/trace.md": "tests/trace/test_command.py"},
     "yaml": {"docs/ci.md": "tests/testing/test_project.py"},
@@ -70,6 +71,19 @@ class Door:
 
     def slam(self, key):
         self.inner.unlock(key)
+
+
+class KeyLock:
+    all = KeyedMutex()
+
+    def __init__(self, key):
+        self.key = key
+
+    def __enter__(self):
+        self.all.lock(self.key)
+
+    def __exit__(self, *error):
+        self.all.unlock(self.key)
 """
 LOCK_FOR = "\n\nlock_for = SessionLocks().get_lock\n"
 FLIGHTS = """\
@@ -83,6 +97,10 @@ class SingleFlight(Once):
 def dedupe(fn):
     flight = SingleFlight()
     return lambda key: flight.do(key, lambda: fn(key))
+
+
+def cached(ttl):
+    return dedupe
 """
 ADAPTER = [sys.executable, str(ROOT / "examples" / "adapters" / "adapter.py"), "kmutex:AsyncKeyedMutex"]
 COMMAND = """\
