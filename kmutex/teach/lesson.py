@@ -16,7 +16,7 @@ from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.run_judge import Event
 from kmutex.engine.shapes import Kind
-from kmutex.engine.source_lines import Lines, own_code, stops
+from kmutex.engine.source_lines import own_code, stops, with_lines
 
 PACKAGE = "kmutex.teach.lessons"
 PARTS = ("Situation", "Question", "Answer", "Exercise", "Hints")
@@ -132,7 +132,9 @@ def find(one: Lesson) -> Counterexample:
                 finding, schedule = min(fitting, key=lambda found: found.finding.symptom != one.symptom)
                 before = sys.gettrace()
                 try:
-                    lines = bench.explorer.again(schedule, judging=functools.partial(Lines, own=own_code(bench.make)))
+                    lines = bench.explorer.again(
+                        schedule, judging=with_lines(bench.explorer.judging, own_code(bench.make))
+                    )
                 finally:
                     sys.settrace(before)
                 seen = next(found.finding for found in lines.found.values() if found.finding.symptom == finding.symptom)
