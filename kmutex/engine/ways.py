@@ -55,7 +55,8 @@ _AWAITABLE = re.compile(r"coro|coroutine|awaitable|aw")
 _KEY_FUNCTION = re.compile(
     r"(get_?|make_?|build_?)?key_?(fn|func|function|getter|maker|builder|of|from|by)|(get|make|build)_?key|by"
 )
-_CACHE = re.compile(r"cache|memo|ttl|max_?size|expir|lru")
+_CACHE = re.compile(r"cached?|memo\w*|lru\w*")
+_LIFETIME = re.compile(r"ttl\w*|max_?(size|age|entries)|expir\w*|lifetime")
 _AMOUNT = re.compile(r"ttl\w*|max_?\w+|size|seconds|expir\w+|lifetime|duration")
 _TIMEOUT = re.compile(r"timeout|time_?out|wait|seconds|secs|patience")
 _NO_TIMEOUT = re.compile(r"ttl|lease|expir|hold|retry|interval|poll|idle|clean|default")
@@ -165,11 +166,14 @@ def is_work(parameter: inspect.Parameter) -> bool:
     return bool(_FUNCTION.fullmatch(parameter.name.lower()))
 
 
-def keeps_results(maker: Any, subject: Any) -> bool:
-    """Whether its names say that it is a cache: results are kept for those who come later."""
-    names = [getattr(maker, "__name__", ""), getattr(type(subject), "__name__", "")]
-    names += [parameter.name for parameter in parameters(maker) or ()]
-    return any(_CACHE.search(name.lower()) for name in names)
+def keeps_results(maker: Any) -> bool:
+    """Whether it says that results are kept: it is asked for how long or how many, or is a function called so.
+
+    The name of a class is not enough: a cache behind a single flight is where stale results come from.
+    """
+    if inspect.isfunction(maker) and _CACHE.fullmatch(maker.__name__.lower()):
+        return True
+    return any(_LIFETIME.fullmatch(parameter.name.lower()) for parameter in parameters(maker) or ())
 
 
 def missing(subject: Any, calls: Calls) -> str:
