@@ -13,6 +13,9 @@ from kmutex._once import async_once, once
 from kmutex._protocol import AsyncKeyedLocker, KeyedLocker, Releasable
 from kmutex._threads import KeyedMutex, Lease
 
+compiled: bool = not hasattr(KeyedMutex.lock, "__code__")
+"""Whether the lock runs as machine code, which no interrupt can enter: docs/compiled.md says how to build it."""
+
 __all__ = [
     "AsyncKeyedLocker",
     "AsyncKeyedMutex",
@@ -29,5 +32,6 @@ __all__ = [
     "UnheldKeyError",
     "WrongLoopError",
     "async_once",
+    "compiled",
     "once",
 ]

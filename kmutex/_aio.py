@@ -36,7 +36,7 @@ class AsyncKeyedMutex:
         self._table: LockTable[asyncio.Future[None]] = LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
-    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
+    async def lock(self, key: Hashable, timeout: float | int | None = None) -> None:
         """Return once the calling task holds ``key`` (KM-EXCL). A free key is taken without a pause.
 
         timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
@@ -62,7 +62,7 @@ class AsyncKeyedMutex:
         if future is not None:
             self._wake(future)
 
-    def hold(self, key: Hashable, timeout: float | None = None) -> AsyncLease:
+    def hold(self, key: Hashable, timeout: float | int | None = None) -> AsyncLease:
         """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
         return AsyncLease(self, key, timeout)
 
@@ -78,7 +78,7 @@ class AsyncKeyedMutex:
         """Whether somebody holds ``key`` just now."""
         return key in self._table
 
-    def _request(self, key: Hashable, ticket: Ticket, timeout: float | None) -> asyncio.Future[None] | None:
+    def _request(self, key: Hashable, ticket: Ticket, timeout: float | int | None) -> asyncio.Future[None] | None:
         # A plain function: who waits for nothing need not pay for a second coroutine.
         if timeout is not None:
             check_timeout(timeout)
@@ -89,7 +89,9 @@ class AsyncKeyedMutex:
         self._loop = loop
         return future
 
-    async def _grant(self, key: Hashable, ticket: Ticket, future: asyncio.Future[None], timeout: float | None) -> None:
+    async def _grant(
+        self, key: Hashable, ticket: Ticket, future: asyncio.Future[None], timeout: float | int | None
+    ) -> None:
         if timeout == 0:
             self._table.cancel(key, ticket)
             raise TimeoutError(f"no grant of {key!r} within {timeout} s")
@@ -110,7 +112,7 @@ class AsyncKeyedMutex:
             if timer is not None:
                 timer.cancel()
 
-    def _expire(self, key: Hashable, ticket: Ticket, future: asyncio.Future[None], timeout: float) -> None:
+    def _expire(self, key: Hashable, ticket: Ticket, future: asyncio.Future[None], timeout: float | int) -> None:
         # Leaving the queue and failing the future are one step of the loop, so no grant can come between.
         if not future.done():
             try:

@@ -45,7 +45,7 @@ class LockTable(Generic[Waker]):
     def request(self, key: Hashable, ticket: Ticket, make_waker: Callable[[], Waker]) -> Waker | None:
         """Ask for ``key``. None: granted. A waker: the ticket waits, and is told by it (KM-EXCL, KM-FIFO)."""
         entry = self._entries.setdefault(key, ticket)
-        if entry is ticket:
+        if entry == ticket:  # Not `is`: compiled, a ticket is a C integer, and each object of it another.
             return None
         waker = make_waker()
         if isinstance(entry, int):

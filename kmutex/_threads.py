@@ -15,6 +15,9 @@ from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
 from kmutex._protocol import check_timeout
 
 
+# `float | int`, wherever a timeout is taken: of a plain float, a compiled call makes one, and 10**400 has none.
+
+
 class KeyedMutex:
     """A mutex for each key, made on demand and gone when idle. For threads; not re-entrant.
 
@@ -33,7 +36,7 @@ class KeyedMutex:
         self._table: LockTable[threading.Lock] = LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+    def lock(self, key: Hashable, timeout: float | int | None = None) -> None:
         """Return once the caller holds ``key`` (KM-EXCL).
 
         timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
@@ -65,7 +68,7 @@ class KeyedMutex:
             self._settle(key, NO_TICKET)
             raise
 
-    def hold(self, key: Hashable, timeout: float | None = None) -> Lease:
+    def hold(self, key: Hashable, timeout: float | int | None = None) -> Lease:
         """Hold ``key`` for a ``with`` block. Arguments and errors are those of `lock`, raised on entry."""
         return Lease(self, key, timeout)
 
@@ -86,7 +89,7 @@ class KeyedMutex:
         """Whether somebody holds ``key`` just now."""
         return key in self._table
 
-    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> bool:
+    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | int | None) -> bool:
         # False: the time is over. The caller settles the ticket if anything is raised here, or by an interrupt on the
         # way back to it; so what is no interrupt is not raised here.
         # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
@@ -177,6 +180,11 @@ class Lease(LeaseOfKey[KeyedMutex]):
         raise _expired(self._key, timeout)
 
     def release(self) -> None:
+        """End the grant now; the block then ends without a second release. It ends if interrupted too (KM-INTERRUPT).
+
+        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
+        A later holder is not touched.
+        """
         try:
             self._mutex._release(self._key, self._ticket)
             self._ticket = NO_TICKET
@@ -185,8 +193,6 @@ class Lease(LeaseOfKey[KeyedMutex]):
         except BaseException:
             self._finish()
             raise
-
-    release.__doc__ = LeaseOfKey.release.__doc__
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -210,7 +216,7 @@ class Lease(LeaseOfKey[KeyedMutex]):
             self._mutex._settle(self._key, ticket)
 
 
-def _expired(key: Hashable, timeout: float | None) -> TimeoutError:
+def _expired(key: Hashable, timeout: float | int | None) -> TimeoutError:
     return TimeoutError(f"no grant of {key!r} within {timeout} s")
 
 
@@ -220,7 +226,7 @@ def _closed_gate() -> threading.Lock:
     return gate
 
 
-def _pass(gate: threading.Lock, timeout: float | None) -> bool:
+def _pass(gate: threading.Lock, timeout: float | int | None) -> bool:
     """Wait until the gate is opened: True. False: the time is over."""
     if timeout is None:
         return gate.acquire()

@@ -19,10 +19,12 @@ from typing import Any, TypeAlias, TypeVar
 
 import pytest
 
-from kmutex import AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease, KeyedLocker, KeyedMutex, Lease
+from kmutex import AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease, KeyedLocker, KeyedMutex, Lease, compiled
 
 DEADLINE = 120.0
 """Seconds after which a test that waits has failed; nothing takes long."""
+
+in_python = pytest.mark.skipif(compiled, reason="puts something into the code of the lock, which is compiled")
 
 T = TypeVar("T")
 
