@@ -14,7 +14,6 @@ from kmutex._errors import UnheldKeyError
 from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
 from kmutex._protocol import check_timeout
 
-
 # `float | int`, wherever a timeout is taken: of a plain float, a compiled call makes one, and 10**400 has none.
 
 

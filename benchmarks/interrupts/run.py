@@ -15,7 +15,6 @@ that meets nothing would show.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import ctypes
 import json
 import platform
@@ -48,7 +47,7 @@ SECTION, COMMAND = "interrupts, compiled" if compiled else "interrupts", "benchm
 AGAIN = 0.05
 LONGEST = 60e-6
 """Seconds until a signal, at most: some blocks long, so that it may come anywhere in one."""
-THREADS, BLOCKS = 12, 10
+THREADS, BLOCKS, DEPTH = 12, 10, 8
 DEADLINE = 20
 """Seconds that threads which only have a block to end are waited for."""
 
@@ -293,20 +292,24 @@ class Pelted(NamedTuple):
 
 def pelt(make: Callable[[], Subject], seconds: float, choice: random.Random) -> Pelted:
     """Let threads, each with a lock of its own, throw exceptions at each other for that long."""
-    begun, over = threading.Event(), threading.Event()
+    over = threading.Event()
     throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
     aims: list[int] = []
     thrown = [0] * THREADS
 
-    def work(number: int, block: Callable[[], None]) -> None:
-        begun.wait()
-        while not over.is_set():
-            # Twice, as the next may come while one is caught. Who is ended by a third all the same is not stuck.
-            with contextlib.suppress(Interrupt), contextlib.suppress(Interrupt):
-                while not over.is_set():
-                    for _ in range(BLOCKS):
-                        block()
-                    thrown[number] += throw(ctypes.c_ulong(choice.choice(aims)), ctypes.py_object(Interrupt))
+    def work(number: int, block: Callable[[], None], depth: int = DEPTH) -> None:
+        # The next may come while one is caught: then the call around this one catches it, and calls again.
+        try:
+            while not aims:
+                time.sleep(0)
+            while depth and not over.is_set():
+                work(number, block, depth - 1)
+            while not over.is_set():
+                for _ in range(BLOCKS):
+                    block()
+                thrown[number] += throw(ctypes.c_ulong(choice.choice(aims)), ctypes.py_object(Interrupt))
+        except Interrupt:
+            pass
 
     def silent(_: object) -> None:
         pass
@@ -321,7 +324,6 @@ def pelt(make: Callable[[], Subject], seconds: float, choice: random.Random) -> 
             thread.start()
         # An exception in the starting of a thread would leave us waiting for it.
         aims += [thread.ident or 0 for thread in every]
-        begun.set()
         over.wait(seconds)
         over.set()
         latest = time.monotonic() + DEADLINE
