@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ class _Sources(MetaPathFinder):
         return spec_from_file_location(fullname, file) if package == "kmutex" and file.exists() else None
 
 
+@functools.cache
 def in_python(name: str) -> type:
     """The class of that name, from the sources. ModuleNotFoundError: the one that is imported is from them already."""
     if not kmutex.compiled:

@@ -85,7 +85,7 @@ print(len(km))
     ],
 )
 def test_greenlets(program: str, said: list[str]) -> None:
-    """In a process of its own, since what gevent patches stays so. To kill a greenlet in its wait is to interrupt it."""
+    """In a process of its own, since what gevent patches stays so. A greenlet killed in its wait is interrupted."""
     done = subprocess.run(
         [sys.executable, "-c", START + program], capture_output=True, text=True, timeout=300, check=False
     )

@@ -171,9 +171,10 @@ if compiled:
     TWIN = {"the same, not compiled": lambda: keyed_with(_mutex_in_python)}
 else:
     TWIN = {"the same, and a finalizer": finalized_with}
+HOLD = "with km.hold(k)"
 SUBJECTS: dict[str, Callable[[], Subject]] = {
     "with threading.Lock()": plain_with,
-    "with km.hold(k)": keyed_with,
+    HOLD: keyed_with,
     **TWIN,
     "threading.Lock, acquire and release": plain_calls,
     "km.lock(k) and km.unlock(k)": keyed_calls,
@@ -397,6 +398,15 @@ def tables(
     return [*lines, "", f"A block {what} takes {span} times as long as one as it is."]
 
 
+def sentence(rows: list[Struck]) -> str:
+    """What a reader of the README is told of the lock in Python."""
+    signals, held = sum(row.signals for row in rows), sum(row.held for row in rows)
+    return (
+        f"What can happen without the compiled build: of {signals:,} SIGALRM whose handler raised, sent into endless\n"
+        f"empty `{HOLD}` blocks, {held:,} left the key held (CPython {platform.python_version()})."
+    )
+
+
 def main() -> int:
     """Measure, print, and write where asked. 0; 4 for wrong arguments."""
     parser = terms.Parser(prog="run.py", description="What an interrupt leaves held.")
@@ -406,7 +416,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=terms.at_least(1), default=3, help="(3)")
     parser.add_argument("--seed", type=terms.at_least(0), default=None, help="of the times of the signals (drawn)")
     parser.add_argument("--json", type=Path, help="write the counts here")
-    parser.add_argument("--page", type=Path, help="write the tables into this page")
+    parser.add_argument("--page", type=Path, nargs="+", default=[], help="write the tables into these pages")
     options: argparse.Namespace = parser.parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
     choice = random.Random(seed)
@@ -436,8 +446,9 @@ def main() -> int:
         pelted_body = {name: row._asdict() for name, row in pelted.items()}
         document = {"seed": seed, "compiled": compiled, "swept": swept_body, "struck": body, "pelted": pelted_body}
         options.json.write_text(json.dumps(document, indent=1) + "\n")
-    if options.page:
-        page.write(options.page, COMMAND, {SECTION: lines})
+    sections = {SECTION: lines, "interrupts, in a sentence": [] if compiled else [sentence(struck[HOLD])]}
+    for path in options.page:
+        page.write(path, COMMAND, {name: text for name, text in sections.items() if text})
     return 0
 
 
