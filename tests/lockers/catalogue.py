@@ -17,6 +17,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -28,6 +30,8 @@ KINDS = ("threads", "asyncio", "model", "adapter", "port")
 SHAPES = ("lock", "get", "block", "single-flight", "key-object", "acquire", "bool", "token", "none")
 EXPECTED = ("violation", "holds", "noted", "inconclusive", "failed")
 ORIGINS = ("written", "lesson", "test", "wild")
+SAMPLE = 10
+"""Plain pytest judges one of so many lockers, `nox -s long` and .ci/run the rest too."""
 
 
 class BadRowError(ValueError):
@@ -106,6 +110,15 @@ def entries(**wanted: str | bool | tuple[str, ...]) -> list[Row]:
             getattr(row, name) in (value if isinstance(value, tuple) else (value,)) for name, value in wanted.items()
         )
     ]
+
+
+def each(rows: list[Row], expect: str) -> pytest.MarkDecorator:
+    """A test for each of these of which that is expected. All but every SAMPLE-th are marked as long."""
+    chosen = [row for row in rows if row.expect == expect]
+    marks = [() if number % SAMPLE == 0 else (pytest.mark.long,) for number in range(len(chosen))]
+    return pytest.mark.parametrize(
+        "row", [pytest.param(row, id=row.name, marks=own) for row, own in zip(chosen, marks, strict=True)]
+    )
 
 
 def load(row: Row | str) -> Callable[[], Any]:
