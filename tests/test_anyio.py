@@ -14,6 +14,7 @@ from kmutex.testing import KeyedLockerSuite
 from tests.driver import Grouped, GroupedOnTrio, grouped, waiters
 
 
+@pytest.mark.long
 class TestTheShippedSuite(KeyedLockerSuite):
     """On asyncio, whose loop the scheduler controls; on trio the tests below and test_drivers.py."""
 

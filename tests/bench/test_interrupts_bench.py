@@ -12,6 +12,8 @@ import pytest
 
 from kmutex import compiled
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN, OURS, LEAKS = "with threading.Lock()", "with km.hold(k)", "dict of [Lock, count]"
 

@@ -9,6 +9,8 @@ import pytest
 import kmutex
 from tests.commands import run_here
 
+pytestmark = pytest.mark.long
+
 TABLES = """
 import threading
 from collections import defaultdict
