@@ -227,11 +227,34 @@ def test_another_loop_is_refused_free_or_held(first: str, second: str) -> None:
     assert mutex.snapshot() == before
 
 
+@pytest.mark.parametrize("second", ["asyncio", "trio"])
+@pytest.mark.parametrize("first", ["asyncio", "trio"])
+def test_an_idle_one_goes_on_in_the_next_loop(first: str, second: str) -> None:
+    """KM-LOOP: once its own has ended, whatever the backends; while that runs, another thread's loop is refused."""
+    mutex: AnyioKeyedMutex[str] = AnyioKeyedMutex()
+
+    async def used() -> None:
+        async with mutex.hold("k"):
+            pass
+
+    async def refused() -> None:
+        with pytest.raises(WrongLoopError, match="which still runs"):
+            await mutex.lock("k")
+
+    async def both() -> None:
+        await used()
+        await anyio.to_thread.run_sync(lambda: anyio.run(refused, backend=first))
+
+    anyio.run(used, backend=first)
+    anyio.run(both, backend=second)
+    assert len(mutex) == 0
+
+
 def test_outside_a_loop_it_is_refused() -> None:
     """KM-LOOP"""
     mutex = AnyioKeyedMutex()
-    with pytest.raises(WrongLoopError, match="from within a running event loop only"):
+    with pytest.raises(WrongLoopError, match="no event loop runs here"):
         mutex.unlock("k")
-    with pytest.raises(WrongLoopError, match="from within a running event loop only"):
+    with pytest.raises(WrongLoopError, match="no event loop runs here"):
         mutex.lock("k").send(None)
     assert len(mutex) == 0

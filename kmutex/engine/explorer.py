@@ -184,9 +184,11 @@ class Explorer:
         judging: Callable[..., Judge] | None = None,
         loop: Loop | None = None,
         afterwards: bool = True,
+        tries: bool = True,
     ) -> Explorer:
         """The same for another factory, or with other keys, or by another judge, or with one loop for all runs.
 
+        tries: whether that can be asked without waiting, where this can.
         afterwards: whether the epilogue of a lock asks if the key is as good as new, once all have let go of it.
         """
         other = copy.copy(self)
@@ -194,6 +196,7 @@ class Explorer:
         other._judging = judging or self._judging
         other._loop = loop or self._loop
         other._afterwards = afterwards
+        other._tries = self._tries and tries
         other._keys = self._keys if keys is None else keys
         return other
 

@@ -20,8 +20,8 @@ from collections import Counter
 from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
-from kmutex._protocol import TIMED_OUT
 from kmutex._text import said
+from kmutex._timeouts import TIMED_OUT
 from kmutex.engine.observer import Ending, UncontrolledError
 from kmutex.engine.program import ASKING, RAISING, Step
 from kmutex.picture.rows import Change

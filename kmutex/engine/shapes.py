@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from kmutex._timeouts import TIMED_OUT
 from kmutex.engine import ways
 from kmutex.engine.calls import LOOKING, Calls
 from kmutex.engine.eventloop import in_a_loop
-from kmutex.engine.faces import TIMED_OUT, Limit, NotGrantedError, Way, face_class, is_block
 from kmutex.engine.faces import Form as Form
 from kmutex.engine.faces import Kind as Kind
+from kmutex.engine.faces import Limit, NotGrantedError, Way, face_class, is_block
 from kmutex.engine.flight import FlightFace, flight_face
 from kmutex.engine.observer import SubjectFailedError
 from kmutex.engine.program import Phase, Program, Step
@@ -56,6 +57,8 @@ class Shape:
     """Its holder gets the key again."""
     forgets: bool = False
     """A single flight with forget(key)."""
+    several: bool = False
+    """There is a hold_all() of several keys."""
     striped: bool = False
     """Keys share locks by design."""
     taken: str = ""
@@ -149,6 +152,7 @@ class _Looker:
             leases="lease" not in self._without and (self._leases(kind) if plain else way.by == "calls"),
             strays=plain or way.by == "lock",
             bodies=way.by == "block",
+            several=plain and callable(getattr(subject, "hold_all", None)),
             keys=keys,
             shared=shared,
         )

@@ -12,11 +12,12 @@ import queue
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 from kmutex._entry import Entry
-from kmutex._errors import WrongLoopError
+from kmutex._errors import WrongLoopError, not_copied
 from kmutex._protocol import check_timeout
+from kmutex._text import brief
 from kmutex.postgres._errors import LockLostError
 from kmutex.postgres._grant import Grant, LeaseOfGrant, ending, entries
 from kmutex.postgres._key import Name, check_space, name_of
@@ -98,6 +99,14 @@ class AsyncPostgresKeyedMutex:
         held = {name for name, grant in self._held.items() if not grant.session.lost.is_set()}
         return len(held | {request.name for request in self._waiting.values()})
 
+    def __bool__(self) -> bool:
+        """True, also where nothing is held: a locker that is there, is there."""
+        return True
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """TypeError: neither copied nor pickled."""
+        raise not_copied(self)
+
     async def close(self) -> None:
         """Give up the session, with all that it holds and waits for. A later `lock` makes a new one."""
         if self._worker is None:
@@ -155,7 +164,7 @@ class AsyncPostgresKeyedMutex:
     def _expire(self, request: _Request, key: Hashable, timeout: float) -> None:
         if not request.future.done():
             self._waiting.pop(request.number, None)
-            request.future.set_exception(TimeoutError(f"no grant of {key!r} within {timeout} s"))
+            request.future.set_exception(TimeoutError(f"no grant of {brief(key)} within {timeout} s"))
 
     def _withdraw(self, request: _Request) -> None:
         self._waiting.pop(request.number, None)
@@ -176,7 +185,7 @@ class AsyncPostgresKeyedMutex:
         held = ending(key, self._held.get(name), grant)
         del self._held[name]
         if held.session.lost.is_set():
-            raise LockLostError(f"{key!r} was lost before it was released")
+            raise LockLostError(f"{brief(key)} was lost before it was released")
         self._submit(lambda: (held.session, held.session.leave(name, held.request)), self._left)
 
     def _left(self, answer: tuple[Session, Left] | None, error: BaseException | None) -> None:
@@ -240,7 +249,9 @@ class AsyncPostgresKeyedMutex:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            raise WrongLoopError("an AsyncPostgresKeyedMutex is used from within a running event loop only") from None
+            raise WrongLoopError(
+                "an AsyncPostgresKeyedMutex is for asyncio, and no loop of asyncio runs here"
+            ) from None
         if self._loop is not None and self._loop is not loop:
             raise WrongLoopError("this AsyncPostgresKeyedMutex belongs to another event loop; make one for each loop")
         return loop

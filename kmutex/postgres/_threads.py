@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable, Mapping
 from types import TracebackType
+from typing import NoReturn, SupportsIndex
 
 from kmutex._entry import Entry
+from kmutex._errors import not_copied
 from kmutex._protocol import check_timeout
+from kmutex._text import brief
 from kmutex._threads import _closed_gate, _pass
 from kmutex.postgres._errors import LockLostError
 from kmutex.postgres._grant import Grant, LeaseOfGrant, ending, entries
@@ -38,7 +41,7 @@ class PostgresKeyedMutex:
     set then, unlocking raises LockLostError, and the next `lock` makes a new session.
     """
 
-    __slots__ = ("_conninfo", "_guard", "_held", "_session", "_space", "_sweep_every", "_waiting")
+    __slots__ = ("__weakref__", "_conninfo", "_guard", "_held", "_session", "_space", "_sweep_every", "_waiting")
 
     def __init__(self, conninfo: str, *, space: str = "", sweep_every: float = 1.0) -> None:
         """Connects at the first `lock`. conninfo: as for libpq. space: keys of two spaces are different keys.
@@ -93,6 +96,14 @@ class PostgresKeyedMutex:
             held = {name for name, grant in self._held.items() if not grant.session.lost.is_set()}
             return len(held | {waiter.name for waiter in self._waiting.values()})
 
+    def __bool__(self) -> bool:
+        """True, also where nothing is held: a locker that is there, is there."""
+        return True
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """TypeError: neither copied nor pickled."""
+        raise not_copied(self)
+
     def close(self) -> None:
         """Give up the session, with all that it holds and waits for. A later `lock` makes a new one."""
         session = self._session
@@ -125,7 +136,7 @@ class PostgresKeyedMutex:
                     waiter = self._waiting[request] = _Waiter(session, name)
             if answer.ticket is None:
                 session = None  # Nothing to undo.
-                raise TimeoutError(f"{key!r} is held")
+                raise TimeoutError(f"{brief(key)} is held")
             if not _pass(waiter.gate, timeout):
                 with self._guard:
                     if request in self._waiting:
@@ -133,10 +144,10 @@ class PostgresKeyedMutex:
                         if left.was != "held":
                             del self._waiting[request]
                             session = None  # Nothing to undo.
-                            raise TimeoutError(f"no grant of {key!r} within {timeout} s")
+                            raise TimeoutError(f"no grant of {brief(key)} within {timeout} s")
                         self._grant(session, request, left.ticket)
             if waiter.grant is None:
-                raise LockLostError(f"the connection to the server was lost while {key!r} was waited for")
+                raise LockLostError(f"the connection to the server was lost while {brief(key)} was waited for")
             return waiter.grant
         except BaseException:
             # The request was known before it was made, so it finds what there is to undo (KM-INTERRUPT).
@@ -151,7 +162,7 @@ class PostgresKeyedMutex:
             del self._held[name]
             left = held.session.leave(name, held.request)
             if left.was != "held":
-                raise LockLostError(f"{key!r} was lost before it was released")
+                raise LockLostError(f"{brief(key)} was lost before it was released")
             self._grant(held.session, left.request, left.ticket)
 
     def _withdraw(self, session: Session, name: Name, request: int) -> None:

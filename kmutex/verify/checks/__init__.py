@@ -7,6 +7,7 @@ from kmutex.verify.checks.event_loops import loops, unstarted
 from kmutex.verify.checks.holding import holding
 from kmutex.verify.checks.keys import keys
 from kmutex.verify.checks.memory import memory
+from kmutex.verify.checks.several import several
 from kmutex.verify.results import UnitResult
 
 CHECKS: dict[str, Callable[[Context, UnitResult], None]] = {
@@ -15,4 +16,5 @@ CHECKS: dict[str, Callable[[Context, UnitResult], None]] = {
     "memory": memory,
     "loops": loops,
     "unstarted": unstarted,
+    "several": several,
 }
