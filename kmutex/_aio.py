@@ -173,7 +173,8 @@ class AsyncKeyedMutex(Generic[K]):
         return TimeoutError(f"no grant of {brief(key)} within {timeout} s{self._about(key)}")
 
     def _about(self, key: Any) -> str:
-        return self._table.about(key)
+        about = self._table.about(key)
+        return f"; {about}" if about else ""
 
     def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
         """The running loop, which the mutex belongs to now. WrongLoopError: it can't (KM-LOOP)."""
@@ -246,6 +247,7 @@ class _Several(AsyncKeyedMutex[Any]):
         try:
             self._futures = [future for one in key if (future := self._table.request(one, ticket, make)) is not None]
             if self._futures and timeout == 0:
+                self._withdraw(key, ticket)
                 raise self._expired(key, timeout)
         except BaseException:
             self._withdraw(key, ticket)
@@ -273,8 +275,8 @@ class _Several(AsyncKeyedMutex[Any]):
         # As for one key. The futures are not failed: one that nobody awaits any more would be complained of.
         if not all(each.done() for each in self._futures):
             try:
-                self._error = self._expired(key, timeout)
                 self._withdraw(key, ticket)
+                self._error = self._expired(key, timeout)
             except Exception as failed:
                 self._error = failed
             for each in self._futures:
@@ -308,7 +310,7 @@ class _Several(AsyncKeyedMutex[Any]):
             raise failed
 
     def _about(self, key: Any) -> str:
-        return "".join(f"; {brief(one)}{about}" for one in key if (about := self._table.about(one)))
+        return "".join(f"; {brief(one)}: {about}" for one in key if (about := self._table.about(one)))
 
     def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
         return self._mutex._moved_to(running)

@@ -92,7 +92,7 @@ class WatchedTable(LockTable[Waker]):
 
     def about(self, key: Hashable) -> str:
         owner = self.owner(key)
-        return "" if owner is None else f"; {owner}"
+        return "" if owner is None else str(owner)
 
     def _tidy(self, key: Hashable) -> None:
         """Keep the notes of those that are in the table, and no others; note when its holder got the key."""
@@ -115,7 +115,7 @@ def owner_in(table: LockTable[Any], key: Hashable) -> Owner | None:
 
 
 def _stack() -> tuple[str, ...]:
-    frame = sys._getframe(1)
+    frame = sys._getframe()  # Where this is compiled, it has no frame of its own.
     found: list[str] = []
     while frame is not None and len(found) < DEPTH:
         # The frames of the mutex itself are the innermost.

@@ -174,7 +174,8 @@ class KeyedMutex(Generic[K]):
         return TimeoutError(f"no grant of {brief(key)} within {timeout} s{self._seen(lambda: self._about(key))}")
 
     def _about(self, key: Any) -> str:
-        return self._table.about(key)
+        about = self._table.about(key)
+        return f"; {about}" if about else ""
 
     def _give_back(self) -> None:
         # An interrupt may strike after the last line under the guard and before the guard is let go.
@@ -332,7 +333,7 @@ class _Several(KeyedMutex[Any]):
             raise failed
 
     def _about(self, key: Any) -> str:
-        return "".join(f"; {brief(one)}{about}" for one in key if (about := self._table.about(one)))
+        return "".join(f"; {brief(one)}: {about}" for one in key if (about := self._table.about(one)))
 
 
 def _watched() -> LockTable[threading.Lock]:

@@ -62,7 +62,7 @@ async def test_a_timeout_names_the_holder(driver: Driver) -> None:
     for call in (lambda: driver.lock("k", 0.001), lambda: driver.lock("k", 0), driver.hold("k", 0).__aenter__):
         with pytest.raises(TimeoutError, match=rf"^no grant of 'k' within \S+ s{said}"):
             await call()
-    with pytest.raises(TimeoutError, match=rf"^no grant of \('a', 'k'\) within 0 s; .*'k'{said}"):
+    with pytest.raises(TimeoutError, match=rf"^no grant of \('a', 'k'\) within 0 s; 'k': {said[2:]}"):
         await driver.hold_all(["a", "k"], 0).__aenter__()
 
 

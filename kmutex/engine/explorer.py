@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 from kmutex.engine.eventloop import Loop, LoopRun
 from kmutex.engine.faces import Face
-from kmutex.engine.judge import Finding, Judge
+from kmutex.engine.judge import Judge
 from kmutex.engine.keys import Spelling, key_of
 from kmutex.engine.observer import Ending, Observer
 from kmutex.engine.program import Program, ProgramError, parse
+from kmutex.engine.run_judge import Finding, RunJudge
 from kmutex.engine.scenarios import with_epilogue
 from kmutex.engine.search import Chooser, Sampler, Search, UnreplayableError, picks_of
 from kmutex.engine.shapes import Fitted
@@ -81,7 +82,7 @@ class Exploration:
     uncountable: bool = False
     """Whether len() could not be asked at a quiet moment."""
     witnesses: Counter[str] = field(default_factory=Counter)
-    last: Judge | None = None
+    last: RunJudge | None = None
     """The judge of the last run."""
 
     told: Callable[[Found, bool], None] = lambda found, promised: None
@@ -130,7 +131,7 @@ class Explorer:
         keys: Callable[[str], Any] | Spelling = key_of,
         loop: Loop | None = None,
         patience: float = 5.0,
-        judging: Callable[..., Judge] = Judge,
+        judging: Callable[..., RunJudge] = Judge,
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
         off: clauses that are not judged. unpromised: clauses whose breaches are no violations. tries: whether the
@@ -181,7 +182,7 @@ class Explorer:
         make: Callable[[], Any],
         *,
         keys: Callable[[str], Any] | Spelling | None = None,
-        judging: Callable[..., Judge] | None = None,
+        judging: Callable[..., RunJudge] | None = None,
         loop: Loop | None = None,
         afterwards: bool = True,
         tries: bool = True,
@@ -201,7 +202,7 @@ class Explorer:
         return other
 
     @property
-    def judging(self) -> Callable[..., Judge]:
+    def judging(self) -> Callable[..., RunJudge]:
         """What makes the judge of a run."""
         return self._judging
 
@@ -256,7 +257,7 @@ class Explorer:
         return result
 
     def again(
-        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., Judge] | None = None
+        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., RunJudge] | None = None
     ) -> Exploration:
         """The one run that a schedule says. judging: makes the judge of the run, instead of the explorer's.
 
@@ -271,7 +272,7 @@ class Explorer:
         return result
 
     def _once(
-        self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] | None = None
+        self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., RunJudge] | None = None
     ) -> None:
         judge = (judging or self._judging)(
             off=self._off, unpromised=self._unpromised, known=known, tail_from=len(result.program.phases)
@@ -302,9 +303,16 @@ class Explorer:
         """One run of a program and its epilogue."""
         whole, tail = with_epilogue(program, tries=self._tries, strays=self._strays, afterwards=self._afterwards)
         keys = self.keys_of_a_run()
+        made: list[Any] = []
+
+        def make() -> Any:
+            made.append(self._make())
+            return made[0]
+
+        run: ThreadRun | LoopRun
         if self._crew is not None:
-            return ThreadRun(
-                self._make,
+            run = ThreadRun(
+                make,
                 whole,
                 chooser,
                 observer,
@@ -313,23 +321,20 @@ class Explorer:
                 bytecode=self._bytecode if level == "bytecode" else None,
                 quiet_tail=tail,
                 patience=self._patience,
-            ).run()
-        made: list[Any] = []
-
-        def make() -> Any:
-            made.append(self._make())
-            return made[0]
-
-        ending = LoopRun(
-            make,
-            whole,
-            chooser,
-            observer,
-            keys=keys,
-            timeouts=level == "timeouts",
-            quiet_tail=tail,
-            loop=self._loop,
-        ).run()
-        if self._loop is not None and isinstance(made[0], Face):
+            )
+        else:
+            run = LoopRun(
+                make,
+                whole,
+                chooser,
+                observer,
+                keys=keys,
+                timeouts=level == "timeouts",
+                quiet_tail=tail,
+                loop=self._loop,
+            )
+        ending = run.run()
+        # What a broken run leaves held, the next would meet where all share a table.
+        if self._loop is not None and made and isinstance(made[0], Face):
             made[0].let_go()
         return ending

@@ -11,7 +11,7 @@ if find_spec("psycopg") is None:
     raise ModuleNotFoundError("kmutex.postgres needs psycopg: pip install 'kmutex[postgres]'", name="psycopg")
 
 from kmutex.postgres._aio import AsyncPostgresKeyedMutex, AsyncPostgresLease
-from kmutex.postgres._errors import LockLostError
+from kmutex.postgres._errors import LockLostError, UnusableServerError
 from kmutex.postgres._key import LONGEST
 from kmutex.postgres._threads import PostgresKeyedMutex, PostgresLease
 
@@ -22,4 +22,5 @@ __all__ = [
     "LockLostError",
     "PostgresKeyedMutex",
     "PostgresLease",
+    "UnusableServerError",
 ]
