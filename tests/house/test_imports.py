@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -165,7 +166,8 @@ def test_every_name_is_there_and_no_other() -> None:
     import kmutex
 
     assert set(kmutex._HOMES) == set(kmutex.__all__) <= set(dir(kmutex))
-    assert all(callable(getattr(kmutex, name)) for name in kmutex.__all__)
+    for name, home in kmutex._HOMES.items():
+        assert getattr(kmutex, name) is getattr(import_module(f"kmutex.{home}"), name)
     with pytest.raises(AttributeError, match=r"^module 'kmutex' has no attribute 'KeyedMutexes'$"):
         kmutex.KeyedMutexes  # noqa: B018
 
