@@ -161,6 +161,14 @@ def test_only_what_is_asked_for_is_loaded() -> None:
     assert "asyncio" in modules_of("from kmutex import AsyncKeyedMutex")
 
 
+def test_every_name_of_the_checks_is_there() -> None:
+    """The face of kmutex.testing loads its names when they are asked for, so nothing else tells of one that moved."""
+    from kmutex import testing
+
+    assert set(testing._HOMES) <= set(testing.__all__)
+    assert [name for name in testing.__all__ if not hasattr(testing, name)] == []
+
+
 def test_every_name_is_there_and_no_other() -> None:
     """By attribute, by ``from kmutex import *`` and in dir()."""
     import kmutex
