@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
+import kmutex
 from kmutex import (
     AsyncKeyedMutex,
+    AsyncLease,
     AsyncNoopLocker,
     KeyedMutex,
+    Lease,
     LeaseReusedError,
     NoopLocker,
     UnheldKeyError,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kmutex import AsyncKeyedMutex, KeyedMutex, KMutexError, Owner
+from kmutex import AsyncKeyedMutex, KeyedMutex, KMutexError, Owner, compiled
 from kmutex._core import LockTable
 from tests.driver import Driver, Tasks, both, on, waiters
 from tests.driver import Threads as PlainThreads
