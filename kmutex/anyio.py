@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from types import TracebackType
 from typing import Any, Generic, NoReturn, SupportsIndex
 
@@ -27,8 +27,8 @@ except ModuleNotFoundError as error:
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import WrongLoopError, not_copied
-from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
+from kmutex._errors import LeaseReusedError, WrongLoopError, not_copied
+from kmutex._lease import NO_TICKET, NOT_ENTERED
 from kmutex._protocol import K, check_timeout
 from kmutex._text import brief
 
@@ -166,14 +166,19 @@ def _runs(loop: EventLoopToken) -> bool:
     return True
 
 
-class AnyioLease(LeaseOfKey[AnyioKeyedMutex[Any]]):
+class AnyioLease:
     """One grant of one key: ``async with km.hold(key) as lease``. Ends its own grant only (KM-TOKEN)."""
 
-    __slots__ = ()
+    # No LeaseOfKey: where that is compiled, no class in Python can inherit from it.
+    __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
+
+    def __init__(self, mutex: AnyioKeyedMutex[Any], key: Hashable, timeout: float | int | None) -> None:
+        self._mutex, self._key, self._timeout = mutex, key, timeout
+        self._ticket = NOT_ENTERED
 
     async def __aenter__(self) -> AnyioLease:
         if self._ticket != NOT_ENTERED:
-            raise self._reused()
+            raise LeaseReusedError(f"this lease of {brief(self._key)} was used; call hold() again")
         self._ticket = NO_TICKET
         try:
             ticket = next(self._mutex._tickets)
@@ -190,3 +195,12 @@ class AnyioLease(LeaseOfKey[AnyioKeyedMutex[Any]]):
         # No checkpoint, as at the end of a block of anyio's own Lock.
         if self._ticket != NO_TICKET:
             self.release()
+
+    def release(self) -> None:
+        """End the grant now; the block then ends without a second release. A plain call.
+
+        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
+        A later holder is not touched.
+        """
+        self._mutex._release(self._key, self._ticket)
+        self._ticket = NO_TICKET
