@@ -53,7 +53,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         number, of = (int(text) for text in part.split("/"))
         others = [item for item in items if item.get_closest_marker("long")]
         del others[number - 1 :: of]
-        items[:] = [item for item in items if item not in set(others)]
+        left_out = set(others)
+        items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=others)
 
     def place(item: pytest.Item) -> int:
