@@ -38,6 +38,10 @@ class Bytecode:
         else:
             _monitor.follow(self)
 
+    def met(self) -> bool:
+        """Whether there was any such place in the code that has run. A compiled subject has none."""
+        return any(self._places.values())
+
     def places(self, code: CodeType) -> frozenset[int]:
         """The offsets in this code that are such places."""
         try:
