@@ -125,6 +125,8 @@ def test_a_case_is_drawn(tmp_path: Path) -> None:
 QUEUE = "/".join(f"{call}+a" for call in range(25))
 KINDS = [
     ("StrayBeside", "0+a,ua/1+a*20", "KM-REF"),
+    ("StrayBesideBox", "0+a,ua/1+a*20", "KM-EXCL"),
+    ("TryOvertakes", "0+a/1+a/2?a,3?a,ua,4?a*20", "KM-HANDOFF"),
     ("LosesEarlyCancel", "0+a/1+a,c1*20", "KM-CANCEL"),
     ("CutsKeys", "0+a/ua/1+a@300", "KM-INDEP"),
     ("Striped4", "0+a/ua/1+a@300", "KM-INDEP"),
