@@ -39,10 +39,10 @@ class AdapterError(Exception):
 class Adapter:
     """A running adapter. After `end` it is gone, and all that it started."""
 
-    def __init__(self, command: Sequence[str], *, patience: float, starting: float) -> None:
-        """command: what starts it. patience, starting: seconds for a reply that is due at once, and for the first.
+    def __init__(self, command: Sequence[str], *, patience: float) -> None:
+        """command: what starts it. patience: seconds for a reply that is due at once.
 
-        AdapterError: it can't be started, or does not say hello.
+        AdapterError: it can't be started.
         """
         self._patience = patience
         self.last_id = 0
@@ -69,14 +69,12 @@ class Adapter:
             os.set_blocking(stream.fileno(), False)
             self._selector.register(stream, selectors.EVENT_READ)
         os.set_blocking(self._process.stdin.fileno(), False)
-        try:
-            self._hello(starting)
-        except BaseException:
-            self.end()
-            raise
+        self.name = ""
+        self.features: frozenset[str] = frozenset()
 
-    def _hello(self, starting: float) -> None:
-        reply = self.ask("hello", seconds=starting, protocol=PROTOCOL)
+    def hello(self, seconds: float) -> None:
+        """Ask for its name and features. AdapterError: it does not say them within the time, or not as it should."""
+        reply = self.ask("hello", seconds=seconds, protocol=PROTOCOL)
         features = reply.get("features")
         if reply.get("protocol") != PROTOCOL or not isinstance(reply.get("name"), str):
             raise AdapterError(f"its hello is no hello of protocol {PROTOCOL}: {_cut(json.dumps(reply))}")
@@ -122,10 +120,14 @@ class Adapter:
         taken, self._replies = self._replies, []
         return taken
 
-    def end(self) -> None:
-        """Kill it and its process group."""
+    def kill(self) -> None:
+        """Kill it and its process group, also while another thread waits for it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill it, and leave nothing of it."""
+        self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             # One that runs as another user can't be killed from here.
             self._process.wait(self._patience)

@@ -63,6 +63,7 @@ class Played(NamedTuple):
     symptom  the clause that the run itself shows broken, before anything in the case is blamed for it
     message  one line; "" where it passed
     events   for the picture
+    seconds  that it took, with all of its repetitions
     """
 
     case: Case
@@ -71,6 +72,7 @@ class Played(NamedTuple):
     symptom: str
     message: str
     events: tuple[Event, ...]
+    seconds: float = 0.0
 
 
 class Waits(NamedTuple):
@@ -80,24 +82,27 @@ class Waits(NamedTuple):
     settle: float = 0.02
 
 
-def play(adapter: Adapter, case: Case, waits: Waits, known: Set[str] = frozenset()) -> Played:
+def play(
+    adapter: Adapter, case: Case, waits: Waits, known: Set[str] = frozenset(), off: Set[str] = frozenset()
+) -> Played:
     """Play the case. The adapter is as good as new afterwards if the case passed; else it must be ended.
 
     known: symptoms that plainer cases have shown, so that nothing in this one is to be blamed for them.
+    off: clauses that are not judged. Of KM-REF and KM-IDLE the rest of the table is.
     """
-    first = _rounds(adapter, case, waits, known)
+    first = _rounds(adapter, case, waits, known, off)
     if first.symptom != "KM-EXPIRED" or first.case.rounds == 1:
         return first
     # What took long once may have been held up.
-    return _rounds(adapter, case, waits, known)
+    return _rounds(adapter, case, waits, known, off)
 
 
-def _rounds(adapter: Adapter, case: Case, waits: Waits, known: Set[str]) -> Played:
+def _rounds(adapter: Adapter, case: Case, waits: Waits, known: Set[str], off: Set[str]) -> Played:
     whole = spread(case)
     met: list[str] = []
     took: dict[str, list[float]] = {"granted": [], "timeout": []}
     for _ in range(case.rounds):
-        player = _Player(adapter, whole, waits, known)
+        player = _Player(adapter, whole, waits, known, off)
         played = player.play()._replace(case=case)
         met += player.met
         for how, times in player.took.items():
@@ -176,14 +181,15 @@ _ERRORS: dict[str, BaseException] = {
 
 
 class _Player:
-    def __init__(self, adapter: Adapter, case: Case, waits: Waits, known: Set[str]) -> None:
+    def __init__(self, adapter: Adapter, case: Case, waits: Waits, known: Set[str], off: Set[str]) -> None:
         self._adapter = adapter
         self._case = case
         self._waits = waits
         self._stat = "stat" in adapter.features
         self._courses = list(case.courses)
         # Without `stat` nobody looks at the table. What else shows wrong references is judged all the same.
-        self._judge = Judge(off=clauses_unjudged(adapter.features | {"stat"}), known=known)
+        self._judge = Judge(off=clauses_unjudged(adapter.features | {"stat"}) | off, known=known)
+        self._off = off
         self._open: dict[int, _Sent] = {}
         self._first_id = 0
         self._ids: dict[int, int] = {}
@@ -229,27 +235,27 @@ class _Player:
         waiting = [(sent.command.call, sent.command.key) for sent in self._open.values()]
         for place, command in enumerate(move):
             self._send(command, place, move)
-        heard = time.monotonic()
         watchdog = self._adapter.watchdog()
         pause = 0.0
         while True:
+            # Before there is a last look at what it said.
+            silence = 0.0 if self._stat else watchdog.silent()
             table = self._table() if self._stat else ()
             replies = [reply for reply in self._adapter.replies(pause) if reply["id"] >= self._first_id]
             for reply in replies:
                 self._reply(reply)
             if self._judge.findings:
                 raise _MismatchError
-            now = time.monotonic()
             if replies:
-                heard, pause = now, 0.0
+                watchdog.sign()
+                pause = 0.0
                 continue
-            seen = Seen(
-                tuple(sorted(self._calls.items())), tuple(self._unlocks[n] for n in sorted(self._unlocks)), table
-            )
+            unlocks = tuple(self._unlocks[number] for number in sorted(self._unlocks))
+            seen = self._shown(Seen(tuple(sorted(self._calls.items())), unlocks, table))
             fitting = [course for course in self._courses if self._shown(course[number]) == seen]
             if fitting and self._all_answered:
                 # The silence is waited for however long it is: what must come has come.
-                if self._stat or not self._open or now - heard >= self._waits.settle:
+                if self._stat or not self._open or silence >= self._waits.settle:
                     self._courses = fitting
                     self._rest()
                     self._meeting(move, waiting)
@@ -257,7 +263,8 @@ class _Player:
             elif watchdog.silent() >= self._waits.timeout:
                 self._rest()
                 self._name(move, seen, [self._shown(course[number]) for course in self._courses])
-            pause = min(0.02, 0.0005 + 2 * pause)
+            left = self._waits.settle - silence if fitting and not self._stat else 0.02
+            pause = min(0.02, 0.0005 + 2 * pause, max(0.0005, left))
 
     @property
     def _all_answered(self) -> bool:
@@ -265,8 +272,15 @@ class _Player:
         return all(sent.command.op in ("lock", "try") for sent in self._open.values())
 
     def _shown(self, seen: Seen) -> Seen:
-        """What of it this port can show."""
-        return seen if self._stat else seen._replace(table=())
+        """What of it this port can show, and is asked for."""
+        table = seen.table if self._stat else ()
+        if "KM-IDLE" in self._off:
+            table = tuple(row for row in table if row[1] > 0 or row[2] > 0)
+        if "KM-REF" in self._off:
+            # Whether a key without waiters is held, only the references would say.
+            rows = (row for row in table if row[2] or "KM-IDLE" not in self._off)
+            table = tuple((key, waiters + 1, waiters) for key, _, waiters in rows)
+        return seen._replace(table=table)
 
     def _rest(self) -> None:
         """All is quiet, or should be: the judge looks at who waits."""
@@ -297,7 +311,7 @@ class _Player:
                 self._judge.differs("KM-TOKEN", message)
             elif not alike:
                 self._judge.differs("KM-LIVE", message)
-            elif {row[0] for row in seen.table} > {row[0] for row in alike[0].table}:
+            elif "KM-IDLE" not in self._off and {r[0] for r in seen.table} > {r[0] for r in alike[0].table}:
                 self._judge.differs("KM-IDLE", message)
             else:
                 self._judge.differs("KM-REF", message)

@@ -24,7 +24,7 @@ from kmutex.conform.case import (
     spread,
 )
 from kmutex.conform.expected import Courses, make_case
-from kmutex.conform.run import random_case, renumbered, simpler
+from kmutex.conform.sequences import random_case, renumbered, simpler
 from kmutex.conform.vectors import BOUNDS, as_json, chosen, load, weighed, wide
 from kmutex_model.actions import CORRECT, parse_schedule
 from kmutex_model.broken import BROKEN
@@ -183,7 +183,7 @@ def test_random_cases_are_the_same_for_the_same_seed_and_need_no_more_than_decla
 def test_a_seed_says_the_same_in_every_process() -> None:
     """Sets have another order in each; the report's seed must give the reader the same sequences."""
     code = (
-        "from kmutex.conform.run import random_case;"
+        "from kmutex.conform.sequences import random_case;"
         "print([random_case(n, frozenset('fifo cancel try unheld lease stat'.split())).id for n in range(12)])"
     )
     said = {

@@ -5,6 +5,7 @@ Every one of them says hello properly unless its fault is in that.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -85,7 +86,7 @@ class Sound:
         say(id=number, result="ok")
 
     def do_stat(self, number: int, command: dict[str, Any]) -> None:
-        say(id=number, keys={key: {"refs": len(q), "waiters": len(q) - 1} for key, q in self.queues.items()})
+        say(id=number, keys={key: {"refs": len(q), "waiters": max(0, len(q) - 1)} for key, q in self.queues.items()})
 
     def do_bye(self, number: int, command: dict[str, Any]) -> None:
         say(id=number, result="ok")
@@ -169,6 +170,19 @@ class ForgetsOnThird(Sound):
         super().do_cancel(number, command)
 
 
+class Forgets20th(Sound):
+    """Of twenty cancels one is lost."""
+
+    cancels = 0
+
+    def do_cancel(self, number: int, command: dict[str, Any]) -> None:
+        self.cancels += 1
+        if self.cancels % 20:
+            super().do_cancel(number, command)
+        else:
+            say(id=number, result="ok")
+
+
 class Hangs(Sound):
     """Stops answering at the first unlock."""
 
@@ -185,6 +199,49 @@ class HangsAtHello(Sound):
                 file.write(str(os.getpid()))
             os.rename(f"{name}.new", name)
         threading.Event().wait()
+
+
+class HangsInAll(BlackBox):
+    """Answers no lock; the next argument is a folder, in which each process leaves its id."""
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        os.mkdir(os.path.join(sys.argv[2], str(os.getpid())))
+        threading.Event().wait()
+
+
+class SharesKeys(BlackBox):
+    """Sound, and all its processes lock the same keys: the next argument is the folder in which they do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: dict[str, Any] = {}
+
+    def do_reset(self, number: int, command: dict[str, Any]) -> None:
+        for file in self.taken.values():
+            file.close()
+        self.taken.clear()
+        super().do_reset(number, command)
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        key = command["key"]
+        if key not in self.taken:
+            file = open(os.path.join(sys.argv[2], str(zlib.crc32(key.encode()))), "w")  # noqa: SIM115
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                if command.get("timeout") == 0:
+                    say(id=number, result="timeout")
+                else:
+                    self.later(0.001, self.do_lock, number, command)
+                return
+            self.taken[key] = file
+        super().do_lock(number, command)
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if not queue:
+            self.taken.pop(key).close()
+        super().next(key, queue)
 
 
 class NeverReads(Sound):
