@@ -433,6 +433,15 @@ def test_a_flaky_case_may_fail_or_not(name: str, tmp_path: Path) -> None:
     assert misbehaving(name, "--known-flaky", str(listed), "--case", "0+a/1+a/2+a/ua").returncode == (name != "Bare")
 
 
+def test_a_panic_can_be_flaky_too(tmp_path: Path) -> None:
+    """It decides nothing else."""
+    listed = tmp_path / "flaky.txt"
+    listed.write_text("0+a/1+a,c1...  it panics now and then\n")
+    done = misbehaving("Dies", "--known-flaky", str(listed), "--run", "0+a/1+a,c1*20", "--random", "0")
+    assert done.returncode == 2, done.stdout
+    assert "1 flaky, as listed" in last(done)
+
+
 def test_reports_for_ci_have_every_case(tmp_path: Path) -> None:
     """JUnit and TAP: those that passed, failed, are known to fail, and were not played, with the reason."""
     junit, tap, known = tmp_path / "junit.xml", tmp_path / "report.tap", tmp_path / "known.txt"
