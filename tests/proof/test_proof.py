@@ -51,6 +51,7 @@ def test_the_correct_model_is_proved_by_every_solver(correct: prove.Obligations)
     assert all(set(line.seconds) == ({"z3", "cvc5"} if both_asked else {"z3"}) for line in correct.lines)
 
 
+@pytest.mark.long
 def test_every_row_has_obligations_in_both_races(correct: prove.Obligations) -> None:
     steps = {line.step for line in correct.lines if line.step}
     assert {step.split(" ")[0] for step in steps} == {row.action for row in CORRECT.table}

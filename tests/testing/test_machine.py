@@ -56,7 +56,7 @@ def _checked(make: Callable[[], Any], without: tuple[str, ...], examples: int, s
 @pytest.mark.parametrize(
     ("make", "silent"),
     [
-        (KeyedMutex, {"KM-RACE", "KM-LOOP", "KM-ALL"}),
+        pytest.param(KeyedMutex, {"KM-RACE", "KM-LOOP", "KM-ALL"}, marks=pytest.mark.long),
         (AsyncKeyedMutex, {"KM-RACE", "KM-LOOP", "KM-ALL", "KM-INTERRUPT"}),
     ],
 )

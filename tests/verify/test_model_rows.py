@@ -40,6 +40,7 @@ def test_the_correct_model_holds(real: list[Row]) -> None:
     assert exit_status(real) == 0
 
 
+@pytest.mark.long
 def test_the_model_of_several_keys_holds() -> None:
     """KM-ALL: a row for each of its properties."""
     rows = model.check_several()

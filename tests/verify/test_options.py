@@ -47,6 +47,7 @@ def steady(text: str) -> list[dict[str, Any]]:
     return [{**row, "seconds": None} for row in json.loads(text)["rows"]]
 
 
+@pytest.mark.long
 def test_a_fixed_amount_of_work_is_the_same_work_twice_and_leaves_nothing(verify: Verify, folder: Path) -> None:
     """Every method runs, the random ones among them; another seed makes other runs."""
     before = parts(folder)

@@ -42,6 +42,7 @@ def real() -> list[Row]:
     return refinement.check()
 
 
+@pytest.mark.long
 def test_the_real_table_rules_and_drivers_are_accepted(real: list[Row]) -> None:
     """Every clause that is compared holds: KM-EXCL, KM-REF, KM-IDLE, KM-FIFO, KM-HANDOFF, KM-INDEP, KM-CANCEL, KM-RACE,
     KM-UNHELD, KM-ATOMIC and KM-TOKEN for the table, and KM-EXPIRED but not KM-RACE for the drivers."""
