@@ -26,6 +26,7 @@ LONGEST = (
     "tests/pull/test_faults.py",
     "tests/bench",
     "tests/house/test_imports.py",
+    "tests/trace",
 )
 """What takes longest, and so is begun first: a file runs on one worker, and the others would wait for it."""
 MISSING = {

@@ -152,6 +152,7 @@ def test_a_locker_without_order_is_followed_where_it_goes() -> None:
     assert stack.witnesses["KM-LIVE"]
 
 
+@pytest.mark.long
 def test_a_locker_that_may_keep_idle_entries_keeps_them_next_to_live_ones() -> None:
     """Without "evict", a len() above the number of live keys is no KM-REF either; one below still is."""
     found = _check(bad.NeverEvicts, without=("evict",), examples=30)
@@ -162,6 +163,7 @@ def test_a_locker_that_may_keep_idle_entries_keeps_them_next_to_live_ones() -> N
     assert forgets.finding.clauses[0] == "KM-REF"
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_histories() -> None:
     """What is reported can be had again."""
     first, second, other = (

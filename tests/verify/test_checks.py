@@ -73,6 +73,7 @@ def test_a_cache_and_a_log_are_no_leak(name: str) -> None:
     assert bool(outcome.notes) == (name in remarked)
 
 
+@pytest.mark.long
 def test_what_the_next_use_would_clear_away_is_found() -> None:
     """KM-IDLE: kept after a body that raised, until the key is used again; its twin lets go in a finally."""
     for make, found in ((misjudged.AsyncBlockForgetsAfterwards, [("KM-IDLE",)]), (misjudged.AsyncBlockRepaired, [])):
@@ -134,6 +135,7 @@ class _Stumbles(misjudged.AsyncCancelledCountRepaired):
         await super().lock(key)
 
 
+@pytest.mark.long
 def test_a_check_that_can_not_be_made_is_no_pass() -> None:
     """Neither `holds` nor silence: inconclusive, with the reason."""
     where = Harness(_Stumbles)

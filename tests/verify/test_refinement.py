@@ -53,6 +53,7 @@ def test_the_real_table_rules_and_drivers_are_accepted(real: list[Row]) -> None:
         assert set(by_clause(real, driver_refinement.METHOD, subject.name)) == set(driver_refinement.CLAUSES)
 
 
+@pytest.mark.long
 def test_no_row_is_empty(real: list[Row]) -> None:
     """Each row counts the cases that put its clause to the test, never more than there were steps."""
     for row in real:
