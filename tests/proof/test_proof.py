@@ -58,6 +58,7 @@ def test_every_row_has_obligations_in_both_races(correct: prove.Obligations) -> 
     assert {race for race in ("keep", "pass") if any(f", {race}" in step for step in steps)} == {"keep", "pass"}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: f"{broken.model.name}-{broken.clause}")
 def test_every_broken_model_fails_an_obligation_of_its_clause(broken: Broken) -> None:
     """And the explorer's model takes the same wrong step from the same state. Solvers agree on the rarer ones."""

@@ -70,6 +70,7 @@ def test_sound_lockers_pass_and_every_clause_has_its_witness(make: Callable[[], 
     assert {clause for clause in CLAUSES if not found.witnesses[clause]} == silent
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("make", "clause", "without"), BAD)
 def test_bad_lockers_are_named_and_the_schedule_replays(
     make: Callable[[], Any], clause: str, without: tuple[str, ...]

@@ -56,6 +56,7 @@ def result(name: str, check: str, clause: str) -> Result:
     return next(row.result for row in table if row.clause == clause)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", KEPT)
 def test_what_is_kept_of_idle_keys_is_found(name: str) -> None:
     """KM-IDLE, without len(): by a cancelled wait, under another name, in another table, in a thread of its own."""
@@ -63,6 +64,7 @@ def test_what_is_kept_of_idle_keys_is_found(name: str) -> None:
     assert [found.clauses for found in outcome.found] == [("KM-IDLE",)]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", NOT_KEPT)
 def test_a_cache_and_a_log_are_no_leak(name: str) -> None:
     """And neither are entries that go with their keys."""
@@ -157,6 +159,7 @@ def test_a_key_that_is_given_twice_after_many_others_or_hours_is_found(name: str
     assert [found.clauses for found in outcome.found] == [("KM-EXCL",)]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", HELD)
 def test_a_key_stays_held_through_many_others_and_hours(name: str) -> None:
     """Also where each lock takes a step of the loop, or a thread of its own to answer."""

@@ -42,7 +42,6 @@ def real() -> list[Row]:
     return refinement.check()
 
 
-@pytest.mark.long
 def test_the_real_table_rules_and_drivers_are_accepted(real: list[Row]) -> None:
     """Every clause that is compared holds: KM-EXCL, KM-REF, KM-IDLE, KM-FIFO, KM-HANDOFF, KM-INDEP, KM-CANCEL, KM-RACE,
     KM-UNHELD, KM-ATOMIC and KM-TOKEN for the table, and KM-EXPIRED but not KM-RACE for the drivers."""
@@ -53,7 +52,6 @@ def test_the_real_table_rules_and_drivers_are_accepted(real: list[Row]) -> None:
         assert set(by_clause(real, driver_refinement.METHOD, subject.name)) == set(driver_refinement.CLAUSES)
 
 
-@pytest.mark.long
 def test_no_row_is_empty(real: list[Row]) -> None:
     """Each row counts the cases that put its clause to the test, never more than there were steps."""
     for row in real:
@@ -346,6 +344,7 @@ BROKEN_TABLES: list[tuple[type[Table], str]] = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("table", "clause"), BROKEN_TABLES)
 def test_a_broken_table_is_rejected_by_the_right_clause(table: type[Table], clause: str) -> None:
     """Each of KM-EXCL, KM-REF, KM-IDLE, KM-FIFO, KM-HANDOFF, KM-INDEP, KM-CANCEL, KM-RACE, KM-UNHELD, KM-ATOMIC and
