@@ -371,9 +371,9 @@ def passes_of(shape: Shape, off: frozenset[str], bytecodes: Bytecodes, how: Plan
             return
         if how.quick and units[0].deeper:
             continue
-        kept = units
+        kept = units[:1] if how.quick and units[0].task == "histories" else units
         if bytecodes != "followed":
-            kept = [replace(unit, level="locks") if unit.chance else unit for unit in units]
+            kept = [replace(unit, level="locks") if unit.chance else unit for unit in kept]
             kept = [unit for unit in kept if unit.level != "bytecode"]
         if how.runs is not None:
             kept = [replace(unit, most=min(how.runs, unit.most or how.runs)) for unit in kept]
