@@ -193,9 +193,9 @@ def _of_one_lock(
 
 
 def _units(one: Lesson) -> list[Unit]:
-    if one.by:
-        return [Unit(-1, METHOD, one.by, required=True)]
     program, level = str(one.schedule.program), one.schedule.level
+    if one.by:
+        return [Unit(-1, METHOD, one.by, level=level, required=True)]
     return [Unit(-1, METHOD, "every", program, level, lessons.MOST_PREEMPTIONS, most=MOST_RUNS, required=True)]
 
 

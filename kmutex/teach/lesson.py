@@ -224,6 +224,21 @@ def shown_in(choice: Choice, events: tuple[Event, ...]) -> bool:
     return any(event.client == choice.client and event.text.startswith(choice.shows) for event in events)
 
 
+def as_data(one: Lesson) -> dict[str, Any]:
+    """A lesson's prediction for a page, which can run nothing: the answers with their runs, as they are just now.
+
+    events: client (-1: of nobody) and text, in order. shows: the number of the one that the answer is held against.
+    """
+    choices = []
+    for choice in one.choices:
+        events = play(choice)
+        shows = next(number for number, event in enumerate(events) if shown_in(choice, (event,)))
+        said = {name: getattr(choice, name) for name in ("letter", "text", "right", "run", "reply")}
+        choices.append({**said, "events": [[event.client, event.text] for event in events], "shows": shows})
+    about_ = {name: getattr(one, name) for name in ("number", "title", "clause")}
+    return {**about_, "question": one.ask, "choices": choices}
+
+
 @contextmanager
 def _stage(one: Lesson, program: Program) -> Iterator[Explorer]:
     """What runs programs with the keys of this one on the lesson's locker."""

@@ -18,7 +18,6 @@ import pytest
 
 import kmutex
 import kmutex_model
-from kmutex import cli
 from kmutex._clauses import EVERY_CLAUSE
 from kmutex.cli import lesson as lesson_command
 from kmutex.engine.explorer import parse_schedule
@@ -38,6 +37,7 @@ from kmutex.teach.lesson import (
     lessons,
 )
 from kmutex.teach.missing_part import PUZZLES
+from tests.commands import told
 from tests.lockers import misrepaired
 from tests.lockers.catalogue import entries
 from tests.lockers.repaired import REPAIRED
@@ -111,15 +111,6 @@ WRONG: dict[int, tuple[Wrong, ...]] = {
 """By lesson. Those of the others are each the next one's mistake."""
 
 each = pytest.mark.parametrize("one", lessons(), ids=lambda one: one.name)
-
-
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """The exit status of a command, and what it says."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    out, err = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, out, err
 
 
 @each
@@ -405,7 +396,16 @@ def test_start_writes_no_file_that_grade_refuses(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["show", "99"], ["run", "-7"], ["start", "-1", "x.py"], ["show", "one"], ["dance"]]
+    "arguments",
+    [
+        ["show", "99"],
+        ["run", "-7"],
+        ["start", "-1", "x.py"],
+        ["show", "one"],
+        ["show", "P9"],
+        ["predict", "99"],
+        ["dance"],
+    ],
 )
 def test_a_lesson_that_there_is_not(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = told(capsys, "lesson", *arguments)
