@@ -22,9 +22,9 @@ body {{ margin: 0; font: 26px/1.4 system-ui, sans-serif; color: #1b1d21; backgro
 section {{ box-sizing: border-box; min-height: 100vh; padding: 5vh 7vw; border-bottom: 1px solid #8886 }}
 h2 {{ margin: 0 0 3vh; font-size: 34px }}
 h2 small {{ font-weight: 400; color: #5c6370 }}
-pre {{ font: 19px/1.3 ui-monospace, monospace; overflow: auto }}
+pre {{ margin: 0; line-height: 1.3; font-family: ui-monospace, monospace; overflow: auto }}
 code {{ font-family: ui-monospace, monospace; font-size: .9em }}
-svg {{ max-width: 100%; max-height: 76vh; height: auto }}
+svg {{ width: 100%; height: 76vh }}
 details {{ font-size: 20px; margin-top: 1ex }}
 ol {{ list-style: lower-alpha }}
 @media (prefers-color-scheme: dark) {{
@@ -43,12 +43,17 @@ addEventListener("keydown", (event) => {{
   const by = {{ ArrowRight: 1, PageDown: 1, ArrowLeft: -1, PageUp: -1 }}[event.key];
   if (!by || event.ctrlKey || event.altKey || event.metaKey) return;
   event.preventDefault();
+  const more = all[here()].getBoundingClientRect().bottom - innerHeight;
+  if (by > 0 && more > 9) return scrollBy(0, Math.min(more, innerHeight * 0.8));
   all[Math.min(all.length - 1, Math.max(0, here() + by))].scrollIntoView();
 }});
 </script>
 </body>
 </html>
 """
+
+MOST_LINES = 28
+"""Of a locker in one column."""
 
 
 def slides(lessons: Iterable[Lesson]) -> str:
@@ -71,8 +76,11 @@ def _of(one: Lesson) -> Iterator[str]:
         )
 
     yield slide("Situation", as_html(one.parts["Situation"]))
-    # What is imported and promised by annotations alone is known after the first slide.
-    yield slide("The code", f"<pre>{escape(one.source[one.source.index('class ') :])}</pre>")
+    code = one.source[one.source.index("class ") :].replace("\n\n\n", "\n\n")
+    lines = code.count("\n")
+    columns = 1 + (lines > MOST_LINES)
+    style = f"columns: {columns}; font-size: min(20px, calc(74vh / {1.35 * lines / columns:.0f}))"
+    yield slide("The code", f'<pre style="{style}">{escape(code)}</pre>')
     answers = "".join(f"<li>{_inline(choice.text)}</li>" for choice in one.choices)
     replies = "".join(f"<li>{'Right. ' if choice.right else ''}{_inline(choice.reply)}</li>" for choice in one.choices)
     folded = f"<details><summary>What to say</summary><ol>{replies}</ol></details>"
