@@ -99,6 +99,8 @@ ports/rust/README
 :caption: The project
 
 CONTRIBUTING
+SECURITY
+docs/prior-art
 docs/adr/README
 CHANGELOG
 ```

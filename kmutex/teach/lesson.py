@@ -216,7 +216,7 @@ def play(choice: Choice) -> tuple[Event, ...]:
     schedule = parse_schedule(choice.run)
     with _stage(one, schedule.program) as explorer:
         events, found = _played(one, explorer, schedule)
-        return tuple(stops(max((finding.events for finding in found), key=len, default=events)))
+        return tuple(stops(max([finding.events for finding in found] or [events], key=len)))
 
 
 def shown_in(choice: Choice, events: tuple[Event, ...]) -> bool:
