@@ -216,7 +216,8 @@ def play(choice: Choice) -> tuple[Event, ...]:
     schedule = parse_schedule(choice.run)
     with _stage(one, schedule.program) as explorer:
         events, found = _played(one, explorer, schedule)
-        return tuple(stops(max([finding.events for finding in found] or [events], key=len)))
+        last = max(found, key=lambda finding: len(finding.events), default=None)
+        return tuple(stops(events if last is None else last.events))
 
 
 def shown_in(choice: Choice, events: tuple[Event, ...]) -> bool:

@@ -79,7 +79,7 @@ def _of(one: Lesson) -> Iterator[str]:
     code = one.source[one.source.index("class ") :].replace("\n\n\n", "\n\n")
     lines = code.count("\n")
     columns = 1 + (lines > MOST_LINES)
-    wide = 0.65 * columns * max(map(len, code.splitlines()))
+    wide = 0.61 * columns * max(map(len, code.splitlines()))
     size = f"min(20px, calc(74vh / {1.35 * lines / columns:.0f}), calc(82vw / {wide:.0f}))"
     style = f"columns: {columns}; font-size: {size}"
     yield slide("The code", f'<pre style="{style}">{escape(code)}</pre>')
