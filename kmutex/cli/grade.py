@@ -190,7 +190,7 @@ def _show(out: Console, finding: Explained) -> None:
 def _next(out: Console, one: Lesson) -> None:
     from kmutex.teach.lesson import lessons
 
-    if one.number < len(lessons()):
+    if one.number < lessons()[-1].number:
         out.print(f"On to the next: kmutex lesson show {one.number + 1}")
     else:
         out.print("That was the last lesson.")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmutex._clauses import CLAUSES
+from kmutex._clauses import EVERY_CLAUSE
 from kmutex._sandbox import Confinement
 from kmutex.engine.features import PROMISES
 from kmutex.engine.timeline import timeline
@@ -194,6 +194,8 @@ def _of_one_lock(
 
 def _units(one: Lesson) -> list[Unit]:
     program, level = str(one.schedule.program), one.schedule.level
+    if one.by:
+        return [Unit(-1, METHOD, one.by, level=level, required=True)]
     return [Unit(-1, METHOD, "every", program, level, lessons.MOST_PREEMPTIONS, most=MOST_RUNS, required=True)]
 
 
@@ -201,7 +203,7 @@ def _chosen(rows: list[Row], one: Lesson | None) -> list[tuple[tuple[str, ...], 
     """Runs to be shown, each once: the lesson's own and its clause before the others, then in the contract's order."""
     own_first = sorted(rows, key=lambda row: row.method != METHOD)
     mine = one.clause if one is not None else ""
-    order = {clause: number for number, clause in enumerate(CLAUSES)}
+    order = {clause: number for number, clause in enumerate(EVERY_CLAUSE)}
     found = [(clauses, violation) for _, clauses, violation in violations(own_first)]
     found.sort(key=lambda each: (each[1].clauses[0] != mine, order[each[1].clauses[0]]))
     # These two break whatever is tried after them: the rest would only hide them.

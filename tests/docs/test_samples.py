@@ -45,7 +45,7 @@ RUN_ELSEWHERE = {
     "yaml": {"docs/ci.md": "tests/testing/test_project.py"},
 }
 """Languages of the specifications: by page, the test that reads them there."""
-NO_CODE = ("text", "{lanes}")
+NO_CODE = ("text", "{lanes}", "{lesson-texts}")
 """Output, forms and addresses; and what the site puts a picture in place of."""
 _SKIP = re.compile(r"^<!-+ *skip:.*", re.MULTILINE)
 _REASON = re.compile(r'<!-- skip: next "[^"]{10,}" -->')

@@ -36,6 +36,8 @@ from kmutex.verify.runner import SubjectError
 from tests.commands import PATH, Done, run_kmutex
 
 REPAIRS = Path(__file__).parents[1] / "lockers" / "repaired.py"
+PLAIN = [one for one in lessons() if one.plain]
+"""Those whose lockers a learner's tests are run against."""
 ENOUGH = ("4", "15", "60")
 """Seconds for a locker that is right, one after the other, until they are enough for this machine."""
 FEWER = ("--without", "fifo,interrupt")
@@ -193,7 +195,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (at / f"tests_{name}.py").write_text(text, encoding="utf-8")
     for name, (text, _) in TESTS_NOT_RUN.items():
         (at / f"tests_{name}").write_text(text, encoding="utf-8")
-    programs = list(dict.fromkeys(str(one.schedule.program) for one in lessons()))
+    programs = list(dict.fromkeys(str(one.schedule.program) for one in PLAIN))
     (at / "good.py").write_text(GOOD_TESTS.format(programs=programs), encoding="utf-8")
     (at / "weak.py").write_text(WEAK_TESTS, encoding="utf-8")
     (at / "wrong_tests.py").write_text(WRONG_TESTS, encoding="utf-8")
@@ -496,10 +498,10 @@ def test_good_tests_accept_the_correct_lockers_and_catch_every_broken_one(done: 
     assert (result.status, result.err, result.left) == (0, "", [])
     found = results(result)
     assert len(found["accepted"]) == len(grade_tests.SOUND)
-    assert len(found["caught"]) == len(lessons())
+    assert len(found["caught"]) == len(PLAIN)
     body = json.loads((result.folder / "good.json").read_text(encoding="utf-8"))
     assert (body["format"], body["exit"], body["verdict"]) == ("kmutex-grade-tests/1", 0, "pass")
-    assert [row["result"] for row in body["lockers"]] == ["accepted"] * 2 + ["caught"] * len(lessons())
+    assert [row["result"] for row in body["lockers"]] == ["accepted"] * 2 + ["caught"] * len(PLAIN)
     assert all(row["tests"] for row in body["lockers"])
 
 
@@ -511,9 +513,9 @@ def test_weak_tests_miss_some(done: Callable[[str], Done]) -> None:
     found = results(result)
     assert len(found["caught"]) == 1
     assert "lesson 1 " in found["caught"][0]
-    threads = sum(one.kind == "threads" for one in lessons())
+    threads = sum(one.kind == "threads" for one in PLAIN)
     assert len(found["missed"]) == threads - 1
-    assert len(found["not tried"]) == 1 + len(lessons()) - threads
+    assert len(found["not tried"]) == 1 + len(PLAIN) - threads
     # The lockers are named by lesson: their code is not shown.
     assert "self._" not in result.out
 
