@@ -50,13 +50,10 @@ def run(args: argparse.Namespace, one: Lesson | None, without: tuple[str, ...], 
     except OSError as error:
         return complain(f"{out}: {error.strerror}")
     with shown(quiet=args.quiet) as display:
-        container: Container | None = TRUSTED
-        if not args.trust:
-            display.say("looking for a container that works")
-            container, reasons = find([source, out])
-            if container is None:
-                said = f"no container works here, so nothing was run: {'; '.join(reasons)}; {NEEDED}"
-                return complain(said, status=3)
+        display.say("looking for a container that works")
+        container, reasons = (TRUSTED, []) if args.trust else find([source, out])
+        if container is None:
+            return complain(f"no container works here, so nothing was run: {'; '.join(reasons)}; {NEEDED}", status=3)
         asked = Asked(args.lesson, args.tests, without, args.quick, args.seconds, args.memory)
         done: list[Record] = []
         old = 0

@@ -6,6 +6,7 @@ about it is for the learner to find.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -28,6 +29,7 @@ from kmutex.verify.formats import rows_as_dicts
 from kmutex.verify.plan import MOST_RUNS, Unit
 from kmutex.verify.report import Report, violations
 from kmutex.verify.runner import (
+    BY_MODE,
     LONGEST_REPLAY,
     WORKERS,
     Plan,
@@ -59,10 +61,10 @@ ASLEEP = (
     "a thread that sleeps is woken only when nobody else can move; "
     "what needs it to wake early is not tried, so take it out"
 )
-QUICK = Plan(runs=30, quick=True)
-"""For a class, or for a first answer: a fixed amount of work, so that a busy machine changes no verdict."""
-WHOLE = Plan(runs=200)
-"""For a class: all that there is, and a fixed amount of it."""
+QUICK = BY_MODE["quick"]._replace(after=math.inf)
+"""For a class, or for a first answer: a fixed amount of work to its end, so that a busy machine changes no verdict."""
+WHOLE = BY_MODE["full"]._replace(after=math.inf)
+"""For a class: all that is planned, and a fixed amount of it."""
 OUT_OF_CONTROL = ("no scheduling point", "did not come back")
 """What is said of code that never comes to a point at which somebody else could go on."""
 
@@ -270,7 +272,8 @@ def _finding(
             folder = os.path.relpath(handed_in.folder)
             # A folder may be called -d.
             command = f"cd {'-- ' * folder.startswith('-')}{shlex.quote(folder)} && {command}"
-        picture = _with_lines(handed_in, violation, without, confined, seconds)
+        if not any(event.place for event in violation.events):
+            picture = _with_lines(handed_in, violation, without, confined, seconds)
     name, message = violation.clauses[0], violation.message
     if _stuck(violation):
         name, message = "KM-LIVE", STUCK.format(stuck_in_unlock(violation.events))

@@ -32,9 +32,9 @@ def main() -> None:
     overdue.start()
     os.chdir(config["folder"])
     try:
-        answer = {"grade": _grade(config)}
+        answer: dict[str, Any] = {"grade": _grade(config)}
     except REFUSED as error:
-        answer = {"refused": str(error), "why": type(error).__name__}
+        answer = {"refused": str(error)}
     print(json.dumps(answer), flush=True)
 
 

@@ -204,7 +204,7 @@ def _once(
         "kind": opponent.kind,
         "without": opponent.lesson.without if opponent.lesson is not None else (),
         "sound": opponent.lesson is None,
-        "in_place": dict((kind, target) for target, kind in SOUND)[opponent.kind] if correct else "",
+        "in_place": {kind: target for target, kind in SOUND}[opponent.kind] if correct else "",
         "only": only,
         "left_out": left_out,
         "log": str(log),

@@ -162,7 +162,7 @@ def stage(mine: HandedIn, folder: Path) -> list[Path]:
 
 
 def the_locker(staged: list[Path]) -> Submission:
-    """The one among the files that has the locker. SubmissionError, UnreadableError: there is none, or there are several."""
+    """The one among the files that has the locker. SubmissionError, UnreadableError: none has it, or several have."""
     found, refused = [], []
     for path in staged:
         try:

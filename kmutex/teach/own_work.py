@@ -35,11 +35,11 @@ def _borrowed(path: Path, factory: str, seen: set[Path]) -> str:
     for name, line, module in _strangers(tree, path.parent):
         if _makes(tree, factory, name):
             return f"line {line} of {path.name}: {factory} comes from {module}: the locker has to be your own"
-    for module, names in _siblings(tree, path.parent):
-        if module not in seen:
+    for file, names in _siblings(tree, path.parent):
+        if file not in seen:
             # A file beside it that can't be read is told when it is imported.
             try:
-                said = _borrowed(module, names.get(factory, ""), seen)
+                said = _borrowed(file, names.get(factory, ""), seen)
             except UnreadableError:
                 continue
             if said:

@@ -1,4 +1,4 @@
-"""A scheme of points: what a clause that holds is worth, and a test that catches. From a file of TOML, or the usual one."""
+"""A scheme of points: what a clause that holds is worth, and a test that catches. From a file of TOML, or the usual."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Scheme:
     others: float = 1.0
     """For each clause that is judged and has no weight of its own. What a locker has nothing of does not count."""
     clauses: Mapping[str, float] = field(default_factory=dict)
-    """Clauses with a weight of their own. They count for everybody: a locker that has nothing of it has not earned it."""
+    """Clauses with a weight of their own. They count for everybody: who has nothing of it has not earned it."""
 
 
 class Part(NamedTuple):
@@ -62,7 +62,9 @@ def scheme(path: Path) -> Scheme:
     except ValueError as error:
         raise SchemeError(f"{path}: no TOML: {error}") from None
     clauses = said.pop("clauses", {})
-    unknown = [*(said.keys() - {"total", "works", "others"}), *(dict(clauses).keys() - set(CLAUSES))]
+    if not isinstance(clauses, dict):
+        raise SchemeError(f"{path}: clauses = {clauses!r}: a table [clauses] is wanted")
+    unknown = [*(said.keys() - {"total", "works", "others"}), *(clauses.keys() - set(CLAUSES))]
     if unknown:
         raise SchemeError(f"{path}: {sorted(unknown)[0]!r} is none of total, works, others and, in [clauses], KM-...")
     for name, value in [*said.items(), *clauses.items()]:
@@ -96,7 +98,7 @@ _NOT_JUDGED = (Result.OFF.value, Result.NOT_APPLICABLE.value, Result.NOT_PROMISE
 
 
 def of_tests(lockers: list[dict[str, Any]]) -> list[Part]:
-    """The parts of the score of tests: each broken locker is worth the same. Who rejects a correct one earns nothing."""
+    """The parts of the score of tests: each broken locker is worth the same. Who rejects a correct one has nothing."""
     sound = all(row["result"] in ("accepted", "not tried") for row in lockers if row["breaks"] is None)
     return [
         Part(row["locker"], row["result"], float(sound and row["result"] == "caught"), 1.0)

@@ -150,7 +150,7 @@ class _Plugin:
 
 
 def _in_place_of(broken: Any, target: str) -> type:
-    """A class of correct lockers that has the name, the module and the source of a broken one, and is a class upon it."""
+    """A class of correct lockers with the name, the module and the source of a broken one, and a class upon it."""
     module, _, name = target.partition(":")
     correct: type = getattr(importlib.import_module(module), name)
 
@@ -159,17 +159,14 @@ def _in_place_of(broken: Any, target: str) -> type:
 
     def passed_on(name: str) -> Callable[..., Any]:
         function = getattr(correct, name)
-        if inspect.iscoroutinefunction(function):
 
-            async def call(self: Any, *args: Any, **options: Any) -> Any:
-                return await getattr(self._correct, name)(*args, **options)
+        async def later(self: Any, *args: Any, **options: Any) -> Any:
+            return await getattr(self._correct, name)(*args, **options)
 
-        else:
+        def at_once(self: Any, *args: Any, **options: Any) -> Any:
+            return getattr(self._correct, name)(*args, **options)
 
-            def call(self: Any, *args: Any, **options: Any) -> Any:
-                return getattr(self._correct, name)(*args, **options)
-
-        return functools.wraps(function)(call)
+        return functools.wraps(function)(later if inspect.iscoroutinefunction(function) else at_once)
 
     names = [name for name in dir(correct) if not name.startswith("_") and callable(getattr(correct, name))]
     methods = {name: passed_on(name) for name in [*names, "__len__"]}
@@ -182,7 +179,8 @@ def _name(nodeid: str) -> str:
 
 
 def main() -> None:
-    """Run the tests. `argument`: file, target, kind, without, sound, in_place, only, left_out, log, empty, parent, and confine."""
+    """Run the tests. `argument`: file, target, kind, without, sound, log, empty, parent, confine; in_place: what
+    makes the correct locker that is to look like it, "" for none; only: a test, or ""; left_out: tests."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
