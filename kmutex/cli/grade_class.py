@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, one: Lesson | None, without: tuple[str, ...], 
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         return complain(f"{out}: write it outside {source}, of which each submission is a part: --out FOLDER")
     try:
-        (out / "kept").mkdir(parents=True, exist_ok=True)
+        out.mkdir(exist_ok=True)
     except OSError as error:
         return complain(f"{out}: {error.strerror}")
     with shown(quiet=args.quiet) as display:

@@ -105,6 +105,7 @@ def grade_class(
     kept: the folder of the records. again: also those that it has already. on_record: is told of each, and whether
     it was there already.
     """
+    kept.mkdir(parents=True, exist_ok=True)
     records: list[Record] = []
     left: list[tuple[HandedIn, str]] = []
     for mine in class_:

@@ -1,4 +1,4 @@
-"""A class for the tests: 30 submissions to lesson 5, made from the lessons, their repairs, and what goes wrong in a class.
+"""A class for the tests: 30 submissions to lesson 5, from the lessons, their repairs, and what goes wrong in a class.
 
 `python -m tests.teach.handed_in FOLDER` writes them, in Moodle's form.
 """
@@ -68,7 +68,7 @@ def notebook(*cells: str) -> str:
 
 
 def thirty(folder: Path) -> dict[str, tuple[str, str]]:
-    """By student: what the answer is to be in full ("" where it is not for this lesson to say), and a word that is said.
+    """By student: the verdict that is to be ("" where it is not for this lesson to say), and a word that is said.
 
     Writes them into ``folder``.
     """

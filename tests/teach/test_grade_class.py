@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import uuid
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kmutex import cli
+from kmutex.engine.shapes import Shape
 from kmutex.teach import container as containers
-from kmutex.teach.alike import alike
-from kmutex.teach.class_report import gradescope, marked, page, written
+from kmutex.teach.alike import Pair, alike
+from kmutex.teach.class_report import Marked, gradescope, marked, page, written
 from kmutex.teach.container import Container, find
-from kmutex.teach.grade import QUICK
-from kmutex.teach.grade_class import Asked, Record, grade_class, load, slug
+from kmutex.teach.grade import QUICK, WHOLE
+from kmutex.teach.grade_class import Asked, Record, grade_class, keep, load, slug
 from kmutex.teach.handed_in import HandedIn, HandedInError, by_student, from_notebook, stage, the_locker
 from kmutex.teach.lesson import lesson, lessons
 from kmutex.teach.own_work import borrowed
 from kmutex.teach.points import Scheme, SchemeError, of_rows, of_tests, scheme, score, usual
 from kmutex.teach.submission import SubmissionError, UnreadableError
-from kmutex.verify.runner import left_out
-from tests.commands import left_by, marked as processes_marked, run, run_kmutex
+from kmutex.verify.runner import Plan, left_out
+from tests.commands import ENDING, run, run_kmutex
 from tests.teach.handed_in import LESSON, notebook, renamed, repaired, thirty
 
 BUBBLEWRAP = not containers._tried(Container("bubblewrap"), [])
@@ -356,50 +365,337 @@ def test_without_a_container_nothing_is_run(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------
+# Run, and kept
+
+GETS_OUT = """\
+import ctypes, os, pathlib, socket, time
+seen = [len(list(pathlib.Path({folder!r}).rglob("*.py")))]
+try:
+    pathlib.Path({folder!r}, "anna", "mine.py").write_text("")
+    seen.append("wrote")
+except OSError:
+    seen.append("did not write")
+seen.append(os.environ.get("KMUTEX_SECRET"))
+try:
+    socket.create_connection(("127.0.0.1", {port})).close()
+    seen.append("connected")
+except OSError:
+    seen.append("not connected")
+if ctypes.CDLL(None).fork() == 0:
+    ctypes.CDLL(None).setsid()
+    time.sleep(1000)
+raise ValueError(f"seen: {{seen}}")
+class Locker:
+    def lock(self, key): ...
+    def unlock(self, key): ...
+"""
+"""What docs/grade.md says that clumsy code's limits do not keep: it reads, writes, calls, and outlives its time."""
+
+
+def _named(word: str) -> list[int]:
+    """Processes with this word among their arguments that do not end."""
+    for _ in range(ENDING):
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                arguments = (process / "cmdline").read_bytes()
+                if word.encode() in arguments and b"worker" in arguments:
+                    found.append(int(process.name))
+        if not found:
+            break
+        time.sleep(0.005)
+    return found
+
+
+@pytest.mark.parametrize("name", [*WORKING, pytest.param("none", marks=pytest.mark.long)])
+def test_nothing_gets_out_of_a_container(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all of it does without one, which is what --trust says: so the test can tell."""
+    monkeypatch.setenv("KMUTEX_SECRET", "secret")
+    neighbour = _written(tmp_path, "class/anna/mine.py", "class/ben/mine.py") / "class/anna/mine.py"
+    neighbour.write_text("hers", encoding="utf-8")
+    word = f"gets_out_{uuid.uuid4().hex}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code = GETS_OUT.format(folder=str(tmp_path / "class"), port=server.getsockname()[1])
+        class_ = [HandedIn("ben", {f"{word}.py": code.encode()})]
+        (record,) = grade_class(class_, ASKED, Container(name), tmp_path, jobs=1)
+    left = _named(word)
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    out = name == "none"
+    assert record.reason.partition("seen: ")[2] == (
+        "[2, 'wrote', 'secret', 'connected']" if out else "[0, 'did not write', None, 'not connected']"
+    )
+    assert neighbour.read_text(encoding="utf-8") == ("" if out else "hers")
+    assert bool(left) == out
+
+
+class _Answering:
+    """In place of a container: a process that runs this."""
+
+    name = "none"
+
+    def __init__(self, script: str) -> None:
+        self.script, self.started = script, 0
+
+    def start(
+        self, module: str, config: dict[str, Any], folder: Path, megabytes: int, **pipes: Any
+    ) -> tuple[subprocess.Popen[str], Callable[[], None]]:
+        self.started += 1
+        process = subprocess.Popen([sys.executable, "-c", self.script], text=True, **pipes)
+        return process, process.kill
+
+
+def _graded(class_: list[HandedIn], container: _Answering, kept: Path, **how: Any) -> list[Record]:
+    return grade_class(class_, how.pop("asked", ASKED), container, kept, **{"jobs": 1, **how})  # type: ignore[arg-type]
+
+
+CLASS = [HandedIn(name, {"mine.py": ONE.replace(b"{}", b"Locker")}) for name in ("anna", "ben", "cara")]
+HOLDS = json.dumps({"grade": {"exit": 0, "verdict": "holds", "rows": []}})
+
+
+def test_what_was_graded_is_not_graded_again(tmp_path: Path) -> None:
+    """Until the files, the question or the container change."""
+    container = _Answering(f"print({HOLDS!r})")
+    first = _graded(CLASS[:2], container, tmp_path)
+    # As if it had been ended there: the third is new, and the others stand.
+    old: dict[str, bool] = {}
+    every = _graded(CLASS, container, tmp_path, on_record=lambda record, kept: old.update({record.student: kept}))
+    assert (old, container.started) == ({"anna": True, "ben": True, "cara": False}, 3)
+    assert every[:2] == first
+    changed = [HandedIn("anna", {"mine.py": b"\n" + ONE.replace(b"{}", b"Locker")}), *CLASS[1:]]
+    _graded(changed, container, tmp_path)
+    assert container.started == 4
+    _graded(changed, container, tmp_path, asked=replace(ASKED, quick=False))
+    assert container.started == 7
+    _graded(changed, container, tmp_path, asked=replace(ASKED, quick=False), again=True)
+    assert container.started == 10
+
+
+def test_what_gives_no_answer_is_told_and_tried_again(tmp_path: Path) -> None:
+    """Also where what is written is no answer: noise, a status that there is none of, half a record."""
+    for script in ("", "print('no'); print('[1]'); print('{\"grade\": {\"exit\": 9}}')"):
+        container = _Answering(script)
+        for _ in range(2):
+            (record,) = _graded(CLASS[:1], container, tmp_path)
+            assert (record.exit, record.verdict) == (3, "not graded")
+            assert "no answer" in record.reason
+        assert container.started == 2
+    keep(tmp_path / "anna.json", record)
+    (tmp_path / "anna.json").write_text("{}", encoding="utf-8")
+    assert load(tmp_path / "anna.json") is None
+
+
+def test_submissions_are_graded_side_by_side(tmp_path: Path) -> None:
+    """Each waits until both are there."""
+    script = f"""
+import os, pathlib, time
+pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()
+while len(list(pathlib.Path({str(tmp_path)!r}).iterdir())) < 2: time.sleep(0.01)
+print({HOLDS!r})
+"""
+    records = _graded(CLASS[:2], _Answering(script), tmp_path / "kept", jobs=2)
+    assert [record.verdict for record in records] == ["holds", "holds"]
+
+
+def test_two_students_have_two_files() -> None:
+    names = ["anna", "an na", "an_na", "../anna", "anna/", "Ännä 7"]
+    slugs = {slug(name) for name in names}
+    assert len(slugs) == len(names)
+    assert all("/" not in name and not name.startswith(".") for name in slugs)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# What is written
+
+HOSTILE = "</pre><script>alert(1)</script>"
+
+
+def _marked(student: str = "anna", **changed: Any) -> Marked:
+    finding = {
+        "clauses": ["KM-EXCL", "KM-REF"],
+        "title": "Mutual exclusion",
+        "statement": "At most one.",
+        "message": HOSTILE,
+        "picture": "0 | lock a",
+        "replay": "kmutex verify mine:Locker --replay ...",
+        "lesson": 5,
+    }
+    grade = {
+        "exit": 1,
+        "verdict": "violated",
+        "violated": ["KM-EXCL"],
+        "notes": [],
+        "left_out": ["not run: chance"],
+        "findings": [finding],
+        "rows": _rows(KM_EXCL="violated", KM_IDLE="holds", KM_REF="inconclusive"),
+    }
+    plain: dict[str, Any] = {
+        "student": student,
+        "late": True,
+        "assignment": "",
+        "files": ["mine.py"],
+        "file": "mine.py",
+        "source": f"x = '{HOSTILE}'",
+        "exit": 1,
+        "verdict": "violated",
+        "reason": "",
+        "grade": grade,
+        "seconds": 1.5,
+        "container": "none",
+        "key": "",
+    }
+    return marked(Record(**{**plain, **changed}), usual("KM-EXCL"))
+
+
+class _Tags(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+
+
+def test_a_page_has_the_run_and_nothing_of_the_students_but_text() -> None:
+    text = page(_marked(student=HOSTILE))
+    found = _Tags(text)
+    assert not found.tags & {"script", "img", "link", "iframe"}
+    assert not any(name in ("src", "href", "onload") for name, _ in found.attributes)
+    assert "default-src 'none'" in text
+    for part in (
+        "KM-EXCL: Mutual exclusion",
+        "0 | lock a",
+        "--replay",
+        "lesson show 5",
+        "not run: chance",
+        "   1  x = ",
+    ):
+        assert part in text
+    assert "somebody should look: KM-REF" in text
+
+
+def test_the_table_can_be_read_and_starts_no_formula() -> None:
+    class_ = [_marked("=cmd()"), _marked("ben", grade=None, verdict="not graded", reason="-no\nfile", exit=3)]
+    files = written(class_, ASKED, [Pair("=cmd()", "ben", 0.9)], [], ["x.txt"])
+    first, second = csv.DictReader(io.StringIO(files["grades.csv"]))
+    assert (first["student"], first["alike"], first["violated"], first["late"]) == ("'=cmd()", "ben", "KM-EXCL", "late")
+    assert (first["score"], first["total"], first["open"]) == (str(class_[0].score), "10.0", "KM-REF")
+    assert (second["score"], second["verdict"], second["reason"]) == ("0.0", "not graded", "'-no\nfile")
+    body = json.loads(files["grades.json"])
+    assert (body["format"], len(body["submissions"]), body["ignored"]) == ("kmutex-grade-class/1", 2, ["x.txt"])
+    assert all(first["page"] in files and name.count("..") == 0 for name in files)
+
+
+def test_the_form_of_gradescope() -> None:
+    """Its specification's names, and scores that add up."""
+    body = json.loads(gradescope(_marked()))
+    assert set(body) <= {"score", "execution_time", "output", "output_format", "visibility", "tests", "extra_data"}
+    names = {"score", "max_score", "status", "name", "number", "output", "output_format", "visibility"}
+    assert all(set(test) <= names and test["status"] in ("passed", "failed") for test in body["tests"])
+    assert abs(sum(test["score"] for test in body["tests"]) - body["score"]) < 0.05
+    assert abs(sum(test["max_score"] for test in body["tests"]) - 10) < 0.05
+    assert any(HOSTILE in test["output"] and "0 | lock a" in test["output"] for test in body["tests"])
+    body = json.loads(gradescope(_marked(grade=None, reason="no Python")))
+    assert (body["score"], body["tests"], body["output"]) == (0, [], "no Python")
+
+
+def test_the_form_of_nbgrader() -> None:
+    files = written([_marked(assignment="ps1", files=["ps1/problem.ipynb"])], ASKED, [], [], [])
+    (row,) = csv.DictReader(io.StringIO(files["nbgrader.csv"]))
+    assert (row["assignment"], row["student_id"], row["max_score"]) == ("ps1", "anna", "10.0")
+    assert row["score"] == row["raw_score"] == str(_marked().score)
+    assert "feedback/anna/ps1/problem.html" in files
+    assert "nbgrader.csv" not in written([_marked()], ASKED, [], [], [])
+
+
+def test_a_quick_search_says_what_it_leaves_out() -> None:
+    shape = Shape("threads", timeout=True, counts=True, leases=False)
+    assert left_out(shape, frozenset(), Plan()) == []
+    said = left_out(shape, frozenset(), QUICK)
+    assert said[0] == "not run: interleavings at locks, deeper; chance"
+    assert "interleavings at locks; interleavings at bytecodes: at most 8 runs of each program, not 2,000" in said
+    whole = left_out(shape, frozenset(), WHOLE)
+    assert not any("not run" in line for line in whole)
+    assert "chance: one pass, not as many as there is time for" in whole
+
+
+# ------------------------------------------------------------------------------------------------------------
 # The whole of it
 
 
-def _handed(name: str, code: str) -> HandedIn:
-    return HandedIn(name, {"mine.py": code.encode()})
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["in", "--json", "x.json"],
+        ["in", "--out", "in/grades"],
+        ["in", "--out", "nowhere/at/all"],
+        ["in", "--points", "in/ben/x.toml"],
+        ["in", "--jobs", "0"],
+        ["in", "--tests", "--without", "fifo"],
+        ["empty"],
+        ["no.zip"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _written(tmp_path, "in/anna/mine.py", "empty/x.txt")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["grade", *arguments])
+    assert ended.value.code == 4
+
+
+def test_one_file_in_the_form_of_gradescope(tmp_path: Path) -> None:
+    """What Gradescope shows where nothing could be graded, too."""
+    (tmp_path / "mine.py").write_text("from kmutex import KeyedMutex as Locker\n", encoding="utf-8")
+    done = run_kmutex(tmp_path, "grade", "mine.py", "--lesson", "5", "--gradescope", "results.json", timeout=100)
+    body = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert (done.status, body["score"]) == (3, 0)
+    assert "the locker has to be your own" in body["output"]
 
 
 @needs_container
 @pytest.mark.long
-def test_what_is_in_a_container_sees_no_neighbour_and_does_not_outlive_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both get out without one: that is what --trust means."""
-    from tests.teach.handed_in import OUTLIVES, READS
+def test_thirty_submissions_are_graded_by_one_command(tmp_path: Path) -> None:
+    """Each as it should be, by the first run; and by the second at once."""
+    wanted = thirty(tmp_path / "in")
+    command = ["grade", "in", "--lesson", str(LESSON), "--quick", "--out", "out"]
+    done = run_kmutex(tmp_path, *command, timeout=3000)
+    assert (done.status, done.err, done.left) == (3, "", [])
+    with (tmp_path / "out/grades.csv").open(encoding="utf-8") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == wanted.keys()
+    assert len(rows) == 30
+    wrong = {
+        student: (verdict, rows[student]["verdict"], rows[student]["reason"])
+        for student, (verdict, said) in wanted.items()
+        if (verdict and rows[student]["verdict"] != verdict)
+        or said not in f"{rows[student]['reason']} {rows[student]['notes']}"
+    }
+    assert wrong == {}
+    assert {row["score"] for row in rows.values() if row["verdict"] == "holds"} == {"10.0"}
+    assert {row["score"] for row in rows.values() if row["verdict"] == "not graded"} == {"0.0"}
+    alike_to = next(row["alike"] for student, row in rows.items() if student.startswith("Copies One"))
+    assert "Copies Two" in alike_to
+    assert all((tmp_path / "out" / row["page"]).is_file() for row in rows.values())
+    assert "left out: not run: interleavings at locks, deeper; chance" in done.out
+    again = run_kmutex(tmp_path, *command, timeout=300)
+    assert "30 of them kept from before" in again.out
 
-    monkeypatch.setenv("KMUTEX_TEST_MARK", "inside")
-    _written(tmp_path, "class/anna/mine.py")
-    sound = repaired("Counting")
-    class_ = [
-        _handed("reads", READS.format(folder=str(tmp_path / "class")) + sound),
-        _handed("writes", f"open({str(tmp_path / 'written')!r}, 'w').write('x')\n{sound}"),
-        _handed("outlives", OUTLIVES + sound),
-        _handed("env", "import os\nif 'KMUTEX_TEST_MARK' in os.environ: raise ValueError('it sees my secrets')\n" + sound),
-    ]
-    asked = Asked(LESSON, False, lesson(LESSON).without, quick=True, seconds=60, megabytes=1024)
-    before = set(_asleep())
-    records = grade_class(class_, asked, Container(WORKING[0]), tmp_path, jobs=1)
-    verdicts = {record.student: (record.verdict, record.reason) for record in records}
-    assert verdicts["reads"] == verdicts["outlives"] == verdicts["env"] == ("holds", "")
-    # It can't be written, and so can't be imported.
-    assert verdicts["writes"][0] == "not graded"
-    assert not (tmp_path / "written").exists()
-    assert set(_asleep()) <= before
-    trusted = grade_class([class_[0], class_[3]], asked, Container("none"), tmp_path / "t", jobs=1) if False else []
-    assert trusted == []
 
-
-def _asleep() -> list[int]:
-    """Processes that came from a submission that forks by itself."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"kmutex.teach" in (process / "cmdline").read_bytes() or b"kmutex.verify" in (process / "cmdline").read_bytes():
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
+@needs_container
+@pytest.mark.long
+def test_the_tests_of_a_class_are_graded(tmp_path: Path) -> None:
+    tests = {
+        "anna": "def test_it(locker):\n    km = locker()\n    km.lock(1)\n    km.unlock(1)\n    assert len(km) == 0\n",
+        "ben": "def test_it(locker):\n    assert False\n",
+    }
+    for student, code in tests.items():
+        _written(tmp_path, f"in/{student}/test_mine.py")
+        (tmp_path / f"in/{student}/test_mine.py").write_text(code, encoding="utf-8")
+    run_kmutex(tmp_path, "grade", "in", "--tests", "--lesson", "1", timeout=1000)
+    with (tmp_path / "grades/grades.csv").open(encoding="utf-8") as file:
+        found = {row["student"]: (row["verdict"], row["score"]) for row in csv.DictReader(file)}
+    assert found == {"anna": ("pass", "10.0"), "ben": ("not yet", "0.0")}
