@@ -150,11 +150,13 @@ class _Plugin:
 
 
 def _in_place_of(broken: Any, target: str) -> type:
-    """A class of correct lockers with the name, the module and the source of a broken one, and a class upon it."""
+    """A class of correct lockers with all that a broken one can be told by without a call: its names, source, face."""
     module, _, name = target.partition(":")
     correct: type = getattr(importlib.import_module(module), name)
 
     def made(self: Any) -> None:
+        # Its own attributes are there too, and not used.
+        broken.__init__(self)
         self._correct = correct()
 
     def passed_on(name: str) -> Callable[..., Any]:
@@ -166,10 +168,10 @@ def _in_place_of(broken: Any, target: str) -> type:
         def at_once(self: Any, *args: Any, **options: Any) -> Any:
             return getattr(self._correct, name)(*args, **options)
 
-        return functools.wraps(function)(later if inspect.iscoroutinefunction(function) else at_once)
+        return functools.wraps(getattr(broken, name))(later if inspect.iscoroutinefunction(function) else at_once)
 
-    names = [name for name in dir(correct) if not name.startswith("_") and callable(getattr(correct, name))]
-    methods = {name: passed_on(name) for name in [*names, "__len__"]}
+    names = [name for name in dir(broken) if name == "__len__" or not name.startswith("_")]
+    methods = {name: passed_on(name) for name in names if callable(getattr(correct, name, None))}
     kept = {name: getattr(broken, name) for name in ("__module__", "__qualname__", "__doc__")}
     return type(broken.__name__, (broken,), {**methods, **kept, "__init__": made})
 

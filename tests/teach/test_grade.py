@@ -563,8 +563,10 @@ BY_NAME = {
     "module": 'assert not type(locker()).__module__.startswith("kmutex.teach")',
     "class": "import kmutex; assert isinstance(locker(), kmutex.KeyedMutex)",
     "other class": "from kmutex.teach.lessons import l01_dict_of_locks as l; assert type(locker()) is not l.Locker",
-    "source": "import inspect; assert 'until' not in inspect.getsource(type(locker()))[:0] + str(type(locker()))",
-    "more than the contract": 'assert hasattr(locker(), "_core") or not hasattr(locker(), "_locks")',
+    "source": "import inspect; assert '_locks' not in inspect.getsource(type(locker()))",
+    "more than the contract": 'assert hasattr(locker(), "snapshot")',
+    "attribute": 'assert not hasattr(locker(), "_locks")',
+    "argument": "import inspect; assert 'timeout' in inspect.signature(locker().lock).parameters",
 }
 """What a test may ask to catch the locker of every lesson without a look at what it does."""
 
