@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import os
@@ -40,11 +41,25 @@ from kmutex.verify.runner import Plan, left_out
 from tests.commands import ENDING, run, run_kmutex
 from tests.teach.handed_in import LESSON, notebook, renamed, repaired, thirty
 
-BUBBLEWRAP = not containers._tried(Container("bubblewrap"), [])
-DOCKER = bool(shutil.which("docker")) and not containers._tried(Container("Docker"), [])
-WORKING = [name for name, works in (("bubblewrap", BUBBLEWRAP), ("Docker", DOCKER)) if works]
 ASKED = Asked(LESSON, tests=False, without=lesson(LESSON).without, quick=True, seconds=60, megabytes=1024)
-needs_container = pytest.mark.skipif(not WORKING, reason="no container works here: apt-get install bubblewrap")
+
+
+@pytest.fixture(scope="module", params=["bubblewrap", pytest.param("Docker", marks=pytest.mark.long)])
+def container(request: pytest.FixtureRequest) -> Container:
+    """Each that works here. Looked for when a test wants one, since that starts Python in it."""
+    return _working(request.param)
+
+
+@functools.cache
+def _reason(name: str) -> str:
+    program = {"bubblewrap": "bwrap", "Docker": "docker"}[name]
+    return containers._tried(Container(name), []) if shutil.which(program) else f"{program} is not installed"
+
+
+def _working(name: str) -> Container:
+    if _reason(name):
+        pytest.skip(f"{name}: {_reason(name)}")
+    return Container(name)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -339,13 +354,12 @@ def test_what_runs_a_program_and_hides_nothing_is_none(tmp_path: Path, monkeypat
     assert find([])[0] == Container("bubblewrap")
 
 
-@pytest.mark.parametrize("name", WORKING)
-def test_a_container_that_works_is_found_and_sees_nothing(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.long
+def test_a_container_that_works_is_found_and_one_that_shows_the_others_is_not(
+    container: Container, tmp_path: Path
 ) -> None:
-    assert containers._tried(Container(name), [tmp_path, Path.home() / ".ssh"]) == ""
-    # And where it would show what is to be hidden, it is refused.
-    assert containers._tried(Container(name), [Path("/usr")]) == "/usr is seen in it"
+    assert containers._tried(container, [tmp_path, Path.home() / ".ssh"]) == ""
+    assert containers._tried(container, [Path("/usr")]) == "/usr is seen in it"
 
 
 def test_without_a_container_nothing_is_run(tmp_path: Path) -> None:
@@ -407,9 +421,16 @@ def _named(word: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("name", [*WORKING, pytest.param("none", marks=pytest.mark.long)])
-def test_nothing_gets_out_of_a_container(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And all of it does without one, which is what --trust says: so the test can tell."""
+def test_nothing_gets_out_of_a_container(container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _gets_out(container, tmp_path, monkeypatch)
+
+
+def test_all_of_it_gets_out_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is what --trust means, and how we know that the test can tell."""
+    _gets_out(Container("none"), tmp_path, monkeypatch)
+
+
+def _gets_out(container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KMUTEX_SECRET", "secret")
     neighbour = _written(tmp_path, "class/anna/mine.py", "class/ben/mine.py") / "class/anna/mine.py"
     neighbour.write_text("hers", encoding="utf-8")
@@ -417,11 +438,11 @@ def test_nothing_gets_out_of_a_container(name: str, tmp_path: Path, monkeypatch:
     with socket.create_server(("127.0.0.1", 0)) as server:
         code = GETS_OUT.format(folder=str(tmp_path / "class"), port=server.getsockname()[1])
         class_ = [HandedIn("ben", {f"{word}.py": code.encode()})]
-        (record,) = grade_class(class_, ASKED, Container(name), tmp_path, jobs=1)
+        (record,) = grade_class(class_, ASKED, container, tmp_path, jobs=1)
     left = _named(word)
     for process in left:
         os.kill(process, signal.SIGKILL)
-    out = name == "none"
+    out = container.name == "none"
     assert record.reason.partition("seen: ")[2] == (
         "[2, 'wrote', 'secret', 'connected']" if out else "[0, 'did not write', None, 'not connected']"
     )
@@ -656,10 +677,10 @@ def test_one_file_in_the_form_of_gradescope(tmp_path: Path) -> None:
     assert "the locker has to be your own" in body["output"]
 
 
-@needs_container
 @pytest.mark.long
 def test_thirty_submissions_are_graded_by_one_command(tmp_path: Path) -> None:
     """Each as it should be, by the first run; and by the second at once."""
+    _working("bubblewrap")
     wanted = thirty(tmp_path / "in")
     command = ["grade", "in", "--lesson", str(LESSON), "--quick", "--out", "out"]
     done = run_kmutex(tmp_path, *command, timeout=3000)
@@ -685,9 +706,9 @@ def test_thirty_submissions_are_graded_by_one_command(tmp_path: Path) -> None:
     assert "30 of them kept from before" in again.out
 
 
-@needs_container
 @pytest.mark.long
 def test_the_tests_of_a_class_are_graded(tmp_path: Path) -> None:
+    _working("bubblewrap")
     tests = {
         "anna": "def test_it(locker):\n    km = locker()\n    km.lock(1)\n    km.unlock(1)\n    assert len(km) == 0\n",
         "ben": "def test_it(locker):\n    assert False\n",
