@@ -28,6 +28,7 @@ _CANVAS = re.compile(
     r"(?P<name>\w*?)_?(?:(?<![^_])(?P<late>LATE)_)?(?P<id>anon_[0-9A-Za-z]+|\d+)"
     r"_(?:\d+_(?P<file>.+)|(?:text|link)\.html)"
 )
+_FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
 _MAGIC = re.compile(r"^(\s*)(?=[%!]|\?|.*\?\s*$)")
 
 
@@ -226,7 +227,10 @@ def from_notebook(content: bytes) -> bytes:
         sources = ["".join(cell.get("source", cell.get("input", ""))) for cell in cells if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UnreadableError("no notebook") from None
-    return "\n".join(f"# cell {number}\n{_plain(code)}" for number, code in enumerate(sources, 1)).encode()
+    code = "\n".join(f"# cell {number}\n{_plain(code)}" for number, code in enumerate(sources, 1))
+    # Each cell may have them, and a file at its beginning only.
+    future = "".join(f"{line}\n" for line in dict.fromkeys(_FUTURE.findall(code)))
+    return (future + _FUTURE.sub(r"pass  # \g<0>", code)).encode()
 
 
 def _plain(cell: str) -> str:

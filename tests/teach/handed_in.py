@@ -23,7 +23,7 @@ found = [str(path) for path in pathlib.Path({folder!r}).rglob("*.py")]
 if found:
     raise ValueError(f"it sees {{len(found)}} files of others")
 """
-"""Put before a sound locker: it is one only where it can't see the others."""
+"""Put behind a sound locker: it is one only where it can't see the others."""
 OUTLIVES = """\
 import ctypes
 import time
@@ -94,8 +94,8 @@ def thirty(folder: Path) -> dict[str, tuple[str, str]]:
         "Waits Itself": ("mine.py", WAITS_FOR_ITSELF, "violated", ""),
         "Spins Round": ("mine.py", SPINS, "not graded", "a busy wait"),
         "Sleeps Well": ("mine.py", _code("sleeps"), "inconclusive", "time.sleep"),
-        "Reads Others": ("mine.py", READS.format(folder=str(folder)) + sound, "holds", ""),
-        "Outlives It": ("mine.py", OUTLIVES + sound, "holds", ""),
+        "Reads Others": ("mine.py", sound + READS.format(folder=str(folder)), "holds", ""),
+        "Outlives It": ("mine.py", sound + OUTLIVES, "holds", ""),
         "Wrong Syntax": ("mine.py", "class Locker(:\n", "not graded", "not Python"),
         "Wrong Kind": ("mine.py", lesson(12).source, "not graded", "not for the lesson"),
         "No File": ("answer.docx", "", "not graded", "no .py and no .ipynb"),

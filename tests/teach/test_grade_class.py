@@ -176,12 +176,18 @@ def test_two_files_that_may_be_meant_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_code_of_a_notebook_is_taken_without_its_commands() -> None:
-    cells = ("%matplotlib inline\n!pip list\nx = 1", "%%bash\nls\n", "%%time\ny = x % 2", 'z = """\n%kept\n"""')
+    cells = (
+        "%matplotlib inline\n!pip list\nx = 1",
+        "from __future__ import annotations\ndef f(a: nowhere): ...",
+        "%%bash\nls\n",
+        "%%time\ny = x % 2",
+        'z = """\n%kept\n"""',
+    )
     code = from_notebook(notebook(*cells).encode()).decode()
     names: dict[str, object] = {}
     exec(code, names)
     assert (names["x"], names["y"], names["z"]) == (1, 1, "\n%kept\n")
-    assert code.splitlines()[0] == "# cell 1"
+    assert code.splitlines()[:2] == ["from __future__ import annotations", "# cell 1"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"cells": [1]}', '{"metadata": {"kernelspec": {"language": "R"}}}'])
@@ -282,6 +288,12 @@ def test_a_clause_with_a_weight_counts_for_who_has_nothing_of_it() -> None:
     by = Scheme(total=100, works=0, others=0, clauses={"KM-EXCL": 3, "KM-TOKEN": 1})
     assert score(by, of_rows(by, _rows(KM_EXCL="holds", KM_REF="violated"))) == 75
     assert usual("KM-EXCL").clauses["KM-EXCL"] > usual("KM-EXCL").others
+
+
+def test_the_scheme_of_the_docs_is_the_usual_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "grade.md").read_text(encoding="utf-8")
+    (tmp_path / "points.toml").write_text(text.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    assert scheme(tmp_path / "points.toml") == usual("KM-EXCL")
 
 
 def test_tests_that_reject_a_correct_locker_have_no_points() -> None:
