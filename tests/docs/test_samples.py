@@ -40,7 +40,11 @@ RUN_ELSEWHERE = {
         "specs/divergences.md": "tests/house/test_divergences.py",
     },
     "sql": {"docs/postgres.md": "tests/postgres/test_strangers.py"},
-    "toml": {"docs/ci.md": "tests/testing/test_project.py", "README.md": "tests/testing/test_project.py"},
+    "toml": {
+        "docs/ci.md": "tests/testing/test_project.py",
+        "README.md": "tests/testing/test_project.py",
+        "docs/grade.md": "tests/teach/test_grade_class.py",
+    },
     "trace": {"specs/trace.md": "tests/trace/test_command.py"},
     "yaml": {"docs/ci.md": "tests/testing/test_project.py"},
 }
