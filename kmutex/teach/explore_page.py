@@ -10,23 +10,19 @@ A step that breaks a clause is embedded, and the state it leads to; as in the ex
 from __future__ import annotations
 
 import inspect
-import json
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from kmutex.teach.clauses import clause_of
+from kmutex.teach.one_file import Json, Table, one_file
 from kmutex_model import actions
 from kmutex_model.actions import CORRECT, Action, Model
 from kmutex_model.broken import BROKEN
 from kmutex_model.explore import Exploration, explore
 from kmutex_model.properties import ALL, Property, Transition, make_transition
 from kmutex_model.state import Config, Race, State
-
-Json = dict[str, object]
-T = TypeVar("T", bound=Hashable)
 
 BOUNDS: tuple[tuple[int, int], ...] = ((3, 1), (3, 2))
 """Clients and keys of the correct model, each with both races. The bounds of the broken models come on top."""
@@ -107,19 +103,6 @@ def subjects() -> tuple[Subject, ...]:
 # Encoding
 
 
-class _Table(Generic[T]):
-    """The distinct values that were met, each under a number."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[T, int] = {}
-
-    def number(self, value: T) -> int:
-        return self._numbers.setdefault(value, len(self._numbers))
-
-    def rows(self, encode: Callable[[T], object]) -> list[object]:
-        return [encode(value) for value in self._numbers]
-
-
 @dataclass(frozen=True)
 class _Kind:
     """What a step is, apart from the states at its two ends."""
@@ -137,12 +120,12 @@ class _Encoder:
     """Collects what the graphs have in common, so that each value stands in the page once."""
 
     def __init__(self) -> None:
-        self.actions: _Table[Action] = _Table()
-        self.entries: _Table[object] = _Table()
-        self.clients: _Table[tuple[str, int | None]] = _Table()
-        self.orders: _Table[tuple[int, ...]] = _Table()
-        self.situations: _Table[tuple[str, str]] = _Table()
-        self.kinds: _Table[_Kind] = _Table()
+        self.actions: Table[Action] = Table()
+        self.entries: Table[object] = Table()
+        self.clients: Table[tuple[str, int | None]] = Table()
+        self.orders: Table[tuple[int, ...]] = Table()
+        self.situations: Table[tuple[str, str]] = Table()
+        self.kinds: Table[_Kind] = Table()
 
     def graph(self, subject: Subject, found: Exploration) -> Json:
         """One explored model. `states` has the states that were reached, in the explorer's order, and after
@@ -282,31 +265,9 @@ def embedded(chosen: Sequence[Subject] | None = None) -> Embedded:
     return Embedded(data, len(graphs), states, steps)
 
 
-# ------------------------------------------------------------------------------------------------------------
-# The file
-
-SCRIPTS = ("walk.js", "picture.js", "draw.js", "explore.js")
-_PLACE = re.compile(r"<!-- (style|data|scripts) -->")
-
-
-def as_json(data: object) -> str:
-    """JSON that may stand in a script element: nothing in it can close the element or open another."""
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+SCRIPTS = ("walk.js", "picture.js", "parts.js", "draw.js", "explore.js")
 
 
 def page(data: Json) -> str:
     """The page that embeds this, as the text of one HTML file that loads nothing."""
-    scripts = "\n".join(_part(name) for name in SCRIPTS)
-    if re.search(r"</script|<!--", scripts, re.IGNORECASE):
-        raise ValueError("a script of the page would close its own element")
-    parts = {
-        "style": f"<style>\n{_part('explore.css')}</style>",
-        "data": f'<script type="application/json" id="data">{as_json(data)}</script>',
-        "scripts": f"<script>\n{scripts}</script>",
-    }
-    return _PLACE.sub(lambda match: parts[match[1]], _part("explore.html"))
-
-
-def _part(name: str) -> str:
-    return (files("kmutex.teach") / "page" / name).read_text(encoding="utf-8")
+    return one_file("explore.html", SCRIPTS, data)

@@ -232,14 +232,10 @@ function drawSaid(runs) {
 }
 
 function drawTools() {
-  const set = (id, on, focus) => {
-    $(id).setAttribute("aria-disabled", String(!on));
-    $(id).dataset.focus = focus;
-  };
-  set("undo", view.at > 0, "undo");
-  set("redo", view.at < view.run.length, "redo");
-  set("restart", view.mode === "watch" ? view.at > 0 : view.run.length > 0, "restart");
-  set("play", view.run.length > 0, "play");
+  able("undo", view.at > 0);
+  able("redo", view.at < view.run.length);
+  able("restart", view.mode === "watch" ? view.at > 0 : view.run.length > 0);
+  able("play", view.run.length > 0);
   $("play").hidden = view.mode !== "watch";
   $("play").firstChild.data = here.timer === null ? "Play " : "Pause ";
   $("redo").firstChild.data = view.mode === "watch" ? "Next step " : "Redo ";
@@ -247,15 +243,6 @@ function drawTools() {
 
 // ------------------------------------------------------------------------------------------------------------
 // The panel of each mode
-
-/** Whether the element shows something else than at the last time. One that does not is left as it is, so that a
-    list that is open stays open while a run plays. */
-function anew(element, shown) {
-  const key = JSON.stringify(shown);
-  const changed = element.dataset.shown !== key;
-  element.dataset.shown = key;
-  return changed;
-}
 
 function drawPanel(runs) {
   if (
@@ -277,29 +264,6 @@ function drawPanel(runs) {
     compare: comparePanel,
   };
   $("panel").replaceChildren(...panels[view.mode](runs).filter(Boolean));
-}
-
-function button(id, label, key, action, attributes = {}) {
-  return el(
-    "button",
-    { type: "button", id, "data-focus": id, "aria-keyshortcuts": key || null, click: action, ...attributes },
-    label,
-    key ? el("kbd", { "aria-hidden": "true" }, key) : null,
-  );
-}
-
-function select(id, label, options, chosen, change) {
-  return el(
-    "p",
-    { class: "field" },
-    el("label", { for: id }, label),
-    " ",
-    el(
-      "select",
-      { id, "data-focus": id, change, required: true },
-      options.map(([value, text]) => el("option", { value, selected: value === chosen }, text)),
-    ),
-  );
 }
 
 const mistake = () =>
@@ -575,30 +539,6 @@ function drawRun() {
   $("run").replaceChildren(el("ol", { start: 0 }, items));
 }
 
-function makeLights() {
-  $("lights").replaceChildren(
-    ...data.clauses.map(({ id, title: name, statement }) =>
-      el(
-        "li",
-        { id: `light-${id}`, class: "light" },
-        el("span", { class: "bulb", "aria-hidden": "true" }),
-        el(
-          "details",
-          {},
-          el(
-            "summary",
-            { "data-focus": `light ${id}` },
-            el("b", {}, id),
-            ` ${name}. `,
-            el("span", { class: "states" }),
-          ),
-          el("p", {}, `${upper(statement)}.`),
-        ),
-      ),
-    ),
-  );
-}
-
 /** What a clause that was not put to the test waits for: a refusal that was seen may not be the hard case. */
 function awaited(clause) {
   const cases = data.situations.filter((situation) => situation.clause === clause).map(({ statement }) => statement);
@@ -617,21 +557,18 @@ function drawLights(runs) {
   for (const { id } of data.clauses) {
     const each = found.map((of) => of.get(id));
     const worst = each.find(({ light }) => light === "violated") || each[each.length - 1];
-    const item = $(`light-${id}`);
-    item.className = `light ${worst.light}`;
-    item.querySelector(".bulb").textContent = LIGHTS[worst.light];
     const texts = each.map((found) => lightWords(found, id));
-    const said =
-      texts.length === 1 || texts[0] === texts[1]
-        ? [`${texts[0]}.`]
-        : [`Correct: ${texts[0]}.`, `${short(view.graph)}: ${texts[1]}.`];
-    item
-      .querySelector(".states")
-      .replaceChildren(
-        ...said.map((text, n) =>
-          el("span", { class: `state ${said.length > 1 ? each[n].light : worst.light}` }, `${text} `),
-        ),
-      );
+    const same = texts.length === 1 || texts[0] === texts[1];
+    setLight(
+      id,
+      worst.light,
+      same
+        ? [[`${texts[0]}.`, worst.light]]
+        : [
+            [`Correct: ${texts[0]}.`, each[0].light],
+            [`${short(view.graph)}: ${texts[1]}.`, each[1].light],
+          ],
+    );
     if (each.some(({ light }) => light === "tested" || light === "violated")) tested += 1;
   }
   const broken = runs.flatMap(violations).length;

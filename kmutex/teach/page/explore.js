@@ -2,7 +2,6 @@
 
 const data = unpack(JSON.parse(document.getElementById("data").textContent));
 const words = data.words;
-const $ = (id) => document.getElementById(id);
 
 const MODES = {
   schedule: {
@@ -36,7 +35,6 @@ const PACES = [
   ["middle", 1800],
   ["fast", 600],
 ];
-const LIGHTS = { untested: "○", tested: "✓", violated: "✗", unjudged: "–" };
 
 /** What is on show: mode, graph, the whole run (what was undone included) and how much of it is taken. */
 let view = null;
