@@ -71,6 +71,7 @@ docs/explorer
 
 docs/lessons
 docs/grade
+docs/show
 docs/explore
 docs/pictures
 docs/peers
