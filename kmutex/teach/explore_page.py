@@ -61,6 +61,42 @@ PHASE_WORDS: Mapping[str, str] = {
 }
 """What the client is doing between two steps."""
 
+LETTERS: Mapping[str, str] = {
+    "request": "a",
+    "try": "t",
+    "wake": "w",
+    "cancel": "c",
+    "interrupt": "i",
+    "release": "r",
+    "stray_unlock": "x",
+    "stale_release": "o",
+}
+"""What is typed for an action, after the client's number."""
+
+TERMS: Mapping[str, str] = {
+    "outside": "The client neither asks for a key nor has one.",
+    "granted": "The key is the client's already, and its call has not returned yet. The ring shows it.",
+    "refs": "References: how often a key is counted, once for its holder and once for each waiter.",
+    "timeout 0": "The client asks and does not wait: it gets a free key at once, or the call raises.",
+    "interrupted": "An error strikes the client's wait from outside, such as KeyboardInterrupt; the call must raise.",
+    "lease": "What hold() gives for one grant. An old lease is of a grant that is over: to release it must do no harm.",
+    "keep": "When a cancel meets a grant that came first, the grant is kept and the call returns, as by threads.",
+    "pass": "When a cancel meets a grant that came first, the call raises and the grant is passed on, as by asyncio.",
+    "bound": "How many clients and keys there are. What holds is shown for so many, and not for more.",
+}
+"""Words that the page uses, as it explains them where they are on show."""
+
+ABOUT: Mapping[str, tuple[str, ...]] = {
+    "KM-CANCEL": ("cancel cancelled",),
+    "KM-ATOMIC": ("try timeout", "stray_unlock unheld", "stale_release unheld"),
+    "KM-TOKEN": ("stale_release unheld",),
+    "KM-EXPIRED": ("try granted", "try timeout"),
+    "KM-INTERRUPT": ("interrupt interrupted",),
+    "KM-LIVE": ("wake returned",),
+}
+"""By clause: steps of the kind that it speaks of, with what the caller is told. The situations that it names may be
+harder."""
+
 RULE_OF: Mapping[tuple[str, str], int] = {
     ("request", "idle"): 2,
     ("try", "idle"): 3,
@@ -255,7 +291,14 @@ def embedded(chosen: Sequence[Subject] | None = None) -> Embedded:
     lasting = [(prop.clause, prop.eventually.fair) for prop in ALL if prop.eventually]
     assert len(lasting) == 1  # The page shows one kind of lasso.
     data: Json = {
-        "words": {"actions": dict(ACTION_WORDS), "outcomes": dict(OUTCOME_WORDS), "phases": dict(PHASE_WORDS)},
+        "words": {
+            "actions": dict(ACTION_WORDS),
+            "outcomes": dict(OUTCOME_WORDS),
+            "phases": dict(PHASE_WORDS),
+            "letters": dict(LETTERS),
+            "terms": dict(TERMS),
+        },
+        "about": dict(ABOUT),
         "rules": {str(number): text for number, text in rules().items()},
         "clauses": [{"id": p.clause, "title": clause_of(p.clause).title, "statement": p.statement} for p in ALL],
         "lasting": {"clause": lasting[0][0], "fair": lasting[0][1]},

@@ -241,7 +241,11 @@ def test_the_command_shows_a_schedule(
 REFUSED = {
     "no such module": (3, ["nowhere:Locker", "-o", "page.html", "--replay", "0+a @locks"], "no module 'nowhere'"),
     "no schedule": (4, ["mine:Locker", "-o", "page.html", "--replay", "what"], "is no schedule"),
-    "of another kind": (4, ["mine:Locker", "-o", "page.html", "--replay", "0+a @tasks"], "not for a subject of threads"),
+    "of another kind": (
+        4,
+        ["mine:Locker", "-o", "page.html", "--replay", "0+a @tasks"],
+        "not for a subject of threads",
+    ),
     "a folder": (4, ["mine:Locker", "-o", "."], "is a folder, not a file"),
     "no target": (4, ["mine", "-o", "page.html"], "not of the form MODULE:FACTORY"),
     "no feature": (4, ["mine:Locker", "-o", "page.html", "--without", "x"], "'x' is no feature"),

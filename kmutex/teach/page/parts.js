@@ -1,7 +1,7 @@
 /* What the pages have in common: buttons, lights, the slider through a run, the address to hand on. */
 
 const $ = (id) => document.getElementById(id);
-const LIGHTS = { untested: "○", tested: "✓", violated: "✗", unjudged: "–" };
+const LIGHTS = { untested: "○", seen: "◐", tested: "✓", violated: "✗", unjudged: "–" };
 
 /** Whether the element shows something else than at the last time. One that does not is left as it is, so that a
     list that is open stays open while a run plays. */
