@@ -119,7 +119,7 @@ def test_a_sound_locker_and_the_model_do_not_part(name: str) -> None:
 @pytest.mark.parametrize("number", [one.number for one in lessons()])
 def test_a_run_parts_from_the_model_where_the_judge_sees_it_break_a_clause(number: int) -> None:
     """The judge and the model are two: what calls and answers break is seen by both, in the lesson's run and in those
-    that part from it. A wrong count is seen by the judge alone, and a wait that should have ended by the model first."""
+    that part from it. A wrong count is seen by the judge alone, and what comes late by the model first."""
     recording = of_lesson(number)
     for at, run in enumerate(recording.runs):
         seen = [breach.at for breach in run.breaches if "len()" not in breach.message]

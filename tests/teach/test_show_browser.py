@@ -161,7 +161,7 @@ def test_the_sound_run_is_one_click_away(shown: Page) -> None:
 
 def test_what_was_not_run_says_what_runs_it(shown: Page) -> None:
     choice = shown.js(
-        "story().runs.flatMap((run, number) => whole(story(), number).choices.map(([at], choice) => [number, at, choice]))"
+        "story().runs.flatMap((_, run) => whole(story(), run).choices.map(([at], choice) => [run, at, choice]))"
         ".find(([number, at, choice]) => [0, 1].some(pick => recorded(story(),"
         " [...whole(story(), number).picks.slice(0, choice), pick]) === null))"
     )
