@@ -139,6 +139,6 @@ def write_page(path: Path, subject: Subject, taken: str, schedules: Sequence[str
     broken = [breach for one in recordings for breach in one.runs[0].breaches if breach.promised]
     print(f"{path}: {many} run{'s' * (many != 1)} of {subject.target}, {size:,} bytes")
     for one in recordings:
-        for breach in one.runs[0].breaches[-1:]:
-            print(f"{', '.join(breach.clauses)}: {breach.message}")
+        for breach in one.runs[0].breaches:
+            print(f"{', '.join(breach.clauses)}{'' if breach.promised else ', not promised'}: {breach.message}")
     return 1 if broken else 0

@@ -874,12 +874,12 @@ def test_the_slider_goes_through_the_run(shown: Page) -> None:
 def test_the_address_is_handed_on(shown: Page) -> None:
     """Where the clipboard is closed, it stands there to be copied."""
     shown.open(QUEUE)
-    shown.js("Object.defineProperty(navigator, 'clipboard', { value: { writeText: (t) => { window.copied = t; } } })")
+    shown.js("void Object.defineProperty(navigator, 'clipboard', { value: { writeText: (t) => { window.copied = t; } } })")
     shown.js("document.getElementById('link').click()")
     shown.wait(lambda: "copied" in shown.text("copied"), "nothing is said")
     assert shown.js("window.copied === location.href")
     shown.open(QUEUE)
-    shown.js("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    shown.js("void Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     shown.js("document.getElementById('link').click()")
     shown.wait(lambda: shown.js("document.getElementById('href')?.value === location.href"), "the address is not there")
 

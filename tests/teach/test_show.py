@@ -269,7 +269,7 @@ def test_bad_input_is_refused_in_one_line_and_writes_nothing(
 def test_without_a_schedule_the_command_looks_for_one(folder: Path) -> None:
     done = run_kmutex(folder, "show", "mine:Locker", "-o", "page.html", "--runs", "5", timeout=300)
     assert (done.status, done.left) == (1, []), done.err
-    assert "KM-EXCL" in done.out
+    assert "KM-REF" in done.out
 
 
 @pytest.mark.long

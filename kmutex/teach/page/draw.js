@@ -641,8 +641,11 @@ function drawGraph(run) {
     layer.forEach((number, y) => at.set(number, [40 + (x * (wide - 80)) / Math.max(1, layers.length - 1), 20 + ((y + 0.5) * (high - 40)) / layer.length])),
   );
   const here = states[states.length - 1];
-  const edges = [];
-  for (const number of depth.keys()) for (const step of graph.steps(number)) if (step.after !== number) edges.push([number, step.after, step.breaks.length > 0]);
+  const between = new Map();
+  for (const number of depth.keys())
+    for (const step of graph.steps(number))
+      if (step.after !== number) between.set(`${number} ${step.after}`, [number, step.after, step.breaks.length > 0]);
+  const edges = [...between.values()];
   const taken = new Set(states.slice(1).map((after, index) => `${states[index]} ${after}`));
   const few = edges.length <= MOST_EDGES;
   const line = ([a, b, breaks]) => {
@@ -659,7 +662,7 @@ function drawGraph(run) {
     );
   const shown = few ? edges : edges.filter(([a, b]) => a === here || taken.has(`${a} ${b}`));
   $("map-words").textContent =
-    `${count(depth.size, "state")} in ${count(layers.length, "layer")}, by the fewest steps that lead there; ${count(edges.length, "step")} between different ones` +
+    `${count(depth.size, "state")} in ${count(layers.length, "layer")}, by the fewest steps that lead there; ${count(edges.length, "way")} from one to another` +
     `${few ? "" : ", of which those from here and those of the run are drawn"}. You are in layer ${depth.get(here)}. A click leads to a state by its shortest run.`;
   $("graph-picture").replaceChildren(
     svg("svg", { viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": $("map-words").textContent, class: "graph" }, shown.map(line), [...at].map(dot)),
