@@ -148,6 +148,10 @@ def _run(args: argparse.Namespace) -> int:
         (f"kmutex lesson show {one.number} --answer", "says why, and what to repair"),
         (f"kmutex lesson run {one.number} --lines", "every line that was executed"),
         (f"kmutex verify {one.target}{one.options} --replay {shlex.quote(str(found.schedule))}", "plays it again"),
+        (
+            f"kmutex show {one.target}{one.options} -o page.html --replay {shlex.quote(str(found.schedule))}",
+            "steps through it in a browser, beside the model",
+        ),
     )
     return 0
 

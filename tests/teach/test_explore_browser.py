@@ -522,48 +522,13 @@ def test_a_wide_element_is_seen_on_a_phone(shown: Page) -> None:
     assert overflow(shown) > 0
 
 
-CONTRAST = """(() => {
-  const parse = (text) => { const n = text.match(/[\\d.]+/g).map(Number); return n.length < 4 ? [...n, 1] : n; };
-  const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-  const shade = (colour) => colour.slice(0, 3).map((v) => linear(v / 255))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (e) => {
-    for (; e; e = e.parentElement) {
-      if (e.ownerSVGElement) continue;
-      const found = parse(getComputedStyle(e).backgroundColor);
-      if (found[3] === 1) return found;
-    }
-    return [255, 255, 255];
-  };
-  const under = (e) => {
-    const disc = e.closest(".token")?.querySelector(".disc");
-    if (disc) return parse(getComputedStyle(disc).fill);
-    const behind = e.ownerSVGElement.querySelector(e.classList.contains("refs") ? ".pill" : ".box");
-    const fill = getComputedStyle(behind).fill;
-    return fill === "none" ? ground(e.ownerSVGElement) : parse(fill);
-  };
-  const poor = [];
-  for (const e of document.querySelectorAll("body *")) {
-    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-    if (!own || !e.getClientRects().length || ["SCRIPT", "STYLE", "OPTION"].includes(e.tagName)) continue;
-    const inSvg = e.ownerSVGElement;
-    const style = getComputedStyle(e);
-    const [a, b] = [shade(parse(inSvg ? style.fill : style.color)), shade(inSvg ? under(e) : ground(e))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    const name = `${e.tagName}.${e.getAttribute("class")} ${e.textContent.slice(0, 30)}`;
-    if (ratio < 4.5) poor.push(`${name}: ${ratio.toFixed(2)}`);
-  }
-  return poor;
-})()"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_every_text_stands_out_in_light_and_dark(shown: Page, scheme: str, address: str) -> None:
     """A contrast of 4.5 to 1 at least, as WCAG 2 asks of text (AA)."""
     shown.emulate(scheme=scheme, motion="reduce")
     shown.open(address)
-    assert shown.js(CONTRAST) == []
+    assert shown.js(browser.CONTRAST) == []
     ground = [int(n) for n in shown.js("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")]
     assert (min(ground) > 200) if scheme == "light" else (max(ground) < 60)
 
@@ -573,7 +538,7 @@ def test_a_faint_text_is_seen(shown: Page) -> None:
     shown.open(QUEUE)
     shown.js("document.getElementById('bound').style.color = '#aaa'")
     shown.js("document.querySelector('.caption.refs').style.fill = '#ccc'")
-    assert [line.partition(" ")[0] for line in shown.js(CONTRAST)] == ["text.caption", "P.fine"]
+    assert [line.partition(" ")[0] for line in shown.js(browser.CONTRAST)] == ["text.caption", "P.fine"]
 
 
 CONTROLS = (
@@ -874,7 +839,9 @@ def test_the_slider_goes_through_the_run(shown: Page) -> None:
 def test_the_address_is_handed_on(shown: Page) -> None:
     """Where the clipboard is closed, it stands there to be copied."""
     shown.open(QUEUE)
-    shown.js("void Object.defineProperty(navigator, 'clipboard', { value: { writeText: (t) => { window.copied = t; } } })")
+    shown.js(
+        "void Object.defineProperty(navigator, 'clipboard', { value: { writeText: (t) => { window.copied = t; } } })"
+    )
     shown.js("document.getElementById('link').click()")
     shown.wait(lambda: "copied" in shown.text("copied"), "nothing is said")
     assert shown.js("window.copied === location.href")

@@ -236,3 +236,27 @@ def test_everything_that_can_be_pressed_has_a_name(shown: Page) -> None:
     ]
     assert len(names) > 10
     assert [role for role, name in names if not name.strip()] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("at", [0, 30, 999])
+def test_every_text_stands_out_in_light_and_dark(shown: Page, scheme: str, at: int) -> None:
+    """A contrast of 4.5 to 1 at least, as WCAG 2 asks of text (AA); in both tables when they have parted, too."""
+    browser.emulate(shown.driver, scheme=scheme, motion="reduce")
+    shown.open(f"#story=0&run=0&at={at}")
+    shown.js("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+    assert shown.js(browser.CONTRAST) == []
+
+
+def test_a_choice_stands_out_too(shown: Page) -> None:
+    shown.press("n")
+    assert shown.js("document.querySelectorAll('#steps .step').length") > 1
+    assert shown.js(browser.CONTRAST) == []
+
+
+def test_a_phone_needs_no_sideways_scrolling(shown: Page) -> None:
+    browser.emulate(shown.driver, width=360, height=740)
+    for at in (0, 20, 999):
+        shown.open(f"#story=0&run=0&at={at}")
+        shown.js("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+        assert shown.js("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0

@@ -316,8 +316,10 @@ function drawSaid() {
 }
 
 /** What an alternative is, in words. */
-function moveWords([who, how, cost], taken) {
-  const name = who < 0 ? (story().level === "tasks" || story().level === "timeouts" ? "the event loop" : "a thread of the locker’s own") : clientName(who);
+function moveWords([who, how, cost], taken, following) {
+  const looped = story().level === "tasks" || story().level === "timeouts";
+  const other = looped ? `the event loop${following >= 0 ? `, with client ${following},` : ""}` : "a thread of the locker’s own";
+  const name = who < 0 || who >= story().clients ? other : clientName(who);
   if (how === "phase") return "what comes next in the program begins";
   if (how === "expired") return `the time of ${name}’s wait is over`;
   if (how === "interrupted") return `an interrupt strikes ${name}’s wait`;
@@ -338,7 +340,8 @@ function drawSteps() {
     moves.map((move, alternative) => {
       const taken = alternative === pick;
       const other = taken ? view.run : recorded(story(), [...run.picks.slice(0, number), alternative]);
-      const label = [el("span", { class: "what" }, upper(moveWords(move, taken))), mine.length > 1 ? el("span", { class: "fine" }, ` choice ${n + 1} of ${mine.length} here`) : null];
+      const following = other === null ? -1 : (whole(story(), other).all[view.at]?.client ?? -1);
+      const label = [el("span", { class: "what" }, upper(moveWords(move, taken, following))), mine.length > 1 ? el("span", { class: "fine" }, ` choice ${n + 1} of ${mine.length} here`) : null];
       const outcome = other === null ? null : verdictOf(whole(story(), other));
       const tag = taken ? el("span", { class: "tag own" }, "this run") : other === null ? el("span", { class: "tag" }, "not recorded") : el("span", { class: `tag ${outcome.kind}` }, outcome.text);
       return el(
@@ -355,7 +358,7 @@ function drawSteps() {
             "data-focus": `choice ${number} ${alternative}`,
             click: () => (taken ? step() : other === null ? missing(number, alternative) : take(other, view.at)),
           },
-          move[0] >= 0 ? chip(move[0]) : el("span", { class: "chip none", "aria-hidden": "true" }, "·"),
+          move[0] >= 0 && move[0] < story().clients ? chip(move[0]) : el("span", { class: "chip none", "aria-hidden": "true" }, "·"),
           el("span", {}, ...label.filter(Boolean), tag),
         ),
       );
