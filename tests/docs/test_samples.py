@@ -112,7 +112,7 @@ import subprocess
 import sys
 
 # What the pages leave to the default of half a minute is done sooner where that is enough.
-for seconds in ("3", "12", "60") if sys.argv[1] == "verify" else ("",):
+for seconds in ("3", "12", "60") if sys.argv[1] in ("show", "verify") else ("",):
     more = ["--seconds", seconds] if seconds else []
     status = subprocess.run([sys.executable, "-m", "kmutex", *sys.argv[1:2], *more, *sys.argv[2:]]).returncode
     if status != 2:
