@@ -105,6 +105,7 @@ COMMANDS = {
     "prove": "prove",
     "conform": "conform",
     "check-trace": "check_trace",
+    "explain": "explain",
     "explore": "explore",
     "lesson": "lesson",
     "grade": "grade",

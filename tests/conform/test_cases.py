@@ -124,6 +124,7 @@ def test_no_vector_kills_the_correct_model() -> None:
         assert set(Courses(vector.case.moves).all(vector.case.moves)) == set(vector.case.courses)
 
 
+@pytest.mark.long
 def test_random_cases_are_the_same_for_the_same_seed_and_need_no_more_than_declared() -> None:
     for features in (ALL, frozenset({"fifo"}), frozenset({"unheld", "try"})):
         for seed in range(8):
