@@ -96,8 +96,8 @@ class Player {
   // The cancel of a move that is an unlock and a cancel of the one call that waits for its key.
   meeting(move, waiting) {
     const [first, second] = move;
-    const meets = move.length === 2 && first.op === "unlock" && second.op === "cancel";
-    return meets && waiting.length === 1 && waiting[0] === second.call ? second : undefined;
+    const meets = move.length === 2 && first.op === "unlock" && second.op === "cancel" && waiting.length === 1;
+    return meets && waiting[0] === second.call && this.calls.get(second.call).key === first.key ? second : undefined;
   }
 }
 
