@@ -2,9 +2,8 @@
 
     python benchmarks/trace/run.py [--events N] [--porcupine CHECKOUT]
 
-One run of threads is recorded from outside and from inside at once. Each figure is the best of some rounds, in turn with
-the others, so that a busy machine slows all alike; what counts are their ratios. porcupine is a checker of
-linearizability in Go; CHECKOUT is a folder with its module, and `go` must be installed.
+One run of threads is recorded from outside and from inside at once. Each figure is the best of some rounds, in processor
+time; on a busy machine their ratios count. porcupine is a checker of linearizability in Go; CHECKOUT is a folder with its module, and `go` must be installed.
 """
 
 from __future__ import annotations
@@ -110,7 +109,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if args.porcupine is not None:
             figures["porcupine, outside"] = (outer.count("\n"), porcupine(args.porcupine, outer, Path(folder)))
-        best = {name: min(measure() for _ in range(ROUNDS)) for name, (_, measure) in figures.items()}
+        rounds = [{name: measure() for name, (_, measure) in figures.items()} for _ in range(ROUNDS)]
+        best = {name: min(one[name] for one in rounds) for name in figures}
     for name, (events, _) in figures.items():
         print(f"{name}: {events / best[name]:,.0f} events/s")
     cost = [(seconds(on), seconds(off)) for _ in range(ROUNDS)]

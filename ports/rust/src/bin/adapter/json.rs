@@ -211,7 +211,10 @@ mod tests {
         assert_eq!(parse("{}").unwrap(), Object::new());
         let within = parse(r#"{"a": [], "b": [1, {"c": "d"}]}"#).unwrap();
         let object = Value::Object(Object::from([("c".into(), Value::Text("d".into()))]));
-        assert_eq!((&within["a"], &within["b"]), (&Value::List(vec![]), &Value::List(vec![Value::Number(1.0), object])));
+        assert_eq!(
+            (&within["a"], &within["b"]),
+            (&Value::List(vec![]), &Value::List(vec![Value::Number(1.0), object]))
+        );
         assert_eq!(parse(r#"{"x": -1.5e2, "y": null}"#).unwrap()["x"], Value::Number(-150.0));
     }
 
