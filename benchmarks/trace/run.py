@@ -2,8 +2,9 @@
 
     python benchmarks/trace/run.py [--events N] [--porcupine CHECKOUT]
 
-One run of threads is recorded from outside and from inside at once. Each figure is the best of some rounds, in processor
-time; on a busy machine their ratios count. porcupine is a checker of linearizability in Go; CHECKOUT is a folder with its module, and `go` must be installed.
+One run of threads is recorded from outside and from inside at once. Each figure is the best of some rounds, in
+processor time; on a busy machine their ratios count. porcupine is a checker of linearizability in Go; CHECKOUT is a
+folder with its module, and `go` must be installed.
 """
 
 from __future__ import annotations
