@@ -7,6 +7,7 @@ import java.nio.ByteBuffer;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.StringJoiner;
 import java.util.function.Supplier;
@@ -22,8 +23,8 @@ import java.util.function.Supplier;
  */
 public final class Adapter {
     private static final int MAX_LINE = 65_536;
-    private static final String FEATURES =
-            "[\"fifo\", \"cancel\", \"pass\", \"try\", \"lease\", \"unheld\", \"stat\"]";
+    private static final List<String> FEATURES =
+            List.of("fifo", "cancel", "pass", "try", "lease", "unheld", "stat");
     private static final PrintStream OUT = new PrintStream(System.out, false, StandardCharsets.UTF_8);
 
     /** A command that can't be obeyed. It has an id, so it is answered. */
@@ -61,17 +62,20 @@ public final class Adapter {
     }
 
     private final String name;
+    private final List<String> features;
     private final Supplier<Locker> build;
     private Session session;
 
-    private Adapter(String name, Supplier<Locker> build) {
+    /** An adapter of that name, which declares these features and makes a locker at each reset. */
+    Adapter(String name, List<String> features, Supplier<Locker> build) {
         this.name = name;
+        this.features = features;
         this.build = build;
     }
 
     public static void main(String[] arguments) throws IOException {
         if (arguments.length == 0) {
-            new Adapter("kmutex-java", Locker.Sound::new).serve();
+            new Adapter("kmutex-java", FEATURES, Locker.Sound::new).serve();
         } else if (arguments.length == 1 && arguments[0].equals("--list-broken")) {
             for (Broken.Mistake mistake : Broken.Mistake.values()) {
                 System.out.println(mistake.spelled + " " + mistake.clauses);
@@ -79,7 +83,8 @@ public final class Adapter {
         } else if (arguments.length == 2 && arguments[0].equals("--broken")) {
             for (Broken.Mistake mistake : Broken.Mistake.values()) {
                 if (mistake.spelled.equals(arguments[1])) {
-                    new Adapter("kmutex-java (broken: " + mistake.spelled + ")", () -> new Broken(mistake)).serve();
+                    String name = "kmutex-java (broken: " + mistake.spelled + ")";
+                    new Adapter(name, FEATURES, () -> new Broken(mistake)).serve();
                 }
             }
             fail("no mistake is called " + arguments[1] + "; --list-broken has them");
@@ -88,7 +93,8 @@ public final class Adapter {
         }
     }
 
-    private void serve() throws IOException {
+    /** Obeys standard input to its end, or to bye; then the process ends. */
+    void serve() throws IOException {
         InputStream in = new BufferedInputStream(System.in);
         for (boolean going = true; going; ) {
             String line = line(in);
@@ -119,7 +125,9 @@ public final class Adapter {
     private boolean obey(long id, Map<String, Object> command) {
         Object op = command.get("op");
         if ("hello".equals(op) && Long.valueOf(1).equals(command.get("protocol"))) {
-            reply(id, "\"protocol\": 1, \"name\": " + Line.quoted(name) + ", \"features\": " + FEATURES);
+            StringJoiner words = new StringJoiner(", ", "[", "]");
+            features.forEach(feature -> words.add(Line.quoted(feature)));
+            reply(id, "\"protocol\": 1, \"name\": " + Line.quoted(name) + ", \"features\": " + words);
         } else if ("reset".equals(op)) {
             session = new Session(build.get());
             result(id, "ok");
