@@ -103,9 +103,9 @@ What Go lets a caller pass. `{command}` prints:
 {words}
 ```
 
-With `x/sync` {new} `Lock` has counted its request and panics before it takes the semaphore, so that the entry keeps a
-reference for ever, also of a key that was free. With {old} the panic comes where the call would wait. Its place in the queue
-stays, the next grant goes to it, and nobody gets the key again.
+With `x/sync` {new} `Lock` has counted its request and panics before it takes the semaphore: the entry keeps a reference
+that nobody gives back, also of a key that was free. With {old} the panic comes where the call would wait. Its place in the
+queue stays, the next grant goes to it, and nobody gets the key again.
 """
 
 
