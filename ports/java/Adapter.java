@@ -36,15 +36,6 @@ public final class Adapter {
         }
     }
 
-    /** A line that is no command. */
-    private static final class BadLine extends RuntimeException {
-        private static final long serialVersionUID = 1;
-
-        BadLine(String message) {
-            super(message);
-        }
-    }
-
     /** A call of lock: its thread while it may wait, and its grant once it has one. */
     private static final class Call {
         Thread thread;
@@ -103,8 +94,8 @@ public final class Adapter {
             }
             Map<String, Object> command = null;
             try {
-                command = new Line(line).fields();
-            } catch (BadLine problem) {
+                command = Json.object(line);
+            } catch (IllegalArgumentException problem) {
                 fail("not a command: " + problem.getMessage());
             }
             if (!(command.get("id") instanceof Long id)) {
@@ -126,8 +117,8 @@ public final class Adapter {
         Object op = command.get("op");
         if ("hello".equals(op) && Long.valueOf(1).equals(command.get("protocol"))) {
             StringJoiner words = new StringJoiner(", ", "[", "]");
-            features.forEach(feature -> words.add(Line.quoted(feature)));
-            reply(id, "\"protocol\": 1, \"name\": " + Line.quoted(name) + ", \"features\": " + words);
+            features.forEach(feature -> words.add(Json.quoted(feature)));
+            reply(id, "\"protocol\": 1, \"name\": " + Json.quoted(name) + ", \"features\": " + words);
         } else if ("reset".equals(op)) {
             session = new Session(build.get());
             result(id, "ok");
@@ -148,7 +139,7 @@ public final class Adapter {
             result(id, "ok");
         } else if ("stat".equals(op)) {
             StringJoiner keys = new StringJoiner(", ", "{", "}");
-            session.locker.counts().forEach((key, counts) -> keys.add(Line.quoted(key) + ": {\"refs\": "
+            session.locker.counts().forEach((key, counts) -> keys.add(Json.quoted(key) + ": {\"refs\": "
                     + counts.references() + ", \"waiters\": " + counts.waiters() + "}"));
             reply(id, "\"keys\": " + keys);
         } else {
@@ -215,7 +206,7 @@ public final class Adapter {
     }
 
     private static void error(long id, Exception problem) {
-        reply(id, "\"result\": \"error\", \"message\": " + Line.quoted(problem.toString()));
+        reply(id, "\"result\": \"error\", \"message\": " + Json.quoted(problem.toString()));
     }
 
     /** One object to a line, flushed at once; the threads of the calls write too. */
@@ -251,115 +242,5 @@ public final class Adapter {
     private static void fail(String message) {
         System.err.println("adapter: " + message);
         System.exit(2);
-    }
-
-    /** Reads a flat object, as all commands are: a Long for a whole number, a Double for another. */
-    private static final class Line {
-        private final String line;
-        private int at;
-
-        Line(String line) {
-            this.line = line;
-        }
-
-        Map<String, Object> fields() {
-            Map<String, Object> fields = new HashMap<>();
-            expect('{');
-            if (!skip('}')) {
-                do {
-                    String name = text();
-                    expect(':');
-                    fields.put(name, next() == '"' ? text() : number());
-                } while (skip(','));
-                expect('}');
-            }
-            if (next() != 0) {
-                throw new BadLine("more than one object in a line");
-            }
-            return fields;
-        }
-
-        static String quoted(String text) {
-            StringBuilder out = new StringBuilder("\"");
-            for (char c : text.toCharArray()) {
-                if (c == '"' || c == '\\') {
-                    out.append('\\').append(c);
-                } else if (c < ' ' || Character.isSurrogate(c)) {
-                    out.append(String.format("\\u%04x", (int) c));
-                } else {
-                    out.append(c);
-                }
-            }
-            return out.append('"').toString();
-        }
-
-        private char next() {
-            while (at < line.length() && " \t\r".indexOf(line.charAt(at)) >= 0) {
-                at++;
-            }
-            return at < line.length() ? line.charAt(at) : 0;
-        }
-
-        private boolean skip(char wanted) {
-            if (next() != wanted) {
-                return false;
-            }
-            at++;
-            return true;
-        }
-
-        private void expect(char wanted) {
-            if (!skip(wanted)) {
-                throw new BadLine("expected " + wanted);
-            }
-        }
-
-        private char take() {
-            if (at == line.length()) {
-                throw new BadLine("the line ends in a text");
-            }
-            return line.charAt(at++);
-        }
-
-        private Object number() {
-            int from = at;
-            while (at < line.length() && "+-.0123456789eE".indexOf(line.charAt(at)) >= 0) {
-                at++;
-            }
-            String digits = line.substring(from, at);
-            try {
-                if (digits.matches("[0-9]{1,18}")) {
-                    return Long.valueOf(digits);
-                }
-                return Double.valueOf(digits);
-            } catch (NumberFormatException problem) {
-                throw new BadLine("a field is neither text nor a number");
-            }
-        }
-
-        private String text() {
-            expect('"');
-            StringBuilder out = new StringBuilder();
-            for (char c = take(); c != '"'; c = take()) {
-                out.append(c == '\\' ? escaped(take()) : c);
-            }
-            return out.toString();
-        }
-
-        private char escaped(char kind) {
-            int plain = "\"\\/bfnrt".indexOf(kind);
-            if (plain >= 0) {
-                return "\"\\/\b\f\n\r\t".charAt(plain);
-            }
-            if (kind != 'u' || at + 4 > line.length()) {
-                throw new BadLine("an unknown escape");
-            }
-            at += 4;
-            try {
-                return (char) Integer.parseInt(line, at - 4, at, 16);
-            } catch (NumberFormatException problem) {
-                throw new BadLine("\\u without four hexadecimal digits");
-            }
-        }
     }
 }
