@@ -93,6 +93,8 @@ ports/rust/README
 :caption: The project
 
 CONTRIBUTING
+SECURITY
+docs/prior-art
 docs/adr/README
 CHANGELOG
 ```

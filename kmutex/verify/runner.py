@@ -371,9 +371,9 @@ def passes_of(shape: Shape, off: frozenset[str], bytecodes: Bytecodes, how: Plan
             return
         if how.quick and units[0].deeper:
             continue
-        kept = units
+        kept = units[:1] if how.quick and units[0].task == "histories" else units
         if bytecodes != "followed":
-            kept = [replace(unit, level="locks") if unit.chance else unit for unit in units]
+            kept = [replace(unit, level="locks") if unit.chance else unit for unit in kept]
             kept = [unit for unit in kept if unit.level != "bytecode"]
         if how.runs is not None:
             kept = [replace(unit, most=min(how.runs, unit.most or how.runs)) for unit in kept]
@@ -431,8 +431,9 @@ class _Worker:
         patience: float,
         answers: queue.Queue[Any],
         confined: Confinement | None,
+        number: int,
     ) -> None:
-        config: dict[str, Any] = {"target": target, **declared._asdict(), "patience": patience}
+        config: dict[str, Any] = {"target": target, **declared._asdict(), "patience": patience, "number": number}
         config["calls"] = declared.calls.as_plain()
         config["shortening"] = SHORTENING
         if confined is not None:
@@ -536,8 +537,9 @@ class _Workers:
 
         It returns when the first is ready; the others join while that one works.
         """
-        for _ in range(self._number):
-            self.workers.append(_Worker(self.target, self._declared, self._patience, self._answers, self._confined))
+        for number in range(self._number):
+            mine = self._declared, self._patience, self._answers, self._confined, number
+            self.workers.append(_Worker(self.target, *mine))
         while True:
             answer = self.answer(0.2)
             if answer is not None and not self.joins(answer):

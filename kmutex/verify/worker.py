@@ -34,7 +34,7 @@ from kmutex.engine.search import UnreplayableError
 from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
 from kmutex.engine.shrink import shrink
 from kmutex.engine.source_lines import file_of, last_place, not_foreign, own_code, stops, with_lines
-from kmutex.engine.threads import Crew, bytecode_events_seen, foreign, replaced
+from kmutex.engine.threads import Crew, bytecode_events_seen, foreign, one_core, replaced
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
@@ -400,7 +400,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve until standard input ends. `argument`: what `_Worker.serve` takes, parent, and perhaps confine."""
+    """Serve until standard input ends. `argument`: what `_Worker.serve` takes, number, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -413,6 +413,7 @@ def main() -> None:
             out.flush()
 
     config = argument()
+    number = config.pop("number") + config["parent"]
     # Hypothesis would keep what it computes in the folder in which the user stands.
     os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
     _real_start_new_thread(end_with, (config.pop("parent"),))
@@ -423,7 +424,7 @@ def main() -> None:
         confine(**limits)
     # A script's own folder is what `python -m` would put first; the subject is looked for where the user stands.
     sys.path.insert(0, os.getcwd())
-    with replaced():
+    with one_core(number), replaced():
         try:
             UnitWorker(say, shortening=config.pop("shortening")).serve(**config)
         except (MissingError, RefusedError, SubjectFailedError) as error:

@@ -31,7 +31,7 @@ KINDS = ("threads", "asyncio", "model", "adapter", "port")
 SHAPES = ("lock", "get", "block", "single-flight", "key-object", "acquire", "bool", "token", "none")
 EXPECTED = ("violation", "holds", "noted", "inconclusive", "failed")
 ORIGINS = ("written", "lesson", "test", "wild")
-SAMPLE = 10
+SAMPLE = 24
 """Plain pytest judges one of so many lockers, `nox -s long` and .ci/run the rest too."""
 
 

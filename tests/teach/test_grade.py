@@ -299,9 +299,8 @@ def test_the_json_says_what_the_report_says(done: Callable[[str], Done]) -> None
     assert {row["clause"] for row in body["rows"] if row["result"] == "violated"} == set(body["violated"])
 
 
-@pytest.mark.parametrize(
-    ("number", "name"), [(3, "Counting"), pytest.param(12, "AsyncHanding", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "name"), [(3, "Counting"), (12, "AsyncHanding")])
 def test_a_repaired_locker_passes(folder: Path, number: int, name: str) -> None:
     """The control, for threads and asyncio: a sound locker gets 0, and is sent on (or told that it was the last)."""
     result = in_time(folder, "grade", f"repaired.py:{name}", "--lesson", str(number))
