@@ -409,9 +409,12 @@ try:
     seen.append("connected")
 except OSError:
     seen.append("not connected")
-if ctypes.CDLL(None).fork() == 0:
-    ctypes.CDLL(None).setsid()
+away, left = os.pipe()
+if ctypes.PyDLL(None).fork() == 0:
+    ctypes.PyDLL(None).setsid()
+    os.write(left, b".")
     time.sleep(1000)
+os.read(away, 1)
 raise ValueError(f"seen: {{seen}}")
 class Locker:
     def lock(self, key): ...
