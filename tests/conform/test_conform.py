@@ -360,7 +360,7 @@ def is_there(process: int) -> bool:
 
 def test_a_failure_that_a_longer_silence_mends_is_slow_and_no_pass(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    done = misbehaving("SlowBox", "--settle", "20", "--random", "0", "--seconds", "8", "--json", str(out))
+    done = misbehaving("SlowBox", "--run", "0+a/1+a/2+a/3+a/...", "--run", "0+a/1+a/2+b...", "--json", str(out))
     said = json.loads(out.read_text(encoding="utf-8"))
     assert done.returncode == 2, done.stdout
     assert "slow" in {case["verdict"] for case in said["cases"]}
@@ -383,7 +383,7 @@ def test_known_failures_must_go_on_failing(tmp_path: Path) -> None:
     vectors = [vector for vector in load() if set(vector.case.needs) <= {"fifo"}]
 
     def reported(name: str, known: dict[str, str]) -> ConformReport:
-        options = Options(Waits(0.2, 0.01), 10.0, 0, 0, 100.0, 999, known)
+        options = Options(Waits(0.2, 0.01), 60.0, 0, 0, 1000.0, 1, known, whole=True)
         adapter = [*ADAPTERS, name]
         return ConformReport(Conformance(adapter, options).check(vectors), options, adapter, vectors)
 
@@ -433,6 +433,15 @@ def test_a_flaky_case_may_fail_or_not(name: str, tmp_path: Path) -> None:
     assert misbehaving(name, "--known-flaky", str(listed), "--case", "0+a/1+a/2+a/ua").returncode == (name != "Bare")
 
 
+def test_a_panic_can_be_flaky_too(tmp_path: Path) -> None:
+    """It decides nothing else."""
+    listed = tmp_path / "flaky.txt"
+    listed.write_text("0+a/1+a,c1...  it panics now and then\n")
+    done = misbehaving("Dies", "--known-flaky", str(listed), "--run", "0+a/1+a,c1*20", "--random", "0")
+    assert done.returncode == 2, done.stdout
+    assert "1 flaky, as listed" in last(done)
+
+
 def test_reports_for_ci_have_every_case(tmp_path: Path) -> None:
     """JUnit and TAP: those that passed, failed, are known to fail, and were not played, with the reason."""
     junit, tap, known = tmp_path / "junit.xml", tmp_path / "report.tap", tmp_path / "known.txt"
@@ -461,8 +470,8 @@ def test_reports_for_ci_have_every_case(tmp_path: Path) -> None:
 
 def test_a_known_failure_that_passes_is_said(tmp_path: Path) -> None:
     known = tmp_path / "known.txt"
-    known.write_text("# of the next release\n0+a/1+a,2+a  served from the wrong end\n")
-    done = misbehaving("Bare", "--known-failures", str(known))
+    known.write_text("# of the next release\n0+a/1+a,2+a/...  served from the wrong end\n")
+    done = misbehaving("Bare", "--known-failures", str(known), "--run", "0+a/1+a,2+a...")
     assert done.returncode == 1, done.stdout
     assert "take it out of the list" in done.stdout
 
