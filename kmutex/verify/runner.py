@@ -27,7 +27,7 @@ from kmutex.engine.shapes import Shape
 from kmutex.engine.watchdog import Watchdog
 from kmutex.verify.causes import same_cause
 from kmutex.verify.evidence import Result, Row, Violation, shared
-from kmutex.verify.plan import Bytecodes, Unit, plan
+from kmutex.verify.plan import SEEDS, Bytecodes, Unit, plan
 from kmutex.verify.results import UnitResult, rows
 
 WORKERS = 2
@@ -425,6 +425,31 @@ def passes_of(shape: Shape, off: frozenset[str], bytecodes: Bytecodes, how: Plan
             yield kept
         if how.runs is not None and units[0].chance:
             return
+
+
+def left_out(shape: Shape, off: frozenset[str], how: Plan) -> list[str]:
+    """What a plan does not do of the whole one, for a subject with bytecodes: methods, and runs. A line each."""
+    whole, done = (_most(passes_of(shape, off, "followed", each)) for each in (Plan(), how))
+    lines = [f"not run: {'; '.join(name for name in whole if name not in done)}"] if whole.keys() - done.keys() else []
+    fewer: dict[str, list[str]] = {}
+    for name, most in done.items():
+        if most != whole[name]:
+            fewer.setdefault(f"at most {most:,} runs of each program, not {whole[name]:,}", []).append(name)
+    lines += [f"{'; '.join(names)}: {words}" for words, names in fewer.items()]
+    return [*lines, "chance: one pass, not as many as there is time for"] if how.runs and "chance" in done else lines
+
+
+def _most(passes: Iterator[list[Unit]]) -> dict[str, int]:
+    """The methods of a plan as far as the first pass of chance, and their runs of each program."""
+    methods: dict[str, int] = {}
+    for units in passes:
+        unit = units[0]
+        # Those that are random have an end of their own, and a check has no program.
+        most = min(SEEDS, unit.most or SEEDS) if unit.task in ("some", "histories") else unit.most * bool(unit.program)
+        methods.setdefault(unit.method, most)
+        if units[0].chance:
+            break
+    return methods
 
 
 class Member(Protocol):

@@ -40,12 +40,16 @@ RUN_ELSEWHERE = {
         "specs/divergences.md": "tests/house/test_divergences.py",
     },
     "sql": {"docs/postgres.md": "tests/postgres/test_strangers.py"},
-    "toml": {"docs/ci.md": "tests/testing/test_project.py", "README.md": "tests/testing/test_project.py"},
+    "toml": {
+        "docs/ci.md": "tests/testing/test_project.py",
+        "README.md": "tests/testing/test_project.py",
+        "docs/grade.md": "tests/teach/test_grade_class.py",
+    },
     "trace": {"specs/trace.md": "tests/trace/test_command.py"},
     "yaml": {"docs/ci.md": "tests/testing/test_project.py"},
 }
 """Languages of the specifications: by page, the test that reads them there."""
-NO_CODE = ("text", "{lanes}")
+NO_CODE = ("text", "{lanes}", "{lesson-texts}")
 """Output, forms and addresses; and what the site puts a picture in place of."""
 _SKIP = re.compile(r"^<!-+ *skip:.*", re.MULTILINE)
 _REASON = re.compile(r'<!-- skip: next "[^"]{10,}" -->')
