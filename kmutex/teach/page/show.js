@@ -324,7 +324,7 @@ function moveWords([who, how, cost], taken, following) {
   const looped = story().level === "tasks" || story().level === "timeouts";
   const other = looped ? `the event loop${following >= 0 ? `, with client ${following},` : ""}` : "a thread of the locker’s own";
   const name = who < 0 || who >= story().clients ? other : clientName(who);
-  if (how === "phase") return "what comes next in the program begins";
+  if (how === "phase") return "the next phase of the program begins";
   if (how === "expired") return `the time of ${name}’s wait is over`;
   if (how === "interrupted") return `an interrupt strikes ${name}’s wait`;
   if (how === "cancel") return story().level === "timeouts" ? `the time of ${name}’s wait is over` : `${name}’s task is cancelled`;
@@ -425,11 +425,11 @@ function drawRun() {
   const sound = story().sound;
   const links = [];
   if (run.model.length && run.parts >= 0 && run.parts !== view.at)
-    links.push(button("parts", `Go to where code and model part, step ${run.parts}`, null, () => go({ at: run.parts })));
+    links.push(button("parts", `Where they part: step ${run.parts}`, null, () => go({ at: run.parts })));
   if (view.run !== 0) links.push(button("first", "Back to the run that was asked for", null, () => go({ run: 0, at: Math.min(view.at, parting(run, whole(story(), 0))) })));
   if (sound >= 0 && view.run !== sound) {
     const parts = parting(run, whole(story(), sound));
-    links.push(button("sound", `Compare: the nearest sound run parts after step ${parts}`, null, () => go({ run: sound, at: parts }, "A run of the same code that breaks nothing. Step on, and see what it does instead.")));
+    links.push(button("sound", `Nearest sound run: after step ${parts}`, null, () => go({ run: sound, at: parts }, "A run of the same code that breaks nothing. Step on, and see what it does instead.")));
   }
   $("compare").replaceChildren(...links);
   if (!anew($("run"), [view.story, view.run])) return markRun();
