@@ -74,6 +74,7 @@ docs/grade
 docs/explore
 docs/pictures
 docs/peers
+docs/conform-peers
 docs/wild
 examples/pull/README
 ```
@@ -83,7 +84,9 @@ examples/pull/README
 :caption: Ports
 
 ports/README
+ports/cpp/README
 ports/go/README
+ports/java/README
 ports/js/README
 ports/rust/README
 ```
