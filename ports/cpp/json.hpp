@@ -37,6 +37,17 @@ public:
     explicit JsonReader(std::string_view text) : rest_(text) {}
 
     Json value() {
+        // Deeper than anything that is read here; without an end a line could fill the stack.
+        if (++depth_ > 50) throw BadJson("too deep");
+        Json found = inner();
+        --depth_;
+        return found;
+    }
+
+    bool ended() { return next() == '\0' && rest_.empty(); }
+
+private:
+    Json inner() {
         Json found;
         const char first = next();
         if (first == '{') {
@@ -69,10 +80,6 @@ public:
         }
         return found;
     }
-
-    bool ended() { return next() == '\0' && rest_.empty(); }
-
-private:
     char next() {
         rest_.remove_prefix(std::min(rest_.find_first_not_of(" \t\r\n"), rest_.size()));
         return rest_.empty() ? '\0' : rest_.front();
@@ -151,6 +158,7 @@ private:
     }
 
     std::string_view rest_;
+    int depth_ = 0;
 };
 
 inline Json Json::object(std::string_view text) {

@@ -1,5 +1,4 @@
-//! What the protocol needs of JSON: flat objects of texts, numbers, true, false and null are read, strictly; texts are
-//! written.
+//! What the protocol and the vectors need of JSON: objects are read, strictly; texts are written.
 
 use std::collections::HashMap;
 use std::iter::Peekable;
@@ -10,13 +9,18 @@ pub enum Value {
     Text(String),
     Number(f64),
     Word(&'static str),
+    List(Vec<Value>),
+    Object(Object),
 }
 
 pub type Object = HashMap<String, Value>;
 
+/// Deeper than anything that is read here; without an end a line could fill the stack.
+const MAX_DEPTH: usize = 50;
+
 /// One object with nothing but space around it.
 pub fn parse(line: &str) -> Result<Object, String> {
-    let mut reader = Reader { rest: line.chars().peekable() };
+    let mut reader = Reader { rest: line.chars().peekable(), depth: 0 };
     let object = reader.object()?;
     match reader.after_space() {
         None => Ok(object),
@@ -40,6 +44,7 @@ pub fn quoted(text: &str) -> String {
 
 struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
+    depth: usize,
 }
 
 impl Reader<'_> {
@@ -71,7 +76,36 @@ impl Reader<'_> {
             Some('t') => self.word("true"),
             Some('f') => self.word("false"),
             Some('n') => self.word("null"),
+            Some('[' | '{') if self.depth == MAX_DEPTH => Err("too deep".to_owned()),
+            Some('{') => {
+                self.depth += 1;
+                let object = self.object()?;
+                self.depth -= 1;
+                Ok(Value::Object(object))
+            }
+            Some('[') => {
+                self.depth += 1;
+                let list = self.list()?;
+                self.depth -= 1;
+                Ok(Value::List(list))
+            }
             other => Err(format!("{other:?} where a text or a number must be")),
+        }
+    }
+
+    fn list(&mut self) -> Result<Vec<Value>, String> {
+        let mut list = Vec::new();
+        self.expect('[')?;
+        if self.after_space() == Some(']') {
+            self.rest.next();
+            return Ok(list);
+        }
+        loop {
+            list.push(self.value()?);
+            match self.after_space() {
+                Some(',') => self.rest.next(),
+                _ => return self.expect(']').map(|()| list),
+            };
         }
     }
 
@@ -179,6 +213,10 @@ mod tests {
         assert_eq!(object["key"], Value::Text("a\"\\é😀\n/".into()));
         assert_eq!(object["timeout"], Value::Number(0.0));
         assert_eq!(parse("{}").unwrap(), Object::new());
+        let nested = parse(r#"{"a": [{}, [ ], 1]}"#).unwrap();
+        let list = vec![Value::Object(Object::new()), Value::List(vec![]), Value::Number(1.0)];
+        assert_eq!(nested["a"], Value::List(list));
+        assert!(parse(&format!("{{\"a\": {}", "[".repeat(60_000))).unwrap_err().contains("too deep"));
         assert_eq!(parse(r#"{"x": -1.5e2, "y": null}"#).unwrap()["x"], Value::Number(-150.0));
     }
 
@@ -202,8 +240,9 @@ mod tests {
             {"a":+1}
             {"a":--1}
             {"a":1e999}
-            {"a":[1]}
-            {"a":{}}
+            {"a":[1}
+            {"a":[1,]}
+            {"a":{]}
             {"a":nul}
             {"a":"x}
             {"a":"\x"}
