@@ -110,6 +110,7 @@ COMMANDS = {
     "prove": "prove",
     "conform": "conform",
     "check-trace": "check_trace",
+    "show": "show",
     "explain": "explain",
     "explore": "explore",
     "lesson": "lesson",

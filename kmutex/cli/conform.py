@@ -67,6 +67,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of the first random sequence (0)")
     parser.add_argument("--seconds", type=seconds, default=300.0, metavar="N", help="begin no case after that (300)")
     parser.add_argument("--failures", type=_count, default=20, metavar="N", help="stop after so many failures (20)")
+    parser.add_argument(
+        "--all", action="store_true", help="play all, whatever fails: for a complete list of what is known to fail"
+    )
     parser.add_argument("--timeout", type=seconds, default=5.0, metavar="N", help="seconds for what must come (5)")
     parser.add_argument("--starting", type=seconds, default=30.0, metavar="N", help="seconds until hello (30)")
     parser.add_argument(
@@ -126,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         tuple(args.skip),
         args.jobs,
         args.repeat or 1,
+        args.all,
     )
     vectors = load()
     if not any(map(options.chooses, vectors)):

@@ -140,10 +140,12 @@ class Adapter:
     def bye(self) -> None:
         """Let it end by itself. AdapterError: it does not, or with another status than 0."""
         self.ask("bye")
-        try:
-            status = self._process.wait(self._patience)
-        except subprocess.TimeoutExpired:
-            raise AdapterError(f"it is still there {self._patience:g} s after bye") from None
+        watchdog = self.watchdog()
+        while (status := self._process.poll()) is None:
+            if watchdog.silent() >= self._patience:
+                raise AdapterError(f"it is still there {self._patience:g} s after bye")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.05)
         if status != 0:
             raise AdapterError(f"it ended with status {status} after bye")
 

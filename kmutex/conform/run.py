@@ -67,6 +67,7 @@ class Options:
     skip      clauses or patterns of ids: not these vectors
     jobs      cases that are played side by side, each with an adapter of its own; None: as many as pay
     repeat    how many times each case is played
+    whole     play every case, also of clauses that are known to be broken, and however many fail
     """
 
     waits: Waits
@@ -82,6 +83,7 @@ class Options:
     skip: tuple[str, ...] = ()
     jobs: int | None = None
     repeat: int = 1
+    whole: bool = False
 
     def chooses(self, vector: Vector) -> bool:
         """Whether the vector is one of those that were chosen."""
@@ -138,6 +140,10 @@ class Result:
     def excused(self, played: Played, options: Options) -> bool:
         """Whether a case that failed is a known failure or a flaky one."""
         return bool(self.listed(played, options.known) or self.listed(played, options.flaky))
+
+
+def _weight(case: Case) -> tuple[bool, int]:
+    return case.keys * case.rounds > 1, len(case.needs)
 
 
 class _Seat:
@@ -354,6 +360,7 @@ class Conformance:
                     self._again(seat)
                 except StartError:
                     # Some adapters can be there only once. The first seat goes on.
+                    seat.drop()
                     with self._guard:
                         self._seats.remove(seat)
                         self.result.jobs -= 1
@@ -398,8 +405,8 @@ class Conformance:
                 result.unplayed[vector.case.id] = "left out by --run or --skip"
             else:
                 fitting.append(vector.case)
-        # The plain ones first: what they show is then not blamed on what else is in the others.
-        fitting.sort(key=lambda case: len(case.needs))
+        # The plain ones first: what they show is then not blamed on what else is in the others. The long ones last.
+        fitting.sort(key=_weight)
         result.planned = len(fitting) + self._options.runs
 
         def asked(group: Iterable[Case]) -> Iterator[Case]:
@@ -409,7 +416,7 @@ class Conformance:
                 else:
                     yield case
 
-        for _, group in groupby(fitting, lambda case: len(case.needs)):
+        for _, group in groupby(fitting, _weight):
             self._side_by_side(asked(group), self._record)
         done = {played.case.id for played in result.vectors} | set(result.unplayed)
         late = [case.id for case in fitting if case.id not in done]
@@ -425,7 +432,8 @@ class Conformance:
             self._broke += played.verdict is CaseVerdict.BROKEN
             if played.verdict is CaseVerdict.FAILED:
                 self._learn(played)
-        return not (self._lost or self._failed >= self._options.failures or self._broke >= MOST_BROKEN)
+        enough = self._failed >= self._options.failures and not self._options.whole
+        return not (self._lost or enough or self._broke >= MOST_BROKEN)
 
     def _learn(self, played: Played) -> None:
         """Ask for no more than there is still to be known."""
@@ -433,7 +441,7 @@ class Conformance:
         self._waits = usual._replace(timeout=min(usual.timeout, max(1.0, usual.timeout / HASTE)))
         clause = next(iter(played.clauses), "KM-LIVE")
         self._times[clause] += 1
-        if self._times[clause] >= ENOUGH and clause not in (*ALWAYS, *self._off):
+        if self._times[clause] >= ENOUGH and clause not in (*ALWAYS, *self._off) and not self._options.whole:
             self._off |= {clause}
             self.result.broken.append(clause)
 

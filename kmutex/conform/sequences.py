@@ -45,7 +45,10 @@ def random_case(seed: int, features: frozenset[str]) -> Case:
 
 
 def simpler(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
-    """Cases with a little less in them, the boldest first: without a call, a move, or a meeting. Some are no cases."""
+    """Cases with a little less in them, the boldest first: without a call, a move, a meeting, or a timeout.
+
+    Some are no cases.
+    """
     calls = sum(command.op in ("lock", "try") for move in moves for command in move)
     for size in (len(moves) // 2, 1):
         for start in range(0, len(moves), size) if size else ():
@@ -60,6 +63,10 @@ def simpler(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
             for command in move:
                 yield renumbered([*moves[:number], tuple(c for c in move if c != command), *moves[number + 1 :]])
             yield renumbered([*moves[:number], *((command,) for command in move), *moves[number + 1 :]])
+        for place, command in enumerate(move):
+            if command.op == "try":
+                lock = (*move[:place], command._replace(op="lock"), *move[place + 1 :])
+                yield (*moves[:number], lock, *moves[number + 1 :])
 
 
 def renumbered(moves: Sequence[Move]) -> tuple[Move, ...]:

@@ -4,6 +4,5 @@ set -e
 cd "$(dirname "$0")"
 mkdir -p build
 g++ -std=c++20 -g -O2 -Wall -Wextra -Werror -pthread "$@" -o build/test test.cpp
-g++ -std=c++20 -g -O2 -Wall -Wextra -Werror -pthread -o build/vectors vectors.cpp
 build/test
-build/vectors ../../specs/vectors.json
+exec sh vectors.sh

@@ -127,6 +127,7 @@ QUEUE = "/".join(f"{call}+a" for call in range(25))
 KINDS = [
     ("StrayBeside", "0+a,ua/1+a*20", "KM-REF"),
     ("StrayBesideBox", "0+a,ua/1+a*20", "KM-EXCL"),
+    ("AcceptsStray", "0+a,ua/1+a*20", "KM-UNHELD"),
     ("TryOvertakes", "0+a/1+a/2?a,3?a,ua,4?a*20", "KM-HANDOFF"),
     ("LosesEarlyCancel", "0+a/1+a,c1*20", "KM-CANCEL"),
     ("CutsKeys", "0+a/ua/1+a@300", "KM-INDEP"),
@@ -360,7 +361,7 @@ def is_there(process: int) -> bool:
 
 def test_a_failure_that_a_longer_silence_mends_is_slow_and_no_pass(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    done = misbehaving("SlowBox", "--settle", "20", "--random", "0", "--seconds", "8", "--json", str(out))
+    done = misbehaving("SlowBox", "--run", "0+a/1+a/2+a/3+a/...", "--run", "0+a/1+a/2+b...", "--json", str(out))
     said = json.loads(out.read_text(encoding="utf-8"))
     assert done.returncode == 2, done.stdout
     assert "slow" in {case["verdict"] for case in said["cases"]}
@@ -383,7 +384,7 @@ def test_known_failures_must_go_on_failing(tmp_path: Path) -> None:
     vectors = [vector for vector in load() if set(vector.case.needs) <= {"fifo"}]
 
     def reported(name: str, known: dict[str, str]) -> ConformReport:
-        options = Options(Waits(0.2, 0.01), 10.0, 0, 0, 100.0, 999, known)
+        options = Options(Waits(0.2, 0.01), 60.0, 0, 0, 1000.0, 1, known, whole=True)
         adapter = [*ADAPTERS, name]
         return ConformReport(Conformance(adapter, options).check(vectors), options, adapter, vectors)
 
@@ -470,8 +471,8 @@ def test_reports_for_ci_have_every_case(tmp_path: Path) -> None:
 
 def test_a_known_failure_that_passes_is_said(tmp_path: Path) -> None:
     known = tmp_path / "known.txt"
-    known.write_text("# of the next release\n0+a/1+a,2+a  served from the wrong end\n")
-    done = misbehaving("Bare", "--known-failures", str(known))
+    known.write_text("# of the next release\n0+a/1+a,2+a/...  served from the wrong end\n")
+    done = misbehaving("Bare", "--known-failures", str(known), "--run", "0+a/1+a,2+a...")
     assert done.returncode == 1, done.stdout
     assert "take it out of the list" in done.stdout
 

@@ -195,6 +195,7 @@ def _lessons() -> Iterator[Row]:
             "violation",
             clauses=(lesson.clause,),
             without=lesson.without,
+            shape="lock" if lesson.kind == "threads" or lesson.plain or lesson.by else "single-flight",
             origin="lesson",
             twin=twins[REPAIRED[lesson.number].__name__],
             note=f"{lesson.title}.",

@@ -1,4 +1,4 @@
-//! What the protocol and the vectors need of JSON: objects are read, strictly; texts are written.
+//! What the protocol and the vectors need of JSON: it is read, strictly, to a depth of `DEEPEST`; texts are written.
 
 use std::collections::HashMap;
 use std::iter::Peekable;
@@ -13,10 +13,9 @@ pub enum Value {
     Object(Object),
 }
 
-pub type Object = HashMap<String, Value>;
+const DEEPEST: usize = 16;
 
-/// Deeper than anything that is read here; without an end a line could fill the stack.
-const MAX_DEPTH: usize = 50;
+pub type Object = HashMap<String, Value>;
 
 /// One object with nothing but space around it.
 pub fn parse(line: &str) -> Result<Object, String> {
@@ -76,21 +75,18 @@ impl Reader<'_> {
             Some('t') => self.word("true"),
             Some('f') => self.word("false"),
             Some('n') => self.word("null"),
-            Some('[' | '{') if self.depth == MAX_DEPTH => Err("too deep".to_owned()),
-            Some('{') => {
-                self.depth += 1;
-                let object = self.object()?;
-                self.depth -= 1;
-                Ok(Value::Object(object))
-            }
-            Some('[') => {
-                self.depth += 1;
-                let list = self.list()?;
-                self.depth -= 1;
-                Ok(Value::List(list))
-            }
-            other => Err(format!("{other:?} where a text or a number must be")),
+            Some('[' | '{') if self.depth == DEEPEST => Err("too deep".to_owned()),
+            Some('[') => self.deeper(Self::list).map(Value::List),
+            Some('{') => self.deeper(Self::object).map(Value::Object),
+            other => Err(format!("{other:?} where a value must be")),
         }
+    }
+
+    fn deeper<T>(&mut self, read: fn(&mut Self) -> Result<T, String>) -> Result<T, String> {
+        self.depth += 1;
+        let read = read(self);
+        self.depth -= 1;
+        read
     }
 
     fn list(&mut self) -> Result<Vec<Value>, String> {
@@ -213,10 +209,12 @@ mod tests {
         assert_eq!(object["key"], Value::Text("a\"\\é😀\n/".into()));
         assert_eq!(object["timeout"], Value::Number(0.0));
         assert_eq!(parse("{}").unwrap(), Object::new());
-        let nested = parse(r#"{"a": [{}, [ ], 1]}"#).unwrap();
-        let list = vec![Value::Object(Object::new()), Value::List(vec![]), Value::Number(1.0)];
-        assert_eq!(nested["a"], Value::List(list));
-        assert!(parse(&format!("{{\"a\": {}", "[".repeat(60_000))).unwrap_err().contains("too deep"));
+        let within = parse(r#"{"a": [], "b": [1, {"c": "d"}]}"#).unwrap();
+        let object = Value::Object(Object::from([("c".into(), Value::Text("d".into()))]));
+        assert_eq!(
+            (&within["a"], &within["b"]),
+            (&Value::List(vec![]), &Value::List(vec![Value::Number(1.0), object]))
+        );
         assert_eq!(parse(r#"{"x": -1.5e2, "y": null}"#).unwrap()["x"], Value::Number(-150.0));
     }
 
@@ -240,9 +238,9 @@ mod tests {
             {"a":+1}
             {"a":--1}
             {"a":1e999}
-            {"a":[1}
             {"a":[1,]}
-            {"a":{]}
+            {"a":[1 2]}
+            {"a":{"b"}}
             {"a":nul}
             {"a":"x}
             {"a":"\x"}
@@ -252,6 +250,9 @@ mod tests {
             {"a":"\ud800\u0041"}
             {"a":"\udc00"}"#;
         assert!(parse("{\"a\":\"\t\"}").is_err());
+        let deep = |depth| parse(&format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)));
+        assert!(deep(DEEPEST).is_ok());
+        assert!(deep(DEEPEST + 1).is_err() && deep(30_000).is_err());
         for line in lines.lines() {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -1,244 +1,334 @@
-//! Plays specs/vectors.json in this process, by the words of specs/vectors.md: the library takes a right course through
-//! each, and each mistake of broken.rs through not all. What many rounds say of times is not judged here.
+//! The vectors of the release (specs/player.md), played on the lock itself: no kmutex, no adapter.
+//!
+//! KMUTEX_VECTORS names the file; without it, it is the one of this repository.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
-use kmutex::{CancelToken, Counts, GaveUp, Limits, Unheld};
+use kmutex::{CancelToken, Counts, GaveUp, Limits};
 
 use crate::json::{parse, Object, Value};
-use crate::{broken, Correct, Locker, Release};
+use crate::{broken, number, text, unpoisoned, Correct, Locker, Release, FEATURES};
 
-const TEXT: &str = include_str!("../../../../../specs/vectors.json");
-const KEPT: &str = "a grant that was first is not kept";
+/// Without anything new, until a move has failed; a right lock is never waited for so long.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Cancels behind a grant, before it counts that none was taken.
+const MEETINGS: usize = 10;
+/// Times as long as a granted try.
+const SLOWER: u32 = 25;
 
-#[test]
-fn the_library_takes_a_right_course_through_every_vector() {
-    assert_eq!(first_failure(&vectors(), || Arc::new(Correct(Arc::default())), Duration::from_secs(60)), None);
+#[derive(Clone)]
+struct Step {
+    op: String,
+    call: usize,
+    key: String,
 }
 
-#[test]
-fn no_mistake_does() {
-    let vectors = vectors();
-    for (name, _, mistake) in broken::MISTAKES {
-        assert_ne!(first_failure(&vectors, || broken::locker(mistake), Duration::from_secs(1)), None, "{name}");
-    }
-}
-
-fn vectors() -> Vec<Value> {
-    let mut file = parse(TEXT).unwrap();
-    assert_eq!(file["format"], Value::Text("kmutex-vectors/2".to_owned()));
-    match file.remove("vectors") {
-        Some(Value::List(vectors)) => vectors,
-        other => panic!("vectors: {other:?}"),
-    }
-}
-
-/// None: each vector takes one of its courses. All features are there, so none is left out.
-fn first_failure(vectors: &[Value], build: impl Fn() -> Arc<dyn Locker>, patience: Duration) -> Option<String> {
-    for vector in vectors.iter().map(object) {
-        for round in 0..whole(vector, "rounds").unwrap_or(1) {
-            if let Err(wrong) = Play::new(vector, build()).run(list(vector, "moves"), patience) {
-                return Some(format!("{}, round {round}: {wrong}", text(vector, "id")));
-            }
-        }
-    }
-    None
-}
-
-/// A copy of the vector, and the number of a call in it.
-type Call = (usize, usize);
-
-#[derive(Default)]
+/// What a move shows.
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Seen {
-    /// How calls have ended since the move began.
-    ended: HashMap<Call, &'static str>,
-    leases: HashMap<Call, (String, Release)>,
-    /// Of each key: grants that were seen to return, less releases.
-    open: HashMap<String, i32>,
+    calls: BTreeMap<usize, String>,
+    unlocks: Vec<&'static str>,
+    table: BTreeMap<String, (usize, usize)>,
 }
 
-/// One vector on one locker, with as many copies of it side by side as it says.
-struct Play<'a> {
+#[derive(Clone)]
+struct Vector {
+    id: String,
+    clauses: Vec<String>,
+    needs: Vec<String>,
+    keys: usize,
+    rounds: usize,
+    moves: Vec<Vec<Step>>,
+    courses: Vec<Vec<Seen>>,
+}
+
+/// What the calls tell, and what is known of them.
+#[derive(Default)]
+struct Told {
+    seen: Seen,
+    ended: HashMap<usize, &'static str>,
+    leases: HashMap<usize, Release>,
+    /// By key: grants that no unlock has ended.
+    granted: HashMap<String, i64>,
+    /// By how it ended: how long each try took that was alone in its move.
+    took: HashMap<&'static str, Vec<Duration>>,
+}
+
+struct Player {
     locker: Arc<dyn Locker>,
-    /// Of each copy, those that are still possible.
-    courses: Vec<Vec<&'a [Value]>>,
-    tokens: HashMap<Call, Arc<CancelToken>>,
-    seen: Arc<Mutex<Seen>>,
+    told: Arc<Mutex<Told>>,
+    calls: HashMap<usize, (String, Arc<CancelToken>)>,
+    met: Vec<&'static str>,
 }
 
-impl<'a> Play<'a> {
-    fn new(vector: &'a Object, locker: Arc<dyn Locker>) -> Self {
-        let courses = list(vector, "courses").iter().map(items).collect::<Vec<_>>();
-        let copies = whole(vector, "keys").unwrap_or(1);
-        Play { locker, courses: vec![courses; copies], tokens: HashMap::new(), seen: Arc::default() }
-    }
-
-    fn run(mut self, moves: &[Value], patience: Duration) -> Result<(), String> {
-        for (number, commands) in moves.iter().map(items).enumerate() {
-            let mut kept = Vec::new();
-            let unlocks: Vec<_> = (0..self.courses.len()).map(|copy| self.give(commands, copy, &mut kept)).collect();
-            let begun = Instant::now();
-            while !self.settled(number, &unlocks) {
-                if begun.elapsed() > patience {
-                    return Err(format!("move {number}: unlocks {unlocks:?}"));
+impl Player {
+    fn play(&mut self, vector: &Vector) -> Result<(), String> {
+        let mut courses: Vec<&Vec<Seen>> = vector.courses.iter().collect();
+        for (place, steps) in vector.moves.iter().enumerate() {
+            let waiting = {
+                let mut told = unpoisoned(&self.told);
+                told.seen = Seen::default();
+                self.calls.len() - told.ended.len()
+            };
+            let mut meets = match &steps[..] {
+                [one, two] => {
+                    let behind = one.op == "unlock" && two.op == "cancel" && waiting == 1;
+                    behind && self.calls.get(&two.call).map_or(false, |(key, _)| *key == one.key)
                 }
-                thread::sleep(Duration::from_micros(50));
+                _ => false,
+            };
+            for step in steps {
+                meets = self.give(step, steps.len() == 1) && meets;
             }
-            let ended = std::mem::take(&mut self.seen.lock().unwrap().ended);
-            if kept.iter().any(|call| ended.get(call) == Some(&"cancelled")) {
-                return Err(KEPT.to_owned());
+            let (mut before, mut quiet, mut pause) = (Seen::default(), Instant::now(), Duration::from_micros(10));
+            loop {
+                let now = self.look();
+                let fitting: Vec<_> = courses.iter().copied().filter(|course| course[place] == now).collect();
+                if !fitting.is_empty() {
+                    courses = fitting;
+                    break;
+                }
+                if now != before {
+                    quiet = Instant::now();
+                }
+                if quiet.elapsed() > PATIENCE {
+                    return Err(format!("move {place} of {} showed {now:?}", vector.id));
+                }
+                before = now;
+                thread::sleep(pause);
+                pause = (2 * pause).min(Duration::from_millis(5));
+            }
+            if meets {
+                self.met.extend(unpoisoned(&self.told).ended.get(&steps[1].call));
             }
         }
         Ok(())
     }
 
-    /// Gives the commands of a move to one copy; what its unlocks said.
-    fn give(&mut self, commands: &[Value], copy: usize, kept: &mut Vec<Call>) -> Vec<Value> {
-        let mut unlocks = Vec::new();
-        let mut before = "";
-        for command in commands.iter().map(object) {
-            let key = command.get("key").map_or(String::new(), |_| name(text(command, "key"), copy));
-            let call = (copy, whole(command, "call").unwrap_or(0));
-            let op = text(command, "op");
-            match op {
-                "lock" => {
-                    let token = Arc::new(CancelToken::new());
-                    self.tokens.insert(call, Arc::clone(&token));
-                    let (locker, seen) = (Arc::clone(&self.locker), Arc::clone(&self.seen));
-                    thread::spawn(move || {
-                        let ended = locker.hold(&key, Limits { timeout: None, cancel: Some(&token) });
-                        end(&seen, call, key, ended);
-                    });
-                }
-                "try" => {
-                    let limits = Limits { timeout: Some(Duration::ZERO), cancel: None };
-                    let ended = self.locker.hold(&key, limits);
-                    end(&self.seen, call, key, ended);
-                }
-                "cancel" => {
-                    // The lone waiter is the one that the unlock has granted the key.
-                    let counts: Vec<Counts> = self.locker.snapshot().into_values().collect();
-                    if before == "unlock" && counts.len() == 1 && counts[0].waiters == 0 {
-                        kept.push(call);
-                    }
-                    self.tokens.get(&call).into_iter().for_each(|token| token.cancel());
-                }
-                "unlock" => {
-                    let ended = self.locker.unlock(&key);
-                    unlocks.push(self.word(&key, ended));
-                }
-                "lease" => {
-                    let lease = self.seen.lock().unwrap().leases.remove(&call);
-                    unlocks.push(match lease {
-                        None => Value::Text("unheld".to_owned()),
-                        Some((key, release)) => self.word(&key, release()),
-                    });
-                }
-                "free" => {
-                    let open = self.seen.lock().unwrap().open.get(&key).copied().unwrap_or(0);
-                    if open > 0 {
-                        let ended = self.locker.unlock(&key);
-                        unlocks.push(self.word(&key, ended));
-                    }
-                }
-                _ => panic!("no command is called {op}"),
-            }
-            before = op;
-        }
-        unlocks
+    fn look(&self) -> Seen {
+        let told = unpoisoned(&self.told);
+        let counts = self.locker.snapshot().into_iter();
+        let table = counts.map(|(key, Counts { refs, waiters })| (key, (refs, waiters))).collect();
+        Seen { table, ..told.seen.clone() }
     }
 
-    fn word(&self, key: &str, ended: Result<(), Unheld>) -> Value {
-        let word = match ended {
-            Ok(()) => {
-                *self.seen.lock().unwrap().open.entry(key.to_owned()).or_default() -= 1;
-                "released"
+    /// Gives one command. Of a cancel: whether the call had not ended when it was told.
+    fn give(&mut self, step: &Step, alone: bool) -> bool {
+        match step.op.as_str() {
+            "lock" | "try" => self.lock(step, alone),
+            "cancel" => {
+                self.calls[&step.call].1.cancel();
+                return !unpoisoned(&self.told).ended.contains_key(&step.call);
             }
-            Err(Unheld) => "unheld",
-        };
-        Value::Text(word.to_owned())
-    }
-
-    /// Whether each copy shows what one of its courses has here; then the others are out of the question.
-    fn settled(&mut self, number: usize, unlocks: &[Vec<Value>]) -> bool {
-        let mut calls = vec![Object::new(); unlocks.len()];
-        for ((copy, call), how) in &self.seen.lock().unwrap().ended {
-            calls[*copy].insert(call.to_string(), Value::Text((*how).to_owned()));
-        }
-        let mut tables = vec![Object::new(); unlocks.len()];
-        for (key, Counts { refs, waiters }) in self.locker.snapshot() {
-            let parts: Vec<_> = key.split(':').collect();
-            let row = [("refs", refs), ("waiters", waiters)];
-            let row = row.map(|(name, count)| (name.to_owned(), Value::Number(count as f64)));
-            tables[parts[1].parse::<usize>().unwrap()].insert(parts[0].to_owned(), Value::Object(row.into()));
-        }
-        let mut left = self.courses.clone();
-        for (((courses, calls), table), unlocks) in left.iter_mut().zip(calls).zip(tables).zip(unlocks) {
-            let shown = [
-                ("calls".to_owned(), Value::Object(calls)),
-                ("unlocks".to_owned(), Value::List(unlocks.clone())),
-                ("table".to_owned(), Value::Object(table)),
-            ];
-            let shown = Value::Object(shown.into());
-            courses.retain(|course| course[number] == shown);
-            if courses.is_empty() {
-                return false;
+            "lease" => {
+                let (key, lease) = (&self.calls[&step.call].0, unpoisoned(&self.told).leases.remove(&step.call));
+                self.unlocked(key, lease.map_or(false, |release| release().is_ok()));
+            }
+            "unlock" => self.unlocked(&step.key, self.locker.unlock(&step.key).is_ok()),
+            _ => {
+                let held = unpoisoned(&self.told).granted.get(&step.key).map_or(false, |grants| *grants > 0);
+                if held {
+                    self.unlocked(&step.key, self.locker.unlock(&step.key).is_ok());
+                }
             }
         }
-        self.courses = left;
         true
     }
-}
 
-fn end(seen: &Mutex<Seen>, call: Call, key: String, ended: Result<Release, GaveUp>) {
-    let mut seen = seen.lock().unwrap();
-    let word = match ended {
-        Ok(release) => {
-            *seen.open.entry(key.clone()).or_default() += 1;
-            seen.leases.insert(call, (key, release));
-            "granted"
+    fn lock(&mut self, step: &Step, alone: bool) {
+        let token = Arc::new(CancelToken::new());
+        self.calls.insert(step.call, (step.key.clone(), Arc::clone(&token)));
+        let (locker, told, step) = (Arc::clone(&self.locker), Arc::clone(&self.told), step.clone());
+        thread::spawn(move || {
+            let timeout = if step.op == "try" { Some(Duration::ZERO) } else { None };
+            let asked = Instant::now();
+            let ended = locker.hold(&step.key, Limits { timeout, cancel: Some(&token) });
+            let took = asked.elapsed();
+            let mut told = unpoisoned(&told);
+            let how = match ended {
+                Ok(release) => {
+                    told.leases.insert(step.call, release);
+                    *told.granted.entry(step.key).or_default() += 1;
+                    "granted"
+                }
+                Err(GaveUp::Cancelled) => "cancelled",
+                Err(GaveUp::TimedOut) => "timeout",
+            };
+            if timeout.is_some() && alone {
+                told.took.entry(how).or_default().push(took);
+            }
+            told.ended.insert(step.call, how);
+            told.seen.calls.insert(step.call, how.to_owned()); // of the move in which it ends
+        });
+    }
+
+    fn unlocked(&self, key: &str, released: bool) {
+        let mut told = unpoisoned(&self.told);
+        if released {
+            *told.granted.entry(key.to_owned()).or_default() -= 1;
         }
-        Err(GaveUp::Cancelled) => "cancelled",
-        Err(GaveUp::TimedOut) => "timeout",
-    };
-    seen.ended.insert(call, word);
+        told.seen.unlocks.push(if released { "released" } else { "unheld" });
+    }
 }
 
-fn name(key: &str, copy: usize) -> String {
-    format!("{key}:{copy}:the-same-end-of-all-keys")
+/// The same case on `keys` keys at once (specs/vectors.md).
+fn spread(vector: &Vector) -> Vector {
+    if vector.keys == 1 {
+        return vector.clone();
+    }
+    let made = vector.moves.iter().flatten().filter(|step| step.op == "lock" || step.op == "try").count();
+    let names = key_names(vector.keys);
+    let name = |key: &str, copy: usize| match key {
+        "a" => names[copy].clone(),
+        _ => format!("{key}:{}", names[copy]),
+    };
+    let copies = 0..vector.keys;
+    let copied = |steps: &Vec<Step>, copy: usize| -> Vec<Step> {
+        let renamed =
+            |step: &Step| Step { op: step.op.clone(), call: copy * made + step.call, key: name(&step.key, copy) };
+        steps.iter().map(renamed).collect()
+    };
+    let moves = vector.moves.iter().map(|steps| copies.clone().flat_map(|copy| copied(steps, copy)).collect());
+    let course = vector.courses[0].iter().map(|one| {
+        let mut seen = Seen::default();
+        for copy in copies.clone() {
+            seen.calls.extend(one.calls.iter().map(|(call, how)| (copy * made + call, how.clone())));
+            seen.unlocks.extend(&one.unlocks);
+            seen.table.extend(one.table.iter().map(|(key, counts)| (name(key, copy), *counts)));
+        }
+        seen
+    });
+    Vector { moves: moves.collect(), courses: vec![course.collect()], ..vector.clone() }
+}
+
+/// Keys that are easily taken for each other.
+fn key_names(count: usize) -> Vec<String> {
+    let odd = ["a", "A", "a ", "", " ", "aa", "\u{e9}", "e\u{301}", "__proto__", "constructor", "0", "00"];
+    let more = (0..).map(|number| format!("{number:064}"));
+    odd.iter().map(|name| name.to_string()).chain(more).take(count).collect()
+}
+
+fn play(vector: &Vector, build: &dyn Fn() -> Arc<dyn Locker>) -> Result<(), String> {
+    let (spread, mut met) = (spread(vector), Vec::new());
+    let mut took: HashMap<&str, Vec<Duration>> = HashMap::new();
+    for _ in 0..vector.rounds {
+        let mut player = Player { locker: build(), told: Arc::default(), calls: HashMap::new(), met: Vec::new() };
+        player.play(&spread)?;
+        met.extend(player.met);
+        unpoisoned(&player.told).took.drain().for_each(|(how, times)| took.entry(how).or_default().extend(times));
+    }
+    let cancelled = met.contains(&"cancelled");
+    if FEATURES.contains("\"keep\"") && cancelled {
+        return Err(format!("{}: a grant was given up, and keep is declared", vector.id));
+    }
+    if FEATURES.contains("\"pass\"") && met.len() >= MEETINGS && !cancelled {
+        return Err(format!("{}: no grant was given up, and pass is declared", vector.id));
+    }
+    if let (Some(refused), Some(mut granted)) = (took.remove("timeout"), took.remove("granted")) {
+        granted.sort();
+        let usual = granted[granted.len() / 2].max(Duration::from_millis(1));
+        let fastest = *refused.iter().min().expect("there is one");
+        if refused.len().min(granted.len()) >= 5 && fastest > SLOWER * usual {
+            return Err(format!("{}: the fastest refused try took {fastest:?}, a granted one {usual:?}", vector.id));
+        }
+    }
+    Ok(())
+}
+
+// -- the file ---------------------------------------------------------------------------------------------------------
+
+fn list<'a>(object: &'a Object, field: &str) -> &'a [Value] {
+    match object.get(field) {
+        Some(Value::List(list)) => list,
+        _ => panic!("{field} is no list"),
+    }
 }
 
 fn object(value: &Value) -> &Object {
     match value {
         Value::Object(object) => object,
-        other => panic!("no object: {other:?}"),
+        _ => panic!("{value:?} is no object"),
     }
 }
 
-fn items(value: &Value) -> &[Value] {
+fn texts(object: &Object, field: &str) -> Vec<String> {
+    let text = |value: &Value| match value {
+        Value::Text(text) => text.clone(),
+        _ => panic!("{value:?} is no text"),
+    };
+    list(object, field).iter().map(text).collect()
+}
+
+fn count(object: &Object, field: &str, otherwise: usize) -> usize {
+    number(object, field).map_or(otherwise, |number| number as usize)
+}
+
+fn each<T>(value: &Value, read: impl Fn(&Object) -> T) -> Vec<T> {
     match value {
-        Value::List(list) => list,
-        other => panic!("no list: {other:?}"),
+        Value::List(list) => list.iter().map(|value| read(object(value))).collect(),
+        _ => panic!("{value:?} is no list"),
     }
 }
 
-fn list<'a>(object: &'a Object, field: &str) -> &'a [Value] {
-    items(&object[field])
+fn step(body: &Object) -> Step {
+    let key = text(body, "key").unwrap_or_default().to_owned();
+    Step { op: text(body, "op").expect("a command has an op").to_owned(), call: count(body, "call", 0), key }
 }
 
-fn text<'a>(object: &'a Object, field: &str) -> &'a str {
-    match &object[field] {
-        Value::Text(text) => text,
-        other => panic!("no text: {other:?}"),
+fn seen(body: &Object) -> Seen {
+    let calls = object(&body["calls"]);
+    let ended = |call: &String| (call.parse().expect("a number"), text(calls, call).expect("a word").to_owned());
+    let word = |how: &String| if how == "released" { "released" } else { "unheld" };
+    let counts = |(key, value): (&String, &Value)| {
+        (key.clone(), (count(object(value), "refs", 0), count(object(value), "waiters", 0)))
+    };
+    Seen {
+        calls: calls.keys().map(ended).collect(),
+        unlocks: texts(body, "unlocks").iter().map(word).collect(),
+        table: object(&body["table"]).iter().map(counts).collect(),
     }
 }
 
-fn whole(object: &Object, field: &str) -> Option<usize> {
-    match object.get(field) {
-        Some(Value::Number(number)) => Some(*number as usize),
-        _ => None,
+fn vector(body: &Object) -> Vector {
+    Vector {
+        id: text(body, "id").expect("a vector has an id").to_owned(),
+        clauses: texts(body, "clauses"),
+        needs: texts(body, "needs"),
+        keys: count(body, "keys", 1),
+        rounds: count(body, "rounds", 1),
+        moves: list(body, "moves").iter().map(|steps| each(steps, step)).collect(),
+        courses: list(body, "courses").iter().map(|course| each(course, seen)).collect(),
+    }
+}
+
+/// The vectors that a lock with these features can be put to.
+fn read() -> Vec<Vector> {
+    let path = env::var("KMUTEX_VECTORS").unwrap_or_else(|_| "../../specs/vectors.json".to_owned());
+    let body = parse(&fs::read_to_string(&path).expect(&path)).expect(&path);
+    assert_eq!(text(&body, "format"), Some("kmutex-vectors/2"));
+    let all = each(&body["vectors"], vector).into_iter();
+    let fits = |vector: &Vector| vector.needs.iter().all(|feature| FEATURES.contains(&format!("\"{feature}\"")));
+    let vectors: Vec<_> = all.filter(fits).collect();
+    assert!(vectors.len() > 500, "{path} has only {} for this lock", vectors.len());
+    vectors
+}
+
+#[test]
+fn the_lock_takes_a_course_of_each_vector() {
+    for vector in read() {
+        assert_eq!(play(&vector, &|| Arc::new(Correct(Arc::default()))), Ok(()));
+    }
+}
+
+#[test]
+fn each_mistake_fails_in_a_vector_of_its_clauses() {
+    let vectors = read();
+    for (name, clauses, mistake) in broken::MISTAKES {
+        let right = |vector: &&Vector| vector.clauses.iter().any(|clause| clauses.split(',').any(|one| one == clause));
+        let fails = |vector: &Vector| play(vector, &|| broken::locker(mistake)).is_err();
+        assert!(vectors.iter().filter(right).any(fails), "{name} takes a course of each");
     }
 }
