@@ -236,7 +236,7 @@ def test_a_lease_that_was_interrupted_on_entry_holds_nothing(behind: int, monkey
     waiting: list[Future[None]] = []
     granted = LockTable.request
 
-    def struck(self: LockTable[threading.Lock], *arguments: object) -> object:
+    def struck(self: LockTable, *arguments: object) -> object:
         monkeypatch.setattr(LockTable, "request", granted)
         assert granted(self, *arguments) is None  # type: ignore[arg-type]
         # As another thread would that asks between the grant and the interrupt.
