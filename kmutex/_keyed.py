@@ -1,7 +1,7 @@
 """`KeyedMutex` as its users have it: a mutex of `kmutex._threads`, generic in its keys and open to weak references.
 
-Not compiled: of a generic class, mypyc makes one that frees the weak references to it as if they were its own. A class
-in Python may inherit from a compiled one, and what it does not define itself runs as compiled.
+Not compiled: mypyc lets a generic class free the weak references to it as if they were its own (docs/compiled.md). What
+this class does not define itself runs as compiled.
 """
 
 from __future__ import annotations

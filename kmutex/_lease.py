@@ -29,8 +29,7 @@ class LeaseOfKey:
 
     def __init__(self, mutex: Any, key: Hashable, timeout: float | int | None) -> None:
         self._mutex = mutex
-        """The driver's; no type variable, since mypyc gives a generic class a place for weak references, and frees
-        them as if they were its own."""
+        """The driver's. No type variable: docs/compiled.md says what mypyc makes of a generic class."""
         self._key = key
         self._timeout = timeout
         self._ticket = NOT_ENTERED
