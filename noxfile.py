@@ -66,6 +66,8 @@ def compiled(session: nox.Session) -> None:
     session.run("python", "-m", "build", "-q", "--wheel", "-o", str(folder), str(tree), env=switch)
     (wheel,) = folder.glob("*.whl")
     session.install("-q", f"kmutex[dev,bench] @ {wheel.as_uri()}")
+    # Where the environment was there already, with a wheel of the same version.
+    session.install("-q", "--force-reinstall", "--no-deps", str(wheel))
     # From here on nothing but the wheel can be imported.
     shutil.rmtree(tree / "kmutex")
     shutil.rmtree(tree / "model")
