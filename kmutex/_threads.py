@@ -42,10 +42,12 @@ class InnerMutex:
         # way back to it; so what is no interrupt is not raised here.
         # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
         # so there is no moment in which a wake-up can be lost.
+        # Nothing says what type a gate is: compiled, its calls would be held to it, and gevent's release() returns more
+        # than None.
         guard = self._guard
         try:
             guard.acquire()
-            gate: threading.Lock | None = self._table.request(key, ticket, _closed_gate)
+            gate = self._table.request(key, ticket, _closed_gate)
             guard.release()
         except BaseException:
             try:  # noqa: SIM105 (see `_give_back`)
@@ -64,7 +66,7 @@ class InnerMutex:
         guard = self._guard
         try:
             guard.acquire()
-            gate: threading.Lock | None = self._table.release(key, ticket)
+            gate = self._table.release(key, ticket)
             if gate is not None:
                 gate.release()
             guard.release()
@@ -114,7 +116,7 @@ class InnerMutex:
             return  # The table has refused it: there is nothing to undo.
         with self._guard:
             self._table.withdraw(key, ticket)
-            gate: threading.Lock | None = self._table.waker(key)
+            gate = self._table.waker(key)
             if gate is not None and gate.locked():
                 gate.release()
 

@@ -136,8 +136,11 @@ def test_a_block_of_several_leaves_no_more_held_than_one_of_one() -> None:
     """KM-ALL, KM-INTERRUPT: the same two boundaries; anywhere else all of the keys are given back."""
     plain, _ = left_held(plain_lock)
     found, boundaries = left_held(hold_all)
-    assert boundaries > 300
     assert in_the_with_statement(found) == len(plain) > 0
+    if compiled:
+        assert len(found) == len(plain), [str(boundary) for boundary in found]
+        return
+    assert boundaries > 300
     assert own(found) <= {"__enter__", "__exit__"}
     assert len(found) - len(plain) <= 4, [str(boundary) for boundary in found]
 
