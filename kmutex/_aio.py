@@ -23,6 +23,7 @@ from kmutex._text import brief
 
 if TYPE_CHECKING:
     from kmutex._owners import Owner
+    from kmutex._steps import StepLog
 
 LONGEST = 1e9
 """Seconds of a timer, some thirty years: a loop's clock can't add an integer of any size."""
@@ -37,9 +38,11 @@ class AsyncInnerMutex:
 
     __slots__ = ("_loop", "_table", "_tickets")
 
-    def __init__(self, diagnose: bool) -> None:
+    def __init__(self, diagnose: bool, record: StepLog | None) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._table: LockTable = _watched() if diagnose else LockTable()
+        if record is not None:
+            self._table = _recorded(self._table, record)
         self._tickets = itertools.count(NO_TICKET + 1)
 
     def _request(self, key: Any, ticket: Ticket, timeout: float | int | None) -> asyncio.Future[None] | None:
@@ -54,7 +57,7 @@ class AsyncInnerMutex:
 
     async def _grant(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float | int | None) -> None:
         if timeout == 0:
-            self._table.cancel(key, ticket)
+            self._table.cancel(key, ticket, "refused")
             raise self._expired(key, timeout)
         timer = None
         try:
@@ -127,9 +130,9 @@ class AsyncUntypedMutex:
 
     __slots__ = ("_mutex",)
 
-    def __init__(self, *, diagnose: bool = False) -> None:
-        """diagnose: note who asks for each key, when and where; see `owner`. It makes each call some times slower."""
-        self._mutex = AsyncInnerMutex(diagnose)
+    def __init__(self, *, diagnose: bool = False, record: StepLog | None = None) -> None:
+        """Arguments and errors are those of `KeyedMutex`."""
+        self._mutex = AsyncInnerMutex(diagnose, record)
 
     async def lock(self, key: Any, timeout: float | int | None = None) -> None:
         """Return once the calling task holds ``key`` (KM-EXCL). A free key is taken without a pause.
@@ -264,9 +267,9 @@ class _Several(AsyncInnerMutex):
         make = self._moved_to(_get_running_loop()).create_future
         self._error = None
         try:
-            self._futures = [future for one in key if (future := self._table.request(one, ticket, make)) is not None]
+            self._futures = self._table.request_all(key, ticket, make)
             if self._futures and timeout == 0:
-                self._withdraw(key, ticket)
+                self._withdraw(key, ticket, "refused")
                 raise self._expired(key, timeout)
         except BaseException:
             self._withdraw(key, ticket)
@@ -294,7 +297,7 @@ class _Several(AsyncInnerMutex):
         # As for one key. The futures are not failed: one that nobody awaits any more would be complained of.
         if not all(each.done() for each in self._futures):
             try:
-                self._withdraw(key, ticket)
+                self._withdraw(key, ticket, "timeout")
                 self._error = self._expired(key, timeout)
             except Exception as failed:
                 self._error = failed
@@ -315,11 +318,11 @@ class _Several(AsyncInnerMutex):
         if failed is not None:
             raise failed
 
-    def _withdraw(self, key: Any, ticket: Ticket) -> None:
+    def _withdraw(self, key: Any, ticket: Ticket, why: str = "cancelled") -> None:
         failed: Exception | None = None
         for one in key:
             try:
-                heir = self._table.withdraw(one, ticket)
+                heir = self._table.withdraw(one, ticket, why)
             except Exception as error:
                 failed = error  # Of that key's own methods.
                 continue
@@ -339,6 +342,12 @@ def _watched() -> LockTable:
     from kmutex._owners import WatchedTable
 
     return WatchedTable(_task)
+
+
+def _recorded(table: LockTable, log: StepLog) -> LockTable:
+    from kmutex._steps import RecordedTable
+
+    return RecordedTable(table, log, _get_running_loop)
 
 
 def _task() -> str:

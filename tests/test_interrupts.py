@@ -343,7 +343,7 @@ def test_two_signals_at_one_moment_lose_neither_the_guard_nor_a_wake_up(kind: ty
 
     def make_run() -> Callable[[], object]:
         mutex = KeyedMutex()
-        mutex._mutex = kind(False)
+        mutex._mutex = kind(False, None)
         lease = mutex.hold(KEY)
         gate = None
         if how in ("hand over", "lease"):

@@ -37,6 +37,7 @@ def test_the_tree_keeps_the_contracts(tmp_path: Path) -> None:
     assert "Contracts: 0 kept" not in run.stdout
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("file", "line", "broken"),
     [

@@ -344,6 +344,7 @@ BROKEN_TABLES: list[tuple[type[Table], str]] = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("table", "clause"), BROKEN_TABLES)
 def test_a_broken_table_is_rejected_by_the_right_clause(table: type[Table], clause: str) -> None:
     """Each of KM-EXCL, KM-REF, KM-IDLE, KM-FIFO, KM-HANDOFF, KM-INDEP, KM-CANCEL, KM-RACE, KM-UNHELD, KM-ATOMIC and
