@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import kmutex
 from kmutex import (
     AsyncKeyedMutex,
     AsyncNoopLocker,
