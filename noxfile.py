@@ -150,6 +150,15 @@ def vectors(session: nox.Session) -> None:
     session.run("python", "-m", "kmutex.conform.vectors", *session.posargs)
 
 
+@nox.session(name="vectors-release")
+def vectors_release(session: nox.Session) -> None:
+    """The vectors as an archive of their own, in build/vectors; ``-- --since ARCHIVE`` checks its version."""
+    install(session)
+    folder = Path("build/vectors")
+    folder.mkdir(parents=True, exist_ok=True)
+    session.run("python", "-m", "kmutex.conform.release", str(folder), *session.posargs)
+
+
 @nox.session
 def tlc(session: nox.Session) -> None:
     """Check specs/KMutex.tla with TLC, and its counts against the model's. Needs Java."""

@@ -22,6 +22,7 @@ from kmutex._text import brief
 
 if TYPE_CHECKING:
     from kmutex._owners import Owner
+    from kmutex._steps import StepLog
 
 LONGEST = 1e9
 """Seconds of a timer, some thirty years: a loop's clock can't add an integer of any size."""
@@ -42,10 +43,12 @@ class AsyncKeyedMutex(Generic[K]):
 
     __slots__ = ("__weakref__", "_loop", "_table", "_tickets")
 
-    def __init__(self, *, diagnose: bool = False) -> None:
-        """diagnose: note who asks for each key, when and where; see `owner`. It makes each call some times slower."""
+    def __init__(self, *, diagnose: bool = False, record: StepLog | None = None) -> None:
+        """Arguments and errors are those of `KeyedMutex`."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._table: LockTable[asyncio.Future[None]] = _watched() if diagnose else LockTable()
+        if record is not None:
+            self._table = _recorded(self._table, record)
         self._tickets = itertools.count(NO_TICKET + 1)
 
     async def lock(self, key: K, timeout: float | int | None = None) -> None:
@@ -126,7 +129,7 @@ class AsyncKeyedMutex(Generic[K]):
 
     async def _grant(self, key: K, ticket: Ticket, future: asyncio.Future[None], timeout: float | int | None) -> None:
         if timeout == 0:
-            self._table.cancel(key, ticket)
+            self._table.cancel(key, ticket, "refused")
             raise self._expired(key, timeout)
         timer = None
         try:
@@ -245,9 +248,9 @@ class _Several(AsyncKeyedMutex[Any]):
         make = self._moved_to(_get_running_loop()).create_future
         self._error = None
         try:
-            self._futures = [future for one in key if (future := self._table.request(one, ticket, make)) is not None]
+            self._futures = self._table.request_all(key, ticket, make)
             if self._futures and timeout == 0:
-                self._withdraw(key, ticket)
+                self._withdraw(key, ticket, "refused")
                 raise self._expired(key, timeout)
         except BaseException:
             self._withdraw(key, ticket)
@@ -275,7 +278,7 @@ class _Several(AsyncKeyedMutex[Any]):
         # As for one key. The futures are not failed: one that nobody awaits any more would be complained of.
         if not all(each.done() for each in self._futures):
             try:
-                self._withdraw(key, ticket)
+                self._withdraw(key, ticket, "timeout")
                 self._error = self._expired(key, timeout)
             except Exception as failed:
                 self._error = failed
@@ -296,11 +299,11 @@ class _Several(AsyncKeyedMutex[Any]):
         if failed is not None:
             raise failed
 
-    def _withdraw(self, key: Any, ticket: Ticket) -> None:
+    def _withdraw(self, key: Any, ticket: Ticket, why: str = "cancelled") -> None:
         failed: Exception | None = None
         for one in key:
             try:
-                heir = self._table.withdraw(one, ticket)
+                heir = self._table.withdraw(one, ticket, why)
             except Exception as error:
                 failed = error  # Of that key's own methods.
                 continue
@@ -320,6 +323,12 @@ def _watched() -> LockTable[asyncio.Future[None]]:
     from kmutex._owners import WatchedTable
 
     return WatchedTable(_task)
+
+
+def _recorded(table: LockTable[asyncio.Future[None]], log: StepLog) -> LockTable[asyncio.Future[None]]:
+    from kmutex._steps import RecordedTable
+
+    return RecordedTable(table, log, _get_running_loop)
 
 
 def _task() -> str:

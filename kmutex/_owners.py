@@ -72,13 +72,13 @@ class WatchedTable(LockTable[Waker]):
         self._tidy(key)
         return waker
 
-    def cancel(self, key: Hashable, ticket: Ticket) -> bool:
-        cancelled = super().cancel(key, ticket)
+    def cancel(self, key: Hashable, ticket: Ticket, why: str = "timeout") -> bool:
+        cancelled = super().cancel(key, ticket, why)
         self._tidy(key)
         return cancelled
 
-    def withdraw(self, key: Hashable, ticket: Ticket) -> Waker | None:
-        waker = super().withdraw(key, ticket)
+    def withdraw(self, key: Hashable, ticket: Ticket, why: str = "cancelled") -> Waker | None:
+        waker = super().withdraw(key, ticket, why)
         self._tidy(key)
         return waker
 
@@ -109,6 +109,7 @@ class WatchedTable(LockTable[Waker]):
 
 def owner_in(table: LockTable[Any], key: Hashable) -> Owner | None:
     """The holder of ``key`` in a table that takes notes. KMutexError: this one takes none."""
+    table = getattr(table, "inner", table)  # One that is recorded is within another.
     if not isinstance(table, WatchedTable):
         raise KMutexError("who holds a key is known where the mutex was made with diagnose=True")
     return table.owner(key)

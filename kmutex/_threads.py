@@ -19,6 +19,7 @@ from kmutex._text import brief
 
 if TYPE_CHECKING:
     from kmutex._owners import Owner
+    from kmutex._steps import StepLog
 
 T = TypeVar("T")
 
@@ -38,11 +39,17 @@ class KeyedMutex(Generic[K]):
 
     __slots__ = ("__weakref__", "_guard", "_table", "_tickets")
 
-    def __init__(self, *, diagnose: bool = False) -> None:
-        """diagnose: note who asks for each key, when and where; see `owner`. It makes each call some times slower."""
+    def __init__(self, *, diagnose: bool = False, record: StepLog | None = None) -> None:
+        """diagnose: note who asks for each key, when and where; see `owner`. It makes each call some times slower.
+
+        record: a log of this mutex's own, ``kmutex.trace.StepLog(file)``, for `kmutex check-trace`; so does it.
+        KMutexError: it is the log of another mutex.
+        """
         # An RLock, so that `_give_back` may call release() without knowing whether this thread owns it.
         self._guard = threading.RLock()
         self._table: LockTable[threading.Lock] = _watched() if diagnose else LockTable()
+        if record is not None:
+            self._table = _recorded(self._table, record)
         self._tickets = itertools.count(NO_TICKET + 1)
 
     def lock(self, key: K, timeout: float | int | None = None) -> None:
@@ -143,7 +150,7 @@ class KeyedMutex(Generic[K]):
             return True
         # The time is over, but the grant may have come since. Only the table knows, under the guard.
         with self._guard:
-            return not self._table.cancel(key, ticket)
+            return not self._table.cancel(key, ticket, "refused" if timeout == 0 else "timeout")
 
     def _release(self, key: K, ticket: Ticket | None) -> None:
         # The caller settles if anything but UnheldKeyError is raised here.
@@ -186,8 +193,8 @@ class KeyedMutex(Generic[K]):
         with contextlib.suppress(RuntimeError):  # It is not this thread's.
             self._guard.release()
 
-    def _settle(self, key: K, ticket: Ticket) -> None:
-        """Put in order what an exception has left of a call, wherever it struck (KM-INTERRUPT).
+    def _settle(self, key: K, ticket: Ticket, why: str = "interrupted") -> None:
+        """Put in order what an exception has left of a call, wherever it struck (KM-INTERRUPT). why: as for the table.
 
         Nothing is left of the ticket: no place in the queue and no grant, which goes on to the next. The holder of the
         key, whoever it is by then, has its gate open: the interrupt may have come between a hand-over and its gate. To
@@ -199,7 +206,7 @@ class KeyedMutex(Generic[K]):
         except TypeError:
             return  # The table has refused it: there is nothing to undo.
         with self._guard:
-            self._table.withdraw(key, ticket)
+            self._table.withdraw(key, ticket, why)
             gate = self._table.waker(key)
             if gate is not None and gate.locked():
                 gate.release()
@@ -285,12 +292,12 @@ class _Several(KeyedMutex[Any]):
         guard, table = self._guard, self._table
         try:
             guard.acquire()
-            gates = [gate for one in key if (gate := table.request(one, ticket, _closed_gate)) is not None]
+            gates = table.request_all(key, ticket, _closed_gate)
             refused = timeout == 0 and bool(gates)
             if refused:
                 # In the same step: nobody is refused a key for the sake of a request that gets none.
                 for one in key:
-                    table.withdraw(one, ticket)
+                    table.withdraw(one, ticket, "refused")
             guard.release()
         except BaseException:
             try:  # noqa: SIM105 (see `_give_back`)
@@ -309,7 +316,7 @@ class _Several(KeyedMutex[Any]):
         with guard:
             if all(table.holds(one, ticket) for one in key):
                 return True
-        self._settle(key, ticket)
+        self._settle(key, ticket, "timeout")
         return False
 
     def _release(self, key: Any, ticket: Ticket | None) -> None:
@@ -322,11 +329,11 @@ class _Several(KeyedMutex[Any]):
         if failed is not None:
             raise failed
 
-    def _settle(self, key: Any, ticket: Ticket) -> None:
+    def _settle(self, key: Any, ticket: Ticket, why: str = "interrupted") -> None:
         failed: Exception | None = None
         for one in key:
             try:
-                super()._settle(one, ticket)
+                super()._settle(one, ticket, why)
             except Exception as error:
                 failed = error  # Of that key's own methods.
         if failed is not None:
@@ -340,6 +347,12 @@ def _watched() -> LockTable[threading.Lock]:
     from kmutex._owners import WatchedTable
 
     return WatchedTable(lambda: f"thread {threading.current_thread().name!r}")
+
+
+def _recorded(table: LockTable[threading.Lock], log: StepLog) -> LockTable[threading.Lock]:
+    from kmutex._steps import RecordedTable
+
+    return RecordedTable(table, log)
 
 
 def _closed_gate() -> threading.Lock:

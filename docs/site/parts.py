@@ -77,6 +77,7 @@ docs/lessons
 docs/lesson-texts
 docs/course
 docs/grade
+docs/show
 docs/explore
 docs/pictures
 docs/peers

@@ -222,6 +222,8 @@ def _run(args: argparse.Namespace) -> int:
     out.print(Text(f"Tried {found.runs} way{'s' * (found.runs > 1)} of running it. This one breaks {one.clause}:"))
     out.print()
     again = "" if one.by else f" --replay {shlex.quote(str(found.schedule))}"
+    page = f"kmutex show {one.target}{one.options} -o page.html{again}"
+    stepped = [(page, "steps through it in a browser, beside the model")] if again else []
     picture = timeline(found.events if args.lines else found.short, most=1000).splitlines()
     for line in picture:
         verdict = line.startswith(">>")
@@ -239,6 +241,7 @@ def _run(args: argparse.Namespace) -> int:
         (f"kmutex lesson show {one.number} --answer", "says why, and what to repair"),
         (f"kmutex lesson run {one.number} --lines", "every line that was executed"),
         (f"kmutex verify {one.target}{one.options}{again}", "plays it again" if again else "has it among others"),
+        *stepped,
     )
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -257,14 +257,20 @@ class Explorer:
         return result
 
     def again(
-        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., RunJudge] | None = None
+        self,
+        schedule: Schedule,
+        *,
+        known: Set[str] = frozenset(),
+        judging: Callable[..., RunJudge] | None = None,
+        choosing: Callable[[Sequence[int]], Chooser] = Chooser,
     ) -> Exploration:
-        """The one run that a schedule says. judging: makes the judge of the run, instead of the explorer's.
+        """The one run that a schedule says. judging: makes the judge of the run, instead of the explorer's. choosing:
+        makes the chooser that follows the picks.
 
         UnreplayableError: the subject does not come by that way."""
         result = Exploration(schedule.program, schedule.level, 0)
         self._tries = schedule.tries
-        chooser = Chooser(picks_of(dict(schedule.picks)))
+        chooser = choosing(picks_of(dict(schedule.picks)))
         self._once(result, chooser, known, judging)
         last = max((at for at, _ in schedule.picks), default=-1)
         if len(chooser.path) <= last and not result.found:

@@ -81,6 +81,8 @@ class RunJudge:
         self.exited: str | None = None
         self.uncountable = False
         """Whether len() never came back without the help of another thread, so it is of no use at a quiet moment."""
+        self.counted: int | None = None
+        """What len() said at the last quiet moment; None: it was not asked."""
         self.events: list[Event] = []
         self.witnesses: Counter[str] = Counter()
         self._hopeless = False

@@ -8,8 +8,20 @@ somebody else must be chosen anyway. A bound limits the sum.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Move(NamedTuple):
+    """An alternative of a choice, for a chooser that wants to see more than its cost."""
+
+    who: int
+    """Whose turn it would be: a client, or -1 for the event loop or a thread of the subject's own."""
+    how: str
+    """"run", "phase", or how its wait would be ended."""
+    on: Hashable = None
+    """What its next operation is on; None where that is not known."""
 
 
 class UnreplayableError(Exception):
@@ -19,13 +31,16 @@ class UnreplayableError(Exception):
 class Chooser:
     """Follows recorded picks as long as they last, then takes alternative 0; keeps what it saw."""
 
+    sees = False
+    """Whether it wants to be told the moves."""
+
     def __init__(self, picks: Sequence[int] = ()) -> None:
         self._picks = picks
         self.path: list[tuple[int, Sequence[int]]] = []
         """For each choice so far: the alternative taken and the costs of all."""
 
-    def choose(self, costs: Sequence[int]) -> int:
-        """The index of the alternative to take. costs[0] is 0."""
+    def choose(self, costs: Sequence[int], moves: Sequence[Move] = ()) -> int:
+        """The index of the alternative to take. costs[0] is 0. moves: the alternatives, for a chooser that sees."""
         at = len(self.path)
         pick = self._pick(at, costs)
         if pick >= len(costs):

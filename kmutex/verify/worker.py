@@ -29,6 +29,7 @@ from kmutex.engine.features import PROMISES, clauses_off
 from kmutex.engine.flight_judge import FlightJudge, put_on_trial
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
 from kmutex.engine.program import FLIGHT, ProgramError, parse
+from kmutex.engine.recording import record
 from kmutex.engine.run_judge import Event
 from kmutex.engine.search import UnreplayableError
 from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
@@ -120,9 +121,11 @@ class UnitWorker:
         self._say("ready", shape=asdict(self._shape), bytecodes=_bytecodes(self._explorer, self._shape))
 
     def obey(self, order: dict[str, Any]) -> None:
-        """Replay a schedule, or do a unit."""
+        """Replay a schedule, record it with others that part from it, or do a unit."""
         if "replay" in order:
             self._replay(self._explorer, self._shape, order["replay"])
+        elif "record" in order:
+            self._record(self._explorer, self._shape, order["record"], order["most"], order["seconds"])
         else:
             self._symptoms = [(frozenset(parts), symptom) for parts, symptom in order["symptoms"]]
             self._told.update(tuple(clauses) for clauses in order["told"])
@@ -253,6 +256,21 @@ class UnitWorker:
             exited=result.exited,
             endless=bool(result.endless),
         )
+
+    def _record(self, explorer: Explorer, shape: Shape, text: str, most: int, seconds: float) -> None:
+        end = _clock() + seconds
+        go_on = lambda: self._beat(0) == 0 and _clock() < end  # noqa: E731
+        try:
+            schedule = parse_schedule(text)
+            check_fits(schedule, shape)
+            for own in (own_code(self._original), not_foreign):
+                recording = record(explorer, schedule, own, most=most, go_on=go_on)
+                if any(event.place for event in recording.runs[0].events):
+                    break
+        except (ProgramError, UnreplayableError) as error:
+            self._say("unreplayable", message=str(error))
+            return
+        self._say("recorded", recording=recording.as_plain())
 
     def _short(self, promised: bool, found: list[Violation]) -> list[Violation]:
         return self._made_short[promised] + [replace(one, place=one.place or self._home) for one in found]

@@ -40,7 +40,11 @@ RUN_ELSEWHERE = {
         "specs/divergences.md": "tests/house/test_divergences.py",
     },
     "sql": {"docs/postgres.md": "tests/postgres/test_strangers.py"},
-    "toml": {"docs/ci.md": "tests/testing/test_project.py", "README.md": "tests/testing/test_project.py"},
+    "toml": {
+        "docs/ci.md": "tests/testing/test_project.py",
+        "README.md": "tests/testing/test_project.py",
+        "docs/grade.md": "tests/teach/test_grade_class.py",
+    },
     "trace": {"specs/trace.md": "tests/trace/test_command.py"},
     "yaml": {"docs/ci.md": "tests/testing/test_project.py"},
 }
@@ -108,7 +112,7 @@ import subprocess
 import sys
 
 # What the pages leave to the default of half a minute is done sooner where that is enough.
-for seconds in ("3", "12", "60") if sys.argv[1] == "verify" else ("",):
+for seconds in ("3", "12", "60") if sys.argv[1] in ("show", "verify") else ("",):
     more = ["--seconds", seconds] if seconds else []
     status = subprocess.run([sys.executable, "-m", "kmutex", *sys.argv[1:2], *more, *sys.argv[2:]]).returncode
     if status != 2:

@@ -204,7 +204,13 @@ def _lessons() -> Iterator[Row]:
 
 def _ports() -> Iterator[Row]:
     """What `adapter --list-broken` of each port prints, from the source of it; tests/ports holds them side by side."""
-    sources = {"go": "cmd/adapter/broken.go", "js": "broken.js", "rust": "src/bin/adapter/broken.rs"}
+    sources = {
+        "cpp": "broken.hpp",
+        "go": "cmd/adapter/broken.go",
+        "java": "Broken.java",
+        "js": "broken.js",
+        "rust": "src/bin/adapter/broken.rs",
+    }
     for port, source in sources.items():
         path = f"ports/{port}/{source}"
         for name, clauses in re.findall(r'"([a-z-]+)"[^"\n]*"(KM-[A-Z,-]+)"', (ROOT / path).read_text("utf-8")):

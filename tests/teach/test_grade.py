@@ -557,6 +557,47 @@ def met(path: Path) -> grade_tests.Met:
     return grade_tests._meet(path, grade_tests.Opponent(one.target, one.kind, one), 60, 1024, [])
 
 
+FAILS_ALWAYS = "def test_it(locker):\n    assert False\n"
+BY_NAME = {
+    "name": 'assert type(locker()).__name__ == "KeyedMutex"',
+    "module": 'assert not type(locker()).__module__.startswith("kmutex.teach")',
+    "class": "import kmutex; assert isinstance(locker(), kmutex.KeyedMutex)",
+    "other class": "from kmutex.teach.lessons import l01_dict_of_locks as l; assert type(locker()) is not l.Locker",
+    "source": "import inspect; assert '_locks' not in inspect.getsource(type(locker()))",
+    "more than the contract": 'assert hasattr(locker(), "snapshot")',
+    "attribute": 'assert not hasattr(locker(), "_locks")',
+    "argument": "import inspect; assert 'timeout' in inspect.signature(locker().lock).parameters",
+}
+"""What a test may ask to catch the locker of every lesson without a look at what it does."""
+
+
+@pytest.mark.parametrize("asked", ["module", *(pytest.param(name, marks=pytest.mark.long) for name in BY_NAME)])
+def test_a_test_that_goes_by_a_name_catches_nothing(tmp_path: Path, asked: str) -> None:
+    """It fails on a correct locker too, where that has the name (KM-IDLE)."""
+    (tmp_path / "mine.py").write_text(f"def test_it(locker):\n    {BY_NAME[asked]}\n", encoding="utf-8")
+    found = met(tmp_path / "mine.py")
+    assert (found.result, found.detail) == (
+        "missed",
+        "test_it fails on a correct locker too, where that has the same name",
+    )
+
+
+def test_a_test_that_goes_by_a_name_does_not_spoil_another(tmp_path: Path) -> None:
+    """What is caught by what the locker does is caught (KM-IDLE)."""
+    text = f"def test_a(locker):\n    {BY_NAME['module']}\n{WEAK_TESTS}"
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    found = met(tmp_path / "mine.py")
+    assert (found.result, found.failed) == ("caught", ("test_idle",))
+
+
+@pytest.mark.long
+def test_tests_that_always_fail_catch_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FAILS_ALWAYS, encoding="utf-8")
+    table = grade_tests.grade_tests(tmp_path / "mine.py", seconds=100, megabytes=1024, chosen=lesson(1))
+    assert [one.result for one in table] == ["rejected", "not tried", "missed"]
+    assert table[2].detail == "test_it rejects a correct locker"
+
+
 def test_a_test_is_known_by_its_file_whatever_the_path(tmp_path: Path) -> None:
     """An error of its own is no catch, also where the path has ".." in it."""
     (tmp_path / "below").mkdir()

@@ -18,7 +18,7 @@ from kmutex._text import said
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError, without_frames
 from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, leased_by, possible
-from kmutex.engine.search import Chooser
+from kmutex.engine.search import Chooser, Move
 from kmutex.engine.threads.bytecode import Bytecode, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread, trace_as_others
 from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
@@ -163,7 +163,7 @@ class ThreadRun:
                 moves.append((how, other))
                 costs.append(0 if self._bytecode is None else 1)
         if len(moves) > 1:
-            how, other = moves[self._chooser.choose(costs)]
+            how, other = moves[self._asked(costs, moves)]
             if how == "run":
                 self._hand_to(me, other)
             else:
@@ -463,17 +463,23 @@ class ThreadRun:
             if able:
                 cancels = [] if self.plain else [(client, client.cancellable()) for client in self._clients]
                 cancels = [(client, how) for client, how in cancels if how]
-                number = self._choose(len(able) + len(cancels))
-                if number < len(able):
-                    return able[number]
-                self._cancel(*cancels[number - len(able)])
+                moves = [("run", client) for client in able] + [(how, client) for client, how in cancels]
+                how, client = moves[self._choose(moves)]
+                if how == "run":
+                    return client
+                self._cancel(client, how)
             elif not self._end_a_wait():
                 self._quiet(me)
 
-    def _choose(self, alternatives: int) -> int:
-        if alternatives == 1 or self.plain:
+    def _choose(self, moves: list[tuple[str, Client]]) -> int:
+        if len(moves) == 1 or self.plain:
             return 0
-        return self._chooser.choose([0] * alternatives)
+        return self._asked([0] * len(moves), moves)
+
+    def _asked(self, costs: list[int], moves: list[tuple[str, Client]]) -> int:
+        """The number of the move that the chooser takes."""
+        seen = [Move(client.index, how) for how, client in moves] if self._chooser.sees else ()
+        return self._chooser.choose(costs, seen)
 
     def _end_a_wait(self) -> bool:
         """End the next wait that ends without a choice: one that is due, or a poll."""
@@ -516,7 +522,7 @@ class ThreadRun:
         self._tell(lambda: self._observer.quiet(waiting, frozenset(overdue)))
         cancels = [(client, client.cancellable()) for client in self._clients]
         cancels = [(client, how) for client, how in cancels if how] if self._phases else []
-        number = self._choose(1 + len(cancels))
+        number = self._choose([("phase", me), *((how, client) for client, how in cancels)])
         if number:
             self._cancel(*cancels[number - 1])
             return
