@@ -55,6 +55,8 @@ def compiled(session: nox.Session) -> None:
     if session.venv_backend == "none":
         session.error("it installs the wheel in an environment of its own: call it without --no-venv")
     folder = Path(session.create_tmp()).resolve() / "compiled"
+    # create_tmp puts it below this pyproject.toml, by which the pytests that tests begin would then go.
+    del session.env["TMPDIR"]
     shutil.rmtree(folder, ignore_errors=True)
     session.install("-q", "build")
     session.run("python", "-m", "build", "-q", "--sdist", "-o", str(folder), ".")
@@ -66,6 +68,8 @@ def compiled(session: nox.Session) -> None:
     session.run("python", "-m", "build", "-q", "--wheel", "-o", str(folder), str(tree), env=switch)
     (wheel,) = folder.glob("*.whl")
     session.install("-q", f"kmutex[dev,bench] @ {wheel.as_uri()}")
+    # Where the environment was there already, with a wheel of the same version.
+    session.install("-q", "--force-reinstall", "--no-deps", str(wheel))
     # From here on nothing but the wheel can be imported.
     shutil.rmtree(tree / "kmutex")
     shutil.rmtree(tree / "model")
