@@ -208,10 +208,10 @@ def browsers(session: nox.Session) -> None:
 
 @nox.session(python="3.13")
 def peers(session: nox.Session) -> None:
-    """Verify other people's locks, and hold docs/peers.md to the outcome."""
+    """Verify other people's locks, and hold docs/peers.md and docs/conform-peers.md to the outcome."""
     if session.venv_backend != "none":
         session.install("-q", "-e", ".[dev,peers]")
-    session.run("python", "-m", "pytest", "-q", "-m", "peers", "tests/verify", *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "-m", "peers", "tests/verify", "tests/conform", *session.posargs)
 
 
 @nox.session

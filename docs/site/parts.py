@@ -81,6 +81,7 @@ docs/show
 docs/explore
 docs/pictures
 docs/peers
+docs/conform-peers
 docs/wild
 examples/pull/README
 ```
@@ -90,7 +91,9 @@ examples/pull/README
 :caption: Ports
 
 ports/README
+ports/cpp/README
 ports/go/README
+ports/java/README
 ports/js/README
 ports/rust/README
 ```

@@ -32,7 +32,7 @@ def is_class(text: str) -> bool:
 
 def run(args: argparse.Namespace, one: Lesson | None, without: tuple[str, ...], by: Scheme) -> int:
     """Grade it; the exit status: 0 if each submission was graded, 3 if one could not be, or nothing may run here."""
-    from kmutex.teach.alike import alike
+    from kmutex.teach.alike import alike, groups
     from kmutex.teach.class_report import marked, written
     from kmutex.teach.container import NEEDED, TRUSTED, find
     from kmutex.teach.grade_class import Asked, grade_class
@@ -78,8 +78,8 @@ def run(args: argparse.Namespace, one: Lesson | None, without: tuple[str, ...], 
         return complain(f"{out}: {error.strerror}")
     _answer(graded, asked, container, out)
     screen = console()
-    for pair in pairs:
-        screen.print(f"alike, {pair.share:.0%}: {pair.one}, {pair.other}", markup=False, soft_wrap=True)
+    for names, least in groups(pairs):
+        screen.print(f"alike, {least:.0%} or more: {', '.join(names)}", markup=False, soft_wrap=True)
     if short:
         screen.print(f"too short to compare: {', '.join(short)}", markup=False, soft_wrap=True)
     if ignored:

@@ -307,7 +307,11 @@ class _Player:
         message = f"after {format_moves((move,))}: {seen}; it must be: {' or '.join(map(str, dict.fromkeys(due)))}"
         if not self._judge.findings:
             alike = [one for one in due if one[:2] == seen[:2]]
-            if any(one.calls == seen.calls for one in due) and not alike:
+            refused = [one for one in due if one[::2] == seen[::2] and "unheld" in one.unlocks]
+            if alike and refused:
+                # It says that it has ended a grant, and the table that there was none to end.
+                self._judge.differs("KM-UNHELD", message)
+            elif any(one.calls == seen.calls for one in due) and not alike:
                 self._judge.differs("KM-TOKEN", message)
             elif not alike:
                 self._judge.differs("KM-LIVE", message)

@@ -142,6 +142,10 @@ class Result:
         return bool(self.listed(played, options.known) or self.listed(played, options.flaky))
 
 
+def _weight(case: Case) -> tuple[bool, int]:
+    return case.keys * case.rounds > 1, len(case.needs)
+
+
 class _Seat:
     """The place of one adapter at a time."""
 
@@ -401,8 +405,8 @@ class Conformance:
                 result.unplayed[vector.case.id] = "left out by --run or --skip"
             else:
                 fitting.append(vector.case)
-        # The plain ones first: what they show is then not blamed on what else is in the others.
-        fitting.sort(key=lambda case: len(case.needs))
+        # The plain ones first: what they show is then not blamed on what else is in the others. The long ones last.
+        fitting.sort(key=_weight)
         result.planned = len(fitting) + self._options.runs
 
         def asked(group: Iterable[Case]) -> Iterator[Case]:
@@ -412,7 +416,7 @@ class Conformance:
                 else:
                     yield case
 
-        for _, group in groupby(fitting, lambda case: len(case.needs)):
+        for _, group in groupby(fitting, _weight):
             self._side_by_side(asked(group), self._record)
         done = {played.case.id for played in result.vectors} | set(result.unplayed)
         late = [case.id for case in fitting if case.id not in done]

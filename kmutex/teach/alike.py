@@ -7,7 +7,7 @@ left out, and what is then too short to tell is not compared.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -42,6 +42,17 @@ def alike(code: Mapping[str, str], given: str = "") -> tuple[list[Pair], list[st
     ]
     found = sorted((pair for pair in pairs if pair.share >= ALIKE), key=lambda pair: (-pair.share, pair))
     return found, sorted(own.keys() - long.keys())
+
+
+def groups(pairs: Sequence[Pair]) -> list[tuple[list[str], float]]:
+    """Those that are alike, each with all it is connected to, and the least share between two of a pair."""
+    found: list[tuple[set[str], float]] = []
+    for pair in pairs:
+        mine = {pair.one, pair.other}
+        joined = [group for group in found if group[0] & mine]
+        found = [group for group in found if group not in joined]
+        found.append((mine.union(*(names for names, _ in joined)), min([pair.share, *(least for _, least in joined)])))
+    return [(sorted(names), least) for names, least in found]
 
 
 def _pieces(text: str) -> set[tuple[str, ...]]:

@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kmutex.teach.alike import Pair
+from kmutex.teach.alike import Pair, groups
 from kmutex.teach.clauses import clauses
 from kmutex.teach.grade_class import FORMAT, Asked, Record
 from kmutex.teach.points import Part, Scheme, of_rows, of_tests, score
@@ -267,5 +267,6 @@ def _index(class_: Sequence[Marked], asked: Asked, pairs: Sequence[Pair]) -> str
     lines.append("</table>")
     if pairs:
         lines.append("<h2>Alike</h2><p>Alike is not copied: look at both.</p>")
-        lines.append(_rows(("", "", "share"), ((pair.one, pair.other, f"{pair.share:.0%}") for pair in pairs)))
+        alike = ((", ".join(names), f"{least:.0%} or more") for names, least in groups(pairs))
+        lines.append(_rows(("", "share"), alike))
     return _document(title, "\n".join(lines))

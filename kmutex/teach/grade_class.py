@@ -171,9 +171,9 @@ def _one(
             else:
                 meant = the_locker(staged)
                 path, factory = meant.path, meant.factory
-            name = path.name
+            name = staged[path]
             source = path.read_text(encoding="utf-8", errors="replace")
-            answer = _answer(Path(folder), name, factory, asked, container, ending)
+            answer = _answer(Path(folder), path.name, factory, asked, container, ending)
         except (SubmissionError, UnreadableError) as error:
             answer = {"refused": str(error)}
         if answer is None:

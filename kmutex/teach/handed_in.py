@@ -12,7 +12,7 @@ import re
 import sys
 import unicodedata
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -144,9 +144,12 @@ def _junk(parts: tuple[str, ...]) -> bool:
 # As files that can be imported
 
 
-def stage(mine: HandedIn, folder: Path) -> list[Path]:
-    """Write the student's files into an empty folder, as Python that can be imported. UnreadableError: no code."""
-    staged: list[Path] = []
+def stage(mine: HandedIn, folder: Path) -> dict[Path, str]:
+    """Write the student's files into an empty folder, as Python that can be imported; what the student calls each.
+
+    UnreadableError: no code.
+    """
+    staged: dict[Path, str] = {}
     faults = list(mine.faults)
     for name, content in mine.files.items():
         try:
@@ -156,15 +159,16 @@ def stage(mine: HandedIn, folder: Path) -> list[Path]:
             continue
         path = folder / f"{_importable(PurePosixPath(name).name.rpartition('.')[0], {p.stem for p in staged})}.py"
         path.write_bytes(code)
-        staged.append(path)
+        staged[path] = name
     if not staged:
         raise UnreadableError("; ".join(faults) or "no .py and no .ipynb file was handed in")
     return staged
 
 
-def the_locker(staged: list[Path]) -> Submission:
+def the_locker(staged: Iterable[Path]) -> Submission:
     """The one among the files that has the locker. SubmissionError, UnreadableError: none has it, or several have."""
     found, refused = [], []
+    staged = list(staged)
     for path in staged:
         try:
             found.append(submission(str(path)))
@@ -186,8 +190,9 @@ def the_locker(staged: list[Path]) -> Submission:
     return meant[0]
 
 
-def the_tests(staged: list[Path]) -> Path:
+def the_tests(staged: Iterable[Path]) -> Path:
     """The one among the files that has tests. SubmissionError: there are several."""
+    staged = list(staged)
     named = [path for path in staged if path.stem.startswith("test") or path.stem.endswith("test")]
     if len(named if len(staged) > 1 else staged) != 1:
         raise SubmissionError(f"which file has the tests: {', '.join(path.name for path in staged)}? Name it test_...")

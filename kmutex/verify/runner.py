@@ -444,8 +444,8 @@ def _most(passes: Iterator[list[Unit]]) -> dict[str, int]:
     methods: dict[str, int] = {}
     for units in passes:
         unit = units[0]
-        # Those that are random have an end of their own.
-        most = min(SEEDS, unit.most or SEEDS) if unit.task in ("some", "histories") else unit.most
+        # Those that are random have an end of their own, and a check has no program.
+        most = min(SEEDS, unit.most or SEEDS) if unit.task in ("some", "histories") else unit.most * bool(unit.program)
         methods.setdefault(unit.method, most)
         if units[0].chance:
             break

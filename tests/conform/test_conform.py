@@ -127,6 +127,7 @@ QUEUE = "/".join(f"{call}+a" for call in range(25))
 KINDS = [
     ("StrayBeside", "0+a,ua/1+a*20", "KM-REF"),
     ("StrayBesideBox", "0+a,ua/1+a*20", "KM-EXCL"),
+    ("AcceptsStray", "0+a,ua/1+a*20", "KM-UNHELD"),
     ("TryOvertakes", "0+a/1+a/2?a,3?a,ua,4?a*20", "KM-HANDOFF"),
     ("LosesEarlyCancel", "0+a/1+a,c1*20", "KM-CANCEL"),
     ("CutsKeys", "0+a/ua/1+a@300", "KM-INDEP"),

@@ -457,6 +457,16 @@ class StrayBesideBox(StrayBeside, BlackBox):
     """The same, and nobody sees its table."""
 
 
+class AcceptsStray(StrayBeside):
+    """The same lock, and an unlock that comes before it has the key says that it has let go of it."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        if self.queues.get(command["key"]):
+            super().do_unlock(number, command)
+        else:
+            say(id=number, result="released")
+
+
 class LosesEarlyCancel(Sound):
     """A call can be cancelled only from a while after it was made."""
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.ports.conftest import PORTS, Port
 
-SHORT = ("--timeout", "1", "--seconds", "30", "--failures", "1", "--random", "0")
+SHORT = ("--timeout", "1", "--seconds", "300", "--failures", "1", "--random", "0")
 """For mistakes: a call that hangs costs the whole time limit, and one failure is enough."""
 
 

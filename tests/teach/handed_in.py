@@ -25,11 +25,13 @@ if found:
 """
 """Put behind a sound locker: it is one only where it can't see the others."""
 OUTLIVES = """\
-import ctypes
-import time
-if ctypes.CDLL(None).fork() == 0:
-    ctypes.CDLL(None).setsid()
+import ctypes, os, time
+away, left = os.pipe()
+if ctypes.PyDLL(None).fork() == 0:
+    ctypes.PyDLL(None).setsid()
+    os.write(left, b".")
     time.sleep(1000)
+os.read(away, 1)
 """
 """What no hook of Python's sees: a process in a session of its own."""
 

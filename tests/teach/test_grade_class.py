@@ -258,7 +258,9 @@ def test_the_command_says_so_and_does_not_pass_it(tmp_path: Path) -> None:
 def test_a_copy_with_other_names_is_alike_and_another_answer_is_not() -> None:
     code = {str(one.number): one.source for one in lessons()}
     pairs, short = alike({**code, "copy": renamed(lesson(3).source)}, lesson(5).source)
-    assert [(pair.one, pair.other, pair.share) for pair in pairs] == [("3", "copy", 1.0)]
+    assert [(pair.one, pair.other) for pair in pairs if pair.share == 1.0] == [("3", "copy")]
+    # Some lessons are one locker with another mistake; those of different lockers are not told.
+    assert ("3", "4") not in {(pair.one, pair.other) for pair in pairs}
     # It is what everybody was given.
     assert short == ["5"]
 
@@ -407,9 +409,12 @@ try:
     seen.append("connected")
 except OSError:
     seen.append("not connected")
-if ctypes.CDLL(None).fork() == 0:
-    ctypes.CDLL(None).setsid()
+away, left = os.pipe()
+if ctypes.PyDLL(None).fork() == 0:
+    ctypes.PyDLL(None).setsid()
+    os.write(left, b".")
     time.sleep(1000)
+os.read(away, 1)
 raise ValueError(f"seen: {{seen}}")
 class Locker:
     def lock(self, key): ...
