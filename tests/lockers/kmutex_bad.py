@@ -10,6 +10,7 @@ from threading import Lock
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
 from kmutex._core import LockTable
+from kmutex._threads import Lease
 
 
 class NeverEvicts(KeyedMutex):
@@ -21,9 +22,13 @@ class NeverEvicts(KeyedMutex):
         super().__init__()
         self._ever: set[Hashable] = set()
 
-    def _acquire(self, key: Hashable, ticket: int, timeout: float | None) -> bool:
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
         self._ever.add(key)
-        return super()._acquire(key, ticket, timeout)
+        super().lock(key, timeout)
+
+    def hold(self, key: Hashable, timeout: float | None = None) -> Lease:
+        self._ever.add(key)
+        return super().hold(key, timeout)
 
     def __len__(self) -> int:
         return len(self._ever)
