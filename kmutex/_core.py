@@ -26,7 +26,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import islice
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from kmutex._entry import Entry, Ticket
 from kmutex._errors import UnheldKeyError
@@ -35,11 +35,11 @@ from kmutex._text import brief
 SHOWN = 3
 """Keys that a repr names."""
 
-Waker = TypeVar("Waker")
+Waker = Any
 """What a driver needs to tell a waiter of its grant: a gate, a future. The table only keeps it."""
 
 
-class LockTable(Generic[Waker]):
+class LockTable:
     """Keys to entries. Keys are any hashable values; tickets are the driver's, each used for one request."""
 
     __slots__ = ("_entries",)

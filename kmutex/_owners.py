@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kmutex._core import LockTable, Waker
 from kmutex._entry import Ticket
@@ -50,7 +50,7 @@ class _Note:
         self.granted: float | None = None
 
 
-class WatchedTable(LockTable[Waker]):
+class WatchedTable(LockTable):
     """A lock table with a note for each ticket in it. What it grants, and to whom, is the other's to say."""
 
     __slots__ = ("_notes", "_who")
@@ -107,7 +107,7 @@ class WatchedTable(LockTable[Waker]):
             holder.granted = time.monotonic()
 
 
-def owner_in(table: LockTable[Any], key: Hashable) -> Owner | None:
+def owner_in(table: LockTable, key: Hashable) -> Owner | None:
     """The holder of ``key`` in a table that takes notes. KMutexError: this one takes none."""
     table = getattr(table, "inner", table)  # One that is recorded is within another.
     if not isinstance(table, WatchedTable):

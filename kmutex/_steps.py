@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterable
 from json.encoder import encode_basestring_ascii
-from typing import Any, Protocol
+from typing import Protocol
 
 from kmutex._core import LockTable, Waker
 from kmutex._entry import Ticket
@@ -70,7 +70,7 @@ class StepLog:
         """What has stopped the recording; None as long as nothing has."""
         self._out = out
         self._texts = KeyTexts()
-        self._table: LockTable[Any] | None = None
+        self._table: LockTable | None = None
         self._lines = self._strays = 0
         self._busy = self._closed = False
         out.write('{"trace": 1, "recorded": "inside"}\n')
@@ -95,7 +95,7 @@ class StepLog:
 
     # -- for the table: each call in one turn of its guard ---------------------------------------------------------
 
-    def _takes(self, table: LockTable[Any]) -> None:
+    def _takes(self, table: LockTable) -> None:
         """The steps are those of this table. KMutexError: the log has another."""
         if self._table is not None:
             raise KMutexError("this log has the steps of another mutex; each mutex needs a log of its own")
@@ -141,12 +141,12 @@ class StepLog:
             self._stop(error)
 
 
-class RecordedTable(LockTable[Waker]):
+class RecordedTable(LockTable):
     """A lock table that writes what another one does, and looks at its entries. What is granted, the other says."""
 
     __slots__ = ("_asked", "_last", "_log", "_loop", "_where", "inner")
 
-    def __init__(self, inner: LockTable[Waker], log: StepLog, where: Callable[[], object] | None = None) -> None:
+    def __init__(self, inner: LockTable, log: StepLog, where: Callable[[], object] | None = None) -> None:
         """where: the event loop that runs; None for threads, whose lines name none."""
         super().__init__()
         log._takes(inner)

@@ -62,6 +62,7 @@ specs/README
 specs/contract
 specs/protocol
 specs/vectors
+specs/player
 specs/divergences
 docs/clauses
 docs/proof
@@ -81,6 +82,7 @@ docs/show
 docs/explore
 docs/pictures
 docs/peers
+docs/conform-peers
 docs/wild
 examples/pull/README
 ```
@@ -90,7 +92,9 @@ examples/pull/README
 :caption: Ports
 
 ports/README
+ports/cpp/README
 ports/go/README
+ports/java/README
 ports/js/README
 ports/rust/README
 ```

@@ -25,8 +25,8 @@ HERE = Path(__file__).resolve().parent
 CONTAINERD = "v2.3.4"
 NEW, OLD = "v0.19.0", "v0.4.0"
 """Of golang.org/x/sync: from v0.5.0 on a semaphore gives a grant back that meets a cancellation."""
-OPTIONS = ("--quiet", "--random", "30", "--failures", "3")
-LONGER = "0+a,ua/1+a*9999"
+OPTIONS = ("--quiet", "--random", "10", "--failures", "3")
+LONGER = "0+a,ua/1+a*2000"
 """A stray unlock beside a lock at a free key, in so many rounds."""
 
 
@@ -37,29 +37,27 @@ class Subject(NamedTuple):
     source: str
     """Who builds it: a function of this file."""
     adapter: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    """Beside those of all."""
 
 
 SUBJECTS = (
     Subject(f"containerd kmutex, x/sync {NEW}", "containerd", (f"./containerd-{NEW}", "containerd", "pass")),
-    Subject(
-        f"the same, panics recovered, x/sync {NEW}",
-        "containerd",
-        (f"./containerd-{NEW}", "containerd", "pass", "recover"),
-    ),
     Subject(f"containerd kmutex, x/sync {OLD}", "containerd", (f"./containerd-{OLD}", "containerd", "keep")),
-    Subject(
-        f"the same, panics recovered, x/sync {OLD}",
-        "containerd",
-        (f"./containerd-{OLD}", "containerd", "keep", "recover"),
-    ),
+    Subject("containerd kmutex, recovered", "containerd", (f"./containerd-{NEW}", "containerd", "pass", "recover")),
+    Subject("containerd kmutex, recovered, slowed", "containerd", ("./slowed", "containerd", "pass", "recover")),
     Subject("async-lock", "npm", ("node", "adapter.mjs", "async-lock")),
     Subject("async-mutex, one for each key", "npm", ("node", "adapter.mjs", "async-mutex")),
     Subject("async-await-mutex-lock", "npm", ("node", "adapter.mjs", "async-await-mutex-lock")),
     Subject(
-        "async-await-mutex-lock, as a black box", "npm", ("node", "adapter.mjs", "async-await-mutex-lock", "black-box")
+        "async-await-mutex-lock, without KM-IDLE",
+        "npm",
+        ("node", "adapter.mjs", "async-await-mutex-lock"),
+        ("--without", "KM-IDLE"),
     ),
     Subject("Guava Striped.lock(4)", "guava", ("lock", "4")),
     Subject("Guava Striped.lock(1024)", "guava", ("lock", "1024")),
+    Subject("Guava Striped.lock(1024), without KM-INDEP", "guava", ("lock", "1024"), ("--without", "KM-INDEP")),
     Subject("Guava Striped.semaphore(1024, 1)", "guava", ("semaphore", "1024")),
 )
 
@@ -77,8 +75,9 @@ repositories; `{options}` are the options.
 """
 
 MEANING = """
-- **containerd** at level 2: the adapter reads the map and the semaphores' lists, each under its own mutex. Without
-  `recover` a stray unlock ends the process, so KM-UNHELD and KM-ATOMIC are not asked for.
+- **containerd** is played at level 2: the adapter reads the map and the semaphores' lists, each under its own mutex. A
+  stray unlock ends the process, so it is asked for only where the adapter recovers from the panic. *slowed* is the same
+  code with a pause of 1 ms put between counting and waiting, where the window is that the next section is about.
 - **async-mutex** is not keyed. The adapter has a map of them and deletes none, so KM-IDLE would be the adapter's.
 - **async-lock** and **async-await-mutex-lock** have no count of references; `stat` is made from their maps.
 - **Guava** promises no order. Its keys share locks by design: KM-INDEP is what one gives up for a table that does not
@@ -104,8 +103,8 @@ What Go lets a caller pass. `{command}` prints:
 ```
 
 With `x/sync` {new} `Lock` has counted its request and panics before it takes the semaphore: the entry keeps a reference
-that nobody gives back, also of a key that was free. With {old} the panic comes where the call would wait. Its place in the
-queue stays, the next grant goes to it, and nobody gets the key again.
+that nobody gives back, also of a key that was free. With {old} the panic comes where the call would wait. Its place in
+the queue stays, the next grant goes to it, and nobody gets the key again.
 """
 
 
@@ -152,7 +151,7 @@ class Peers:
         yield MEANING
         yield STRAY.format(case=LONGER)
         for subject in SUBJECTS:
-            if "recover" in subject.adapter:
+            if subject.title.startswith("containerd kmutex, recovered"):
                 yield f"| {subject.title} | {self.longer(subject)} |\n"
         words = []
         for sync in (NEW, OLD):
@@ -162,7 +161,7 @@ class Peers:
 
     def row(self, subject: Subject) -> str:
         """The line of the table for this subject."""
-        said, version = self._conform(subject, OPTIONS)
+        said, version = self._conform(subject)
         clauses: dict[str, list[str]] = {"holds": [], "violated": [], "inconclusive": []}
         for clause, row in said["clauses"].items():
             clauses.setdefault(row["result"], []).append(clause)
@@ -191,10 +190,21 @@ class Peers:
             raise RuntimeError(f"{subject.title}: exit status {done.returncode}: {done.stderr.strip()}")
         return (done.stdout.strip().splitlines() or ["nothing was said"])[-1].replace("|", "/")
 
-    def _conform(self, subject: Subject, options: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    def _conform(self, subject: Subject) -> tuple[dict[str, Any], str]:
         adapter, folder, version = self._adapter(subject)
         report = self._folder / "report.json"
-        command = [sys.executable, "-m", "kmutex", "conform", *options, "--json", str(report), "--", *adapter]
+        command = [
+            sys.executable,
+            "-m",
+            "kmutex",
+            "conform",
+            *OPTIONS,
+            *subject.options,
+            "--json",
+            str(report),
+            "--",
+            *adapter,
+        ]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 1, 2):
             raise RuntimeError(f"{subject.title}: exit status {done.returncode}: {done.stderr.strip()}")
@@ -230,10 +240,16 @@ class Peers:
         shutil.copy(HERE / "containerd" / "main.go", folder)
         kmutex = _at_tag(self._given.containerd, CONTAINERD, "internal/kmutex/kmutex.go")
         _write(folder / "kmutex" / "kmutex.go", re.sub(r'"golang\.org/x/sync/semaphore"', '"peer/semaphore"', kmutex))
-        for sync in (NEW, OLD):
+        for sync in (OLD, NEW):
             semaphore = _at_tag(self._given.sync, sync, "semaphore/semaphore.go")
             _write(folder / "semaphore" / "semaphore.go", semaphore)
             _said(["go", "build", "-buildvcs=false", "-o", f"containerd-{sync}", "."], folder)
+        slowed, windows = re.subn(r"(?=if err := l\.Acquire)", "time.Sleep(time.Millisecond)\n\t", kmutex)
+        if windows != 1:
+            raise RuntimeError(f"containerd {CONTAINERD} has {windows} places to slow, and not one")
+        slowed = slowed.replace('"sync"\n', '"sync"\n\t"time"\n', 1)
+        _write(folder / "kmutex" / "kmutex.go", slowed.replace('"golang.org/x/sync/semaphore"', '"peer/semaphore"'))
+        _said(["go", "build", "-buildvcs=false", "-o", "slowed", "."], folder)
         return CONTAINERD
 
     def _npm(self, folder: Path) -> str:

@@ -115,7 +115,7 @@ class InsideKey:
             del self._waiting[call]
             if asked.several is not None and (group := tally.several.get(call)):
                 group.granted += 1
-                if group.granted == group.keys:
+                if group.granted == group.keys > 1:
                     tally.judged["KM-ALL"] += 1
         self._due, self._holder, self._asked = None, call, asked
         if due is None:

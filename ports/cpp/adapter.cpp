@@ -3,7 +3,6 @@
 //     adapter                 the library
 //     adapter --broken NAME   a locker with one mistake (broken.hpp)
 //     adapter --list-broken   NAME KM-XXX[,KM-YYY], a line for each
-#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -16,142 +15,17 @@
 #include <vector>
 
 #include "broken.hpp"
+#include "json.hpp"
 #include "locker.hpp"
 
 namespace {
 
 constexpr std::size_t max_line = 65'536;
 
-struct Value {
-    bool is_text;
-    std::string words;  // of a number: as it was written
-};
-using Command = std::map<std::string, Value>;
-
-struct BadLine : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
 // A command that can't be obeyed. It has an id, so it is answered.
 struct BadCommand : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
-
-// Reads a flat object: the commands have no other.
-class Reader {
-public:
-    explicit Reader(std::string_view line) : rest_(line) {}
-
-    Command command() {
-        Command fields;
-        expect('{');
-        if (!skip('}')) {
-            do {
-                std::string name = text();
-                expect(':');
-                fields[name] = next() == '"' ? Value{true, text()} : Value{false, number()};
-            } while (skip(','));
-            expect('}');
-        }
-        blanks();
-        if (!rest_.empty()) throw BadLine("more than one object in a line");
-        return fields;
-    }
-
-private:
-    void blanks() {
-        while (!rest_.empty() && std::string_view(" \t\r").find(rest_.front()) != std::string_view::npos)
-            rest_.remove_prefix(1);
-    }
-    char next() {
-        blanks();
-        return rest_.empty() ? '\0' : rest_.front();
-    }
-    bool skip(char wanted) {
-        if (next() != wanted) return false;
-        rest_.remove_prefix(1);
-        return true;
-    }
-    void expect(char wanted) {
-        if (!skip(wanted)) throw BadLine(std::string("expected ") + wanted);
-    }
-    char take() {
-        if (rest_.empty()) throw BadLine("the line ends in a text");
-        const char first = rest_.front();
-        rest_.remove_prefix(1);
-        return first;
-    }
-    std::string number() {
-        double value = 0;
-        const auto [end, problem] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), value);
-        if (problem != std::errc{}) throw BadLine("a field is neither text nor a number");
-        std::string digits(rest_.data(), end);
-        rest_.remove_prefix(digits.size());
-        return digits;
-    }
-    unsigned unit() {
-        unsigned code = 0;
-        if (rest_.size() < 4 || std::from_chars(rest_.data(), rest_.data() + 4, code, 16).ptr != rest_.data() + 4)
-            throw BadLine("\\u without four hexadecimal digits");
-        rest_.remove_prefix(4);
-        return code;
-    }
-    void escaped(std::string& out) {
-        const char kind = take();
-        const std::string_view from = "\"\\/bfnrt", to = "\"\\/\b\f\n\r\t";
-        if (const std::size_t at = from.find(kind); at != std::string_view::npos) {
-            out += to[at];
-            return;
-        }
-        if (kind != 'u') throw BadLine("an unknown escape");
-        unsigned code = unit();
-        if (code >= 0xD800 && code < 0xDC00 && rest_.starts_with("\\u")) {
-            rest_.remove_prefix(2);
-            const unsigned low = unit();
-            if (low < 0xDC00 || low > 0xDFFF) throw BadLine("half of a surrogate pair");
-            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-        }
-        const auto byte = [&](unsigned value) { out += static_cast<char>(value); };
-        if (code < 0x80) {
-            byte(code);
-        } else if (code < 0x800) {
-            byte(0xC0 | code >> 6), byte(0x80 | (code & 0x3F));
-        } else if (code < 0x10000) {
-            byte(0xE0 | code >> 12), byte(0x80 | (code >> 6 & 0x3F)), byte(0x80 | (code & 0x3F));
-        } else {
-            byte(0xF0 | code >> 18), byte(0x80 | (code >> 12 & 0x3F)), byte(0x80 | (code >> 6 & 0x3F)),
-                byte(0x80 | (code & 0x3F));
-        }
-    }
-    std::string text() {
-        expect('"');
-        std::string out;
-        for (char c = take(); c != '"'; c = take()) {
-            if (c == '\\')
-                escaped(out);
-            else
-                out += c;
-        }
-        return out;
-    }
-
-    std::string_view rest_;
-};
-
-std::string quoted(std::string_view text) {
-    std::string out = "\"";
-    for (const char c : text) {
-        if (c == '"' || c == '\\') {
-            out += '\\', out += c;
-        } else if (static_cast<unsigned char>(c) < 0x20) {
-            char escape[8];
-            std::snprintf(escape, sizeof escape, "\\u%04x", c);
-            out += escape;
-        } else {
-            out += c;
-        }
-    }
-    return out += '"';
-}
 
 // One object to a line, flushed at once; the threads of the calls write too.
 void reply(const std::string& id, const std::string& rest) {
@@ -181,17 +55,17 @@ struct Session {
     std::mutex guard;                                    // of their tickets
 };
 
-const std::string* text(const Command& command, const std::string& name) {
-    const auto field = command.find(name);
-    return field != command.end() && field->second.is_text ? &field->second.words : nullptr;
+const std::string* text(const Json& command, const std::string& name) {
+    const Json* field = command.find(name);
+    return field && field->kind == Json::text ? &field->words : nullptr;
 }
 
 // A whole number, as it was written.
-const std::string* number(const Command& command, const std::string& name) {
-    const auto field = command.find(name);
-    if (field == command.end() || field->second.is_text) return nullptr;
-    const bool whole = field->second.words.find_first_not_of("0123456789") == std::string::npos;
-    return whole ? &field->second.words : nullptr;
+const std::string* number(const Json& command, const std::string& name) {
+    const Json* field = command.find(name);
+    const bool whole = field && field->kind == Json::number &&
+                       field->words.find_first_not_of("0123456789") == std::string::npos;
+    return whole ? &field->words : nullptr;
 }
 
 const std::string& needed(const std::string* field) {
@@ -199,9 +73,9 @@ const std::string& needed(const std::string* field) {
     return *field;
 }
 
-void on_lock(const std::shared_ptr<Session>& session, const std::string& id, const Command& command) {
+void on_lock(const std::shared_ptr<Session>& session, const std::string& id, const Json& command) {
     const auto call = std::make_shared<Call>(Call{needed(text(command, "key")), {}, {}});
-    const bool is_try = command.contains("timeout");
+    const bool is_try = command.find("timeout");
     if (is_try && needed(number(command, "timeout")) != "0") throw BadCommand("a timeout is 0 here");
     session->calls[id] = call;
     if (is_try) {
@@ -222,10 +96,10 @@ void on_lock(const std::shared_ptr<Session>& session, const std::string& id, con
     }).detach();
 }
 
-void on_unlock(Session& session, const std::string& id, const Command& command) {
+void on_unlock(Session& session, const std::string& id, const Json& command) {
     const std::string& key = needed(text(command, "key"));
     try {
-        if (command.contains("lease")) {
+        if (command.find("lease")) {
             const auto call = session.calls.find(needed(number(command, "lease")));
             if (call == session.calls.end()) return result(id, "unheld");
             std::unique_lock guard(session.guard);
@@ -242,7 +116,7 @@ void on_unlock(Session& session, const std::string& id, const Command& command) 
     }
 }
 
-void on_cancel(Session& session, const std::string& id, const Command& command) {
+void on_cancel(Session& session, const std::string& id, const Json& command) {
     const auto call = session.calls.find(needed(number(command, "call")));
     if (call != session.calls.end()) call->second->stop.request_stop();
     result(id, "ok");
@@ -268,11 +142,11 @@ void on_stat(const Session& session, const std::string& id) {
     std::string line(max_line, '\0');
     while (std::cin.getline(line.data(), max_line), std::cin.gcount() > 0) {
         if (std::cin.fail()) fail("a line of more than " + std::to_string(max_line) + " bytes");
-        Command command;
+        Json command;
         try {
             const std::size_t length = std::cin.gcount() - (std::cin.eof() ? 0 : 1);
-            command = Reader(std::string_view(line).substr(0, length)).command();
-        } catch (const BadLine& problem) {
+            command = Json::object(std::string_view(line).substr(0, length));
+        } catch (const BadJson& problem) {
             fail(std::string("not a command: ") + problem.what());
         }
         const std::string* found = number(command, "id");

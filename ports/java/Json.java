@@ -7,6 +7,7 @@ import java.util.Map;
 final class Json {
     private final String text;
     private int at;
+    private int depth;
 
     private Json(String text) {
         this.text = text;
@@ -41,6 +42,16 @@ final class Json {
     }
 
     private Object value() {
+        // Deeper than anything that is read here; without an end a line could fill the stack.
+        if (++depth > 50) {
+            throw new IllegalArgumentException("too deep");
+        }
+        Object value = inner();
+        depth--;
+        return value;
+    }
+
+    private Object inner() {
         switch (next()) {
             case '{':
                 Map<String, Object> fields = new HashMap<>();

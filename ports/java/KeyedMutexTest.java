@@ -23,6 +23,7 @@ final class KeyedMutexTest {
         whatIsNotHeldIsNotUnlocked();
         aBlockEndsItsOwnGrantHoweverItIsLeft();
         keysThatShareAHashAreTwo();
+        VectorsTest.main(arguments);
     }
 
     private static void waitersComeInOrder() throws Exception {

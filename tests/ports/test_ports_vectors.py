@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kmutex.conform import release
 from tests.ports.conftest import PORTS, Port
+
+PLAYERS = [name for name, row in PORTS.items() if "vectors" in row]
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +40,19 @@ def played(port: Port, file: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_port_plays_them_and_each_of_its_mistakes_fails(port: Port, vectors: Path) -> None:
+@pytest.mark.parametrize("name", PLAYERS)
+def test_a_port_plays_them_and_each_of_its_mistakes_fails(
+    name: str, built: Callable[[str], Port], vectors: Path
+) -> None:
     """Both are tests of the port's own: one plays the lock, the others the mistakes."""
-    done = played(port, vectors)
+    done = played(built(name), vectors)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
-def test_the_player_of_a_port_fails_where_the_lock_takes_no_course(port: Port, vectors: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", PLAYERS)
+def test_the_player_of_a_port_fails_where_the_lock_takes_no_course(
+    name: str, built: Callable[[str], Port], vectors: Path, tmp_path: Path
+) -> None:
     """Of a file in which one vector expects what no right lock does, and nothing else is changed."""
     file = json.loads(vectors.read_text(encoding="utf-8"))
     (wrong,) = [one for one in file["vectors"] if one["id"] == "0+a/1+a/ua"] or file["vectors"][:1]
@@ -51,6 +60,6 @@ def test_the_player_of_a_port_fails_where_the_lock_takes_no_course(port: Port, v
         course[0]["calls"] = {}
     path = tmp_path / "vectors.json"
     path.write_text(json.dumps(file), encoding="utf-8")
-    done = played(port, path)
+    done = played(built(name), path)
     assert done.returncode not in (0, None)
     assert wrong["id"] in done.stdout + done.stderr

@@ -128,10 +128,10 @@ def test_a_lesson_finds_the_run_it_names(one: Lesson) -> None:
 @pytest.mark.long
 def test_a_repaired_locker_passes_the_search_of_the_lesson(one: Lesson) -> None:
     """The same program, up to the same bound, in every way; and the programs of the contract with one preemption."""
-    if not one.plain:
-        pytest.skip("no programs of lock and unlock: the test below has the search of the lesson")
     bench = Harness(REPAIRED[one.number], without=one.without)
     assert bench.shape.kind == one.kind
+    if bench.shape.form == "flight":
+        pytest.skip("no programs of lock and unlock: the test below has the search of the lesson")
     with bench.control():
         for bound in range(MOST_PREEMPTIONS + 1):
             result = bench.explorer.every(one.schedule.program, one.schedule.level, bound)
@@ -141,6 +141,8 @@ def test_a_repaired_locker_passes_the_search_of_the_lesson(one: Lesson) -> None:
             assert result.found == {}
         cancel = bench.shape.timeout or one.kind == "asyncio"
         shape = bench.shape
+        if any(REPAIRED[number] is REPAIRED[one.number] for number in range(one.number)):
+            return  # It has been through these already.
         for program in programs(cancel=cancel, tries=shape.timeout, interrupt=False, leases=shape.leases):
             if program.clients < 5:
                 assert bench.explorer.every(program, one.schedule.level, 1, go_on=lambda runs: runs < 300).found == {}

@@ -131,6 +131,9 @@ def test_the_point_at_which_the_two_part_is_shown(shown: Page) -> None:
     assert "part" not in shown.text("said")
     shown.press("r")
     assert "Here the code and the model part." in shown.text("said")
+    shown.press("s")
+    shown.js("document.getElementById('parts').click()")
+    assert shown.at() == parts
     assert shown.js("document.querySelector('#run .parts').parentElement.querySelector('a').dataset.at") == str(parts)
 
 

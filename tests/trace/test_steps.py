@@ -189,7 +189,7 @@ def test_many_threads_and_keys_are_decided() -> None:
 # -- known bad ---------------------------------------------------------------------------------------------------------
 
 
-class Grants(LockTable[str]):
+class Grants(LockTable):
     """KM-EXCL: everybody gets the key."""
 
     def request(self, key: Hashable, ticket: int, make_waker: Callable[[], str]) -> str | None:
@@ -197,14 +197,14 @@ class Grants(LockTable[str]):
         return None
 
 
-class Refuses(LockTable[str]):
+class Refuses(LockTable):
     """KM-INDEP: a free key is not granted in the step that asks for it."""
 
     def request(self, key: Hashable, ticket: int, make_waker: Callable[[], str]) -> str | None:
         return super().request(key, ticket, make_waker) or "waits"
 
 
-class Keeps(LockTable[str]):
+class Keeps(LockTable):
     """KM-IDLE: an entry without references."""
 
     def release(self, key: Hashable, ticket: int | None = None) -> str | None:
@@ -213,7 +213,7 @@ class Keeps(LockTable[str]):
         return waker
 
 
-class Counts(LockTable[str]):
+class Counts(LockTable):
     """KM-REF: a reference that is nobody's."""
 
     def request(self, key: Hashable, ticket: int, make_waker: Callable[[], str]) -> str | None:
@@ -223,7 +223,7 @@ class Counts(LockTable[str]):
         return waker
 
 
-class Youngest(LockTable[str]):
+class Youngest(LockTable):
     """KM-FIFO: the newest waiter is served."""
 
     def release(self, key: Hashable, ticket: int | None = None) -> str | None:
@@ -235,7 +235,7 @@ class Youngest(LockTable[str]):
         return str(next(iter(entry.values())))
 
 
-class Frees(LockTable[str]):
+class Frees(LockTable):
     """KM-HANDOFF: the key is set free, and who waits may try again."""
 
     def release(self, key: Hashable, ticket: int | None = None) -> str | None:
@@ -244,14 +244,14 @@ class Frees(LockTable[str]):
         return None
 
 
-class Stays(LockTable[str]):
+class Stays(LockTable):
     """KM-ATOMIC: who has given up stays in the queue."""
 
     def cancel(self, key: Hashable, ticket: int, why: str = "timeout") -> bool:
         return True
 
 
-class Robs(LockTable[str]):
+class Robs(LockTable):
     """KM-TOKEN: a lease ends the grant of whoever holds."""
 
     def release(self, key: Hashable, ticket: int | None = None) -> str | None:
@@ -266,21 +266,21 @@ class Expires(Refuses):
         return True
 
 
-class Lets(LockTable[str]):
+class Lets(LockTable):
     """KM-UNHELD: an unlock of a free key works."""
 
     def release(self, key: Hashable, ticket: int | None = None) -> str | None:
         return super().release(key, ticket) if key in self else None
 
 
-class Returns(LockTable[str]):
+class Returns(LockTable):
     """KM-RACE: whose time is over is told that the grant was first, and it was not."""
 
     def cancel(self, key: Hashable, ticket: int, why: str = "timeout") -> bool:
         return False
 
 
-class Passes(LockTable[str]):
+class Passes(LockTable):
     """KM-CANCEL, KM-INTERRUPT: the key goes to one that has given up."""
 
     def __init__(self) -> None:
@@ -298,7 +298,7 @@ class Passes(LockTable[str]):
         return None
 
 
-KNOWN_BAD: list[tuple[str, type[LockTable[str]], str]] = [
+KNOWN_BAD: list[tuple[str, type[LockTable], str]] = [
     ("KM-EXCL", Grants, "q1 q2"),
     ("KM-REF", Counts, "q1 q2"),
     ("KM-IDLE", Keeps, "q1 u1"),
@@ -319,7 +319,7 @@ KNOWN_BAD: list[tuple[str, type[LockTable[str]], str]] = [
 """The clause, a table that breaks it or one that is used as no mutex may, and the steps: see `steps`."""
 
 
-def steps(table: RecordedTable[str], script: str, loops: list[object]) -> None:
+def steps(table: RecordedTable, script: str, loops: list[object]) -> None:
     """Steps of tickets: q asks, u unlocks by key, l by lease, c is a try that gives up, w is interrupted; a, b ask for
     two keys at once, in two steps; next is another event loop."""
     for word in script.split():
@@ -338,9 +338,7 @@ def steps(table: RecordedTable[str], script: str, loops: list[object]) -> None:
 
 
 @pytest.mark.parametrize(("clause", "kind", "script"), KNOWN_BAD, ids=[clause for clause, *_ in KNOWN_BAD])
-def test_a_table_that_breaks_a_clause_writes_a_log_that_fails(
-    clause: str, kind: type[LockTable[str]], script: str
-) -> None:
+def test_a_table_that_breaks_a_clause_writes_a_log_that_fails(clause: str, kind: type[LockTable], script: str) -> None:
     """KM-EXCL to KM-ALL: each is the first violation of a known-bad."""
     out = io.StringIO()
     log, loops = StepLog(out), [object()]
@@ -486,7 +484,7 @@ def test_it_costs_nothing_where_it_is_off() -> None:
     assert not [name for name in off if name.startswith("kmutex._steps")]
     assert [name for name in on_ if name.startswith("kmutex._steps")]
     assert {name: count for name, count in on_.items() if not name.startswith("kmutex._steps")} == off
-    assert type(KeyedMutex()._table) is type(AsyncKeyedMutex()._table) is LockTable
+    assert type(KeyedMutex()._mutex._table) is type(AsyncKeyedMutex()._mutex._table) is LockTable
     program = "import sys; from kmutex import KeyedMutex; KeyedMutex().lock('k'); print('kmutex._steps' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -120,7 +120,7 @@ def test_what_a_bound_never_meets_is_inconclusive() -> None:
 # Broken tables
 
 
-class Table(LockTable[Waker]):
+class Table(LockTable):
     """What the broken ones share: a way to the queue of a key."""
 
     def queue(self, key: Hashable) -> OrderedDict[Ticket, Waker | None]:
@@ -469,7 +469,7 @@ class ExpiredStaysQueued(KeyedMutex):
 
     def __init__(self) -> None:
         super().__init__()
-        table: LockTable[Any] = CancelKeepsTheRef()
+        table: LockTable = CancelKeepsTheRef()
         self._table = table
 
 
@@ -517,7 +517,7 @@ class AsyncStaysQueued(AsyncKeyedMutex):
 
     def __init__(self) -> None:
         super().__init__()
-        table: LockTable[Any] = CancelKeepsTheRef()
+        table: LockTable = CancelKeepsTheRef()
         self._table = table
 
 

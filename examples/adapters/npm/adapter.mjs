@@ -1,10 +1,9 @@
 #!/usr/bin/env node
 // The adapter of keyed locks from npm, as they are.
 //
-//   adapter.mjs async-lock | async-mutex | async-await-mutex-lock [black-box]
+//   adapter.mjs async-lock | async-mutex | async-await-mutex-lock
 //
-// It is started where they are installed. `stat` reads the packages' own maps, which they do not show; black-box does
-// without.
+// It is started where they are installed. `stat` reads the packages' own maps, which they do not show.
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -12,7 +11,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 const require = createRequire(join(process.cwd(), "adapter.mjs"));
-const [name, blackBox] = process.argv.slice(2);
+const name = process.argv[2];
 const version = () => JSON.parse(readFileSync(join("node_modules", name, "package.json"), "utf8")).version;
 const row = (held, waiters) => ({ refs: Number(held) + waiters, waiters });
 
@@ -88,12 +87,13 @@ const lockers = {
       const rows = new Map();
       const waiting = (key) => this.locks.waitingMap.get(key)?.length ?? 0;
       for (const [key, held] of this.locks._acquiredMap) rows.set(key, row(held, waiting(key)));
+      // The empty text counts as no key, which has a lock of its own.
+      if (this.locks._isAcquired) rows.set("", row(true, this.locks.waitingList.length));
       return [...rows];
     }
   },
 };
 
-const features = () => locker.features.filter((feature) => feature !== "stat" || blackBox === undefined);
 const say = (reply) => process.stdout.write(JSON.stringify(reply) + "\n");
 
 if (!Object.hasOwn(lockers, name)) {
@@ -105,7 +105,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   const { op, id, key, timeout } = JSON.parse(line);
   const result = (word) => say({ id, result: word });
   const failed = (error) => say({ id, result: "error", message: String(error) });
-  if (op === "hello") say({ id, protocol: 1, name: `${name} ${version()}`, features: features() });
+  if (op === "hello") say({ id, protocol: 1, name: `${name} ${version()}`, features: locker.features });
   else if (op === "reset") (locker = new lockers[name]()), result("ok");
   else if (op === "lock" && timeout === 0) locker.try(key).then((got) => result(got ? "granted" : "timeout"), failed);
   else if (op === "lock") locker.lock(key, () => result("granted")).catch(failed);

@@ -237,7 +237,7 @@ function drawHead() {
 }
 
 function drawTools() {
-  const { all, parts } = current();
+  const { all } = current();
   able("step", view.at < all.length);
   able("back", view.at > 0);
   able("turn", view.at < all.length);
@@ -245,7 +245,6 @@ function drawTools() {
   able("play", all.length > 0);
   $("play").firstChild.data = here.timer === null ? "Play " : "Pause ";
   setSlider(view.at, all.length, `step ${view.at} of ${all.length}`);
-  $("slider").style.setProperty("--parts", parts < 0 ? "100%" : `${(100 * parts) / all.length}%`);
 }
 
 function drawSource() {
@@ -255,7 +254,7 @@ function drawSource() {
   if (here.shown !== file) {
     here.shown = file;
     const { name, first, lines } = data.files[file] || { name: "no source", first: 1, lines: [] };
-    $("code-title").textContent = name;
+    $("source").dataset.name = name;
     $("source").replaceChildren(
       el(
         "ol",
@@ -266,6 +265,11 @@ function drawSource() {
       ),
     );
   }
+  const elsewhere = [...found].filter(([, place]) => place.file !== file);
+  $("code-title").textContent = [
+    $("source").dataset.name,
+    ...elsewhere.map(([client, place]) => `client ${client}: ${data.files[place.file].name}, line ${place.line}`),
+  ].join("; ");
   for (const line of $("source").querySelectorAll("li.at")) {
     line.classList.remove("at", "moved");
     line.querySelector(".stands").replaceChildren();
@@ -320,7 +324,7 @@ function moveWords([who, how, cost], taken, following) {
   const looped = story().level === "tasks" || story().level === "timeouts";
   const other = looped ? `the event loop${following >= 0 ? `, with client ${following},` : ""}` : "a thread of the locker’s own";
   const name = who < 0 || who >= story().clients ? other : clientName(who);
-  if (how === "phase") return "what comes next in the program begins";
+  if (how === "phase") return "the next phase of the program begins";
   if (how === "expired") return `the time of ${name}’s wait is over`;
   if (how === "interrupted") return `an interrupt strikes ${name}’s wait`;
   if (how === "cancel") return story().level === "timeouts" ? `the time of ${name}’s wait is over` : `${name}’s task is cancelled`;
@@ -420,10 +424,12 @@ function drawRun() {
   const run = current();
   const sound = story().sound;
   const links = [];
+  if (run.model.length && run.parts >= 0 && run.parts !== view.at)
+    links.push(button("parts", `Where they part: step ${run.parts}`, null, () => go({ at: run.parts })));
   if (view.run !== 0) links.push(button("first", "Back to the run that was asked for", null, () => go({ run: 0, at: Math.min(view.at, parting(run, whole(story(), 0))) })));
   if (sound >= 0 && view.run !== sound) {
     const parts = parting(run, whole(story(), sound));
-    links.push(button("sound", `Compare: the nearest sound run parts after step ${parts}`, null, () => go({ run: sound, at: parts }, "A run of the same code that breaks nothing. Step on, and see what it does instead.")));
+    links.push(button("sound", `Nearest sound run: after step ${parts}`, null, () => go({ run: sound, at: parts }, "A run of the same code that breaks nothing. Step on, and see what it does instead.")));
   }
   $("compare").replaceChildren(...links);
   if (!anew($("run"), [view.story, view.run])) return markRun();
