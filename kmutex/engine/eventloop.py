@@ -66,6 +66,8 @@ class Loop(asyncio.AbstractEventLoop):
         self.begun = 0
         """Tasks so far."""
         self.now = 1000.0
+        self.failed: Callable[[BaseException], None] = lambda error: None
+        """Is told of what a callback raised."""
 
     def time(self) -> float:
         return self.now
@@ -80,7 +82,9 @@ class Loop(asyncio.AbstractEventLoop):
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """What a callback raised is seen by whoever waits for it in vain."""
+        # Of the others, what a task raised is for whoever awaits it, and the rest is said when memory is collected.
+        if "handle" in context and "exception" in context:
+            self.failed(context["exception"])
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -148,12 +152,14 @@ class LoopRun:
         timeouts: bool = False,
         quiet_tail: int = 0,
         loop: Loop | None = None,
+        timeout: float = TIMEOUT,
     ) -> None:
         """A run of ``program`` on what ``make()`` returns.
 
         keys: the value for a key's letter. timeouts: a cancellable wait asks with a timeout, and that is what ends
         it; otherwise its task is cancelled. quiet_tail: the last phases of the program in which there is nothing
         to choose. loop: of runs before this one, for subjects that keep something of theirs; None: a new one.
+        timeout: virtual seconds that a cancellable wait asks for.
         """
         self._make = make
         self._phases = deque(enumerate(program.phases))
@@ -164,6 +170,8 @@ class LoopRun:
         self._timeouts = timeouts
         self._clients = [_Client(index, self) for index in range(program.clients)]
         self._loop = Loop() if loop is None else loop  # type: ignore[abstract]
+        self._loop.failed = self._failed
+        self._timeout = timeout
         self._plain = True
         self._idle = 0
         self._steps = 0
@@ -231,11 +239,11 @@ class LoopRun:
         me.step = step
         me.cancelled = me.timed = False
         timed = step.kind == "~" and self._timeouts
-        me.step_ends = self._loop.now + TIMEOUT if timed else self._loop.now if step.kind == "?" else None
+        me.step_ends = self._loop.now + self._timeout if timed else self._loop.now if step.kind == "?" else None
         self._observer.called(me.index, step)
         error: BaseException | None = None
         try:
-            await self._call(me, step, TIMEOUT if timed else None)
+            await self._call(me, step, self._timeout if timed else None)
         except (GeneratorExit, UncontrolledError):
             raise
         except BaseException as caught:
@@ -294,6 +302,10 @@ class LoopRun:
         except BaseException as raised:
             if raised is not error:
                 raise
+
+    def _failed(self, error: BaseException) -> None:
+        if not self._closing:
+            self._observer.failed(without_frames(error))
 
     # -- who goes on ---------------------------------------------------------------------------------------------
 
@@ -403,7 +415,7 @@ class LoopRun:
                 client.step_ends = max(client.step_ends, timer.handle.when())
                 client.timed = True
             # A timer for all of its time again does not end the wait in time.
-            anew = timer is None or timer.handle.when() >= client.step_ends + TIMEOUT
+            anew = timer is None or timer.handle.when() >= client.step_ends + self._timeout
             if anew and client.step_ends <= self._loop.now:
                 overdue.add(client.index)
         self._observer.quiet(waiting, frozenset(overdue))

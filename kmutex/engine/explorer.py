@@ -13,6 +13,7 @@ from kmutex.engine.eventloop import Loop, LoopRun
 from kmutex.engine.faces import Face
 from kmutex.engine.judge import Finding, Judge
 from kmutex.engine.keys import Spelling, key_of
+from kmutex.engine.limits import TIMEOUT
 from kmutex.engine.observer import Ending, Observer
 from kmutex.engine.program import Program, ProgramError, parse
 from kmutex.engine.scenarios import with_epilogue
@@ -146,6 +147,7 @@ class Explorer:
         self._keys = keys
         self._loop = loop
         self._afterwards = True
+        self._timeout = TIMEOUT
         self._patience = patience
         self._judging = judging
         self._bytecode = Bytecode(lambda filename: not foreign(filename))
@@ -184,16 +186,19 @@ class Explorer:
         judging: Callable[..., Judge] | None = None,
         loop: Loop | None = None,
         afterwards: bool = True,
+        timeout: float = TIMEOUT,
     ) -> Explorer:
         """The same for another factory, or with other keys, or by another judge, or with one loop for all runs.
 
         afterwards: whether the epilogue of a lock asks if the key is as good as new, once all have let go of it.
+        timeout: virtual seconds that a cancellable wait asks for.
         """
         other = copy.copy(self)
         other._make = make
         other._judging = judging or self._judging
         other._loop = loop or self._loop
         other._afterwards = afterwards
+        other._timeout = timeout
         other._keys = self._keys if keys is None else keys
         return other
 
@@ -305,6 +310,7 @@ class Explorer:
                 bytecode=self._bytecode if level == "bytecode" else None,
                 quiet_tail=tail,
                 patience=self._patience,
+                timeout=self._timeout,
             ).run()
         made: list[Any] = []
 
@@ -321,6 +327,7 @@ class Explorer:
             timeouts=level == "timeouts",
             quiet_tail=tail,
             loop=self._loop,
+            timeout=self._timeout,
         ).run()
         if self._loop is not None and isinstance(made[0], Face):
             made[0].let_go()

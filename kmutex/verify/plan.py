@@ -86,7 +86,9 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     histories = [Unit(0, "histories", "histories", seed=seed * SEEDS_APART + number) for number in range(2)]
 
     # They take about a second, and show what no short program does.
-    names = ("keys", "memory") if flight else ("keys", "memory", "holding")
+    names = (
+        ("keys", "memory") if flight else ("keys", "memory", "holding", "queues", "tickets", "timeouts", "snapshots")
+    )
     quick = [Unit(next(counter), name, name) for name in names]
 
     if shape.kind == "threads":

@@ -20,8 +20,9 @@ real_start_new_thread = _thread.start_new_thread
 class Client:
     """A thread of the run: one of the program's, or one that the subject started itself (index -1)."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, timeout: float = TIMEOUT) -> None:
         self.index = index
+        self.timeout = timeout
         self.ident = 0
         self.baton = real_lock()
         self.baton.acquire()
@@ -79,7 +80,7 @@ class Client:
         ends, call_ends = self.ends, self.step_ends
         if ends is None or ends <= now:
             return ends is not None
-        return call_ends is not None and call_ends <= now and not (self.late and ends >= call_ends + TIMEOUT)
+        return call_ends is not None and call_ends <= now and not (self.late and ends >= call_ends + self.timeout)
 
     def polling(self) -> bool:
         """Whether it waits for a time that is not the end of its call."""

@@ -50,12 +50,14 @@ class ThreadRun:
         bytecode: Bytecode | None = None,
         quiet_tail: int = 0,
         patience: float = 5.0,
+        timeout: float = TIMEOUT,
     ) -> None:
         """A run of ``program`` on what ``make()`` returns.
 
         keys: the value for a key's letter. bytecode: where to switch between lock operations, or nowhere.
         quiet_tail: the last phases of the program in which there is nothing to choose.
         patience: seconds without a scheduling point, as Watchdog counts them, before the run counts as out of control.
+        timeout: virtual seconds that a cancellable wait asks for.
         """
         self.aside = False
         self.abandoning = False
@@ -72,7 +74,8 @@ class ThreadRun:
         self._keys = keys
         self._bytecode = bytecode
         self._patience = patience
-        self._clients = [Client(index) for index in range(program.clients)]
+        self._timeout = timeout
+        self._clients = [Client(index, timeout) for index in range(program.clients)]
         self._running = self._clients[0]
         self.plain = True
         self._now = 1000.0
@@ -316,7 +319,7 @@ class ThreadRun:
         me.step = step
         me.timed = me.late = False
         asked = self._now
-        me.step_ends = self._now + TIMEOUT if step.kind == "~" else self._now if step.kind == "?" else None
+        me.step_ends = self._now + self._timeout if step.kind == "~" else self._now if step.kind == "?" else None
         self._tell(lambda: self._observer.called(me.index, step))
         error: BaseException | None = None
         try:
@@ -332,7 +335,7 @@ class ThreadRun:
                 self._end(Ending.STOPPED)
                 raise Abandoned from None
             error = without_frames(caught)
-        if error is not None and step.kind == "~" and self._now >= asked + TIMEOUT:
+        if error is not None and step.kind == "~" and self._now >= asked + self._timeout:
             # It looked at the clock itself.
             self._tell_cancelled(me)
         me.step = me.step_ends = None
@@ -351,7 +354,7 @@ class ThreadRun:
         elif step.kind in "+!":
             subject.lock(key)
         elif step.kind == "~":
-            subject.lock(key, timeout=TIMEOUT)
+            subject.lock(key, timeout=self._timeout)
         elif step.kind == "?":
             subject.lock(key, timeout=0)
         elif step.kind == "[":

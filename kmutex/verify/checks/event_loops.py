@@ -1,8 +1,9 @@
-"""More than one event loop, and a task that never began: KM-LOOP and KM-CANCEL on real loops of asyncio's."""
+"""More than one event loop, and a wait that is dropped: KM-LOOP and KM-CANCEL on real loops of asyncio's."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from kmutex._text import said
@@ -24,6 +25,9 @@ def loops(context: Context, outcome: UnitResult) -> None:
         outcome.complete = True
         free, left_free = _other_loop(context, first, second, contended=False)
         busy, left_busy = _other_loop(context, first, second, contended=True)
+        more = ""
+        if context.whole and isinstance(free, Exception):
+            more = _given_back_elsewhere(context, first, second) or _bound_by_a_refusal(context, first, second)
     finally:
         for loop in (first, second):
             for task in asyncio.all_tasks(loop):
@@ -35,6 +39,8 @@ def loops(context: Context, outcome: UnitResult) -> None:
         _loop_finding(context, outcome, f"a call from a second loop, for a key that is held, does not raise: it {does}")
     elif left := left_free or left_busy:
         _loop_finding(context, outcome, f"a call from a second loop is refused, {left}", "KM-ATOMIC")
+    elif more:
+        _loop_finding(context, outcome, more)
     elif isinstance(free, Exception):
         outcome.witnesses["KM-LOOP"] += 2
     elif _own(busy):
@@ -47,10 +53,11 @@ def loops(context: Context, outcome: UnitResult) -> None:
 
 
 def unstarted(context: Context, outcome: UnitResult) -> None:
-    """KM-CANCEL: a task that is cancelled before its first step has asked for nothing."""
+    """KM-CANCEL: a task that is cancelled before its first step has asked for nothing; one whose coroutine is closed in
+    its wait, as that of a loop that ends is, waits no longer."""
     loop = asyncio.new_event_loop()
 
-    async def run() -> str:
+    async def never_began() -> str:
         subject, keys = context.make(), context.explorer.keys_of_a_run()
         asyncio.ensure_future(subject.lock(keys("a"))).cancel()
         await _settle()
@@ -61,13 +68,36 @@ def unstarted(context: Context, outcome: UnitResult) -> None:
         await _settle()
         return "" if got else "a task was cancelled before its first step, and its key is not free"
 
+    async def closed() -> str:
+        subject, keys = context.make(), context.explorer.keys_of_a_run()
+        key = keys("a")
+        await subject.lock(key)
+        before = _live(context, subject)
+        waiting = subject.lock(key)
+        # What it waits for is nobody's to await: it is never to go on.
+        waiting.send(None)
+        waiting.close()
+        await _settle()
+        if _live(context, subject) != before:
+            return f"a coroutine that waited was closed, and len() has gone from {before} to {_live(context, subject)}"
+        task = asyncio.ensure_future(subject.lock(key))
+        await _settle()
+        await settled(subject.unlock(key))
+        await _settle()
+        got = task.done() and task.exception() is None
+        task.cancel()
+        await _settle()
+        return "" if got else "a coroutine that waited was closed, and its key is not granted to those behind it"
+
     try:
-        message = loop.run_until_complete(run())
+        message = loop.run_until_complete(never_began())
+        if not message and context.whole:
+            message = loop.run_until_complete(closed())
     finally:
         loop.close()
-    outcome.runs = 1
+    outcome.runs = 2 if context.whole else 1
     outcome.complete = True
-    outcome.bound = "a task that never began"
+    outcome.bound = "a task that never began" + (", and one whose coroutine is closed" if context.whole else "")
     if message:
         outcome.found.append(Violation(("KM-CANCEL",), message, symptom="KM-CANCEL"))
     else:
@@ -101,7 +131,7 @@ def _other_loop(
             await _settle()
         else:
             await settled(subject.unlock(key))
-        return subject, live(subject)
+        return subject, _live(context, subject)
 
     async def call(subject: Any) -> None:
         # Where lock() is a plain function, it may raise before there is anything to await.
@@ -116,16 +146,10 @@ def _other_loop(
         error = task.exception()
         return error if isinstance(error, Exception) else "got"
 
-    def live(subject: Any) -> int:
-        try:
-            return len(subject) if context.shape.counts else 0
-        except Exception:
-            return 0  # The runs ask it as well, and say so.
-
     async def left(subject: Any, before: int) -> str:
         try:
-            if live(subject) != before:
-                return f"and len() has gone from {before} to {live(subject)}"
+            if (now := _live(context, subject)) != before:
+                return f"and len() has gone from {before} to {now}"
             for _ in (*waiting, key) if contended else ():
                 await settled(subject.unlock(key))
                 await _settle()
@@ -145,6 +169,83 @@ def _other_loop(
     if not isinstance(answer, Exception) or not _own(answer):
         return answer, ""
     return answer, first.run_until_complete(left(subject, before))
+
+
+def _given_back_elsewhere(context: Context, first: asyncio.AbstractEventLoop, second: asyncio.AbstractEventLoop) -> str:
+    """What is wrong where a key of the first loop is let go in the second; "" if nothing is."""
+    keys = context.explorer.keys_of_a_run()
+    key = keys("a")
+
+    async def begin(lease: bool) -> tuple[Any, Any]:
+        subject = context.make()
+        if not lease:
+            await subject.lock(key)
+            return subject, None
+        block = subject.hold(key)
+        return block, await block.__aenter__()
+
+    async def refused(end: Callable[[], Any]) -> bool:
+        try:
+            await settled(end())
+        except Exception:
+            return True
+        return False
+
+    async def ends(end: Callable[[], Any]) -> None:
+        await settled(end())
+
+    subject, _ = first.run_until_complete(begin(lease=False))
+    wrong: list[tuple[str, Callable[[], Any]]] = [("an unlock", lambda: subject.unlock(key))]
+    if context.shape.leases:
+        block, lease = first.run_until_complete(begin(lease=True))
+        wrong += [("the release of a lease", lambda: lease.release())]
+        wrong += [("the end of a block", lambda: block.__aexit__(None, None, None))]
+    for name, end in wrong:
+        if not second.run_until_complete(refused(end)):
+            return f"{name} in a second loop does not raise"
+    for _, end in (wrong[0], wrong[-1]):
+        try:
+            first.run_until_complete(ends(end))
+        except Exception as error:
+            return f"what was refused in a second loop is lost to the first: {said(error)}"
+    return ""
+
+
+def _bound_by_a_refusal(context: Context, first: asyncio.AbstractEventLoop, second: asyncio.AbstractEventLoop) -> str:
+    """What is wrong where all that the first loop asked for was refused, and the second is to use it; "" if nothing."""
+    keys = context.explorer.keys_of_a_run()
+
+    async def is_refused(subject: Any, call: Callable[[Any], Awaitable[Any]]) -> bool:
+        try:
+            await asyncio.wait_for(settled(call(subject)), NAP)
+        except Exception:
+            return True
+        return False
+
+    async def use(subject: Any) -> None:
+        await subject.lock(keys("a"))
+        await settled(subject.unlock(keys("a")))
+
+    wrong: list[Callable[[Any], Awaitable[Any]]] = [lambda subject: subject.lock([])]
+    if context.shape.timeout:
+        wrong.append(lambda subject: subject.lock(keys("a"), timeout=-1.0))
+    if context.shape.strays:
+        wrong.append(lambda subject: subject.unlock(keys("a")))
+    for call in wrong:
+        subject = context.make()
+        if first.run_until_complete(is_refused(subject, call)):
+            try:
+                second.run_until_complete(use(subject))
+            except Exception as error:
+                return f"a call that was refused binds the subject to its loop; the next raises {said(error)}"
+    return ""
+
+
+def _live(context: Context, subject: Any) -> int:
+    try:
+        return len(subject) if context.shape.counts else 0
+    except Exception:
+        return 0  # The runs ask it as well, and say so.
 
 
 async def _settle() -> None:
