@@ -23,9 +23,13 @@ from kmutex.engine.faces import settled
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError, without_frames
 from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, leased_by, possible
-from kmutex.engine.search import Chooser
+from kmutex.engine.search import EVENT, Chooser, Move
 from kmutex.engine.threads.locks import World
 
+_Alternative = tuple[Callable[[], None], int, Move]
+"""What is done, what it costs, and how a chooser sees it."""
+_STEP = Move(-1, "run", None)
+"""The next step of the loop, whosever it is."""
 MOST_IDLE = 600
 """Loop steps without an event, for each task begun in this phase, after which those who still spin count as waiting."""
 
@@ -314,22 +318,23 @@ class LoopRun:
         if self._observer.stopped:
             return Ending.STOPPED
         spinning = self._idle > MOST_IDLE * (1 + self._loop.begun - self._begun)
-        moves: list[tuple[Callable[[], None], int]] = []
+        moves: list[_Alternative] = []
         if self._loop.ready and not spinning:
-            moves.append((self._step, 0))
+            moves.append((self._step, 0, _STEP))
         for client in self._clients:
             if client.openable:
-                moves.append((self._opener(client), 1 if moves and self._loop.ready else 0))
+                cost = 1 if moves and self._loop.ready else 0
+                moves.append((self._opener(client), cost, Move(client.index, "run", EVENT)))
         if not moves:
             return None if self._end_a_wait() else self._quiet()
-        moves += [(cancel, 0) for cancel in self._cancels()]
+        moves += self._cancels()
         self._choose(moves)
         return None
 
-    def _choose(self, moves: list[tuple[Callable[[], None], int]]) -> None:
+    def _choose(self, moves: list[_Alternative]) -> None:
         pick = 0
         if len(moves) > 1 and not self._plain:
-            pick = self._chooser.choose([cost for _, cost in moves])
+            pick = self._chooser.choose([cost for _, cost, _ in moves], [move for _, _, move in moves])
         moves[pick][0]()
 
     def _step(self) -> None:
@@ -356,8 +361,12 @@ class LoopRun:
 
         return open_it
 
-    def _cancels(self) -> list[Callable[[], None]]:
-        return [self._canceller(client) for client in self._clients if self._cancellable(client)]
+    def _cancels(self) -> list[_Alternative]:
+        return [
+            (self._canceller(client), 0, Move(client.index, "cancel", None))
+            for client in self._clients
+            if self._cancellable(client)
+        ]
 
     def _cancellable(self, client: _Client) -> bool:
         if client.step is None or client.cancelled or client.step.kind not in "~!t*":
@@ -423,8 +432,7 @@ class LoopRun:
             return Ending.STOPPED
         if not self._phases:
             return Ending.DONE
-        moves: list[tuple[Callable[[], None], int]] = [(self._next_phase, 0)]
-        self._choose(moves + [(cancel, 0) for cancel in self._cancels()])
+        self._choose([(self._next_phase, 0, _STEP), *self._cancels()])
         return None
 
     def _next_phase(self) -> None:

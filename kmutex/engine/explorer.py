@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -17,9 +18,10 @@ from kmutex.engine.limits import TIMEOUT
 from kmutex.engine.observer import Ending, Observer
 from kmutex.engine.program import Program, ProgramError, parse
 from kmutex.engine.scenarios import with_epilogue
-from kmutex.engine.search import Chooser, Sampler, Search, UnreplayableError, picks_of
+from kmutex.engine.search import Chooser, ReducedSearch, Search, picks_of
 from kmutex.engine.shapes import Fitted
-from kmutex.engine.threads import Bytecode, Crew, ThreadRun, foreign
+from kmutex.engine.strategies import PORTFOLIO, drawn
+from kmutex.engine.threads import Bytecode, Crew, ThreadRun, acts_as_objects_go, foreign
 
 Level = Literal["locks", "bytecode", "tasks", "timeouts"]
 """Where a switch may come. Threads: at lock operations only, or at bytecodes as well. asyncio: a wait ends because its
@@ -84,6 +86,8 @@ class Exploration:
     witnesses: Counter[str] = field(default_factory=Counter)
     last: Judge | None = None
     """The judge of the last run."""
+    left_at: int | None = None
+    """The choice from which on a replayed run is not as it was recorded; None: it fits to its end."""
 
     told: Callable[[Found, bool], None] = lambda found, promised: None
     """Is told of the first run of each symptom, as soon as it has ended, and whether it breaks what is promised."""
@@ -151,6 +155,7 @@ class Explorer:
         self._patience = patience
         self._judging = judging
         self._bytecode = Bytecode(lambda filename: not foreign(filename))
+        self._watch = Bytecode(lambda filename: not foreign(filename), watching=True)
 
     @classmethod
     def of(
@@ -195,12 +200,18 @@ class Explorer:
         """
         other = copy.copy(self)
         other._make = make
+        other.__dict__.pop("_told_by_code", None)
         other._judging = judging or self._judging
         other._loop = loop or self._loop
         other._afterwards = afterwards
         other._timeout = timeout
         other._keys = self._keys if keys is None else keys
         return other
+
+    @functools.cached_property
+    def _told_by_code(self) -> bool:
+        """Whether the subject does all that it does by its own code, and nothing when an object goes."""
+        return not acts_as_objects_go(self._make)
 
     @property
     def judging(self) -> Callable[..., Judge]:
@@ -220,13 +231,16 @@ class Explorer:
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
         told: Callable[[Found, bool], None] = lambda found, promised: None,
+        reduced: bool = False,
     ) -> Exploration:
         """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no. told: of each symptom at once.
+        reduced: leave out what differs only in the order of steps that commute, where switches come at locks.
 
         Once a run has broken a clause, MOST_AFTER more are made: they may show what else is broken, or a shorter way.
         """
         result = Exploration(program, level, bound, told=told)
-        search = Search(bound)
+        commute = reduced and level == "locks" and self._crew is not None and self._told_by_code
+        search = ReducedSearch(bound, program.alike) if commute else Search(bound)
         since = 0
         for chooser in search:
             self._once(result, chooser, known)
@@ -240,36 +254,33 @@ class Explorer:
         self,
         program: Program,
         level: Level,
-        preemptions: int,
         seeds: range,
         *,
+        names: Sequence[str] = PORTFOLIO,
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
         told: Callable[[Found, bool], None] = lambda found, promised: None,
     ) -> Exploration:
-        """The plain way, and random ways, one for each seed, with that many preemptions in half as long again."""
-        result = Exploration(program, level, preemptions, told=told)
-        self._once(result, Chooser(), known)
-        length = result.longest * 3 // 2
-        for seed in seeds:
+        """The default schedule, and one for each seed, drawn by the strategies of these names in turn."""
+        result = Exploration(program, level, 0, told=told)
+        for chooser in drawn(seeds, names):
+            self._once(result, chooser, known)
             if result.found or result.exited or not go_on(result.runs):
                 break
-            self._once(result, Sampler(seed, length, preemptions), known)
         return result
 
     def again(
         self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., Judge] | None = None
     ) -> Exploration:
-        """The one run that a schedule says. judging: makes the judge of the run, instead of the explorer's.
-
-        UnreplayableError: the subject does not come by that way."""
+        """The one run that a schedule says, as far as it fits. judging: makes its judge, instead of the explorer's."""
         result = Exploration(schedule.program, schedule.level, 0)
         self._tries = schedule.tries
         chooser = Chooser(picks_of(dict(schedule.picks)))
         self._once(result, chooser, known, judging)
         last = max((at for at, _ in schedule.picks), default=-1)
-        if len(chooser.path) <= last and not result.found:
-            raise UnreplayableError(f"the run has {len(chooser.path)} choices, and choice {last} was recorded")
+        if chooser.left_at is None and len(chooser.path) <= last and not result.breaches:
+            chooser.left_at = len(chooser.path)
+        result.left_at = chooser.left_at
         return result
 
     def _once(
@@ -307,7 +318,7 @@ class Explorer:
                 observer,
                 crew=self._crew,
                 keys=keys,
-                bytecode=self._bytecode if level == "bytecode" else None,
+                bytecode=self._bytecode if level == "bytecode" else self._watch if chooser.watches else None,
                 quiet_tail=tail,
                 patience=self._patience,
                 timeout=self._timeout,

@@ -13,6 +13,7 @@ from kmutex.engine.explorer import Level
 from kmutex.engine.program import Program, parse
 from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import Shape
+from kmutex.engine.strategies import PORTFOLIO
 
 SEEDS = 60
 """Random runs of one program in one unit."""
@@ -78,9 +79,9 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         return [replace(kind, number=next(counter), program=str(p)) for p in chosen]
 
     def some(
-        method: str, chosen: Iterable[Program], level: Level, preemptions: int, first: int, *, chance: bool = False
+        method: str, chosen: Iterable[Program], level: Level, first: int, *, most: int = SEEDS, chance: bool = False
     ) -> list[Unit]:
-        kind = Unit(0, method, "some", "", level, preemptions, seed=seed * SEEDS_APART + first, chance=chance)
+        kind = Unit(0, method, "some", "", level, seed=seed * SEEDS_APART + first, most=most, chance=chance)
         return [replace(kind, number=next(counter), program=str(p)) for p in chosen]
 
     histories = [Unit(0, "histories", "histories", seed=seed * SEEDS_APART + number) for number in range(2)]
@@ -94,11 +95,12 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     if shape.kind == "threads":
         yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
         yield quick
+        yield some("portfolio", busy, "bytecode", 0, most=len(PORTFOLIO))
         # Two clients are many races for little time, and the most for the least where switches come at locks only.
         yield every("interleavings at locks", [p for p in wanted if p.clients < 3], "locks", 1)
         yield every("interleavings at bytecodes", [p for p in busy if p.clients < 3], "bytecode", 1)
         yield every("interleavings at locks", [p for p in wanted if p.clients >= 3], "locks", 1)
-        yield some("chance, many clients", wide, "locks", 1, 0)
+        yield some("chance, many clients", wide, "locks", 0)
         if not flight:
             yield [replace(unit, number=next(counter)) for unit in histories]
         yield every("interleavings at bytecodes", [p for p in busy if p.clients >= 3], "bytecode", 1)
@@ -107,8 +109,9 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     else:
         yield every("interleavings of tasks, plain", wanted, "tasks", 0, required=True)
         yield quick
+        yield some("portfolio", busy, "tasks", 0, most=len(PORTFOLIO))
         yield every("interleavings of tasks", wanted, "tasks", 2)
-        yield some("chance, many clients", wide, "tasks", 1, 0)
+        yield some("chance, many clients", wide, "tasks", 0)
         if not flight:
             yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
         if shape.timeout:
@@ -119,7 +122,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         yield every("interleavings of tasks, deeper", busy, "tasks", 4, deeper=True)
         chance = "tasks"
     for first in range(SEEDS, SEEDS_APART, SEEDS):
-        yield some("chance", busy, chance, 2 + first // SEEDS % 2, first, chance=True)
+        yield some("chance", busy, chance, first, chance=True)
 
 
 def _concurrent(program: Program) -> bool:

@@ -175,11 +175,11 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
     clients = max(program.clients for program in chosen)
     keys = max(len(program.keys) for program in chosen)
     runs = sum(outcome.runs for outcome in done)
+    if done[0].unit.task == "some":
+        return f"{clients} clients, {keys} key{'s' if keys > 1 else ''}, {runs:,} drawn runs"
     bounds = sorted({outcome.unit.bound for outcome in done})
     depth = f"{'-'.join(map(str, bounds))} preemption{'s' if bounds[-1] != 1 else ''}"
     size = f"{clients} clients, {keys} key{'s' if keys > 1 else ''}, {depth}, {runs:,}"
-    if done[0].unit.task == "some":
-        return f"{size} random runs"
     whole = sum(outcome.complete for outcome in done)
     planned = len(done) + unrun
     return f"{size} runs" if whole == planned else f"{size} runs, {whole} of {planned} programs complete"

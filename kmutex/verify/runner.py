@@ -208,6 +208,8 @@ class Replayed(NamedTuple):
     """Who did what; where it breaks something, as far as the last of it."""
     endless: bool
     """Whether it had no end."""
+    left_at: int | None = None
+    """The choice from which on it is not the run that was recorded; None: it is, to its end."""
 
 
 def replay(
@@ -250,6 +252,7 @@ def replay(
         [Violation.from_plain(found) for found in answer["unpromised"]],
         [Event(*event) for event in answer["events"]],
         answer["endless"],
+        answer["left_at"],
     )
 
 

@@ -7,7 +7,6 @@ nowhere. Whatever the subject does to this process, the runner is another one.
 from __future__ import annotations
 
 import _thread
-import contextlib
 import functools
 import importlib
 import inspect
@@ -163,13 +162,13 @@ class UnitWorker:
                 known=known,
                 go_on=lambda runs: self._beat(runs) < unit.most,
                 told=told,
+                reduced=True,
             )
             _take(outcome, result)
         elif unit.task == "some":
             result = explorer.some(
                 parse(unit.program),
                 unit.level,
-                unit.bound,
                 range(unit.seed, unit.seed + min(SEEDS, unit.most or SEEDS)),
                 known=known,
                 go_on=lambda runs: self._beat(runs) >= 0,
@@ -250,6 +249,7 @@ class UnitWorker:
             events=events,
             exited=result.exited,
             endless=bool(result.endless),
+            left_at=result.left_at,
         )
 
     def _short(self, promised: bool, found: list[Violation]) -> list[Violation]:
@@ -285,10 +285,9 @@ class UnitWorker:
         ingredients = found.schedule.program.ingredients
         # The names of what it breaks depend on what was known by then.
         for known in (frozenset(s for parts, s in self._symptoms if parts < ingredients), frozenset[str]()):
-            with contextlib.suppress(UnreplayableError):
-                for one in self._again(explorer, found.schedule, known).breaches:
-                    if (one.finding.clauses, one.finding.message) == (found.finding.clauses, found.finding.message):
-                        return self._stood(one)
+            for one in self._again(explorer, found.schedule, known).breaches:
+                if (one.finding.clauses, one.finding.message) == (found.finding.clauses, found.finding.message):
+                    return self._stood(one)
         return None
 
     def _again(self, explorer: Explorer, schedule: Schedule, known: frozenset[str]) -> Exploration:

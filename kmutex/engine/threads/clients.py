@@ -6,11 +6,12 @@ import _thread
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from kmutex.engine.limits import TIMEOUT
 from kmutex.engine.program import Step
+from kmutex.engine.search import EVENT
 from kmutex.engine.threads.locks import Abandoned, CoopLock
 
 real_lock = _thread.allocate_lock
@@ -22,6 +23,10 @@ class Client:
 
     def __init__(self, index: int, timeout: float = TIMEOUT) -> None:
         self.index = index
+        self.place = index
+        """Among all threads of the run."""
+        self.on: Hashable = EVENT
+        """What its next operation is on, where it stands between two; None where that is not known."""
         self.timeout = timeout
         self.ident = 0
         self.baton = real_lock()

@@ -18,6 +18,7 @@ import queue
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
@@ -204,6 +205,15 @@ def controlled(make: Callable[[], Any] | None = None) -> Iterator[None]:
                             for new in _ours(lock):
                                 _change(undo, kept, attribute, new)
         yield
+
+
+def acts_as_objects_go(make: Callable[[], Any]) -> bool:
+    """Whether a subject's modules have weak references or finalizers: these act where no instruction says so."""
+    return any(
+        value is weakref or getattr(value, "__module__", "") == "weakref" or "__del__" in getattr(value, "__dict__", ())
+        for module in _modules_of(make)
+        for value in vars(module).values()
+    )
 
 
 def _classes_of(module: ModuleType) -> list[type]:

@@ -11,14 +11,26 @@ import _thread
 import gc
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from kmutex._text import said
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError, without_frames
 from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, leased_by, possible
-from kmutex.engine.search import Chooser
+from kmutex.engine.search import (
+    ANYTHING,
+    ASKED,
+    EVENT,
+    GRANTED,
+    LET_GO,
+    LETTING_GO,
+    OTHER,
+    Chooser,
+    Event,
+    Footprint,
+    Move,
+)
 from kmutex.engine.threads.bytecode import Bytecode, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread, trace_as_others
 from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
@@ -31,7 +43,8 @@ LEAST_SLEEP = 1e-6
 LEAST_WATCH = 0.05
 """Real seconds until the first look at whether a run goes on, and between two looks at the least."""
 
-
+_SEEN_AS = {**dict.fromkeys("+~!?[", (ASKED, GRANTED)), **dict.fromkeys("-]", (LETTING_GO, LET_GO))}
+"""The call and the return of a step, by its kind."""
 _NUMBERS = itertools.count(1)
 
 
@@ -73,6 +86,7 @@ class ThreadRun:
         self._crew = crew
         self._keys = keys
         self._bytecode = bytecode
+        self._switches = bytecode is not None and not bytecode.watching
         self._patience = patience
         self._timeout = timeout
         self._clients = [Client(index, timeout) for index in range(program.clients)]
@@ -86,6 +100,14 @@ class ThreadRun:
         self._error: BaseException | None = None
         self._ended = real_lock()
         self._ended.acquire()
+        self._locks = 0
+        self._watching = chooser.watches
+        self._trail: list[tuple[int, Footprint]] = []
+        """Who has done what since the last choice; what the one who runs has done since then is in the other four."""
+        self._reads: set[Hashable] = set()
+        self._writes: set[Hashable] = set()
+        self._events: set[Event] = set()
+        self._anything = False
 
     # -- called from the thread that wants the run ---------------------------------------------------------------
 
@@ -102,6 +124,8 @@ class ThreadRun:
                 self._crew.start(number, lambda client=client: self._body(client))  # type: ignore[misc]
             self._clients[0].baton.release()
             self._watch()
+            if self.ending is Ending.DONE:
+                self._chooser.passed(self._trail)
             self._abandon()
         finally:
             World.run = None
@@ -145,8 +169,13 @@ class ThreadRun:
 
     # -- called from the threads of the run ----------------------------------------------------------------------
 
-    def point(self, *, sync: bool = False) -> None:
-        """The running thread could go on; whether it does is a choice."""
+    def lock_name(self) -> Hashable:
+        """A name for a lock that is made now."""
+        self._locks += 1
+        return self._locks
+
+    def point(self, on: Hashable = None, *, sync: bool = False) -> None:
+        """The running thread could go on; whether it does is a choice. on: the object of its next operation."""
         if self.abandoning:
             if sync:
                 raise Abandoned
@@ -155,6 +184,8 @@ class ThreadRun:
         self._count(me, sync)
         if self.plain:
             return
+        me.on = on
+        self._passed(me)
         moves: list[tuple[str, Client]] = [("run", me)]
         costs = [0]
         for other in self._others(me):
@@ -164,18 +195,56 @@ class ThreadRun:
             how = other.cancellable()
             if how:
                 moves.append((how, other))
-                costs.append(0 if self._bytecode is None else 1)
+                costs.append(1 if self._switches else 0)
         if len(moves) > 1:
-            how, other = moves[self._chooser.choose(costs)]
-            if how == "run":
-                self._hand_to(me, other)
-            else:
+            number = self._asked(me, costs, moves)
+            how, other = moves[number]
+            if how != "run":
                 self._cancel(other, how)
+            elif number:
+                self._hand_to(me, other)
 
-    def instruction(self) -> None:
-        """A thread is about to execute an instruction that others can see, where the run switches at bytecodes."""
-        if self._bytecode is not None and self.mine() and not (self.plain or self.aside or self.abandoning):
-            self.point()
+    def instruction(self, access: tuple[Hashable, bool], switches: bool) -> None:
+        """A thread is about to execute an instruction that reads, or writes, what others can see.
+
+        switches: where runs that switch at bytecodes do so.
+        """
+        if self.plain or self.aside or self.abandoning or not self.mine():
+            return
+        if switches and self._switches:
+            self.point(access[0])
+        if self._watching:
+            (self._writes if access[1] else self._reads).add(access[0])
+
+    def touch(self, what: Hashable) -> None:
+        """The running thread reads and writes this in what it does now."""
+        if self._watching:
+            self._writes.add(what)
+
+    def _passed(self, me: Client | None, *, anything: bool = False) -> None:
+        """What the running thread has done since the last choice, or the last switch, is done. None: the run itself."""
+        if self._watching and (self._reads or self._writes or self._events or anything or self._anything):
+            touched = Footprint(frozenset(self._reads), frozenset(self._writes), frozenset(self._events))
+            self._trail.append((-1 if me is None else me.place, ANYTHING if anything or self._anything else touched))
+            self._reads.clear()
+            self._writes.clear()
+            self._events.clear()
+            self._anything = False
+
+    def _asked(self, me: Client, costs: list[int], moves: list[tuple[str, Client]]) -> int:
+        """The number of the move that the chooser takes."""
+        chooser = self._chooser
+        if not chooser.sees:
+            return chooser.choose(costs)
+        if self._watching:
+            self._passed(me)
+            chooser.passed(self._trail)
+            self._trail = []
+        number = chooser.choose(costs, [Move(c.place, how, c.lock.name if c.lock else c.on) for how, c in moves])
+        if number < 0:
+            self._end(Ending.STOPPED)
+            self._rest(me)
+        return number
 
     def wait_for(self, lock: CoopLock, timeout: float | None) -> bool:
         """Wait until ``lock`` is free and take it: True. False: the time is over."""
@@ -210,6 +279,7 @@ class ThreadRun:
             raise Abandoned
         if self.aside:
             return
+        self._anything = True
         me = self._running
         if seconds <= 0 and me.yields < POLLS:
             # It is up at once, so it may go on before anybody else does. A loop of these is a poll all the same.
@@ -243,7 +313,10 @@ class ThreadRun:
         ended: a lock that is taken, and is free once the thread has ended.
         """
         client = Client(-1)
+        client.place = len(self._clients)
+        client.on = None
         client.ended = ended
+        self._anything = True
         client.gone.acquire()
         ready = real_lock()
         ready.acquire()
@@ -315,12 +388,13 @@ class ThreadRun:
     def _perform(self, me: Client, step: Step) -> None:
         if not possible(step, me.got, self._got_by_others(me)):
             return
-        self.point()
+        self.point(EVENT)
         me.step = step
         me.timed = me.late = False
         asked = self._now
         me.step_ends = self._now + self._timeout if step.kind == "~" else self._now if step.kind == "?" else None
-        self._tell(lambda: self._observer.called(me.index, step))
+        call, answer = _SEEN_AS.get(step.kind, (OTHER, OTHER))
+        self._tell(lambda: self._observer.called(me.index, step), call, step.key)
         error: BaseException | None = None
         try:
             self._call(me, step)
@@ -344,7 +418,7 @@ class ThreadRun:
             failed = error
             self._tell(lambda: self._observer.raised(me.index, step, failed))
         else:
-            self._tell(lambda: self._observer.returned(me.index, step))
+            self._tell(lambda: self._observer.returned(me.index, step), answer, step.key)
 
     def _call(self, me: Client, step: Step) -> None:
         key = self._keys(step.key)
@@ -388,7 +462,9 @@ class ThreadRun:
             if raised is not error:
                 raise
 
-    def _tell(self, what: Callable[[], None]) -> None:
+    def _tell(self, what: Callable[[], None], event: str = OTHER, key: str = "") -> None:
+        if self._watching:
+            self._events.add(Event(event, key))
         self.aside = True
         try:
             what()
@@ -442,10 +518,12 @@ class ThreadRun:
         """The running thread is at its end."""
         following = self._next(me)
         if not self.abandoning and self.ending is None:
+            self._passed(me)
             self._running = following
             following.baton.release()
 
     def _hand_to(self, me: Client, other: Client) -> None:
+        self._passed(me)
         self._running = other
         self._alone = 0
         other.baton.release()
@@ -466,20 +544,22 @@ class ThreadRun:
             if able:
                 cancels = [] if self.plain else [(client, client.cancellable()) for client in self._clients]
                 cancels = [(client, how) for client, how in cancels if how]
-                number = self._choose(len(able) + len(cancels))
-                if number < len(able):
-                    return able[number]
-                self._cancel(*cancels[number - len(able)])
+                moves = [("run", client) for client in able] + [(how, client) for client, how in cancels]
+                how, client = moves[self._choose(me, moves)]
+                if how == "run":
+                    return client
+                self._cancel(client, how)
             elif not self._end_a_wait():
                 self._quiet(me)
 
-    def _choose(self, alternatives: int) -> int:
-        if alternatives == 1 or self.plain:
+    def _choose(self, me: Client, moves: list[tuple[str, Client]]) -> int:
+        if len(moves) == 1 or self.plain:
             return 0
-        return self._chooser.choose([0] * alternatives)
+        return self._asked(me, [0] * len(moves), moves)
 
     def _end_a_wait(self) -> bool:
         """End the next wait that ends without a choice: one that is due, or a poll."""
+        self._anything = True
         timed = [c for c in self._clients if c.waits and c.ends is not None and not c.woken]
         due = [c for c in timed if c.due(self._now)]
         polls = [c for c in timed if c.polling() and c.polls < POLLS]
@@ -493,6 +573,7 @@ class ThreadRun:
         return False
 
     def _cancel(self, client: Client, how: str) -> None:
+        self._passed(client, anything=True)
         client.woken = how
         if how == "expired":
             self._now = max(self._now, client.ends or 0, client.step_ends or 0)
@@ -519,9 +600,11 @@ class ThreadRun:
         self._tell(lambda: self._observer.quiet(waiting, frozenset(overdue)))
         cancels = [(client, client.cancellable()) for client in self._clients]
         cancels = [(client, how) for client, how in cancels if how] if self._phases else []
-        number = self._choose(1 + len(cancels))
+        self._passed(None, anything=True)
+        number = self._choose(me, [("phase", me), *((how, client) for client, how in cancels)])
         if number:
-            self._cancel(*cancels[number - 1])
+            client, how = cancels[number - 1]
+            self._cancel(client, how)
             return
         if not self._phases:
             self._end(Ending.DONE)
@@ -529,6 +612,7 @@ class ThreadRun:
         at, phase = self._phases.popleft()
         self.plain = at >= self._plain_from
         self._tell(lambda: self._observer.phase(at))
+        self._passed(None, anything=True)
         for index in phase.cancel:
             client = self._clients[index]
             how = client.cancellable()
