@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from kmutex.engine.estimate import LEAST_PROBES, PROBES, Ahead, Probe
 from kmutex.engine.eventloop import Loop, LoopRun
 from kmutex.engine.faces import Face
 from kmutex.engine.judge import Finding, Judge
@@ -20,7 +21,7 @@ from kmutex.engine.program import Program, ProgramError, parse
 from kmutex.engine.scenarios import with_epilogue
 from kmutex.engine.search import Chooser, ReducedSearch, Search, picks_of
 from kmutex.engine.shapes import Fitted
-from kmutex.engine.strategies import PORTFOLIO, drawn
+from kmutex.engine.strategies import PCT, PORTFOLIO, drawn
 from kmutex.engine.threads import Bytecode, Crew, ThreadRun, acts_as_objects_go, foreign
 
 Level = Literal["locks", "bytecode", "tasks", "timeouts"]
@@ -74,6 +75,10 @@ class Exploration:
     runs: int = 0
     complete: bool = False
     """Whether every way within the bound was run."""
+    estimate: float | None = None
+    """How many schedules there are within the bound, where not all were run."""
+    by_pct: int = 0
+    """Runs whose schedule `PCT` has drawn."""
     endless: int = 0
     longest: int = 0
     found: dict[str, Found] = field(default_factory=dict)
@@ -232,9 +237,11 @@ class Explorer:
         go_on: Callable[[int], bool] = lambda runs: True,
         told: Callable[[Found, bool], None] = lambda found, promised: None,
         reduced: bool = False,
+        estimate: bool = False,
     ) -> Exploration:
         """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no. told: of each symptom at once.
         reduced: leave out what differs only in the order of steps that commute, where switches come at locks.
+        estimate: where not all are run, find out how many there are, by further runs, a tenth of those before.
 
         Once a run has broken a clause, MOST_AFTER more are made: they may show what else is broken, or a shorter way.
         """
@@ -242,13 +249,29 @@ class Explorer:
         commute = reduced and level == "locks" and self._crew is not None and self._told_by_code
         search = ReducedSearch(bound, program.alike) if commute else Search(bound)
         since = 0
+        default: Chooser | None = None
         for chooser in search:
             self._once(result, chooser, known)
+            default = default or chooser
             since += bool(result.found)
             if result.exited or since > MOST_AFTER or not go_on(result.runs):
-                return result
+                break
         result.complete = search.complete
+        if estimate and default is not None and not (search.complete or result.found or result.exited):
+            self._count(result, Ahead(default.path, bound), min(PROBES, result.runs // 10), known, go_on)
         return result
+
+    def _count(
+        self, result: Exploration, ahead: Ahead, number: int, known: Set[str], alive: Callable[[int], bool]
+    ) -> None:
+        probes = [Probe(seed, result.bound, ahead) for seed in range(number)]
+        for probe in probes:
+            self._once(result, probe, known)
+            alive(result.runs)
+            if result.found or result.exited:
+                return
+        if number >= LEAST_PROBES:
+            result.estimate = sum(probe.weight for probe in probes) / number
 
     def some(
         self,
@@ -265,6 +288,7 @@ class Explorer:
         result = Exploration(program, level, 0, told=told)
         for chooser in drawn(seeds, names):
             self._once(result, chooser, known)
+            result.by_pct += isinstance(chooser, PCT)
             if result.found or result.exited or not go_on(result.runs):
                 break
         return result

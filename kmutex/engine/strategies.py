@@ -20,6 +20,9 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from kmutex.engine.search import Chooser, Move
 
+DEPTH = 3
+"""Of the mistakes that `PCT` looks for, where nothing else is said."""
+
 
 class Seen:
     """What runs of a program have shown: the choices of the longest, and who did how much on what."""
@@ -84,7 +87,7 @@ class RandomPreemptions(Drawing):
 class PCT(Drawing):
     """Finds a mistake that needs d ordered steps with a chance of at least 1/(n k^(d-1)), for n clients, k choices."""
 
-    def __init__(self, seed: int, seen: Seen, depth: int = 3) -> None:
+    def __init__(self, seed: int, seen: Seen, depth: int = DEPTH) -> None:
         super().__init__(seed, seen)
         self._changes = {self._random.randrange(max(1, seen.choices)): place for place in range(depth - 1)}
         self._ranks: dict[tuple[int, str], float] = {}

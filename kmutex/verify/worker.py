@@ -163,6 +163,7 @@ class UnitWorker:
                 go_on=lambda runs: self._beat(runs) < unit.most,
                 told=told,
                 reduced=True,
+                estimate=True,
             )
             _take(outcome, result)
         elif unit.task == "some":
@@ -367,6 +368,8 @@ def _take(outcome: UnitResult, result: Exploration) -> None:
     outcome.complete = result.complete
     outcome.endless = result.endless
     outcome.longest = result.longest
+    outcome.estimate = result.estimate
+    outcome.by_pct = result.by_pct
     if result.uncountable:
         outcome.notes.append(
             ("KM-REF", "len() needs the help of another thread, so it can't be asked when all is quiet")
