@@ -1,7 +1,7 @@
 """How many schedules there are within a bound, from a few of them; and what a strategy may have missed.
 
 Counting by probes: each goes from the root of the tree of choices to a leaf, and stands for as many leaves as the
-inverse of the chance by which it came there (Knuth 1975). Alternatives are drawn by how many leaves there would be behind
+inverse of the chance by which it came there (Knuth 1975). Alternatives are drawn by how many leaves would be behind
 each if all schedules had the choices that the default one has. So a probe's weight varies little, and the mean of two
 hundred is near the number.
 """
@@ -58,7 +58,7 @@ class Probe(Chooser):
 def missed(runs: int, clients: int, choices: int, depth: int) -> float:
     """The chance, at the most, that so many runs of PCT have all missed a mistake of this depth.
 
-    It is one that shows wherever ``depth`` steps come in one order. By PCT's bound each run finds it with a chance of at
-    least 1/(n k^(d-1)), for n clients and k choices.
+    It is one that shows wherever ``depth`` steps come in one order. By PCT's bound each run finds it with a chance of
+    at least 1/(n k^(d-1)), for n clients and k choices.
     """
     return float((1.0 - 1.0 / (max(1, clients) * max(1, choices) ** (depth - 1))) ** runs)
