@@ -93,6 +93,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def long(session: nox.Session) -> None:
+    """Judge the rest of the corpus, run the samples that search, and tie every broken model to the proof."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", "-m", "long", "tests", *session.posargs)
+
+
+@nox.session
 def site(session: nox.Session) -> None:
     """Build the documentation site, and look at its links, its reference and what it loads."""
     install(session)
@@ -149,7 +156,7 @@ def mermaid(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Run the mutants against the list of survivors; takes some minutes and wants the machine to itself."""
     install(session)
-    session.run("python", "tests/mutants/run_mutants.py")
+    session.run("python", "tests/mutants/run_mutants.py", *session.posargs)
 
 
 @nox.session

@@ -15,6 +15,19 @@ from tests import browser
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
+LONGEST = (
+    "tests/teach/test_grade.py",
+    "tests/verify/test_shapes.py",
+    "tests/testing",
+    "tests/conform/test_conform.py",
+    "tests/verify",
+    "tests/lockers",
+    "tests/proof",
+    "tests/pull/test_faults.py",
+    "tests/bench",
+    "tests/house/test_imports.py",
+)
+"""What takes longest, and so is begun first: a file runs on one worker, and the others would wait for it."""
 MISSING = {
     "browser": None
     if browser.CHROMIUM and browser.DRIVER
@@ -29,6 +42,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark, missing in MISSING.items():
         if missing and item.get_closest_marker(mark):
             pytest.skip(missing)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((n for n, prefix in enumerate(LONGEST) if item.nodeid.startswith(prefix)), len(LONGEST))
+
+    items.sort(key=place)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

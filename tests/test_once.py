@@ -320,6 +320,7 @@ async def test_the_checks_catch_one_that_looks_too_early(driver: Driver) -> None
 
 @pytest.mark.parametrize("failure", [RuntimeError, Killed])
 @both
+@pytest.mark.long
 async def test_the_checks_catch_one_that_shares_a_failure(driver: Driver, failure: type[BaseException]) -> None:
     with pytest.raises(AssertionError):
         await check_a_failure_is_its_own_callers(driver, shares_the_failure(), failure)

@@ -22,7 +22,7 @@ The explorer is that of the keyed mutex, and so are the words: `Action`, `Proper
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -460,8 +460,36 @@ class BrokenFlight:
     judged_by: tuple[Property, ...] = ALL
 
 
-def _lead_anyway(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
-    return FlightStep(_become(state, "leading", key, client), "leading")
+_FINISH: Place = ("finish", "leading", "any")
+_FAIL: Place = ("fail", "leading", "any")
+_LEAD: Place = ("request", "idle", "no run")
+_JOIN: Place = ("request", "idle", "a run")
+_CANCEL_LEADER: Place = ("cancel", "leading", "any")
+_CANCEL_FOLLOWER: Place = ("cancel", "following", "any")
+
+_PAIR = FlightConfig(2, 1, "share")
+
+BROKEN: list[BrokenFlight] = []
+"""In the order of their clauses."""
+
+
+def _broken(
+    clause: str,
+    place: Place,
+    story: str,
+    config: FlightConfig = _PAIR,
+    *,
+    also: Mapping[Place, Effect] | None = None,
+    judged_by: tuple[Property, ...] = ALL,
+) -> Callable[[Effect], Effect]:
+    """List a model under the effect's name: the sound one with this effect in its place, and with those `also`."""
+
+    def added(effect: Effect) -> Effect:
+        model = FLIGHT.replacing(effect.__name__, {place: effect, **(also or {})})
+        BROKEN.append(BrokenFlight(model, clause, story, config, judged_by))
+        return effect
+
+    return added
 
 
 def _finish_if_ours(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
@@ -471,16 +499,20 @@ def _finish_if_ours(config: FlightConfig, state: FlightState, client: int, key: 
     return finish(config, state, client, key)
 
 
-def _all_take_over(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+@_broken(
+    "KM-ONE", _JOIN, "a client that comes while a run goes on runs the work itself", also={_FINISH: _finish_if_ours}
+)
+def runs_beside(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+    return FlightStep(_become(state, "leading", key, client), "leading")
+
+
+@_broken("KM-ONE", _FAIL, "when the leader fails, all who follow take over at once", FlightConfig(3, 1, "takeover"))
+def all_take_over(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     followers = _flight(state, key).followers
     state = _become(_at(state, key, None), "failed", key, client)
     if followers:
         state = _become(_at(state, key, Flight(followers[0], ())), "leading", key, *followers)
     return FlightStep(state, "failed")
-
-
-def _finish_and_keep(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
-    return FlightStep(_at(finish(config, state, client, key).state, key, Flight(NOBODY, ())), "finished")
 
 
 def _follow_or_take_old(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
@@ -489,58 +521,98 @@ def _follow_or_take_old(config: FlightConfig, state: FlightState, client: int, k
     return follow(config, state, client, key)
 
 
-def _fail_as_if_finished(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+@_broken(
+    "KM-RESULT",
+    _FINISH,
+    "the result stays in the table and is given to whoever comes next",
+    FlightConfig(1, 1, "share"),
+    also={_JOIN: _follow_or_take_old},
+    judged_by=(KM_ONE, KM_RESULT),
+)
+def keeps_the_result(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+    return FlightStep(_at(finish(config, state, client, key).state, key, Flight(NOBODY, ())), "finished")
+
+
+@_broken("KM-RESULT", _FAIL, "who waits for work that fails is given an empty result")
+def failure_gives_nothing(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     followers = _flight(state, key).followers
     state = _become(_at(state, key, None), "told", key, *followers)
     return FlightStep(_become(state, "failed", key, client), "failed")
 
 
-def _first_is_told(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+@_broken(
+    "KM-LEADER",
+    _FAIL,
+    "the error is told to the first who follows, and the next of the others takes over",
+    FlightConfig(3, 1, "share"),
+)
+def first_is_told(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     followers = _flight(state, key).followers
     state = _become(state, "failed", key, client, *followers[:1])
     return FlightStep(take_over(_at(state, key, Flight(client, followers[1:])), key), "failed")
 
 
-def _cancel_all(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+@_broken("KM-LEADER", _CANCEL_LEADER, "a cancelled leader cancels all who follow")
+def leader_cancels_all(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     leader, followers = _flight(state, key)
     return FlightStep(_become(_at(state, key, None), "idle", key, leader, *followers), "cancelled")
 
 
-def _leave_without_heir(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+@_broken(
+    "KM-LEADER",
+    _CANCEL_LEADER,
+    "a cancelled leader leaves the entry, and nobody runs the work",
+    FlightConfig(2, 1, "takeover"),
+    judged_by=(KM_LEADER, KM_RETURN),
+)
+def leader_leaves_no_heir(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     return FlightStep(_become(state, "idle", key, client), "cancelled")
 
 
-def _cancel_drops_entry(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+@_broken("KM-FOLLOWER", _CANCEL_FOLLOWER, "who follows awaits the run itself, so its cancellation ends the run for all")
+def follower_cancels_all(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+    return leader_cancels_all(config, state, client, key)
+
+
+@_broken(
+    "KM-FOLLOWER", _CANCEL_FOLLOWER, "who follows tidies up as it is cancelled, and the run goes on outside the table"
+)
+def follower_drops_entry(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     return FlightStep(_become(_at(state, key, None), "idle", key, client), "cancelled")
 
 
-def _stay_listed(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+@_broken("KM-FOLLOWER", _CANCEL_FOLLOWER, "who is cancelled stays in the entry", FlightConfig(2, 1, "takeover"))
+def follower_stays_listed(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     return FlightStep(_become(state, "idle", key, client), "cancelled")
 
 
-def _fail_and_keep(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+@_broken("KM-FORGET", _FAIL, "an entry whose run failed stays", FlightConfig(1, 1, "share"))
+def failure_stays(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     after = fail(config, state, client, key).state
     kept = after.entries[key] or Flight(NOBODY, ())
     return FlightStep(_at(after, key, kept), "failed")
 
 
-def _one_at_a_time(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+@_broken("KM-APART", _LEAD, "work for one key waits for work for another", FlightConfig(2, 2, "share"))
+def one_at_a_time(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     if any(state.entries):
         return FlightStep(_become(state, "following", key, client), "following")
     return lead(config, state, client, key)
 
 
-def _tell_all_keys(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+@_broken(
+    "KM-APART",
+    _FINISH,
+    "the end of a run wakes those who wait at other keys, with its own result",
+    FlightConfig(3, 2, "share"),
+    judged_by=(KM_APART,),
+)
+def tells_all_keys(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     waiting = [c for c, caller in enumerate(state.clients) if caller.phase == "following"]
     after = finish(config, state, client, key).state
     for c in waiting:
         after = _become(after, "told", state.clients[c].key or 0, c)
     return FlightStep(after, "finished")
-
-
-def _tell_one(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
-    followers = _flight(state, key).followers
-    return FlightStep(_become(_at(state, key, None), "told", key, client, *followers[:1]), "finished")
 
 
 def _leave(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
@@ -549,115 +621,26 @@ def _leave(config: FlightConfig, state: FlightState, client: int, key: int) -> F
     return cancel_follower(config, state, client, key)
 
 
-def _last_takes_over(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+@_broken(
+    "KM-RETURN",
+    _FINISH,
+    "of those who follow, one is told; no step before is wrong",
+    FlightConfig(3, 1, "share"),
+    also={_CANCEL_FOLLOWER: _leave},
+    judged_by=(KM_RETURN,),
+)
+def tells_one(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
+    followers = _flight(state, key).followers
+    return FlightStep(_become(_at(state, key, None), "told", key, client, *followers[:1]), "finished")
+
+
+@_broken(
+    "KM-RETURN",
+    _FAIL,
+    "the youngest takes over each time, so that the oldest starves among those that fail",
+    FlightConfig(3, 1, "takeover"),
+    judged_by=(KM_RETURN,),
+)
+def last_takes_over(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     leader, followers = _flight(state, key)
     return fail(config, _at(state, key, Flight(leader, followers[::-1])), client, key)
-
-
-def _swap(name: str, rows: dict[Place, Effect]) -> FlightModel:
-    return FLIGHT.replacing(name, rows)
-
-
-_FINISH: Place = ("finish", "leading", "any")
-_FAIL: Place = ("fail", "leading", "any")
-_JOIN: Place = ("request", "idle", "a run")
-_CANCEL_LEADER: Place = ("cancel", "leading", "any")
-_CANCEL_FOLLOWER: Place = ("cancel", "following", "any")
-
-BROKEN: tuple[BrokenFlight, ...] = (
-    BrokenFlight(
-        _swap("runs_beside", {_JOIN: _lead_anyway, _FINISH: _finish_if_ours}),
-        "KM-ONE",
-        "a client that comes while a run goes on runs the work itself",
-        FlightConfig(2, 1, "share"),
-    ),
-    BrokenFlight(
-        _swap("all_take_over", {_FAIL: _all_take_over}),
-        "KM-ONE",
-        "when the leader fails, all who follow take over at once",
-        FlightConfig(3, 1, "takeover"),
-    ),
-    BrokenFlight(
-        _swap("keeps_the_result", {_FINISH: _finish_and_keep, _JOIN: _follow_or_take_old}),
-        "KM-RESULT",
-        "the result stays in the table and is given to whoever comes next",
-        FlightConfig(1, 1, "share"),
-        judged_by=(KM_ONE, KM_RESULT),
-    ),
-    BrokenFlight(
-        _swap("failure_gives_nothing", {_FAIL: _fail_as_if_finished}),
-        "KM-RESULT",
-        "who waits for work that fails is given an empty result",
-        FlightConfig(2, 1, "share"),
-    ),
-    BrokenFlight(
-        _swap("first_is_told", {_FAIL: _first_is_told}),
-        "KM-LEADER",
-        "the error is told to the first who follows, and the next of the others takes over",
-        FlightConfig(3, 1, "share"),
-    ),
-    BrokenFlight(
-        _swap("leader_cancels_all", {_CANCEL_LEADER: _cancel_all}),
-        "KM-LEADER",
-        "a cancelled leader cancels all who follow",
-        FlightConfig(2, 1, "share"),
-    ),
-    BrokenFlight(
-        _swap("leader_leaves_no_heir", {_CANCEL_LEADER: _leave_without_heir}),
-        "KM-LEADER",
-        "a cancelled leader leaves the entry, and nobody runs the work",
-        FlightConfig(2, 1, "takeover"),
-        judged_by=(KM_LEADER, KM_RETURN),
-    ),
-    BrokenFlight(
-        _swap("follower_cancels_all", {_CANCEL_FOLLOWER: _cancel_all}),
-        "KM-FOLLOWER",
-        "who follows awaits the run itself, so its cancellation ends the run for all",
-        FlightConfig(2, 1, "share"),
-    ),
-    BrokenFlight(
-        _swap("follower_drops_entry", {_CANCEL_FOLLOWER: _cancel_drops_entry}),
-        "KM-FOLLOWER",
-        "who follows tidies up as it is cancelled, and the run goes on outside the table",
-        FlightConfig(2, 1, "share"),
-    ),
-    BrokenFlight(
-        _swap("follower_stays_listed", {_CANCEL_FOLLOWER: _stay_listed}),
-        "KM-FOLLOWER",
-        "who is cancelled stays in the entry",
-        FlightConfig(2, 1, "takeover"),
-    ),
-    BrokenFlight(
-        _swap("failure_stays", {_FAIL: _fail_and_keep}),
-        "KM-FORGET",
-        "an entry whose run failed stays",
-        FlightConfig(1, 1, "share"),
-    ),
-    BrokenFlight(
-        _swap("one_at_a_time", {("request", "idle", "no run"): _one_at_a_time}),
-        "KM-APART",
-        "work for one key waits for work for another",
-        FlightConfig(2, 2, "share"),
-    ),
-    BrokenFlight(
-        _swap("tells_all_keys", {_FINISH: _tell_all_keys}),
-        "KM-APART",
-        "the end of a run wakes those who wait at other keys, with its own result",
-        FlightConfig(3, 2, "share"),
-        judged_by=(KM_APART,),
-    ),
-    BrokenFlight(
-        _swap("tells_one", {_FINISH: _tell_one, _CANCEL_FOLLOWER: _leave}),
-        "KM-RETURN",
-        "of those who follow, one is told; no step before is wrong",
-        FlightConfig(3, 1, "share"),
-        judged_by=(KM_RETURN,),
-    ),
-    BrokenFlight(
-        _swap("last_takes_over", {_FAIL: _last_takes_over}),
-        "KM-RETURN",
-        "the youngest takes over each time, so that the oldest starves among those that fail",
-        FlightConfig(3, 1, "takeover"),
-        judged_by=(KM_RETURN,),
-    ),
-)

@@ -1,11 +1,13 @@
 """Judge every locker of the catalogue that a stranger might have written, with the command, and compare.
 
     python tests/acceptance/run.py [--seconds N] [--only TEXT] [--kind sound|bad] [--origin written|wild] [--bare]
+                                   [--part K/N]
 
 For each: the exit status must be 1 with one of the right clauses named, or 0, with a remark where one is due. With
 --bare no flag is given: what the catalogue says that a locker goes without is not, and it is judged by what makes it
-a keyed mutex. Prints a line for each as it comes, and a summary; exits with 1 where anything differs. Takes about an
-hour for all.
+a keyed mutex. A broken one that is not convicted in N seconds gets PATIENCE times as many, so that a busy machine
+decides nothing. --part K/N is the K-th of every N lockers. Prints a line for each as it comes, and a summary; exits
+with 1 where anything differs. Takes about an hour for all.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.lockers.catalogue import SHAPES, Row, entries  # noqa: E402
 
+PATIENCE = 4
 SAID = {"violation": "rejected by the right clause", "holds": "accepted", "noted": "accepted with the right remark"}
 
 
@@ -57,6 +60,14 @@ def _unpromised(line: dict[str, Any]) -> bool:
     return bool(line["result"] == "not promised" and line["violations"])
 
 
+def part_of(text: str) -> tuple[int, int]:
+    """K and N of "K/N"; ValueError for anything else."""
+    number, of = (int(part) for part in text.split("/"))
+    if not 1 <= number <= of:
+        raise ValueError(text)
+    return number, of
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=30.0)
@@ -64,6 +75,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=("sound", "bad"))
     parser.add_argument("--origin", choices=("written", "wild"))
     parser.add_argument("--bare", action="store_true", help="give no flag to the command")
+    parser.add_argument("--part", type=part_of, default=(1, 1), metavar="K/N", help="the K-th of every N only")
     args = parser.parse_args()
     expect = {"sound": ("holds",), "bad": ("violation",), None: ("violation", "holds", "noted")}[args.kind]
     shapes = tuple(shape for shape in SHAPES if shape != "none")
@@ -71,11 +83,14 @@ def main() -> int:
     rows = entries(kind=("threads", "asyncio"), origin=origin, shape=shapes, expect=expect)
     if args.origin is None:
         rows += [row for row in entries(shape=shapes, expect=expect) if row.module == "tests.lockers.misjudged"]
-    chosen = [row for row in rows if args.only in row.name]
+    number, of = args.part
+    chosen = [row for row in rows if args.only in row.name][number - 1 :: of]
     right: Counter[str] = Counter()
     for number, row in enumerate(chosen, 1):
         started = time.perf_counter()
         fault, verdict = judge(row, args.seconds, bare=args.bare)
+        if fault and row.expect != "holds":
+            fault, verdict = judge(row, PATIENCE * args.seconds, bare=args.bare)
         right[row.expect] += not fault
         took = f"{time.perf_counter() - started:.0f} s"
         mark = "ok   " if not fault else "WRONG"

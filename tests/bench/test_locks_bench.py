@@ -345,6 +345,7 @@ def command(*arguments: str, program: tuple[str, ...] = (str(RUN),)) -> subproce
 QUICK = ["--quick", "--queues", "3", "6", "--distinct", "100"]
 
 
+@pytest.mark.long
 def test_the_whole_benchmark_says_everything(tmp_path: Path) -> None:
     """Each row with each subject that applies, in the JSON, the picture and the page; and the rest by name."""
     page = tmp_path / "page.md"

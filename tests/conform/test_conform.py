@@ -38,6 +38,7 @@ def last(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize("subject", ["kmutex:KeyedMutex", "kmutex:AsyncKeyedMutex"])
+@pytest.mark.long
 def test_the_librarys_own_lockers_conform(subject: str) -> None:
     done = conform(adapter=[*EXAMPLE, subject])
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,6 +46,7 @@ def test_the_librarys_own_lockers_conform(subject: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Sound", "BlackBox", "Bare"])
+@pytest.mark.long
 def test_sound_adapters_conform(name: str, tmp_path: Path) -> None:
     """At both levels, and with next to no feature; clauses that were not put to the test are not said to hold."""
     out = tmp_path / "report.json"
@@ -235,6 +237,7 @@ def test_known_failures_must_go_on_failing(tmp_path: Path) -> None:
     assert reported("LifoBare", {first: failing[first]}).exit_status == 1
 
 
+@pytest.mark.long
 def test_a_random_sequence_can_be_a_known_failure() -> None:
     """And others that break only what it breaks are counted with it; one that breaks more is not."""
     from kmutex.conform.report import ConformReport

@@ -31,6 +31,8 @@ PAGES = sorted(
     for pattern in ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "specs/*.md", "examples/**/*.md")
     for page in ROOT.glob(pattern)
 )
+LONG = ("README.md", "docs/verify.md", "docs/conform.md")
+"""Their commands search for many seconds."""
 RUN_HERE = ("python", "sh", "protocol")
 RUN_ELSEWHERE = {
     "program": {
@@ -236,7 +238,14 @@ def test_what_is_run_elsewhere_is(language: str, page: str, test: str) -> None:
     assert Path(page).name in text
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if list(SYBIL.parse(ROOT / name).examples())])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long) if name in LONG else name
+        for name in PAGES
+        if list(SYBIL.parse(ROOT / name).examples())
+    ],
+)
 def test_the_samples_do_what_the_page_says(name: str, folder: Path) -> None:
     """From top to bottom, without those that say why they can't be run."""
     for example in SYBIL.parse(ROOT / name).examples():

@@ -14,7 +14,7 @@ import itertools
 import weakref
 from asyncio import CancelledError, Future
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Coroutine, Hashable
+from collections.abc import AsyncIterator, Coroutine, Hashable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
@@ -103,68 +103,91 @@ class _Translated(Handing):
         super().unlock(self._name(key))
 
 
-class EvictWithWaiters(_OneLoop):
-    """unlock takes the lock out of the table although others still wait for it."""
+class _Locks(_OneLoop):
+    """A lock for each key; how it is given back is up to a subclass."""
 
     def __init__(self) -> None:
-        self._locks: dict[Hashable, asyncio.Lock] = {}
+        self._locks: MutableMapping[Hashable, asyncio.Lock] = {}
 
     async def lock(self, key: Hashable) -> None:
         self._check_loop()
         lock = self._locks.setdefault(key, asyncio.Lock())
         await lock.acquire()
 
+    def __len__(self) -> int:
+        return len(self._locks)
+
+
+class EvictWithWaiters(_Locks):
+    """unlock takes the lock out of the table although others still wait for it."""
+
     def unlock(self, key: Hashable) -> None:
         self._check_loop()
         self._locks.pop(key).release()
-
-    def __len__(self) -> int:
-        return len(self._locks)
 
 
 class _Counted:
     """A lock and the number of its users."""
 
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
+    def __init__(self, lock: asyncio.Lock | asyncio.Semaphore) -> None:
+        self.lock = lock
         self.users = 0
 
 
-class CountAfterWait(_OneLoop):
-    """Counts itself after the wait only, so that the count misses those who wait."""
+class _Counting(_OneLoop):
+    """Sound: users counts the holder and the waiters, and the last of them takes the entry out."""
+
+    _new_lock: type[asyncio.Lock | asyncio.Semaphore] = asyncio.Lock
 
     def __init__(self) -> None:
         self._entries: dict[Hashable, _Counted] = {}
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     async def lock(self, key: Hashable) -> None:
         self._check_loop()
-        entry = self._entries.setdefault(key, _Counted())
-        await entry.lock.acquire()
+        entry = self._entry(key)
         entry.users += 1
+        await self._acquire(key, entry)
+
+    async def _acquire(self, key: Hashable, entry: _Counted) -> None:
+        try:
+            await entry.lock.acquire()
+        except BaseException:
+            self._drop(key, entry)
+            raise
 
     def unlock(self, key: Hashable) -> None:
         self._check_loop()
         entry = self._entries[key]
         entry.lock.release()
+        self._drop(key, entry)
+
+    def _entry(self, key: Hashable) -> _Counted:
+        return self._entries.setdefault(key, _Counted(self._new_lock()))
+
+    def _drop(self, key: Hashable, entry: _Counted) -> None:
         entry.users -= 1
-        if entry.users == 0:
+        self._evict_idle(key, entry)
+
+    def _evict_idle(self, key: Hashable, entry: _Counted) -> None:
+        if entry.users <= 0:
             del self._entries[key]
 
-    def __len__(self) -> int:
-        return len(self._entries)
 
-
-class EvictByLocked(_OneLoop):
-    """Takes an open lock for an idle one, but it is also open until the woken waiter has run."""
-
-    def __init__(self) -> None:
-        self._locks: dict[Hashable, asyncio.Lock] = {}
+class CountAfterWait(_Counting):
+    """Counts itself after the wait only, so that the count misses those who wait."""
 
     async def lock(self, key: Hashable) -> None:
         self._check_loop()
-        if key not in self._locks:
-            self._locks[key] = asyncio.Lock()
-        await self._locks[key].acquire()
+        entry = self._entry(key)
+        await entry.lock.acquire()
+        entry.users += 1
+
+
+class EvictByLocked(_Locks):
+    """Takes an open lock for an idle one, but it is also open until the woken waiter has run."""
 
     def unlock(self, key: Hashable) -> None:
         self._check_loop()
@@ -173,93 +196,39 @@ class EvictByLocked(_OneLoop):
         if not lock.locked():
             del self._locks[key]
 
-    def __len__(self) -> int:
-        return len(self._locks)
 
-
-class NonAtomicCount(_OneLoop):
+class NonAtomicCount(_Counting):
     """Reads the count before a wait and writes it back after, over the counting of others."""
 
-    def __init__(self) -> None:
-        self._locks: dict[Hashable, asyncio.Lock] = {}
-        self._users: dict[Hashable, int] = {}
-
     async def lock(self, key: Hashable) -> None:
         self._check_loop()
-        users = self._users.get(key, 0)
+        users = self._entries[key].users if key in self._entries else 0
         # A turn of the loop, as a real table has where it fetches or logs something.
         await asyncio.sleep(0)
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        self._users[key] = users + 1
-        try:
-            await lock.acquire()
-        except BaseException:
-            self._drop(key)
-            raise
-
-    def _drop(self, key: Hashable) -> None:
-        self._users[key] -= 1
-        if self._users[key] <= 0:
-            del self._users[key], self._locks[key]
-
-    def unlock(self, key: Hashable) -> None:
-        self._check_loop()
-        self._locks[key].release()
-        self._drop(key)
-
-    def __len__(self) -> int:
-        return len(self._locks)
+        entry = self._entry(key)
+        entry.users = users + 1
+        await self._acquire(key, entry)
 
 
-class CancelKeepsCount(_OneLoop):
+class CancelKeepsCount(_Counting):
     """Takes its count back on Exception, which CancelledError is not."""
 
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, _Counted] = {}
-
-    async def lock(self, key: Hashable) -> None:
-        self._check_loop()
-        entry = self._entries.setdefault(key, _Counted())
-        entry.users += 1
+    async def _acquire(self, key: Hashable, entry: _Counted) -> None:
         try:
             await entry.lock.acquire()
         except Exception:
             self._drop(key, entry)
             raise
 
-    def _drop(self, key: Hashable, entry: _Counted) -> None:
-        entry.users -= 1
-        if entry.users == 0:
-            del self._entries[key]
 
-    def unlock(self, key: Hashable) -> None:
-        self._check_loop()
-        entry = self._entries[key]
-        entry.lock.release()
-        self._drop(key, entry)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-class NeverEvicts(_OneLoop):
+class NeverEvicts(_Locks):
     """An idle key keeps its lock in the table for ever."""
-
-    def __init__(self) -> None:
-        self._locks: dict[Hashable, asyncio.Lock] = {}
-
-    async def lock(self, key: Hashable) -> None:
-        self._check_loop()
-        await self._locks.setdefault(key, asyncio.Lock()).acquire()
 
     def unlock(self, key: Hashable) -> None:
         self._check_loop()
         if key not in self._locks:
             raise RuntimeError(f"{key!r} is not held")
         self._locks[key].release()
-
-    def __len__(self) -> int:
-        return len(self._locks)
 
 
 class CancelDeletesKey(Handing):
@@ -280,11 +249,35 @@ class _FlagEntry:
         self.queue: deque[asyncio.Future[None]] = deque()
 
 
-class WakeupDropped(_OneLoop):
-    """A waiter that was woken, but is cancelled before it runs, leaves without waking the one behind it."""
+class _Waking(_OneLoop):
+    """unlock frees the key and wakes one that waits; who takes it then, and how one leaves, is up to a subclass."""
 
     def __init__(self) -> None:
         self._entries: dict[Hashable, _FlagEntry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def unlock(self, key: Hashable) -> None:
+        self._check_loop()
+        entry = self._entries.get(key)
+        if entry is None or not entry.held:
+            raise RuntimeError(f"{key!r} is not held")
+        entry.held = False
+        self._wake(key, entry)
+        self._drop(key, entry)
+
+    def _wake(self, key: Hashable, entry: _FlagEntry) -> None:
+        raise NotImplementedError
+
+    def _drop(self, key: Hashable, entry: _FlagEntry) -> None:
+        entry.refs -= 1
+        if entry.refs == 0:
+            del self._entries[key]
+
+
+class WakeupDropped(_Waking):
+    """A waiter that was woken, but is cancelled before it runs, leaves without waking the one behind it."""
 
     async def lock(self, key: Hashable) -> None:
         loop = self._check_loop()
@@ -302,25 +295,11 @@ class WakeupDropped(_OneLoop):
                 entry.queue.remove(turn)
         entry.held = True
 
-    def _drop(self, key: Hashable, entry: _FlagEntry) -> None:
-        entry.refs -= 1
-        if entry.refs == 0:
-            del self._entries[key]
-
-    def unlock(self, key: Hashable) -> None:
-        self._check_loop()
-        entry = self._entries.get(key)
-        if entry is None or not entry.held:
-            raise RuntimeError(f"{key!r} is not held")
-        entry.held = False
-        self._drop(key, entry)
+    def _wake(self, key: Hashable, entry: _FlagEntry) -> None:
         for turn in entry.queue:
             if not turn.cancelled():
                 turn.set_result(None)
                 break
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 class GrantKeptOnCancel(Handing):
@@ -330,11 +309,8 @@ class GrantKeptOnCancel(Handing):
         self._remove(queue, waiter)
 
 
-class CancelledHeadStays(_OneLoop):
+class CancelledHeadStays(_Waking):
     """Wakes the head, which takes itself out when it runs; a cancelled one stays and blocks the rest."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, _FlagEntry] = {}
 
     async def lock(self, key: Hashable) -> None:
         loop = self._check_loop()
@@ -348,26 +324,18 @@ class CancelledHeadStays(_OneLoop):
                 if not turn.cancelled():
                     entry.queue.popleft()
                     self._wake(key, entry)
+                    self._drop(key, entry)
                 raise
             entry.queue.popleft()
         entry.held = True
 
     def _wake(self, key: Hashable, entry: _FlagEntry) -> None:
-        if not entry.queue:
-            del self._entries[key]
-        elif not entry.queue[0].done():
+        if entry.queue and not entry.queue[0].done():
             entry.queue[0].set_result(None)
 
-    def unlock(self, key: Hashable) -> None:
-        self._check_loop()
-        entry = self._entries.get(key)
-        if entry is None or not entry.held:
-            raise RuntimeError(f"{key!r} is not held")
-        entry.held = False
-        self._wake(key, entry)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+    def _drop(self, key: Hashable, entry: _FlagEntry) -> None:
+        if not entry.queue:
+            del self._entries[key]
 
 
 class HandedToDeadWaiter(Handing):
@@ -394,11 +362,8 @@ class CancelWakesNext(Handing):
             self._pass_on(key)
 
 
-class WokenWithoutReserving(_OneLoop):
+class WokenWithoutReserving(_Waking):
     """unlock frees the key and wakes the head, which takes it without a look whether a newcomer has it."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, _FlagEntry] = {}
 
     async def lock(self, key: Hashable) -> None:
         loop = self._check_loop()
@@ -413,80 +378,27 @@ class WokenWithoutReserving(_OneLoop):
                 if turn in entry.queue:
                     entry.queue.remove(turn)
                 elif not turn.cancelled() and not entry.held:
-                    self._wake(entry)
+                    self._wake(key, entry)
                 self._drop(key, entry)
                 raise
         entry.held = True
 
-    def _wake(self, entry: _FlagEntry) -> None:
+    def _wake(self, key: Hashable, entry: _FlagEntry) -> None:
         while entry.queue:
             turn = entry.queue.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
 
-    def _drop(self, key: Hashable, entry: _FlagEntry) -> None:
-        entry.refs -= 1
-        if entry.refs == 0:
-            del self._entries[key]
 
-    def unlock(self, key: Hashable) -> None:
-        self._check_loop()
-        entry = self._entries.get(key)
-        if entry is None or not entry.held:
-            raise RuntimeError(f"{key!r} is not held")
-        entry.held = False
-        self._wake(entry)
-        self._drop(key, entry)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-class CancelledAcquirerEnters(_OneLoop):
+class CancelledAcquirerEnters(Handing):
     """Swallows the cancellation after its clean-up: the caller goes on as if it held the key."""
 
-    def __init__(self) -> None:
-        self._holders: dict[Hashable, asyncio.Event] = {}
-        self._waiting: dict[Hashable, list[asyncio.Event]] = {}
-
-    async def lock(self, key: Hashable) -> None:
-        self._check_loop()
-        turn = asyncio.Event()
-        if key not in self._holders:
-            self._holders[key] = turn
-            return
-        self._waiting.setdefault(key, []).append(turn)
+    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
         try:
-            await turn.wait()
-        except asyncio.CancelledError:
-            if turn.is_set():
-                self._pass_on(key)
-            else:
-                self._leave(key, turn)
-
-    def _leave(self, key: Hashable, turn: asyncio.Event) -> None:
-        self._waiting[key].remove(turn)
-        if not self._waiting[key]:
-            del self._waiting[key]
-
-    def _pass_on(self, key: Hashable) -> None:
-        if key in self._waiting:
-            turn = self._waiting[key][0]
-            self._leave(key, turn)
-            self._holders[key] = turn
-            turn.set()
-        else:
-            del self._holders[key]
-
-    def unlock(self, key: Hashable) -> None:
-        self._check_loop()
-        if key not in self._holders:
-            raise RuntimeError(f"{key!r} is not held")
-        self._pass_on(key)
-
-    def __len__(self) -> int:
-        return len(self._holders)
+            await waiter
+        except CancelledError:
+            self._give_up(key, queue, waiter)
 
 
 class StrayUnlockAccepted(Handing):
@@ -497,76 +409,28 @@ class StrayUnlockAccepted(Handing):
             self._pass_on(key)
 
 
-class _SemaphoreEntry:
-    """A semaphore of one permit and the number of its users."""
-
-    def __init__(self) -> None:
-        self.permit = asyncio.Semaphore(1)
-        self.users = 0
-
-
-class StrayUnlockAdmitsTwo(_OneLoop):
+class StrayUnlockAdmitsTwo(_Counting):
     """A semaphore per key kept for the next use: a stray unlock adds a permit, and two can hold."""
 
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, _SemaphoreEntry] = {}
-
-    async def lock(self, key: Hashable) -> None:
-        self._check_loop()
-        entry = self._entries.setdefault(key, _SemaphoreEntry())
-        entry.users += 1
-        try:
-            await entry.permit.acquire()
-        except BaseException:
-            self._drop(key, entry)
-            raise
-
-    def _drop(self, key: Hashable, entry: _SemaphoreEntry) -> None:
-        entry.users -= 1
-        if entry.users == 0:
-            del self._entries[key]
+    _new_lock = asyncio.Semaphore
 
     def unlock(self, key: Hashable) -> None:
         self._check_loop()
-        entry = self._entries.setdefault(key, _SemaphoreEntry())
-        entry.permit.release()
+        entry = self._entry(key)
+        entry.lock.release()
         if entry.users:
             self._drop(key, entry)
 
-    def __len__(self) -> int:
-        return len(self._entries)
 
-
-class FailedUnlockCorruptsCount(_OneLoop):
+class FailedUnlockCorruptsCount(_Counting):
     """unlock counts down before it finds that the key is not held: a failed one leaves a count of -1."""
-
-    def __init__(self) -> None:
-        self._users: Counter[Hashable] = Counter()
-        self._locks: dict[Hashable, asyncio.Lock] = {}
-
-    async def lock(self, key: Hashable) -> None:
-        self._check_loop()
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        self._users[key] += 1
-        try:
-            await lock.acquire()
-        except BaseException:
-            self._users[key] -= 1
-            self._evict_idle(key)
-            raise
-
-    def _evict_idle(self, key: Hashable) -> None:
-        if self._users[key] <= 0:
-            del self._users[key], self._locks[key]
 
     def unlock(self, key: Hashable) -> None:
         self._check_loop()
-        self._users[key] -= 1
-        self._locks[key].release()
-        self._evict_idle(key)
-
-    def __len__(self) -> int:
-        return len(self._users)
+        entry = self._entry(key)
+        entry.users -= 1
+        entry.lock.release()
+        self._evict_idle(key, entry)
 
 
 class _ForgetfulLease:
@@ -665,23 +529,15 @@ class SharedConditionNotifyOne(_OneLoop):
         return len(self._lines)
 
 
-class WeakRegistry(_OneLoop):
+class WeakRegistry(_Locks):
     """Locks live in a weak dictionary, and nothing but those still inside lock() refers to them."""
 
     def __init__(self) -> None:
-        self._locks: weakref.WeakValueDictionary[Hashable, asyncio.Lock] = weakref.WeakValueDictionary()
-
-    async def lock(self, key: Hashable) -> None:
-        self._check_loop()
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        await lock.acquire()
+        self._locks = weakref.WeakValueDictionary()
 
     def unlock(self, key: Hashable) -> None:
         self._check_loop()
         self._locks[key].release()
-
-    def __len__(self) -> int:
-        return len(self._locks)
 
 
 class LastInFirstOut(Handing):
@@ -753,37 +609,17 @@ class OneLockForAllKeys(StripedKeys):
     stripes = 1
 
 
-class GuardHeldWhileWaiting(_OneLoop):
+class GuardHeldWhileWaiting(_Counting):
     """Waits for the key with the guard of the table in its hand: no other key can be locked meanwhile."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._guard = asyncio.Lock()
-        self._entries: dict[Hashable, _Counted] = {}
 
     async def lock(self, key: Hashable) -> None:
         self._check_loop()
         async with self._guard:
-            entry = self._entries.setdefault(key, _Counted())
-            entry.users += 1
-            try:
-                await entry.lock.acquire()
-            except BaseException:
-                self._drop(key, entry)
-                raise
-
-    def _drop(self, key: Hashable, entry: _Counted) -> None:
-        entry.users -= 1
-        if entry.users == 0:
-            del self._entries[key]
-
-    def unlock(self, key: Hashable) -> None:
-        self._check_loop()
-        entry = self._entries[key]
-        entry.lock.release()
-        self._drop(key, entry)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+            await super().lock(key)
 
 
 class TakenBeforeRefused(Handing):

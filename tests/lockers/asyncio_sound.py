@@ -96,6 +96,41 @@ class _Leases(_Ticketed):
                 lease.release()
 
 
+def _leasing(locker: type[_Ticketed]) -> type:
+    """The same locker with hold()."""
+    name = f"{locker.__name__}Leases"
+    return type(name, (_Leases, locker), {"__doc__": f"{locker.__name__} with hold().", "__module__": __name__})
+
+
+class _Table(_Ticketed):
+    """An entry for each key in use, which knows its holder; how one asks for it and hands it on differs."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, Any] = {}
+
+    def _hand_on(self, key: Hashable, entry: Any) -> None:
+        """End its grant."""
+        raise NotImplementedError
+
+    def _release(self, key: Hashable, ticket: object | None) -> None:
+        entry = self._entries.get(key)
+        if entry is None or entry.holder is None or ticket not in (None, entry.holder):
+            raise RuntimeError(f"{key!r} is not held")
+        self._hand_on(key, entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class _Counted(_Table):
+    """The entry goes with the last of its users, the holder and those who wait."""
+
+    def _drop(self, key: Hashable, entry: Any) -> None:
+        entry.users -= 1
+        if not entry.users:
+            del self._entries[key]
+
+
 class _FutureEntry:
     """A holder's ticket and the futures of those behind it."""
 
@@ -104,11 +139,8 @@ class _FutureEntry:
         self.waiters: deque[asyncio.Future[None]] = deque()
 
 
-class FuturePerWaiter(_Ticketed):
+class FuturePerWaiter(_Table):
     """A future per waiter; unlock makes it the holder before it completes it. Evicts by key."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, _FutureEntry] = {}
 
     async def _acquire(self, key: Hashable) -> object:
         me: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -139,15 +171,6 @@ class FuturePerWaiter(_Ticketed):
                 return
         entry.holder = None
         self._evict(key, entry)
-
-    def _release(self, key: Hashable, ticket: object | None) -> None:
-        entry = self._entries.get(key)
-        if entry is None or ticket not in (None, entry.holder):
-            raise RuntimeError(f"{key!r} is not held")
-        self._hand_on(key, entry)
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 class FuturePerWaiterByIdentity(FuturePerWaiter):
@@ -204,19 +227,16 @@ class FutureQueue(_Ticketed):
 
 
 class _LockEntry:
-    """users counts the holder and the waiters; ticket is None until the next holder has run."""
+    """users counts the holder and the waiters; holder is None until the next one has run."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.users = 0
-        self.ticket: object | None = None
+        self.holder: object | None = None
 
 
-class LockAndCountNoLoopCheck(_Ticketed):
+class LockAndCountNoLoopCheck(_Counted):
     """An asyncio.Lock with a count, which leaves the loop to asyncio.Lock, that looks only where it waits."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, _LockEntry] = {}
 
     def _check_loop(self) -> Any:
         pass
@@ -231,24 +251,13 @@ class LockAndCountNoLoopCheck(_Ticketed):
         except BaseException:
             self._drop(key, entry)
             raise
-        entry.ticket = ticket = object()
+        entry.holder = ticket = object()
         return ticket
 
-    def _drop(self, key: Hashable, entry: _LockEntry) -> None:
-        entry.users -= 1
-        if not entry.users:
-            del self._entries[key]
-
-    def _release(self, key: Hashable, ticket: object | None) -> None:
-        entry = self._entries.get(key)
-        if entry is None or entry.ticket is None or ticket not in (None, entry.ticket):
-            raise RuntimeError(f"{key!r} is not held")
-        entry.ticket = None
+    def _hand_on(self, key: Hashable, entry: _LockEntry) -> None:
+        entry.holder = None
         entry.lock.release()
         self._drop(key, entry)
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 class LockAndCount(LockAndCountNoLoopCheck):
@@ -355,45 +364,31 @@ class _EventEntry:
     """users counts the holder and those that poll."""
 
     def __init__(self) -> None:
-        self.held: object | None = None
+        self.holder: object | None = None
         self.users = 0
         self.freed = asyncio.Event()
 
 
-class FlagAndEvent(_Ticketed):
+class FlagAndEvent(_Counted):
     """A flag, a count and an Event that wakes everybody to look again: sound but for order."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, _EventEntry] = {}
 
     async def _acquire(self, key: Hashable) -> object:
         entry = self._entries.setdefault(key, _EventEntry())
         entry.users += 1
         try:
-            while entry.held is not None:
+            while entry.holder is not None:
                 entry.freed.clear()
                 await entry.freed.wait()
         except BaseException:
             self._drop(key, entry)
             raise
-        entry.held = ticket = object()
+        entry.holder = ticket = object()
         return ticket
 
-    def _drop(self, key: Hashable, entry: _EventEntry) -> None:
-        entry.users -= 1
-        if entry.users == 0:
-            del self._entries[key]
-
-    def _release(self, key: Hashable, ticket: object | None) -> None:
-        entry = self._entries.get(key)
-        if entry is None or entry.held is None or ticket not in (None, entry.held):
-            raise RuntimeError(f"{key!r} is not held")
-        entry.held = None
+    def _hand_on(self, key: Hashable, entry: _EventEntry) -> None:
+        entry.holder = None
         entry.freed.set()
         self._drop(key, entry)
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 class FlagAndCondition(_Ticketed):
@@ -443,40 +438,15 @@ class FlagAndCondition(_Ticketed):
         return len(self._entries)
 
 
-class FuturePerWaiterLeases(_Leases, FuturePerWaiter):
-    """FuturePerWaiter with hold()."""
-
-
-class FuturePerWaiterByIdentityLeases(_Leases, FuturePerWaiterByIdentity):
-    """FuturePerWaiterByIdentity with hold()."""
-
-
-class FutureQueueLeases(_Leases, FutureQueue):
-    """FutureQueue with hold()."""
-
-
-class LockAndCountLeases(_Leases, LockAndCount):
-    """LockAndCount with hold()."""
-
-
-class LockAndCountNoLoopCheckLeases(_Leases, LockAndCountNoLoopCheck):
-    """LockAndCountNoLoopCheck with hold()."""
-
-
-class ConditionTableLeases(_Leases, ConditionTable):
-    """ConditionTable with hold()."""
-
-
-class EventPerWaiterLeases(_Leases, EventPerWaiter):
-    """EventPerWaiter with hold()."""
-
-
-class FlagAndEventLeases(_Leases, FlagAndEvent):
-    """FlagAndEvent with hold()."""
-
-
-class FlagAndConditionLeases(_Leases, FlagAndCondition):
-    """FlagAndCondition with hold()."""
+FuturePerWaiterLeases = _leasing(FuturePerWaiter)
+FuturePerWaiterByIdentityLeases = _leasing(FuturePerWaiterByIdentity)
+FutureQueueLeases = _leasing(FutureQueue)
+LockAndCountLeases = _leasing(LockAndCount)
+LockAndCountNoLoopCheckLeases = _leasing(LockAndCountNoLoopCheck)
+ConditionTableLeases = _leasing(ConditionTable)
+EventPerWaiterLeases = _leasing(EventPerWaiter)
+FlagAndEventLeases = _leasing(FlagAndEvent)
+FlagAndConditionLeases = _leasing(FlagAndCondition)
 
 
 # Held out: not to be looked at while the checker is built or tuned.

@@ -17,6 +17,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -24,10 +26,13 @@ else:
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+HOME = "tests.lockers"
 KINDS = ("threads", "asyncio", "model", "adapter", "port")
 SHAPES = ("lock", "get", "block", "single-flight", "key-object", "acquire", "bool", "token", "none")
 EXPECTED = ("violation", "holds", "noted", "inconclusive", "failed")
 ORIGINS = ("written", "lesson", "test", "wild")
+SAMPLE = 10
+"""Plain pytest judges one of so many lockers, `nox -s long` and .ci/run the rest too."""
 
 
 class BadRowError(ValueError):
@@ -108,6 +113,15 @@ def entries(**wanted: str | bool | tuple[str, ...]) -> list[Row]:
     ]
 
 
+def each(rows: list[Row], expect: str) -> pytest.MarkDecorator:
+    """A test for each of these of which that is expected. All but every SAMPLE-th are marked as long."""
+    chosen = [row for row in rows if row.expect == expect]
+    marks = [() if number % SAMPLE == 0 else (pytest.mark.long,) for number in range(len(chosen))]
+    return pytest.mark.parametrize(
+        "row", [pytest.param(row, id=row.name, marks=own) for row, own in zip(chosen, marks, strict=True)]
+    )
+
+
 def load(row: Row | str) -> Callable[[], Any]:
     """The factory of a row, given itself or by its id. ImportError: its code is not Python's to import."""
     row = rows()[row] if isinstance(row, str) else row
@@ -118,15 +132,34 @@ def load(row: Row | str) -> Callable[[], Any]:
 
 
 def _written() -> Iterator[Row]:
-    names = {field.name for field in fields(Row)} - {"name"}
     for manifest in sorted(HERE.glob("*.toml")):
-        for name, body in tomllib.loads(manifest.read_text(encoding="utf-8")).items():
-            if odd := set(body) - names:
-                raise BadRowError(f"{name}: there is no field {', '.join(sorted(odd))}")
-            if missing := {"factory", "expect"} - set(body):
-                raise BadRowError(f"{name}: it lacks {', '.join(sorted(missing))}")
-            values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in body.items()}
-            yield Row(name, **values)
+        shared, tables = _split(tomllib.loads(manifest.read_text(encoding="utf-8")))
+        for head, body in tables.items():
+            if "." in head:
+                yield _row(head, {**shared, **body})
+                continue
+            of_kind, modules = _split(body)
+            for module, group in modules.items():
+                of_module, named = _split(group)
+                for name, own in named.items():
+                    path, _, attribute = own.get("factory", name.rpartition(".")[2]).rpartition(":")
+                    factory = f"{path or f'{HOME}.{module}'}:{attribute}"
+                    yield _row(f"{head}.{name}", {**shared, **of_kind, **of_module, **own, "factory": factory})
+
+
+def _split(table: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The defaults that a table gives to what is in it, and the tables in it."""
+    inner = {key: value for key, value in table.items() if isinstance(value, dict)}
+    return {key: value for key, value in table.items() if key not in inner}, inner
+
+
+def _row(name: str, body: dict[str, Any]) -> Row:
+    if odd := set(body) - {field.name for field in fields(Row)[1:]}:
+        raise BadRowError(f"{name}: there is no field {', '.join(sorted(odd))}")
+    if "factory" not in body:
+        raise BadRowError(f"{name}: it lacks factory")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in body.items()}
+    return Row(name, **{"expect": "violation" if values.get("clauses") else "holds", **values})
 
 
 def _models() -> Iterator[Row]:
@@ -154,7 +187,7 @@ def _lessons() -> Iterator[Row]:
     from kmutex.teach.lesson import lessons
     from tests.lockers.repaired import REPAIRED
 
-    twins = {row.attribute: row.name for row in _written() if row.module == "tests.lockers.repaired"}
+    twins = {row.attribute: row.name for row in _written() if row.module == f"{HOME}.repaired"}
     for lesson in lessons():
         yield Row(
             f"{lesson.kind}.{lesson.name}",

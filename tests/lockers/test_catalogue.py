@@ -94,7 +94,7 @@ def test_entries_are_chosen_by_what_they_are() -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ('factory = "a:b"', "lacks expect"),
+        ('expect = "holds"', "lacks factory"),
         ('factory = "a:b"\nexpect = "holds"\ncolour = "red"', "there is no field colour"),
         ('factory = "a:b"\nexpect = "sound"', "its expect is 'sound', not one of"),
         ('factory = "a:b"\nexpect = "holds"\nshape = "round"', "its shape is 'round'"),
@@ -112,6 +112,23 @@ def test_a_row_of_another_form_is_refused(
     monkeypatch.setattr(catalogue, "HERE", tmp_path)
     with pytest.raises(BadRowError, match=words):
         list(catalogue._written())
+
+
+def test_what_a_row_leaves_out_follows_from_where_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The factory from the row's name, the verdict from its clauses, a default from the table and the file."""
+    (tmp_path / "x.toml").write_text(
+        'held_out = true\n[threads.odd]\norigin = "test"\nX = {}\nY = { factory = "Z", clauses = ["KM-EXCL"] }\n'
+        'W = { factory = "a/b.py:c", expect = "failed", origin = "written", held_out = false }\n'
+        '"shapes.V" = {}\n',
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(catalogue, "HERE", tmp_path)
+    assert list(catalogue._written()) == [
+        Row("threads.X", "tests.lockers.odd:X", "holds", origin="test", held_out=True),
+        Row("threads.Y", "tests.lockers.odd:Z", "violation", clauses=("KM-EXCL",), origin="test", held_out=True),
+        Row("threads.W", "a/b.py:c", "failed"),
+        Row("threads.shapes.V", "tests.lockers.odd:V", "holds", origin="test", held_out=True),
+    ]
 
 
 def test_two_rows_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

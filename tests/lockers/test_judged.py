@@ -17,7 +17,7 @@ from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
 from kmutex.verify.plan import WIDE, Unit
 from kmutex.verify.results import UnitResult
-from tests.lockers.catalogue import Row, entries, load
+from tests.lockers.catalogue import Row, each, entries, load
 
 # A run that has seen enough ends in the midst of what the subject began.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
@@ -40,11 +40,6 @@ FEW_MORE = ("0+a | 1xb", "0+a 1+b", "0+a | 1+a | 2+b-b | 0-a")
 FEW_TRIES = ("0+a | 1?a | 2+a | 0-a",)
 FEW_LEASES = ("0[a | 1[a | 0^a | 0]a | 2+a | 1]a",)
 """Programs that put each clause to the test."""
-
-
-def each(expect: str) -> pytest.MarkDecorator:
-    rows = [row for row in LOCKERS if row.expect == expect]
-    return pytest.mark.parametrize("row", rows, ids=[row.name for row in rows])
 
 
 class Judged:
@@ -103,7 +98,7 @@ class Judged:
                     yield lambda check=check: self.special(check)  # type: ignore[misc]
 
 
-@each("violation")
+@each(LOCKERS, "violation")
 def test_a_bad_locker_is_caught_by_a_right_name(row: Row) -> None:
     """Some way of looking finds a clause by which the catalogue calls its mistake."""
     judged = Judged(row)
@@ -116,7 +111,7 @@ def test_a_bad_locker_is_caught_by_a_right_name(row: Row) -> None:
     pytest.fail(f"found {sorted(seen)}, and not one of {row.clauses}")
 
 
-@each("holds")
+@each(LOCKERS, "holds")
 def test_a_sound_locker_is_not(row: Row) -> None:
     """A few programs completely, and the special checks: nothing is found, and every clause was put to the test."""
     judged = Judged(row)
@@ -140,7 +135,7 @@ def test_a_sound_locker_is_not(row: Row) -> None:
     assert {clause for clause in wanted if not judged.witnesses[clause]} == set()
 
 
-@each("noted")
+@each(LOCKERS, "noted")
 def test_a_difference_that_the_interface_allows_is_noted(row: Row) -> None:
     """KM-LOOP: neither a violation nor a witness, but a remark."""
     judged = Judged(row)

@@ -16,7 +16,7 @@ from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
 from kmutex.verify.plan import Unit
 from kmutex.verify.results import UnitResult
-from tests.lockers.catalogue import Row, entries, load
+from tests.lockers.catalogue import Row, each, entries, load
 
 # A run that has seen enough ends in the midst of what the subject began.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
@@ -28,11 +28,6 @@ PASSES: dict[str, tuple[tuple[Level, int], ...]] = {
 }
 MOST = 30
 """Runs of one program."""
-
-
-def each(expect: str) -> pytest.MarkDecorator:
-    rows = [row for row in LOCKERS if row.expect == expect]
-    return pytest.mark.parametrize("row", rows, ids=[row.name for row in rows])
 
 
 def judged(row: Row, witnesses: Counter[str]) -> set[str]:
@@ -67,7 +62,7 @@ def judged(row: Row, witnesses: Counter[str]) -> set[str]:
     return found
 
 
-@each("violation")
+@each(LOCKERS, "violation")
 def test_a_bad_flight_is_convicted_of_its_mistake_alone(row: Row) -> None:
     """By the best name, and by no other than the catalogue has."""
     found = judged(row, Counter())
@@ -76,7 +71,7 @@ def test_a_bad_flight_is_convicted_of_its_mistake_alone(row: Row) -> None:
     assert found <= set(row.clauses) or row.origin == "wild"
 
 
-@each("holds")
+@each(LOCKERS, "holds")
 def test_a_sound_flight_is_not(row: Row) -> None:
     """Nothing is found, and every clause was put to the test."""
     witnesses: Counter[str] = Counter()

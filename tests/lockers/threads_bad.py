@@ -85,18 +85,24 @@ class Handing:
         try:
             if not waiter.gate.wait(timeout):
                 with self._guard:
-                    if not waiter.granted:
-                        self._remove(queue, waiter)
-                        raise TimeoutError(key)
+                    self._expire(key, queue, waiter)
         except TimeoutError:
             raise
         except BaseException:
             with self._guard:
-                if waiter.granted:
-                    self._pass_on(key)
-                else:
-                    self._remove(queue, waiter)
+                self._interrupted(key, queue, waiter)
             raise
+
+    def _expire(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        if not waiter.granted:
+            self._remove(queue, waiter)
+            raise TimeoutError(key)
+
+    def _interrupted(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        if waiter.granted:
+            self._pass_on(key)
+        else:
+            self._remove(queue, waiter)
 
     def _pass_on(self, key: Hashable) -> None:
         queue = self._queues[key]
@@ -276,44 +282,20 @@ class EvictByLocked(EvictWithWaiters):
                 del self._locks[key]
 
 
-class NonAtomicCount:
+class NonAtomicCount(Counting):
     """Reads the count under the guard, but writes it back later, over the counting of others."""
 
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._locks: dict[Hashable, threading.Lock] = {}
-        self._users: dict[Hashable, int] = {}
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        seconds = _checked(timeout)
+    def _join(self, key: Hashable) -> _Entry:
         with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-            users = self._users.setdefault(key, 0)
-        self._users[key] = users + 1
-        acquired = False
-        try:
-            acquired = lock.acquire(timeout=_for_lock(seconds))
-            if not acquired:
-                raise TimeoutError(key)
-        except BaseException:
-            with self._guard:
-                if acquired:
-                    lock.release()
-                self._drop(key)
-            raise
+            entry = self._entries.setdefault(key, _Entry())
+            users = entry.users
+        entry.users = users + 1
+        return entry
 
-    def _drop(self, key: Hashable) -> None:
-        self._users[key] -= 1
-        if self._users[key] <= 0:
-            del self._users[key], self._locks[key]
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            self._locks[key].release()
-            self._drop(key)
-
-    def __len__(self) -> int:
-        return len(self._locks)
+    def _drop(self, key: Hashable, entry: _Entry) -> None:
+        entry.users -= 1
+        if entry.users <= 0:
+            del self._entries[key]
 
 
 class _RefEntry:
@@ -325,46 +307,60 @@ class _RefEntry:
         self.queue: deque[threading.Event] = deque()
 
 
-class CancelKeepsCount:
-    """A caller that gives up leaves the queue, but its reference stays."""
+class _Referenced:
+    """Sound: an event for each waiter, set by whoever hands the key on; the count says when the entry goes."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._entries: dict[Hashable, _RefEntry] = {}
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
         with self._guard:
-            entry = self._entries.setdefault(key, _RefEntry())
-            if not entry.held and not entry.queue:
+            entry = self._count(key, seconds)
+            if not entry.held:
                 entry.held = True
-                entry.refs += 1
                 return
-            if seconds == 0:
-                raise TimeoutError(key)
-            entry.refs += 1
             turn = threading.Event()
             entry.queue.append(turn)
+        self._wait(key, entry, turn, seconds)
+
+    def _count(self, key: Hashable, seconds: float | None) -> _RefEntry:
+        entry = self._entries.setdefault(key, _RefEntry())
+        if entry.held and seconds == 0:
+            raise TimeoutError(key)
+        entry.refs += 1
+        return entry
+
+    def _wait(self, key: Hashable, entry: _RefEntry, turn: threading.Event, seconds: float | None) -> None:
         try:
             turn.wait(seconds)
         except BaseException:
             with self._guard:
-                if turn.is_set():
-                    self._hand_on(key, entry)
-                else:
-                    entry.queue.remove(turn)
+                self._give_up(key, entry, turn)
             raise
         with self._guard:
             if not turn.is_set():
-                entry.queue.remove(turn)
+                self._give_up(key, entry, turn)
                 raise TimeoutError(key)
+            entry.held = True
+
+    def _give_up(self, key: Hashable, entry: _RefEntry, turn: threading.Event) -> None:
+        entry.refs -= 1
+        if turn.is_set():
+            self._hand_on(key, entry)
+        else:
+            entry.queue.remove(turn)
 
     def _hand_on(self, key: Hashable, entry: _RefEntry) -> None:
-        entry.refs -= 1
+        """By one that is counted no more."""
         entry.held = bool(entry.queue)
         if entry.queue:
             entry.queue.popleft().set()
-        elif entry.refs == 0:
+        if entry.refs <= 0:
             del self._entries[key]
 
     def unlock(self, key: Hashable) -> None:
@@ -372,68 +368,29 @@ class CancelKeepsCount:
             entry = self._entries.get(key)
             if entry is None or not entry.held:
                 raise RuntimeError(f"{key!r} is not held")
+            entry.refs -= 1
             self._hand_on(key, entry)
 
-    def __len__(self) -> int:
-        return len(self._entries)
+
+class CancelKeepsCount(_Referenced):
+    """A caller that gives up leaves the queue, but its reference stays."""
+
+    def _give_up(self, key: Hashable, entry: _RefEntry, turn: threading.Event) -> None:
+        if turn.is_set():
+            super()._give_up(key, entry, turn)
+        else:
+            entry.queue.remove(turn)
 
 
-class FailedTryLeavesEntry:
+class FailedTryLeavesEntry(_Referenced):
     """A try (timeout 0) counts itself before it looks, and leaves that count where the key is taken."""
 
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._refs: Counter[Hashable] = Counter()
-        self._held: dict[Hashable, deque[threading.Lock]] = {}
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        seconds = _checked(timeout)
-        with self._guard:
-            self._refs[key] += 1
-            if key not in self._held:
-                self._held[key] = deque()
-                return
-            if seconds == 0:
-                raise TimeoutError(key)
-            gate = threading.Lock()
-            gate.acquire()
-            gates = self._held[key]
-            gates.append(gate)
-        opened = False
-        try:
-            opened = gate.acquire(timeout=_for_lock(seconds))
-        except BaseException:
-            with self._guard:
-                if gate in gates:
-                    gates.remove(gate)
-                    self._refs[key] -= 1
-                else:
-                    self._hand_on(key)
-            raise
-        if not opened:
-            with self._guard:
-                if gate in gates:
-                    gates.remove(gate)
-                    self._refs[key] -= 1
-                    raise TimeoutError(key)
-
-    def _hand_on(self, key: Hashable) -> None:
-        self._refs[key] -= 1
-        if self._held[key]:
-            self._held[key].popleft().release()
-        else:
-            del self._held[key]
-        if self._refs[key] == 0:
-            del self._refs[key]
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            if key not in self._held:
-                raise KeyError(key)
-            self._hand_on(key)
-
-    def __len__(self) -> int:
-        return len(self._refs)
+    def _count(self, key: Hashable, seconds: float | None) -> _RefEntry:
+        entry = self._entries.setdefault(key, _RefEntry())
+        entry.refs += 1
+        if entry.held and seconds == 0:
+            raise TimeoutError(key)
+        return entry
 
 
 class NeverEvicts(_InLine):
@@ -652,63 +609,18 @@ class CancelWakesNext(Handing):
             self._grant(queue.popleft())
 
 
-class WokenWithoutReserving:
+class WokenWithoutReserving(_Referenced):
     """unlock frees the key and wakes the head, which takes it without a look whether a newcomer has it."""
 
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _RefEntry] = {}
+    def _hand_on(self, key: Hashable, entry: _RefEntry) -> None:
+        super()._hand_on(key, entry)
+        entry.held = False
 
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        seconds = _checked(timeout)
-        with self._guard:
-            entry = self._entries.setdefault(key, _RefEntry())
-            if not entry.held:
-                entry.refs += 1
-                entry.held = True
-                return
-            if seconds == 0:
-                raise TimeoutError(key)
-            entry.refs += 1
-            turn = threading.Event()
-            entry.queue.append(turn)
-        entered = False
-        try:
-            turn.wait(seconds)
-            with self._guard:
-                if not turn.is_set():
-                    raise TimeoutError(key)
-                entry.held = True
-                entered = True
-        finally:
-            if not entered:
-                with self._guard:
-                    if not turn.is_set():
-                        entry.queue.remove(turn)
-                    elif not entry.held:
-                        self._wake(entry)
-                    self._drop(key, entry)
-
-    def _wake(self, entry: _RefEntry) -> None:
-        if entry.queue:
-            entry.queue.popleft().set()
-
-    def _drop(self, key: Hashable, entry: _RefEntry) -> None:
-        entry.refs -= 1
-        if entry.refs == 0:
-            del self._entries[key]
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            entry = self._entries.get(key)
-            if entry is None or not entry.held:
-                raise RuntimeError(f"{key!r} is not held")
-            entry.held = False
-            self._wake(entry)
-            self._drop(key, entry)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+    def _give_up(self, key: Hashable, entry: _RefEntry, turn: threading.Event) -> None:
+        if turn.is_set() and entry.held:
+            entry.refs -= 1
+        else:
+            super()._give_up(key, entry, turn)
 
 
 class CancelledAcquirerEnters(_InLine):
@@ -734,58 +646,16 @@ class LastInFirstOut(Handing):
         return queue.pop()
 
 
-class FailedUnlockCorruptsCount:
+class FailedUnlockCorruptsCount(_Referenced):
     """unlock counts down before it finds that the key is not held: a failed one leaves a count of -1."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._refs: Counter[Hashable] = Counter()
-        self._queues: dict[Hashable, deque[threading.Event]] = {}
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        seconds = _checked(timeout)
-        with self._guard:
-            if key not in self._queues:
-                self._queues[key] = deque()
-                self._refs[key] += 1
-                return
-            if seconds == 0:
-                raise TimeoutError(key)
-            self._refs[key] += 1
-            turn = threading.Event()
-            queue = self._queues[key]
-            queue.append(turn)
-        try:
-            turn.wait(seconds)
-        except BaseException:
-            with self._guard:
-                self._refs[key] -= 1
-                if turn.is_set():
-                    self._hand_on(key)
-                else:
-                    queue.remove(turn)
-            raise
-        with self._guard:
-            if not turn.is_set():
-                self._refs[key] -= 1
-                queue.remove(turn)
-                raise TimeoutError(key)
-
-    def _hand_on(self, key: Hashable) -> None:
-        if self._queues[key]:
-            self._queues[key].popleft().set()
-        if self._refs[key] <= 0:
-            del self._refs[key], self._queues[key]
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            self._refs[key] -= 1
-            if key not in self._queues:
+            entry = self._entries.setdefault(key, _RefEntry())
+            entry.refs -= 1
+            if not entry.held:
                 raise RuntimeError(f"{key!r} is not held")
-            self._hand_on(key)
-
-    def __len__(self) -> int:
-        return len(self._refs)
+            self._hand_on(key, entry)
 
 
 class _ForgetfulLease:
@@ -833,44 +703,15 @@ class StaleLeaseReleasesLater(_LeasesByKey):
     _lease = _StaleLease
 
 
-class InterruptBetweenCountAndAcquire:
+class InterruptBetweenCountAndAcquire(_Referenced):
     """Cleans up after a timeout only: an interrupt between count and acquire leaves the count."""
 
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._refs: Counter[Hashable] = Counter()
-        self._gates: dict[Hashable, deque[threading.Lock]] = {}
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        seconds = _checked(timeout)
-        gate = threading.Lock()
+    def _wait(self, key: Hashable, entry: _RefEntry, turn: threading.Event, seconds: float | None) -> None:
+        turn.wait(seconds)
         with self._guard:
-            gates = self._gates.setdefault(key, deque())
-            if self._refs[key] and seconds == 0:
+            if not turn.is_set():
+                self._give_up(key, entry, turn)
                 raise TimeoutError(key)
-            self._refs[key] += 1
-            if self._refs[key] == 1:
-                return
-            gate.acquire()
-            gates.append(gate)
-        if not gate.acquire(timeout=_for_lock(seconds)):
-            with self._guard:
-                if gate in gates:
-                    gates.remove(gate)
-                    self._refs[key] -= 1
-                    raise TimeoutError(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            gates = self._gates[key]
-            self._refs[key] -= 1
-            if gates:
-                gates.popleft().release()
-            if self._refs[key] == 0:
-                del self._refs[key], self._gates[key]
-
-    def __len__(self) -> int:
-        return len(self._gates)
 
 
 class SharedConditionNotifyOne(_InLine):
@@ -1200,22 +1041,10 @@ class EventClearedLate:
 
 
 class GrantLostInTimeout(Handing):
-    def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
-        try:
-            if not waiter.gate.wait(timeout):
-                with self._guard:
-                    if waiter in queue:
-                        queue.remove(waiter)
-                raise TimeoutError(key)
-        except TimeoutError:
-            raise
-        except BaseException:
-            with self._guard:
-                if waiter.granted:
-                    self._pass_on(key)
-                else:
-                    queue.remove(waiter)
-            raise
+    def _expire(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        if waiter in queue:
+            queue.remove(waiter)
+        raise TimeoutError(key)
 
 
 class PassesOnAndKeeps(Handing):
@@ -1310,16 +1139,11 @@ class CleansUpExceptionsOnly(Handing):
             woken = waiter.gate.wait(timeout)
         except Exception:
             with self._guard:
-                if waiter.granted:
-                    self._pass_on(key)
-                else:
-                    queue.remove(waiter)
+                self._interrupted(key, queue, waiter)
             raise
         if not woken:
             with self._guard:
-                if not waiter.granted:
-                    queue.remove(waiter)
-                    raise TimeoutError(key)
+                self._expire(key, queue, waiter)
 
 
 class InterruptKeepsTheGrant(Handing):
@@ -1341,22 +1165,11 @@ class InterruptKeepsTheGrant(Handing):
 
 
 class InterruptPopsTheHead(Handing):
-    def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
-        try:
-            if not waiter.gate.wait(timeout):
-                with self._guard:
-                    if not waiter.granted:
-                        queue.remove(waiter)
-                        raise TimeoutError(key)
-        except TimeoutError:
-            raise
-        except BaseException:
-            with self._guard:
-                if waiter.granted:
-                    self._pass_on(key)
-                else:
-                    queue.popleft()
-            raise
+    def _interrupted(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        if waiter.granted:
+            self._pass_on(key)
+        else:
+            queue.popleft()
 
 
 @dataclass
@@ -2006,10 +1819,7 @@ class GrantReadOutsideGuard(Handing):
                 return
         except BaseException:
             with self._guard:
-                if waiter.granted:
-                    self._pass_on(key)
-                else:
-                    queue.remove(waiter)
+                self._interrupted(key, queue, waiter)
             raise
         if waiter.granted:
             return

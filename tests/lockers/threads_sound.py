@@ -2,7 +2,7 @@
 
 `lock(key, timeout=None)` takes seconds and raises TimeoutError; `unlock(key)` raises for a key without a holder;
 `len()`, where there is one, counts the keys held or waited for. A class named `...Leases` adds `hold(key)`.
-They share as little as they can, so that a checker meets as many shapes as possible.
+They share a table at most, so that a checker meets as many shapes as possible.
 """
 
 from __future__ import annotations
@@ -72,6 +72,40 @@ class _Leases(_Ticketed):
         finally:
             if not lease.released:
                 lease.release()
+
+
+def _leasing(locker: type[_Ticketed]) -> type:
+    """The same locker with hold()."""
+    name = f"{locker.__name__}Leases"
+    return type(name, (_Leases, locker), {"__doc__": f"{locker.__name__} with hold().", "__module__": __name__})
+
+
+class _Table(_Ticketed):
+    """A guard, and an entry for each key in use; how one asks for it and hands it on differs."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Hashable, Any] = {}
+
+    def _holder(self, entry: Any) -> Any:
+        """The ticket that holds the key."""
+        return entry.holder
+
+    def _hand_on(self, key: Hashable, entry: Any) -> None:
+        """End its grant, within the guard."""
+        raise NotImplementedError
+
+    def _release(self, key: Hashable, ticket: object | None) -> None:
+        with self._guard:
+            entry = self._entries.get(key)
+            holder = None if entry is None else self._holder(entry)
+            if holder is None or ticket not in (None, holder):
+                raise RuntimeError(f"{key!r} is not held")
+            self._hand_on(key, entry)
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._entries)
 
 
 class ConditionTable(_Ticketed):
@@ -186,12 +220,8 @@ class _GateEntry:
         self.gates: dict[threading.Lock, None] = {}
 
 
-class GatePerWaiter(_Ticketed):
+class GatePerWaiter(_Table):
     """A closed Lock per waiter, opened by whoever hands the key on; an ordered dict makes leaving O(1)."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _GateEntry] = {}
 
     def _acquire(self, key: Hashable, seconds: float | None) -> object:
         gate = threading.Lock()
@@ -229,17 +259,6 @@ class GatePerWaiter(_Ticketed):
         else:
             del entry.gates[gate]
             gate.release()
-
-    def _release(self, key: Hashable, ticket: object | None) -> None:
-        with self._guard:
-            entry = self._entries.get(key)
-            if entry is None or ticket not in (None, entry.holder):
-                raise RuntimeError(f"unlock of unlocked key {key!r}")
-            self._hand_on(key, entry)
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._entries)
 
 
 class _Seat:
@@ -321,12 +340,8 @@ class _SemaphoreEntry:
         self.queue: deque[threading.Semaphore] = deque()
 
 
-class SemaphorePerWaiter(_Ticketed):
+class SemaphorePerWaiter(_Table):
     """A Semaphore(0) per waiter, and a count of references that decides about eviction."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _SemaphoreEntry] = {}
 
     def _acquire(self, key: Hashable, seconds: float | None) -> object:
         turn = threading.Semaphore(0)
@@ -352,13 +367,13 @@ class SemaphorePerWaiter(_Ticketed):
             if not entered:
                 with self._guard:
                     if entry.holder is turn:
-                        self._drop(key, entry)
+                        self._hand_on(key, entry)
                     elif turn in entry.queue:
                         entry.queue.remove(turn)
                         entry.refs -= 1
         return turn
 
-    def _drop(self, key: Hashable, entry: _SemaphoreEntry) -> None:
+    def _hand_on(self, key: Hashable, entry: _SemaphoreEntry) -> None:
         entry.refs -= 1
         if entry.refs == 0:
             entry.holder = None
@@ -367,17 +382,6 @@ class SemaphorePerWaiter(_Ticketed):
             turn = entry.queue.popleft()
             entry.holder = turn
             turn.release()
-
-    def _release(self, key: Hashable, ticket: object | None) -> None:
-        with self._guard:
-            entry = self._entries.get(key)
-            if entry is None or ticket not in (None, entry.holder):
-                raise RuntimeError(f"{key!r} is not held")
-            self._drop(key, entry)
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._entries)
 
 
 class _ConditionEntry:
@@ -388,12 +392,8 @@ class _ConditionEntry:
         self.line: list[object] = []
 
 
-class ConditionPerKey(_Ticketed):
+class ConditionPerKey(_Table):
     """A Condition per key over the one guard of the table, with the deadline kept by hand."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _ConditionEntry] = {}
 
     def _acquire(self, key: Hashable, seconds: float | None) -> object:
         ticket = object()
@@ -422,16 +422,11 @@ class ConditionPerKey(_Ticketed):
         else:
             del self._entries[key]
 
-    def _release(self, key: Hashable, ticket: object | None) -> None:
-        with self._guard:
-            entry = self._entries.get(key)
-            if entry is None or ticket not in (None, entry.line[0]):
-                raise RuntimeError(f"{key!r} is not held")
-            self._step_out(key, entry, entry.line[0])
+    def _holder(self, entry: _ConditionEntry) -> object:
+        return entry.line[0]
 
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._entries)
+    def _hand_on(self, key: Hashable, entry: _ConditionEntry) -> None:
+        self._step_out(key, entry, entry.line[0])
 
 
 class _Waiter:
@@ -451,21 +446,17 @@ class _Slot:
         self.waiting: list[_Waiter] = []
 
 
-class DeleteByIdentity(_Ticketed):
+class DeleteByIdentity(_Table):
     """Evicts an idle slot only where the table still has this very slot."""
 
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._slots: dict[Hashable, _Slot] = {}
-
     def _evict(self, key: Hashable, slot: _Slot) -> None:
-        if self._slots.get(key) is slot:
-            del self._slots[key]
+        if self._entries.get(key) is slot:
+            del self._entries[key]
 
     def _acquire(self, key: Hashable, seconds: float | None) -> object:
         me = _Waiter()
         with self._guard:
-            slot = self._slots.setdefault(key, _Slot())
+            slot = self._entries.setdefault(key, _Slot())
             slot.users += 1
             if slot.holder is None:
                 slot.holder = me
@@ -492,9 +483,9 @@ class DeleteByIdentity(_Ticketed):
             slot.waiting.remove(me)
             slot.users -= 1
         elif slot.holder is me:
-            self._next(key, slot)
+            self._hand_on(key, slot)
 
-    def _next(self, key: Hashable, slot: _Slot) -> None:
+    def _hand_on(self, key: Hashable, slot: _Slot) -> None:
         slot.users -= 1
         slot.holder = slot.waiting.pop(0) if slot.waiting else None
         if slot.holder is not None:
@@ -503,38 +494,23 @@ class DeleteByIdentity(_Ticketed):
         if slot.users == 0:
             self._evict(key, slot)
 
-    def _release(self, key: Hashable, ticket: object | None) -> None:
-        with self._guard:
-            slot = self._slots.get(key)
-            if slot is None or ticket not in (None, slot.holder):
-                raise RuntimeError(f"{key!r} is not held")
-            self._next(key, slot)
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._slots)
-
 
 class DeleteByKey(DeleteByIdentity):
     """Evicts by key: the same thing, as the count is looked at in the same turn of the guard."""
 
     def _evict(self, key: Hashable, slot: _Slot) -> None:
-        del self._slots[key]
+        del self._entries[key]
 
 
-class FuturePerWaiter(_Ticketed):
+class FuturePerWaiter(_Table):
     """A concurrent Future per waiter; cancel() is refused once the grant was written into it."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._lines: dict[Hashable, deque[concurrent.futures.Future[None]]] = {}
 
     def _acquire(self, key: Hashable, seconds: float | None) -> object:
         place: concurrent.futures.Future[None] = concurrent.futures.Future()
         with self._guard:
-            line = self._lines.get(key)
+            line = self._entries.get(key)
             if line is None:
-                self._lines[key] = deque([place])
+                self._entries[key] = deque([place])
                 return place
             if seconds == 0:
                 raise TimeoutError(key)
@@ -551,35 +527,23 @@ class FuturePerWaiter(_Ticketed):
                 if place.cancel():
                     line.remove(place)
                 elif line and line[0] is place:
-                    self._shift(key, line)
+                    self._hand_on(key, line)
             raise
         return place
 
-    def _shift(self, key: Hashable, line: deque[concurrent.futures.Future[None]]) -> None:
+    def _hand_on(self, key: Hashable, line: deque[concurrent.futures.Future[None]]) -> None:
         line.popleft()
         if line:
             line[0].set_result(None)
         else:
-            del self._lines[key]
+            del self._entries[key]
 
-    def _release(self, key: Hashable, ticket: object | None) -> None:
-        with self._guard:
-            line = self._lines.get(key)
-            if line is None or ticket not in (None, line[0]):
-                raise RuntimeError(f"{key!r} is not held")
-            self._shift(key, line)
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._lines)
+    def _holder(self, line: deque[concurrent.futures.Future[None]]) -> object:
+        return line[0]
 
 
-class LockAndCount(_Ticketed):
+class LockAndCount(_Table):
     """A dict of [Lock, count, ticket]: sound but for order, as a threading.Lock lets newcomers in."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, list] = {}
 
     def _acquire(self, key: Hashable, seconds: float | None) -> object:
         with self._guard:
@@ -607,18 +571,13 @@ class LockAndCount(_Ticketed):
         if entry[1] == 0:
             del self._entries[key]
 
-    def _release(self, key: Hashable, ticket: object | None) -> None:
-        with self._guard:
-            entry = self._entries.get(key)
-            if entry is None or entry[2] is None or ticket not in (None, entry[2]):
-                raise RuntimeError(f"{key!r} is not held")
-            entry[2] = None
-            entry[0].release()
-            self._drop(key, entry)
+    def _holder(self, entry: list) -> object | None:
+        return entry[2]
 
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._entries)
+    def _hand_on(self, key: Hashable, entry: list) -> None:
+        entry[2] = None
+        entry[0].release()
+        self._drop(key, entry)
 
 
 class PlainCondition(_Ticketed):
@@ -664,48 +623,17 @@ class PlainCondition(_Ticketed):
             return len(self._users)
 
 
-class ConditionTableLeases(_Leases, ConditionTable):
-    """ConditionTable with hold()."""
-
-
-class EventPerWaiterLeases(_Leases, EventPerWaiter):
-    """EventPerWaiter with hold()."""
-
-
-class GatePerWaiterLeases(_Leases, GatePerWaiter):
-    """GatePerWaiter with hold()."""
-
-
-class ReentrantGuardLeases(_Leases, ReentrantGuard):
-    """ReentrantGuard with hold()."""
-
-
-class SemaphorePerWaiterLeases(_Leases, SemaphorePerWaiter):
-    """SemaphorePerWaiter with hold()."""
-
-
-class ConditionPerKeyLeases(_Leases, ConditionPerKey):
-    """ConditionPerKey with hold()."""
-
-
-class DeleteByIdentityLeases(_Leases, DeleteByIdentity):
-    """DeleteByIdentity with hold()."""
-
-
-class DeleteByKeyLeases(_Leases, DeleteByKey):
-    """DeleteByKey with hold()."""
-
-
-class FuturePerWaiterLeases(_Leases, FuturePerWaiter):
-    """FuturePerWaiter with hold()."""
-
-
-class LockAndCountLeases(_Leases, LockAndCount):
-    """LockAndCount with hold()."""
-
-
-class PlainConditionLeases(_Leases, PlainCondition):
-    """PlainCondition with hold()."""
+ConditionTableLeases = _leasing(ConditionTable)
+EventPerWaiterLeases = _leasing(EventPerWaiter)
+GatePerWaiterLeases = _leasing(GatePerWaiter)
+ReentrantGuardLeases = _leasing(ReentrantGuard)
+SemaphorePerWaiterLeases = _leasing(SemaphorePerWaiter)
+ConditionPerKeyLeases = _leasing(ConditionPerKey)
+DeleteByIdentityLeases = _leasing(DeleteByIdentity)
+DeleteByKeyLeases = _leasing(DeleteByKey)
+FuturePerWaiterLeases = _leasing(FuturePerWaiter)
+LockAndCountLeases = _leasing(LockAndCount)
+PlainConditionLeases = _leasing(PlainCondition)
 
 
 # Held out: not to be looked at while the checker is built or tuned.

@@ -11,6 +11,7 @@ from kmutex_model.explore import explore
 from kmutex_model.state import Config
 
 
+@pytest.mark.long
 def test_all_is_as_expected(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -27,6 +28,7 @@ def test_all_is_as_expected(capsys: pytest.CaptureFixture[str]) -> None:
         assert any(line.startswith(f"{broken.model.name} ") and broken.clause in line for line in lines)
 
 
+@pytest.mark.long
 def test_runs_are_printed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--runs"]) == 0
     out = capsys.readouterr().out
@@ -34,6 +36,7 @@ def test_runs_are_printed_on_request(capsys: pytest.CaptureFixture[str]) -> None
     assert "and for ever: (nothing)" in out
 
 
+@pytest.mark.long
 def test_a_broken_model_that_is_not_caught_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,6 +46,7 @@ def test_a_broken_model_that_is_not_caught_is_a_failure(
     assert "not KM-EXCL!" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_correct_model_that_is_not_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,6 +63,7 @@ def test_bounds_too_small_for_a_situation_are_a_failure(
     assert "a waiter in the middle of the queue is cancelled: NEVER MET" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_one_bound(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--bound", "4x2"]) == 0
     whole = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("correct ")]

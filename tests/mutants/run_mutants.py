@@ -1,7 +1,8 @@
 """Mutants of the table, the rules and the drivers: every one must be killed, or stand in survivors.toml with a reason.
 
-    python tests/mutants/run_mutants.py
+    python tests/mutants/run_mutants.py [MODULE ...]
 
+With modules, as `kmutex._core`, only their mutants are run and compared, which .ci/run does for those of the table.
 A copy of the tree is mutated by mutmut (its settings are in pyproject.toml), never the tree itself. A mutant is
 killed where a test fails, and where the tests do not end: mutmut stops them and says "timeout". Anything else it
 says of a mutant is a survivor. Survivors are known by their function and their change, not by mutmut's numbers,
@@ -15,6 +16,7 @@ Exit code: 0 if the survivors are exactly the listed ones, 1 if not, 3 if mutmut
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -50,17 +52,23 @@ class Survivor(NamedTuple):
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", metavar="MODULE")
+    within = tuple(f"{module}." for module in parser.parse_args().modules)
     with tempfile.TemporaryDirectory() as name:
         tree = Path(name)
         copy_tree(tree)
-        run = mutmut(tree, "run")
+        run = mutmut(tree, "run", *(f"{module}*" for module in within))
         results = read_results(mutmut(tree, "results", "--all", "true").stdout)
+        results = {mutant: result for mutant, result in results.items() if not within or mutant.startswith(within)}
         counts = Counter(results.values())
         if run.returncode != 0 or not results or not counts["killed"]:
             print(run.stdout[-4000:], run.stderr[-4000:], sep="\n")
             print(f"mutmut ended with {run.returncode}; {dict(counts)}")
             return 3
         listed = read_listed(LISTED.read_text(encoding="utf-8"))
+        if within:
+            listed = {survivor: reason for survivor, reason in listed.items() if survivor.function.startswith(within)}
         functions = {survivor.function for survivor in listed}
         survivors = set()
         for mutant, result in results.items():

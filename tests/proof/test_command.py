@@ -29,6 +29,7 @@ def whole() -> proof.Proof:
     return proof.whole(["z3"])
 
 
+@pytest.mark.long
 def test_all_clauses_are_proved(
     whole: proof.Proof, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -50,6 +51,7 @@ def test_all_clauses_are_proved(
     assert written["tie"]["differences"] == []
 
 
+@pytest.mark.long
 def test_what_is_refuted_or_unknown_shows_in_the_status(whole: proof.Proof) -> None:
     for result, status, verdict in (("refuted", 1, "violated"), ("unknown", 2, "inconclusive")):
         lines = tuple(line._replace(result=result) if line.clause == "KM-FIFO" else line for line in whole.shown.lines)

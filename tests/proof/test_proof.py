@@ -39,6 +39,7 @@ def correct() -> prove.Obligations:
     return prove.prove()
 
 
+@pytest.mark.long
 def test_the_correct_model_is_proved_by_every_solver(correct: prove.Obligations) -> None:
     """Every clause that the model has, each by obligations of its own, and each part of the invariant is needed."""
     assert [line for line in correct.lines if not line.proved] == []

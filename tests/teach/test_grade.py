@@ -38,7 +38,8 @@ from tests.commands import PATH, Done, run_kmutex
 REPAIRS = Path(__file__).parents[1] / "lockers" / "repaired.py"
 ENOUGH = ("4", "15", "60")
 """Seconds for a locker that is right, one after the other, until they are enough for this machine."""
-QUICK = ("--without", "fifo,interrupt", "--seconds", "2")
+FEWER = ("--without", "fifo,interrupt")
+QUICK = (*FEWER, "--seconds", "2")
 
 HOSTILE = """\
 import os, subprocess, sys, threading, time
@@ -158,6 +159,15 @@ TESTS_NOT_RUN = {
 command = partial(run_kmutex, timeout=300)
 
 
+def in_time(folder: Path, *arguments: str) -> Done:
+    """The command, with as many seconds as it needs to come to a verdict."""
+    for seconds in ENOUGH:
+        result = command(folder, *arguments, "--seconds", seconds)
+        if result.status != 2:
+            break
+    return result
+
+
 def one_line(text: str) -> str:
     (line,) = text.splitlines()
     assert line.startswith("kmutex: ")
@@ -202,16 +212,21 @@ def begun(folder: Path) -> Iterator[dict[str, Future[Done]]]:
         def begin(*arguments: str, at: Path = folder) -> Future[Done]:
             return pool.submit(command, at, "grade", *arguments)
 
+        def verdict(*arguments: str, at: Path = folder) -> Future[Done]:
+            return pool.submit(in_time, at, "grade", *arguments)
+
         under_way = {
-            "lesson3": begin("lesson3.py", "--lesson", "3", "--seconds", "6", "--json", "lesson3.json"),
-            "lesson12": begin("../lesson12.py", "--lesson", "12", "--seconds", "6", at=folder / "below"),
+            "lesson3": verdict("lesson3.py", "--lesson", "3", "--json", "lesson3.json"),
+            "lesson12": verdict("../lesson12.py", "--lesson", "12", at=folder / "below"),
             "kind": begin("lesson12.py", "--lesson", "3", "--seconds", "6"),
             "good": begin("--tests", "good.py", "--seconds", "60", "--json", "good.json"),
             "weak": begin("--tests", "weak.py", "--seconds", "60"),
             "wrong": begin("--tests", "wrong_tests.py", "--lesson", "1", "--seconds", "60"),
         }
-        for name in (*AT_IMPORT, *IN_LOCK, *SHOUTS):
+        for name in (*AT_IMPORT, *IN_LOCK):
             under_way[name] = begin(f"{name}.py", *QUICK)
+        for name in SHOUTS:
+            under_way[name] = verdict(f"{name}.py", *FEWER)
         for name in TESTS_OUT_OF_HAND:
             limit = "8" if name == "hangs" else "60"
             under_way[f"tests_{name}"] = begin("--tests", f"tests_{name}.py", "--lesson", "1", "--seconds", limit)
@@ -227,6 +242,7 @@ def done(begun: dict[str, Future[Done]]) -> Callable[[str], Done]:
     return lambda name: begun[name].result()
 
 
+@pytest.mark.long
 def test_a_broken_locker_is_answered_with_clause_run_and_replay(done: Callable[[str], Done]) -> None:
     """Lesson 3 as it stands: KM-EXCL in words, lanes with lines of the file, the lesson, and no repair."""
     result = done("lesson3")
@@ -244,6 +260,7 @@ def test_a_broken_locker_is_answered_with_clause_run_and_replay(done: Callable[[
 
 
 @pytest.mark.parametrize(("name", "at", "clause"), [("lesson3", ".", "KM-EXCL"), ("lesson12", "below", "KM-RACE")])
+@pytest.mark.long
 def test_the_replay_works_when_pasted(
     done: Callable[[str], Done], folder: Path, name: str, at: str, clause: str
 ) -> None:
@@ -268,6 +285,7 @@ def test_the_replay_works_when_pasted(
     assert any(message in line and clause in line for line in again.stdout.splitlines())
 
 
+@pytest.mark.long
 def test_the_json_says_what_the_report_says(done: Callable[[str], Done]) -> None:
     result = done("lesson3")
     body = json.loads((result.folder / "lesson3.json").read_text(encoding="utf-8"))
@@ -281,13 +299,12 @@ def test_the_json_says_what_the_report_says(done: Callable[[str], Done]) -> None
     assert {row["clause"] for row in body["rows"] if row["result"] == "violated"} == set(body["violated"])
 
 
-@pytest.mark.parametrize(("number", "name"), [(3, "Counting"), (12, "AsyncHanding")])
+@pytest.mark.parametrize(
+    ("number", "name"), [(3, "Counting"), pytest.param(12, "AsyncHanding", marks=pytest.mark.long)]
+)
 def test_a_repaired_locker_passes(folder: Path, number: int, name: str) -> None:
     """The control, for threads and asyncio: a sound locker gets 0, and is sent on (or told that it was the last)."""
-    for seconds in ENOUGH:
-        result = command(folder, "grade", f"repaired.py:{name}", "--lesson", str(number), "--seconds", seconds)
-        if result.status != 2:
-            break
+    result = in_time(folder, "grade", f"repaired.py:{name}", "--lesson", str(number))
     assert (result.status, result.err, result.left) == (0, "", [])
     lines = result.out.splitlines()
     assert any(line.startswith(f"lesson {number}: its program shows nothing any more") for line in lines)
@@ -297,6 +314,7 @@ def test_a_repaired_locker_passes(folder: Path, number: int, name: str) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_locker_of_the_other_kind_is_not_graded_by_the_lesson(done: Callable[[str], Done]) -> None:
     result = done("kind")
     assert (result.status, result.out) == (4, "")
@@ -304,6 +322,7 @@ def test_a_locker_of_the_other_kind_is_not_graded_by_the_lesson(done: Callable[[
 
 
 @pytest.mark.parametrize(("name", "words"), [(name, words) for name, (_, words) in (AT_IMPORT | IN_LOCK).items()])
+@pytest.mark.long
 def test_code_that_cannot_be_put_to_work_gets_one_line(done: Callable[[str], Done], name: str, words: str) -> None:
     """Status 3, and nothing of it is left running."""
     result = done(name)
@@ -313,6 +332,7 @@ def test_code_that_cannot_be_put_to_work_gets_one_line(done: Callable[[str], Don
     assert words in line
 
 
+@pytest.mark.long
 def test_nothing_is_deleted_or_littered(done: Callable[[str], Done], folder: Path) -> None:
     assert done("removes").status == 3
     assert (folder / "kept.txt").read_text(encoding="utf-8") == "kept"
@@ -323,6 +343,7 @@ def test_nothing_is_deleted_or_littered(done: Callable[[str], Done], folder: Pat
 
 
 @pytest.mark.parametrize("name", SHOUTS)
+@pytest.mark.long
 def test_what_the_code_prints_is_not_shown(done: Callable[[str], Done], name: str) -> None:
     """It is judged as if it were silent (KM-IDLE)."""
     result = done(name)
@@ -469,6 +490,7 @@ def results(result: Done) -> dict[str, list[str]]:
     return {word: [line for line in rows if f" {word} " in line] for word in words}
 
 
+@pytest.mark.long
 def test_good_tests_accept_the_correct_lockers_and_catch_every_broken_one(done: Callable[[str], Done]) -> None:
     """The programs of the lessons, in every way: all of them, KM-IDLE to KM-RACE, and 0."""
     result = done("good")
@@ -482,6 +504,7 @@ def test_good_tests_accept_the_correct_lockers_and_catch_every_broken_one(done: 
     assert all(row["tests"] for row in body["lockers"])
 
 
+@pytest.mark.long
 def test_weak_tests_miss_some(done: Callable[[str], Done]) -> None:
     """What one test of KM-IDLE can't see is missed, and what it was not run on is not tried."""
     result = done("weak")
@@ -496,6 +519,7 @@ def test_weak_tests_miss_some(done: Callable[[str], Done]) -> None:
     assert "self._" not in result.out
 
 
+@pytest.mark.long
 def test_a_test_that_rejects_a_correct_locker_is_told(done: Callable[[str], Done]) -> None:
     """It even "misses" the locker that does what the test wants (KM-IDLE)."""
     result = done("wrong")
@@ -508,6 +532,7 @@ def test_a_test_that_rejects_a_correct_locker_is_told(done: Callable[[str], Done
 @pytest.mark.parametrize(
     ("name", "verdict", "words"), [(name, verdict, words) for name, (_, verdict, words) in TESTS_OUT_OF_HAND.items()]
 )
+@pytest.mark.long
 def test_tests_that_get_out_of_hand_have_caught_nothing(
     done: Callable[[str], Done], name: str, verdict: str, words: str
 ) -> None:
@@ -519,6 +544,7 @@ def test_tests_that_get_out_of_hand_have_caught_nothing(
 
 
 @pytest.mark.parametrize(("name", "words"), [(name, words) for name, (_, words) in TESTS_NOT_RUN.items()])
+@pytest.mark.long
 def test_tests_that_cannot_be_run_get_one_line(done: Callable[[str], Done], name: str, words: str) -> None:
     result = done(f"tests_{name}")
     assert (result.status, result.out, result.left) == (3, "", [])

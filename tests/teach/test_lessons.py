@@ -72,6 +72,7 @@ def test_a_lesson_finds_the_run_it_names(one: Lesson) -> None:
 
 
 @each
+@pytest.mark.long
 def test_a_repaired_locker_passes_the_search_of_the_lesson(one: Lesson) -> None:
     """The same program, up to the same bound, in every way; and the programs of the contract with one preemption."""
     bench = Harness(REPAIRED[one.number], without=one.without)

@@ -124,6 +124,7 @@ def _history_of(program: Any, bench: Harness) -> History:
     return history
 
 
+@pytest.mark.long
 def test_a_locker_without_order_is_followed_where_it_goes() -> None:
     """A sound barging lock passes without "fifo", and is rejected with it (KM-FIFO, KM-HANDOFF)."""
     found = _check(bad.Barging, without=("fifo",), examples=30)
@@ -169,6 +170,7 @@ def test_each_example_is_announced() -> None:
 
 
 @pytest.mark.parametrize("make", [KeyedMutex, AsyncKeyedMutex])
+@pytest.mark.long
 def test_every_rule_is_used(make: Callable[[], Any]) -> None:
     """The machine as a test case; each action of the model was taken, and queues grew to the last client."""
     wanted = ACTIONS | ({"interrupt"} if make is KeyedMutex else set())
@@ -189,6 +191,7 @@ def test_every_rule_is_used(make: Callable[[], Any]) -> None:
     assert longest >= 2
 
 
+@pytest.mark.long
 def test_a_failing_case_shows_clause_program_replay_and_lanes() -> None:
     """All that is needed to see what happened, in the message."""
     with pytest.raises(ContractError) as caught:

@@ -78,6 +78,7 @@ def _run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
     return pytester.runpytest_inprocess("-p", "no:randomly", "-p", "no:asyncio", "-p", "no:xdist", *options)
 
 
+@pytest.mark.long
 def test_one_mistake_is_one_failure(project: pytest.Pytester) -> None:
     """KM-EXCL: with the lines of the locker, the command that runs it again, and no other failure for it."""
     _write(project, "pyproject.toml", TABLE)
@@ -104,6 +105,7 @@ def test_one_mistake_is_one_failure(project: pytest.Pytester) -> None:
     }
 
 
+@pytest.mark.long
 def test_what_failed_is_run_first_until_it_passes(project: pytest.Pytester) -> None:
     """Saved in pytest's cache, and forgotten when it holds."""
     _write(project, "pyproject.toml", TABLE)
@@ -120,6 +122,7 @@ def test_what_failed_is_run_first_until_it_passes(project: pytest.Pytester) -> N
     assert kept.read_text() == "{}"
 
 
+@pytest.mark.long
 def test_a_file_of_schedules_is_added_to_and_run_first(project: pytest.Pytester) -> None:
     """One command a line; what is no command of a subject is left alone."""
     _write(project, "pyproject.toml", TABLE + 'schedules = "schedules.txt"\n')
@@ -135,7 +138,12 @@ def test_a_file_of_schedules_is_added_to_and_run_first(project: pytest.Pytester)
 
 @pytest.mark.parametrize(
     ("options", "passed", "failed"),
-    [((), 2, 1), (("tests",), 1, 0), (("pyproject.toml::locks:Drops",), 0, 1), (("-m", "not kmutex"), 1, 0)],
+    [
+        pytest.param((), 2, 1),
+        (("tests",), 1, 0),
+        (("pyproject.toml::locks:Drops",), 0, 1),
+        (("-m", "not kmutex"), 1, 0),
+    ],
 )
 def test_the_table_is_run_where_no_test_is_named(
     project: pytest.Pytester, options: tuple[str, ...], passed: int, failed: int
@@ -183,6 +191,7 @@ async def test_async():
 """
 
 
+@pytest.mark.long
 def test_a_marked_function_returns_a_locker(project: pytest.Pytester, pytester: pytest.Pytester) -> None:
     """With fixtures, and what is wrong is said in a line."""
     _write(project, "test_marked.py", MARKED)
@@ -224,6 +233,7 @@ class TestDict(KeyedLockerSuite):
 
 
 @pytest.mark.parametrize("plugin", [True, False])
+@pytest.mark.long
 def test_a_suite_is_one_test(project: pytest.Pytester, plugin: bool) -> None:
     """KM-EXCL: with the plugin and without it."""
     _write(project, "test_suite.py", SUITE)
@@ -305,6 +315,7 @@ async def test_anyio():
 """
 
 
+@pytest.mark.long
 def test_other_plugins_go_on_beside_it(project: pytest.Pytester) -> None:
     """xdist, asyncio, anyio, randomly and timeout in one run; all reports reach whoever saves what failed."""
     for plugin in ("xdist", "pytest_asyncio", "pytest_randomly", "pytest_timeout", "anyio"):

@@ -166,6 +166,7 @@ def test_a_sound_locker_holds(command: str, done: Done) -> None:
 
 
 @pytest.mark.parametrize("command", ["sound, no timeout"])
+@pytest.mark.long
 def test_a_locker_without_timeouts_holds(command: str, done: Done) -> None:
     """Nothing can be tried or cancelled: KM-EXPIRED, KM-CANCEL and KM-RACE do not apply."""
     assert (done.status, done.err) == (0, "")
@@ -176,6 +177,7 @@ def test_a_locker_without_timeouts_holds(command: str, done: Done) -> None:
 
 
 @pytest.mark.parametrize("command", ["async", "async, plain call"])
+@pytest.mark.long
 def test_an_asyncio_locker_holds(command: str, done: Done) -> None:
     """As a coroutine function, and as a plain call that returns something to await."""
     assert (done.status, done.err) == (0, "")

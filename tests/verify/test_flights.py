@@ -29,6 +29,7 @@ def violated(rows: list[Row]) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ["threads", "asyncio"])
+@pytest.mark.long
 def test_a_flight_is_judged_by_the_clauses_of_flights(kind: str) -> None:
     """KM-ONE, KM-RESULT, KM-LEADER, KM-FOLLOWER, KM-FORGET, KM-APART, KM-RETURN: all hold, and no other is named."""
     rows = checked(f"tests.lockers.flights_{kind}:LockedFlight")
@@ -37,6 +38,7 @@ def test_a_flight_is_judged_by_the_clauses_of_flights(kind: str) -> None:
     assert {row.clause for row in rows if row.result is Result.HOLDS} == set(FLIGHT_CLAUSES)
 
 
+@pytest.mark.long
 def test_a_lock_is_judged_by_the_clauses_of_locks() -> None:
     rows = verify("kmutex:KeyedMutex", seconds=PLAIN).rows
     assert {row.clause for row in rows} - {"-"} == set(CLAUSES)
@@ -50,6 +52,7 @@ def test_once_is_among_the_subjects_of_this_library() -> None:
 
 
 @pytest.mark.parametrize("subject", ["Once", "AsyncOnce"])
+@pytest.mark.long
 def test_once_keeps_the_contract(subject: str) -> None:
     """KM-LEADER: by taking over, which it may be declared to do; it does not share."""
     subject = f"kmutex.selfcheck.flights:{subject}"
@@ -57,6 +60,7 @@ def test_once_keeps_the_contract(subject: str) -> None:
     assert violated(checked(subject, "share")) == {"KM-LEADER"}
 
 
+@pytest.mark.long
 def test_what_is_declared_counts() -> None:
     """KM-LEADER, KM-RESULT: cancelled together, and a cache; each is a violation where nothing is said of it."""
     cancels, cache = (

@@ -30,6 +30,7 @@ class Keeps:
     def unlock(self, key: str) -> None: ...
 
 
+@pytest.mark.long
 def test_a_check_that_finds_something_states_its_bound() -> None:
     """KM-IDLE: the row of a violation has the bound of its check beside it."""
     from kmutex.engine.explorer import Explorer

@@ -113,6 +113,7 @@ def results(rows: list[Row]) -> dict[str, set[Result]]:
         (f"{HERE}:AsyncAnyLoop", "KM-LOOP", "loop"),
     ],
 )
+@pytest.mark.long
 def test_a_broken_clause_that_nobody_promised_is_told_and_counts_if_it_is_promised(
     name: str, clause: str, promise: str
 ) -> None:

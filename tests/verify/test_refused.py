@@ -15,6 +15,8 @@ from tests.verify.folder import prepared
 
 ENOUGH = ("2", "10", "40")
 """Seconds to verify with, one after the other, until they are enough for this machine."""
+HANGS = ("import hangs", "factory hangs", "lock spins", "async lock spins", "a child that stays")
+"""They are waited for until their time is over."""
 REFUSED = {
     "a module that is not there": (("no_such_module:Locker",), "no module 'no_such_module'"),
     "a package that is not there": (("no_such.module:Locker",), "no module 'no_such'"),
@@ -129,7 +131,9 @@ def test_each_subject_that_must_fail_is_tried() -> None:
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in HANGS else name for name in REFUSED]
+)
 def test_what_can_not_be_put_to_work_is_said_in_one_line(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

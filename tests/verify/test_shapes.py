@@ -31,7 +31,7 @@ from kmutex.verify.results import UnitResult
 from kmutex.verify.target import MissingError, TargetError, load, target_of
 from tests.commands import run_here
 from tests.lockers import catalogue, shapes_asyncio, shapes_threads
-from tests.lockers.catalogue import Row
+from tests.lockers.catalogue import Row, each
 
 # A run that has seen enough ends in the midst of what the subject began.
 pytestmark = [
@@ -91,11 +91,6 @@ class Judged:
             yield from (self.run(program, 1, "bytecode", 5 * MOST) for program in FEW if program in self.programs())
 
 
-def each(expect: str) -> pytest.MarkDecorator:
-    rows = [row for row in ROWS if row.expect == expect]
-    return pytest.mark.parametrize("row", rows, ids=[row.name for row in rows])
-
-
 def test_each_form_is_there_for_threads_and_asyncio_sound_and_broken_in_two_ways() -> None:
     """The table is whole; a bool beside a timeout, and a plain unlock, are of one kind each."""
     for kind in ("threads", "asyncio"):
@@ -105,7 +100,7 @@ def test_each_form_is_there_for_threads_and_asyncio_sound_and_broken_in_two_ways
             assert mine.count("violation") >= 2, (kind, shape)
 
 
-@each("violation")
+@each(ROWS, "violation")
 def test_a_broken_one_is_caught_by_a_right_name(row: Row) -> None:
     """With no flag and no adapter."""
     judged = Judged(row)
@@ -119,7 +114,7 @@ def test_a_broken_one_is_caught_by_a_right_name(row: Row) -> None:
     pytest.fail(f"found {sorted(seen)}, and not one of {row.clauses}")
 
 
-@each("holds")
+@each(ROWS, "holds")
 def test_a_sound_one_is_not(row: Row) -> None:
     """Nor refused; what its form can't show is not asked."""
     judged = Judged(row)
@@ -137,6 +132,7 @@ def test_a_sound_one_is_not(row: Row) -> None:
                 assert judged.run(program, 1) == set(), program
 
 
+@pytest.mark.long
 def test_the_suite_and_the_histories_take_the_same_forms() -> None:
     """A block by a name that is given; a broken one is found by a random history, too."""
     check(Subject("tests.verify.test_shapes:_Odd", calls=calls_of(["block=drinnen"])), _Odd, "quick")

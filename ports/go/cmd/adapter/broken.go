@@ -53,6 +53,18 @@ type entry struct {
 func newSound() *sound { return &sound{entries: make(map[string]*entry)} }
 
 func (s *sound) Lock(ctx context.Context, key string) error {
+	return s.lock(ctx, key, func(e *entry, queued bool) {
+		if queued {
+			s.drop(key, e)
+		} else {
+			s.pass(key, e)
+		}
+	})
+}
+
+// lock takes the key, or waits for it. Where ctx ends the wait, the call is in the queue no more, and giveUp has the
+// guard: queued is false for one that had been granted the key.
+func (s *sound) lock(ctx context.Context, key string, giveUp func(e *entry, queued bool)) error {
 	e, granted := s.request(key)
 	if granted == nil {
 		return nil
@@ -66,11 +78,7 @@ func (s *sound) Lock(ctx context.Context, key string) error {
 	}
 	s.guard.Lock()
 	defer s.guard.Unlock()
-	if e.leave(granted) {
-		s.drop(key, e)
-	} else {
-		s.pass(key, e)
-	}
+	giveUp(e, e.leave(granted))
 	return ctx.Err()
 }
 
@@ -84,14 +92,17 @@ func (s *sound) TryLock(key string) bool {
 	return true
 }
 
-func (s *sound) Unlock(key string) error {
+func (s *sound) Unlock(key string) error { return s.unlock(key, s.pass) }
+
+// unlock has the key of a holder handed on.
+func (s *sound) unlock(key string, handOn func(key string, e *entry)) error {
 	s.guard.Lock()
 	defer s.guard.Unlock()
 	e := s.entries[key]
 	if e == nil || e.holders == 0 {
 		return kmutex.ErrUnheld
 	}
-	s.pass(key, e)
+	handOn(key, e)
 	return nil
 }
 
@@ -180,23 +191,11 @@ func (m evictsWithWaiters) Unlock(key string) error {
 type cancelKeepsRef struct{ *sound }
 
 func (m cancelKeepsRef) Lock(ctx context.Context, key string) error {
-	e, granted := m.request(key)
-	if granted == nil {
-		return nil
-	}
-	select {
-	case <-granted:
-		if ctx.Err() == nil {
-			return nil
+	return m.lock(ctx, key, func(e *entry, queued bool) {
+		if !queued {
+			m.pass(key, e)
 		}
-	case <-ctx.Done():
-	}
-	m.guard.Lock()
-	defer m.guard.Unlock()
-	if !e.leave(granted) {
-		m.pass(key, e)
-	}
-	return ctx.Err()
+	})
 }
 
 // cancelledStaysQueued leaves its channel in the queue, and is granted later, when nobody listens.
@@ -220,23 +219,11 @@ func (m cancelledStaysQueued) Lock(ctx context.Context, key string) error {
 type dropsTheGrant struct{ *sound }
 
 func (m dropsTheGrant) Lock(ctx context.Context, key string) error {
-	e, granted := m.request(key)
-	if granted == nil {
-		return nil
-	}
-	select {
-	case <-granted:
-		if ctx.Err() == nil {
-			return nil
+	return m.lock(ctx, key, func(e *entry, queued bool) {
+		if queued {
+			m.drop(key, e)
 		}
-	case <-ctx.Done():
-	}
-	m.guard.Lock()
-	defer m.guard.Unlock()
-	if e.leave(granted) {
-		m.drop(key, e)
-	}
-	return ctx.Err()
+	})
 }
 
 // lifo takes the waiters from the wrong end of the slice.
@@ -284,16 +271,11 @@ func (m barging) Lock(ctx context.Context, key string) error {
 }
 
 func (m barging) Unlock(key string) error {
-	m.guard.Lock()
-	defer m.guard.Unlock()
-	e := m.entries[key]
-	if e == nil || e.holders == 0 {
-		return kmutex.ErrUnheld
-	}
-	e.holders--
-	m.wake(e)
-	m.drop(key, e)
-	return nil
+	return m.unlock(key, func(key string, e *entry) {
+		e.holders--
+		m.wake(e)
+		m.drop(key, e)
+	})
 }
 
 func (m barging) wake(e *entry) {
@@ -332,15 +314,10 @@ func (m strayUnlockAdmitsTwo) Unlock(key string) error {
 type neverEvicts struct{ *sound }
 
 func (m neverEvicts) Unlock(key string) error {
-	m.guard.Lock()
-	defer m.guard.Unlock()
-	e := m.entries[key]
-	if e == nil || e.holders == 0 {
-		return kmutex.ErrUnheld
-	}
-	m.pass(key, e)
-	m.entries[key] = e
-	return nil
+	return m.unlock(key, func(key string, e *entry) {
+		m.pass(key, e)
+		m.entries[key] = e
+	})
 }
 
 // failedTryKeepsRef counts before it looks, and does not count down where it is refused.
