@@ -12,11 +12,19 @@ from kmutex.engine.program import parse
 from kmutex.engine.search import ANYTHING, ASKED, GRANTED, LET_GO, LETTING_GO, OTHER, Event, Footprint
 from tests.lockers.catalogue import Row, each, entries, load
 
-LOCKERS = entries(kind="threads", origin="written", shape="lock", expect=("violation", "holds"))
+OUT_OF_CONTROL = "threads.configured"
+"""Keeps a real lock where its module was imported before (kmutex/engine/threads/patching.py)."""
+LOCKERS = [
+    row
+    for row in entries(kind="threads", origin="written", shape="lock", expect=("violation", "holds"))
+    if row.name != OUT_OF_CONTROL
+]
 PROGRAMS = (("0+a-a 1+a", 2), ("0+a | 0-a 1+a", 1), ("0+a-a 1+b-b", 1))
 TRIES = (("0+a | 0-a 1?a", 2),)
 CANCELS = (("0+a | 1~a | 0-a", 2),)
 """Programs and bounds."""
+MOST = 400
+"""Runs of a program; where there are more, and none shows anything, nothing is compared."""
 
 
 @each(LOCKERS, "violation")
@@ -36,10 +44,16 @@ def compare(row: Row) -> None:
     wanted = [*PROGRAMS, *(TRIES if bench.shape.tries else ()), *(CANCELS if bench.shape.timeout else ())]
     with bench.control():
         for text, bound in wanted:
-            whole, less = (bench.explorer.every(parse(text), "locks", bound, reduced=way) for way in (False, True))
+            whole, less = (
+                bench.explorer.every(parse(text), "locks", bound, reduced=way, go_on=lambda runs: runs < MOST)
+                for way in (False, True)
+            )
+            if not (whole.complete or whole.found):
+                continue
             names = [{(name, found.finding.clauses) for name, found in one.found.items()} for one in (whole, less)]
             assert names[0] == names[1], text
-            assert (whole.complete, bool(whole.endless)) == (less.complete, bool(less.endless)), text
+            assert whole.complete <= less.complete, text
+            assert bool(whole.endless) == bool(less.endless), text
             assert less.runs <= whole.runs
 
 

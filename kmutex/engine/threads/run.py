@@ -516,7 +516,10 @@ class ThreadRun:
 
     def _leave(self, me: Client) -> None:
         """The running thread is at its end."""
-        following = self._next(me)
+        try:
+            following = self._next(me)
+        except Abandoned:
+            return  # The run has ended with it, and nobody would wake it.
         if not self.abandoning and self.ending is None:
             self._passed(me)
             self._running = following
@@ -530,6 +533,8 @@ class ThreadRun:
         self._rest(me)
 
     def _rest(self, me: Client) -> None:
+        if me.done:
+            raise Abandoned
         me.baton.acquire()
         if self.abandoning:
             raise Abandoned
