@@ -61,6 +61,7 @@ def model(session: nox.Session) -> None:
     """Explore the model and every broken one."""
     install(session)
     session.run("python", "-m", "kmutex_model", *session.posargs)
+    session.run("python", "-m", "kmutex_model.engine")
 
 
 @nox.session
@@ -183,9 +184,20 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def postgres(session: nox.Session) -> None:
-    """Test kmutex.postgres on a real server, and measure it beside the server's own lock. Needs PostgreSQL."""
+    """Test kmutex.postgres on each PostgreSQL of Debian's here, and measure it beside the server's own lock.
+
+    KMUTEX_POSTGRES names the folder of another one's programs, for that one alone.
+    """
     install(session)
-    session.run("python", "-m", "pytest", "-q", "tests/postgres", *session.posargs)
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    named = (
+        [session.env["KMUTEX_POSTGRES"]] if session.env.get("KMUTEX_POSTGRES") else [str(folder) for folder in found]
+    )
+    if not named:
+        session.error("PostgreSQL is not installed: apt-get install postgresql")
+    for folder in named:
+        session.log(f"the PostgreSQL of {folder}")
+        session.run("python", "-m", "pytest", "-q", "tests/postgres", *session.posargs, env={"KMUTEX_POSTGRES": folder})
     session.run("python", "benchmarks/postgres/handoff.py")
 
 

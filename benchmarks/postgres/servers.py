@@ -27,6 +27,10 @@ DEBIAN = Path("/usr/lib/postgresql")
 """Where Debian keeps the programs of the server: off the path, in a folder for each major version."""
 
 
+FOLDER = "KMUTEX_POSTGRES"
+"""Names the folder with the programs of the PostgreSQL to use, where several are installed."""
+
+
 class NotInstalledError(RuntimeError):
     """The server is not on this machine. One line: how to install it."""
 
@@ -192,12 +196,26 @@ class Etcd(Server):
 
 
 def _postgres_bin() -> Path:
+    named = os.environ.get(FOLDER)
+    if named:
+        if not _is_postgres(Path(named)):
+            raise NotInstalledError(f"{FOLDER} is {named}, where initdb and postgres are not: name their folder")
+        return Path(named)
     on_path = shutil.which("postgres")
-    folders = [Path(on_path).resolve().parent] if on_path else sorted(DEBIAN.glob("*/bin"), key=_major)
+    folders = [Path(on_path).resolve().parent] if on_path else postgres_folders()
     for folder in reversed(folders):
-        if (folder / "initdb").exists() and (folder / "postgres").exists():
+        if _is_postgres(folder):
             return folder
     raise NotInstalledError("PostgreSQL is not installed: apt-get install postgresql")
+
+
+def postgres_folders() -> list[Path]:
+    """The programs of each version that Debian has installed here, the oldest first."""
+    return [folder for folder in sorted(DEBIAN.glob("*/bin"), key=_major) if _is_postgres(folder)]
+
+
+def _is_postgres(folder: Path) -> bool:
+    return (folder / "initdb").exists() and (folder / "postgres").exists()
 
 
 def _major(folder: Path) -> int:

@@ -75,11 +75,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from kmutex.teach.lesson import lessons
+    from kmutex.teach.missing_part import PUZZLES
 
     every = lessons()
     wide = max(len(one.title) for one in every)
     for one in every:
         print(f"{one.number:>2}  {one.title:{wide}}  {one.clause:10}  {one.kind}")
+    print("\nOf the proof (docs/proof.md), each shown and graded by kmutex prove --lesson N:")
+    for puzzle in PUZZLES:
+        print(f"P{puzzle.number}  {puzzle.title}")
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmutex._console import complain, console, no_folder, shown, write
+from kmutex._console import complain, console, no_folder, seconds, shown, write
 from kmutex.picture.files import HELP, drawn, unfit
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ exit status:
   0  every clause is proved
   1  an obligation is refuted: the clause does not hold; --answer: wrong
   2  inconclusive: unknown, out of time, solvers that differ, a known-bad model that goes through
-  3  a solver is not installed, or FILE has no table that can be read
+  3  a solver is not installed, or FILE has no lock that can be read
   4  usage: wrong arguments
 """
 
@@ -41,7 +41,13 @@ def add_parser(commands: Any) -> None:
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    prove.add_argument("file", nargs="?", type=Path, metavar="FILE", help="your own action table, a Python file")
+    prove.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="a lock of your own: its action table, or its relations and moves",
+    )
     prove.add_argument(
         "--solver", action="append", choices=("z3", "cvc5"), help="ask this one only; twice for both (all installed)"
     )
@@ -51,6 +57,13 @@ def add_parser(commands: Any) -> None:
     prove.add_argument("--lesson", type=int, metavar="N", help="find the missing part of the invariant")
     prove.add_argument("--answer", metavar="FORMULA", help="with --lesson: your part, graded by the solver")
     prove.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON")
+    prove.add_argument(
+        "--seconds",
+        type=seconds,
+        default=600.0,
+        metavar="N",
+        help="the longest that FILE may take (600); it runs in a process with limits, for clumsy code, and no jail",
+    )
     prove.add_argument("--quiet", action="store_true", help="no progress")
     prove.set_defaults(run=run)
 
@@ -154,16 +167,17 @@ def _seconds(lines: Iterable[Line]) -> float:
 
 
 def _own_table(args: argparse.Namespace) -> int:
-    from kmutex.selfcheck.own_table import TableError, judge, load
+    from kmutex.selfcheck.own_table import OutOfTimeError, TableError, judged
 
     try:
-        model, parts = load(args.file)
         with shown(quiet=args.quiet) as display:
-            rows = judge(model, parts, args.solver, display.say)
+            rows = list(judged(args.file, args.solver, display.say, seconds=args.seconds))
     except TableError as error:
         return complain(str(error), status=3)
+    except OutOfTimeError as error:
+        return complain(str(error), status=2)
     for row in rows:
-        print(f"{row.clause:13} {row.obligations:4} obligations  {row.result:10}  {row.seconds:.2f} s")
+        print(f"{row.clause:13} {row.obligations:4} obligations  {row.result:14}  {row.seconds:.2f} s")
         if row.said:
             print(f"  {row.said}")
         if row.run:

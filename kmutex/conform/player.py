@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from kmutex._text import printable
 from kmutex.conform.adapter import Adapter, AdapterError
 from kmutex.conform.case import Case, Command, Move, Seen, format_moves
-from kmutex.engine.judge import Event, Judge
+from kmutex.engine.judge import Judge
 from kmutex.engine.observer import Ending
 from kmutex.engine.program import Step
+from kmutex.engine.run_judge import Event
 
 PORT_FEATURES = {
     "fifo": ("KM-FIFO", "KM-HANDOFF"),

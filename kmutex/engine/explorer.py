@@ -13,11 +13,12 @@ from typing import Any, Literal, NamedTuple
 from kmutex.engine.estimate import LEAST_PROBES, PROBES, Ahead, Probe
 from kmutex.engine.eventloop import Loop, LoopRun
 from kmutex.engine.faces import Face
-from kmutex.engine.judge import Finding, Judge
+from kmutex.engine.judge import Judge
 from kmutex.engine.keys import Spelling, key_of
 from kmutex.engine.limits import TIMEOUT
 from kmutex.engine.observer import Ending, Observer
 from kmutex.engine.program import Program, ProgramError, parse
+from kmutex.engine.run_judge import Finding, RunJudge
 from kmutex.engine.scenarios import with_epilogue
 from kmutex.engine.search import Chooser, ReducedSearch, Search, picks_of
 from kmutex.engine.shapes import Fitted
@@ -89,7 +90,7 @@ class Exploration:
     uncountable: bool = False
     """Whether len() could not be asked at a quiet moment."""
     witnesses: Counter[str] = field(default_factory=Counter)
-    last: Judge | None = None
+    last: RunJudge | None = None
     """The judge of the last run."""
     left_at: int | None = None
     """The choice from which on a replayed run is not as it was recorded; None: it fits to its end."""
@@ -140,7 +141,7 @@ class Explorer:
         keys: Callable[[str], Any] | Spelling = key_of,
         loop: Loop | None = None,
         patience: float = 5.0,
-        judging: Callable[..., Judge] = Judge,
+        judging: Callable[..., RunJudge] = Judge,
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
         off: clauses that are not judged. unpromised: clauses whose breaches are no violations. tries: whether the
@@ -193,7 +194,7 @@ class Explorer:
         make: Callable[[], Any],
         *,
         keys: Callable[[str], Any] | Spelling | None = None,
-        judging: Callable[..., Judge] | None = None,
+        judging: Callable[..., RunJudge] | None = None,
         loop: Loop | None = None,
         afterwards: bool = True,
         timeout: float = TIMEOUT,
@@ -219,7 +220,7 @@ class Explorer:
         return not acts_as_objects_go(self._make)
 
     @property
-    def judging(self) -> Callable[..., Judge]:
+    def judging(self) -> Callable[..., RunJudge]:
         """What makes the judge of a run."""
         return self._judging
 
@@ -294,7 +295,7 @@ class Explorer:
         return result
 
     def again(
-        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., Judge] | None = None
+        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., RunJudge] | None = None
     ) -> Exploration:
         """The one run that a schedule says, as far as it fits. judging: makes its judge, instead of the explorer's."""
         result = Exploration(schedule.program, schedule.level, 0)
@@ -308,7 +309,7 @@ class Explorer:
         return result
 
     def _once(
-        self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., Judge] | None = None
+        self, result: Exploration, chooser: Chooser, known: Set[str], judging: Callable[..., RunJudge] | None = None
     ) -> None:
         judge = (judging or self._judging)(
             off=self._off, unpromised=self._unpromised, known=known, tail_from=len(result.program.phases)
@@ -334,9 +335,16 @@ class Explorer:
         """One run of a program and its epilogue."""
         whole, tail = with_epilogue(program, tries=self._tries, strays=self._strays, afterwards=self._afterwards)
         keys = self.keys_of_a_run()
+        made: list[Any] = []
+
+        def make() -> Any:
+            made.append(self._make())
+            return made[0]
+
+        run: ThreadRun | LoopRun
         if self._crew is not None:
-            return ThreadRun(
-                self._make,
+            run = ThreadRun(
+                make,
                 whole,
                 chooser,
                 observer,
@@ -346,24 +354,21 @@ class Explorer:
                 quiet_tail=tail,
                 patience=self._patience,
                 timeout=self._timeout,
-            ).run()
-        made: list[Any] = []
-
-        def make() -> Any:
-            made.append(self._make())
-            return made[0]
-
-        ending = LoopRun(
-            make,
-            whole,
-            chooser,
-            observer,
-            keys=keys,
-            timeouts=level == "timeouts",
-            quiet_tail=tail,
-            loop=self._loop,
-            timeout=self._timeout,
-        ).run()
-        if self._loop is not None and isinstance(made[0], Face):
+            )
+        else:
+            run = LoopRun(
+                make,
+                whole,
+                chooser,
+                observer,
+                keys=keys,
+                timeouts=level == "timeouts",
+                quiet_tail=tail,
+                loop=self._loop,
+                timeout=self._timeout,
+            )
+        ending = run.run()
+        # What a broken run leaves held, the next would meet where all share a table.
+        if self._loop is not None and made and isinstance(made[0], Face):
             made[0].let_go()
         return ending

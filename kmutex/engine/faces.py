@@ -72,7 +72,10 @@ class Way:
     closes: Closes = "key"
     """What the subject's method is given, where it is by calls; a handle has the method itself."""
     asks: str = ""
-    """The method of the lock that waits."""
+    """The method of the lock that waits; "" where it is held when it is given."""
+    back: str = ""
+    """The subject's method that takes back a lock that was given, when ``close`` has let go of it; or which lets go of
+    it, where there is no ``close``. ``closes`` says what it is given."""
     trying: str = ""
     """A method of the subject that takes the key and never waits."""
     limit: Limit = Limit()
@@ -87,6 +90,10 @@ class Way:
     def tries(self) -> bool:
         """Whether it can be asked without waiting."""
         return bool(self.limit.timeout or self.limit.blocking or self.trying)
+
+    def returns(self, key: Any, given: Any) -> tuple[Any, ...]:
+        """What the subject's method is given that lets go, or takes back."""
+        return {"key": (key,), "token": (given,)}.get(self.closes, (key, given))
 
 
 class Face:
@@ -120,8 +127,9 @@ class Face:
                 if answer is False:
                     await self._left(kept, None)
             elif way.by == "lock":
-                kept = await _opened(self._opening()(key))
-                answer = await settled(getattr(kept, way.asks)(**way.limit.arguments(timeout)))
+                asks = way.limit.arguments(timeout)
+                kept = answer = await _opened(self._opening()(key, **({} if way.asks else asks)))
+                answer = await settled(getattr(kept, way.asks)(**asks)) if way.asks else answer
             elif timeout == 0 and way.trying and not way.limit.timeout:
                 kept = answer = await settled(getattr(self.subject, way.trying)(key, **self._whose()))
             else:
@@ -129,6 +137,8 @@ class Face:
         except BaseException as error:
             if self._watch is not None:
                 self._watch(error)
+            if not isinstance(error, (GeneratorExit, SystemExit)):
+                await self._not_got(key, kept)
             if timeout is None or isinstance(error, TIMED_OUT) or not isinstance(error, way.refused):
                 raise
             failed = f"raised {type(error).__name__}"
@@ -137,6 +147,7 @@ class Face:
                 self._watch(answer)
             if answer is False or (answer is None and way.none_refused):
                 failed = f"returned {answer}"
+                await self._not_got(key, kept)
         if failed and timeout is None:
             raise NotGrantedError(f"{way.asks or way.open or 'the call'}() {failed}, and there is no time limit")
         if failed:
@@ -152,11 +163,16 @@ class Face:
         kept = self.taken(key)
         if way.by == "lock":
             lock = kept if kept is not None else await _opened(self._opening()(key))
-            await settled(getattr(lock, way.close)())
+            if way.close:
+                await settled(getattr(lock, way.close)())
+            if way.back:
+                await self._give_back(key, lock)
         elif kept is None:
             raise RuntimeError("nobody holds the key")
         elif way.by == "block":
             await self._left(kept, None)
+            if way.back:
+                await self._give_back(key, kept)
         else:
             await self._end(key, kept)
 
@@ -166,14 +182,25 @@ class Face:
         if way.closes == "handle":
             await settled(getattr(kept, way.close)())
         else:
-            arguments = (kept,) if way.closes == "token" else (key, kept)
-            await settled(getattr(self.subject, way.close)(*arguments))
+            await settled(getattr(self.subject, way.close)(*way.returns(key, kept)))
+
+    async def _give_back(self, key: Any, lock: Any) -> None:
+        way = self._way
+        await settled(getattr(self.subject, way.back)(*way.returns(key, lock)))
+
+    async def _not_got(self, key: Any, lock: Any) -> None:
+        """What was lent is given back by who waited for it in vain, as at the end of a try statement."""
+        way = self._way
+        if way.back and lock is not None and (way.by == "block" or (way.close and way.asks)):
+            await self._give_back(key, lock)
 
     async def _leave(self, key: Any, error: BaseException) -> None:
         kept = self.taken(key)
         if kept is None:
             raise RuntimeError("nobody is in this block")
         await self._left(kept, error)
+        if self._way.back:
+            await self._give_back(key, kept)
 
     async def _left(self, block: Any, error: BaseException | None) -> None:
         why = (None, None, None) if error is None else (type(error), error, error.__traceback__)
@@ -187,7 +214,7 @@ class Face:
         """Nobody is there any more: what outlives this subject is free again, as far as that needs no waiting."""
         for kept in [one for stack in self._kept.values() for one in stack]:
             with contextlib.suppress(BaseException):
-                if self._way.by == "lock":
+                if self._way.by == "lock" and self._way.close:
                     getattr(kept, self._way.close)()
                 elif self._way.by == "block":
                     driven(self._left(kept, None))

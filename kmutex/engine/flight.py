@@ -27,14 +27,19 @@ class FlightFace:
         self.subject = subject
         self._call = call
         self._called: Callable[..., Any] = getattr(subject, call.name) if call.name else subject
-        if call.decorates:
+        if call.options:
+            self._called = self._called(**dict(call.options))
+        if call.decorates and not call.by_key:
             self._work: ContextVar[Callable[[], Any]] = ContextVar("work")
             self._called = self._called(self._decorated())
 
     def do(self, key: Any, work: Callable[[], Any]) -> Any:
         """What the subject gives for the key and the work."""
+        if self._call.by_key:
+            return self._called(key)(work)()
         if not self._call.decorates:
-            return self._called(work, key) if self._call.function_first else self._called(key, work)
+            given = work() if self._call.awaitable else work
+            return self._called(given, key) if self._call.function_first else self._called(key, given)
         # A thread of the crew serves many runs, and would keep the work of each.
         before = self._work.set(work)
         try:
@@ -56,7 +61,7 @@ class AsyncFlightFace(FlightFace):
 
     async def do(self, key: Any, work: Callable[[], Any]) -> Any:
         """What the subject gives for the key and the work."""
-        if not self._call.decorates:
+        if self._call.by_key or not self._call.decorates:
             return await super().do(key, work)
         # The context is the task's, and goes with it.
         self._work.set(work)

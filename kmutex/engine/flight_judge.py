@@ -27,9 +27,9 @@ from typing import Any, Literal
 from kmutex._text import said
 from kmutex.engine.explorer import Explorer, Level
 from kmutex.engine.flight import TaskBench, WorkFailedError, WorkRun, on_the_bench
-from kmutex.engine.judge import BLAME, Judge
 from kmutex.engine.observer import Ending, UncontrolledError
 from kmutex.engine.program import DOING, Step, parse
+from kmutex.engine.run_judge import BLAME, RunJudge
 from kmutex.engine.shapes import Shape
 
 Policy = Literal["", "takeover", "share"]
@@ -53,11 +53,12 @@ class _Call:
     """Who of its key was cancelled during this call, as leader or as follower."""
 
 
-class FlightJudge(Judge):
+class FlightJudge(RunJudge):
     """Judges one run of a subject on the bench. An `Observer` and a `Watch`."""
 
     def __init__(self, *, policy: Policy = "", cancels: bool = False, **of_judge: Any) -> None:
-        """policy: what is held to. cancels: whether a cancelled leader may cancel its followers. The rest: `Judge`."""
+        """policy: what is held to. cancels: whether a cancelled leader may cancel its followers. The rest:
+        `RunJudge`."""
         super().__init__(**of_judge)
         self.answered = 0
         """Calls that came back with a result."""
@@ -79,6 +80,8 @@ class FlightJudge(Judge):
         self._values: dict[int, object] = {}
         self._clock = 0
         self._disturbed: set[str] = set()
+        self._struck = False
+        """Whether an interrupt has struck a thread."""
 
     # -- Observer ------------------------------------------------------------------------------------------------
 
@@ -146,6 +149,7 @@ class FlightJudge(Judge):
         role = "follower" if any(run is not call.own for run in runs) else "leader"
         self._log(client, "... it is cancelled")
         self._disturbed.add(role)
+        self._struck |= not self._loop
         for other in self._calls.values():
             if other is not call and other.step.key == key:
                 other.upset.setdefault(role, client)
@@ -219,6 +223,8 @@ class FlightJudge(Judge):
             self._find(
                 "KM-RESULT", f"client {client} got {what} of a run for {run.key} that had ended before it called"
             )
+            # A cache that says it is one has the rest to keep.
+            return "KM-RESULT" in self._not_promised
         else:
             return True
         return False
@@ -305,9 +311,11 @@ class FlightJudge(Judge):
             if length:
                 self._find("KM-FORGET", f"len() is {length}, and nobody calls", hopeless=False)
 
-    def _find(self, symptom: str, message: str, *also: str, hopeless: bool = True) -> None:
+    def _find(self, symptom: str, message: str, *also: str, hopeless: bool = True, promised: bool = True) -> None:
         self._ingredients = self._disturbed if symptom in _UPSET else set()
-        super()._find(symptom, message, *also, hopeless=hopeless)
+        # As for locks: what an interrupt leaves behind counts where that is promised.
+        excused = self._struck and symptom not in self._known and "KM-INTERRUPT" in self._not_promised
+        super()._find(symptom, message, *also, hopeless=hopeless, promised=promised and not excused)
 
 
 def put_on_trial(

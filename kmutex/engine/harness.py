@@ -85,7 +85,7 @@ class Harness:
     def explorer(self) -> Explorer:
         """To be used within `control`."""
         crew = self._crew if self.shape.kind == "threads" else None
-        return Explorer.of(self.fitted, crew=crew, off=self.off)
+        return Explorer.of(self.fitted, crew=crew, off=self.off | clauses_off(self.shape.loose))
 
     @property
     def levels(self) -> tuple[Level, ...]:

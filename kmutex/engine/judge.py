@@ -16,66 +16,21 @@ and a symptom that is known from there is not blamed on it.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Set
-from typing import Any, NamedTuple
+from typing import Any
 
 from kmutex._protocol import TIMED_OUT
 from kmutex._text import said
 from kmutex.engine.observer import Ending, UncontrolledError
 from kmutex.engine.program import ASKING, RAISING, Step
-from kmutex.picture.rows import Change
+from kmutex.engine.run_judge import BLAME, RunJudge
 
-BLAME = {
-    "race": "KM-RACE",
-    "interrupt": "KM-INTERRUPT",
-    "cancel": "KM-CANCEL",
-    "lease": "KM-TOKEN",
-    "body": "KM-TOKEN",
-    "stray": "KM-ATOMIC",
-    "try": "KM-EXPIRED",
-    "leader": "KM-LEADER",
-    "follower": "KM-FOLLOWER",
-}
-"""What a run contains, and the clause that speaks of it; the first that fits is named."""
-BLAMED = {
-    "KM-RACE": "~",
-    "KM-INTERRUPT": "!",
-    "KM-CANCEL": "~",
-    "KM-TOKEN": "[]^uo%&*",
-    "KM-ATOMIC": "x",
-    "KM-EXPIRED": "?",
-}
-"""The same clauses, and the kinds of steps that such a run has."""
 LEASED = frozenset("]^o")
 """Steps that end a grant by its lease. To come too late is harmless then, and a locker need not raise an error."""
-_ORDER = frozenset(("KM-FIFO", "KM-HANDOFF"))
 
 
 ENDED_OUTSIDE = "... its wait is ended from outside"
 """The one event of a client that it does not do itself."""
-
-
-class Event(NamedTuple):
-    """One line of a timeline. client -1: of nobody in particular."""
-
-    client: int
-    text: str
-    change: Change = ""
-    """What it says about who holds the key, in the words of pictures."""
-    key: str = ""
-    place: str = ""
-    """FILE:LINE of the subject's code that it shows; empty where it is a call, an answer or a verdict."""
-
-
-class Finding(NamedTuple):
-    """A broken clause: the best name first, then what else the run breaks; the symptom alone; and what was seen."""
-
-    clauses: tuple[str, ...]
-    symptom: str
-    message: str
-    events: tuple[Event, ...]
-    """What happened up to there."""
 
 
 class _Contest:
@@ -138,36 +93,12 @@ class _Contest:
         self._refused.discard(client)
 
 
-class Judge:
-    """Judges one run. An `Observer`."""
+class Judge(RunJudge):
+    """Judges one run of a lock. An `Observer`."""
 
-    def __init__(
-        self,
-        *,
-        off: Set[str] = frozenset(),
-        unpromised: Set[str] = frozenset(),
-        known: Set[str] = frozenset(),
-        tail_from: int | None = None,
-    ) -> None:
-        """off: clauses that are not judged. unpromised: clauses whose breaches are told apart from the others. known:
-        symptoms seen in plainer programs. tail_from: the phase in which the epilogue begins, which asks whether the
-        key is as good as new."""
-        self.findings: list[Finding] = []
-        self.unpromised: list[Finding] = []
-        """Breaches of what the locker does not promise."""
-        self.exited: str | None = None
-        self.uncountable = False
-        """Whether len() never came back without the help of another thread, so it is of no use at a quiet moment."""
-        self.events: list[Event] = []
-        self.witnesses: Counter[str] = Counter()
-        self._hopeless = False
-        self._off = off
-        self._not_promised = unpromised
-        self._known = known
-        self._tail_from = tail_from
-        self._tail = False
-        self._subject: Any = None
-        self._counts = False
+    def __init__(self, **of_run: Any) -> None:
+        """As for `RunJudge`."""
+        super().__init__(**of_run)
         self._counted = False
         self._quiets = 0
         self._holder: dict[str, int] = {}
@@ -181,24 +112,11 @@ class Judge:
         self._releasing: dict[int, str] = {}
         self._stray: set[int] = set()
         self._contest = _Contest()
-        self._stalled: set[int] = set()
-        self._ingredients: set[str] = set()
         self._doubtful: dict[str, int] = {}
         """Keys that were free and were refused to this client, in the epilogue."""
         self._used: set[str] = set()
 
     # -- Observer ------------------------------------------------------------------------------------------------
-
-    @property
-    def stopped(self) -> bool:
-        return self._hopeless or self.exited is not None
-
-    def made(self, subject: Any) -> None:
-        self._subject = subject
-        self._counts = hasattr(type(subject), "__len__")
-
-    def phase(self, number: int) -> None:
-        self._tail = self._tail_from is not None and number >= self._tail_from
 
     def called(self, client: int, step: Step) -> None:
         key = step.key
@@ -307,10 +225,6 @@ class Judge:
                 self._find("KM-LIVE", f"client {client} waits for {key} for ever, and nobody holds it", "KM-INDEP")
             else:
                 self._find("KM-INDEP", f"client {client} waits for ever in its call to unlock", "KM-LIVE")
-
-    def differs(self, symptom: str, message: str) -> None:
-        """Something that only the caller could see, such as a count, is not as it must be."""
-        self._find(symptom, message)
 
     # -- what follows --------------------------------------------------------------------------------------------
 
@@ -442,46 +356,6 @@ class Judge:
         self._stray.discard(client)
         self._contest.over(client)
         self._releasing.pop(client, None)
-
-    # -- names ---------------------------------------------------------------------------------------------------
-
-    def _find(self, symptom: str, message: str, *also: str, hopeless: bool = True) -> None:
-        """hopeless: nothing that the run shows after this means anything."""
-        if self._hopeless or symptom in self._off:
-            return
-        clauses = [symptom, *also]
-        if symptom not in self._known | self._not_promised:
-            for ingredient, clause in BLAME.items():
-                if ingredient in self._ingredients:
-                    clauses.insert(0, clause)
-                    break
-        if symptom in self._not_promised or clauses[0] in self._not_promised:
-            self._find_unpromised(symptom, message, clauses)
-            return
-        self._hopeless = hopeless
-        self._log(-1, f"{clauses[0]}: {message}")
-        judged = dict.fromkeys(clause for clause in clauses if clause not in self._off | self._not_promised)
-        self.findings.append(Finding(tuple(judged), symptom, message, tuple(self.events)))
-
-    def _find_unpromised(self, symptom: str, message: str, clauses: list[str]) -> None:
-        # Whoever is served out of turn holds the key as well as anybody: the run goes on. Of what an interrupt has
-        # left behind, nothing more can be said.
-        self._hopeless = symptom not in _ORDER
-        if any(finding.symptom == symptom for finding in self.unpromised):
-            return
-        broken = tuple(dict.fromkeys(clause for clause in clauses if clause in self._not_promised))
-        events = (*self.events, Event(-1, f"{broken[0]}, not promised: {message}"))
-        self.unpromised.append(Finding(broken, symptom, message, events))
-
-    def _ingredient(self, name: str) -> None:
-        if not self._tail:
-            self._ingredients.add(name)
-
-    def _witness(self, clause: str) -> None:
-        self.witnesses[clause] += 1
-
-    def _log(self, client: int, text: str, change: Change = "", key: str = "") -> None:
-        self.events.append(Event(client, text, change, key))
 
 
 def _refused_free(client: int, key: str) -> str:

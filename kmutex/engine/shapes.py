@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kmutex.engine import ways
 from kmutex.engine.calls import LOOKING, Calls
 from kmutex.engine.eventloop import in_a_loop
-from kmutex.engine.faces import TIMED_OUT, Limit, NotGrantedError, Way, face_class, is_block
+from kmutex.engine.faces import TIMED_OUT, Closes, Limit, NotGrantedError, Way, face_class, is_block
 from kmutex.engine.faces import Form as Form
 from kmutex.engine.faces import Kind as Kind
 from kmutex.engine.flight import FlightFace, flight_face
 from kmutex.engine.observer import SubjectFailedError
 from kmutex.engine.program import Phase, Program, Step
+from kmutex.engine.stored import Stored, stored
 from kmutex.engine.threads import controlled
 from kmutex.engine.trials import CALLER, Answers, Trial, Trials
 from kmutex.engine.ways import Candidate, FlightCall
@@ -58,6 +59,8 @@ class Shape:
     """A single flight with forget(key)."""
     striped: bool = False
     """Keys share locks by design."""
+    loose: Sequence[str] = ()
+    """Features that it was found not to have, and that nobody promised."""
     taken: str = ""
     """One line for the report: what was taken for what."""
 
@@ -113,9 +116,11 @@ class _Looker:
         self._without = without
         self._calls = calls
         self._lenient = lenient
-        # What must be given a key is itself what gives the locks; it is the same in every run.
+        # What must be given a key is itself what gives the locks; it is the same in every run, unless all that its
+        # locks share is given to it.
         self._by_key = bool(ways.required(make))
-        self._make: Callable[[], Any] = (lambda: make) if self._by_key else make
+        self._stored = stored(make) if self._by_key else None
+        self._make: Callable[[], Any] = self._stored or ((lambda: make) if self._by_key else make)
         self._trials = Trials(self._make, patience)
         self._subject: Any = None
         self._silent = False
@@ -128,13 +133,14 @@ class _Looker:
         try:
             kind, way = self._found()
         except NotALockerError:
-            call = ways.flight(subject, self._calls)
-            if call is None:
-                raise
-            return self._flight(call)
+            for call in ways.flights(subject, self._calls):
+                flight = self._flight(call)
+                if flight is not None:
+                    return flight
+            raise
         keys = self._calls.keys or (ways.keys_of(self._opening(way.open)) if self._lenient else "any")
         self._trials.key_type(keys)
-        shared = self._by_key or self._made() is subject or self._share(kind, way)
+        shared = (self._by_key and self._stored is None) or self._made() is subject or self._share(kind, way)
         table = shared and self._gives_few(way)
         if shared and not table:
             self._apart(kind, way)
@@ -146,8 +152,9 @@ class _Looker:
             timeout=bool(way.limit.timeout),
             tries=tries,
             counts="len" not in self._without and hasattr(type(subject), "__len__"),
-            leases="lease" not in self._without and (self._leases(kind) if plain else way.by == "calls"),
-            strays=plain or way.by == "lock",
+            leases="lease" not in self._without
+            and (self._leases(kind) if plain else way.by == "calls" and self._for_each_grant(kind, way)),
+            strays=plain or (way.by == "lock" and not way.back),
             bodies=way.by == "block",
             keys=keys,
             shared=shared,
@@ -155,10 +162,15 @@ class _Looker:
         if shape.counts and way.by == "lock":
             # Who only gets the lock counts as a user already: nobody can let go of it without having asked.
             shape = replace(shape, strays=self._idle_when_got(kind, way))
+        found = {
+            "self-exclusion": self._lenient and self._reentrant(kind, way),
+            "independence": self._lenient and (table or self._striped(kind, way)),
+        }
         shape = replace(
             shape,
-            reentrant="self-exclusion" in self._without or (self._lenient and self._reentrant(kind, way)),
-            striped="independence" in self._without or (self._lenient and (table or self._striped(kind, way))),
+            reentrant=found["self-exclusion"] or "self-exclusion" in self._without,
+            striped=found["independence"] or "independence" in self._without,
+            loose=tuple(name for name in found if found[name] and name not in self._without),
         )
         return Fitted(replace(shape, taken=self._taken(shape, way)), self._factory(shape, way))
 
@@ -181,6 +193,8 @@ class _Looker:
         half: tuple[Kind, Way] | None = None
         failed = ""
         by_key = [Candidate("")]
+        if self._by_key and self._stored is None and not ways.takes_key(self._original):
+            raise NotALockerError(self._no_locker())
         for candidate in by_key if self._by_key else ways.called_by(self._subject, self._calls):
             kind, answers, trial = self._answers(candidate)
             if not answers:
@@ -199,8 +213,9 @@ class _Looker:
             return half
         raise NotALockerError(failed or self._no_locker())
 
-    def _flight(self, call: FlightCall) -> Fitted:
-        """What suppresses duplicates: for which kind of client, and with the one face do(key, work)."""
+    def _flight(self, call: FlightCall) -> Fitted | None:
+        """What suppresses duplicates: for which kind of client, and with the one face do(key, work). None: it is not
+        called so."""
         made: list[Any] = []
 
         async def awaited() -> object:
@@ -211,23 +226,26 @@ class _Looker:
             return made[-1]
 
         def called(subject: Any) -> Callable[[Any], Any]:
-            face = FlightFace(subject, call)
-            return lambda key: face.do(key, work)
+            return lambda key: FlightFace(subject, call).do(key, work)
 
         # Work that gives something to await: who does not await it passes it through as it is.
         answers, _ = self._trials.answer("threads", called)
         awaits = bool(answers) and inspect.isawaitable(answers[0]) and answers[0] not in made
+        if call.awaitable:
+            answers += self._trials.answer("asyncio", called)[0][:1]
+            awaits = len(answers) > 1
         for left in (*made, *answers):
             if inspect.iscoroutine(left):
                 left.close()
+        unlike = call.decorates and answers and callable(answers[0])
+        if unlike or (call.awaitable and not awaits) or ((call.by_key or call.options) and not answers):
+            return None
         kind: Kind = "asyncio" if awaits or not answers else "threads"
         counts = "len" not in self._without and hasattr(type(self._subject), "__len__")
         opening = self._opening(call.name)
-        by_key = not (call.decorates or call.function_first)
+        by_key = call.by_key or not (call.decorates or call.function_first)
         keys = self._calls.keys or (ways.keys_of(opening) if by_key and self._lenient else "any")
-        shared = not call.decorates and (self._by_key or self._made() is self._subject)
-        words = f"{call.name or _name(self._subject)}({'fn, key' if call.function_first else 'key, fn'})"
-        words = f"@{_name(self._subject)}" if call.decorates else words
+        shared = (call.by_key or not call.decorates) and (self._by_key or self._made() is self._subject)
         shape = Shape(
             kind,
             timeout=False,
@@ -237,8 +255,11 @@ class _Looker:
             forgets=not call.decorates and ways.takes_key(getattr(self._subject, "forget", None)),
             keys=keys,
             shared=shared,
-            taken=f"flight: {words}; {kind}",
+            loose=("fresh", "evict") if self._lenient and ways.keeps_results(self._original) else (),
+            taken=f"flight: {self._called_so(call)}; {kind}",
         )
+        if shape.loose:
+            shape = replace(shape, taken=f"{shape.taken}; a cache by its arguments or name, so that it keeps results")
         face = flight_face(kind, counts=shape.counts)
         make = self._make
 
@@ -247,6 +268,16 @@ class _Looker:
 
         fitted.__wrapped__ = self._original  # type: ignore[attr-defined]
         return Fitted(shape, fitted)
+
+    def _called_so(self, call: FlightCall) -> str:
+        """How a single flight is called, in words."""
+        if call.decorates:
+            maker = getattr(self._original, "__name__", "L")
+            given = ", ".join(option for option, _ in call.options) or ("key" if call.by_key else "")
+            made = f"{maker}()" if self._subject is not self._original else maker
+            return f"@{made}{'.' if call.name else ''}{call.name}" + (f"({given})" if given else "")
+        work, name = "awaitable" if call.awaitable else "fn", call.name
+        return f"{name or _name(self._subject)}({f'{work}, key' if call.function_first else f'key, {work}'})"
 
     def _answers(self, candidate: Candidate) -> tuple[Kind, list[Any], Trial]:
         """What the call gives, and for which kind of client it is."""
@@ -289,6 +320,10 @@ class _Looker:
             wanted = ways.token_wanted(opening, closing, answer)
             pairs = [(kind, replace(calls, closes=closes)) for closes in wanted]
             # What it gives may be the lock itself, or a block, and not be held yet.
+            if (methods is not None or is_block(answer)) and not self._frees(*pairs[0]):
+                lent = self._lent(calls, kind, answer, methods, wanted)
+                if lent:
+                    return lent
             if (methods is None and not is_block(answer)) or self._excludes(*pairs[0]):
                 return pairs
         lets_go = methods[1] if methods is not None else "release"
@@ -296,18 +331,45 @@ class _Looker:
             handle = replace(calls, form="acquire", close=lets_go, closes="handle", trying="")
             if (methods is None and not is_block(answer)) or _is_taken(answer) or self._excludes(kind, handle):
                 return [(kind, handle)]
-        form: Form = "key" if not candidate.open and inspect.isclass(self._subject) else "get"
+        form: Form = "key" if not candidate.open and (self._stored or inspect.isclass(self._subject)) else "get"
         if methods is not None:
-            asking = getattr(answer, methods[0])
-            only_async = hasattr(type(answer), "__aenter__") and not hasattr(type(answer), "__enter__")
-            if only_async or ways.is_coroutine_function(asking):
-                kind = "asyncio"
-            limit = ways.limit_of(asking)
+            kind, limit = _waiting(kind, answer, methods[0])
             return [(kind, Way(form, "lock", candidate.open, methods[1], asks=methods[0], limit=limit))]
         if is_block(answer):
             kind = kind if hasattr(type(answer), "__enter__") else "asyncio"
             return [(kind, replace(calls, form="key" if form == "key" else "block", by="block"))]
         return []
+
+    def _lent(
+        self, calls: Way, kind: Kind, lock: Any, methods: tuple[str, str] | None, wanted: tuple[Closes, ...]
+    ) -> list[tuple[Kind, Way]]:
+        """The way, where a lock or a block is got by one call of the subject and given back by the other; nothing if it
+        is not.
+
+        The lock may be held when it is given, and the other call may let go of it. Then nobody can give back what is
+        held by somebody else, so nobody waits for some time only.
+        """
+        held = replace(calls, form="get", by="lock", close="", back=calls.close, trying="")
+        if methods is not None:
+            asked, limit = _waiting(kind, lock, methods[0])
+            held = replace(held, close=methods[1])
+            waited = replace(held, asks=methods[0], limit=limit)
+            tried = [(kind, held), (asked, replace(waited, close="", limit=Limit())), (asked, waited)]
+        else:
+            tried = [
+                (kind if hasattr(type(lock), "__enter__") else "asyncio", replace(held, by="block", limit=Limit()))
+            ]
+        for closes in wanted:
+            for of, way in tried:
+                way = replace(way, closes=closes)
+                if self._frees(of, way):
+                    return [(of, way)]
+        return []
+
+    def _frees(self, kind: Kind, way: Way) -> bool:
+        """Whether a second client waits for a key that the first has by this way, and gets it when that lets go."""
+        trial = self._trials.run("0+a | 1+a | 0-a | 1-a", kind, way)
+        return trial.waited(1, 1) and trial.did("0+a", "0-a", "1+a", "1-a")
 
     def _excludes(self, kind: Kind, way: Way) -> bool:
         """Whether a second client has to wait for a key that the first has by this way."""
@@ -369,6 +431,14 @@ class _Looker:
         if not ways.takes_key(getattr(self._subject, "hold", None)):
             return False
         return any(callable(getattr(given, "release", None)) for given in self._trials.held(kind))
+
+    def _for_each_grant(self, kind: Kind, way: Way) -> bool:
+        """Whether each grant has something of its own to let go with. Where it is the lock itself, say, it is the next
+        holder's as well, and nobody can tell them apart."""
+        answers = Answers()
+        self._trials.run("0+a | 1+a | 0-a | 1-a", kind, way, watch=answers)
+        alike = isinstance(answers.first, (str, int)) and answers.first == answers.last
+        return not alike and answers.first is not answers.last
 
     def _idle_when_got(self, kind: Kind, way: Way) -> bool:
         """Whether a lock that was got and not asked leaves len() as it was."""
@@ -441,9 +511,15 @@ class _Looker:
 
     def _taken(self, shape: Shape, way: Way) -> str:
         name = self._spelled(way)
-        said = {"lock": f"{name}, then {way.asks} and {way.close}", "block": f"with {name}"}
-        calls = {"key": f"{way.close}(key)", "token": f"{way.close}(token)", "both": f"{way.close}(key, token)"}
-        said["calls"] = f"{name}, {calls.get(way.closes, f'then {way.close} of what it gives')}"
+        block = "async with" if shape.kind == "asyncio" else "with"
+        then = " and ".join(filter(None, [way.asks, way.close]))
+        said = {"lock": f"{name}, then {then}", "block": f"{block} {name}"}
+        given = {"key": "key", "token": "token", "both": "key, token"}.get(way.closes, "")
+        if way.back:
+            said["block"] += f", then {way.back}({given.replace('token', 'block')})"
+            given = given.replace("token", "lock")
+            said["lock"] = f"{name}, " + (f"then {then}, " if then else "") + f"then {way.back}({given})"
+        said["calls"] = f"{name}, " + (f"{way.close}({given})" if given else f"then {way.close} of what it gives")
         parts = [f"{shape.form}: {said[way.by]}", shape.kind]
         if not shape.timeout:
             parts.append("no timeout" if not shape.tries else "no timeout, but a try")
@@ -462,6 +538,8 @@ class _Looker:
             return "L[key]"
         if way.open == "__call__":
             return f"L(key{more})"
+        if isinstance(self._subject, Stored):
+            return f"{self._subject.kind.__name__}({', '.join(self._subject.names)}{more})"
         name = way.open or getattr(self._original, "__name__", "L")
         return f"{name}(key{more})"
 
@@ -471,8 +549,8 @@ class _Looker:
         if needed:
             name = getattr(self._original, "__name__", "the factory")
             return (
-                f"{name} must be given {', '.join(needed)}, and is no lock for a key; "
-                f"write MODULE:{name}(...) with its arguments"
+                f"{name} must be given {', '.join(needed)}, and is no lock for a key; write MODULE:{name}(...) with "
+                f"its arguments, or a factory that gives functools.partial({name}, ...), to be called with the key"
             )
         found = ways.found(self._subject)
         return (
@@ -486,6 +564,13 @@ def _not_through(candidate: Candidate, trial: Trial) -> str:
     if candidate.guessed:
         return ""
     return f"{candidate.open or 'the call'}() of a free key does not come through: {trial.why()}"
+
+
+def _waiting(kind: Kind, lock: Any, asks: str) -> tuple[Kind, Limit]:
+    """For which kind of client a lock is, where its call ``asks`` waits; and how that is told how long."""
+    asking = getattr(lock, asks)
+    only_async = hasattr(type(lock), "__aenter__") and not hasattr(type(lock), "__enter__")
+    return ("asyncio" if only_async or ways.is_coroutine_function(asking) else kind), ways.limit_of(asking)
 
 
 def _is_taken(lock: Any) -> bool:

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from kmutex.engine.explorer import Explorer, Found
-from kmutex.engine.judge import BLAMED
 from kmutex.engine.program import Phase, Program
+from kmutex.engine.run_judge import BLAMED
 from kmutex.engine.scenarios import asks_again, with_epilogue
 
 MOST = 100

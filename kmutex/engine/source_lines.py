@@ -14,8 +14,9 @@ from types import FrameType
 from typing import Any
 
 from kmutex._text import printable
-from kmutex.engine.judge import ENDED_OUTSIDE, Event, Judge
+from kmutex.engine.judge import ENDED_OUTSIDE
 from kmutex.engine.program import Step
+from kmutex.engine.run_judge import Event, RunJudge
 from kmutex.engine.threads import foreign
 
 WIDTH = 60
@@ -29,7 +30,7 @@ _SUSPENDED = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENE
 _Tracer = Callable[[FrameType, str, Any], Any]
 
 
-def with_lines(judging: Callable[..., Judge], own: Callable[[str], bool]) -> Callable[..., Judge]:
+def with_lines(judging: Callable[..., RunJudge], own: Callable[[str], bool]) -> Callable[..., RunJudge]:
     """What makes the same judges, which also write down the lines of the subject's own code.
 
     judging: a class of judges, or a partial of one. own: whether a file's code is the subject's.
@@ -42,7 +43,7 @@ def with_lines(judging: Callable[..., Judge], own: Callable[[str], bool]) -> Cal
     return functools.partial(kind, own=own, **known)
 
 
-class Lines(Judge):
+class Lines(RunJudge):
     """A judge that also writes down the lines of the subject's own code, as far as ``own`` says that a file is.
 
     Lines are seen by `sys.settrace`, which is left on in the thread that executes them.

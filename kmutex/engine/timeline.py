@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kmutex.engine.judge import Event
+from kmutex.engine.run_judge import Event
 from kmutex.picture.rows import Picture, PictureRow
 from kmutex.picture.text import text
 

@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kmutex.engine.calls import Calls
@@ -31,6 +31,12 @@ PAIRS = (
     ("begin", "end"),
 )
 """Names for a call that takes a key and one that lets it go."""
+_LENDS = ("get", "get_lock", "acquire_lock", "lock_for", "checkout", "borrow", "take", "obtain", "open", "ref")
+_TAKES_BACK = (
+    *("release", "release_lock", "put", "put_lock", "put_back", "give_back", "return_lock", "free", "free_lock"),
+    *("done", "drop", "drop_lock", "unref", "decref", "dispose", "finish", "leave"),
+)
+"""The same, where what is lent is a lock that is counted: any of the first goes with any of the second."""
 SINGLES = (
     *("hold", "lock", "acquire", "locked", "guard", "with_lock", "synchronized", "critical_section", "mutex"),
     *("__call__", "__getitem__", "get_lock", "lock_for", "for_key", "get", "key", "of", "session", "enter"),
@@ -42,7 +48,16 @@ FLIGHTS = ("do", "run", "call", "execute", "once", "fetch", "single_flight", "ge
 
 _NEVER = re.compile(r"remove|delete|discard|pop|clear|close|update|setdefault|is_|has_|copy|count|wait|len|keys|stat")
 """What changes or tells something else is not called to see what it gives."""
-_FUNCTION = re.compile(r"fn|func|function|call|callback|callable|work|factory|loader|compute|producer|f|coro\w*|thunk")
+_FUNCTION = re.compile(
+    r"fn|func|function|call|callback|callable|work|factory|loader|compute|producer|f|thunk|coro\w*|awaitable|aw"
+)
+_AWAITABLE = re.compile(r"coro|coroutine|awaitable|aw")
+_KEY_FUNCTION = re.compile(
+    r"(get_?|make_?|build_?)?key_?(fn|func|function|getter|maker|builder|of|from|by)|(get|make|build)_?key|by"
+)
+_CACHE = re.compile(r"cached?|memo\w*|lru\w*")
+_LIFETIME = re.compile(r"ttl\w*|max_?(size|age|entries)|expir\w*|lifetime")
+_AMOUNT = re.compile(r"ttl\w*|max_?\w+|size|seconds|expir\w+|lifetime|duration")
 _TIMEOUT = re.compile(r"timeout|time_?out|wait|seconds|secs|patience")
 _NO_TIMEOUT = re.compile(r"ttl|lease|expir|hold|retry|interval|poll|idle|clean|default")
 _BLOCKING = re.compile(r"block|blocking|wait")
@@ -73,6 +88,12 @@ class FlightCall:
     """The work comes before the key."""
     decorates: bool = False
     """It is given a function of the key, and gives one that suppresses duplicates of it."""
+    options: tuple[tuple[str, Any], ...] = ()
+    """What it is called with first, where it makes such a decorator."""
+    by_key: bool = False
+    """It is called with a key, and gives a decorator of functions without arguments."""
+    awaitable: bool = False
+    """The work is given as something to await."""
 
 
 def called_by(subject: Any, calls: Calls) -> Iterator[Candidate]:
@@ -85,26 +106,74 @@ def called_by(subject: Any, calls: Calls) -> Iterator[Candidate]:
         yield from _by_looking(subject)
 
 
-def flight(subject: Any, calls: Calls) -> FlightCall | None:
-    """Its do(key, fn), or itself where it is one or a decorator; None if it has none of these."""
+def flights(subject: Any, calls: Calls) -> list[FlightCall]:
+    """Its do(key, fn), or itself where it is one or a decorator, the likeliest first."""
     if calls.do:
-        return _flight_call(calls.do, getattr(subject, calls.do)) or FlightCall(calls.do)
-    for name in (*FLIGHTS, *_public(subject)):
-        function = getattr(subject, name, None)
-        if callable(function) and (found := _flight_call(name, function)) and not found.decorates:
-            return found
-    itself = _flight_call("", subject) if callable(subject) else None
-    return None if itself is not None and inspect.isclass(subject) and not itself.decorates else itself
+        return _flight_calls(calls.do, getattr(subject, calls.do)) or [FlightCall(calls.do)]
+    named = [
+        found
+        for name in (*FLIGHTS, *_public(subject))
+        if not _NEVER.search(name) and callable(function := getattr(subject, name, None))
+        for found in _flight_calls(name, function)
+    ]
+    itself = _flight_calls("", subject) if callable(subject) else []
+    itself = [found for found in itself if found.decorates or not inspect.isclass(subject)]
+    called = [found for found in named if not found.decorates]
+    return [*called, *itself, *(found for found in named if found.decorates)]
 
 
-def _flight_call(name: str, function: Any) -> FlightCall | None:
+def _flight_calls(name: str, function: Any) -> list[FlightCall]:
     needed = required(function)
-    if needed is None or len(needed) not in (1, 2):
-        return None
-    functions = [bool(_FUNCTION.fullmatch(parameter.name.lower())) for parameter in needed]
-    if functions == [True]:
-        return FlightCall(name, decorates=True)
-    return FlightCall(name, function_first=functions[0]) if sum(functions) == 1 and len(functions) == 2 else None
+    if not needed or len(needed) > 2:
+        return []
+    works = [parameter for parameter in needed if is_work(parameter)]
+    if len(needed) == 2 and len(works) == 1:
+        found = FlightCall(name, function_first=works[0] is needed[0])
+        # A name may mean a coroutine, or the function that makes one.
+        either = _AWAITABLE.fullmatch(works[0].name.lower())
+        return [replace(found, awaitable=True), found] if either else [found]
+    if len(needed) == len(works) == 1:
+        return [FlightCall(name, decorates=True)]
+    options = _options(needed)
+    if options:
+        return [FlightCall(name, decorates=True, options=options)]
+    return [FlightCall(name, decorates=True, by_key=True)] if len(needed) == 1 and is_key(needed[0]) else []
+
+
+def _options(needed: list[inspect.Parameter]) -> tuple[tuple[str, Any], ...]:
+    """What a maker of decorators may be given: how a key is made of the arguments, and amounts."""
+    found: list[tuple[str, Any]] = []
+    for parameter in needed:
+        if _KEY_FUNCTION.fullmatch(parameter.name.lower()):
+            found.append((parameter.name, _first))
+        elif _AMOUNT.fullmatch(parameter.name.lower()):
+            found.append((parameter.name, 60))
+    return tuple(found) if len(found) == len(needed) else ()
+
+
+def _first(key: Any, *_: Any, **__: Any) -> Any:
+    """The key that a call is about, where a function has to say so."""
+    return key
+
+
+def is_key(parameter: inspect.Parameter) -> bool:
+    """Whether its name says that it is a key."""
+    return bool(_KEY.fullmatch(parameter.name.lower()))
+
+
+def is_work(parameter: inspect.Parameter) -> bool:
+    """Whether its name says that it is the work of a key."""
+    return bool(_FUNCTION.fullmatch(parameter.name.lower()))
+
+
+def keeps_results(maker: Any) -> bool:
+    """Whether it says that results are kept: it is asked for how long or how many, or is a function called so.
+
+    The name of a class is not enough: a cache behind a single flight is where stale results come from.
+    """
+    if inspect.isfunction(maker) and _CACHE.fullmatch(maker.__name__.lower()):
+        return True
+    return any(_LIFETIME.fullmatch(parameter.name.lower()) for parameter in parameters(maker) or ())
 
 
 def missing(subject: Any, calls: Calls) -> str:
@@ -128,7 +197,9 @@ def _by_looking(subject: Any) -> Iterator[Candidate]:
         for name in names
         if "unlock" in name or "release" in name
     ]
-    pairs = [pair for pair in dict.fromkeys((*PAIRS, *counterparts)) if set(pair) <= set(names) and pair[0] != pair[1]]
+    lent = [(one, other) for one in _LENDS for other in _TAKES_BACK]
+    known = dict.fromkeys((*PAIRS, *counterparts, *lent))
+    pairs = [pair for pair in known if set(pair) <= set(names) and pair[0] != pair[1]]
     for first, second in pairs:
         if takes_key(getattr(subject, first)) and required(getattr(subject, second), least=1):
             yield Candidate(first, second)

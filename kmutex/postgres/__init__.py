@@ -6,7 +6,7 @@ kind can be lost while it is held: `lost` of a lease tells, and its `token` lets
 """
 
 from kmutex.postgres._aio import AsyncPostgresKeyedMutex, AsyncPostgresLease
-from kmutex.postgres._errors import LockLostError
+from kmutex.postgres._errors import LockLostError, UnusableServerError
 from kmutex.postgres._key import LONGEST
 from kmutex.postgres._threads import PostgresKeyedMutex, PostgresLease
 
@@ -17,4 +17,5 @@ __all__ = [
     "LockLostError",
     "PostgresKeyedMutex",
     "PostgresLease",
+    "UnusableServerError",
 ]

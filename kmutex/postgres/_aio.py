@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
 from typing import Any
@@ -19,7 +21,8 @@ from kmutex._errors import WrongLoopError
 from kmutex._protocol import check_timeout
 from kmutex.postgres._errors import LockLostError
 from kmutex.postgres._grant import Grant, LeaseOfGrant, ending, entries
-from kmutex.postgres._key import Name, check_space, name_of
+from kmutex.postgres._key import Name, name_of, stored_space
+from kmutex.postgres._locker import LockerOfSession
 from kmutex.postgres._session import Answer, Left, Session, requests
 
 Done = Callable[[Any, BaseException | None], None]
@@ -28,17 +31,18 @@ Done = Callable[[Any, BaseException | None], None]
 class _Request:
     """A request, from the call until it is granted or has failed."""
 
-    __slots__ = ("future", "name", "number", "session")
+    __slots__ = ("future", "name", "number", "queued", "session")
 
     def __init__(self, name: Name, number: int, future: asyncio.Future[Grant]) -> None:
         self.name = name
         self.number = number
         self.future = future
+        self.queued = False
         self.session: Session | None = None
-        """Where it was made; None until it was. Set by the thread that speaks with the server, and read there."""
+        """Set by the thread that speaks with the server, and read there."""
 
 
-class AsyncPostgresKeyedMutex:
+class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
     """A mutex for each key, shared by all processes that name the same database and space. For one event loop.
 
     The contract is that of `kmutex.AsyncKeyedMutex` for keys that are str or bytes, with what docs/postgres.md
@@ -46,20 +50,13 @@ class AsyncPostgresKeyedMutex:
     ``await close()``, or used as an asynchronous context manager.
     """
 
-    def __init__(self, conninfo: str, *, space: str = "", sweep_every: float = 1.0) -> None:
-        """Connects at the first `lock`. Arguments are those of `PostgresKeyedMutex`."""
-        check_space(space)
-        self._conninfo = conninfo
-        self._space = space
-        self._sweep_every = sweep_every
+    def __init__(self, conninfo: str, *, space: str = "", sweep_every: float = 1.0, patience: float = 10.0) -> None:
+        """Connects at the first `lock`. Arguments and errors are those of `PostgresKeyedMutex`."""
+        super().__init__(conninfo, space=space, sweep_every=sweep_every, patience=patience)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: dict[int, _Request] = {}
-        self._held: dict[Name, Grant] = {}
         self._lost: dict[Session, asyncio.Event] = {}
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Done] | None] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
-        self._session: Session | None = None
-        """The worker's alone."""
 
     async def lock(self, key: Hashable, timeout: float | None = None) -> None:
         """Return once the calling task holds ``key`` (KM-EXCL).
@@ -67,9 +64,9 @@ class AsyncPostgresKeyedMutex:
         timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises as soon as the server has said
         so (KM-EXPIRED). It bounds the wait for the server as well, unless it is 0.
         TimeoutError: the time was over before the grant (KM-CANCEL). CancelledError: the task was cancelled; if it
-        was granted, the next holds the key (KM-RACE). LockLostError: the connection broke; the request is gone.
-        psycopg.OperationalError: there was no connection. ValueError: the timeout is negative or NaN, or the key
-        too long. TypeError: the key is neither str nor bytes. WrongLoopError: KM-LOOP.
+        was granted, the next holds the key (KM-RACE). LockLostError, psycopg.OperationalError and UnusableServerError:
+        as for `PostgresKeyedMutex.lock`. ValueError: the timeout is negative or NaN, or the key too long. TypeError:
+        the key is neither str nor bytes. WrongLoopError: KM-LOOP.
         """
         await self._acquire(key, timeout)
 
@@ -90,22 +87,24 @@ class AsyncPostgresKeyedMutex:
 
     async def snapshot(self) -> Mapping[str | bytes, Entry]:
         """Every live key of the space with its holder and waiters in all processes, by their tokens (KM-REF)."""
-        rows: list[tuple[str, int]] = await self._ask(lambda: self._live().show(self._space))
+        asked_at = time.monotonic()
+        rows: list[tuple[str, int]] = await self._ask(lambda: self._live(asked_at).show(stored_space(self._space)))
         return entries(rows)
 
-    def __len__(self) -> int:
-        """The number of keys that this locker holds or waits for; the server is not asked. `snapshot` shows all."""
-        held = {name for name, grant in self._held.items() if not grant.session.lost.is_set()}
-        return len(held | {request.name for request in self._waiting.values()})
-
     async def close(self) -> None:
-        """Give up the session, with all that it holds and waits for. A later `lock` makes a new one."""
-        if self._worker is None:
+        """Give up the session, with all that it holds and waits for. A later `lock` makes a new one.
+
+        In a child of a fork it does nothing: the session is the parent's.
+        """
+        worker = self._worker
+        if worker is None or os.getpid() != self._process:
             return
-        await self._ask(self._close)
+        closing = self._ask(self._close)
+        # Who asks from here on has a worker of his own, so that this one ends and the loop is not kept waiting.
         self._jobs.put(None)
-        self._worker.join()
-        self._worker = None
+        self._jobs, self._worker = queue.SimpleQueue(), None
+        await closing
+        worker.join()
 
     async def __aenter__(self) -> AsyncPostgresKeyedMutex:
         return self
@@ -120,13 +119,15 @@ class AsyncPostgresKeyedMutex:
     async def _acquire(self, key: Hashable, timeout: float | None) -> Grant:
         check_timeout(timeout)
         loop = self._own_loop()
+        asked_at = time.monotonic()
         request = _Request(name_of(self._space, key), next(requests), loop.create_future())
         self._loop = loop
         self._waiting[request.number] = request
         timer = None
         try:
             self._submit(
-                lambda: self._enqueue(request, timeout != 0), lambda answer, error: self._asked(request, answer, error)
+                lambda: self._enqueue(request, timeout != 0, asked_at),
+                lambda answer, error: self._asked(request, answer, error),
             )
             if timeout is not None and timeout > 0 and not request.future.done():
                 timer = loop.call_later(timeout, self._expire, request, key, timeout)
@@ -149,7 +150,9 @@ class AsyncPostgresKeyedMutex:
         elif answer.ticket is None:
             self._waiting.pop(request.number, None)
             request.future.set_exception(TimeoutError("the key is held"))
-        elif answer.holds and request.session is not None:
+        elif not answer.holds:
+            request.queued = True
+        elif request.session is not None:
             self._grant(request.session, request.number, answer.ticket)
 
     def _expire(self, request: _Request, key: Hashable, timeout: float) -> None:
@@ -201,7 +204,7 @@ class AsyncPostgresKeyedMutex:
         for number, request in list(self._waiting.items()):
             if request.session is session and not request.future.done():
                 del self._waiting[number]
-                request.future.set_exception(LockLostError("the connection to the server was lost in the wait"))
+                request.future.set_exception(session.over())
         self._lost.pop(session, None)
 
     def _lost_event(self, session: Session) -> asyncio.Event:
@@ -214,7 +217,7 @@ class AsyncPostgresKeyedMutex:
                 self._lost[session] = event
         return event
 
-    async def _ask(self, job: Callable[[], Any]) -> Any:
+    def _ask(self, job: Callable[[], Any]) -> asyncio.Future[Any]:
         self._loop = loop = self._own_loop()
         future: asyncio.Future[Any] = loop.create_future()
 
@@ -227,16 +230,18 @@ class AsyncPostgresKeyedMutex:
                 future.set_exception(error)
 
         self._submit(job, done)
-        return await future
+        return future
 
     def _submit(self, job: Callable[[], Any], done: Done) -> None:
         """Have the worker do it, and the loop be told."""
         if self._worker is None:
-            self._worker = threading.Thread(target=self._work, name="kmutex worker", daemon=True)
+            self._worker = threading.Thread(target=self._work, args=[self._jobs], name="kmutex worker", daemon=True)
             self._worker.start()
         self._jobs.put((job, done))
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
+        # The worker is the parent's, and nobody would answer a child.
+        self._check_process()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -247,8 +252,8 @@ class AsyncPostgresKeyedMutex:
 
     # -- in the worker -------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        while (item := self._jobs.get()) is not None:
+    def _work(self, jobs: queue.SimpleQueue[tuple[Callable[[], Any], Done] | None]) -> None:
+        while (item := jobs.get()) is not None:
             job, done = item
             try:
                 answer, error = job(), None
@@ -262,20 +267,15 @@ class AsyncPostgresKeyedMutex:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(call, *arguments)
 
-    def _enqueue(self, request: _Request, wait: bool) -> Answer:
-        session = request.session = self._live()
+    def _enqueue(self, request: _Request, wait: bool, asked_at: float) -> Answer:
+        session = request.session = self._live(asked_at)
         return session.enqueue(request.name, request.number, wait)
 
-    def _live(self) -> Session:
-        if self._session is None or self._session.lost.is_set():
-            self._session = Session(self._conninfo, sweep_every=self._sweep_every)
-            self._listen_to(self._session)
-        return self._session
+    def _on_lost(self, session: Session) -> None:
+        self._tell(self._over, session)
 
-    def _listen_to(self, session: Session) -> None:
-        session.waits = lambda: bool(self._waiting)
-        session.on_lost = lambda session: self._tell(self._over, session)
-        session.on_grant = lambda session, request, ticket: self._tell(self._grant, session, request, ticket)
+    def _on_grant(self, session: Session, request: int, ticket: int) -> None:
+        self._tell(self._grant, session, request, ticket)
 
     def _close(self) -> None:
         if self._session is not None:

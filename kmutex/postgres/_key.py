@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from kmutex.postgres._sql import TURNS
+
 LONGEST = 1024
 """Bytes of a key; an index of PostgreSQL takes no row of much more than twice that."""
 
@@ -15,19 +17,23 @@ LONGEST_SPACE = 256
 
 
 class Name(NamedTuple):
-    """A key of one space, as three arguments of a statement."""
+    """A key of one space, as three arguments of a statement. All bytes: no encoding of a database has a part in it."""
 
     space: str
+    """In hexadecimal."""
     key: str
     """In hexadecimal: a letter for its type, and its bytes."""
     turn: int
-    """The hash under which its rows are changed. Equal hashes cost a short wait and mix nothing up."""
+    """The row under which its rows are changed. Keys that share one cost each other a short wait and no more."""
 
 
-def check_space(space: str) -> None:
-    """ValueError: the server could not store it."""
+def stored_space(space: str) -> str:
+    """A space as the server has it. TypeError: it is no text. ValueError: the server could not store it."""
+    if not isinstance(space, str):
+        raise TypeError(f"a space must be a str, not {type(space).__name__}")
     if "\0" in space or len(space) > LONGEST_SPACE or space != space.encode("utf-8", "ignore").decode():
         raise ValueError(f"a space is a text without NUL and lone surrogates, of at most {LONGEST_SPACE} characters")
+    return "\\x" + space.encode().hex()
 
 
 def name_of(space: str, key: Hashable) -> Name:
@@ -43,8 +49,8 @@ def name_of(space: str, key: Hashable) -> Name:
         raise TypeError(f"a key that processes share must be str or bytes, not {type(key).__name__}")
     if len(stored) > 1 + LONGEST:
         raise ValueError(f"a key has at most {LONGEST} bytes, and this one has {len(stored) - 1}")
-    turn = zlib.crc32(stored, zlib.crc32(space.encode()))
-    return Name(space, "\\x" + stored.hex(), turn - (1 << 32) if turn >> 31 else turn)
+    of_space = space.encode()
+    return Name("\\x" + of_space.hex(), "\\x" + stored.hex(), zlib.crc32(stored, zlib.crc32(of_space)) % TURNS)
 
 
 def key_of(stored: str) -> str | bytes:

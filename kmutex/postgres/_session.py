@@ -1,42 +1,81 @@
-"""One process's session on the server: two connections, whatever the number of waiters, and a thread that listens.
+"""One process's session on the server: two connections, whatever the number of waiters, and a thread that watches.
 
-The session lives as long as the connection that listens, for that one holds its advisory lock: the server drops the
+The session lives as long as the connection that watches, for that one holds its advisory lock: the server drops the
 lock when the connection ends, however it ends, and others then see that the session is dead. If either connection
-breaks, the session ends the other too. There is no way back: who wants a lock afterwards makes a new session.
+breaks, or the server is silent for too long, the session ends the other too. There is no way back: who wants a lock
+afterwards makes a new session.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
+import secrets
+import select
 import socket
 import threading
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
 from kmutex.postgres import _sql as sql
-from kmutex.postgres._errors import LockLostError
-from kmutex.postgres._key import Name, key_of, name_of
+from kmutex.postgres._errors import LockLostError, UnusableServerError
+from kmutex.postgres._key import Name
 
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
-"""A peer that has gone without a word is noticed after about ten seconds. What the conninfo says comes first."""
-SETTINGS = (
-    "SET tcp_keepalives_idle = 5",
-    "SET tcp_keepalives_interval = 2",
-    "SET tcp_keepalives_count = 3",
-    # The queue is small and its dead rows many, whatever the statistics say: it is read by its indexes.
-    "SET enable_seqscan = off",
-    "SET enable_bitmapscan = off",
-)
+"""A host that has gone without a word is noticed after about ten seconds. What the conninfo says comes first."""
+
+CLOSED = getattr(select, "POLLRDHUP", 0)
+"""The other side has ended the connection. Where the system does not tell, the next beat does."""
+
+Rows = list[tuple[str | None, ...]]
 
 requests = itertools.count(1)
 """Of this process; known before the server is asked, so that what a call has left behind can be named."""
+
+CUT_SHORT = ("57014", "57P05", "")
+"""The states of a statement, and of a connection, that a timeout has ended, and of one that ended without a word."""
+
+TRIES = 5
+"""At the beginning of a session, if each is cut short."""
+
+FORKED = "a session does not survive a fork: make a locker in each process"
+
+_open: weakref.WeakSet[psycopg.Connection] = weakref.WeakSet()
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    # A child's copies would keep the session alive when the parent is dead, and whatever the child closed would say
+    # goodbye to the server in the parent's name. Replaced, not closed: libpq there still has their numbers.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for connection in list(_open):
+        with contextlib.suppress(psycopg.Error, OSError):
+            os.dup2(nowhere, connection.fileno(), inheritable=False)
+    os.close(nowhere)
+    for session in list(_sessions):
+        # New, for some thread of the parent may have been within the old one.
+        session.lost = threading.Event()
+        session.lost.set()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def check_seconds(**seconds: float) -> None:
+    """ValueError: not positive, or not finite."""
+    for name, value in seconds.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
 
 
 class Answer(NamedTuple):
@@ -57,111 +96,207 @@ class Left(NamedTuple):
     ticket: int | None
 
 
+class _RefusedError(Exception):
+    """The server said no. What the session makes of it is for the session to say."""
+
+    def __init__(self, result: PGresult) -> None:
+        self.state = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
+        # A message has details and context in further lines.
+        message = result.error_field(DiagnosticField.MESSAGE_PRIMARY) or result.error_message
+        super().__init__(message.decode("utf-8", "replace").strip().partition("\n")[0])
+
+
 class Session:
     """A session on the server. Calls are for any thread."""
 
-    def __init__(self, conninfo: str, *, sweep_every: float) -> None:
-        """conninfo: as for libpq. sweep_every: seconds. psycopg.OperationalError: there is no such server."""
+    def __init__(self, conninfo: str, *, sweep_every: float, patience: float) -> None:
+        """conninfo: as for libpq. sweep_every: seconds between two looks for the dead, while anybody waits.
+
+        patience: seconds that the server may be silent.
+        psycopg.OperationalError: no server answers there. UnusableServerError: it can't keep a queue.
+        """
         self.lost = threading.Event()
         """Set when the session is over."""
         self.on_grant: Callable[[Session, int, int], None] = lambda session, request, ticket: None
-        """Told of a request, and its ticket, that has come to hold its key. Maybe more than once."""
+        """Told of a request, and its ticket, that holds its key, as the server confirmed. Maybe more than once."""
         self.on_lost: Callable[[Session], None] = lambda session: None
         self.waits: Callable[[], bool] = lambda: False
         """Whether anybody of this process waits, so that it is worth while to look for the dead."""
+        self.requests: Callable[[], set[int]] = set
+        """What the server must have of this session, or it is over."""
+        self.process = os.getpid()
+        self._why = "it was closed"
         self._sweep_every = sweep_every
-        self._process = os.getpid()
+        self._patience = patience
         self._turn = threading.Lock()
-        self._prepared: dict[bytes, bytes] = {}
-        self._listening = _connect(conninfo)
+        self._asked_at: float | None = None
+        """When the call that is under way was sent."""
+        self._listening, self.id = _begin(conninfo, patience, _enter)
         try:
-            self.id = _enter(self._listening)
-            self._asking = _connect(conninfo)
+            self._asking, _ = _begin(conninfo, patience, lambda run: run.script(sql.PREPARE))
         except BaseException:
             self._listening.close()
             raise
-        self._thread = threading.Thread(target=self._listen, name=f"kmutex session {self.id}", daemon=True)
+        self._thread = threading.Thread(target=self._live, name=f"kmutex session {self.id}", daemon=True)
         self._thread.start()
+        _sessions.add(self)
 
     def enqueue(self, name: Name, request: int, wait: bool) -> Answer:
         """Ask for a key. LockLostError: the session is over, and so is the request."""
-        row = self._call(sql.ENQUEUE, *name, self.id, request, wait)[0]
-        return Answer(_number(row[0]), row[1] == "t")
+        for _ in range(3):
+            ticket, holds = self._call("enqueue", *name, self.id, request, wait)[0]
+            if holds is not None:
+                return Answer(_number(ticket), holds == "t")
+            # The reserved tickets have run out, once in a million. Who comes first reserves more, and so may others.
+            (row,) = self._call("reserve")
+            self._call("allow", row[0])
+        self._lose("its place on the server has gone")
+        raise self.over()
 
     def leave(self, name: Name, request: int, *, wait_only: bool = False) -> Left:
         """End a request, or with ``wait_only`` end it unless it holds. LockLostError: it ended with the session."""
-        row = self._call(sql.LEAVE, *name, self.id, request, wait_only)[0]
+        row = self._call("leave", *name, self.id, request, wait_only)[0]
         return Left(str(row[0]), _number(row[1]), _number(row[2]))
 
     def show(self, space: str) -> list[tuple[str, int]]:
-        """Each request of a space: its key as stored, and its ticket; in order."""
-        return [(str(key), int(ticket or 0)) for key, ticket in self._call(sql.SHOW, space)]
+        """Each request of a stored space: its key as stored, and its ticket; in order."""
+        return [(str(key), int(ticket or 0)) for key, ticket in self._call("show", space)]
 
-    def sweep(self) -> None:
-        """Remove what dead sessions have left, and look which requests of this one hold, told or not."""
-        for space, key in self._call(sql.LEFT_BEHIND, self.id):
-            self._call(sql.SWEEP, space, key, turn_of(str(space), str(key)))
-        for request, ticket in self._call(sql.HOLDING, self.id):
-            self.on_grant(self, int(request or 0), int(ticket or 0))
+    def over(self) -> LockLostError:
+        """What to raise where the session is needed and lost."""
+        return LockLostError(f"the session on the server is over: {self._why}")
 
     def close(self) -> None:
-        """End it, and what it holds. It counts as lost then."""
-        self._lose()
+        """End it, and what it holds. It counts as lost then. In a child of a fork it does nothing."""
+        if os.getpid() != self.process:
+            return
+        self._lose("it was closed")
         if threading.current_thread() is not self._thread:
             self._thread.join()
         with self._turn:
             self._asking.close()
         self._listening.close()
 
-    def _call(self, statement: str, *arguments: object) -> list[tuple[str | None, ...]]:
+    def _call(self, statement: str, *arguments: object) -> Rows:
         """One statement, which is one transaction.
 
         It goes to libpq by psycopg's thin layer: a signal can't strike between its sending and its answer, and it
-        takes a third of the time.
+        takes a third of the time. The thread that watches wakes it when the answer is overdue.
         """
-        if os.getpid() != self._process:
-            raise LockLostError("a session does not survive a fork: make a locker in each process")
+        if os.getpid() != self.process:
+            raise LockLostError(FORKED)
         values = [str(argument).encode() for argument in arguments]
         with self._turn:
             if self.lost.is_set():
-                raise LockLostError("the connection to the server was lost")
+                raise self.over()
             try:
-                result = self._execute(statement.encode(), values)
+                self._asked_at = time.monotonic()
+                result = self._asking.pgconn.exec_prepared(statement.encode(), values)
             except psycopg.Error as error:
-                self._lose()
-                raise LockLostError(f"the connection to the server was lost: {error}") from error
-            if result.status != ExecStatus.TUPLES_OK:
+                self._lose(f"the connection broke: {error}")
+                raise self.over() from error
+            finally:
+                self._asked_at = None
+            try:
+                return _rows(result)
+            except _RefusedError as error:
                 # What the server refuses leaves the state of the queue in doubt; the end of the session settles it.
-                what = result.error_message.decode("utf-8", "replace").strip()
-                self._lose()
-                raise LockLostError(f"the session is over: {what}")
-            return [
-                tuple(_text(result.get_value(row, column)) for column in range(result.nfields))
-                for row in range(result.ntuples)
-            ]
+                self._lose(str(error))
+                raise self.over() from error
 
-    def _execute(self, statement: bytes, values: list[bytes]) -> PGresult:
-        name = self._prepared.get(statement)
-        if name is None:
-            name = f"kmutex {len(self._prepared)}".encode()
-            prepared = self._asking.pgconn.prepare(name, statement)
-            if prepared.status != ExecStatus.COMMAND_OK:
-                return prepared
-            self._prepared[statement] = name
-        return self._asking.pgconn.exec_prepared(name, values)
+    # -- the thread that watches ---------------------------------------------------------------------------------
 
-    def _listen(self) -> None:
-        with contextlib.suppress(psycopg.Error, OSError, LockLostError):
-            while not self.lost.is_set():
-                for note in self._listening.notifies(timeout=self._sweep_every):
-                    request, ticket = note.payload.split()
-                    self.on_grant(self, int(request), int(ticket))
-                if self.waits():
-                    self.sweep()
-        self._lose()
+    def _live(self) -> None:
+        why = "it was closed"
+        try:
+            self._watch()
+        except BaseException as error:
+            # Whatever it is: a session that nobody watches is none.
+            why = f"{type(error).__name__}: {error}" if not isinstance(error, _RefusedError) else str(error)
+        self._lose(why)
         self.on_lost(self)
 
-    def _lose(self) -> None:
+    def _watch(self) -> None:
+        """Until the session is over: hear of grants, look for the dead, and see that the server answers.
+
+        The server has answered on both connections within `patience`, or the session is lost: at latest a half of it
+        after the last answer something is asked again, and the answer is waited for no longer than the other half.
+        """
+        half = self._patience / 2
+        pause = min(self._sweep_every, half / 2)
+        poll = select.poll()
+        poll.register(self._listening.fileno(), select.POLLIN | CLOSED)
+        # Answers on the other one are for who asked; only its end is of interest.
+        poll.register(self._asking.fileno(), CLOSED)
+        sweep_at = time.monotonic() + self._sweep_every
+        beat_at = time.monotonic() + half - pause
+        wait = pause
+        while not self.lost.is_set():
+            events = dict(poll.poll(wait * 1000))
+            wait = pause
+            if events.get(self._asking.fileno()):
+                raise ConnectionError("the server ended the connection")
+            now = time.monotonic()
+            asked_at = self._asked_at
+            if asked_at is not None and now - asked_at > half and not _readable(self._asking):
+                raise TimeoutError(f"the server has not answered in {half:g} s")
+            hints = self._hints()
+            # What comes while an answer is waited for does not wake the poll, so after one nothing is waited for.
+            if hints:
+                # Anybody may have sent it.
+                self._look("{" + ",".join(map(str, hints)) + "}")
+                wait = 0
+            if now >= beat_at:
+                self._beat()
+                beat_at = now + half - pause
+                wait = 0
+            if now >= sweep_at and self.waits():
+                self._sweep(pause)
+                self._look(None)
+                sweep_at = time.monotonic() + self._sweep_every
+                wait = 0
+
+    def _hints(self) -> set[int]:
+        pgconn = self._listening.pgconn
+        pgconn.consume_input()
+        hints = set()
+        while (note := pgconn.notifies()) is not None:
+            # Digits of ASCII, and of a number that the server can have.
+            if note.extra.isdigit() and len(note.extra) < 19:
+                hints.add(int(note.extra))
+        return hints
+
+    def _look(self, named: str | None) -> None:
+        """Which requests hold their keys."""
+        for request, ticket in self._ask("holding", self.id, named):
+            self.on_grant(self, int(request or 0), int(ticket or 0))
+
+    def _sweep(self, seconds: float) -> None:
+        """Batches, until the dead or the time have run out."""
+        end = time.monotonic() + seconds
+        while self._ask("sweep") != [("0",)] and time.monotonic() < end:
+            pass
+
+    def _beat(self) -> None:
+        if self._turn.acquire(blocking=False):
+            try:
+                _exchange(self._asking, "beat", [self.id], self._patience / 2)
+            finally:
+                self._turn.release()
+        # Else a call is under way, and its answer is as good.
+        known = self.requests()
+        rows = self._ask("mine", self.id)
+        # What was known before the answer and still is was not ended meanwhile by this process.
+        if not rows or (known & self.requests()) - {_number(row[0]) for row in rows}:
+            raise ConnectionError("its place on the server has gone")
+        self._sweep(self._patience / 8)
+
+    def _ask(self, statement: str, *arguments: object) -> Rows:
+        return _exchange(self._listening, statement, arguments, self._patience / 2)
+
+    def _lose(self, why: str) -> None:
+        if not self.lost.is_set():
+            self._why = why
         self.lost.set()
         for connection in (self._listening, self._asking):
             # Not close(): another thread may be within the connection, and this wakes it.
@@ -170,43 +305,179 @@ class Session:
                     ending.shutdown(socket.SHUT_RDWR)
 
 
-def turn_of(space: str, stored: str) -> int:
-    """The hash of a key in its stored form."""
-    return name_of(space, key_of(stored)).turn
+# -- the beginning -----------------------------------------------------------------------------------------------------
 
 
-def _connect(conninfo: str) -> psycopg.Connection:
-    parameters: dict[str, Any] = {**KEEPALIVE, **conninfo_to_dict(conninfo), "autocommit": True}
+class _Asker:
+    """Statements of a beginning, with one deadline for all."""
+
+    def __init__(self, connection: psycopg.Connection, seconds: float) -> None:
+        self._connection = connection
+        self._end = time.monotonic() + seconds
+
+    def __call__(self, statement: str, *arguments: object) -> Rows:
+        values = [str(argument).encode() for argument in arguments]
+        pgconn = self._connection.pgconn
+        return _rows(self._wait(lambda: pgconn.send_query_params(statement.encode(), values)))
+
+    def script(self, text: str) -> None:
+        _rows(self._wait(lambda: self._connection.pgconn.send_query(text.encode())))
+
+    def _wait(self, send: Callable[[], None]) -> PGresult:
+        return _answer(self._connection, send, max(0.0, self._end - time.monotonic()))
+
+
+T = TypeVar("T")
+
+
+def _begin(conninfo: str, patience: float, then: Callable[[_Asker], T]) -> tuple[psycopg.Connection, T]:
+    """A connection that is fit, with all settings, and what was done on it."""
+    untimed = ""
+    for left in reversed(range(TRIES)):
+        connection = _connect(conninfo, patience, untimed)
+        role, version, pinned = connection.info.user, connection.pgconn.server_version, False
+        try:
+            run = _Asker(connection, patience)
+            _check(connection, run)
+            run.script(sql.settings(patience, version))
+            pinned = True
+            return connection, then(run)
+        except BaseException as error:
+            connection.close()
+            # Until all is pinned, a timeout of others may be shorter than what two statements take. Not said at the
+            # first try, for a pooler refuses it, or keeps it for others.
+            if not isinstance(error, _RefusedError):
+                raise
+            if pinned or not left or error.state not in CUT_SHORT:
+                raise _unusable(role, error) from error
+            untimed = "-c statement_timeout=0" + (" -c idle_session_timeout=0" if version >= 140000 else "")
+    raise AssertionError("the last try has returned or raised")
+
+
+def _connect(conninfo: str, patience: float, options: str) -> psycopg.Connection:
+    patient = {"connect_timeout": max(2, math.ceil(patience))}
+    parameters: dict[str, Any] = {**KEEPALIVE, **patient, **conninfo_to_dict(conninfo), "autocommit": True}
+    if options:
+        # What the user says comes last, and so wins.
+        parameters["options"] = f"{options} {parameters.get('options', os.environ.get('PGOPTIONS', ''))}"
     connection = psycopg.connect(**parameters)
-    try:
-        for setting in SETTINGS:
-            connection.execute(setting)
-    except BaseException:
-        connection.close()
-        raise
+    _open.add(connection)
     return connection
 
 
-def _enter(connection: psycopg.Connection) -> int:
+def _check(connection: psycopg.Connection, run: _Asker) -> None:
+    """UnusableServerError. Before anything is changed, on what may be others' connection too."""
+    ((pid, standby),) = run(sql.LOOK)
+    if int(pid or 0) != connection.pgconn.backend_pid:
+        raise UnusableServerError(
+            "a connection pooler answers for the server, and a lock needs connections of its own: "
+            "name the server itself in the conninfo"
+        )
+    if standby == "t":
+        raise UnusableServerError("the server is a standby, which only reads: name the primary in the conninfo")
+    version = connection.pgconn.server_version
+    if version < sql.OLDEST:
+        raise UnusableServerError(
+            f"the server is PostgreSQL {version // 10000}: use {sql.OLDEST // 10000} or a newer one"
+        )
+
+
+def _enter(run: _Asker) -> int:
     """The number of a new session that lives as long as this connection."""
-    row = connection.execute(sql.INSTALLED).fetchone()
-    if not row or not row[0]:
-        with connection.transaction():
-            connection.execute(sql.INSTALL)
+    _install(run)
     while True:
-        number = _first(connection, sql.NEW_SESSION)
-        # The numbers come round after two thousand millions; one whose session still lives is passed over.
-        if _first(connection, sql.ENTER, number):
+        # Not to be guessed by those who can take any advisory lock, and none that is in use.
+        number = secrets.randbelow((1 << 31) - 1) + 1
+        channel = f"kmutex_{secrets.token_hex(16)}"
+        if run(sql.ENTER, number) == [("t",)] and run(sql.REGISTER, number, channel):
             break
-    connection.execute(sql.LEFT_OVER, (number,))
-    connection.execute(f"LISTEN {sql.SCHEMA}_{number}")
+    run(sql.LEFT_OVER, number)
+    run(f"LISTEN {channel}")
+    run.script(sql.PREPARE)
+    if run(sql.PREPARED["alive"]) != [("t",)]:
+        ((upto,),) = run(sql.PREPARED["reserve"])
+        run(sql.PREPARED["allow"], upto)
+    run(sql.PREPARED["sweep"])
     return number
 
 
-def _first(connection: psycopg.Connection, statement: str, *arguments: object) -> int:
-    row = connection.execute(statement, arguments).fetchone()
-    assert row is not None
-    return int(row[0])
+def _install(run: _Asker) -> None:
+    """Make what is missing. Two who do so at one moment: one of them is refused, and looks again."""
+    for left in reversed(range(10)):
+        if run(sql.INSTALLED) == [("t",)]:
+            return
+        try:
+            run.script(sql.INSTALL)
+        except _RefusedError as error:
+            # A name or a row that the other has made; internal_error is a function that both replace.
+            if error.state not in ("23505", "42710", "42P06", "42P07", "42723", "XX000", "40P01") or not left:
+                raise
+
+
+def _unusable(role: str, error: _RefusedError) -> Exception:
+    if not error.state or error.state.startswith(("08", "53", "57P")):
+        # It goes down, or has no room: a server of another time.
+        return psycopg.OperationalError(str(error))
+    what = f"the server refused: {error}"
+    if error.state == "42501":
+        what += f"; the role {role} needs the grants that docs/postgres.md lists, or CREATE on the database"
+    elif error.state == "25006":
+        what += "; it only reads: name one that writes"
+    return UnusableServerError(what)
+
+
+def _exchange(connection: psycopg.Connection, statement: str, arguments: Sequence[object], seconds: float) -> Rows:
+    """One prepared statement, for the thread that watches: no signal strikes there."""
+    values = [None if argument is None else str(argument).encode() for argument in arguments]
+    return _rows(
+        _answer(connection, lambda: connection.pgconn.send_query_prepared(statement.encode(), values), seconds)
+    )
+
+
+def _answer(connection: psycopg.Connection, send: Callable[[], None], seconds: float) -> PGresult:
+    """The last result of what is sent, or the first that is an error. psycopg.OperationalError: not in time."""
+    pgconn = connection.pgconn
+    end = time.monotonic() + seconds
+    poll = select.poll()
+    send()
+    found: PGresult | None = None
+    broken: psycopg.OperationalError | None = None
+    while True:
+        while not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is None:
+                if found is None:
+                    raise broken or psycopg.OperationalError("the server gave no answer")
+                return found
+            if found is None or found.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+                found = result
+        if broken is not None:
+            raise broken
+        poll.register(pgconn.socket, select.POLLIN | (select.POLLOUT if pgconn.flush() else 0))
+        # The last look comes after the deadline: this thread may have been late, and not the server.
+        if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+            raise psycopg.errors.ConnectionTimeout(f"the server has not answered in {seconds:g} s")
+        try:
+            pgconn.consume_input()
+        except psycopg.OperationalError as error:
+            # The server's last words may have come before the end.
+            broken = error
+
+
+def _readable(connection: psycopg.Connection) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _rows(result: PGresult) -> Rows:
+    if result.status == ExecStatus.COMMAND_OK:
+        return []
+    if result.status != ExecStatus.TUPLES_OK:
+        raise _RefusedError(result)
+    return [
+        tuple(_text(result.get_value(row, column)) for column in range(result.nfields)) for row in range(result.ntuples)
+    ]
 
 
 def _number(value: str | None) -> int | None:

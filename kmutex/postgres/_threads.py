@@ -3,66 +3,58 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Hashable, Mapping
 from types import TracebackType
 
 from kmutex._entry import Entry
+from kmutex._errors import UnheldKeyError
 from kmutex._protocol import check_timeout
 from kmutex._threads import _closed_gate, _pass
 from kmutex.postgres._errors import LockLostError
 from kmutex.postgres._grant import Grant, LeaseOfGrant, ending, entries
-from kmutex.postgres._key import Name, check_space, name_of
+from kmutex.postgres._key import Name, name_of, stored_space
+from kmutex.postgres._locker import LockerOfSession
 from kmutex.postgres._session import Session, requests
 
 
 class _Waiter:
-    """A request that waits here, and what became of it before its gate was opened."""
+    """A request, from before it is made until it is granted or over, and what became of it."""
 
-    __slots__ = ("gate", "grant", "name", "session")
+    __slots__ = ("gate", "grant", "name", "queued", "session")
 
-    def __init__(self, session: Session, name: Name) -> None:
-        self.session = session
+    def __init__(self, name: Name) -> None:
+        self.session: Session | None = None
+        self.queued = False
         self.name = name
         self.grant: Grant | None = None
         self.gate = _closed_gate()
 
 
-class PostgresKeyedMutex:
+class PostgresKeyedMutex(LockerOfSession[_Waiter]):
     """A mutex for each key, shared by all processes that name the same database and space. For threads.
 
     The contract is that of `kmutex.KeyedMutex` for keys that are str or bytes, with what docs/postgres.md takes
     back. To be closed, or used as a context manager. It has two connections, whatever the number of waiters; all
     calls of one locker take turns at one of them, for one round trip each and never while anybody waits for a key.
 
-    A lock can be lost while it is held: when the connection breaks, and with it the session. `lost` of the lease is
-    set then, unlocking raises LockLostError, and the next `lock` makes a new session.
+    A lock can be lost while it is held: when a connection breaks or the server is silent, and with it the session.
+    `lost` of the lease is set then, unlocking raises LockLostError, and the next `lock` makes a new session.
     """
 
-    __slots__ = ("_conninfo", "_guard", "_held", "_session", "_space", "_sweep_every", "_waiting")
-
-    def __init__(self, conninfo: str, *, space: str = "", sweep_every: float = 1.0) -> None:
-        """Connects at the first `lock`. conninfo: as for libpq. space: keys of two spaces are different keys.
-
-        sweep_every: seconds between two looks for sessions that have died, while anybody waits here.
-        ValueError: the space has a NUL or a lone surrogate, or more than 256 characters.
-        """
-        check_space(space)
-        self._conninfo = conninfo
-        self._space = space
-        self._sweep_every = sweep_every
-        self._guard = threading.Lock()
-        self._session: Session | None = None
-        self._waiting: dict[int, _Waiter] = {}
-        self._held: dict[Name, Grant] = {}
+    __slots__ = ()
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         """Return once the caller holds ``key`` (KM-EXCL).
 
         timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED). It bounds
-        the wait for the key, not that for the server.
+        the wait for the key; that for the server is bounded by the locker's patience.
         TimeoutError: the time is over and the caller does not hold the key (KM-CANCEL). A grant that came before the
         caller could leave the queue is kept (KM-RACE).
-        LockLostError: the connection broke; the request is gone. psycopg.OperationalError: there was no connection.
+        LockLostError: the connection broke, or the server was silent or refused; the request is gone. Also in a child
+        of a fork, which makes a locker of its own. psycopg.OperationalError: there was no connection.
+        UnusableServerError: a connection pooler answers for the server; it is a standby; the role may neither use the
+        schema nor make it; the server is too old.
         ValueError: the timeout is negative or NaN, or the key too long. TypeError: the key is neither str nor bytes.
         """
         self._acquire(key, timeout)
@@ -71,7 +63,7 @@ class PostgresKeyedMutex:
         """Release ``key``, which some thread of this locker holds: the oldest waiter anywhere has it then (KM-HANDOFF).
 
         UnheldKeyError: nobody holds it through this locker, though another process may (KM-UNHELD, KM-ATOMIC).
-        LockLostError: it was held, and lost; it counts as released.
+        LockLostError: it was held, and lost; it counts as released. In a child of a fork nothing is released.
         """
         self._release(key, None)
 
@@ -83,18 +75,18 @@ class PostgresKeyedMutex:
         return PostgresLease(self, key, timeout)
 
     def snapshot(self) -> Mapping[str | bytes, Entry]:
-        """Every live key of the space with its holder and waiters in all processes, by their tokens (KM-REF)."""
-        with self._guard:
-            return entries(self._live().show(self._space))
+        """Every live key of the space with its holder and waiters in all processes, by their tokens (KM-REF).
 
-    def __len__(self) -> int:
-        """The number of keys that this locker holds or waits for; the server is not asked. `snapshot` shows all."""
-        with self._guard:
-            held = {name for name, grant in self._held.items() if not grant.session.lost.is_set()}
-            return len(held | {waiter.name for waiter in self._waiting.values()})
+        Errors for the server's sake are those of `lock`.
+        """
+        self._check_process()
+        return entries(self._live(time.monotonic()).show(stored_space(self._space)))
 
     def close(self) -> None:
-        """Give up the session, with all that it holds and waits for. A later `lock` makes a new one."""
+        """Give up the session, with all that it holds and waits for. A later `lock` makes a new one.
+
+        In a child of a fork it does nothing: the session is the parent's.
+        """
         session = self._session
         if session is not None:
             session.close()
@@ -109,88 +101,94 @@ class PostgresKeyedMutex:
 
     def _acquire(self, key: Hashable, timeout: float | None) -> Grant:
         check_timeout(timeout)
+        self._check_process()
         name = name_of(self._space, key)
+        asked_at = time.monotonic()
         request = next(requests)
-        session = None
+        waiter = _Waiter(name)
         try:
-            # The gate is here before the guard is given back, so whoever brings the grant finds it.
+            # It is here before the server knows of it, so whoever brings the grant finds it.
             with self._guard:
-                session = self._live()
-                answer = session.enqueue(name, request, timeout != 0)
-                if answer.holds and answer.ticket is not None:
-                    grant = Grant(session, name, request, answer.ticket)
-                    self._held[name] = grant
-                    return grant
-                if answer.ticket is not None:
-                    waiter = self._waiting[request] = _Waiter(session, name)
+                self._waiting[request] = waiter
+            session = waiter.session = self._live(asked_at)
+            answer = session.enqueue(name, request, timeout != 0)
             if answer.ticket is None:
-                session = None  # Nothing to undo.
+                self._forget(waiter, request)
                 raise TimeoutError(f"{key!r} is held")
-            if not _pass(waiter.gate, timeout):
-                with self._guard:
-                    if request in self._waiting:
-                        left = session.leave(name, request, wait_only=True)
-                        if left.was != "held":
-                            del self._waiting[request]
-                            session = None  # Nothing to undo.
-                            raise TimeoutError(f"no grant of {key!r} within {timeout} s")
-                        self._grant(session, request, left.ticket)
+            if answer.holds:
+                self._grant(session, request, answer.ticket)
+            elif not self._wait(waiter, timeout):
+                left = session.leave(name, request, wait_only=True)
+                if left.was != "held":
+                    self._forget(waiter, request)
+                    raise TimeoutError(f"no grant of {key!r} within {timeout} s")
+                self._grant(session, request, left.ticket)
             if waiter.grant is None:
-                raise LockLostError(f"the connection to the server was lost while {key!r} was waited for")
+                raise session.over()
             return waiter.grant
         except BaseException:
             # The request was known before it was made, so it finds what there is to undo (KM-INTERRUPT).
-            if session is not None:
-                self._withdraw(session, name, request)
+            self._withdraw(waiter.session, name, request)
             raise
 
-    def _release(self, key: Hashable, grant: Grant | None) -> None:
-        name = name_of(self._space, key)
-        with self._guard:
-            held = ending(key, self._held.get(name), grant)
-            del self._held[name]
-            left = held.session.leave(name, held.request)
-            if left.was != "held":
-                raise LockLostError(f"{key!r} was lost before it was released")
-            self._grant(held.session, left.request, left.ticket)
+    @staticmethod
+    def _wait(waiter: _Waiter, timeout: float | None) -> bool:
+        waiter.queued = True
+        passed = _pass(waiter.gate, timeout)
+        waiter.queued = False
+        return passed
 
-    def _withdraw(self, session: Session, name: Name, request: int) -> None:
+    def _release(self, key: Hashable, grant: Grant | None) -> None:
+        self._check_process()
+        name = name_of(self._space, key)
+        held = None
+        try:
+            with self._guard:
+                held = ending(key, self._held.get(name), grant)
+                del self._held[name]
+            left = held.session.leave(name, held.request)
+        except (UnheldKeyError, LockLostError):
+            raise
+        except BaseException:
+            # Interrupted: whether the server was asked or not, it is now (KM-INTERRUPT).
+            if held is not None:
+                self._withdraw(held.session, name, held.request)
+            raise
+        if left.was != "held":
+            raise LockLostError(f"{key!r} was lost before it was released")
+        self._grant(held.session, left.request, left.ticket)
+
+    def _withdraw(self, session: Session | None, name: Name, request: int) -> None:
         with self._guard:
             self._waiting.pop(request, None)
             held = self._held.get(name)
             if held is not None and held.request == request:
                 del self._held[name]
-            if session.lost.is_set():
-                return
-            left = session.leave(name, request)
-            self._grant(session, left.request, left.ticket)
+        if session is None or session.lost.is_set():
+            return
+        left = session.leave(name, request)
+        self._grant(session, left.request, left.ticket)
 
-    def _live(self) -> Session:
-        """The session, or a new one. Under the guard."""
-        if self._session is None or self._session.lost.is_set():
-            self._session = Session(self._conninfo, sweep_every=self._sweep_every)
-            self._listen_to(self._session)
-        return self._session
-
-    def _listen_to(self, session: Session) -> None:
-        session.waits = lambda: bool(self._waiting)
-        session.on_lost = self._lost
-        session.on_grant = self._told
-
-    def _told(self, session: Session, request: int, ticket: int) -> None:
+    def _forget(self, waiter: _Waiter, request: int) -> None:
+        """The server has nothing of it."""
         with self._guard:
-            self._grant(session, request, ticket)
+            self._waiting.pop(request, None)
+        waiter.session = None
 
     def _grant(self, session: Session, request: int | None, ticket: int | None) -> None:
-        """Under the guard. Told twice is told once: the second finds nobody waiting."""
+        """The server has said that this request holds. Told twice is told once: the second finds nobody waiting."""
         if request is None or ticket is None:
             return
-        waiter = self._waiting.pop(request, None)
-        if waiter is not None:
-            waiter.grant = self._held[waiter.name] = Grant(session, waiter.name, request, ticket)
-            waiter.gate.release()
+        with self._guard:
+            waiter = self._waiting.pop(request, None)
+            if waiter is not None:
+                waiter.grant = self._held[waiter.name] = Grant(session, waiter.name, request, ticket)
+                waiter.gate.release()
 
-    def _lost(self, session: Session) -> None:
+    def _on_grant(self, session: Session, request: int, ticket: int) -> None:
+        self._grant(session, request, ticket)
+
+    def _on_lost(self, session: Session) -> None:
         with self._guard:
             for request, waiter in list(self._waiting.items()):
                 if waiter.session is session:

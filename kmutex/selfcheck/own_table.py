@@ -1,41 +1,75 @@
-"""A user's own action table: which clauses hold for any number of clients and keys, and a run for the others.
+"""A user's own lock: which clauses hold for any number of clients and keys, and a run for the others.
 
-The file is Python. Its `TABLE` has rows as in ``kmutex_model.actions``, with effects in the words of
-``kmutex_model.turn``. `PARTS` is its invariant, if that of the correct model is not its own.
+The file is Python. Either its `TABLE` has rows as in ``kmutex_model.actions``, with effects in the words of
+``kmutex_model.turn``, and `PARTS` is its invariant, if that of the correct model is not its own. Or its `LOCK` is a
+``kmutex_model.proof.lock.Lock``, with a state of its own. It runs in a confined process, as a locker does that
+``kmutex verify`` is given.
 """
 
 from __future__ import annotations
 
+import _thread
+import json
+import os
+import queue
 import runpy
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from kmutex import _sandbox
 from kmutex._text import said
 from kmutex_model.actions import KEYED, UNKEYED, Model, Row, format_schedule
-from kmutex_model.explore import explore
+from kmutex_model.explore import Counterexample, explore
+from kmutex_model.proof import lock as own
 from kmutex_model.proof.invariant import PARTS, Part
-from kmutex_model.proof.obligations import GHOST, INVARIANT, obligations, refute, show
+from kmutex_model.proof.lock import Asked, Lock
+from kmutex_model.proof.obligations import (
+    GHOST,
+    INVARIANT,
+    LIVE,
+    obligations,
+    outside_the_fragment,
+    refute,
+    show,
+    smallest,
+)
 from kmutex_model.proof.prove import CLAUSES, told
-from kmutex_model.proof.solvers import solvers
-from kmutex_model.properties import ALL
+from kmutex_model.proof.solvers import Solver, solvers
+from kmutex_model.properties import ALL, Property
 from kmutex_model.state import Config
 
 SIZES = ((2, 1), (3, 1), (2, 2))
 """Where a run that breaks a clause is looked for."""
 MOST_STATES = 5_000
+SECONDS = 600.0
+"""How long a file may take, and the processor time that it may use."""
+LOADING = 60.0
+"""How long it may take to be read."""
+MEGABYTES = 4096
+"""Of address space: the solvers are in there."""
+FOR_ONE = 5.0
+"""Seconds for one question."""
+ABSENT = "does not apply"
 
 
 class TableError(Exception):
     """The file has no table that can be read. One line."""
 
 
-class Judged(NamedTuple):
-    """One clause of a user's table.
+class OutOfTimeError(Exception):
+    """It took too long. One line."""
 
-    result  "proved" for any size; "violated", with a run; or "not proved", with a state from which a step is wrong,
-            to which perhaps no run leads
+
+class Judged(NamedTuple):
+    """One clause of a user's lock.
+
+    result  "proved" for any size; "violated", with a run; "not proved", with a state from which a step is wrong, to
+            which perhaps no run leads; or "does not apply", with the reason that the file gives
     """
 
     clause: str
@@ -46,17 +80,21 @@ class Judged(NamedTuple):
     seconds: float = 0.0
 
 
-def load(path: Path) -> tuple[Model, tuple[Part, ...]]:
-    """The table of a file, and its invariant. TableError: there is none."""
+def load(path: Path) -> tuple[Model, tuple[Part, ...]] | Lock:
+    """The table of a file, and its invariant; or its lock. TableError: there is none."""
     try:
         found = runpy.run_path(str(path), run_name="kmutex_table")
     except OSError as error:
-        raise TableError(f"{path}: {error.strerror}") from None
+        raise TableError(f"{path}: {error.strerror or said(error)}") from None
     except BaseException as error:
         raise TableError(f"{path}: {said(error)}") from None
+    if "LOCK" in found:
+        if not isinstance(found["LOCK"], Lock):
+            raise TableError(f"{path}: LOCK is to be a kmutex_model.proof.lock.Lock")
+        return found["LOCK"]
     table, parts = found.get("TABLE"), found.get("PARTS", PARTS)
     if not isinstance(table, tuple) or not table or not all(isinstance(row, Row) for row in table):
-        raise TableError(f"{path}: TABLE is to be a tuple of kmutex_model.actions.Row")
+        raise TableError(f"{path}: TABLE is to be a tuple of kmutex_model.actions.Row (or LOCK a lock)")
     if not isinstance(parts, tuple) or not all(isinstance(part, Part) for part in parts):
         raise TableError(f"{path}: PARTS is to be a tuple of kmutex_model.proof.invariant.Part")
     for row in table:
@@ -65,41 +103,96 @@ def load(path: Path) -> tuple[Model, tuple[Part, ...]]:
     return Model(path.stem, table), parts
 
 
+# ------------------------------------------------------------------------------------------------------------
+# Judging, in the process that has loaded it
+
+
 def judge(
     model: Model, parts: tuple[Part, ...], names: Sequence[str] | None, say: Callable[[str], None]
-) -> list[Judged]:
-    """Each clause. NoSolverError: a solver is not installed. TableError: an effect can't be run."""
+) -> Iterator[Judged]:
+    """Each clause of a table. NoSolverError: a solver is not installed. TableError: an effect can't be run."""
     by = solvers(names)
     try:
-        every = list(obligations(model, parts))
+        every = [Asked(one) for one in obligations(model, parts)]
+        runs = _runs(model)
     except Exception as error:
         raise TableError(f"an effect of {model.name} can't be read as a relation: {said(error)}") from None
-    failing: dict[str, tuple[str, str]] = {}
-    spent: dict[str, float] = {}
-    for number, one in enumerate(every):
-        say(f"obligation {number + 1} of {len(every)}: {one.clause}")
-        started = time.perf_counter()
-        result = show(one, by, seconds=5.0).result
-        if result != "proved" and one.clause not in failing:
-            found = refute(one, by)
-            failing[one.clause] = one.name, told(one, found[1]) if found else f"the solvers say: {result}"
-        spent[one.clause] = spent.get(one.clause, 0.0) + time.perf_counter() - started
-    say("runs")
-    runs = _runs(model)
-    # What rests on a part that is not kept is not proved, even if each of its own obligations is.
-    unkept = next((failing[clause] for clause in (INVARIANT, GHOST) if clause in failing), None)
-    rows = []
+    found = _Shown(every, by, say)
     for clause in (INVARIANT, GHOST, *CLAUSES):
-        mine = sum(one.clause == clause for one in every)
-        told_ = failing.get(clause) or unkept
-        if clause in runs:
-            rows.append(Judged(clause, mine, "violated", *runs[clause], spent.get(clause, 0.0)))
-        elif told_ is None and mine:
-            rows.append(Judged(clause, mine, "proved", "", "", spent[clause]))
+        yield found.row(clause, runs.get(clause))
+
+
+def judge_lock(lock: Lock, names: Sequence[str] | None, say: Callable[[str], None]) -> Iterator[Judged]:
+    """Each clause of a lock with a state of its own. TableError: a formula or a move can't be read."""
+    by = solvers(names)
+    try:
+        every = list(own.obligations(lock))
+        say("runs")
+        played = own.explored(lock, SIZES, MOST_STATES)
+        given = own.given_of_finite(lock, by[0])
+    except own.LockError as error:
+        raise TableError(f"LOCK: {error}") from None
+    except Exception as error:
+        raise TableError(f"LOCK can't be read as relations: {said(error)}") from None
+    found = _Shown(every, by, say, lock)
+    if played.never:
+        found.failing.setdefault(INVARIANT, (f"never taken at {SIZES}", ", ".join(played.never)))
+    if given:
+        found.failing.setdefault(LIVE, (given[0], ""))
+    clauses = dict.fromkeys((INVARIANT, *([GHOST] if lock.counts else []), *CLAUSES))
+    clauses.update(dict.fromkeys(claim.clause for claim in lock.claims))
+    for clause in clauses:
+        if clause in lock.absent and clause not in played.broken:
+            yield Judged(clause, 0, ABSENT, lock.absent[clause])
         else:
-            what, state = told_ or ("no row of the table speaks of it", "")
-            rows.append(Judged(clause, mine, "not proved", f"{what}\n  {state}", "", spent.get(clause, 0.0)))
-    return rows
+            run = played.broken.get(clause)
+            yield found.row(clause, (run.said, run.run) if run else None)
+
+
+class _Shown:
+    """All that was asked of the solvers, by clause."""
+
+    def __init__(
+        self, every: Sequence[Asked], by: Sequence[Solver], say: Callable[[str], None], lock: Lock | None = None
+    ) -> None:
+        self.failing: dict[str, tuple[str, str]] = {}
+        """What was not proved, and the state."""
+        self._counts: dict[str, int] = {}
+        self._spent: dict[str, float] = {}
+        for number, asked in enumerate(every):
+            one, started = asked.obligation, time.perf_counter()
+            say(f"obligation {number + 1} of {len(every)}: {one.clause}")
+            result = show(one, by, seconds=FOR_ONE).result
+            if fault := outside_the_fragment(one):
+                self.failing.setdefault(one.clause, (one.name, f"not in the decidable fragment: {fault}"))
+            elif result != "proved" and one.clause not in self.failing:
+                self.failing[one.clause] = one.name, self._state(asked, by, lock) or f"the solvers say: {result}"
+            self._counts[one.clause] = self._counts.get(one.clause, 0) + 1
+            self._spent[one.clause] = self._spent.get(one.clause, 0.0) + time.perf_counter() - started
+
+    @staticmethod
+    def _state(asked: Asked, by: Sequence[Solver], lock: Lock | None) -> str:
+        one = asked.obligation
+        if lock is None:
+            found = refute(one, by)
+            return told(one, found[1]) if found else ""
+        structure = smallest(one, by[0])
+        if structure is None:
+            return ""
+        fault = own.replayed(lock, asked, structure)
+        return own.told(lock, structure) + (f"; but it can't be replayed: {fault}" if fault else "")
+
+    def row(self, clause: str, run: tuple[str, str] | None) -> Judged:
+        mine, spent = self._counts.get(clause, 0), self._spent.get(clause, 0.0)
+        # What rests on a part that is not kept is not proved, even if each of its own obligations is.
+        unkept = next((self.failing[name] for name in (INVARIANT, GHOST) if name in self.failing), None)
+        if run:
+            return Judged(clause, mine, "violated", *run, spent)
+        if failed := self.failing.get(clause) or unkept:
+            return Judged(clause, mine, "not proved", "\n  ".join(failed), "", spent)
+        if not mine:
+            return Judged(clause, mine, "not proved", "nothing that can be done is spoken of")
+        return Judged(clause, mine, "proved", "", "", spent)
 
 
 def _runs(model: Model) -> dict[str, tuple[str, str]]:
@@ -109,13 +202,112 @@ def _runs(model: Model) -> dict[str, tuple[str, str]]:
     for prop in ALL:
         for clients, keys in SIZES:
             for race in ("keep", "pass"):
-                if prop.clause in found:
-                    continue
-                config = Config(clients, keys, race)
-                seen = explore(model, config, properties=(prop,), max_states=MOST_STATES)
-                for violation in seen.violations:
-                    cycle = violation.cycle
-                    ends = "" if cycle is None else f"; and for ever: {format_schedule(cycle) or 'nothing'}"
-                    text = f"{clients}x{keys} {race}: {format_schedule(violation.path)}{ends}"
-                    found[prop.clause] = violation.message, text
+                if prop.clause not in found:
+                    config = Config(clients, keys, race)
+                    for violation in _violations(model, config, prop):
+                        cycle = violation.cycle
+                        ends = "" if cycle is None else f"; and for ever: {format_schedule(cycle) or 'nothing'}"
+                        text = f"{clients}x{keys} {race}: {format_schedule(violation.path)}{ends}"
+                        found[prop.clause] = violation.message, text
     return found
+
+
+def _violations(model: Model, config: Config, prop: Property) -> list[Counterexample]:
+    try:
+        seen = explore(model, config, properties=(prop,), max_states=MOST_STATES)
+    except AssertionError:
+        # After a mistake that this property lets pass, an effect may ask for what is not there. So none is followed.
+        seen = explore(model, config, properties=ALL, max_states=MOST_STATES)
+    return [violation for violation in seen.violations if violation.clause == prop.clause]
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The confined process, and who waits for it
+
+
+def judged(
+    path: Path, names: Sequence[str] | None, say: Callable[[str], None], *, seconds: float = SECONDS
+) -> Iterator[Judged]:
+    """Each clause of the lock in that file, which is loaded and judged in a confined process.
+
+    names: of solvers, by default all that are installed. TableError: no table can be read, or the file left its
+    process.
+    OutOfTimeError: it took more than `seconds`.
+    """
+    solvers(names)  # What is missing is said before any work.
+    if not path.is_file():
+        raise TableError(f"{path}: there is no such file")
+    config = {"file": str(path.absolute()), "solvers": names, "confine": {"megabytes": MEGABYTES, "seconds": seconds}}
+    process = _sandbox.start(
+        "kmutex.selfcheck.own_table",
+        config,
+        folder=path.absolute().parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    answers: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(process, answers), daemon=True).start()
+    ends = time.monotonic() + min(LOADING, seconds)
+    try:
+        while True:
+            try:
+                answer = answers.get(timeout=max(0.0, ends - time.monotonic()))
+            except queue.Empty:
+                raise OutOfTimeError(f"{path}: stopped after {seconds:g} s, or {LOADING:g} s to read it") from None
+            kind = answer.pop("kind")
+            if kind == "loaded":
+                ends = time.monotonic() + seconds
+            elif kind == "at":
+                say(answer["text"])
+            elif kind == "row":
+                yield Judged(**answer)
+            elif kind == "error":
+                raise TableError(answer["text"])
+            elif kind == "done":
+                return
+            else:
+                raise TableError(f"{path}: the file left its process, or had too little memory or processor time")
+    finally:
+        _sandbox.kill(process)
+
+
+def _listen(process: subprocess.Popen[str], answers: queue.Queue[dict[str, Any]]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        answers.put(json.loads(line))
+    answers.put({"kind": "gone"})
+
+
+def main() -> None:
+    """Judge a file. `argument`: file, solvers, parent, and confine."""
+    config = _sandbox.argument()
+    _thread.start_new_thread(_sandbox.end_with, (config["parent"],))
+    # What the file prints is nobody's answer.
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+    def tell(kind: str, **more: Any) -> None:
+        print(json.dumps({"kind": kind, **more}), file=out, flush=True)
+
+    solvers(config["solvers"])
+    _sandbox.confine(**config["confine"])
+    path = Path(config["file"])
+    sys.path.insert(0, str(path.parent))
+    try:
+        found = load(path)
+        tell("loaded")
+
+        def say(text: str) -> None:
+            tell("at", text=text)
+
+        rows = (
+            judge_lock(found, config["solvers"], say)
+            if isinstance(found, Lock)
+            else judge(*found, config["solvers"], say)
+        )
+        for row in rows:
+            tell("row", **row._asdict())
+        tell("done")
+    except TableError as error:
+        tell("error", text=str(error))

@@ -14,9 +14,10 @@ from typing import Any
 from kmutex.engine.explorer import Schedule, parse_schedule
 from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
-from kmutex.engine.judge import Event
+from kmutex.engine.judge import Judge
+from kmutex.engine.run_judge import Event
 from kmutex.engine.shapes import Kind
-from kmutex.engine.source_lines import Lines, own_code, stops
+from kmutex.engine.source_lines import own_code, stops, with_lines
 
 PACKAGE = "kmutex.teach.lessons"
 PARTS = ("Situation", "Question", "Answer", "Exercise", "Hints")
@@ -132,7 +133,7 @@ def find(one: Lesson) -> Counterexample:
                 finding, schedule = min(fitting, key=lambda found: found.finding.symptom != one.symptom)
                 before = sys.gettrace()
                 try:
-                    lines = bench.explorer.again(schedule, judging=functools.partial(Lines, own=own_code(bench.make)))
+                    lines = bench.explorer.again(schedule, judging=with_lines(Judge, own_code(bench.make)))
                 finally:
                     sys.settrace(before)
                 seen = next(found.finding for found in lines.found.values() if found.finding.symptom == finding.symptom)

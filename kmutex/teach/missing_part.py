@@ -25,6 +25,7 @@ class Puzzle(NamedTuple):
     """An invariant with a hole, and what is asked about it."""
 
     number: int
+    title: str
     missing: str
     """The name of the part that was left out."""
     situation: str
@@ -34,6 +35,7 @@ class Puzzle(NamedTuple):
 PUZZLES = (
     Puzzle(
         1,
+        "Find the missing part: the entry that is odd",
         "an entry has a holder",
         "All parts of the invariant are there but one. A client asks for a key that the table shows as free, and takes"
         " it at once. From the state below, which the parts that are left allow, that is wrong.",
@@ -42,6 +44,7 @@ PUZZLES = (
     ),
     Puzzle(
         2,
+        "Find the missing part: the table and the clients",
         "the holder owns",
         "All parts of the invariant are there but one. The table says who holds a key, and the clients stand where they"
         " stand. Nothing that is left says that the two agree.",

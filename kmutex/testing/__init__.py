@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kmutex._clauses import CLAUSES
     from kmutex.engine.explorer import Schedule, parse_schedule
     from kmutex.engine.features import FEATURES, PROMISES, Feature, UnknownFeatureError, clauses_off
-    from kmutex.engine.judge import Finding
+    from kmutex.engine.run_judge import Finding
     from kmutex.engine.shapes import NotALockerError, Shape, fit, look
     from kmutex.engine.threads import controlled
     from kmutex.testing.suite import KeyedLockerSuite

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 
-from kmutex.engine.judge import Event
 from kmutex.engine.program import STEPS
+from kmutex.engine.run_judge import Event
 from kmutex.verify.evidence import Violation
 
 _ABOUT = {

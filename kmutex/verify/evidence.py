@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from kmutex.engine.judge import Event
+from kmutex.engine.run_judge import Event
 
 
 class Result(str, Enum):

@@ -37,9 +37,10 @@ from hypothesis.stateful import (
 from kmutex.engine.calls import calls_of
 from kmutex.engine.explorer import Level, Schedule
 from kmutex.engine.harness import Harness
-from kmutex.engine.judge import Finding, Judge
+from kmutex.engine.judge import Judge
 from kmutex.engine.observer import Ending
 from kmutex.engine.program import ASKING, Step
+from kmutex.engine.run_judge import Finding
 from kmutex.engine.shapes import Fitted, Kind
 from kmutex.verify.history import GOT, LET_GO, REFUSED, History, Moment, Rest, difference
 from kmutex.verify.verdict import ContractError, InconclusiveError, describe

@@ -150,8 +150,11 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
     loose = report.causes(Result.NOT_PROMISED)
     for subject, cause in loose if report.status != 1 else ():
         show_violation(console, report, subject, cause.shown, promised=False)
-    if loose:
-        broken = [clause for clause in EVERY_CLAUSE if any(clause in cause.clauses for _, cause in loose)]
+    # What is also broken where that counts is told there.
+    counts = {row.clause for row in report.rows if row.result is Result.VIOLATED}
+    broken = [clause for clause in EVERY_CLAUSE if any(clause in cause.clauses for _, cause in loose)]
+    broken = [clause for clause in broken if clause not in counts]
+    if broken:
         _say(console, f"Broken and not promised, so it does not count: {', '.join(broken)}", "cyan")
         _say(console)
     groups: dict[str, list[Row]] = {}

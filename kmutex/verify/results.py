@@ -10,8 +10,8 @@ from typing import Any
 from kmutex._clauses import CLAUSES, FLIGHT_CLAUSES
 from kmutex.engine.estimate import missed
 from kmutex.engine.explorer import parse_schedule
-from kmutex.engine.judge import BLAMED
 from kmutex.engine.program import parse
+from kmutex.engine.run_judge import BLAMED
 from kmutex.engine.shapes import Shape
 from kmutex.engine.strategies import DEPTH
 from kmutex.verify.evidence import Result, Row, Violation
@@ -78,6 +78,7 @@ def rows(
     """The evidence, clause by clause. off: clauses that were not judged. left: units that were planned and not run;
     why: for what reason. unpromised: clauses that the subject does not promise."""
     done = rightly_named(outcomes)
+    violated = any(outcome.found for outcome in done)
     methods = list(dict.fromkeys([outcome.unit.method for outcome in done]))
     unrun = [UnitResult(unit) for unit in left]
     missing = [outcome.unit for outcome in unrun if outcome.unit.required]
@@ -88,6 +89,10 @@ def rows(
             continue
         seen = (_row(clause, method, subject, _of(done, method), len(_of(unrun, method))) for method in methods)
         mine = [row for row in seen if row is not None]
+        if mine and clause == "KM-EXCL" and "self-exclusion" in shape.loose:
+            # Others are excluded; the row is about those.
+            detail = "it is re-entrant, as was found: that its holder waits for itself is not promised"
+            mine.append(Row(clause, mine[0].method, "-", 0, Result.NOTED, 0.0, detail, subject))
         table.extend(mine)
         if not mine:
             row = _untested(clause, subject, shape)
@@ -98,12 +103,23 @@ def rows(
             detail = f"{len(missing)} of the planned programs were not run{': ' + why if why else ''}"
             table.append(Row(clause, missing[0].method, "-", 0, Result.INCONCLUSIVE, 0.0, detail, subject))
     for method in dict.fromkeys(outcome.unit.method for outcome in unrun):
-        if method not in methods:
+        only = _SEEN_ONLY_BY.get(method, ()) if method not in methods and not violated else ()
+        for clause in only:
+            if any(row.clause == clause for row in table) and clause not in off | unpromised:
+                detail = f"the check of {method} was not run{': ' + why if why else ''}"
+                table.append(Row(clause, method, "-", 0, Result.INCONCLUSIVE, 0.0, detail, subject))
+        if method not in methods and not only:
             # A deeper pass that was not reached takes nothing away from the bounds of those that were.
             table.append(Row("-", method, "-", 0, Result.NOTED, 0.0, f"not run: {why or 'left out'}", subject))
     return table
 
 
+_SEEN_ONLY_BY = {
+    "keys": ("KM-INDEP", "KM-APART"),
+    "memory": ("KM-IDLE", "KM-FORGET"),
+    "holding": ("KM-EXCL",),
+}
+"""Checks, and the clauses whose breaches no program of a few keys shows: without them these are not decided."""
 SAVED = "saved schedules"
 """The method of what is run before all else."""
 
@@ -219,7 +235,7 @@ def _untested(clause: str, subject: str, shape: Shape) -> Row:
     if attribute and not getattr(shape, attribute) and not (attribute == "leases" and shape.bodies):
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
     if clause == "KM-INDEP" and shape.striped:
-        return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "keys share locks", subject)
+        return Row(clause, "-", "-", 0, Result.NOT_PROMISED, 0.0, "keys share locks, as was found", subject)
     if clause == "KM-RACE" and shape.form in ("get", "key") and shape.kind == "threads":
         reason = "the lock that is given is waited for itself: the end of a wait meets no grant"
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)

@@ -21,7 +21,7 @@ from kmutex import _sandbox
 from kmutex._sandbox import Confinement
 from kmutex.engine.calls import LOOKING, Calls
 from kmutex.engine.features import LEADERS, clauses_off, unpromised
-from kmutex.engine.judge import Event
+from kmutex.engine.run_judge import Event
 from kmutex.engine.shapes import Shape
 from kmutex.engine.watchdog import Watchdog
 from kmutex.verify.causes import same_cause
@@ -188,7 +188,7 @@ def table_of(
     """The evidence that a crew's work adds up to. left: what was planned and not run. bytecode: whether switches at
     bytecodes were seen. workers: processes that shared the work."""
     off = clauses_off(declared.without)
-    loose = clauses_off(declared.unpromised) - off
+    loose = clauses_off([*declared.unpromised, *shape.loose]) - off
     table = shared(rows(target, shape, off, report.outcomes, left, unpromised=loose, why=report.why), workers)
     if not bytecode:
         detail = "this Python does not report every instruction of a function; switches at bytecodes are not covered"

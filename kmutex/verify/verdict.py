@@ -7,7 +7,7 @@ from typing import Any
 
 from kmutex.engine.explorer import Schedule
 from kmutex.engine.harness import Harness
-from kmutex.engine.judge import Finding
+from kmutex.engine.run_judge import Finding
 from kmutex.engine.timeline import timeline
 
 

@@ -26,14 +26,14 @@ from kmutex.engine.calls import Calls
 from kmutex.engine.explorer import Exploration, Explorer, Found, Schedule, parse_schedule
 from kmutex.engine.features import PROMISES, clauses_off
 from kmutex.engine.flight_judge import FlightJudge, put_on_trial
-from kmutex.engine.judge import Event
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
 from kmutex.engine.program import FLIGHT, ProgramError, parse
+from kmutex.engine.run_judge import Event
 from kmutex.engine.search import UnreplayableError
 from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
 from kmutex.engine.shrink import shrink
 from kmutex.engine.source_lines import file_of, last_place, not_foreign, own_code, stops, with_lines
-from kmutex.engine.threads import Crew, bytecode_events_seen, replaced
+from kmutex.engine.threads import Crew, bytecode_events_seen, foreign, replaced
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
@@ -108,8 +108,9 @@ class UnitWorker:
         self._without, self._unpromised = frozenset(without), frozenset(unpromised)
         fitted = self._fit(original, self._without, calls, lenient, patience)
         self._make, self._shape = fitted.make, fitted.shape
+        self._unpromised |= frozenset(self._shape.loose)
         crew = Crew() if self._shape.kind == "threads" else None
-        off, loose = clauses_off(without), clauses_off(unpromised)
+        off, loose = clauses_off(without), clauses_off(self._unpromised)
         self._explorer = Explorer.of(fitted, crew=crew, off=off, unpromised=loose, patience=patience)
         if self._shape.form == "flight":
             on_trial = put_on_trial(self._shape, self._make, self._explorer, leaders)
@@ -315,7 +316,8 @@ class UnitWorker:
         make = inspect.unwrap(self._original)
         code = getattr(make, "__code__", None)
         file = file_of(make)
-        if not file:
+        if not file or foreign(file):
+            # An object of the standard library's, at the top of a module.
             return ""
         try:
             return f"{file}:{code.co_firstlineno if code is not None else inspect.getsourcelines(make)[1]}"

@@ -70,6 +70,19 @@ class Door:
 
     def slam(self, key):
         self.inner.unlock(key)
+
+
+class KeyLock:
+    all = KeyedMutex()
+
+    def __init__(self, key):
+        self.key = key
+
+    def __enter__(self):
+        self.all.lock(self.key)
+
+    def __exit__(self, *error):
+        self.all.unlock(self.key)
 """
 LOCK_FOR = "\n\nlock_for = SessionLocks().get_lock\n"
 FLIGHTS = """\
@@ -83,6 +96,10 @@ class SingleFlight(Once):
 def dedupe(fn):
     flight = SingleFlight()
     return lambda key: flight.do(key, lambda: fn(key))
+
+
+def cached(ttl):
+    return dedupe
 """
 ADAPTER = [sys.executable, str(ROOT / "examples" / "adapters" / "adapter.py"), "kmutex:AsyncKeyedMutex"]
 COMMAND = """\

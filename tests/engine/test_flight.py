@@ -199,3 +199,24 @@ def test_every_program_is_over_at_its_end(program: Any) -> None:
 def no_loop_is_left() -> Iterator[None]:
     yield
     assert asyncio._get_running_loop() is None
+
+
+@pytest.mark.parametrize(
+    ("make", "program", "counts"),
+    [
+        (flights_threads.FlightMindsExceptionsOnly, "0ta | c0", False),
+        (flights_threads.FlightForgetsOnlyOnSuccess, "0fa | 1ea", True),
+    ],
+)
+def test_what_an_interrupt_leaves_behind_counts_where_that_is_promised(
+    make: Callable[[], Any], program: str, counts: bool
+) -> None:
+    """KM-LEADER, as KM-INTERRUPT for locks; what a failing leader leaves behind counts for everybody."""
+    for unpromised in (frozenset[str](), frozenset(("KM-INTERRUPT",))):
+        with controlled(make):
+            found = fit(make)
+            plain = Explorer.of(found, crew=Crew(), unpromised=unpromised)
+            result = put_on_trial(found.shape, found.make, plain)[2].every(parse(program), "locks", 0)
+        broken = result.found if counts or not unpromised else result.unpromised
+        assert {finding.clauses[0] for finding, _ in broken.values()} == {"KM-LEADER"}
+        assert len(result.breaches) == len(broken)

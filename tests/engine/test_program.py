@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from kmutex import KeyedMutex
 from kmutex.engine.explorer import Schedule
 from kmutex.engine.harness import Harness
-from kmutex.engine.judge import Event
 from kmutex.engine.program import STEPS, Phase, Program, ProgramError, Step, parse, possible
+from kmutex.engine.run_judge import Event
 from kmutex.engine.search import Chooser, Search, picks_of
 from kmutex.engine.timeline import timeline
 from kmutex.testing import parse_schedule

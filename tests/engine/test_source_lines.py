@@ -10,7 +10,8 @@ import kmutex
 from kmutex import KeyedMutex
 from kmutex.engine.explorer import parse_schedule
 from kmutex.engine.harness import Harness
-from kmutex.engine.judge import Event, Judge
+from kmutex.engine.judge import Judge
+from kmutex.engine.run_judge import Event
 from kmutex.engine.source_lines import last_place, own_code, stops, with_lines
 from kmutex.engine.timeline import WIDTH, timeline
 

@@ -6,6 +6,8 @@ A subclass of a sound one shows its mistake and nothing else.
 from __future__ import annotations
 
 import asyncio
+import inspect
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
@@ -326,3 +328,88 @@ class FlightWakesOne:
         finally:
             for future in [future for future in self._waiting.pop(key) if not future.done()][:1]:
                 future.set_result(outcome)
+
+
+class AwaitableFlight:
+    """Sound: run(key, awaitable) is given the work as a coroutine, and drops it where another's goes on."""
+
+    def __init__(self) -> None:
+        self._flight = TaskFlight()
+
+    async def run(self, key: Hashable, awaitable: Awaitable[Any]) -> Any:
+        try:
+            return await self._flight.do(key, lambda: awaitable)
+        finally:
+            if asyncio.iscoroutine(awaitable) and inspect.getcoroutinestate(awaitable) == inspect.CORO_CREATED:
+                awaitable.close()
+
+
+class AwaitableFlightLate:
+    """The mistake: the table is looked into before a step in which others come."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[Hashable, asyncio.Future[Any]] = {}
+
+    async def run(self, key: Hashable, awaitable: Awaitable[Any]) -> Any:
+        task = self._tasks.get(key)
+        if task is None:
+            await asyncio.sleep(0)
+            task = self._tasks[key] = asyncio.ensure_future(awaitable)
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        return await asyncio.shield(task)
+
+
+def cached(ttl: float = 60.0) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
+    """Sound: a decorator with an argument, which does the work once for all who call while it is done, and keeps the
+    result for a time, as its name says."""
+
+    def decorator(func: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        flight, kept = TaskFlight(), dict[Any, tuple[float, Any]]()
+
+        async def call(key: Any) -> Any:
+            if key in kept and time.monotonic() - kept[key][0] <= ttl:
+                return kept[key][1]
+            result = await flight.do(key, lambda: func(key))
+            kept[key] = (time.monotonic(), result)
+            return result
+
+        return call
+
+    return decorator
+
+
+def synchronized(
+    key_fn: Callable[..., Any],
+) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
+    """Sound: a decorator that is told how to make the key; who calls for the same key waits, and then does it too."""
+
+    def decorator(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        flight = LockedFlight()
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await flight.do(key_fn(*args, **kwargs), lambda: function(*args, **kwargs))
+
+        return call
+
+    return decorator
+
+
+def synchronized_while_free(
+    key_fn: Callable[..., Any],
+) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
+    """The mistake: whoever leaves throws the lock of the key away, though others wait for it."""
+
+    def decorator(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        locks: dict[Any, asyncio.Lock] = {}
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            key = key_fn(*args, **kwargs)
+            async with locks.setdefault(key, asyncio.Lock()):
+                try:
+                    return await function(*args, **kwargs)
+                finally:
+                    locks.pop(key, None)
+
+        return call
+
+    return decorator

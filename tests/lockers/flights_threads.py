@@ -5,6 +5,7 @@ A subclass of a sound one shows its mistake and nothing else.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from threading import Condition, Event, Lock
@@ -398,3 +399,73 @@ class FlightMissesTheEnd(TakeoverFlight):
             return call.result
         finally:
             self._over(key)
+
+
+def cached(ttl: float = 30.0) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
+    """Sound: a decorator with an argument, which does the work once for all who call while it is done, and keeps the
+    result for a time, as its name says."""
+
+    def decorator(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        flight, kept = SharingFlight(), dict[Any, tuple[float, Any]]()
+
+        def call(key: Any) -> Any:
+            def work() -> Any:
+                if key not in kept or time.monotonic() - kept[key][0] > ttl:
+                    kept[key] = (time.monotonic(), fn(key))
+                return kept[key][1]
+
+            return flight.do(key, work)
+
+        return call
+
+    return decorator
+
+
+def cached_stampede(ttl: float) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
+    """The mistake: the cache is looked into before the key is held, and not again after."""
+
+    def decorator(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        kept: dict[Any, tuple[float, Any]] = {}
+
+        def call(key: Any) -> Any:
+            if key not in kept or time.monotonic() - kept[key][0] > ttl:
+                kept[key] = (time.monotonic(), fn(key))
+            return kept[key][1]
+
+        return call
+
+    return decorator
+
+
+def synchronized(key_fn: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Sound: a decorator that is told how to make the key; who calls for the same key waits, and then does it too."""
+
+    def decorator(function: Callable[..., Any]) -> Callable[..., Any]:
+        flight = LockedFlight()
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return flight.do(key_fn(*args, **kwargs), lambda: function(*args, **kwargs))
+
+        return call
+
+    return decorator
+
+
+def synchronized_for_each_call(key_fn: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The mistake: each call makes the lock that it takes."""
+
+    def decorator(function: Callable[..., Any]) -> Callable[..., Any]:
+        locks: dict[Any, Lock] = {}
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            key = key_fn(*args, **kwargs)
+            locks[key] = Lock()
+            try:
+                with locks[key]:
+                    return function(*args, **kwargs)
+            finally:
+                locks.pop(key, None)
+
+        return call
+
+    return decorator

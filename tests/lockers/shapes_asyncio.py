@@ -399,3 +399,90 @@ class GrantsEvicting(Grants):
     """The same over a table whose entries go with waiters behind them."""
 
     _table = _Evicting
+
+
+# -- a lock that is lent, and given back to who lent it ---------------------------------------------------------------
+
+
+class LentLocks:
+    """get(key) lends a lock and counts who has it, and release(key, lock) counts down; in between it is a lock."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _Entry] = {}
+
+    async def get(self, key: Hashable) -> asyncio.Lock:
+        entry = self._entries.setdefault(key, _Entry())
+        entry.users += 1
+        return entry.lock
+
+    async def release(self, key: Hashable, lock: asyncio.Lock) -> None:
+        entry = self._entries[key]
+        assert entry.lock is lock
+        entry.users -= 1
+        if not entry.users:
+            del self._entries[key]
+
+
+class LentLocksForgotten(LentLocks):
+    """Whoever gives a lock back throws it away, though others have it."""
+
+    async def release(self, key: Hashable, lock: asyncio.Lock) -> None:
+        self._entries.pop(key, None)
+
+
+class HeldLocks:
+    """await acquire_lock(key) gives the lock, held; its user releases it, and says put(key)."""
+
+    _table: Callable[[], _Table] = _Table
+
+    def __init__(self) -> None:
+        self._locks = self._table()
+
+    async def acquire_lock(self, key: Hashable) -> asyncio.Lock:
+        await self._locks.take(key)
+        return self._locks._entries[key].lock
+
+    def put(self, key: Hashable) -> None:
+        self._locks._leave(key, self._locks._entries[key])
+
+
+class HeldLocksForgetful(HeldLocks):
+    """The same, and a waiter that is cancelled stays counted."""
+
+    _table = _Forgetful
+
+
+# -- an object for a storage and a key --------------------------------------------------------------------------------
+
+
+class _LockStorage:
+    """What the locks of all keys share."""
+
+    def __init__(self) -> None:
+        self.table = _Table()
+
+
+class StoredLock:
+    """Lock(storage, key): an object for each key, made with what all of them share."""
+
+    def __init__(self, storage: _LockStorage, key: Hashable) -> None:
+        self._table, self._key = storage.table, key
+
+    async def __aenter__(self) -> None:
+        await self._table.take(self._key)
+
+    async def __aexit__(self, *error: object) -> None:
+        self._table.give(self._key)
+
+
+class StoredLockKept:
+    """An object for a key over a plain dict, which keeps all."""
+
+    def __init__(self, locks: dict[str, asyncio.Lock], key: str) -> None:
+        self._lock = locks.setdefault(f"lock:{key}", asyncio.Lock())
+
+    async def acquire(self) -> None:
+        await self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()

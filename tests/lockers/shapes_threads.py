@@ -7,6 +7,7 @@ it in one place.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
@@ -565,3 +566,192 @@ class GrantsEvicting(Grants):
     """The same over a table whose entries go with waiters behind them."""
 
     _table = _Evicting
+
+
+# -- a lock that is lent, and given back to who lent it ---------------------------------------------------------------
+
+
+class LentLocks:
+    """get(key) lends a lock and counts who has it, and release(key, lock) counts down; in between it is a lock."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Hashable, _Entry] = {}
+
+    def get(self, key: Hashable) -> threading.Lock:
+        with self._guard:
+            entry = self._entries.setdefault(key, _Entry())
+            entry.users += 1
+            return entry.lock
+
+    def release(self, key: Hashable, lock: threading.Lock) -> None:
+        with self._guard:
+            entry = self._entries[key]
+            assert entry.lock is lock
+            entry.users -= 1
+            if not entry.users:
+                del self._entries[key]
+
+
+class LentLocksForgotten(LentLocks):
+    """Whoever gives a lock back throws it away, though others have it."""
+
+    def release(self, key: Hashable, lock: threading.Lock) -> None:
+        with self._guard:
+            self._entries.pop(key, None)
+
+
+class HeldLocks:
+    """acquire_lock(key) waits and gives the lock, held; its user releases it, and says put(key)."""
+
+    _table: Callable[[], LentLocks] = LentLocks
+
+    def __init__(self) -> None:
+        self._locks = self._table()
+
+    def acquire_lock(self, key: Hashable) -> threading.Lock:
+        lock = self._locks.get(key)
+        lock.acquire()
+        return lock
+
+    def put(self, key: Hashable) -> None:
+        self._locks.release(key, self._locks._entries[key].lock)
+
+
+class _LentUncounted(LentLocks):
+    """The mistake: nobody counts down."""
+
+    def release(self, key: Hashable, lock: threading.Lock) -> None:
+        pass
+
+
+class HeldLocksUncounted(HeldLocks):
+    """The same, and put(key) does nothing."""
+
+    _table = _LentUncounted
+
+
+class BorrowedLocks:
+    """get_lock(key) gives a lock, and release_lock(key, lock) releases it and drops it when nobody has it."""
+
+    _table: Callable[[], LentLocks] = LentLocks
+
+    def __init__(self) -> None:
+        self._locks = self._table()
+
+    def get_lock(self, key: Hashable) -> threading.Lock:
+        return self._locks.get(key)
+
+    def release_lock(self, key: Hashable, lock: threading.Lock) -> None:
+        lock.release()
+        self._locks.release(key, lock)
+
+
+class BorrowedLocksForgotten(BorrowedLocks):
+    """The same over a table that throws away what others have."""
+
+    _table = LentLocksForgotten
+
+
+class _LentBlock:
+    def __init__(self) -> None:
+        self.lock, self.users = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+
+
+class LentBlocks:
+    """get_lock(key) lends a block, and done(key) is said when it has been left."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._blocks: dict[Hashable, _LentBlock] = {}
+
+    def get_lock(self, key: Hashable) -> _LentBlock:
+        with self._guard:
+            block = self._blocks.setdefault(key, _LentBlock())
+            block.users += 1
+            return block
+
+    def done(self, key: Hashable) -> None:
+        with self._guard:
+            self._blocks[key].users -= 1
+            if not self._blocks[key].users:
+                del self._blocks[key]
+
+
+# -- an object for a storage and a key --------------------------------------------------------------------------------
+
+
+class _LockStorage:
+    """What the locks of all keys share."""
+
+    def __init__(self) -> None:
+        self.table = _Table()
+
+
+class StoredLock:
+    """Lock(storage, key): an object for each key, made with what all of them share."""
+
+    def __init__(self, storage: _LockStorage, key: Hashable) -> None:
+        self._table, self._key = storage.table, key
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        return self._table.take(self._key, timeout=timeout)
+
+    def release(self) -> None:
+        self._table.give(self._key)
+
+
+class StoredLockForgotten:
+    """An object for a key over a plain dict, from which whoever leaves throws the lock away."""
+
+    def __init__(self, key: Hashable, locks: dict[Hashable, threading.Lock]) -> None:
+        self._key, self._locks = key, locks
+
+    def __enter__(self) -> None:
+        if self._key not in self._locks:
+            self._locks[self._key] = threading.Lock()
+        self._lock = self._locks[self._key]
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._locks.pop(self._key, None)
+        self._lock.release()
+
+
+# -- a lock that is got, and let go of by the call that takes it back -------------------------------------------------
+
+
+class HandedLocks(LentLocks):
+    """acquire(key, timeout) gives the lock, held, and release(key, lock) releases it: it is the next holder's as well,
+    so that it is no token of one grant."""
+
+    def acquire(self, key: Hashable, timeout: float = -1) -> threading.Lock | None:
+        lock = self.get(key)
+        if lock.acquire(timeout=timeout):
+            return lock
+        super().release(key, lock)
+        return None
+
+    def release(self, key: Hashable, lock: threading.Lock) -> None:
+        lock.release()
+        super().release(key, lock)
+
+
+class HandedLocksTooLate(HandedLocks):
+    """The same, and who gives up stays counted."""
+
+    def acquire(self, key: Hashable, timeout: float = -1) -> threading.Lock | None:
+        lock = self.get(key)
+        return lock if lock.acquire(timeout=timeout) else None
+
+
+@functools.lru_cache(maxsize=128)
+def cached_lock_for(key: Hashable) -> threading.Lock:
+    """A function that makes a lock, and a cache of so many: it drops locks that are held."""
+    return threading.Lock()

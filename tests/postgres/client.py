@@ -3,6 +3,7 @@
 lock KEY [SECONDS]      waits; answers ``got TOKEN`` or the error's name
 unlock KEY              answers ``done`` or the error's name
 lost KEY                waits until the lease of the key is lost; answers ``lost``
+fork KEY                has a child that sleeps, whatever becomes of its parent; answers with its process id
 write KEY FILE check    writes to the fenced resource with the lease's token: ``accepted`` or ``refused``
 write KEY FILE trust    the same, to a resource that looks at no token
 add KEY FILE MANY TIMES so many threads each write so often, holding the key, whatever they lose; ``added``
@@ -10,7 +11,9 @@ add KEY FILE MANY TIMES so many threads each write so often, holding the key, wh
 
 from __future__ import annotations
 
+import argparse
 import os
+import signal
 import sqlite3
 import sys
 import threading
@@ -61,8 +64,12 @@ def writers(file: str) -> dict[int, set[str]]:
 
 
 def main() -> None:
-    conninfo, *options = sys.argv[1:]
-    mutex = PostgresKeyedMutex(conninfo, space=options[0] if options else "", sweep_every=0.1)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("conninfo")
+    parser.add_argument("space", nargs="?", default="")
+    parser.add_argument("patience", nargs="?", type=float, default=10.0)
+    told = parser.parse_args()
+    mutex = PostgresKeyedMutex(told.conninfo, space=told.space, sweep_every=0.1, patience=told.patience)
     leases: dict[str, PostgresLease] = {}
 
     def say(*words: object) -> None:
@@ -99,6 +106,12 @@ def main() -> None:
         elif word == "lost":
             leases[key].lost.wait()
             say("lost")
+        elif word == "fork":
+            child = os.fork()
+            if child == 0:
+                while True:
+                    signal.pause()
+            say(child)
         elif word == "write":
             token = leases[key].token
             say("accepted" if write(rest[0], token, "late", check=rest[1] == "check") else "refused")

@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from servers import NotInstalledError, Postgres
@@ -29,6 +30,14 @@ def server() -> Postgres:
     made.__enter__()
     atexit.register(made.__exit__, None, None, None)
     return made
+
+
+def asked(of: Postgres, question: str, *arguments: object) -> str:
+    """The one value that a server gives, as text."""
+    with psycopg.connect(of.conninfo, autocommit=True) as connection:
+        row = connection.execute(question.encode(), arguments or None).fetchone()
+        assert row is not None
+        return str(row[0])
 
 
 class Client:

@@ -57,7 +57,7 @@ def clients(space: str) -> Iterator[list[Client]]:
 def is_dead(session: int) -> bool:
     """Whether the server has noticed that nobody is behind a session any more."""
     with psycopg.connect(server().conninfo) as connection:
-        row = connection.execute(f"SELECT {sql.SCHEMA}.dead(%s)", (session,)).fetchone()
+        row = connection.execute(f"SELECT %s NOT IN (SELECT {sql.SCHEMA}.living())", (session,)).fetchone()
         assert row is not None
         return bool(row[0])
 
@@ -65,7 +65,9 @@ def is_dead(session: int) -> bool:
 def sessions(space: str) -> list[int]:
     """Those that have a row, by their tickets."""
     with psycopg.connect(server().conninfo) as connection:
-        found = connection.execute(f"SELECT session FROM {sql.SCHEMA}.queue WHERE space = %s ORDER BY ticket", (space,))
+        found = connection.execute(
+            f"SELECT session FROM {sql.SCHEMA}.queue WHERE space = %s ORDER BY ticket", (space.encode(),)
+        )
         return [session for (session,) in found]
 
 
@@ -119,7 +121,7 @@ def test_what_is_written_under_the_lock_stands_in_the_order_of_tokens(
 def test_a_timeout_leaves_the_queue_of_all(mutex: PostgresKeyedMutex, clients: list[Client]) -> None:
     """KM-CANCEL: who gives up is passed over, and the others keep their order."""
     mutex.lock("k")
-    for at, (one, word) in enumerate(zip(clients, ("lock k", "lock k 0.5", "lock k", "lock k"), strict=True)):
+    for at, (one, word) in enumerate(zip(clients, ("lock k", "lock k 2", "lock k", "lock k"), strict=True)):
         one.say(word)
         until(lambda at=at: len(waiters(mutex, "k")) >= min(at + 1, 3))  # type: ignore[misc]
     assert clients[1].hear() == "TimeoutError"

@@ -10,6 +10,7 @@ matter of test_processes.py.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,20 +21,27 @@ from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.postgres import AsyncPostgresKeyedMutex, PostgresKeyedMutex
+from kmutex.postgres._key import stored_space
 from kmutex.postgres._session import Session
 from kmutex.testing import KeyedLockerSuite
 from tests.postgres.shared import server
 
-SESSION = Session(server().conninfo, sweep_every=3600)
+SESSION = Session(server().conninfo, sweep_every=3600, patience=100_000)
 """Made here, since pytest asks the suite for its programs before any fixture is made, and outside of any run."""
 _spaces = itertools.count()
 
 
 def counted(space: str, here: int) -> int:
     """The keys that the server has in a space, which must be as many as the locker says."""
-    on_server = len({key for key, _ in SESSION.show(space)})
+    on_server = len({key for key, _ in SESSION.show(stored_space(space))})
     assert on_server == here, f"{on_server} keys on the server, and {here} here"
     return on_server
+
+
+def session() -> Session:
+    """It, with the lock of its calls made anew: in a run, so that the scheduler knows who waits for it."""
+    SESSION._turn = threading.Lock()
+    return SESSION
 
 
 class OnServer(PostgresKeyedMutex):
@@ -41,7 +49,7 @@ class OnServer(PostgresKeyedMutex):
 
     def __init__(self) -> None:
         super().__init__(server().conninfo, space=f"suite {next(_spaces)}")
-        self._session = SESSION
+        self._session = session()
 
     def __len__(self) -> int:
         return counted(self._space, super().__len__())
@@ -52,7 +60,7 @@ class AsyncOnServer(AsyncPostgresKeyedMutex):
 
     def __init__(self) -> None:
         super().__init__(server().conninfo, space=f"suite {next(_spaces)}")
-        self._session = SESSION
+        self._session = session()
 
     def __len__(self) -> int:
         return counted(self._space, super().__len__())

@@ -27,6 +27,7 @@ from kmutex.testing import (
 from kmutex.verify.history import History
 from kmutex.verify.machine import Watch
 from tests.lockers import kmutex_bad as bad
+from tests.lockers import repaired, threads_bad
 
 SEED = 20_231
 BAD = [
@@ -122,6 +123,19 @@ def _history_of(program: Any, bench: Harness) -> History:
             history.release(client, step.kind)
     assert str(history.program) == str(program)
     return history
+
+
+def test_a_lease_that_comes_too_late_may_be_silent() -> None:
+    """KM-TOKEN: a repaired lease says nothing and ends nothing. One that ends the grant of somebody else is found."""
+    for make, wanted in ((repaired.Leasing, set()), (threads_bad.LeaseReleasedTwice, {"KM-TOKEN"})):
+        bench = Harness(make)
+        found = set()
+        for text in ("0[a | 0^a | 0^a", "0[a | 0^a | 1+a | 2+a | 0^a"):
+            history = _history_of(parse(text), bench)
+            watch = Watch(Judge(), history.moments, off=frozenset(), counts=False)
+            bench.run(history.program, "locks", watch)
+            found |= {finding.clauses[0] for finding in (*watch.judge.findings, watch.finding) if finding is not None}
+        assert found == wanted
 
 
 @pytest.mark.long

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from kmutex.engine.harness import Harness
-from kmutex.engine.judge import BLAMED
 from kmutex.engine.program import parse
+from kmutex.engine.run_judge import BLAMED
 from kmutex.engine.shrink import unblamed
 from kmutex.verify.evidence import Violation
 from kmutex.verify.plan import Unit

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,34 @@ def test_what_was_never_put_to_the_test_is_inconclusive() -> None:
     assert table["KM-EXCL"] is Result.INCONCLUSIVE
     assert table["KM-FIFO"] is Result.INCONCLUSIVE
     assert Result.HOLDS not in table.values()
+
+
+@pytest.mark.parametrize(("check", "clause"), [("holding", "KM-EXCL"), ("memory", "KM-IDLE"), ("keys", "KM-INDEP")])
+def test_a_check_that_was_not_reached_leaves_its_clause_undecided(check: str, clause: str) -> None:
+    """KM-EXCL, KM-IDLE, KM-INDEP: whatever short programs have shown; unless it is not judged, or all is broken."""
+    seen = Counter(dict.fromkeys(("KM-EXCL", "KM-IDLE", "KM-INDEP", "KM-LIVE"), 9))
+    done = UnitResult(Unit(0, "m", "every", "0+a", most=1), runs=1, complete=True, witnesses=seen)
+    left = [Unit(1, check, check)]
+    undecided = [row for row in rows("it", SHAPE, frozenset(), [done], left, why="late") if row.method == check]
+    assert [(row.clause, row.result, row.detail) for row in undecided] == [
+        (clause, Result.INCONCLUSIVE, f"the check of {check} was not run: late")
+    ]
+    assert not any(row.method == check for row in rows("it", SHAPE, frozenset({clause}), [done], left))
+    made = UnitResult(left[0], runs=1, complete=True, witnesses=Counter({clause: 1}))
+    assert all(
+        row.result is not Result.INCONCLUSIVE
+        for row in rows("it", SHAPE, frozenset(), [done, made], [])
+        if row.clause == clause
+    )
+
+
+def test_what_was_found_and_nobody_promised_has_a_row() -> None:
+    """KM-INDEP where keys share locks; and a remark, no less a pass, where a holder gets its key again (KM-EXCL)."""
+    shape = replace(SHAPE, striped=True, reentrant=True, loose=("independence", "self-exclusion"))
+    done = UnitResult(Unit(0, "m", "every", "0+a", most=1), runs=1, complete=True, witnesses=Counter({"KM-EXCL": 9}))
+    table = rows("it", shape, frozenset(), [done], [], unpromised=frozenset({"KM-INDEP"}))
+    assert [row.result for row in table if row.clause == "KM-INDEP"] == [Result.NOT_PROMISED]
+    assert [row.result for row in table if row.clause == "KM-EXCL"] == [Result.HOLDS, Result.NOTED]
 
 
 def test_an_error_of_the_command_itself_is_one_line(

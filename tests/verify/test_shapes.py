@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from kmutex.verify.project import Subject
 from kmutex.verify.results import UnitResult
 from kmutex.verify.target import MissingError, TargetError, load, target_of
 from tests.commands import run_here
-from tests.lockers import catalogue, shapes_asyncio, shapes_threads
+from tests.lockers import catalogue, flights_asyncio, flights_threads, shapes_asyncio, shapes_threads
 from tests.lockers.catalogue import Row, each
 
 # A run that has seen enough ends in the midst of what the subject began.
@@ -143,6 +144,21 @@ def test_the_suite_and_the_histories_take_the_same_forms() -> None:
 
 # -- what is taken for what -----------------------------------------------------------------------------------------
 
+
+def _locked_by_name(name: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    """A maker of decorators that is called with the key."""
+    lock = shapes_threads.weak_lock_for(name)
+
+    def decorator(function: Callable[[], Any]) -> Callable[[], Any]:
+        def call() -> Any:
+            with lock:
+                return function()
+
+        return call
+
+    return decorator
+
+
 TAKEN: tuple[tuple[Callable[..., Any], str], ...] = (
     (KeyedMutex, "lock: lock(key, timeout), unlock(key); threads"),
     (shapes_threads.WeakLocks, "get: L[key], then acquire and release; threads"),
@@ -161,13 +177,59 @@ TAKEN: tuple[tuple[Callable[..., Any], str], ...] = (
     (shapes_asyncio.AwaitedUnlock, "lock: lock(key), unlock(key); asyncio; no timeout"),
     (shapes_asyncio.AwaitedAccessor, "get: get_lock(key), then acquire and release; asyncio; no timeout"),
     (shapes_asyncio.AcquireBool, "acquire: acquire(key), release(key); asyncio; no timeout, but a try"),
-    (shapes_asyncio.CalledScopes, "block: with L(key); asyncio; no timeout"),
+    (shapes_asyncio.CalledScopes, "block: async with L(key); asyncio; no timeout"),
+    (shapes_threads.LentLocks, "get: get(key), then acquire and release, then release(key, lock); threads"),
+    (shapes_threads.HeldLocks, "get: acquire_lock(key), then release, then put(key); threads; no timeout"),
+    (
+        shapes_threads.BorrowedLocks,
+        "get: get_lock(key), then acquire, then release_lock(key, lock); threads; no timeout",
+    ),
+    (shapes_threads.LentBlocks, "get: with get_lock(key), then done(key); threads; no timeout"),
+    (shapes_threads.StoredLock, "key: StoredLock(storage, key), then acquire and release; threads"),
+    (shapes_asyncio.StoredLock, "key: async with StoredLock(storage, key); asyncio; no timeout"),
+    (
+        lambda: functools.partial(shapes_threads.StoredLock, shapes_threads._LockStorage()),
+        "get: L(key), then acquire and release; threads",
+    ),
+    (flights_threads.cached, "flight: @cached(); threads; a cache by its arguments or name, so that it keeps results"),
+    (flights_threads.synchronized, "flight: @synchronized(key_fn); threads"),
+    (_locked_by_name, "flight: @_locked_by_name(key); threads"),
+    (flights_asyncio.AwaitableFlight, "flight: run(key, awaitable); asyncio"),
 )
 
 
 @pytest.mark.parametrize(("make", "says"), TAKEN, ids=[make.__qualname__ for make, _ in TAKEN])
 def test_what_was_taken_for_what_is_said_in_one_line(make: Callable[[], Any], says: str) -> None:
     assert fit(make).shape.taken == says
+
+
+@pytest.mark.parametrize(
+    ("make", "loose"),
+    [
+        (shapes_threads.StripedLocks, ("independence",)),
+        (shapes_threads.ReentrantLocks, ("self-exclusion",)),
+        (flights_threads.cached, ("fresh", "evict")),
+        (KeyedMutex, ()),
+    ],
+)
+def test_what_is_found_and_nobody_promised_stands_in_the_shape(make: Callable[[], Any], loose: tuple[str, ...]) -> None:
+    """And not where it is held to all, nor where it is declared."""
+    assert fit(make).shape.loose == loose
+    assert fit(make, lenient=False).shape.loose == ()
+    assert fit(make, without=frozenset(loose)).shape.loose == () or "fresh" in loose
+
+
+def test_one_whose_storage_nobody_can_make_is_told_what_helps() -> None:
+    with pytest.raises(NotALockerError, match=r"must be given storage, key, .*functools\.partial\(_Unknown, "):
+        fit(_Unknown)
+
+
+class _Unknown:
+    def __init__(self, storage: _Opaque, key: str) -> None: ...
+
+
+class _Opaque:
+    def __init__(self, url: str) -> None: ...
 
 
 def test_what_a_stranger_may_be_is_looked_for_only_where_nothing_is_promised() -> None:

@@ -10,12 +10,13 @@ from types import CodeType, FrameType, FunctionType, ModuleType, TracebackType
 from typing import Any
 
 from kmutex.engine.faces import Face
+from kmutex.engine.stored import Stored
 from kmutex.engine.threads import CoopLock, CoopRLock, foreign
 
 MOST = 300_000
 """Objects after which the walk ends."""
 
-_OURS = (Face, CoopLock, CoopRLock)
+_OURS = (Face, Stored, CoopLock, CoopRLock)
 """What of this package a subject is made of; the rest belongs to a run, and is not the subject's."""
 _CONTAINERS: tuple[Any, ...] = (dict, list, tuple, set, frozenset, deque, bytearray, array)
 _NOT_KEPT = (CodeType, FrameType, TracebackType)
@@ -29,7 +30,9 @@ def size_of(subject: Any) -> int | None:
     places of a table may be the same, such as small numbers.
     """
     inner = subject.subject if isinstance(subject, Face) else subject
-    tops = {base.__module__.partition(".")[0] for base in type(inner).__mro__ if not _of_the_interpreter(base)}
+    made = inner.kind if isinstance(inner, Stored) else inner
+    homes = [made] if isinstance(made, (type, FunctionType)) else type(made).__mro__
+    tops = {home.__module__.partition(".")[0] for home in homes if not _of_the_interpreter(home)}
     globals_ = {id(vars(module)): _of_a_package(module, tops) for module in list(sys.modules.values())}
     seen: set[int] = set()
     items = 0
@@ -73,9 +76,9 @@ def _of_a_package(module: Any, tops: set[str]) -> bool:
     return isinstance(file, str) and isinstance(name, str) and name.partition(".")[0] in tops and not foreign(file)
 
 
-def _of_the_checker(kind: type) -> bool:
+def _of_the_checker(kind: type | FunctionType) -> bool:
     return str(kind.__module__).startswith(("kmutex.engine.", "kmutex.verify.", "kmutex.testing."))
 
 
-def _of_the_interpreter(kind: type) -> bool:
+def _of_the_interpreter(kind: type | FunctionType) -> bool:
     return str(kind.__module__).partition(".")[0] in sys.stdlib_module_names or _of_the_checker(kind)

@@ -162,7 +162,7 @@ def in_order(x: Taken) -> Term:
 
     def ahead_of(d: Term, e: Term) -> Term:
         """If `e` waited too, `d` did, and `e` did not ask before it."""
-        counts = both(~same(e, d), ~same(e, x.c), x.s.waiting(e, x.k))
+        counts = ~same(e, x.c) & x.s.waiting(e, x.k)
         return implies(counts, x.s.waiting(d, x.k) & ~x.s.order(x.k, e, d))
 
     return every(lambda d, j: implies(gets(x, d, j), every(lambda e: ahead_of(d, e))))

@@ -57,9 +57,9 @@ class Term:
         more = number(other) if isinstance(other, int) else other
         return self if more.op == "int" and more.args == (0,) else Term("+", (self, more), "Int")
 
-    def at_least(self, least: int) -> Term:
+    def at_least(self, least: int | Term) -> Term:
         """Whether this number is not smaller."""
-        return Term(">=", (self, number(least)), "Bool")
+        return Term(">=", (self, number(least) if isinstance(least, int) else least), "Bool")
 
     def __repr__(self) -> str:
         return smtlib(self)
@@ -149,9 +149,28 @@ def choose(condition: Term, yes: Term, otherwise: Term) -> Term:
 _depth = 0
 
 
+def sort_of(name: str) -> Sort:
+    """The sort of what has this name: j and k are keys, all others are clients."""
+    return "Key" if name[0] in "jk" else "Client"
+
+
 def every(body: Callable[..., Term]) -> Term:
     """For all clients and keys; their sorts follow from the names of the parameters."""
     return _bound("forall", body)
+
+
+def every_place(sorts: Sequence[Sort], body: Callable[..., Term]) -> Term:
+    """For all clients and keys of these sorts, in this order."""
+    return _bound("forall", body, _names(sorts))
+
+
+def some_place(sorts: Sequence[Sort], body: Callable[..., Term]) -> Term:
+    """For at least one choice of clients and keys of these sorts, in this order."""
+    return _bound("exists", body, _names(sorts))
+
+
+def _names(sorts: Sequence[Sort]) -> list[str]:
+    return [f"{'j' if sort == 'Key' else 'c'}_{place}_" for place, sort in enumerate(sorts)]
 
 
 def some(body: Callable[..., Term]) -> Term:
@@ -159,12 +178,12 @@ def some(body: Callable[..., Term]) -> Term:
     return _bound("exists", body)
 
 
-def _bound(op: str, body: Callable[..., Term]) -> Term:
+def _bound(op: str, body: Callable[..., Term], names: Sequence[str] = ()) -> Term:
     # A bound name is that of the parameter and how deep it stands, so the same formula built twice is equal, and no
     # formula built inside can bind a name that it was given.
     global _depth
-    names = list(inspect.signature(body).parameters)
-    bound = [variable(f"{name}{_depth}", "Key" if name[0] in "jk" else "Client") for name in names]
+    names = names or list(inspect.signature(body).parameters)
+    bound = [variable(f"{name}{_depth}", sort_of(name)) for name in names]
     _depth += 1
     try:
         inside = body(*bound)
@@ -213,6 +232,21 @@ def python(x: Term) -> str:
         return f"({yes} if {condition} else {otherwise})"
     sign = {"and": "and", "or": "or", "=": "==", "+": "+", ">=": ">="}[x.op]
     return f"({f' {sign} '.join(map(python, x.args))})"
+
+
+def function(names: Sequence[str], body: str) -> Callable[..., Any]:
+    """A Python function of these names, from what `python` wrote."""
+    made: Callable[..., Any] = eval(f"lambda {', '.join(names)}: {body}")
+    return made
+
+
+def table(relation: Callable[..., Term], sorts: tuple[Sort, ...]) -> str:
+    """A relation as nested lists, in Python."""
+    bound = [variable(f"v{place}", sort) for place, sort in enumerate(sorts)]
+    text = python(relation(*bound))
+    for name, sort in reversed(list(zip(bound, sorts, strict=True))):
+        text = f"[{text} for {name} in {sort}]"
+    return text
 
 
 def parts_of(x: Term) -> Iterator[Term]:

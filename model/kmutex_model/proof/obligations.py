@@ -20,7 +20,7 @@ from kmutex_model.actions import Model
 from kmutex_model.proof import clauses
 from kmutex_model.proof.invariant import PARTS, Part, counting, invariant, somebody_counts
 from kmutex_model.proof.logic import TRUE, Term, alternations, either, every, no, parts_of, same, some, variable
-from kmutex_model.proof.relations import EMPTY, facts_of_numbers, named
+from kmutex_model.proof.relations import EMPTY, KMUTEX, Vocabulary, facts_of_numbers, named
 from kmutex_model.proof.solvers import SECONDS, Answer, Question, Solver, Structure
 from kmutex_model.proof.steps import ACTOR, KEY, Case, cases_in_race, cases_of
 
@@ -41,6 +41,7 @@ class Obligation(NamedTuple):
     constants: tuple[Term, ...]
     known: tuple[tuple[str, Term], ...]
     goal: Term
+    vocabulary: Vocabulary = KMUTEX
 
     @property
     def name(self) -> str:
@@ -50,7 +51,7 @@ class Obligation(NamedTuple):
     def question(self, without: str = "") -> Question:
         """What a solver is asked: all that is known, but for the part of that name, and not the goal."""
         known = tuple((name, term) for name, term in self.known if name != without)
-        return Question(self.constants, (*known, ("the goal fails", no(self.goal))))
+        return Question(self.constants, (*known, ("the goal fails", no(self.goal))), self.vocabulary)
 
 
 def obligations(

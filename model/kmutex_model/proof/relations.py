@@ -11,9 +11,9 @@ numbers before(a,b), lower(j,k): the order of the numbers of clients and of keys
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from kmutex_model.proof.logic import (
     FALSE,
@@ -98,6 +98,21 @@ def named(suffix: str = "") -> Relations:
 
     return Relations(**{name: relation(name, sort) for name, (_, sort) in SIGNATURE.items()})
 
+
+class Vocabulary(NamedTuple):
+    """What a solver is told of a state.
+
+    relations  each with the sorts of its places, and its own
+    counts     the numbers that count clients, each with the relation of client and key that is counted
+    orders     the relations that are the order of the numbers of clients or keys
+    """
+
+    relations: Mapping[str, tuple[tuple[Sort, ...], Sort]]
+    counts: Mapping[str, Callable[[Term, Term], Term]]
+    orders: Mapping[str, Sort]
+
+
+KMUTEX = Vocabulary({**SIGNATURE, **NUMBERS}, {"there": named().at}, {"before": "Client", "lower": "Key"})
 
 EMPTY = Relations(
     **{

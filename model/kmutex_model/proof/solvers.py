@@ -26,7 +26,7 @@ from kmutex_model.proof.logic import (
     smtlib,
     variable,
 )
-from kmutex_model.proof.relations import NUMBERS, PHASES, SIGNATURE
+from kmutex_model.proof.relations import KMUTEX, Vocabulary
 
 Verdict = Literal["unsat", "sat", "unknown"]
 SECONDS = 20.0
@@ -61,18 +61,19 @@ class Question(NamedTuple):
 
     constants: tuple[Term, ...]
     assertions: tuple[tuple[str, Term], ...]
+    vocabulary: Vocabulary = KMUTEX
 
     def text(self) -> str:
         """In SMT-LIB, without the command that asks."""
         lines = ["(declare-sort Client 0)", "(declare-sort Key 0)"]
-        for name, (sorts, sort) in {**SIGNATURE, **NUMBERS}.items():
+        for name, (sorts, sort) in self.vocabulary.relations.items():
             lines.append(f"(declare-fun {name} ({' '.join(sorts)}) {sort})")
         lines += [f"(declare-const {constant} {constant.sort})" for constant in self.constants]
         lines += [f"(assert {smtlib(term)})" for _, term in self.assertions]
         return "\n".join(lines) + "\n"
 
     def within(self, clients: int, keys: int) -> Question:
-        """The same question, of states with just so many clients and keys, in which the ghost `there` is counted.
+        """The same question, of states with just so many clients and keys, in which what counts clients is their count.
 
         It has no quantifiers, so that every solver comes to an end.
         """
@@ -80,22 +81,22 @@ class Question(NamedTuple):
         where = [variable(f"key!{n}", "Key") for n in range(keys)]
         of: dict[Sort, list[Term]] = {"Client": who, "Key": where}
         told = [(name, grounded(term, of)) for name, term in self.assertions]
-        told += [("counted", same(applied("there", "Int", key), _count(who, key))) for key in where]
+        counted = itertools.product(self.vocabulary.counts.items(), where)
+        told += [("counted", same(applied(name, "Int", key), _count(who, key, at))) for (name, at), key in counted]
         # Clients and keys have the numbers that they have in the explorer.
         told += [
             ("numbers", applied(name, "Bool", a, b) if m < n else no(applied(name, "Bool", a, b)))
-            for name, names in (("before", who), ("lower", where))
-            for (m, a), (n, b) in itertools.product(enumerate(names), repeat=2)
+            for name, sort in self.vocabulary.orders.items()
+            for (m, a), (n, b) in itertools.product(enumerate(of[sort]), repeat=2)
         ]
         told += [("apart", no(same(a, b))) for names in (who, where) for a, b in itertools.combinations(names, 2)]
         told += [("one of them", either(*(same(c, one) for one in of[c.sort]))) for c in self.constants]
-        return Question((*self.constants, *who, *where), tuple(told))
+        return Question((*self.constants, *who, *where), tuple(told), self.vocabulary)
 
 
-def _count(clients: Sequence[Term], key: Term) -> Term:
-    """How many of these clients are at the key."""
-    there = (either(*(applied(phase, "Bool", client, key) for phase in PHASES)) for client in clients)
-    return Term("+", (number(0), *(choose(at, number(1), number(0)) for at in there)), "Int")
+def _count(clients: Sequence[Term], key: Term, at: Callable[[Term, Term], Term]) -> Term:
+    """How many of these clients are so at the key."""
+    return Term("+", (number(0), *(choose(at(client, key), number(1), number(0)) for client in clients)), "Int")
 
 
 class Solver(Protocol):
@@ -167,7 +168,7 @@ class Z3:
             return [table(function, of[1:], to, (*args, one)) for one in all_[of[0]]]
 
         relations = {}
-        for name, (of, to) in {**SIGNATURE, **NUMBERS}.items():
+        for name, (of, to) in question.vocabulary.relations.items():
             relations[name] = table(z3.Function(name, *(sorts[sort] for sort in of), sorts[to]), of, to, ())
         constants = {}
         for constant in question.constants:

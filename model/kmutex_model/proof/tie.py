@@ -18,10 +18,10 @@ from kmutex_model.actions import CORRECT, KEYED, Action, Model, Row
 from kmutex_model.explore import explore
 from kmutex_model.proof import clauses
 from kmutex_model.proof.invariant import PARTS, Part
-from kmutex_model.proof.logic import Sort, Term, python, variable
+from kmutex_model.proof.logic import Term, function, python, table
 from kmutex_model.proof.relations import NUMBERS, SIGNATURE, explicit, named, numbered
 from kmutex_model.proof.steps import ACTOR, KEY, Case, cases_in_race
-from kmutex_model.properties import ALL, make_transition
+from kmutex_model.properties import ALL, Property, make_transition
 from kmutex_model.state import Client, Config, Entry, Phase, Race, State
 
 BEFORE, AFTER = named(), named("_after")
@@ -57,27 +57,9 @@ def tie(
     """Compare each model with its own relations. of_state, of_step: the formulas, by default those of `clauses`."""
     found = Tie()
     for model, config in models:
-        judge = _Judge(of_state or clauses.STATE, of_step or clauses.STEP)
+        judge = Judge(of_state or clauses.STATE, of_step or clauses.STEP)
         _compare(model, config, judge, found)
     return found
-
-
-# ------------------------------------------------------------------------------------------------------------
-# Formulas as functions
-
-
-def _function(names: Sequence[str], body: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = eval(f"lambda {', '.join(names)}: {body}")
-    return function
-
-
-def _table(relation: Callable[..., Term], sorts: tuple[Sort, ...]) -> str:
-    """A relation as nested lists, in Python."""
-    bound = [variable(f"v{number}", sort) for number, sort in enumerate(sorts)]
-    text = python(relation(*bound))
-    for name, sort in reversed(list(zip(bound, sorts, strict=True))):
-        text = f"[{text} for {name} in {sort}]"
-    return text
 
 
 class _Cases:
@@ -89,8 +71,8 @@ class _Cases:
     @staticmethod
     def _ready(case: Case) -> tuple[Case, Callable[..., Any], Callable[..., Any]]:
         names = (*_BEFORE, str(ACTOR), str(KEY), *map(str, case.witnesses))
-        after = ", ".join(f"{name!r}: {_table(case.after.get(name), sorts)}" for name, (sorts, _) in SIGNATURE.items())
-        return case, _function(names, python(case.guard)), _function(names, f"{{{after}}}")
+        after = ", ".join(f"{name!r}: {table(case.after.get(name), sorts)}" for name, (sorts, _) in SIGNATURE.items())
+        return case, function(names, python(case.guard)), function(names, f"{{{after}}}")
 
     def possible(self, config: Config, values: Sequence[Any], client: int, key: int) -> Iterator[tuple[Case, Any]]:
         """The cases that can be taken by this client at this key, each with the relations after it."""
@@ -101,15 +83,20 @@ class _Cases:
                     yield case, after(*values, client, key, *witnesses)
 
 
-class _Judge:
+class Judge:
     """The clauses' formulas beside the properties."""
 
-    def __init__(self, of_state: dict[str, clauses.OfState], of_step: dict[str, clauses.StepClause]) -> None:
+    def __init__(
+        self,
+        of_state: dict[str, clauses.OfState] = clauses.STATE,
+        of_step: dict[str, clauses.StepClause] = clauses.STEP,
+        properties: Sequence[Property] = ALL,
+    ) -> None:
         self._of_step = of_step
-        self._state = {clause: _function(_BEFORE, python(formula(BEFORE))) for clause, formula in of_state.items()}
+        self._state = {clause: function(_BEFORE, python(formula(BEFORE))) for clause, formula in of_state.items()}
         self._step: dict[tuple[Any, ...], dict[str, Callable[..., Any]]] = {}
-        self._in_state = {p.clause: p.in_state for p in ALL if p.in_state}
-        self._on_step = {p.clause: p.on_step for p in ALL if p.on_step}
+        self._in_state = {p.clause: p.in_state for p in properties if p.in_state}
+        self._on_step = {p.clause: p.on_step for p in properties if p.on_step}
 
     def state(self, config: Config, state: State, values: Sequence[Any]) -> Iterator[tuple[str, bool, str]]:
         """For each clause of a state what its formula says, and what its property does."""
@@ -125,7 +112,7 @@ class _Judge:
         if kind not in self._step:
             x = clauses.Taken(race, BEFORE, action, phase, ACTOR, KEY, transition.outcome, AFTER)
             names = (*_BEFORE, *_AFTER, str(ACTOR), str(KEY))
-            self._step[kind] = {c: _function(names, python(clause.formula(x))) for c, clause in self._of_step.items()}
+            self._step[kind] = {c: function(names, python(clause.formula(x))) for c, clause in self._of_step.items()}
         for clause, formula in self._step[kind].items():
             says = formula(*values, *after, transition.action.client, transition.key)
             yield clause, says, self._on_step[clause](transition)
@@ -135,12 +122,12 @@ class _Judge:
 # The comparison
 
 
-def _values(config: Config, relations: dict[str, Any]) -> list[Any]:
+def values_of(config: Config, relations: dict[str, Any]) -> list[Any]:
     known = {**relations, **numbered(config), "Client": range(config.clients), "Key": range(config.keys)}
     return [known[name] for name in _BEFORE]
 
 
-def _compare(model: Model, config: Config, judge: _Judge, found: Tie) -> None:
+def _compare(model: Model, config: Config, judge: Judge, found: Tie) -> None:
     rows = [(row, _cases(row, config.race)) for row in model.table]
     for state in explore(model, config, max_states=None if model is CORRECT else MOST_STATES).graph:
         relations = explicit(config, state)
@@ -149,7 +136,7 @@ def _compare(model: Model, config: Config, judge: _Judge, found: Tie) -> None:
             continue
         found.states += 1
         where = f"{model.name}, {config}, {state}"
-        values = _values(config, relations)
+        values = values_of(config, relations)
         _agree(judge.state(config, state, values), found, where)
         possible = _possible(rows, config, values, found, where)
         actions = {_place(state, action): action for action in model.enabled(config, state)}
@@ -175,7 +162,7 @@ def _compare(model: Model, config: Config, judge: _Judge, found: Tie) -> None:
             here = f"{where}, {action}"
             after_values = [after_relations[name] for name in SIGNATURE]
             _agree(judge.step(t, place[1], values, after_values), found, here)
-            _agree(judge.state(config, after, _values(config, after_relations)), found, here)
+            _agree(judge.state(config, after, values_of(config, after_relations)), found, here)
 
 
 @cache
@@ -233,7 +220,7 @@ def allowed(config: Config, parts: Sequence[Part] = PARTS) -> set[State]:
     Tried are all places of the clients, all orders of those that wait, and for each key no entry or one with any
     holder, any queue and any count.
     """
-    holds = _function(_BEFORE, " and ".join(python(part.holds(BEFORE)) for part in parts))
+    holds = function(_BEFORE, " and ".join(python(part.holds(BEFORE)) for part in parts))
     every_client, every_key = range(config.clients), range(config.keys)
     places = [Client("idle", None)]
     places += [Client(phase, key) for phase in ("waiting", "granted", "holding") for key in every_key]
@@ -247,7 +234,7 @@ def allowed(config: Config, parts: Sequence[Part] = PARTS) -> set[State]:
         lines = tuple(line if k == key else () for k in every_key)
         tables = [(tuple(entry if k == key else None for k in every_key), entry) for entry in entries]
         return [
-            entry for table, entry in tables if holds(*_values(config, _explicit(config, State(table, here, lines))))
+            entry for table, entry in tables if holds(*values_of(config, _explicit(config, State(table, here, lines))))
         ]
 
     found = set()
@@ -257,7 +244,7 @@ def allowed(config: Config, parts: Sequence[Part] = PARTS) -> set[State]:
             at = [tuple(c if c.key == key else Client("idle", None) for c in clients) for key in every_key]
             tables = itertools.product(*(fitting(key, at[key], order[key]) for key in every_key))
             found |= {State(table, clients, order) for table in tables}
-    return {state for state in found if holds(*_values(config, _explicit(config, state)))}
+    return {state for state in found if holds(*values_of(config, _explicit(config, state)))}
 
 
 def _explicit(config: Config, state: State) -> dict[str, Any]:
@@ -297,10 +284,10 @@ def formula_of_step(
 ) -> Callable[..., Any]:
     """A formula about a taken case as a function of the relations before, those after, the actor, the key and more."""
     x = clauses.Taken(case.race, BEFORE, case.row.action, case.row.phase, ACTOR, KEY, case.outcome, AFTER)
-    return _function((*_BEFORE, *_AFTER, str(ACTOR), str(KEY), *map(str, extra)), python(formula(x)))
+    return function((*_BEFORE, *_AFTER, str(ACTOR), str(KEY), *map(str, extra)), python(formula(x)))
 
 
 def values_of_step(config: Config, before: State, after: State) -> list[Any]:
     """The relations before and after, as `formula_of_step` wants them."""
     later = _explicit(config, after)
-    return [*_values(config, _explicit(config, before)), *(later[name] for name in SIGNATURE)]
+    return [*values_of(config, _explicit(config, before)), *(later[name] for name in SIGNATURE)]

@@ -1,0 +1,90 @@
+"""``Lock(storage, key)``: a class or function that is called with a key, and with what all its locks share.
+
+What they share is made for it: an object of the class that the parameter is annotated with or named after, or a dict.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from kmutex.engine import ways
+
+_TABLE = re.compile(r"\w*(storage|store|registry|table|locks|pool|state|data|entries|shared|mapping|map|dict)")
+"""Names of what may be a plain dict."""
+_MAPPINGS = ("dict", "Dict", "MutableMapping", "Mapping", "defaultdict", "WeakValueDictionary")
+
+
+class Stored:
+    """Called with a key, it makes the lock of that key, all upon one storage."""
+
+    def __init__(self, kind: Callable[..., Any], key: inspect.Parameter, shared: dict[str, Any]) -> None:
+        """kind: the class or function. key: its parameter for the key. shared: what it is given beside, by name."""
+        self.kind = kind
+        self.names = [
+            parameter.name for parameter in ways.parameters(kind) or () if parameter.name in (*shared, key.name)
+        ]
+        """What it is given for a lock, in order."""
+        self._key = key.name
+        self._shared = shared
+        given = [parameter for parameter in ways.parameters(kind) or () if parameter.name not in shared]
+        options = [each for each in given if each.name != key.name]
+        key = key.replace(default=key.empty, kind=key.POSITIONAL_OR_KEYWORD)
+        self.__signature__ = inspect.Signature([key, *(each.replace(kind=each.KEYWORD_ONLY) for each in options)])
+
+    def __call__(self, key: Any, **options: Any) -> Any:
+        """The lock of the key."""
+        return self.kind(**{self._key: key}, **self._shared, **options)
+
+
+def stored(kind: Callable[..., Any]) -> Callable[[], Stored] | None:
+    """What makes such a thing with a storage of its own; None if ``kind`` is not of this form, or nobody knows how its
+    storage is made."""
+    known = ways.parameters(kind) or []
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    if any(parameter.kind not in plain for parameter in known):
+        return None
+    needed = [parameter for parameter in known if parameter.default is parameter.empty]
+    keys = sorted((parameter for parameter in known if ways.is_key(parameter)), key=lambda each: each not in needed)
+    if not keys or needed == keys[:1] or any(ways.is_work(parameter) for parameter in needed):
+        return None
+    makers = {each.name: _maker(each, kind) for each in needed if each is not keys[0]}
+    if not all(makers.values()):
+        return None
+    return lambda: Stored(kind, keys[0], {name: make() for name, make in makers.items() if make is not None})
+
+
+def _maker(parameter: inspect.Parameter, kind: Callable[..., Any]) -> Callable[[], Any] | None:
+    """What makes the value of a parameter; None if nothing is known to."""
+    annotation = parameter.annotation
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    named = re.sub(r"\[.*", "", text.strip("'\"")).rpartition(".")[2]
+    if annotation is not parameter.empty:
+        found = annotation if isinstance(annotation, type) else _class_of(named, kind)
+        if (
+            found is not None
+            and not inspect.isabstract(found)
+            and found.__module__ != "builtins"
+            and not ways.required(found)
+        ):
+            return found
+        return dict if named in _MAPPINGS else None
+    found = _class_of(parameter.name, kind)
+    if found is not None and not ways.required(found):
+        return found
+    return dict if _TABLE.fullmatch(parameter.name.lower()) else None
+
+
+def _class_of(name: str, kind: Callable[..., Any]) -> type | None:
+    """The class of this name, however it is spelled, in the module of ``kind`` or another one of its package."""
+    home = kind.__module__
+    wanted = name.replace("_", "").lower()
+    beside = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == home.partition(".")[0]]
+    for module in (sys.modules.get(home), *beside):
+        for other, found in list(vars(module).items() if module is not None else ()):
+            if isinstance(found, type) and other.replace("_", "").lower() == wanted:
+                return found
+    return None
