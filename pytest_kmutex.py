@@ -53,16 +53,23 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     mark = pyfuncitem.get_closest_marker("kmutex")
     if mark is None:
         return None
-    used(pyfuncitem.config).judge_function(pyfuncitem, mark)
+    try:
+        plugin = used(pyfuncitem.config)
+    except pytest.UsageError as error:
+        pytest.fail(str(error), pytrace=False)
+    plugin.judge_function(pyfuncitem, mark)
     return True
 
 
 def used(config: pytest.Config) -> Plugin:
-    """What does the work, loaded when it is first wanted."""
+    """What does the work, loaded when it is first wanted. UsageError: ``kmutex[check]`` is not installed."""
     plugin: Any = config.pluginmanager.get_plugin(_USED)
     if plugin is None:
-        from kmutex.testing.plugin import Plugin
-
+        try:
+            from kmutex.testing.plugin import Plugin
+        except ModuleNotFoundError as error:
+            # The extra is not there, and the error says so in a line.
+            raise pytest.UsageError(str(error)) from None
         plugin = Plugin(config)
         config.pluginmanager.register(plugin, _USED)
     made: Plugin = plugin

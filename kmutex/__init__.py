@@ -5,13 +5,18 @@ and gone when idle. `once` and `async_once` do on top of them what a keyed mutex
 one. What the mutexes promise is written down clause by clause in specs/clauses.toml.
 """
 
-from kmutex._aio import AsyncKeyedMutex, AsyncLease
-from kmutex._entry import Entry
-from kmutex._errors import KMutexError, LeaseReusedError, UnheldKeyError, WrongLoopError
-from kmutex._noop import AsyncNoopLocker, NoopLocker
-from kmutex._once import async_once, once
-from kmutex._protocol import AsyncKeyedLocker, KeyedLocker, Releasable
-from kmutex._threads import KeyedMutex, Lease
+TYPE_CHECKING = False  # A type checker goes by the name, and to import typing takes longer than all else here.
+if TYPE_CHECKING:
+    from typing import Any
+
+    from kmutex._aio import AsyncKeyedMutex, AsyncLease
+    from kmutex._entry import Entry
+    from kmutex._errors import KMutexError, LeaseReusedError, UnheldKeyError, WrongLoopError
+    from kmutex._noop import AsyncNoopLocker, NoopLocker
+    from kmutex._once import async_once, once
+    from kmutex._owners import Owner
+    from kmutex._protocol import AsyncKeyedLocker, KeyedLocker, Releasable
+    from kmutex._threads import KeyedMutex, Lease
 
 __all__ = [
     "AsyncKeyedLocker",
@@ -25,9 +30,44 @@ __all__ = [
     "Lease",
     "LeaseReusedError",
     "NoopLocker",
+    "Owner",
     "Releasable",
     "UnheldKeyError",
     "WrongLoopError",
     "async_once",
     "once",
 ]
+
+_HOMES = {
+    "AsyncKeyedLocker": "_protocol",
+    "AsyncKeyedMutex": "_aio",
+    "AsyncLease": "_aio",
+    "AsyncNoopLocker": "_noop",
+    "Entry": "_entry",
+    "KMutexError": "_errors",
+    "KeyedLocker": "_protocol",
+    "KeyedMutex": "_threads",
+    "Lease": "_threads",
+    "LeaseReusedError": "_errors",
+    "NoopLocker": "_noop",
+    "Owner": "_owners",
+    "Releasable": "_protocol",
+    "UnheldKeyError": "_errors",
+    "WrongLoopError": "_errors",
+    "async_once": "_once",
+    "once": "_once",
+}
+"""Loaded when asked for: who locks threads waits for no asyncio."""
+
+
+def __getattr__(name: str) -> "Any":
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals() | _HOMES)

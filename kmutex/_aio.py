@@ -7,36 +7,48 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from asyncio import _get_running_loop
-from collections.abc import Hashable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import WrongLoopError
-from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
-from kmutex._protocol import check_timeout
+from kmutex._errors import UnheldKeyError, WrongLoopError, not_copied
+from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey, distinct
+from kmutex._protocol import K, check_timeout
+from kmutex._text import brief
+
+if TYPE_CHECKING:
+    from kmutex._owners import Owner
 
 LONGEST = 1e9
 """Seconds of a timer, some thirty years: a loop's clock can't add an integer of any size."""
 
 
-class AsyncKeyedMutex:
+_moving = threading.Lock()
+"""Held for a mutex to go to another loop: two loops may want it at once."""
+
+
+class AsyncKeyedMutex(Generic[K]):
     """A mutex for each key, made on demand and gone when idle. For the tasks of one event loop; not re-entrant.
 
-    The contract is that of `KeyedMutex`, with two differences. It belongs to the loop in which it was first
-    locked, and raises at once in any other, also where nothing would wait (KM-LOOP). And a cancellation that meets a
-    grant wins: the call raises CancelledError and the grant goes on to the next waiter (KM-RACE).
+    The contract is that of `KeyedMutex`, with two differences. It belongs to the loop that used it last, and raises
+    at once in any other, also where nothing would wait; once that loop has ended, an idle one goes on in the next
+    (KM-LOOP). And a cancellation that meets a grant wins: the call raises CancelledError and the grant goes on to the
+    next waiter (KM-RACE).
     """
 
-    __slots__ = ("_loop", "_table", "_tickets")
+    __slots__ = ("__weakref__", "_loop", "_table", "_tickets")
 
-    def __init__(self) -> None:
+    def __init__(self, *, diagnose: bool = False) -> None:
+        """diagnose: note who asks for each key, when and where; see `owner`. It makes each call some times slower."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._table: LockTable[asyncio.Future[None]] = LockTable()
+        self._table: LockTable[asyncio.Future[None]] = _watched() if diagnose else LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
-    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
+    async def lock(self, key: K, timeout: float | None = None) -> None:
         """Return once the calling task holds ``key`` (KM-EXCL). A free key is taken without a pause.
 
         timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
@@ -50,23 +62,36 @@ class AsyncKeyedMutex:
         if future is not None:
             await self._grant(key, ticket, future, timeout)
 
-    def unlock(self, key: Hashable) -> None:
+    def unlock(self, key: K) -> None:
         """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
 
         UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
         """
         loop = _get_running_loop()  # None outside of a loop, so nothing need be caught where all is well.
         if loop is None or loop is not self._loop:
-            self._checked(loop)
+            self._moved_to(loop)
         future = self._table.release(key)
         if future is not None:
             self._wake(future)
 
-    def hold(self, key: Hashable, timeout: float | None = None) -> AsyncLease:
+    def hold(self, key: K, timeout: float | None = None) -> AsyncLease:
         """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
         return AsyncLease(self, key, timeout)
 
-    def snapshot(self) -> Mapping[Hashable, Entry]:
+    def hold_all(self, keys: Iterable[K], timeout: float | None = None) -> AsyncLease:
+        """Hold all of ``keys`` for an ``async with`` block, by one request; see `KeyedMutex.hold_all` (KM-ALL)."""
+        return AsyncLease(_Several(self), distinct(keys), timeout)
+
+    def owner(self, key: K) -> Owner | None:
+        """Who holds ``key``, since when and from where; None where nobody does.
+
+        KMutexError: the mutex was made without ``diagnose=True``.
+        """
+        from kmutex._owners import owner_in
+
+        return owner_in(self._table, key)
+
+    def snapshot(self) -> Mapping[K, Entry]:
         """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
         return self._table.snapshot()
 
@@ -74,25 +99,35 @@ class AsyncKeyedMutex:
         """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
         return len(self._table)
 
-    def __contains__(self, key: Hashable) -> bool:
+    def __contains__(self, key: object) -> bool:
         """Whether somebody holds ``key`` just now."""
         return key in self._table
 
-    def _request(self, key: Hashable, ticket: Ticket, timeout: float | None) -> asyncio.Future[None] | None:
+    def __bool__(self) -> bool:
+        """True, also where nothing is held: a locker that is there, is there."""
+        return True
+
+    def __repr__(self) -> str:
+        """What is held, in one line."""
+        return f"<{type(self).__name__} at {id(self):#x}, {self._table.shown()}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """TypeError: neither copied nor pickled. Weak references are possible."""
+        raise not_copied(self)
+
+    def _request(self, key: K, ticket: Ticket, timeout: float | None) -> asyncio.Future[None] | None:
         # A plain function: who waits for nothing need not pay for a second coroutine.
         if timeout is not None:
             check_timeout(timeout)
         loop = _get_running_loop()
         if loop is None or loop is not self._loop:
-            loop = self._checked(loop)
-        future = self._table.request(key, ticket, loop.create_future)
-        self._loop = loop
-        return future
+            loop = self._moved_to(loop)
+        return self._table.request(key, ticket, loop.create_future)
 
-    async def _grant(self, key: Hashable, ticket: Ticket, future: asyncio.Future[None], timeout: float | None) -> None:
+    async def _grant(self, key: K, ticket: Ticket, future: asyncio.Future[None], timeout: float | None) -> None:
         if timeout == 0:
             self._table.cancel(key, ticket)
-            raise TimeoutError(f"no grant of {key!r} within {timeout} s")
+            raise self._expired(key, timeout)
         timer = None
         try:
             if timeout is not None:
@@ -110,20 +145,20 @@ class AsyncKeyedMutex:
             if timer is not None:
                 timer.cancel()
 
-    def _expire(self, key: Hashable, ticket: Ticket, future: asyncio.Future[None], timeout: float) -> None:
+    def _expire(self, key: K, ticket: Ticket, future: asyncio.Future[None], timeout: float) -> None:
         # Leaving the queue and failing the future are one step of the loop, so no grant can come between.
         if not future.done():
             try:
                 self._table.cancel(key, ticket)
-                error: Exception = TimeoutError(f"no grant of {key!r} within {timeout} s")
+                error: Exception = self._expired(key, timeout)
             except Exception as failed:
                 error = failed  # Of the key's own methods. Without any the task would wait for ever.
             future.set_exception(error)
 
-    def _release(self, key: Hashable, ticket: Ticket) -> None:
+    def _release(self, key: K, ticket: Ticket) -> None:
         loop = _get_running_loop()
         if loop is None or loop is not self._loop:
-            self._checked(loop)
+            self._moved_to(loop)
         future = self._table.release(key, ticket)
         if future is not None:
             self._wake(future)
@@ -134,15 +169,31 @@ class AsyncKeyedMutex:
         if not future.done():
             future.set_result(None)
 
-    def _checked(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
+    def _expired(self, key: Any, timeout: float) -> TimeoutError:
+        return TimeoutError(f"no grant of {brief(key)} within {timeout} s{self._about(key)}")
+
+    def _about(self, key: Any) -> str:
+        about = self._table.about(key)
+        return f"; {about}" if about else ""
+
+    def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
+        """The running loop, which the mutex belongs to now. WrongLoopError: it can't (KM-LOOP)."""
         if running is None:
-            raise WrongLoopError("an AsyncKeyedMutex is used from within a running event loop only")
-        if self._loop is not None and running is not self._loop:
-            raise WrongLoopError("this AsyncKeyedMutex belongs to another event loop; make one for each loop")
+            raise WrongLoopError("an AsyncKeyedMutex is for asyncio, and no event loop of asyncio runs here")
+        with _moving:
+            owner = self._loop
+            if owner is not running:
+                # Calls that the owner makes meanwhile come here too, and wait. One that was made before this line was
+                # made by a loop that runs, which is looked at after it.
+                self._loop = running
+                if owner is not None and (owner.is_running() or len(self._table)):
+                    self._loop = owner
+                    why = "which still runs" if owner.is_running() else "where keys are held"
+                    raise WrongLoopError(f"this AsyncKeyedMutex belongs to another event loop, {why}")
         return running
 
 
-class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
+class AsyncLease(LeaseOfKey[AsyncKeyedMutex[Any]]):
     """One grant of one key: ``async with km.hold(key) as lease``. Ends its own grant only (KM-TOKEN)."""
 
     __slots__ = ()
@@ -170,3 +221,107 @@ class AsyncLease(LeaseOfKey[AsyncKeyedMutex]):
         if self._ticket != NO_TICKET:
             self._mutex._release(self._key, self._ticket)
             self._ticket = NO_TICKET
+
+
+class _Several(AsyncKeyedMutex[Any]):
+    """The same mutex for a lease of several keys: what is a key to the lease is a tuple of keys here.
+
+    A ticket takes its places in all queues in one step of the loop, so that waits lead to older requests only.
+    """
+
+    __slots__ = ("_error", "_futures", "_mutex")
+
+    def __init__(self, mutex: AsyncKeyedMutex[Any]) -> None:
+        self._mutex, self._table, self._tickets = mutex, mutex._table, mutex._tickets
+        self._loop = None  # The other knows.
+        self._futures: list[asyncio.Future[None]] = []
+        """Of the keys that were not free, one each."""
+        self._error: Exception | None = None
+        """Why it ends without a grant, when the time is over."""
+
+    def _request(self, key: Any, ticket: Ticket, timeout: float | None) -> asyncio.Future[None] | None:
+        if timeout is not None:
+            check_timeout(timeout)
+        make = self._moved_to(_get_running_loop()).create_future
+        self._error = None
+        try:
+            self._futures = [future for one in key if (future := self._table.request(one, ticket, make)) is not None]
+            if self._futures and timeout == 0:
+                self._withdraw(key, ticket)
+                raise self._expired(key, timeout)
+        except BaseException:
+            self._withdraw(key, ticket)
+            raise
+        return self._futures[0] if self._futures else None
+
+    async def _grant(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float | None) -> None:
+        timer = None
+        try:
+            if timeout is not None:
+                seconds = min(timeout, LONGEST)
+                timer = future.get_loop().call_later(seconds, self._expire, key, ticket, future, timeout)
+            for each in self._futures:
+                await each
+            if self._error is not None:
+                raise self._error
+        except BaseException:
+            self._withdraw(key, ticket)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float) -> None:
+        # As for one key. The futures are not failed: one that nobody awaits any more would be complained of.
+        if not all(each.done() for each in self._futures):
+            try:
+                self._withdraw(key, ticket)
+                self._error = self._expired(key, timeout)
+            except Exception as failed:
+                self._error = failed
+            for each in self._futures:
+                self._wake(each)
+
+    def _release(self, key: Any, ticket: Ticket) -> None:
+        self._moved_to(_get_running_loop())
+        failed: UnheldKeyError | None = None
+        for one in key:
+            try:
+                future = self._table.release(one, ticket)
+            except UnheldKeyError as error:
+                failed = error  # Somebody unlocked that one. The others are released all the same.
+                continue
+            if future is not None:
+                self._wake(future)
+        if failed is not None:
+            raise failed
+
+    def _withdraw(self, key: Any, ticket: Ticket) -> None:
+        failed: Exception | None = None
+        for one in key:
+            try:
+                heir = self._table.withdraw(one, ticket)
+            except Exception as error:
+                failed = error  # Of that key's own methods.
+                continue
+            if heir is not None:
+                self._wake(heir)
+        if failed is not None:
+            raise failed
+
+    def _about(self, key: Any) -> str:
+        return "".join(f"; {brief(one)}: {about}" for one in key if (about := self._table.about(one)))
+
+    def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
+        return self._mutex._moved_to(running)
+
+
+def _watched() -> LockTable[asyncio.Future[None]]:
+    from kmutex._owners import WatchedTable
+
+    return WatchedTable(_task)
+
+
+def _task() -> str:
+    task = asyncio.current_task()
+    return "no task" if task is None else f"task {task.get_name()!r}"

@@ -18,6 +18,7 @@ CLAUSES = (
     "KM-TOKEN",
     "KM-LIVE",
     "KM-LOOP",
+    "KM-ALL",
 )
 """The clauses of the keyed mutex, in the order of reports."""
 

@@ -24,11 +24,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from itertools import islice
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from kmutex._entry import Entry, Ticket
 from kmutex._errors import UnheldKeyError
+from kmutex._text import brief
+
+SHOWN = 3
+"""Keys that a repr names."""
 
 Waker = TypeVar("Waker")
 """What a driver needs to tell a waiter of its grant: a gate, a future. The table only keeps it."""
@@ -69,14 +74,14 @@ class LockTable(Generic[Waker]):
                 del self._entries[key]
                 return None
         elif entry is None:
-            raise UnheldKeyError(f"unlock of {key!r}, which nobody holds")
+            raise UnheldKeyError(f"unlock of {brief(key)}, which nobody holds")
         elif ticket is None or ticket == next(iter(entry)):
             if len(entry) == 1:
                 del self._entries[key]
                 return None
             entry.popitem(last=False)
             return next(iter(entry.values()))
-        raise UnheldKeyError(f"this lease of {key!r} has ended; the key has another holder now")
+        raise UnheldKeyError(f"this lease of {brief(key)} has ended; the key has another holder now")
 
     def cancel(self, key: Hashable, ticket: Ticket) -> bool:
         """Take a waiter out of the queue (KM-CANCEL). False: it does not wait, as the grant was first (KM-RACE).
@@ -100,6 +105,15 @@ class LockTable(Generic[Waker]):
         holder = entry if isinstance(entry, int) else next(iter(entry))
         return self.release(key, ticket) if holder == ticket else None
 
+    def holds(self, key: Hashable, ticket: Ticket) -> bool:
+        """Whether this ticket is the holder of ``key``."""
+        entry = self._entries.get(key)
+        return entry is not None and ticket == (entry if isinstance(entry, int) else next(iter(entry)))
+
+    def about(self, key: Hashable) -> str:
+        """What a message says of the holder of ``key``: nothing, here. `kmutex._owners` has a table that knows."""
+        return ""
+
     def waker(self, key: Hashable) -> Waker | None:
         """The waker of the holder of ``key``; None where there is no holder, or it never waited."""
         entry = self._entries.get(key)
@@ -110,14 +124,23 @@ class LockTable(Generic[Waker]):
         entry = self._entries.get(key)
         return None if entry is None else _as_value(entry)
 
-    def snapshot(self) -> Mapping[Hashable, Entry]:
+    def snapshot(self) -> Mapping[Any, Entry]:
         """Every live key with its entry, as values that stay as they are."""
         return MappingProxyType({key: _as_value(entry) for key, entry in self._entries.items()})
+
+    def shown(self) -> str:
+        """What is held, in a line of bounded length: some keys by name, and how many requests wait for each."""
+        names = []
+        for key, entry in islice(self._entries.items(), SHOWN):
+            waiting = 0 if isinstance(entry, int) else len(entry) - 1
+            names.append(brief(key) + (f" ({waiting} waiting)" if waiting else ""))
+        more = len(self._entries) - len(names)
+        return "held: " + ", ".join(names) + (f" and {more} more" if more else "") if names else "idle"
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, key: Hashable) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._entries
 
 

@@ -10,8 +10,13 @@ class UnheldKeyError(KMutexError, RuntimeError):
 
 
 class WrongLoopError(KMutexError, RuntimeError):
-    """An async locker was used outside the event loop it belongs to (KM-LOOP)."""
+    """An async locker was used outside the event loop it belongs to just now (KM-LOOP)."""
 
 
 class LeaseReusedError(KMutexError, RuntimeError):
     """A lease was entered a second time; ask the locker for a new one (KM-TOKEN)."""
+
+
+def not_copied(locker: object) -> TypeError:
+    """The error of whoever would copy or pickle a locker: the copy would lock nothing out that the original does."""
+    return TypeError(f"{type(locker).__name__} can't be copied or pickled, for a copy would be another lock; share it")

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from kmutex._entry import Ticket
 from kmutex._errors import LeaseReusedError
+from kmutex._text import brief
 
 NO_TICKET: Ticket = 0
 """Sentinel: never issued as a ticket, so releasing it always raises."""
 NOT_ENTERED: Ticket = -1
 """Sentinel of a lease whose block was not entered."""
+
+
+def distinct(keys: Iterable[Hashable]) -> tuple[Hashable, ...]:
+    """Each of these keys once. TypeError: one is not hashable, or it is a text or bytes, which is a key itself."""
+    if isinstance(keys, (str, bytes)):
+        raise TypeError(f"hold_all takes a list or set of keys, and {brief(keys)} is one key")
+    return tuple(dict.fromkeys(keys))
 
 
 class _Releasing(Protocol):
@@ -43,4 +51,4 @@ class LeaseOfKey(Generic[Mutex]):
         self._ticket = NO_TICKET
 
     def _reused(self) -> LeaseReusedError:
-        return LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")
+        return LeaseReusedError(f"this lease of {brief(self._key)} was used; call hold() again")

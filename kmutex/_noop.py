@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 
 from kmutex._protocol import Releasable
@@ -30,6 +30,10 @@ class NoopLocker:
         """A block that holds nothing."""
         return nullcontext(_NoLease())
 
+    def hold_all(self, keys: Iterable[Hashable], timeout: float | None = None) -> AbstractContextManager[Releasable]:
+        """A block that holds nothing."""
+        return nullcontext(_NoLease())
+
 
 class AsyncNoopLocker:
     """An `AsyncKeyedLocker` that grants every request at once; see `NoopLocker`."""
@@ -43,5 +47,11 @@ class AsyncNoopLocker:
         """Return at once, whatever the key."""
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Releasable]:
+        """A block that holds nothing."""
+        return nullcontext(_NoLease())
+
+    def hold_all(
+        self, keys: Iterable[Hashable], timeout: float | None = None
+    ) -> AbstractAsyncContextManager[Releasable]:
         """A block that holds nothing."""
         return nullcontext(_NoLease())

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Protocol, TypeVar
 
-from kmutex._protocol import AsyncKeyedLocker, KeyedLocker
+from kmutex._protocol import K_in
 
 T = TypeVar("T")
 
 
+class Holds(Protocol[K_in]):
+    """What `once` needs of a locker: a block that holds a key."""
+
+    def hold(self, key: K_in, /) -> AbstractContextManager[object]: ...
+
+
+class AsyncHolds(Protocol[K_in]):
+    """What `async_once` needs of a locker."""
+
+    def hold(self, key: K_in, /) -> AbstractAsyncContextManager[object]: ...
+
+
 def once(
-    locker: KeyedLocker,
-    key: Hashable,
+    locker: Holds[K_in],
+    key: K_in,
     look: Callable[[], T | None],
     do: Callable[[], T],
     *,
@@ -25,8 +38,8 @@ def once(
     interrupt included, reaches its own caller only, the key goes to the next waiter (KM-HANDOFF), and that one
     looks, finds nothing and does the work itself. A waiter whose time is over leaves nothing behind (KM-CANCEL).
 
-    locker: any `KeyedLocker`. `NoopLocker` suppresses nothing: who comes before the work is done does it too, at the
-    same time, so ``do`` must then bear that.
+    locker: any whose ``hold(key)``, or ``hold(key, timeout)`` where there is a timeout, is for with. `NoopLocker`
+    suppresses nothing: who comes before the work is done does it too, at the same time, so ``do`` must then bear that.
     look: called with the key held; the result if the work is done, else None. It must see what ``do`` of another
     caller has left, for nothing is kept here: a file, a row, an entry of a dict.
     do: called with the key held, after ``look`` returned None; its result must not be None. It must not ask for the
@@ -36,14 +49,15 @@ def once(
     TimeoutError: the key was not granted in time; neither function was called. ValueError, TypeError: as for
     `KeyedMutex.lock`. What ``look`` or ``do`` raises passes through, with the key released.
     """
-    with locker.hold(key, timeout):
+    hold: Callable[..., AbstractContextManager[Any]] = locker.hold
+    with hold(key) if timeout is None else hold(key, timeout):
         found = look()
         return do() if found is None else found
 
 
 async def async_once(
-    locker: AsyncKeyedLocker,
-    key: Hashable,
+    locker: AsyncHolds[K_in],
+    key: K_in,
     look: Callable[[], Awaitable[T | None]],
     do: Callable[[], Awaitable[T]],
     *,
@@ -56,6 +70,7 @@ async def async_once(
 
     WrongLoopError: the locker belongs to another loop (KM-LOOP). Other arguments and errors are those of `once`.
     """
-    async with locker.hold(key, timeout):
+    hold: Callable[..., AbstractAsyncContextManager[Any]] = locker.hold
+    async with hold(key) if timeout is None else hold(key, timeout):
         found = await look()
         return await do() if found is None else found

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-from collections.abc import Hashable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-TIMED_OUT = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError)
-"""How a locker may say that the time is over. They are one class from Python 3.11 on."""
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    # Not at run time: typing has no default for a type variable before Python 3.13. Without one, each `KeyedMutex()`
+    # would have to be annotated.
+    from typing_extensions import TypeVar
+
+    K = TypeVar("K", bound=Hashable, default=Hashable)
+    K_in = TypeVar("K_in", bound=Hashable, default=Hashable, contravariant=True)
+else:
+    from typing import TypeVar
+
+    K = TypeVar("K")
+    K_in = TypeVar("K_in", contravariant=True)
 
 
 class Releasable(Protocol):
@@ -20,25 +29,25 @@ class Releasable(Protocol):
 
 
 @runtime_checkable
-class KeyedLocker(Protocol):
+class KeyedLocker(Protocol[K_in]):
     """A keyed locker for threads. ``kmutex.KeyedMutex`` says what each call promises."""
 
-    def lock(self, key: Hashable, timeout: float | None = None) -> None: ...
+    def lock(self, key: K_in, timeout: float | None = None) -> None: ...
 
-    def unlock(self, key: Hashable) -> None: ...
+    def unlock(self, key: K_in) -> None: ...
 
-    def hold(self, key: Hashable, timeout: float | None = None) -> AbstractContextManager[Releasable]: ...
+    def hold(self, key: K_in, timeout: float | None = None) -> AbstractContextManager[Releasable]: ...
 
 
 @runtime_checkable
-class AsyncKeyedLocker(Protocol):
+class AsyncKeyedLocker(Protocol[K_in]):
     """A keyed locker for asyncio. ``kmutex.AsyncKeyedMutex`` says what each call promises."""
 
-    async def lock(self, key: Hashable, timeout: float | None = None) -> None: ...
+    async def lock(self, key: K_in, timeout: float | None = None) -> None: ...
 
-    def unlock(self, key: Hashable) -> None: ...
+    def unlock(self, key: K_in) -> None: ...
 
-    def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Releasable]: ...
+    def hold(self, key: K_in, timeout: float | None = None) -> AbstractAsyncContextManager[Releasable]: ...
 
 
 def check_timeout(timeout: float | None) -> None:

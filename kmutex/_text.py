@@ -1,4 +1,4 @@
-"""What a subject's error says, in one line that can be shown anywhere."""
+"""Words for messages: what an error says, and what a key is called, in one line that can be shown anywhere."""
 
 from __future__ import annotations
 
@@ -11,6 +11,21 @@ def said(error: BaseException) -> str:
     except BaseException:
         lines = []  # The words are the subject's code too.
     return printable(f"{name}: {lines[0]}" if lines else name)
+
+
+LONGEST_NAME = 100
+"""Characters of a key in a message."""
+
+
+def brief(key: object) -> str:
+    """``key`` as a message names it: its repr, cut where that is long; its type where it has none."""
+    try:
+        # Of a long text only what is shown is spelled out.
+        text = repr(key[:LONGEST_NAME] if type(key) is str or type(key) is bytes else key)
+        cut = len(text) > LONGEST_NAME
+    except Exception:
+        return f"<{type(key).__name__}>"
+    return f"{text[: LONGEST_NAME - 3]}..." if cut else text
 
 
 def printable(text: str) -> str:

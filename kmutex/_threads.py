@@ -5,35 +5,45 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Hashable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import UnheldKeyError
-from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey
-from kmutex._protocol import check_timeout
+from kmutex._errors import UnheldKeyError, not_copied
+from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey, distinct
+from kmutex._protocol import K, check_timeout
+from kmutex._text import brief
+
+if TYPE_CHECKING:
+    from kmutex._owners import Owner
+
+T = TypeVar("T")
 
 
-class KeyedMutex:
+class KeyedMutex(Generic[K]):
     """A mutex for each key, made on demand and gone when idle. For threads; not re-entrant.
 
-    Any hashable value is a key. Waiters are served in the order in which they asked (KM-FIFO), `unlock` passes
-    the key straight to the oldest (KM-HANDOFF), and no call on one key waits for another key (KM-INDEP): the
-    guard of the table is held for a few dictionary steps and never while anybody waits.
+    Any hashable value is a key; ``KeyedMutex[str]`` tells a type checker which. Waiters are served in the order in
+    which they asked (KM-FIFO), `unlock` passes the key straight to the oldest (KM-HANDOFF), and no call on one key
+    waits for another key (KM-INDEP): the guard of the table is held for a few dictionary steps and never while anybody
+    waits.
 
     A thread that locks a key it holds already waits for itself: forever, or until its timeout.
     """
 
-    __slots__ = ("_guard", "_table", "_tickets")
+    __slots__ = ("__weakref__", "_guard", "_table", "_tickets")
 
-    def __init__(self) -> None:
+    def __init__(self, *, diagnose: bool = False) -> None:
+        """diagnose: note who asks for each key, when and where; see `owner`. It makes each call some times slower."""
         # An RLock, so that `_give_back` may call release() without knowing whether this thread owns it.
         self._guard = threading.RLock()
-        self._table: LockTable[threading.Lock] = LockTable()
+        self._table: LockTable[threading.Lock] = _watched() if diagnose else LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+    def lock(self, key: K, timeout: float | None = None) -> None:
         """Return once the caller holds ``key`` (KM-EXCL).
 
         timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
@@ -50,9 +60,9 @@ class KeyedMutex:
         except BaseException:
             self._settle(key, ticket)
             raise
-        raise _expired(key, timeout)
+        raise self._expired(key, timeout)
 
-    def unlock(self, key: Hashable) -> None:
+    def unlock(self, key: K) -> None:
         """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
 
         UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC).
@@ -65,28 +75,53 @@ class KeyedMutex:
             self._settle(key, NO_TICKET)
             raise
 
-    def hold(self, key: Hashable, timeout: float | None = None) -> Lease:
+    def hold(self, key: K, timeout: float | None = None) -> Lease:
         """Hold ``key`` for a ``with`` block. Arguments and errors are those of `lock`, raised on entry."""
         return Lease(self, key, timeout)
 
-    def snapshot(self) -> Mapping[Hashable, Entry]:
+    def hold_all(self, keys: Iterable[K], timeout: float | None = None) -> Lease:
+        """Hold all of ``keys`` for a ``with`` block, by one request: all of them, or none where it raises (KM-ALL).
+
+        keys: in any order; one that is named twice counts once. Callers that hold nothing else never wait for each
+        other in a circle, whatever keys they name. Other arguments and errors are those of `lock`, raised on entry.
+        TypeError: a key is not hashable, or ``keys`` is a text. Nothing has changed.
+        """
+        return Lease(_Several(self), distinct(keys), timeout)
+
+    def owner(self, key: K) -> Owner | None:
+        """Who holds ``key``, since when and from where; None where nobody does.
+
+        KMutexError: the mutex was made without ``diagnose=True``.
+        """
+        from kmutex._owners import owner_in
+
+        return self._seen(lambda: owner_in(self._table, key))
+
+    def snapshot(self) -> Mapping[K, Entry]:
         """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
-        try:
-            with self._guard:
-                return self._table.snapshot()
-        except BaseException:
-            self._give_back()
-            raise
+        return self._seen(self._table.snapshot)
 
     def __len__(self) -> int:
         """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
         return len(self._table)
 
-    def __contains__(self, key: Hashable) -> bool:
+    def __contains__(self, key: object) -> bool:
         """Whether somebody holds ``key`` just now."""
         return key in self._table
 
-    def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> bool:
+    def __bool__(self) -> bool:
+        """True, also where nothing is held: a locker that is there, is there."""
+        return True
+
+    def __repr__(self) -> str:
+        """What is held, in one line."""
+        return f"<{type(self).__name__} at {id(self):#x}, {self._seen(self._table.shown)}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """TypeError: neither copied nor pickled. Weak references are possible."""
+        raise not_copied(self)
+
+    def _acquire(self, key: K, ticket: Ticket, timeout: float | None) -> bool:
         # False: the time is over. The caller settles the ticket if anything is raised here, or by an interrupt on the
         # way back to it; so what is no interrupt is not raised here.
         # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
@@ -108,7 +143,7 @@ class KeyedMutex:
         with self._guard:
             return not self._table.cancel(key, ticket)
 
-    def _release(self, key: Hashable, ticket: Ticket | None) -> None:
+    def _release(self, key: K, ticket: Ticket | None) -> None:
         # The caller settles if anything but UnheldKeyError is raised here.
         guard = self._guard
         try:
@@ -124,6 +159,22 @@ class KeyedMutex:
                 pass
             raise
 
+    def _seen(self, look: Callable[[], T]) -> T:
+        """What ``look`` gives, which looks at the table at one moment."""
+        try:
+            with self._guard:
+                return look()
+        except BaseException:
+            self._give_back()
+            raise
+
+    def _expired(self, key: Any, timeout: float | None) -> TimeoutError:
+        return TimeoutError(f"no grant of {brief(key)} within {timeout} s{self._seen(lambda: self._about(key))}")
+
+    def _about(self, key: Any) -> str:
+        about = self._table.about(key)
+        return f"; {about}" if about else ""
+
     def _give_back(self) -> None:
         # An interrupt may strike after the last line under the guard and before the guard is let go.
         # `_acquire` and `_release` don't leave it to this: of two signals at one moment, the second raises where the
@@ -133,7 +184,7 @@ class KeyedMutex:
         with contextlib.suppress(RuntimeError):  # It is not this thread's.
             self._guard.release()
 
-    def _settle(self, key: Hashable, ticket: Ticket) -> None:
+    def _settle(self, key: K, ticket: Ticket) -> None:
         """Put in order what an exception has left of a call, wherever it struck (KM-INTERRUPT).
 
         Nothing is left of the ticket: no place in the queue and no grant, which goes on to the next. The holder of the
@@ -152,7 +203,7 @@ class KeyedMutex:
                 gate.release()
 
 
-class Lease(LeaseOfKey[KeyedMutex]):
+class Lease(LeaseOfKey[KeyedMutex[Any]]):
     """One grant of one key, as a context manager: ``with km.hold(key) as lease``; ends its own only (KM-TOKEN)."""
 
     __slots__ = ()
@@ -174,7 +225,7 @@ class Lease(LeaseOfKey[KeyedMutex]):
             mutex._settle(self._key, ticket)
             raise
         self._ticket = NOT_ENTERED
-        raise _expired(self._key, timeout)
+        raise mutex._expired(self._key, timeout)
 
     def release(self) -> None:
         try:
@@ -210,8 +261,80 @@ class Lease(LeaseOfKey[KeyedMutex]):
             self._mutex._settle(self._key, ticket)
 
 
-def _expired(key: Hashable, timeout: float | None) -> TimeoutError:
-    return TimeoutError(f"no grant of {key!r} within {timeout} s")
+class _Several(KeyedMutex[Any]):
+    """The same mutex for a lease of several keys: what is a key to the lease is a tuple of keys here.
+
+    A ticket takes its places in all queues in one step under the guard. So whoever stands before it in one queue asked
+    before it, and those before it in another can't wait for it: waits lead to older requests only, and never in a
+    circle. Places that come to be the first are held while it waits for the others.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, mutex: KeyedMutex[Any]) -> None:
+        self._guard, self._table, self._tickets = mutex._guard, mutex._table, mutex._tickets
+
+    def _acquire(self, key: Any, ticket: Ticket, timeout: float | None) -> bool:
+        # What is raised here is settled by the caller, as for one key.
+        end = None if timeout is None else time.monotonic() + min(timeout, threading.TIMEOUT_MAX)
+        guard, table = self._guard, self._table
+        try:
+            guard.acquire()
+            gates = [gate for one in key if (gate := table.request(one, ticket, _closed_gate)) is not None]
+            refused = timeout == 0 and bool(gates)
+            if refused:
+                # In the same step: nobody is refused a key for the sake of a request that gets none.
+                for one in key:
+                    table.withdraw(one, ticket)
+            guard.release()
+        except BaseException:
+            try:  # noqa: SIM105 (see `_give_back`)
+                guard.release()
+            except RuntimeError:
+                pass
+            raise
+        if refused:
+            return False
+        for gate in gates:
+            if not _pass(gate, None if end is None else max(0.0, end - time.monotonic())):
+                break
+        else:
+            return True
+        # The time is over, but the last grant may have come since.
+        with guard:
+            if all(table.holds(one, ticket) for one in key):
+                return True
+        self._settle(key, ticket)
+        return False
+
+    def _release(self, key: Any, ticket: Ticket | None) -> None:
+        failed: UnheldKeyError | None = None
+        for one in key:
+            try:
+                super()._release(one, ticket)
+            except UnheldKeyError as error:
+                failed = error  # Somebody unlocked that one. The others are released all the same.
+        if failed is not None:
+            raise failed
+
+    def _settle(self, key: Any, ticket: Ticket) -> None:
+        failed: Exception | None = None
+        for one in key:
+            try:
+                super()._settle(one, ticket)
+            except Exception as error:
+                failed = error  # Of that key's own methods.
+        if failed is not None:
+            raise failed
+
+    def _about(self, key: Any) -> str:
+        return "".join(f"; {brief(one)}: {about}" for one in key if (about := self._table.about(one)))
+
+
+def _watched() -> LockTable[threading.Lock]:
+    from kmutex._owners import WatchedTable
+
+    return WatchedTable(lambda: f"thread {threading.current_thread().name!r}")
 
 
 def _closed_gate() -> threading.Lock:

@@ -12,7 +12,7 @@ import asyncio
 import functools
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeAlias, TypeVar
@@ -121,6 +121,9 @@ class Threads:
     def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
         return _Block(self.locker.hold(key, timeout))
 
+    def hold_all(self, keys: Iterable[Hashable], timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
+        return _Block(self.locker.hold_all(keys, timeout))
+
     def start(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> Future[T]:
         """A client of its own that makes this call."""
         return start(lambda: at_once(call(*arguments)))
@@ -159,6 +162,10 @@ class Tasks:
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
         held: AbstractAsyncContextManager[Any] = self.locker.hold(key, timeout)
+        return held
+
+    def hold_all(self, keys: Iterable[Hashable], timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
+        held: AbstractAsyncContextManager[Any] = self.locker.hold_all(keys, timeout)
         return held
 
     def start(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> asyncio.Task[T]:

@@ -6,13 +6,15 @@ Time is the test's own where it matters: `Clock` moves the loop's.
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from kmutex import AsyncKeyedMutex, Entry, KMutexError, UnheldKeyError, WrongLoopError
-from tests.driver import Tasks, run, tasks, turns, waiters
+from tests.driver import DEADLINE, Tasks, run, start, tasks, turns, waiters
 
 
 class Clock:
@@ -234,7 +236,7 @@ def test_another_loop_is_refused_at_once_free_or_held() -> None:
     async def refused() -> None:
         for key in ("held", "free"):
             with pytest.raises(
-                WrongLoopError, match=r"^this AsyncKeyedMutex belongs to another event loop; make one for each loop$"
+                WrongLoopError, match=r"^this AsyncKeyedMutex belongs to another event loop, where keys are held$"
             ) as caught:
                 mutex.lock(key).send(None)
             assert isinstance(caught.value, KMutexError)
@@ -248,18 +250,98 @@ def test_another_loop_is_refused_at_once_free_or_held() -> None:
     assert mutex.snapshot() == before
 
 
-def test_it_belongs_to_its_loop_also_when_all_is_idle() -> None:
-    """KM-LOOP"""
+def test_an_idle_one_goes_on_in_the_next_loop() -> None:
+    """KM-LOOP: as often as there is a new one, also where somebody waits or gave up there; and back."""
     mutex = AsyncKeyedMutex()
 
-    async def once() -> None:
+    async def use() -> None:
+        async with mutex.hold("k"):
+            waiter, late = asyncio.ensure_future(mutex.lock("k")), asyncio.ensure_future(mutex.lock("k"))
+            await turns(2)
+            late.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await late
+        await waiter
+        mutex.unlock("k")
+
+    for _ in range(3):
+        run(use())
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    try:
+        for loop in (first, second, first):
+            loop.run_until_complete(use())
+    finally:
+        first.close()
+        second.close()
+    assert len(mutex) == 0
+
+
+def test_another_loop_is_refused_while_its_own_runs_also_when_all_is_idle() -> None:
+    """KM-LOOP: two loops in two threads; and when the other has ended, it may go on there."""
+    mutex = AsyncKeyedMutex()
+
+    async def use() -> None:
         async with mutex.hold("k"):
             pass
 
-    run(once())
-    assert len(mutex) == 0
-    with pytest.raises(WrongLoopError):
+    async def unlock() -> None:
+        mutex.unlock("k")
+
+    async def refused() -> None:
+        await use()
+        for call in (use, unlock):
+            with pytest.raises(WrongLoopError, match=r"^this AsyncKeyedMutex belongs to another .*, which still runs$"):
+                await asyncio.to_thread(run, call())
+        await use()
+
+    run(refused())
+    run(use())
+
+
+def test_an_owner_that_begins_anew_while_another_loop_takes_over_keeps_it() -> None:
+    """KM-LOOP: its loop is looked at after the change, so that a call it has made in between is not overlooked."""
+    mutex = AsyncKeyedMutex()
+    owner = asyncio.new_event_loop()
+    owner.run_until_complete(mutex.lock("k"))
+    owner.run_until_complete(asyncio.sleep(0))
+    calls: list[str] = []
+
+    def is_running() -> bool:
+        # The owner has begun by now, and its call found the mutex its own, or comes to `_moved_to` and waits.
+        calls.append("running")
+        return True
+
+    owner.is_running = is_running  # type: ignore[method-assign]
+    mutex._table.release("k")
+    with pytest.raises(WrongLoopError, match="still runs"):
         run(mutex.lock("k"))
+    assert calls
+    assert mutex._loop is owner
+    del owner.is_running
+    owner.run_until_complete(mutex.lock("k"))
+    owner.close()
+
+
+def test_of_two_loops_that_want_an_idle_one_at_once_one_gets_it() -> None:
+    """KM-LOOP, KM-ATOMIC: in twenty rounds with new loops in two threads, never both, and the other leaves nothing."""
+    mutex = AsyncKeyedMutex()
+    for _ in range(20):
+        meet = threading.Barrier(2)
+
+        async def use(meet: threading.Barrier) -> bool:
+            meet.wait(DEADLINE)
+            try:
+                await mutex.lock("k", 0)
+            except WrongLoopError:
+                return False
+            finally:
+                meet.wait(DEADLINE)
+            mutex.unlock("k")
+            return True
+
+        clients = [start(run, use(meet)) for _ in range(2)]
+        assert sorted(client.result(DEADLINE) for client in clients) == [False, True]
+        assert len(mutex) == 0
 
 
 def test_a_refused_call_does_not_bind_it_to_a_loop() -> None:
@@ -280,12 +362,12 @@ def test_a_refused_call_does_not_bind_it_to_a_loop() -> None:
 
 
 def test_outside_a_loop_it_is_refused() -> None:
-    """KM-LOOP: `unlock` is a plain call, and still wants the loop."""
+    """KM-LOOP: `unlock` is a plain call, and still wants the loop; so it is where trio runs."""
     mutex = AsyncKeyedMutex()
     run(mutex.lock("k"))
-    with pytest.raises(WrongLoopError, match=r"^an AsyncKeyedMutex is used from within a running event loop only$"):
+    with pytest.raises(WrongLoopError, match=r"^an AsyncKeyedMutex is for asyncio, and no .* of asyncio runs here$"):
         mutex.unlock("k")
-    with pytest.raises(WrongLoopError, match="from within a running event loop only"):
+    with pytest.raises(WrongLoopError, match="no event loop of asyncio runs here"):
         mutex.lock("k").send(None)
     assert mutex.snapshot()["k"].refs == 1
 
@@ -306,7 +388,7 @@ def test_a_lease_ends_in_its_loop_only() -> None:
                 await lease.__aexit__(None, None, None)
 
         run(refused())
-        with pytest.raises(WrongLoopError, match="from within a running event loop only"):
+        with pytest.raises(WrongLoopError, match="no event loop of asyncio runs here"):
             lease.release()
         assert mutex.snapshot() == before
         loop.run_until_complete(lease.__aexit__(None, None, None))
@@ -373,3 +455,71 @@ async def test_a_cancelled_block_releases(driver: Tasks) -> None:
     await turns()
     assert task.cancelled()
     assert len(mutex) == 0
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+@tasks
+async def test_a_cancelled_request_for_several_leaves_all_queues(driver: Tasks, first: int) -> None:
+    """KM-ALL, KM-CANCEL, KM-RACE: with none of its keys, with some, and in the step in which it got the last."""
+    mutex = driver.locker
+    keys = ["a", "b"]
+    for key in keys:
+        await mutex.lock(key)
+    victim = asyncio.create_task(mutex.hold_all(["b", "a"]).__aenter__())
+    await turns(2)
+    others = [await driver.start_waiter(key) for key in keys]
+    for key in keys[:first]:
+        mutex.unlock(key)
+        await turns(0 if key == "b" else 3)
+    victim.cancel()
+    await turns()
+    assert victim.cancelled()
+    assert [task.done() for task in others] == [True, True][:first] + [False, False][first:]
+    for key in keys[first:] + keys:
+        mutex.unlock(key)
+        await turns(3)
+    assert len(mutex) == 0
+
+
+@tasks
+async def test_a_timer_of_several_takes_them_out_at_once_and_complains_of_no_future(driver: Tasks) -> None:
+    """KM-ALL, KM-CANCEL: in the step in which it fires; in one step with a cancellation, the cancellation wins."""
+    mutex = driver.locker
+    loop = asyncio.get_running_loop()
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    for key in "ab":
+        await mutex.lock(key)
+    clock = Clock()
+    late = asyncio.create_task(mutex.hold_all(["a", "b"], 5).__aenter__())
+    cancelled = asyncio.create_task(mutex.hold_all(["a", "b"], 5).__aenter__())
+    await turns(2)
+    assert mutex.snapshot()["a"].refs == 3
+    loop.call_later(4, cancelled.cancel)
+    clock.now += 6
+    await turns(2)  # The timers come behind what was ready before.
+    assert {entry.refs for entry in mutex.snapshot().values()} == {1}
+    await turns()
+    assert isinstance(late.exception(), TimeoutError)
+    assert cancelled.cancelled()
+    assert {entry.refs for entry in mutex.snapshot().values()} == {1}
+    for key in "ab":
+        mutex.unlock(key)
+    del late, cancelled
+    gc.collect()
+    await turns()
+    assert reported == []
+
+
+def test_several_keys_are_held_in_one_loop_at_a_time() -> None:
+    """KM-ALL, KM-LOOP"""
+    mutex = AsyncKeyedMutex()
+
+    async def use() -> None:
+        async with mutex.hold_all(["a", "b"]):
+            for call in (mutex.hold_all(["c"]), mutex.hold("c")):
+                with pytest.raises(WrongLoopError, match="still runs"):
+                    await asyncio.to_thread(run, call.__aenter__())
+
+    run(use())
+    run(use())

@@ -116,6 +116,26 @@ def test_a_block_leaves_no_more_held_than_a_plain_lock_but_for_two_boundaries() 
     assert len(found) - len(plain) <= 4, [str(boundary) for boundary in found]
 
 
+def hold_all() -> tuple[Callable[[], object], Callable[[], bool]]:
+    mutex = KeyedMutex()
+
+    def run() -> None:
+        with mutex.hold_all(["a", KEY, "b"]):
+            pass
+
+    return run, lambda: len(mutex) > 0
+
+
+def test_a_block_of_several_leaves_no_more_held_than_one_of_one() -> None:
+    """KM-ALL, KM-INTERRUPT: the same two boundaries; anywhere else all of the keys are given back."""
+    plain, _ = left_held(plain_lock)
+    found, boundaries = left_held(hold_all)
+    assert boundaries > 300
+    assert in_the_with_statement(found) == len(plain) > 0
+    assert own(found) <= {"__enter__", "__exit__"}
+    assert len(found) - len(plain) <= 4, [str(boundary) for boundary in found]
+
+
 def test_whatever_is_left_the_locker_works_on() -> None:
     """KM-INTERRUPT, KM-INDEP: no interrupt leaves the guard taken, so other keys and `unlock` of this one go on."""
     mutexes: list[KeyedMutex] = []

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmutex._console import complain, version
+from kmutex._extra import needed_by
 from kmutex._text import said
 
 EXIT_STATUS = """\
@@ -22,7 +23,7 @@ exit status:
   1  a clause is violated
   2  inconclusive: out of time, unknown, not confirmed, or never put to the test
   3  what was to be checked could not be put to work
-  4  usage: wrong arguments, or a schedule that does not fit
+  4  usage: wrong arguments, a schedule that does not fit, or kmutex[check] is not installed
 kmutex COMMAND --help says what they mean there.
 """
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        status = _main(sys.argv[1:] if argv is None else list(argv))
+        lacking = needed_by("the command kmutex")
+        status = complain(lacking) if lacking else _main(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
     except KeyboardInterrupt:
         complain("interrupted")

@@ -34,7 +34,7 @@ exit status:
   1  a clause is violated
   2  inconclusive: out of time, unknown, not confirmed, or never put to the test
   3  the subject could not be put to work: no such module, not a locker, hangs, leaves the process
-  4  usage: wrong arguments, or a schedule that does not fit
+  4  usage: wrong arguments, a schedule that does not fit, or kmutex[check] is not installed
 Of several subjects the worst counts: 1, then 3, then 2, then 0.
 """
 

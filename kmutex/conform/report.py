@@ -174,7 +174,7 @@ def clause_rows(report: ConformReport) -> list[ClauseRow]:
 
 
 _HEADS = ("clause", "result", "vectors passed", "cases that break it")
-_NOT_HERE = ("KM-INTERRUPT", "KM-LOOP")
+_NOT_HERE = ("KM-INTERRUPT", "KM-LOOP", "KM-ALL")
 """The protocol has no words for these."""
 
 

@@ -80,7 +80,7 @@ class Loop(asyncio.AbstractEventLoop):
         return False
 
     def is_running(self) -> bool:
-        return True
+        return asyncio._get_running_loop() is self
 
     def is_closed(self) -> bool:
         return False

@@ -198,9 +198,11 @@ class Explorer:
         loop: Loop | None = None,
         afterwards: bool = True,
         timeout: float = TIMEOUT,
+        tries: bool = True,
     ) -> Explorer:
         """The same for another factory, or with other keys, or by another judge, or with one loop for all runs.
 
+        tries: whether that can be asked without waiting, where this can.
         afterwards: whether the epilogue of a lock asks if the key is as good as new, once all have let go of it.
         timeout: virtual seconds that a cancellable wait asks for.
         """
@@ -211,6 +213,7 @@ class Explorer:
         other._loop = loop or self._loop
         other._afterwards = afterwards
         other._timeout = timeout
+        other._tries = self._tries and tries
         other._keys = self._keys if keys is None else keys
         return other
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import _thread
 import asyncio
-import concurrent.futures
 import contextlib
 import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from kmutex._timeouts import TIMED_OUT
 
 Kind = Literal["threads", "asyncio"]
 Closes = Literal["key", "token", "both", "handle"]
@@ -24,7 +25,6 @@ Form = Literal["lock", "acquire", "get", "block", "key", "flight"]
 
 FOREVER = 1e6
 """Seconds that are asked for where a call that says nothing would give up: the schedulers take that for no limit."""
-TIMED_OUT: tuple[type[BaseException], ...] = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError)
 
 
 class NotGrantedError(Exception):

@@ -19,8 +19,8 @@ import asyncio
 from collections.abc import Mapping, Set
 from typing import Any
 
-from kmutex._protocol import TIMED_OUT
 from kmutex._text import said
+from kmutex._timeouts import TIMED_OUT
 from kmutex.engine.observer import Ending, UncontrolledError
 from kmutex.engine.program import ASKING, RAISING, Step
 from kmutex.engine.run_judge import BLAME, RunJudge

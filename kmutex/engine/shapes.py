@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from kmutex._timeouts import TIMED_OUT
 from kmutex.engine import ways
 from kmutex.engine.calls import LOOKING, Calls
 from kmutex.engine.eventloop import in_a_loop
-from kmutex.engine.faces import TIMED_OUT, Closes, Limit, NotGrantedError, Way, face_class, is_block
+from kmutex.engine.faces import Closes, Limit, NotGrantedError, Way, face_class, is_block
 from kmutex.engine.faces import Form as Form
 from kmutex.engine.faces import Kind as Kind
 from kmutex.engine.flight import FlightFace, flight_face
@@ -57,6 +58,8 @@ class Shape:
     """Its holder gets the key again."""
     forgets: bool = False
     """A single flight with forget(key)."""
+    several: bool = False
+    """There is a hold_all() of several keys."""
     striped: bool = False
     """Keys share locks by design."""
     loose: Sequence[str] = ()
@@ -156,6 +159,7 @@ class _Looker:
             and (self._leases(kind) if plain else way.by == "calls" and self._for_each_grant(kind, way)),
             strays=plain or (way.by == "lock" and not way.back),
             bodies=way.by == "block",
+            several=plain and callable(getattr(subject, "hold_all", None)),
             keys=keys,
             shared=shared,
         )

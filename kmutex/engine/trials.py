@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kmutex._text import said
+from kmutex._timeouts import TIMED_OUT
 from kmutex.engine.eventloop import Loop, LoopRun, in_a_loop
-from kmutex.engine.faces import TIMED_OUT, Kind, Way, face_class, is_block
+from kmutex.engine.faces import Kind, Way, face_class, is_block
 from kmutex.engine.keys import Spelling
 from kmutex.engine.program import Program, Step, parse
 from kmutex.engine.search import Chooser

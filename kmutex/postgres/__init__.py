@@ -5,6 +5,11 @@ the same space exclude each other. docs/postgres.md says what holds and what doe
 kind can be lost while it is held: `lost` of a lease tells, and its `token` lets the resource refuse a late writer.
 """
 
+from importlib.util import find_spec
+
+if find_spec("psycopg") is None:
+    raise ModuleNotFoundError("kmutex.postgres needs psycopg: pip install 'kmutex[postgres]'", name="psycopg")
+
 from kmutex.postgres._aio import AsyncPostgresKeyedMutex, AsyncPostgresLease
 from kmutex.postgres._errors import LockLostError, UnusableServerError
 from kmutex.postgres._key import LONGEST

@@ -19,6 +19,7 @@ from typing import Any
 from kmutex._entry import Entry
 from kmutex._errors import WrongLoopError
 from kmutex._protocol import check_timeout
+from kmutex._text import brief
 from kmutex.postgres._errors import LockLostError
 from kmutex.postgres._grant import Grant, LeaseOfGrant, ending, entries
 from kmutex.postgres._key import Name, name_of, stored_space
@@ -158,7 +159,7 @@ class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
     def _expire(self, request: _Request, key: Hashable, timeout: float) -> None:
         if not request.future.done():
             self._waiting.pop(request.number, None)
-            request.future.set_exception(TimeoutError(f"no grant of {key!r} within {timeout} s"))
+            request.future.set_exception(TimeoutError(f"no grant of {brief(key)} within {timeout} s"))
 
     def _withdraw(self, request: _Request) -> None:
         self._waiting.pop(request.number, None)
@@ -179,7 +180,7 @@ class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
         held = ending(key, self._held.get(name), grant)
         del self._held[name]
         if held.session.lost.is_set():
-            raise LockLostError(f"{key!r} was lost before it was released")
+            raise LockLostError(f"{brief(key)} was lost before it was released")
         self._submit(lambda: (held.session, held.session.leave(name, held.request)), self._left)
 
     def _left(self, answer: tuple[Session, Left] | None, error: BaseException | None) -> None:
@@ -245,7 +246,9 @@ class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            raise WrongLoopError("an AsyncPostgresKeyedMutex is used from within a running event loop only") from None
+            raise WrongLoopError(
+                "an AsyncPostgresKeyedMutex is for asyncio, and no loop of asyncio runs here"
+            ) from None
         if self._loop is not None and self._loop is not loop:
             raise WrongLoopError("this AsyncPostgresKeyedMutex belongs to another event loop; make one for each loop")
         return loop

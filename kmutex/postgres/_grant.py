@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from kmutex._entry import Entry
 from kmutex._errors import LeaseReusedError, UnheldKeyError
+from kmutex._text import brief
 from kmutex.postgres._errors import LockLostError
 from kmutex.postgres._key import Name, key_of
 from kmutex.postgres._session import Session
@@ -28,9 +29,9 @@ def ending(key: Hashable, held: Grant | None, grant: Grant | None) -> Grant:
     """
     if grant is not None and grant != held and grant.session.lost.is_set():
         # Somebody of this locker may hold the key in a new session by now.
-        raise LockLostError(f"{key!r} was lost before it was released")
+        raise LockLostError(f"{brief(key)} was lost before it was released")
     if held is None or (grant is not None and grant != held):
-        raise UnheldKeyError(f"{key!r} is not held through this locker" if grant is None else "it has ended")
+        raise UnheldKeyError(f"{brief(key)} is not held through this locker" if grant is None else "it has ended")
     return held
 
 
@@ -70,7 +71,7 @@ class LeaseOfGrant(Generic[Locker]):
         holder is not touched. LockLostError: it was lost before; it counts as ended.
         """
         if self._ended:
-            raise UnheldKeyError(f"the lease of {self._key!r} has ended")
+            raise UnheldKeyError(f"the lease of {brief(self._key)} has ended")
         grant = self._granted()
         try:
             self._locker._release(self._key, grant)
@@ -81,12 +82,12 @@ class LeaseOfGrant(Generic[Locker]):
 
     def _granted(self) -> Grant:
         if self._grant is None:
-            raise UnheldKeyError(f"the lease of {self._key!r} was not granted")
+            raise UnheldKeyError(f"the lease of {brief(self._key)} was not granted")
         return self._grant
 
     def _enter_once(self) -> None:
         if self._used:
-            raise LeaseReusedError(f"this lease of {self._key!r} was used; call hold() again")
+            raise LeaseReusedError(f"this lease of {brief(self._key)} was used; call hold() again")
         self._used = True
 
     def _leave(self, error: BaseException | None) -> None:

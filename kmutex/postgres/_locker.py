@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NoReturn, Protocol, SupportsIndex, TypeVar
 
 import psycopg
 
+from kmutex._errors import not_copied
 from kmutex.postgres._errors import LockLostError, UnusableServerError
 from kmutex.postgres._grant import Grant
 from kmutex.postgres._key import Name, stored_space
@@ -32,6 +33,7 @@ class LockerOfSession(Generic[W]):
     """The state of a locker, and its session when it needs one. Threads and asyncio add how to wait."""
 
     __slots__ = (
+        "__weakref__",
         "_connecting",
         "_conninfo",
         "_failed",
@@ -71,6 +73,14 @@ class LockerOfSession(Generic[W]):
         self._session: Session | None = None
         self._waiting: dict[int, W] = {}
         self._held: dict[Name, Grant] = {}
+
+    def __bool__(self) -> bool:
+        """True, also where nothing is held: a locker that is there, is there."""
+        return True
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """TypeError: neither copied nor pickled."""
+        raise not_copied(self)
 
     def __len__(self) -> int:
         """The number of keys that this locker holds or waits for; the server is not asked. `snapshot` shows all."""

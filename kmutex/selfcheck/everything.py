@@ -24,6 +24,7 @@ _ON_PAPER: tuple[tuple[str, Callable[[], list[Row]]], ...] = (
     ("model", model.check),
     ("proof", proof.check),
     ("model of flights", model.check_flights),
+    ("model of several keys", model.check_several),
     ("refinement", refinement.check),
     ("contracts", contracts.check),
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from kmutex.selfcheck.comparison import bound_text
 from kmutex.verify.evidence import Result, Row, Violation
-from kmutex_model import flight
+from kmutex_model import flight, several
 from kmutex_model.actions import CORRECT, Machine, format_schedule
 from kmutex_model.broken import BROKEN, Broken
 from kmutex_model.explore import Counterexample, Exploration, explore
@@ -37,7 +37,7 @@ def check(
     *,
     model: Machine = CORRECT,
     properties: Sequence[Property] = ALL,
-    known_bad: Sequence[Broken | flight.BrokenFlight] = BROKEN,
+    known_bad: Sequence[Broken | flight.BrokenFlight | several.BrokenSeveral] = BROKEN,
     bounds: Sequence[tuple[int, int]] = BOUNDS,
     configs: Callable[[int, int], Sequence[Config | flight.FlightConfig]] = _both_races,
     each: str = "both races",
@@ -77,7 +77,12 @@ def check_flights() -> list[Row]:
     )
 
 
-def _caught(broken: Broken | flight.BrokenFlight, properties: Sequence[Property]) -> bool:
+def check_several() -> list[Row]:
+    """The same of several keys at once."""
+    return check(model=several.SEVERAL, properties=several.ALL, known_bad=several.BROKEN)
+
+
+def _caught(broken: Broken | flight.BrokenFlight | several.BrokenSeveral, properties: Sequence[Property]) -> bool:
     judged_by = {prop.clause for prop in broken.judged_by}
     judges = [prop for prop in properties if prop.clause in judged_by]
     found = explore(broken.model, broken.config, properties=judges, max_states=MOST_STATES_OF_BAD)
@@ -87,7 +92,7 @@ def _caught(broken: Broken | flight.BrokenFlight, properties: Sequence[Property]
 def _row(
     prop: Property,
     found: Sequence[Exploration],
-    known_bad: Sequence[Broken | flight.BrokenFlight],
+    known_bad: Sequence[Broken | flight.BrokenFlight | several.BrokenSeveral],
     missed: Sequence[str],
     bound: str,
     seconds: float,

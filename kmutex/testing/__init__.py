@@ -1,4 +1,4 @@
-"""For a test suite of your own: judge any keyed locker, threads or asyncio, against the contract.
+"""For a test suite of your own: judge any keyed locker, threads or asyncio, against the contract. Of ``kmutex[check]``.
 
 How it is locked is found by looking, as by ``kmutex verify``: lock and unlock, acquire and release, a lock for each
 key (``L[key]``), a block (``with L.hold(key)``), an object for each key. What your locker does without, you declare
@@ -27,6 +27,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kmutex._extra import needed_by
 from kmutex.engine.threads import no_subject_below
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ _HOMES = {
     "parse_schedule": "kmutex.engine.explorer",
 }
 """Loaded when asked for: a command that needs the features only must not wait for Hypothesis."""
+
+if _lacking := needed_by("kmutex.testing"):
+    raise ModuleNotFoundError(_lacking)
 
 no_subject_below(Path(__file__).parent)
 

@@ -24,6 +24,7 @@ MOST_LIVE = 1_000_000
 _LATER = "what a failed call has changed shows later, under another clause"
 _INTERRUPTS = "an interrupt is a failed call like any other here"
 _LOOPS = "a log has no event loops"
+_SEVERAL = "a log has a line for each key, and does not tell which were asked for at once"
 INVISIBLE: dict[Recorded, dict[str, str]] = {
     "outside": {
         "KM-REF": "references are not seen from outside; only an unlock that is refused to its holder is",
@@ -34,8 +35,9 @@ INVISIBLE: dict[Recorded, dict[str, str]] = {
         "KM-INTERRUPT": _INTERRUPTS,
         "KM-ATOMIC": _LATER,
         "KM-LOOP": _LOOPS,
+        "KM-ALL": _SEVERAL,
     },
-    "inside": {"KM-INTERRUPT": _INTERRUPTS, "KM-ATOMIC": _LATER, "KM-LOOP": _LOOPS},
+    "inside": {"KM-INTERRUPT": _INTERRUPTS, "KM-ATOMIC": _LATER, "KM-LOOP": _LOOPS, "KM-ALL": _SEVERAL},
 }
 """Clauses that no log of the kind can show to hold, and why."""
 

@@ -21,7 +21,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from types import MappingProxyType, TracebackType
 from typing import Any, TextIO
 
-from kmutex._protocol import TIMED_OUT, AsyncKeyedLocker, KeyedLocker, Releasable
+from kmutex._protocol import AsyncKeyedLocker, KeyedLocker, Releasable
+from kmutex._timeouts import TIMED_OUT
 
 
 class _Live:

@@ -20,6 +20,7 @@ _ABOUT = {
     "KM-TOKEN": "an unlock by somebody else",
     "KM-INDEP": "two keys",
     "KM-LOOP": "two loops",
+    "KM-ALL": "several keys at once",
     "KM-LEADER": "a run that failed",
     "KM-FOLLOWER": "a wait that ended",
     "KM-FORGET": "what is kept",

@@ -23,6 +23,8 @@ MOST_PLAIN_RUNS = 100
 """The same for the first pass, which must come to its end."""
 MOST_RUNS = 2_000
 """Runs of one program in one pass; one that has more ways counts as not complete, and the bound says so."""
+FAMILIES = 3
+"""Parts of the check of hold_all."""
 WIDE = 5
 """Clients from which on a program is left to chance: with so many, every order of waking is too many."""
 
@@ -46,6 +48,8 @@ class Unit:
     """Whether the clauses count as undecided when this was not run. Where `most` cut it short, the bound says so."""
     deeper: bool = False
     """Whether it only goes deeper than passes before it: it is left out once a violation is known."""
+    part: int = 0
+    """Which part of a check it is, where that has several."""
     chance: bool = False
     """Whether it is of the random runs that go on as long as there is time: no part of what is planned."""
 
@@ -87,10 +91,12 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     histories = [Unit(0, "histories", "histories", seed=seed * SEEDS_APART + number) for number in range(2)]
 
     # They take about a second, and show what no short program does.
-    names = (
-        ("keys", "memory") if flight else ("keys", "memory", "holding", "queues", "tickets", "timeouts", "snapshots")
-    )
+    names = ["keys", "memory"]
+    if not flight:
+        names += ["holding", "queues", "tickets", "timeouts", "snapshots"]
+        names += [*(("loops", "unstarted") if shape.kind == "asyncio" else ())]
     quick = [Unit(next(counter), name, name) for name in names]
+    quick += [Unit(next(counter), "several", "several", part=part) for part in range(FAMILIES if shape.several else 0)]
 
     if shape.kind == "threads":
         yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
@@ -112,8 +118,6 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         yield some("portfolio", busy, "tasks", 0, most=len(PORTFOLIO))
         yield every("interleavings of tasks", wanted, "tasks", 2)
         yield some("chance, many clients", wide, "tasks", 0)
-        if not flight:
-            yield [Unit(next(counter), "loops", "loops"), Unit(next(counter), "unstarted", "unstarted")]
         if shape.timeout:
             timed = [program for program in wanted if "~" in program.kinds]
             yield every("interleavings with timeouts", timed, "timeouts", 2)

@@ -227,6 +227,7 @@ _SEEN_ONLY_WITH = {
     "KM-ATOMIC": ("strays", "who did not get the lock has nothing to let go of"),
     "KM-REF": ("counts", "the subject has no len()"),
     "KM-EXPIRED": ("tries", "it can't be asked without waiting"),
+    "KM-ALL": ("several", "the subject has no hold_all() of several keys"),
 }
 
 

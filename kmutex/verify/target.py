@@ -84,7 +84,8 @@ def load(target: Target) -> Callable[[], Any]:
     named = _found(target.module, module, expression.func if isinstance(expression, ast.Call) else expression)
     if isinstance(expression, ast.Call):
         code = compile(ast.Expression(expression), f"<{target.module}>", "eval")
-        return _making(lambda: eval(code, vars(module)), named)
+        names = _names(module, expression)
+        return _making(lambda: eval(code, names), named)
     return named if _makes(named) else _making(lambda: named, type(named))
 
 
@@ -92,11 +93,18 @@ def _found(name: str, module: Any, expression: ast.expr) -> Any:
     """What a name, an attribute or a call stands for."""
     text = ast.unparse(expression)
     try:
-        return eval(compile(ast.Expression(expression), f"<{name}>", "eval"), {"__builtins__": {}, **vars(module)})
+        names = {**_names(module, expression), "__builtins__": {}}
+        return eval(compile(ast.Expression(expression), f"<{name}>", "eval"), names)
     except (NameError, AttributeError):
         raise MissingError(f"{name} has no {text!r}{_home(name)}") from None
     except BaseException as error:
         raise MissingError(f"getting {text} from {name} raised {said(error)}") from None
+
+
+def _names(module: Any, expression: ast.expr) -> dict[str, Any]:
+    """The names of the module, with those of the expression that it gives by a ``__getattr__`` of its own."""
+    wanted = {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)} - set(vars(module))
+    return {**vars(module), **{name: getattr(module, name) for name in sorted(wanted) if hasattr(module, name)}}
 
 
 def _makes(named: Any) -> bool:

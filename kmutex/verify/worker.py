@@ -155,6 +155,7 @@ class UnitWorker:
         started = _clock()
         outcome = UnitResult(unit)
         told = functools.partial(self._tell, explorer)
+        off = clauses_off(without)
         if unit.task == "every":
             result = explorer.every(
                 parse(unit.program),
@@ -181,9 +182,9 @@ class UnitWorker:
             # A history goes on from what the model says, so that what is not promised is no part of it.
             self._histories(explorer, make, shape, without | unpromised, unit, outcome)
         else:
-            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known, clauses_off(unpromised)), outcome)
+            loose = clauses_off(unpromised)
+            CHECKS[unit.task](Context(make, shape, explorer, self._beat, known, loose, off | loose), outcome)
         # A check may see what is declared off.
-        off = clauses_off(without)
         outcome.found = self._short(True, [one for one in outcome.found if not off.issuperset(one.clauses)])
         outcome.unpromised = self._short(False, outcome.unpromised)
         outcome.seconds = _clock() - started

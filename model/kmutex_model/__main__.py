@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from kmutex_model import flight
+from kmutex_model import flight, several
 from kmutex_model.actions import CORRECT, Machine, format_schedule
 from kmutex_model.broken import BROKEN, Broken
 from kmutex_model.explore import Exploration, Progress, explore
@@ -75,7 +75,7 @@ def _explore_one(clients: int, keys: int, *, symmetry: bool) -> int:
 def _table(
     correct: Machine,
     configs: Sequence[Config | flight.FlightConfig],
-    known_bad: Sequence[Broken | flight.BrokenFlight],
+    known_bad: Sequence[Broken | flight.BrokenFlight | several.BrokenSeveral],
     properties: Sequence[Property],
     runs: bool,
 ) -> int:
@@ -145,6 +145,12 @@ def main(arguments: list[str] | None = None) -> int:
     leaders: tuple[flight.Leader, ...] = ("takeover", "share")
     configs = [flight.FlightConfig(*bound, leader) for bound in BOUNDS for leader in leaders]
     wrong += _table(flight.FLIGHT, configs, flight.BROKEN, flight.ALL, options.runs)
+
+    print()
+    print("Several keys at once; a set of keys is a number whose bits are its keys:")
+    print()
+    sizes = [Config(*bound, race) for bound in BOUNDS for race in RACES]
+    wrong += _table(several.SEVERAL, sizes, several.BROKEN, several.ALL, options.runs)
 
     print()
     print("all as expected" if not wrong else f"{wrong} not as expected")

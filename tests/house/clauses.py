@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kmutex_model import flight
+from kmutex_model import flight, several
 from kmutex_model.broken import BROKEN
 from tests.lockers.catalogue import rows
 
@@ -106,7 +106,9 @@ class Checked:
         self.property = "" if clause["property"].startswith("none: ") else clause["property"]
         config = (ROOT / "specs/KMutex.cfg").read_text(encoding="utf-8")
         self.in_tla = [name for name in re.findall(r"\bKM_[A-Z_]+", config) if self.id in names_in(name)]
-        self.models = [broken.model.name for broken in (*BROKEN, *flight.BROKEN) if broken.clause == self.id]
+        self.models = [
+            broken.model.name for broken in (*BROKEN, *several.BROKEN, *flight.BROKEN) if broken.clause == self.id
+        ]
         replaced = load("specs/tlc.toml")["broken"]
         self.actions = sorted({broken["by"] for broken in replaced if self.id in names_in(broken["violates"])})
         self.lockers = known_bad(clause)
@@ -186,8 +188,8 @@ python -m tests.house.clauses KM-RACE    # the tests that name one clause, with 
 A test names in its docstring the clauses that it covers. It counts once for each of them, however many arguments it
 runs with. The properties are in [properties.py](../model/kmutex_model/properties.py) and
 [KMutex.tla](../specs/KMutex.tla), the known-bad models in [broken.py](../model/kmutex_model/broken.py) and
-[KMutexBroken.tla](../specs/KMutexBroken.tla), those of duplicate suppression all in
-[flight.py](../model/kmutex_model/flight.py), the known-bad lockers in
+[KMutexBroken.tla](../specs/KMutexBroken.tla), those of several keys in [several.py](../model/kmutex_model/several.py),
+those of duplicate suppression in [flight.py](../model/kmutex_model/flight.py), the known-bad lockers in
 [catalogue.toml](../tests/lockers/catalogue.toml) and the manifests beside it. A locker stands with the clause that is
 the best name for its mistake, and with those that [clauses.toml](../specs/clauses.toml) lists it for. "5 + 2": two
 more are held out, which means that nobody looks at them while a checker is built.

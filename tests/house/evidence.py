@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kmutex._clauses import CLAUSES
 from kmutex.selfcheck import driver_refinement, model, refinement
+from kmutex_model import several
 from kmutex_model.actions import CORRECT
 from kmutex_model.broken import BROKEN
 from kmutex_model.proof import prove
@@ -40,7 +41,7 @@ run: [verify.md](verify.md) and [proof.md](proof.md) explain what each covers.
 The chain of a clause leads from the proof to what runs: proof - model - TLA+ - lock table - driver. It is as strong as
 its weakest link, which the table names.
 
-The clauses of single flights (`KM-ONE` and on) are not proved: they have a model that is explored, and runs.
+KM-ALL and the clauses of single flights (`KM-ONE` and on) are not proved: they have a model that is explored, and runs.
 
 Commands: `kmutex prove` for what is proved; `kmutex verify` for model, lock table, rules, drivers and what is sampled;
 `nox -s tlc` for TLC; the tests in [clauses.md](clauses.md) for what is recorded.
@@ -63,6 +64,8 @@ def row(clause: str, counts: dict[str, int]) -> str:
         known_bad = sum(broken.clause == clause for broken in BROKEN)
         proved = f"{counts[clause]} obligations, {known_bad} known-bad refuted"
         exhaustive += [f"model {_sizes(model.BOUNDS)}", f"TLC {tlc}"]
+    if clause == several.KM_ALL.clause:
+        exhaustive.append(f"model {_sizes(model.BOUNDS)}")
     if clause in refinement.CLAUSES:
         exhaustive.append(
             f"lock table {_sizes(refinement.BOUNDS)}, all allowed states {_sizes(refinement.ALLOWED_BOUNDS)}"
@@ -80,6 +83,8 @@ def row(clause: str, counts: dict[str, int]) -> str:
 
 def weakest(clause: str) -> str:
     """Where the chain of a clause is weakest."""
+    if clause == several.KM_ALL.clause:
+        return "model to driver: interleavings up to a bound, nothing step by step"
     if clause not in prove.CLAUSES:
         return "there is no model of it: single situations on the drivers only"
     if clause in driver_refinement.CLAUSES and clause in refinement.CLAUSES:

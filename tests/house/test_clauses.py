@@ -15,7 +15,7 @@ from kmutex._clauses import FLIGHT_CLAUSES
 from kmutex.engine.features import FEATURES
 from kmutex.engine.program import parse
 from kmutex.testing import CLAUSES
-from kmutex_model import flight, properties
+from kmutex_model import flight, properties, several
 from kmutex_model.broken import BROKEN
 from tests.house import clauses
 from tests.house.clauses import IDS, LISTED, ROOT, names_in
@@ -47,10 +47,10 @@ def test_a_clause_has_a_property_of_the_model(clause: dict[str, Any]) -> None:
     """It exists, and is that clause's; where there is none, the file says why."""
     name = clause["property"]
     if name.startswith("none: "):
-        assert not any(prop.clause == clause["id"] for prop in (*properties.ALL, *flight.ALL))
+        assert not any(prop.clause == clause["id"] for prop in (*properties.ALL, *several.ALL, *flight.ALL))
         assert len(name) > len("none: ")
     else:
-        model = flight if clause["id"] in FLIGHT_CLAUSES else properties
+        model = next(home for home in (properties, several, flight) if hasattr(home, name))
         prop = getattr(model, name)
         assert prop.clause == clause["id"]
         assert prop in model.ALL
@@ -110,7 +110,9 @@ def test_a_clause_has_broken_twins(clause: dict[str, Any]) -> None:
     """Each exists and is there for this clause; all known-bad models of the clause are listed."""
     kinds = [name.partition(":")[0] for name in clause["broken"]]
     assert "locker" in kinds
-    in_model = {broken.model.name for broken in (*BROKEN, *flight.BROKEN) if broken.clause == clause["id"]}
+    in_model = {
+        broken.model.name for broken in (*BROKEN, *several.BROKEN, *flight.BROKEN) if broken.clause == clause["id"]
+    }
     listed = {name.partition(":")[2] for name in clause["broken"] if name.startswith("model:")}
     assert listed == in_model
     assert bool(in_model) == (not clause["property"].startswith("none: "))

@@ -104,30 +104,84 @@ def test_a_foreign_import_is_seen_wherever_it_stands(tmp_path: Path) -> None:
 
 def test_the_package_itself_imports_the_core_the_drivers_and_once_only() -> None:
     names = set(imported(ROOT / "kmutex" / "__init__.py"))
-    assert names <= {
-        f"kmutex.{name}" for name in ("_aio", "_core", "_entry", "_errors", "_noop", "_once", "_protocol", "_threads")
-    }
+    own = ("_aio", "_core", "_entry", "_errors", "_noop", "_once", "_owners", "_protocol", "_threads")
+    assert names <= {"importlib", "typing", *(f"kmutex.{name}" for name in own)}
     assert "kmutex._threads" in names
+
+
+TIMED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+begun = time.perf_counter()
+{}
+print(time.perf_counter() - begun)
+"""
+
+
+def seconds_of(statement: str) -> float:
+    """How long it takes in an interpreter without site-packages."""
+    command = [sys.executable, "-I", "-S", "-c", TIMED.format(statement), str(ROOT)]
+    return float(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
 
 
 LOADED = """
 import sys
 before = set(sys.modules)
 sys.path.insert(0, sys.argv[1])
-import kmutex
-print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+{}
+print(*sorted(set(sys.modules) - before))
 """
 
 
-def loaded_by(tree: Path) -> set[str]:
-    """What ``import kmutex`` loads in an interpreter without site-packages."""
-    command = [sys.executable, "-I", "-S", "-c", LOADED, str(tree)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return set(run.stdout.split()) - set(sys.stdlib_module_names)
+def modules_of(statement: str, tree: Path = ROOT) -> set[str]:
+    """What it loads in an interpreter without site-packages."""
+    command = [sys.executable, "-I", "-S", "-c", LOADED.format(statement), str(tree)]
+    return set(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split())
+
+
+def loaded_by(tree: Path, statement: str = "from kmutex import KeyedMutex") -> set[str]:
+    """The packages of it that are not the standard library's."""
+    return {name.partition(".")[0] for name in modules_of(statement, tree)} - set(sys.stdlib_module_names)
 
 
 def test_import_kmutex_loads_the_standard_library_only() -> None:
+    """Also once all that it has was asked for."""
     assert loaded_by(ROOT) == {"kmutex"}
+    assert loaded_by(ROOT, "from kmutex import *") == {"kmutex"}
+
+
+def test_only_what_is_asked_for_is_loaded() -> None:
+    """Nothing by ``import kmutex``, and no asyncio by what is for threads. The other way round, the known-bad twin."""
+    assert modules_of("import kmutex") == {"kmutex"}
+    for names in ("KeyedMutex", "KeyedMutex, Lease, once, NoopLocker, KeyedLocker, UnheldKeyError"):
+        loaded = modules_of(f"from kmutex import {names}")
+        assert "kmutex._threads" in loaded
+        assert not {name for name in loaded if name.partition(".")[0] in ("asyncio", "concurrent", "kmutex._aio")}
+    assert "asyncio" in modules_of("from kmutex import AsyncKeyedMutex")
+
+
+def test_every_name_is_there_and_no_other() -> None:
+    """By attribute, by ``from kmutex import *`` and in dir()."""
+    import kmutex
+
+    assert set(kmutex._HOMES) == set(kmutex.__all__) <= set(dir(kmutex))
+    assert all(callable(getattr(kmutex, name)) for name in kmutex.__all__)
+    with pytest.raises(AttributeError, match=r"^module 'kmutex' has no attribute 'KeyedMutexes'$"):
+        kmutex.KeyedMutexes  # noqa: B018
+
+
+GOAL = 1.5
+ROUNDS = 7
+
+
+def test_import_kmutex_takes_no_longer_than_a_lock_and_a_dict() -> None:
+    """Side by side in turns, in interpreters of their own; the least of each. The goal is 1.5 x."""
+    lock = min(seconds_of("import threading, collections") for _ in range(ROUNDS))
+    ours = min(seconds_of("import kmutex") for _ in range(ROUNDS))
+    used = min(seconds_of("from kmutex import KeyedMutex") for _ in range(ROUNDS))
+    typed = min(seconds_of("import threading, collections, typing") for _ in range(ROUNDS))
+    print(f"import kmutex {ours / lock:.2f} x, KeyedMutex {used / lock:.2f} x, of which typing {typed / lock:.2f} x")
+    assert ours < GOAL * lock
 
 
 def test_a_module_that_is_loaded_on_the_side_is_seen(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from kmutex import _extra
 
 pytestmark = pytest.mark.package
 
@@ -124,6 +127,27 @@ def test_the_wheel_alone_imports_kmutex_and_locks(bare_python: Path, tmp_path: P
     file, held = run(bare_python, "-I", "-c", program, cwd=tmp_path).split()
     assert Path(file).is_relative_to(bare_python.parents[1])
     assert held == "1"
+
+
+def test_the_wheel_brings_nothing_else(built: tuple[Path, Path]) -> None:
+    """What is required is required by an extra; the extra check is what the command needs."""
+    (metadata,) = (text for name, text in content(built[1]).items() if name.endswith(".dist-info/METADATA"))
+    required = [line for line in metadata.decode().splitlines() if line.startswith("Requires-Dist: ")]
+    assert required
+    assert all("extra == " in line for line in required)
+    of_check = {re.split("[>=;]", line.split()[1])[0] for line in required if "extra == 'check'" in line}
+    assert of_check >= set(_extra.PARTS)
+
+
+def test_without_the_extra_the_command_says_so_in_a_line(bare_python: Path, tmp_path: Path) -> None:
+    """Exit status 4, whatever it is asked; and so does kmutex.testing."""
+    for arguments in (["verify", "mine:Locker"], ["--help"], ["lesson", "list"]):
+        command = [bare_python.with_name("kmutex"), *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        line = "kmutex: the command kmutex needs hypothesis and rich: pip install 'kmutex[check]'\n"
+        assert (done.returncode, done.stdout, done.stderr.replace(" and tomli", "")) == (4, "", line)
+    program = "try:\n    import kmutex.testing\nexcept ModuleNotFoundError as error:\n    print(error)"
+    assert run(bare_python, "-I", "-c", program, cwd=tmp_path).startswith("kmutex.testing needs hypothesis and rich")
 
 
 def test_the_wheel_alone_has_no_dependency_to_fall_back_on(bare_python: Path, tmp_path: Path) -> None:

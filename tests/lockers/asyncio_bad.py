@@ -640,6 +640,15 @@ class TwoLoops(Handing):
         return asyncio.get_running_loop()
 
 
+class GoesOnThoughHeld(Handing):
+    """Goes to the next loop when its own has ended, with keys that are held and waited for in that."""
+
+    def _check_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is not None and not self._loop.is_running():
+            self._loop = None
+        return super()._check_loop()
+
+
 # Held out: not to be looked at while the checker is built or tuned.
 
 

@@ -27,7 +27,7 @@ _Waiter = asyncio.Future[None]
 
 
 class _OneLoop:
-    """The loop of the first call is the locker's for good."""
+    """The loop of the first call is the locker's for good, as KM-LOOP allows."""
 
     _loop: asyncio.AbstractEventLoop | None = None
 
@@ -264,6 +264,15 @@ class LockAndCount(LockAndCountNoLoopCheck):
     """An asyncio.Lock with a count, and the loop checked at each call."""
 
     _check_loop = _Ticketed._check_loop
+
+
+class NextLoop(FuturePerWaiter):
+    """An idle one whose loop has ended goes on in the next."""
+
+    def _check_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is not None and not self._loop.is_running() and not len(self):
+            self._loop = None
+        return super()._check_loop()
 
 
 class ConditionTable(_Ticketed):

@@ -859,18 +859,18 @@ def within_loop(script: Script, make: Factory) -> Finding:
 
 
 def two_loops(make: Factory) -> Finding:
-    """A locker used in one loop raises at once in another, also where nothing would wait."""
+    """A locker that holds a key in one loop raises at once in another, also where nothing would wait."""
     locker = make()
 
-    async def use() -> None:
-        await locker.lock("k")
-        locker.unlock("k")
+    async def use(key: str) -> None:
+        await locker.lock(key)
 
-    asyncio.run(use())
+    asyncio.run(use("held"))
+    before = size(locker)
     try:
-        asyncio.run(use())
+        asyncio.run(use("free"))
     except RuntimeError:
-        return ("KM-ATOMIC", "the call that was refused has left an entry") if size(locker) else None
+        return ("KM-ATOMIC", "the call that was refused has left an entry") if size(locker) != before else None
     return "KM-LOOP", "a second event loop used the locker unopposed"
 
 

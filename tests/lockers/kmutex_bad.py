@@ -277,17 +277,6 @@ class AsyncLeaseInAnyLoop(AsyncKeyedMutex):
             self._wake(future)
 
 
-class AsyncRefusedBinds(AsyncKeyedMutex):
-    """A call that is refused binds it to its loop (KM-LOOP)."""
-
-    __slots__ = ()
-
-    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        await super().lock(key, timeout)
-
-
 class AsyncClosedWaits(AsyncKeyedMutex):
     """A waiter whose coroutine is closed stays in the queue (KM-CANCEL)."""
 

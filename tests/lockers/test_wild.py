@@ -769,15 +769,16 @@ async def many_other_keys_while_one_is_held(make: Make) -> str | None:
 def second_loop(make: Make) -> str | None:
     locks = make()
 
-    async def use() -> None:
-        async with locks["k"]:
-            pass
+    async def use(key: str) -> asyncio.Lock:
+        lock = locks[key]
+        await lock.acquire()
+        return lock
 
-    for _ in range(2):
-        try:
-            asyncio.run(use())
-        except RuntimeError:
-            return None
+    held = [asyncio.run(use("held"))]
+    try:
+        held.append(asyncio.run(use("free")))
+    except RuntimeError:
+        return None
     return "KM-LOOP"
 
 

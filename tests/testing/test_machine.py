@@ -55,10 +55,13 @@ def _checked(make: Callable[[], Any], without: tuple[str, ...], examples: int, s
 
 @pytest.mark.parametrize(
     ("make", "silent"),
-    [(KeyedMutex, {"KM-RACE", "KM-LOOP"}), (AsyncKeyedMutex, {"KM-RACE", "KM-LOOP", "KM-INTERRUPT"})],
+    [
+        (KeyedMutex, {"KM-RACE", "KM-LOOP", "KM-ALL"}),
+        (AsyncKeyedMutex, {"KM-RACE", "KM-LOOP", "KM-ALL", "KM-INTERRUPT"}),
+    ],
 )
 def test_sound_lockers_pass_and_every_clause_has_its_witness(make: Callable[[], Any], silent: set[str]) -> None:
-    """All clauses but those that need two things at once, a second loop, or an interrupt of a task."""
+    """All clauses but those that need two things at once, a second loop, several keys, or an interrupt of a task."""
     found = _check(make)
     assert found.finding is None
     assert found.complete

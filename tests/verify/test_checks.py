@@ -251,7 +251,6 @@ def test_the_size_of_a_subject_is_what_hangs_on_it() -> None:
         ("threads.CapsTime", "timeouts", ("KM-EXPIRED",)),
         ("threads.TakesAnyTime", "timeouts", ("KM-EXPIRED",)),
         ("asyncio.AsyncLeaseInAnyLoop", "loops", ("KM-LOOP",)),
-        ("asyncio.AsyncRefusedBinds", "loops", ("KM-LOOP",)),
         ("asyncio.AsyncClosedWaits", "unstarted", ("KM-CANCEL",)),
     ],
 )

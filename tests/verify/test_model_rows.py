@@ -9,6 +9,7 @@ import pytest
 
 from kmutex.selfcheck import model
 from kmutex.verify.evidence import Result, Row, exit_status
+from kmutex_model import several
 from kmutex_model.actions import CORRECT, parse_schedule
 from kmutex_model.broken import BROKEN, Broken
 from kmutex_model.explore import explore
@@ -37,6 +38,13 @@ def test_the_correct_model_holds(real: list[Row]) -> None:
     assert [row.clause for row in real] == [prop.clause for prop in ALL]
     assert {row.result for row in real} == {Result.HOLDS}
     assert exit_status(real) == 0
+
+
+def test_the_model_of_several_keys_holds() -> None:
+    """KM-ALL: a row for each of its properties."""
+    rows = model.check_several()
+    assert [row.clause for row in rows] == ["KM-ALL"] * len(several.ALL)
+    assert {row.result for row in rows} == {Result.HOLDS}, [row.detail for row in rows]
 
 
 def test_the_figures_are_those_of_the_explorer(real: list[Row]) -> None:

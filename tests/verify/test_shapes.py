@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import asyncio
 import functools
+import sys
 import threading
+import types
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -423,6 +425,28 @@ def test_what_a_target_makes() -> None:
     assert load(target_of("tests.lockers.shapes_threads:lock_for")) is shapes_threads.lock_for
     with pytest.raises(MissingError, match="has no 'Nobody'"):
         load(target_of("kmutex:Nobody()"))
+
+
+def test_a_name_that_its_module_gives_when_it_is_asked_for_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself, with an attribute, and called; another is missing as ever."""
+    module: Any = types.ModuleType("gives_when_asked")
+    given = {"Lazy": shapes_threads, "Sized": _Sized}
+    monkeypatch.setitem(sys.modules, "gives_when_asked", module)
+    module.__getattr__ = _giving(given)
+    assert load(target_of("gives_when_asked:Sized")) is _Sized
+    assert load(target_of("gives_when_asked:Lazy.lock_for")) is shapes_threads.lock_for
+    assert isinstance(load(target_of("gives_when_asked:Sized(maxsize=3)"))(), _Sized)
+    with pytest.raises(MissingError, match="has no 'Nobody'"):
+        load(target_of("gives_when_asked:Nobody"))
+
+
+def _giving(given: dict[str, Any]) -> Callable[[str], Any]:
+    def give(name: str) -> Any:
+        if name not in given:
+            raise AttributeError(name)
+        return given[name]
+
+    return give
 
 
 # -- by the command -------------------------------------------------------------------------------------------------

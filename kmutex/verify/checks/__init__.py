@@ -8,6 +8,7 @@ from kmutex.verify.checks.holding import holding
 from kmutex.verify.checks.keys import keys
 from kmutex.verify.checks.memory import memory
 from kmutex.verify.checks.queues import queues
+from kmutex.verify.checks.several import several
 from kmutex.verify.checks.snapshots import snapshots
 from kmutex.verify.checks.tickets import tickets
 from kmutex.verify.checks.timeouts import timeouts
@@ -23,4 +24,5 @@ CHECKS: dict[str, Callable[[Context, UnitResult], None]] = {
     "snapshots": snapshots,
     "loops": loops,
     "unstarted": unstarted,
+    "several": several,
 }

@@ -32,6 +32,8 @@ class Context:
     """Symptoms of plainer programs."""
     unpromised: frozenset[str] = frozenset()
     """Clauses that the subject does not promise."""
+    off: frozenset[str] = frozenset()
+    """Clauses that are not judged."""
 
     @property
     def level(self) -> Level:

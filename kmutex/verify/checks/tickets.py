@@ -9,8 +9,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from kmutex._timeouts import TIMED_OUT
 from kmutex.engine import eventloop, threads
-from kmutex.engine.faces import TIMED_OUT, driven, settled
+from kmutex.engine.faces import driven, settled
 from kmutex.engine.observer import UncontrolledError
 from kmutex.engine.program import parse
 from kmutex.engine.search import Chooser

@@ -1,0 +1,199 @@
+"""Several keys by one request (KM-ALL): what hold_all promises, by the programs and the judge of a single key.
+
+If the keys of any two requests meet, at most one of them can hold all that it asked for, and as their places in the
+queues are taken in one step, they are served in the order in which they asked. So such requests behave as requests for
+one key do, and a letter of a program stands here for a family of key lists that meet pairwise. Where they are taken one
+after the other, two clients wait for each other; where one that gives up keeps a part, the next waits for ever.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kmutex.engine.faces import Face, settled
+from kmutex.engine.keys import Spelling, spelled
+from kmutex.engine.program import Program, parse
+from kmutex.engine.timeline import timeline
+from kmutex.verify.checks.context import Context
+from kmutex.verify.evidence import Violation
+from kmutex.verify.results import UnitResult
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "the same keys, in other orders and twice": ("xy", "yx", "xxy"),
+    "two keys of three, each list another two": ("xy", "yz", "zx"),
+    "one key alone, by lock, and with another": ("x", "xy", "zx"),
+}
+"""The lists of one letter, in the order in which the calls of a run get them. A list of one key is a call of lock."""
+MOST = 20
+"""Runs of one program with a preemption; one that has more ways is cut short, and the bound says so."""
+RACES = (
+    "0+a 1+a",
+    "0+a-a 1+a-a",
+    "0+a-a 1+b-b",
+    "0+a | 0-a 1+a",
+    "0+a | 1+a 2+a",
+    "0+a | 0-a 1+a 2+a",
+    "0+a 1?a",
+    "0+a | 0-a 1?a",
+    "0+a 1~a",
+    "0+a | 1~a | 0-a",
+    "0+a | 1~a | 2+a | 0-a",
+    "0+a | 1~a | c1 0-a",
+    "0+a | 1!a | 0-a",
+)
+"""Programs that are run by the default schedule, and with a preemption."""
+PROGRAMS = (
+    *RACES,
+    "0+a | 1+a | 2+a | 3+a | 0-a | 1-a",
+    "0+a | 1+b | 2+a | 3+b | 0-a 1-b",
+    "0+a | 1?a | 2+a | 0-a",
+    "0+a | 1+a | 2?a | 0-a",
+    "0+a | 1~a | c1 | 2+a | 0-a | 1+a",
+    "0+a | 1~a | 2+a | c1 | 0-a",
+    "0+a | 1+a | 2~a | 3+a | c2 | 0-a",
+    "0+a | 1~a | 2~a | c1 c2",
+    "0+a | 1!a | 2+a | c1 | 0-a",
+    "0+a | 1!a | 2!a | 0-a",
+)
+
+
+class _Blocks:
+    """The face lock and unlock, of a subject whose hold_all takes the lists of a family."""
+
+    def __init__(self, made: Any, family: tuple[str, ...], kind: str) -> None:
+        self.made = made
+        self.subject = made.subject if isinstance(made, Face) else made
+        self._lists = _round(family)
+        self._kind = kind
+        self._held: dict[tuple[object, str], Any] = {}
+
+    def _next(self, key: str) -> tuple[list[Any], bool]:
+        parts = next(self._lists)
+        return [spelled(self._kind, f"{key}-{part}") for part in parts], len(parts) == 1
+
+    def _taken(self, client: object, key: str) -> Any:
+        if (client, key) not in self._held:
+            raise RuntimeError("nobody holds the keys")
+        return self._held.pop((client, key))
+
+
+class _ThreadBlocks(_Blocks):
+    def lock(self, key: str, **timeout: Any) -> None:
+        keys, alone = self._next(key)
+        block: Any = None
+        if alone:
+            self.made.lock(keys[0], **timeout)
+        else:
+            block = self.subject.hold_all(keys, **timeout)
+            block.__enter__()
+        self._held[_thread.get_ident(), key] = keys[0] if alone else block
+
+    def unlock(self, key: str) -> None:
+        held = self._taken(_thread.get_ident(), key)
+        if hasattr(type(held), "__exit__"):
+            held.__exit__(None, None, None)
+        else:
+            self.made.unlock(held)
+
+
+class _TaskBlocks(_Blocks):
+    async def lock(self, key: str, **timeout: Any) -> None:
+        keys, alone = self._next(key)
+        block: Any = None
+        if alone:
+            await self.made.lock(keys[0], **timeout)
+        else:
+            block = self.subject.hold_all(keys, **timeout)
+            await block.__aenter__()
+        self._held[asyncio.current_task(), key] = keys[0] if alone else block
+
+    async def unlock(self, key: str) -> None:
+        held = self._taken(asyncio.current_task(), key)
+        if hasattr(type(held), "__aexit__"):
+            await held.__aexit__(None, None, None)
+        else:
+            await settled(self.made.unlock(held))
+
+
+class _Counted:
+    """With len() as far as one letter goes: none of its keys is live, or some are."""
+
+    made: Any
+
+    def __len__(self) -> int:
+        return min(1, len(self.made))
+
+
+class _CountedThreadBlocks(_ThreadBlocks, _Counted):
+    pass
+
+
+class _CountedTaskBlocks(_TaskBlocks, _Counted):
+    pass
+
+
+def several(context: Context, outcome: UnitResult) -> None:
+    """KM-ALL, with one of the families: by the default schedule, and with a preemption."""
+    words, family = list(FAMILIES.items())[outcome.unit.part]
+    waits = context.shape.timeout and _takes_timeout(context.make())
+    lacks = "" if waits else "?!" if context.shape.kind == "threads" else "?"
+    lacks += "~c" if context.shape.kind == "threads" and not waits else ""
+    lacks += "!" if context.shape.kind == "asyncio" or "KM-INTERRUPT" in context.off else ""
+    wanted = [parse(text) for text in PROGRAMS if not parse(text).kinds & frozenset(lacks)]
+    cut = 0
+    for program in wanted:
+        for bound in (0, 1) if str(program) in RACES else (0,):
+            cut += not _run(context, outcome, program, bound, family, words, waits)
+            if outcome.found:
+                return
+    outcome.complete = True
+    outcome.witnesses["KM-ALL"] = outcome.runs
+    races = sum(str(program) in RACES for program in wanted)
+    outcome.bound = f"{words}: {len(wanted)} programs, {races} with 1 preemption"
+    outcome.bound += f" ({cut} of them cut short at {MOST} runs)" if cut else ""
+    outcome.bound += f", {outcome.runs:,} runs"
+
+
+def _run(
+    context: Context,
+    outcome: UnitResult,
+    program: Program,
+    bound: int,
+    family: tuple[str, ...],
+    words: str,
+    tries: bool,
+) -> bool:
+    """Run a program with a family; whether in every way within the bound."""
+    shape = context.shape
+    counted = shape.counts and len(program.keys) == 1
+    blocks: type[_Blocks] = _CountedThreadBlocks if counted else _ThreadBlocks
+    if shape.kind == "asyncio":
+        blocks = _CountedTaskBlocks if counted else _TaskBlocks
+    make: Callable[[], Any] = lambda: blocks(context.make(), family, shape.keys)  # noqa: E731
+    explorer = context.explorer.on(make, keys=Spelling(own=shape.shared), tries=tries)
+    result = explorer.every(program, context.level, bound, go_on=lambda runs: context.beat(runs) < MOST)
+    outcome.runs += result.runs
+    outcome.endless += result.endless
+    for finding, _ in result.found.values():
+        if finding.symptom not in context.known:
+            clauses = ("KM-ALL", *(clause for clause in finding.clauses if clause != "KM-ALL"))
+            message = f"hold_all, with {words}, in the place of one key ({program}): {finding.message}"
+            outcome.found.append(Violation(clauses, message, picture=timeline(finding.events), symptom=finding.symptom))
+    return result.complete or bool(outcome.found)
+
+
+def _takes_timeout(made: Any) -> bool:
+    subject = made.subject if isinstance(made, Face) else made
+    try:
+        return "timeout" in inspect.signature(subject.hold_all).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _round(family: tuple[str, ...]) -> Iterator[str]:
+    while True:
+        yield from family
