@@ -4,6 +4,7 @@ Each session installs the checkout with its dev extra. With ``--no-venv`` nothin
 the environment that nox runs from, as .ci/run does.
 """
 
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -22,11 +23,89 @@ def install(session: nox.Session) -> None:
         session.install("-q", "-e", ".[dev]")
 
 
-@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+@nox.session(python=["3.10", "3.11", "3.12", "3.13", "3.14"])
 def tests(session: nox.Session) -> None:
     """Run pytest on each supported Python that is found. Arguments after -- are pytest's."""
     install(session)
     session.run("python", "-m", "pytest", "-q", *session.posargs)
+
+
+COMPILED = (
+    "tests/test_core.py",
+    "tests/test_entry.py",
+    "tests/test_drivers.py",
+    "tests/test_threads.py",
+    "tests/test_aio.py",
+    "tests/test_anyio.py",
+    "tests/test_gevent.py",
+    "tests/test_interrupts.py",
+    "tests/test_objects.py",
+    "tests/test_once.py",
+    "tests/test_owners.py",
+    "tests/bench/test_interrupts_bench.py",
+    "tests/testing/test_suite.py",
+    "tests/verify/test_compiled.py",
+)
+"""What is run on the compiled wheel."""
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13", "3.14"])
+def compiled(session: nox.Session) -> None:
+    """Build the compiled wheel on each Python that is found, and test it; arguments after -- are pytest's."""
+    if session.venv_backend == "none":
+        session.error("it installs the wheel in an environment of its own: call it without --no-venv")
+    folder = Path(session.create_tmp()).resolve() / "compiled"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.install("-q", "build")
+    session.run("python", "-m", "build", "-q", "--sdist", "-o", str(folder), ".")
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder)
+    tree = folder / sdist.name.removesuffix(".tar.gz")
+    switch = {"HATCH_BUILD_HOOK_ENABLE_MYPYC": "1"}
+    session.run("python", "-m", "build", "-q", "--wheel", "-o", str(folder), str(tree), env=switch)
+    (wheel,) = folder.glob("*.whl")
+    session.install("-q", f"kmutex[dev,bench] @ {wheel.as_uri()}")
+    # From here on nothing but the wheel can be imported.
+    shutil.rmtree(tree / "kmutex")
+    shutil.rmtree(tree / "model")
+    session.chdir(tree)
+    session.run("python", "-c", "import kmutex; print(kmutex.__file__); assert kmutex.compiled")
+    session.run("python", "-m", "pytest", "-q", "-n0", "-m", "", *COMPILED, *session.posargs)
+    for locker in ("KeyedMutex", "AsyncKeyedMutex"):
+        session.run("kmutex", "verify", f"kmutex:{locker}")
+    session.log(
+        f"to measure it: cd {tree}; {session.bin}/python benchmarks/locks/run.py, or benchmarks/interrupts/run.py"
+    )
+
+
+FREE_THREADED = """\
+no free-threaded Python is on the path (python3.14t, python3.13t). On Debian, with a deb-src line of sid:
+    apt-get build-dep python3.13 && apt-get source python3.13 && cd python3.13-3.13.*
+    ./configure --disable-gil --prefix=$HOME/python3.13t && make -j2 && make install
+and put $HOME/python3.13t/bin on the path. It takes some ten minutes."""
+THREADED_TESTS = (
+    "tests/test_core.py",
+    "tests/test_drivers.py",
+    "tests/test_threads.py",
+    "tests/test_aio.py",
+    "tests/test_free_threads.py",
+)
+
+
+@nox.session(venv_backend="none")
+def freethreaded(session: nox.Session) -> None:
+    """Run the tests of the drivers, and storms, on a free-threaded Python; arguments after -- are pytest's."""
+    python = shutil.which("python3.14t") or shutil.which("python3.13t")
+    if python is None:
+        session.error(FREE_THREADED)
+    folder = Path(session.create_tmp()).resolve() / "freethreaded"
+    session.run(python, "-m", "venv", str(folder), external=True)
+    inside = str(folder / "bin" / "python")
+    # Not all of dev has wheels for it.
+    needed = ("anyio", "hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "rich", "trio")
+    session.run(inside, "-m", "pip", "install", "-q", "-e", ".", *needed, external=True)
+    session.run(inside, "-m", "pytest", "-q", "-n0", *THREADED_TESTS, *session.posargs, external=True)
 
 
 @nox.session

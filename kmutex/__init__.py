@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kmutex._aio import AsyncKeyedMutex, AsyncLease
+    from kmutex._core import compiled
     from kmutex._entry import Entry
     from kmutex._errors import KMutexError, LeaseReusedError, UnheldKeyError, WrongLoopError
     from kmutex._noop import AsyncNoopLocker, NoopLocker
@@ -35,6 +36,7 @@ __all__ = [
     "UnheldKeyError",
     "WrongLoopError",
     "async_once",
+    "compiled",
     "once",
 ]
 
@@ -55,6 +57,7 @@ _HOMES = {
     "UnheldKeyError": "_errors",
     "WrongLoopError": "_errors",
     "async_once": "_once",
+    "compiled": "_core",
     "once": "_once",
 }
 """Loaded when asked for: who locks threads waits for no asyncio."""

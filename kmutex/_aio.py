@@ -48,7 +48,7 @@ class AsyncKeyedMutex(Generic[K]):
         self._table: LockTable[asyncio.Future[None]] = _watched() if diagnose else LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
-    async def lock(self, key: K, timeout: float | None = None) -> None:
+    async def lock(self, key: K, timeout: float | int | None = None) -> None:
         """Return once the calling task holds ``key`` (KM-EXCL). A free key is taken without a pause.
 
         timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
@@ -74,11 +74,11 @@ class AsyncKeyedMutex(Generic[K]):
         if future is not None:
             self._wake(future)
 
-    def hold(self, key: K, timeout: float | None = None) -> AsyncLease:
+    def hold(self, key: K, timeout: float | int | None = None) -> AsyncLease:
         """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
         return AsyncLease(self, key, timeout)
 
-    def hold_all(self, keys: Iterable[K], timeout: float | None = None) -> AsyncLease:
+    def hold_all(self, keys: Iterable[K], timeout: float | int | None = None) -> AsyncLease:
         """Hold all of ``keys`` for an ``async with`` block, by one request; see `KeyedMutex.hold_all` (KM-ALL)."""
         return AsyncLease(_Several(self), distinct(keys), timeout)
 
@@ -115,7 +115,7 @@ class AsyncKeyedMutex(Generic[K]):
         """TypeError: neither copied nor pickled. Weak references are possible."""
         raise not_copied(self)
 
-    def _request(self, key: K, ticket: Ticket, timeout: float | None) -> asyncio.Future[None] | None:
+    def _request(self, key: K, ticket: Ticket, timeout: float | int | None) -> asyncio.Future[None] | None:
         # A plain function: who waits for nothing need not pay for a second coroutine.
         if timeout is not None:
             check_timeout(timeout)
@@ -124,7 +124,7 @@ class AsyncKeyedMutex(Generic[K]):
             loop = self._moved_to(loop)
         return self._table.request(key, ticket, loop.create_future)
 
-    async def _grant(self, key: K, ticket: Ticket, future: asyncio.Future[None], timeout: float | None) -> None:
+    async def _grant(self, key: K, ticket: Ticket, future: asyncio.Future[None], timeout: float | int | None) -> None:
         if timeout == 0:
             self._table.cancel(key, ticket)
             raise self._expired(key, timeout)
@@ -145,7 +145,7 @@ class AsyncKeyedMutex(Generic[K]):
             if timer is not None:
                 timer.cancel()
 
-    def _expire(self, key: K, ticket: Ticket, future: asyncio.Future[None], timeout: float) -> None:
+    def _expire(self, key: K, ticket: Ticket, future: asyncio.Future[None], timeout: float | int) -> None:
         # Leaving the queue and failing the future are one step of the loop, so no grant can come between.
         if not future.done():
             try:
@@ -169,7 +169,7 @@ class AsyncKeyedMutex(Generic[K]):
         if not future.done():
             future.set_result(None)
 
-    def _expired(self, key: Any, timeout: float) -> TimeoutError:
+    def _expired(self, key: Any, timeout: float | int) -> TimeoutError:
         return TimeoutError(f"no grant of {brief(key)} within {timeout} s{self._about(key)}")
 
     def _about(self, key: Any) -> str:
@@ -239,7 +239,7 @@ class _Several(AsyncKeyedMutex[Any]):
         self._error: Exception | None = None
         """Why it ends without a grant, when the time is over."""
 
-    def _request(self, key: Any, ticket: Ticket, timeout: float | None) -> asyncio.Future[None] | None:
+    def _request(self, key: Any, ticket: Ticket, timeout: float | int | None) -> asyncio.Future[None] | None:
         if timeout is not None:
             check_timeout(timeout)
         make = self._moved_to(_get_running_loop()).create_future
@@ -254,7 +254,7 @@ class _Several(AsyncKeyedMutex[Any]):
             raise
         return self._futures[0] if self._futures else None
 
-    async def _grant(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float | None) -> None:
+    async def _grant(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float | int | None) -> None:
         timer = None
         try:
             if timeout is not None:
@@ -271,7 +271,7 @@ class _Several(AsyncKeyedMutex[Any]):
             if timer is not None:
                 timer.cancel()
 
-    def _expire(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float) -> None:
+    def _expire(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float | int) -> None:
         # As for one key. The futures are not failed: one that nobody awaits any more would be complained of.
         if not all(each.done() for each in self._futures):
             try:

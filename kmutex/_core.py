@@ -50,7 +50,7 @@ class LockTable(Generic[Waker]):
     def request(self, key: Hashable, ticket: Ticket, make_waker: Callable[[], Waker]) -> Waker | None:
         """Ask for ``key``. None: granted. A waker: the ticket waits, and is told by it (KM-EXCL, KM-FIFO)."""
         entry = self._entries.setdefault(key, ticket)
-        if entry is ticket:
+        if entry == ticket:  # Not `is`: compiled, a ticket is a C integer, and each object of it another.
             return None
         waker = make_waker()
         if isinstance(entry, int):
@@ -149,3 +149,7 @@ def _as_value(entry: Ticket | OrderedDict[Ticket, Waker | None]) -> Entry:
         return Entry(entry, ())
     holder, *waiters = entry
     return Entry(holder, tuple(waiters))
+
+
+compiled: bool = not hasattr(LockTable.request, "__code__")
+"""Whether the lock runs as machine code, which no interrupt can enter: docs/compiled.md says how to build it."""

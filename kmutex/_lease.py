@@ -34,7 +34,7 @@ class LeaseOfKey(Generic[Mutex]):
 
     __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
 
-    def __init__(self, mutex: Mutex, key: Hashable, timeout: float | None) -> None:
+    def __init__(self, mutex: Mutex, key: Hashable, timeout: float | int | None) -> None:
         self._mutex = mutex
         self._key = key
         self._timeout = timeout

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# `float | int`, wherever a timeout is taken: of a plain float, a compiled call makes one, and 10**400 has none.
+
 
 class KeyedMutex(Generic[K]):
     """A mutex for each key, made on demand and gone when idle. For threads; not re-entrant.
@@ -43,7 +45,7 @@ class KeyedMutex(Generic[K]):
         self._table: LockTable[threading.Lock] = _watched() if diagnose else LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
-    def lock(self, key: K, timeout: float | None = None) -> None:
+    def lock(self, key: K, timeout: float | int | None = None) -> None:
         """Return once the caller holds ``key`` (KM-EXCL).
 
         timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
@@ -75,11 +77,11 @@ class KeyedMutex(Generic[K]):
             self._settle(key, NO_TICKET)
             raise
 
-    def hold(self, key: K, timeout: float | None = None) -> Lease:
+    def hold(self, key: K, timeout: float | int | None = None) -> Lease:
         """Hold ``key`` for a ``with`` block. Arguments and errors are those of `lock`, raised on entry."""
         return Lease(self, key, timeout)
 
-    def hold_all(self, keys: Iterable[K], timeout: float | None = None) -> Lease:
+    def hold_all(self, keys: Iterable[K], timeout: float | int | None = None) -> Lease:
         """Hold all of ``keys`` for a ``with`` block, by one request: all of them, or none where it raises (KM-ALL).
 
         keys: in any order; one that is named twice counts once. Callers that hold nothing else never wait for each
@@ -121,7 +123,7 @@ class KeyedMutex(Generic[K]):
         """TypeError: neither copied nor pickled. Weak references are possible."""
         raise not_copied(self)
 
-    def _acquire(self, key: K, ticket: Ticket, timeout: float | None) -> bool:
+    def _acquire(self, key: K, ticket: Ticket, timeout: float | int | None) -> bool:
         # False: the time is over. The caller settles the ticket if anything is raised here, or by an interrupt on the
         # way back to it; so what is no interrupt is not raised here.
         # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
@@ -168,7 +170,7 @@ class KeyedMutex(Generic[K]):
             self._give_back()
             raise
 
-    def _expired(self, key: Any, timeout: float | None) -> TimeoutError:
+    def _expired(self, key: Any, timeout: float | int | None) -> TimeoutError:
         return TimeoutError(f"no grant of {brief(key)} within {timeout} s{self._seen(lambda: self._about(key))}")
 
     def _about(self, key: Any) -> str:
@@ -228,6 +230,11 @@ class Lease(LeaseOfKey[KeyedMutex[Any]]):
         raise mutex._expired(self._key, timeout)
 
     def release(self) -> None:
+        """End the grant now; the block then ends without a second release. It ends if interrupted too (KM-INTERRUPT).
+
+        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
+        A later holder is not touched.
+        """
         try:
             self._mutex._release(self._key, self._ticket)
             self._ticket = NO_TICKET
@@ -236,8 +243,6 @@ class Lease(LeaseOfKey[KeyedMutex[Any]]):
         except BaseException:
             self._finish()
             raise
-
-    release.__doc__ = LeaseOfKey.release.__doc__
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -274,7 +279,7 @@ class _Several(KeyedMutex[Any]):
     def __init__(self, mutex: KeyedMutex[Any]) -> None:
         self._guard, self._table, self._tickets = mutex._guard, mutex._table, mutex._tickets
 
-    def _acquire(self, key: Any, ticket: Ticket, timeout: float | None) -> bool:
+    def _acquire(self, key: Any, ticket: Ticket, timeout: float | int | None) -> bool:
         # What is raised here is settled by the caller, as for one key.
         end = None if timeout is None else time.monotonic() + min(timeout, threading.TIMEOUT_MAX)
         guard, table = self._guard, self._table
@@ -343,7 +348,7 @@ def _closed_gate() -> threading.Lock:
     return gate
 
 
-def _pass(gate: threading.Lock, timeout: float | None) -> bool:
+def _pass(gate: threading.Lock, timeout: float | int | None) -> bool:
     """Wait until the gate is opened: True. False: the time is over."""
     if timeout is None:
         return gate.acquire()

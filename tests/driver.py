@@ -1,4 +1,4 @@
-"""The lockers for threads and for asyncio behind one face, so that a test of what both must do is written once.
+"""The lockers for threads, asyncio and anyio behind one face, so that a test of what all must do is written once.
 
 Such a test is a coroutine that takes a driver. With `Tasks` it runs in an event loop of its own. With `Threads` nothing
 in it ever pauses: each call blocks its thread, as it does for a user, and the coroutine comes to its end in one step.
@@ -10,19 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib.util
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
+import anyio
 import pytest
+import trio.testing
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
-from kmutex import AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease, KeyedLocker, KeyedMutex, Lease
+from kmutex import AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease, KeyedLocker, KeyedMutex, Lease, compiled
+from kmutex.anyio import AnyioKeyedMutex, AnyioLease
 
 DEADLINE = 120.0
 """Seconds after which a test that waits has failed; nothing takes long."""
+
+in_python = pytest.mark.skipif(compiled, reason="puts something into the code of the lock, which is compiled")
 
 T = TypeVar("T")
 
@@ -109,6 +118,10 @@ class Threads:
     kind, face, mutex, lease = "threads", KeyedLocker, KeyedMutex, Lease
     run = staticmethod(at_once)
 
+    async def at_once(self, call: Coroutine[Any, Any, T]) -> T:
+        """What ``call`` returns or raises; AssertionError if it has to wait."""
+        return at_once(call)
+
     def __init__(self, locker: Any = None) -> None:
         self.locker = KeyedMutex() if locker is None else locker
 
@@ -151,6 +164,9 @@ class Tasks:
     kind, face, mutex, lease = "asyncio", AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease
     run = staticmethod(run)
 
+    async def at_once(self, call: Coroutine[Any, Any, T]) -> T:
+        return at_once(call)
+
     def __init__(self, locker: Any = None) -> None:
         self.locker = AsyncKeyedMutex() if locker is None else locker
 
@@ -190,11 +206,138 @@ class Tasks:
         await asyncio.sleep(0)
 
 
-Driver: TypeAlias = "Threads | Tasks"
+class TasksOnUvloop(Tasks):
+    """The same on uvloop, where it is installed."""
+
+    kind = "uvloop"
+
+    @staticmethod
+    def run(test: Coroutine[Any, Any, T]) -> T:
+        uvloop = importlib.import_module("uvloop")
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # type: ignore[attr-defined,unused-ignore]
+            return runner.run(asyncio.wait_for(test, DEADLINE))  # type: ignore[no-any-return,unused-ignore]
+
+
+class Client(Generic[T]):
+    """A task of anyio's that makes one call."""
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.ended = anyio.Event()
+        self._value: Any = None
+        self._error: Exception | None = None
+
+    async def work(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> None:
+        try:
+            with self.scope:
+                self._value = await call(*arguments)
+        except Exception as error:
+            self._error = error
+        finally:
+            self.ended.set()
+
+    def done(self) -> bool:
+        return self.ended.is_set()
+
+    def result(self) -> T:
+        assert self.done()
+        assert not self.scope.cancelled_caught, "it was cancelled"
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[no-any-return]
+
+
+class Grouped:
+    """A locker for anyio, and clients that are tasks of a group, on one of its backends."""
+
+    kind: ClassVar[str]
+    group: ClassVar[TaskGroup]
+    face, mutex, lease = AsyncKeyedLocker, AnyioKeyedMutex, AnyioLease
+
+    def __init__(self, locker: Any = None) -> None:
+        self.locker = AnyioKeyedMutex() if locker is None else locker
+
+    @classmethod
+    def run(cls, test: Coroutine[Any, Any, None]) -> None:
+        """Run ``test`` in a loop of its own; what it has started ends with it."""
+
+        async def main() -> None:
+            with anyio.fail_after(DEADLINE):
+                async with anyio.create_task_group() as cls.group:
+                    await test
+                    cls.group.cancel_scope.cancel()
+
+        anyio.run(main, backend=cls.kind.partition(" ")[2])
+
+    async def settle(self) -> None:
+        """Return when nobody can go on but this task."""
+        raise NotImplementedError
+
+    async def at_once(self, call: Coroutine[Any, Any, T]) -> T:
+        """It is a checkpoint and so pauses, but for one turn of the loop."""
+
+        async def made() -> T:
+            return await call
+
+        client = self.start(made)
+        await self.settle()
+        return client.result()
+
+    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        await self.locker.lock(key, timeout)
+
+    def unlock(self, key: Hashable) -> None:
+        self.locker.unlock(key)
+
+    def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
+        held: AbstractAsyncContextManager[Any] = self.locker.hold(key, timeout)
+        return held
+
+    def start(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> Client[T]:
+        client: Client[T] = Client()
+        self.group.start_soon(client.work, call, *arguments)
+        return client
+
+    async def start_waiter(self, key: Hashable, timeout: float | None = None) -> Client[None]:
+        before = len(waiters(self.locker, key))
+        client = self.start(self.lock, key, timeout)
+        await self.settle()
+        assert len(waiters(self.locker, key)) == before + 1, "the waiter did not wait"
+        return client
+
+    async def result(self, client: Client[T]) -> T:
+        await self.settle()  # If anybody else was woken with it, that is seen as well.
+        await client.ended.wait()
+        return client.result()
+
+    async def until(self, state: Callable[[], object]) -> None:
+        while not state():
+            await self.pause()
+
+    async def pause(self) -> None:
+        await checkpoint()
+
+
+class GroupedOnAsyncio(Grouped):
+    kind = "anyio asyncio"
+
+    async def settle(self) -> None:
+        for _ in range(10):
+            await checkpoint()
+
+
+class GroupedOnTrio(Grouped):
+    kind = "anyio trio"
+
+    async def settle(self) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+
+
+Driver: TypeAlias = "Threads | Tasks | Grouped"
 Test: TypeAlias = Callable[..., Awaitable[None]]
 
 
-def on(*kinds: type[Threads] | type[Tasks]) -> Callable[[Test], Callable[..., None]]:
+def on(*kinds: type[Threads] | type[Tasks] | type[Grouped]) -> Callable[[Test], Callable[..., None]]:
     """The test, a coroutine function, is run with a new `driver` of each kind."""
 
     def mark(test: Test) -> Callable[..., None]:
@@ -208,4 +351,6 @@ def on(*kinds: type[Threads] | type[Tasks]) -> Callable[[Test], Callable[..., No
     return mark
 
 
-both, tasks = on(Threads, Tasks), on(Tasks)
+uvloops = [TasksOnUvloop] if sys.version_info >= (3, 11) and importlib.util.find_spec("uvloop") else []
+every = on(Threads, Tasks, *uvloops, GroupedOnAsyncio, GroupedOnTrio)
+both, tasks, grouped = on(Threads, Tasks), on(Tasks), on(GroupedOnAsyncio, GroupedOnTrio)

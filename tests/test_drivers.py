@@ -1,4 +1,4 @@
-"""What the keyed mutex does for threads and for asyncio alike. `tests/driver.py` has the face that both have here."""
+"""What the keyed mutex does for threads, asyncio and anyio alike; `tests/driver.py` has the face that they share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from kmutex import Entry, KMutexError, LeaseReusedError, UnheldKeyError
 from kmutex._lease import NO_TICKET
-from tests.driver import Driver, at_once, both, waiters
+from tests.driver import Driver, both, every, waiters
 
 
 async def never_runs(lease: AbstractAsyncContextManager[Any]) -> None:
@@ -20,16 +20,16 @@ async def never_runs(lease: AbstractAsyncContextManager[Any]) -> None:
         raise AssertionError("the block ran")
 
 
-@both
+@every
 async def test_it_is_a_keyed_locker(driver: Driver) -> None:
     assert isinstance(driver.locker, driver.face)
 
 
-@both
+@every
 async def test_lock_takes_a_free_key_without_a_pause_and_unlock_drops_it(driver: Driver) -> None:
     """KM-EXCL, KM-REF, KM-IDLE"""
     mutex = driver.locker
-    at_once(driver.lock("k"))
+    await driver.at_once(driver.lock("k"))
     assert "k" in mutex
     assert "other" not in mutex
     assert len(mutex) == 1
@@ -41,7 +41,7 @@ async def test_lock_takes_a_free_key_without_a_pause_and_unlock_drops_it(driver:
     assert mutex.snapshot() == {}
 
 
-@both
+@every
 async def test_tickets_are_never_used_twice_and_never_the_one_that_means_none(driver: Driver) -> None:
     """KM-TOKEN"""
     seen = []
@@ -53,7 +53,7 @@ async def test_tickets_are_never_used_twice_and_never_the_one_that_means_none(dr
     assert NO_TICKET not in seen
 
 
-@both
+@every
 async def test_waiters_are_served_in_the_order_of_their_requests(driver: Driver) -> None:
     """KM-FIFO, KM-HANDOFF, KM-LIVE"""
     await driver.lock("k")
@@ -66,7 +66,7 @@ async def test_waiters_are_served_in_the_order_of_their_requests(driver: Driver)
     assert len(driver.locker) == 0
 
 
-@both
+@every
 async def test_a_newcomer_does_not_barge(driver: Driver) -> None:
     """KM-HANDOFF: the key belongs to the waiter from the unlock on, before its thread or task has run."""
     await driver.lock("k")
@@ -75,20 +75,20 @@ async def test_a_newcomer_does_not_barge(driver: Driver) -> None:
     driver.unlock("k")
     assert driver.locker.snapshot() == {"k": Entry(ticket, ())}
     with pytest.raises(TimeoutError):
-        at_once(driver.lock("k", 0))
+        await driver.at_once(driver.lock("k", 0))
     await driver.result(waiter)
     assert driver.locker.snapshot() == {"k": Entry(ticket, ())}
 
 
-@both
+@every
 async def test_a_queue_on_one_key_does_not_delay_another(driver: Driver) -> None:
     """KM-INDEP: for threads, the guard is free while three of them wait."""
     await driver.lock("a")
     queue = [await driver.start_waiter("a") for _ in range(3)]
 
     async def elsewhere() -> int:
-        at_once(driver.lock("b", 0))
-        at_once(driver.lock("c"))
+        await driver.at_once(driver.lock("b", 0))
+        await driver.at_once(driver.lock("c"))
         driver.unlock("b")
         driver.unlock("c")
         return len(driver.locker)
@@ -101,7 +101,7 @@ async def test_a_queue_on_one_key_does_not_delay_another(driver: Driver) -> None
 
 
 @pytest.mark.parametrize("how", ["lock", "hold"])
-@both
+@every
 async def test_clients_exclude_each_other(driver: Driver, how: str) -> None:
     """KM-EXCL, KM-LIVE: and somewhere in the run somebody waited, else it shows nothing."""
     inside = {"a": 0, "b": 0}
@@ -135,7 +135,7 @@ async def test_clients_exclude_each_other(driver: Driver, how: str) -> None:
     assert len(driver.locker) == 0
 
 
-@both
+@every
 async def test_unlock_of_a_key_nobody_holds(driver: Driver) -> None:
     """KM-UNHELD, KM-ATOMIC"""
     await driver.lock("held")
@@ -148,7 +148,7 @@ async def test_unlock_of_a_key_nobody_holds(driver: Driver) -> None:
         driver.unlock("held")
 
 
-@both
+@every
 async def test_unlock_by_key_releases_the_holder_whoever_that_is(driver: Driver) -> None:
     """KM-TOKEN: another thread or task may unlock."""
 
@@ -161,19 +161,19 @@ async def test_unlock_by_key_releases_the_holder_whoever_that_is(driver: Driver)
 
 
 @pytest.mark.parametrize("timeout", [0, 0.0, -0.0, False])
-@both
+@every
 async def test_timeout_0(driver: Driver, timeout: float) -> None:
     """KM-EXPIRED, KM-CANCEL: a free key is taken, a held one raises without a pause and leaves no trace."""
-    at_once(driver.lock("k", timeout))
+    await driver.at_once(driver.lock("k", timeout))
     before = driver.locker.snapshot()
     assert "k" in before
     with pytest.raises(TimeoutError, match=rf"^no grant of 'k' within {timeout} s$"):
-        at_once(driver.lock("k", timeout))
+        await driver.at_once(driver.lock("k", timeout))
     assert driver.locker.snapshot() == before
 
 
 @pytest.mark.parametrize("timeout", [-1, -1e-9, -math.inf, math.nan])
-@both
+@every
 async def test_a_timeout_that_is_none_is_refused_free_or_held(driver: Driver, timeout: float) -> None:
     """KM-EXPIRED, KM-ATOMIC"""
     with pytest.raises(ValueError, match=r"^timeout must be None or at least 0 seconds, not "):
@@ -197,7 +197,7 @@ async def test_a_timeout_that_is_none_is_refused_free_or_held(driver: Driver, ti
         threading.TIMEOUT_MAX * 2,
     ],
 )
-@both
+@every
 async def test_a_timeout_longer_than_any_wait_is_one(driver: Driver, timeout: float) -> None:
     """KM-EXPIRED: infinite, more than the platform's lock or the loop can be told, more than a float can hold."""
     await driver.lock("k", timeout)
@@ -208,7 +208,7 @@ async def test_a_timeout_longer_than_any_wait_is_one(driver: Driver, timeout: fl
 
 
 @pytest.mark.parametrize("timeout", ["1", 1j])
-@both
+@every
 async def test_a_timeout_of_a_wrong_type_leaves_no_trace(driver: Driver, timeout: float) -> None:
     """KM-ATOMIC"""
     await driver.lock("k")
@@ -218,7 +218,7 @@ async def test_a_timeout_of_a_wrong_type_leaves_no_trace(driver: Driver, timeout
     assert driver.locker.snapshot() == before
 
 
-@both
+@every
 async def test_a_waiter_that_times_out_leaves_the_queue(driver: Driver) -> None:
     """KM-CANCEL, KM-REF: the others keep their order, and it never holds later."""
     await driver.lock("k")
@@ -237,7 +237,7 @@ async def test_a_waiter_that_times_out_leaves_the_queue(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("key", [[], ([],), {}])
-@both
+@every
 async def test_an_unhashable_key_changes_nothing(driver: Driver, key: Hashable) -> None:
     """KM-ATOMIC: also one that only turns out to be, inside a tuple. Undoing nothing adds no second error."""
     with pytest.raises(TypeError, match="unhashable") as refused:
@@ -251,7 +251,7 @@ async def test_an_unhashable_key_changes_nothing(driver: Driver, key: Hashable) 
     await driver.lock("k", 0)
 
 
-@both
+@every
 async def test_any_hashable_value_is_a_key(driver: Driver) -> None:
     """KM-INDEP: equal values are one key."""
     keys: list[Hashable] = [None, 0, "", (), ("a", 1), frozenset({1}), object()]
@@ -272,7 +272,7 @@ class WordlessKey:
         raise RuntimeError("no words")
 
 
-@both
+@every
 async def test_a_key_without_words_ends_the_wait_all_the_same(driver: Driver) -> None:
     """KM-CANCEL: the error names its type, and the waiter has left."""
     key = WordlessKey()
@@ -282,7 +282,7 @@ async def test_a_key_without_words_ends_the_wait_all_the_same(driver: Driver) ->
     assert waiters(driver.locker, key) == ()
 
 
-@both
+@every
 async def test_it_is_not_reentrant(driver: Driver) -> None:
     """KM-EXCL: who holds the key waits for itself."""
     async with driver.hold("k"):
@@ -291,7 +291,7 @@ async def test_it_is_not_reentrant(driver: Driver) -> None:
     assert len(driver.locker) == 0
 
 
-@both
+@every
 async def test_a_snapshot_is_frozen(driver: Driver) -> None:
     """KM-REF"""
     await driver.lock("k")
@@ -302,7 +302,7 @@ async def test_a_snapshot_is_frozen(driver: Driver) -> None:
     assert list(snapshot) == ["k"]
 
 
-@both
+@every
 async def test_a_lease_holds_for_its_block(driver: Driver) -> None:
     """KM-TOKEN, KM-IDLE"""
     assert type(driver.locker.hold("k")) is driver.lease
@@ -311,7 +311,7 @@ async def test_a_lease_holds_for_its_block(driver: Driver) -> None:
     assert len(driver.locker) == 0
 
 
-@both
+@every
 async def test_a_lease_ends_with_its_block_also_on_an_error(driver: Driver) -> None:
     """KM-TOKEN, KM-IDLE: and the error goes through."""
 
@@ -324,7 +324,7 @@ async def test_a_lease_ends_with_its_block_also_on_an_error(driver: Driver) -> N
     assert len(driver.locker) == 0
 
 
-@both
+@every
 async def test_a_lease_takes_the_timeout_of_lock(driver: Driver) -> None:
     """KM-EXPIRED, KM-CANCEL, KM-ATOMIC: the block does not run, and the lease may be tried again."""
     await driver.lock("k")
@@ -340,7 +340,7 @@ async def test_a_lease_takes_the_timeout_of_lock(driver: Driver) -> None:
     assert len(driver.locker) == 0
 
 
-@both
+@every
 async def test_a_lease_released_early_is_not_released_again_by_its_block(driver: Driver) -> None:
     """KM-TOKEN: the holder after it is not touched."""
     async with driver.hold("k") as lease:
@@ -352,7 +352,7 @@ async def test_a_lease_released_early_is_not_released_again_by_its_block(driver:
 
 
 @pytest.mark.parametrize("where", ["within", "after"])
-@both
+@every
 async def test_a_lease_is_released_once(driver: Driver, where: str) -> None:
     """KM-TOKEN, KM-UNHELD, KM-ATOMIC: before the end of its block or by it; a later holder is not touched."""
 
@@ -374,7 +374,7 @@ async def test_a_lease_is_released_once(driver: Driver, where: str) -> None:
     assert driver.locker.snapshot()["k"].refs == 1
 
 
-@both
+@every
 async def test_a_lease_that_was_not_granted_releases_nothing(driver: Driver) -> None:
     """KM-TOKEN, KM-ATOMIC"""
     await driver.lock("k")
@@ -384,7 +384,7 @@ async def test_a_lease_that_was_not_granted_releases_nothing(driver: Driver) -> 
     assert driver.locker.snapshot() == before
 
 
-@both
+@every
 async def test_a_lease_whose_grant_was_ended_by_key_says_so_and_leaves_the_later_holder(driver: Driver) -> None:
     """KM-TOKEN"""
     lease = driver.hold("k")
@@ -396,7 +396,7 @@ async def test_a_lease_whose_grant_was_ended_by_key_says_so_and_leaves_the_later
     assert driver.locker.snapshot()["k"].refs == 1
 
 
-@both
+@every
 async def test_a_lease_is_entered_once(driver: Driver) -> None:
     """KM-TOKEN: neither inside its block nor after it."""
     lease = driver.hold("k")
@@ -411,7 +411,7 @@ async def test_a_lease_is_entered_once(driver: Driver) -> None:
     assert len(driver.locker) == 0
 
 
-@both
+@every
 async def test_a_lease_is_not_entered_again_while_it_waits(driver: Driver) -> None:
     """KM-TOKEN, KM-ATOMIC: the failed calls leave it where it waits."""
     await driver.lock("k")
@@ -429,7 +429,7 @@ async def test_a_lease_is_not_entered_again_while_it_waits(driver: Driver) -> No
     assert len(driver.locker) == 0
 
 
-@both
+@every
 async def test_leases_of_two_clients_hand_over(driver: Driver) -> None:
     """KM-HANDOFF, KM-TOKEN"""
 

@@ -14,7 +14,7 @@ import pytest
 
 from kmutex import Entry, KeyedMutex, Lease, UnheldKeyError, _threads
 from kmutex._core import LockTable
-from tests.driver import DEADLINE, start, start_waiter, until, waiters
+from tests.driver import DEADLINE, in_python, start, start_waiter, until, waiters
 
 
 def test_a_timeout_that_the_wait_itself_refuses_leaves_no_trace() -> None:
@@ -27,6 +27,7 @@ def test_a_timeout_that_the_wait_itself_refuses_leaves_no_trace() -> None:
     assert mutex.snapshot() == before
 
 
+@in_python
 def test_a_grant_that_beats_the_timeout_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-RACE: the wait reports that the time is over, the table that the grant came; the call returns holding."""
     mutex = KeyedMutex()
@@ -77,6 +78,7 @@ def test_ctrl_c_in_the_wait_leaves_no_ref(timeout: float | None) -> None:
     assert len(mutex) == 0
 
 
+@in_python
 def test_an_interrupt_after_the_grant_passes_the_key_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT, KM-RACE: the call raises, so it must not hold."""
     mutex = KeyedMutex()
@@ -101,6 +103,7 @@ def test_an_interrupt_after_the_grant_passes_the_key_on(monkeypatch: pytest.Monk
     assert mutex.snapshot()["k"].refs == 1
 
 
+@in_python
 def test_an_interrupt_after_the_grant_with_nobody_behind_evicts(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT, KM-IDLE"""
     mutex = KeyedMutex()
@@ -194,6 +197,7 @@ def struck_after(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> Non
     monkeypatch.setattr(owner, name, struck)
 
 
+@in_python
 def test_an_interrupt_between_the_hand_over_and_its_gate_loses_no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT, KM-LIVE, KM-HANDOFF"""
     mutex = KeyedMutex()
@@ -206,6 +210,7 @@ def test_an_interrupt_between_the_hand_over_and_its_gate_loses_no_wake_up(monkey
     assert mutex.snapshot()["k"].refs == 1
 
 
+@in_python
 def test_an_unlock_that_was_interrupted_at_its_beginning_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT, KM-ATOMIC: neither the holder nor a waiter."""
     mutex = KeyedMutex()
@@ -222,6 +227,7 @@ def test_an_unlock_that_was_interrupted_at_its_beginning_changes_nothing(monkeyp
     waiter.result(DEADLINE)
 
 
+@in_python
 @pytest.mark.parametrize("behind", [0, 1])
 def test_a_lease_that_was_interrupted_on_entry_holds_nothing(behind: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT: the key is free, or another's; and the lease may be entered again."""
@@ -249,6 +255,7 @@ def test_a_lease_that_was_interrupted_on_entry_holds_nothing(behind: int, monkey
     assert len(mutex) == 0
 
 
+@in_python
 @pytest.mark.parametrize("end", [Lease.release, lambda lease: lease.__exit__(None, None, None)])
 def test_a_lease_whose_end_was_interrupted_before_it_began_ends(
     end: Callable[[Lease], None], monkeypatch: pytest.MonkeyPatch
@@ -269,6 +276,7 @@ def test_a_lease_whose_end_was_interrupted_before_it_began_ends(
     assert mutex.snapshot()["k"].refs == 1
 
 
+@in_python
 def test_a_lease_whose_end_was_interrupted_after_it_was_made_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT, KM-TOKEN: the later holder is not touched."""
     mutex = KeyedMutex()
@@ -284,6 +292,7 @@ def test_a_lease_whose_end_was_interrupted_after_it_was_made_ends_once(monkeypat
     assert mutex.snapshot()["k"].refs == 1
 
 
+@in_python
 @pytest.mark.parametrize("behind", [0, 1])
 def test_a_grant_that_beat_the_timeout_and_was_unlocked_since(behind: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-RACE, KM-ATOMIC: the call returns, as it does without a timeout, and whoever waits behind is served."""

@@ -1,18 +1,21 @@
-"""What an interrupt leaves held: before every bytecode of a block, and by a storm of real signals.
+"""What an interrupt leaves held: before every bytecode of a block, and by storms of signals and exceptions.
 
     python benchmarks/interrupts/run.py [--seconds 5] [--rounds 3] [--json FILE] [--page FILE]
 
 First each block is interrupted before each of its bytecodes, once per boundary (kmutex.testing.interrupts). Then
 SIGALRM is sent into endless blocks, at a time drawn anew for each signal, and its handler raises; the subjects take
 turns within each round. After each interrupt it is looked at what is left held; where the signal was seen is the
-function that was running. A subject that leaks is beside the sound ones: a storm that meets nothing would show.
+function that was running. At last threads, each with a lock of its own, throw asynchronous exceptions at each other;
+who still waits for its lock when all should have ended is stuck. A subject that leaks is beside the sound ones: a storm
+that meets nothing would show.
 
---page FILE writes the tables into that page, between its marks.
+--page FILE writes the tables into that page, between its marks: those of the compiled lock, where kmutex is compiled.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import platform
 import random
@@ -28,7 +31,7 @@ from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
 
-from kmutex import KeyedMutex
+from kmutex import KeyedMutex, compiled
 from kmutex._lease import NO_TICKET
 from kmutex._threads import Lease
 from kmutex.testing.interrupts import Interrupt, everywhere
@@ -37,12 +40,16 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 import page  # noqa: E402
 import terms  # noqa: E402
+from twin import in_python  # noqa: E402
 
 KEY = "k"
-SECTION, COMMAND = "interrupts", "benchmarks/interrupts/run.py"
+SECTION, COMMAND = "interrupts, compiled" if compiled else "interrupts", "benchmarks/interrupts/run.py"
 AGAIN = 0.05
 LONGEST = 60e-6
 """Seconds until a signal, at most: some blocks long, so that it may come anywhere in one."""
+THREADS, BLOCKS, DEPTH = 12, 10, 8
+DEADLINE = 20
+"""Seconds that threads which only have a block to end are waited for."""
 
 
 class Subject(NamedTuple):
@@ -100,8 +107,8 @@ def plain_calls() -> Subject:
     return Subject(block, lock.locked)
 
 
-def keyed_with() -> Subject:
-    mutex = KeyedMutex()
+def keyed_with(kind: type[KeyedMutex] = KeyedMutex) -> Subject:
+    mutex = kind()
 
     def block() -> None:
         with mutex.hold(KEY):
@@ -157,11 +164,18 @@ def counted() -> Subject:
     return Subject(block, locks.held)
 
 
-HOLD, FINALIZED = "with km.hold(k)", "the same, and a finalizer"
+# In Python, its twin has what would close the boundary that is left; compiled, its twin is the lock in Python.
+TWIN: dict[str, Callable[[], Subject]]
+if compiled:
+    _mutex_in_python: type[KeyedMutex] = in_python("KeyedMutex")
+    TWIN = {"the same, not compiled": lambda: keyed_with(_mutex_in_python)}
+else:
+    TWIN = {"the same, and a finalizer": finalized_with}
+HOLD = "with km.hold(k)"
 SUBJECTS: dict[str, Callable[[], Subject]] = {
     "with threading.Lock()": plain_with,
     HOLD: keyed_with,
-    FINALIZED: finalized_with,
+    **TWIN,
     "threading.Lock, acquire and release": plain_calls,
     "km.lock(k) and km.unlock(k)": keyed_calls,
     "dict of [Lock, count]": counted,
@@ -216,14 +230,18 @@ class Struck(NamedTuple):
 def storm(make: Callable[[], Subject], seconds: float, choice: random.Random) -> Struck:
     """Send signals into blocks for that long. Only in the main thread, which is the one that gets them."""
 
-    lost = 0
+    lost, armed = 0, False
 
     def handler(number: int, frame: object) -> None:
-        raise Interrupt
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Interrupt
 
     def on_lost(_: object) -> None:
-        nonlocal lost
+        nonlocal lost, armed
         lost += 1
+        armed = True
 
     signals, held = 0, 0
     places: Counter[str] = Counter()
@@ -234,6 +252,7 @@ def storm(make: Callable[[], Subject], seconds: float, choice: random.Random) ->
         while time.monotonic() < end:
             subject = make()
             block = subject.block
+            armed = True
             try:
                 # Once more, in case the first is lost.
                 signal.setitimer(signal.ITIMER_REAL, choice.uniform(1e-6, LONGEST), AGAIN)
@@ -262,9 +281,65 @@ def _place(interrupt: Interrupt) -> str:
     return names[-2]
 
 
+# -- asynchronous exceptions ---------------------------------------------------------------------------------------
+
+
+class Pelted(NamedTuple):
+    """Exceptions that were thrown at threads, and threads that still waited when all should have ended."""
+
+    exceptions: int
+    stuck: int
+
+
+def pelt(make: Callable[[], Subject], seconds: float, choice: random.Random) -> Pelted:
+    """Let threads, each with a lock of its own, throw exceptions at each other for that long."""
+    over = threading.Event()
+    throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    aims: list[int] = []
+    thrown = [0] * THREADS
+
+    def work(number: int, block: Callable[[], None], depth: int = DEPTH) -> None:
+        # The next may come while one is caught: then the call around this one catches it, and calls again.
+        try:
+            while not aims:
+                time.sleep(0)
+            while depth and not over.is_set():
+                work(number, block, depth - 1)
+            while not over.is_set():
+                for _ in range(BLOCKS):
+                    block()
+                thrown[number] += throw(ctypes.c_ulong(choice.choice(aims)), ctypes.py_object(Interrupt))
+        except Interrupt:
+            pass
+
+    def silent(_: object) -> None:
+        pass
+
+    hooks = threading.excepthook, sys.unraisablehook
+    threading.excepthook = sys.unraisablehook = silent
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(LONGEST)
+    try:
+        every = [threading.Thread(target=work, args=[at, make().block], daemon=True) for at in range(THREADS)]
+        for thread in every:
+            thread.start()
+        # An exception in the starting of a thread would leave us waiting for it.
+        aims += [thread.ident or 0 for thread in every]
+        over.wait(seconds)
+        over.set()
+        latest = time.monotonic() + DEADLINE
+        for thread in every:
+            thread.join(max(0.0, latest - time.monotonic()))
+    finally:
+        sys.setswitchinterval(interval)
+        threading.excepthook, sys.unraisablehook = hooks
+    return Pelted(sum(thrown), sum(thread.is_alive() for thread in every))
+
+
 def cost(rounds: int) -> list[float]:
-    """The time of a block with a finalizer by that of one without, round by round."""
-    without, with_it = keyed_with().block, finalized_with().block
+    """The time of the twin's block by that of ours, round by round."""
+    (twin,) = TWIN.values()
+    without, with_it = keyed_with().block, twin().block
     ratios = []
     for _ in range(rounds):
         one, two = (min(timeit.repeat(block, number=20_000, repeat=5)) for block in (without, with_it))
@@ -275,11 +350,18 @@ def cost(rounds: int) -> list[float]:
 # -- the report ----------------------------------------------------------------------------------------------------
 
 
-def tables(swept: dict[str, Swept], struck: dict[str, list[Struck]], ratios: list[float], seconds: float) -> list[str]:
-    """Both, as Markdown."""
+def tables(
+    swept: dict[str, Swept],
+    struck: dict[str, list[Struck]],
+    pelted: dict[str, Pelted],
+    ratios: list[float],
+    seconds: float,
+) -> list[str]:
+    """All of it, as Markdown."""
     rounds = len(next(iter(struck.values())))
+    build = ", compiled" if compiled else ""
     lines = [
-        f"CPython {platform.python_version()}, {time.strftime('%Y-%m-%d')}. An interrupt before each bytecode:",
+        f"CPython {platform.python_version()}{build}, {time.strftime('%Y-%m-%d')}. An interrupt before each bytecode:",
         "",
         "| block | boundaries | left held | of these in its own functions |",
         "|-------|-----------:|----------:|-------------------------------|",
@@ -303,8 +385,26 @@ def tables(swept: dict[str, Swept], struck: dict[str, list[Struck]], ratios: lis
         rate = f"{statistics.median(rates):,.0f} ({min(rates):,.0f}..{max(rates):,.0f})"
         counts = sum(row.signals for row in rows), sum(row.lost for row in rows)
         lines.append(f"| `{name}` | {counts[0]:,} | {rate} | {where} | {counts[1]:,} |")
+    lines += [
+        "",
+        f"Asynchronous exceptions, {THREADS} threads, each with a lock of its own, {seconds:g} s:",
+        "",
+        "| block | exceptions | threads that wait for ever |",
+        "|-------|-----------:|---------------------------:|",
+    ]
+    lines += [f"| `{name}` | {row.exceptions:,} | {row.stuck} |" for name, row in pelted.items()]
     span = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
-    return [*lines, "", f"A block with a finalizer takes {span} times as long as one without."]
+    what = "that is not compiled" if compiled else "with a finalizer"
+    return [*lines, "", f"A block {what} takes {span} times as long as one as it is."]
+
+
+def sentence(rows: list[Struck]) -> str:
+    """What a reader of the README is told of the lock in Python."""
+    signals, held = sum(row.signals for row in rows), sum(row.held for row in rows)
+    return (
+        f"What can happen without the compiled build: of {signals:,} SIGALRM whose handler raised, sent into endless\n"
+        f"empty `{HOLD}` blocks, {held:,} left the key held (CPython {platform.python_version()})."
+    )
 
 
 def main() -> int:
@@ -316,14 +416,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=terms.at_least(1), default=3, help="(3)")
     parser.add_argument("--seed", type=terms.at_least(0), default=None, help="of the times of the signals (drawn)")
     parser.add_argument("--json", type=Path, help="write the counts here")
-    parser.add_argument("--page", type=Path, help="write the tables into this page")
+    parser.add_argument("--page", type=Path, nargs="+", default=[], help="write the tables into these pages")
     options: argparse.Namespace = parser.parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
     choice = random.Random(seed)
     swept = {name: sweep(make) for name, make in SUBJECTS.items()}
     struck: dict[str, list[Struck]] = {name: [] for name in SUBJECTS}
     with terms.progress() as shown:
-        task = shown.add_task("signals", total=options.rounds * len(SUBJECTS))
+        task = shown.add_task("signals", total=(options.rounds + 1) * len(SUBJECTS))
         # Its own thread would be another one to be interrupted in; it is told between the storms.
         shown.live.auto_refresh = False
         for _ in range(options.rounds):
@@ -331,16 +431,24 @@ def main() -> int:
                 shown.update(task, description=name, refresh=True)
                 struck[name].append(storm(SUBJECTS[name], options.seconds, choice))
                 shown.advance(task)
-    lines = tables(swept, struck, cost(max(5, options.rounds)), options.seconds)
+        pelted = {}
+        for name in SUBJECTS:
+            shown.update(task, description=f"{name}, threads", refresh=True)
+            pelted[name] = pelt(SUBJECTS[name], options.seconds, choice)
+            shown.advance(task)
+    lines = tables(swept, struck, pelted, cost(max(5, options.rounds)), options.seconds)
     lines.append("")
     lines.append(f"Seed {seed}.")
     print("\n".join(lines))
     if options.json:
         body = {name: [row._asdict() for row in rows] for name, rows in struck.items()}
         swept_body = {name: row._asdict() for name, row in swept.items()}
-        options.json.write_text(json.dumps({"seed": seed, "swept": swept_body, "struck": body}, indent=1) + "\n")
-    if options.page:
-        page.write(options.page, COMMAND, {SECTION: lines})
+        pelted_body = {name: row._asdict() for name, row in pelted.items()}
+        document = {"seed": seed, "compiled": compiled, "swept": swept_body, "struck": body, "pelted": pelted_body}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    sections = {SECTION: lines, "interrupts, in a sentence": [] if compiled else [sentence(struck[HOLD])]}
+    for path in options.page:
+        page.write(path, COMMAND, {name: text for name, text in sections.items() if text})
     return 0
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / "benchmarks"), str(ROOT)]
 
+import kmutex  # noqa: E402
 from lockers import ASYNCIO, FLOOR, REFERENCES, THREADS, Subject, installed  # noqa: E402
 from workloads import Row, lock_unlock, prove, rows  # noqa: E402
 
@@ -120,6 +121,7 @@ def run(plan: dict[str, Any], say: Say) -> None:
         {
             "python": sys.version.split()[0],
             "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
+            "compiled": kmutex.compiled,
             "versions": {f"{one.name} ({one.kind})": one.version() for one in subjects},
             "missing": missing,
         }

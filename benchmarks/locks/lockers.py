@@ -16,8 +16,9 @@ from importlib import metadata
 from typing import Any, TypedDict
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
+from twin import in_python
 
-OURS = "kmutex"
+OURS, PLAIN = "kmutex", "kmutex, not compiled"
 FLOOR = "floor"
 
 Names = dict[str, Any]
@@ -328,6 +329,15 @@ AWAITED: Code = {**CALLS, "lock": "await l.lock(k)"}
 THREADS: tuple[Subject, ...] = (
     Subject(OURS, "threads", lambda: {"l": KeyedMutex()}, **CALLS, timed="l.lock(k, t) is None", peer=False),
     Subject(
+        PLAIN,
+        "threads",
+        lambda: {"l": in_python("KeyedMutex")()},
+        **CALLS,
+        timed="l.lock(k, t) is None",
+        peer=False,
+        note="the same source in Python; measured where the build is compiled",
+    ),
+    Subject(
         "recipe",
         "threads",
         lambda: {"l": LockAndCount(threading.Lock)},
@@ -405,6 +415,14 @@ THREADS: tuple[Subject, ...] = (
 
 ASYNCIO: tuple[Subject, ...] = (
     Subject(OURS, "asyncio", lambda: {"l": AsyncKeyedMutex()}, **AWAITED, peer=False),
+    Subject(
+        PLAIN,
+        "asyncio",
+        lambda: {"l": in_python("AsyncKeyedMutex")()},
+        **AWAITED,
+        peer=False,
+        note="the same source in Python; measured where the build is compiled",
+    ),
     Subject(
         "asyncio.Lock per key",
         "asyncio",
@@ -535,7 +553,7 @@ def installed(subjects: Sequence[Subject]) -> tuple[list[Subject], dict[str, str
     found, missing = [], {}
     for subject in subjects:
         try:
-            if subject.package:
+            if subject.package or subject.name == PLAIN:
                 subject.version()
                 subject.names()
         except (

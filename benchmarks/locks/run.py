@@ -72,6 +72,7 @@ class Measured:
     own_failed: bool = False
     python: str = ""
     gil: bool = True
+    compiled: bool = False
 
 
 def measure(options: argparse.Namespace, chosen: Sequence[Row], say: Callable[[str], None]) -> Measured:
@@ -132,7 +133,7 @@ def take(found: Measured, event: Mapping[str, Any], number: int, say: Callable[[
         )
     else:
         found.versions, found.missing = event["versions"], event["missing"]
-        found.python, found.gil = event["python"], event["gil"]
+        found.python, found.gil, found.compiled = event["python"], event["gil"], event["compiled"]
 
 
 def counted(row: Row, subjects: Sequence[Subject], found: Measured, wanted: Sequence[str]) -> list[Sample]:
@@ -227,10 +228,16 @@ def of_row(row: Row, found: Sequence[Standing]) -> list[Standing]:
     return sorted(here, key=lambda one: one.figure.median)
 
 
+def title_of(facts: Mapping[str, Any]) -> str:
+    """Which Python, and which build of it and of this library."""
+    version = ".".join(str(facts["python"]).split(".")[:2])
+    return f"Python {version}{'' if facts['gil'] else 't'}{', compiled' if facts.get('compiled') else ''}"
+
+
 def conditions(options: argparse.Namespace, facts: Mapping[str, Any]) -> list[str]:
-    gil = "" if facts["gil"] else ", free-threaded"
+    build = ("" if facts["gil"] else ", free-threaded") + (", kmutex compiled" if facts.get("compiled") else "")
     return [
-        f"Python {facts['python']}{gil}, {facts['cores']} cores ({facts['machine']}), {facts['date']}. Rounds:"
+        f"Python {facts['python']}{build}, {facts['cores']} cores ({facts['machine']}), {facts['date']}. Rounds:"
         f" {options.rounds}, each a process; passes in each: {options.passes}; seed {options.seed}.",
         *busy(float(facts["load_before"])),
     ]
@@ -249,7 +256,7 @@ def markdown(
     reached: Sequence[Goal],
 ) -> list[str]:
     """The section of the page that a run writes."""
-    lines = [f"### Python {'.'.join(str(facts['python']).split('.')[:2])}{'' if facts['gil'] else 't'}", ""]
+    lines = [f"### {title_of(facts)}", ""]
     lines += [*conditions(options, facts), ""]
     for row in shown:
         here = of_row(row, found)
@@ -368,6 +375,7 @@ def measured_now(options: argparse.Namespace) -> tuple[Measured, dict[str, Any]]
         "python": found.python,
         "implementation": platform.python_implementation(),
         "gil": found.gil,
+        "compiled": found.compiled,
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -385,6 +393,7 @@ def measured_before(options: argparse.Namespace) -> tuple[Measured, dict[str, An
         own_failed=document["own_failed"],
         python=facts["python"],
         gil=facts["gil"],
+        compiled=facts.get("compiled", False),
     ), facts
 
 
@@ -448,7 +457,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "samples": [asdict(one) for one in measured.samples],
         }
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    section = f"python {'.'.join(measured.python.split('.')[:2])}{'' if measured.gil else 't'}"
+    section = title_of(facts).replace("P", "p", 1)
     sections = {
         "subjects": subjects_table(),
         section: markdown(options, facts, shown, found, measured, reached),

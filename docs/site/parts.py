@@ -44,6 +44,8 @@ docs/ci
 docs/conform
 specs/trace
 docs/limits
+docs/loops
+docs/compiled
 docs/benchmarks
 docs/api/index
 ```

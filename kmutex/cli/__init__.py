@@ -29,6 +29,13 @@ kmutex COMMAND --help says what they mean there.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What is wrong with an output that takes no more. Of the files that it has to write, a command says it itself."""
 
+NOT_ON_WINDOWS = ("_posixsubprocess", "resource")
+"""Modules by which a process is kept within limits. Python has them on Linux and macOS."""
+ELSEWHERE = (
+    "this command runs code in processes that it limits, and Python has no {} here: on Windows use WSL; "
+    "the locks, kmutex explore and kmutex lesson work without"
+)
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status."""
@@ -52,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             _drop_output()
             status = complain(f"cannot write the output: {error.strerror}")
+        elif isinstance(error, ModuleNotFoundError) and error.name in NOT_ON_WINDOWS:
+            status = complain(ELSEWHERE.format(error.name), status=3)
         else:
             # Ours, not the subject's: nothing was decided, and the place is what a report of it needs.
             place = traceback.extract_tb(error.__traceback__)[-1]

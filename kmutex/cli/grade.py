@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _locker(args: argparse.Namespace, one: Lesson | None) -> int:
-    from kmutex.teach.grade import WrongKindError, grade
+    from kmutex.teach.grade import LacksError, WrongKindError, grade
     from kmutex.teach.submission import submission
     from kmutex.verify.progress import progress_of
     from kmutex.verify.runner import SubjectError
@@ -129,7 +129,7 @@ def _locker(args: argparse.Namespace, one: Lesson | None) -> int:
                 megabytes=args.memory,
                 on_progress=progress_of(display, str(handed_in.path), args.seconds),
             )
-    except SubjectError as error:
+    except (SubjectError, LacksError) as error:
         return complain(f"cannot grade {handed_in.path}: {error}", status=3)
     except WrongKindError as error:
         return complain(str(error))
@@ -144,6 +144,8 @@ def _answer(out: Console, handed_in: Submission, one: Lesson | None, without: tu
     out.print(Text(f"{handed_in.path}: {handed_in.factory}", "bold"), soft_wrap=True)
     if without:
         out.print(Text(f"judged without {', '.join(without)}", "dim"), soft_wrap=True)
+    for note in result.notes:
+        out.print(Text(note, "yellow"), soft_wrap=True)
     if one is not None:
         broken = any(one.clause in finding.clauses for finding in result.findings)
         if not broken and result.lesson_runs:
@@ -210,6 +212,7 @@ def _as_json(handed_in: Submission, one: Lesson | None, without: tuple[str, ...]
         "exit": result.status,
         "verdict": result.verdict,
         "violated": result.violated,
+        "notes": list(result.notes),
         "findings": [as_dict(finding) for finding in result.findings],
         "rows": rows_as_dicts(Report(handed_in.target, tuple(result.rows), options=options)),
     }

@@ -334,6 +334,11 @@ class Explorer:
             for finding in judge.unpromised:
                 result.add_unpromised(finding, schedule)
 
+    def meets_bytecodes(self, program: Program) -> bool:
+        """Whether this program runs any bytecode of the subject's own at which a thread may lose the baton."""
+        self.every(program, "bytecode", 0)
+        return self._bytecode.met()
+
     def run(self, program: Program, level: Level, chooser: Chooser, observer: Observer) -> Ending:
         """One run of a program and its epilogue."""
         whole, tail = with_epilogue(program, tries=self._tries, strays=self._strays, afterwards=self._afterwards)

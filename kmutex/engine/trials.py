@@ -24,6 +24,12 @@ CALLER = "client"
 """Who calls, where a call must be told."""
 
 
+def _of_trio(error: BaseException) -> bool:
+    """Whether trio refused to work, as its loop does not run; or asyncio, as it was given one of trio's traps."""
+    words = said(error)
+    return words.endswith(": must be called from async context") or "<class 'trio." in words
+
+
 class Trial:
     """What a run did. An `Observer`."""
 
@@ -49,6 +55,8 @@ class Trial:
         left = next((error for error in self.errors.values() if isinstance(error, SystemExit)), None)
         if left is not None:
             return f"it tried to leave the process: {said(left)}"
+        if any(_of_trio(error) for error in self.errors.values()):
+            return "it waits by trio, which no scheduler here runs; what is taken waits by threads or asyncio"
         failed = ((Step(step[1], step[2:]), error) for step, error in self.errors.items())
         return next((f"{step} raised {said(error)}" for step, error in failed), "it has no end")
 

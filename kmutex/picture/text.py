@@ -46,7 +46,7 @@ def text(picture: Picture, *, most: int | None = None, width: int | None = None)
         return line(row.side, [row.text if lane == row.lane else "|" for lane in lanes])
 
     shown, note = _last(picture.rows, most)
-    head = [line(picture.side, picture.heads), line("-" * side, ["-" * wide for wide in widths])]
+    head = [line(picture.side, picture.heads), line("-" * side, ["-" * wide for wide in widths])] if widths else []
     return "\n".join([*head, *note, *map(drawn, shown)])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from kmutex.engine.features import PROMISES
 from kmutex.engine.timeline import timeline
 from kmutex.teach import lesson as lessons
 from kmutex.teach.clauses import Clause, clause_of
+from kmutex.teach.misleading import sleeps, spins, stuck_in_unlock, two_keys
+from kmutex.teach.submission import read
 from kmutex.verify.evidence import VERDICT, Result, Row, Violation, exit_status
 from kmutex.verify.plan import MOST_RUNS, Unit
 from kmutex.verify.report import violations
@@ -33,10 +35,27 @@ MOST_SHOWN = 3
 """Runs that are shown; more would not be read."""
 METHOD = "the lesson's program"
 """What the rows of a lesson's own check are called."""
+ONE_FOR_ALL = "one lock for all keys"
+"""What the row of `_of_one_lock` is called."""
+ONE_LOCK = "client 1 waits for b, which is free, until client 0 lets go of a: the keys share one lock"
+STUCK = (
+    "client {}'s call to unlock never comes back: "
+    "it waits for something that it has itself, and nobody else was in a call"
+)
+ASLEEP = (
+    "a thread that sleeps is woken only when nobody else can move; "
+    "what needs it to wake early is not tried, so take it out"
+)
+OUT_OF_CONTROL = ("no scheduling point", "did not come back")
+"""What is said of code that never comes to a point at which somebody else could go on."""
 
 
 class WrongKindError(Exception):
     """The lesson is about the other kind of locker. One line; the exit status is 4."""
+
+
+class LacksError(Exception):
+    """The locker lacks what the lesson is about. One line; the exit status is 3."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,8 @@ class Grade:
     findings: tuple[Explained, ...]
     lesson_runs: int
     """In how many ways the lesson's program was run."""
+    notes: tuple[str, ...] = ()
+    """What the verdict can't be trusted in, a line each."""
 
     @property
     def status(self) -> int:
@@ -103,8 +124,9 @@ def grade(
 
     Each run that is shown is then played again for its lines, which takes as long again at most.
 
-    without: features it is declared to lack. SubjectError: it could not be put to work. WrongKindError.
+    without: features it is declared to lack. SubjectError: it could not be put to work. WrongKindError, LacksError.
     """
+    tree = read(handed_in.path)
     confined = Confinement(handed_in.folder, megabytes, 2 * seconds)
     again = min(seconds, LONGEST_REPLAY)
     units = _units(one) if one is not None else []
@@ -120,13 +142,54 @@ def grade(
         )
     except ReplayError as error:
         raise WrongKindError(f"{handed_in.path} is not for the lesson: {error}") from None
+    except SubjectError as error:
+        if any(words in str(error) for words in OUT_OF_CONTROL) and (lines := spins(tree)):
+            where = ", ".join(map(str, lines))
+            raise SubjectError(f"{error}; a busy wait: the loop in line {where} calls nothing that waits") from None
+        raise
+    if one is not None and "[" in str(one.schedule.program) and not shape.leases:
+        raise LacksError(f"lesson {one.number} is about leases, and the locker has no hold(key)")
     own = [row for row in rows if row.method == METHOD]
     kind = shape.kind
+    sleeping = sleeps(tree)
+    if sleeping:
+        rows = [_by_the_sleep(row) for row in rows]
+    elif "independence" not in without and exit_status(rows) != 0:
+        rows = [*_of_one_lock(handed_in, kind, without, confined, again), *rows]
     found = [
         _finding(handed_in, clauses, violation, without, confined, again, lambda clause: _about(clause, one, kind))
         for clauses, violation in _chosen(rows, one)[:MOST_SHOWN]
     ]
-    return Grade(tuple(rows), tuple(found), max((row.cases for row in own), default=0))
+    notes = tuple(f"line {line}: {name}: {ASLEEP}" for line, name in sleeping)
+    return Grade(tuple(rows), tuple(found), max((row.cases for row in own), default=0), notes)
+
+
+def _by_the_sleep(row: Row) -> Row:
+    """The row, undecided where a client may have waited for nothing but another's sleep."""
+    if row.result is not Result.VIOLATED or not row.violations or "KM-INDEP" not in row.violations[0].clauses:
+        return row
+    said = "who waits there may wait for the sleep in the locker; take it out and grade again"
+    return replace(row, result=Result.INCONCLUSIVE, detail=said, violations=())
+
+
+def _of_one_lock(
+    handed_in: Submission, kind: Kind, without: tuple[str, ...], confined: Confinement, seconds: float
+) -> list[Row]:
+    """A row where a client waits for a key that is free, because another client has another key."""
+    schedule = two_keys(kind)
+    try:
+        found = replay(
+            handed_in.target, schedule, without=without, promises=PROMISES, confined=confined, seconds=seconds
+        ).found
+    except (SubjectError, ReplayError):
+        return []
+    for violation in found:
+        if violation.clauses[0] == "KM-INDEP":
+            shown = replace(violation, message=ONE_LOCK, schedule=schedule)
+            return [
+                Row("KM-INDEP", ONE_FOR_ALL, "2 clients, 2 keys, 1 run", 1, Result.VIOLATED, 0.0, violations=(shown,))
+            ]
+    return []
 
 
 def _units(one: Lesson) -> list[Unit]:
@@ -141,6 +204,10 @@ def _chosen(rows: list[Row], one: Lesson | None) -> list[tuple[tuple[str, ...], 
     order = {clause: number for number, clause in enumerate(CLAUSES)}
     found = [(clauses, violation) for _, clauses, violation in violations(own_first)]
     found.sort(key=lambda each: (each[1].clauses[0] != mine, order[each[1].clauses[0]]))
+    # These two break whatever is tried after them: the rest would only hide them.
+    for cause in (_stuck, lambda violation: violation.message == ONE_LOCK):
+        if alone := [(clauses, violation) for clauses, violation in found if cause(violation)]:
+            return alone[:1]
     chosen: dict[str, tuple[tuple[str, ...], Violation]] = {}
     names: set[str] = set()
     for clauses, violation in found:
@@ -149,6 +216,10 @@ def _chosen(rows: list[Row], one: Lesson | None) -> list[tuple[tuple[str, ...], 
             chosen[run] = (clauses, violation)
             names.add(violation.clauses[0])
     return list(chosen.values())
+
+
+def _stuck(violation: Violation) -> bool:
+    return violation.symptom in ("KM-LIVE", "KM-INDEP") and stuck_in_unlock(violation.events) is not None
 
 
 def _finding(
@@ -169,8 +240,11 @@ def _finding(
             # A folder may be called -d.
             command = f"cd {'-- ' * folder.startswith('-')}{shlex.quote(folder)} && {command}"
         picture = _with_lines(handed_in, violation, without, confined, seconds)
-    clause = clause_of(violation.clauses[0])
-    return Explained(clauses, clause, violation.message, picture, command, about(clause.id))
+    name, message = violation.clauses[0], violation.message
+    if _stuck(violation):
+        name, message = "KM-LIVE", STUCK.format(stuck_in_unlock(violation.events))
+    clause = clause_of(name)
+    return Explained(clauses, clause, message, picture, command, about(clause.id))
 
 
 def _about(clause: str, one: Lesson | None, kind: Kind) -> Lesson | None:
@@ -192,7 +266,7 @@ def _with_lines(
         )
     except (SubjectError, ReplayError):
         return violation.picture
-    same = any(seen.message == violation.message for seen in found)
+    same = any(violation.message in (seen.message, ONE_LOCK) for seen in found)
     return timeline(events) if same else violation.picture
 
 

@@ -69,7 +69,7 @@ _HOMES = {
     "ContractError": "kmutex.verify.verdict",
     "FEATURES": "kmutex.engine.features",
     "Feature": "kmutex.engine.features",
-    "Finding": "kmutex.engine.judge",
+    "Finding": "kmutex.engine.run_judge",
     "Histories": "kmutex.verify.machine",
     "InconclusiveError": "kmutex.verify.verdict",
     "KeyedLockerSuite": "kmutex.testing.suite",

@@ -96,13 +96,13 @@ class _Here:
         subject, declared = self._subject, _declared(self._subject)
         self._worker.take(make, **declared._asdict(), patience=PATIENCE)
         ready = self._answers.popleft()
-        shape, whole = Shape(**ready["shape"]), ready["bytecode"]
+        shape, bytecodes = Shape(**ready["shape"]), ready["bytecodes"]
         table = self._saved(schedules)
         if not table:
             off = clauses_off(declared.without)
-            passes = passes_of(shape, off, whole, how)
+            passes = passes_of(shape, off, bytecodes, how)
             driven = drive(self, passes, math.inf, how.after, lambda progress: None, lambda violation: None)
-            table = table_of(self.target, shape, declared, driven, driven.left, whole)
+            table = table_of(self.target, shape, declared, driven, driven.left, bytecodes)
         return _report(subject, shape, table)
 
     def _saved(self, schedules: Iterable[str]) -> list[Row]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from kmutex.engine.explorer import Level
 from kmutex.engine.program import Program, parse
@@ -15,6 +16,8 @@ from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import Shape
 from kmutex.engine.strategies import PORTFOLIO
 
+Bytecodes = Literal["followed", "none", "unseen"]
+"""Of the subject: followed, so that threads switch between them; none was met; this Python does not tell of them."""
 SEEDS = 60
 """Random runs of one program in one unit."""
 SEEDS_APART = 1_000_000

@@ -26,7 +26,7 @@ from kmutex.engine.shapes import Shape
 from kmutex.engine.watchdog import Watchdog
 from kmutex.verify.causes import same_cause
 from kmutex.verify.evidence import Result, Row, Violation, shared
-from kmutex.verify.plan import Unit, plan
+from kmutex.verify.plan import Bytecodes, Unit, plan
 from kmutex.verify.results import UnitResult, rows
 
 WORKERS = 2
@@ -163,16 +163,16 @@ def verify(
     off = clauses_off(without)
     crew = _Workers(target, declared, seconds, workers, confined)
     try:
-        shape, whole = crew.begin()
+        shape, bytecodes = crew.begin()
         for unit in first:
             if (unit.level in ("locks", "bytecode")) != (shape.kind == "threads"):
                 raise ReplayError(f"{unit.program} @{unit.level} is not for a subject of {shape.kind}")
-        passes = chain([list(first)] if first else [], passes_of(shape, off, whole, how))
+        passes = chain([list(first)] if first else [], passes_of(shape, off, bytecodes, how))
         report = drive(crew, passes, seconds, how.after, on_progress, on_violation)
     finally:
         crew.end()
     left = [replace(unit, required=True) for unit in report.left] if how.complete else report.left
-    table = table_of(target, shape, declared, report, left, whole, workers)
+    table = table_of(target, shape, declared, report, left, bytecodes, workers)
     return Checked(shape, table)
 
 
@@ -182,15 +182,19 @@ def table_of(
     declared: Declared,
     report: Driven,
     left: Sequence[Unit],
-    bytecode: bool,
+    bytecodes: Bytecodes,
     workers: int = 1,
 ) -> list[Row]:
-    """The evidence that a crew's work adds up to. left: what was planned and not run. bytecode: whether switches at
-    bytecodes were seen. workers: processes that shared the work."""
+    """The evidence that a crew's work adds up to. left: what was planned and not run. workers: processes that shared
+    the work."""
     off = clauses_off(declared.without)
     loose = clauses_off([*declared.unpromised, *shape.loose]) - off
     table = shared(rows(target, shape, off, report.outcomes, left, unpromised=loose, why=report.why), workers)
-    if not bytecode:
+    if bytecodes == "none":
+        # Nothing of the plan is missing: under the GIL, no other thread runs between two steps of such code.
+        detail = "not run, since no bytecode of the subject's own was met, as where it is compiled"
+        table.append(Row("-", "interleavings at bytecodes", "-", 0, Result.NOTED, 0.0, detail, target))
+    elif bytecodes == "unseen":
         detail = "this Python does not report every instruction of a function; switches at bytecodes are not covered"
         clause = "KM-ONE" if shape.form == "flight" else "KM-EXCL"
         table.append(Row(clause, "interleavings at bytecodes", "-", 0, Result.INCONCLUSIVE, 0.0, detail, target))
@@ -363,14 +367,17 @@ def _with_halves(report: Driven, crew: Crew) -> Driven:
     return report
 
 
-def passes_of(shape: Shape, off: frozenset[str], bytecode: bool, how: Plan) -> Iterator[list[Unit]]:
-    """The passes for a subject. bytecode: whether switches at bytecodes are seen."""
+def passes_of(shape: Shape, off: frozenset[str], bytecodes: Bytecodes, how: Plan) -> Iterator[list[Unit]]:
+    """The passes for a subject. What can't be switched at bytecodes is given to chance at locks."""
     for units in plan(shape, off, how.seed):
         if how.quick and units[0].chance:
             return
         if how.quick and units[0].deeper:
             continue
-        kept = [unit for unit in units if bytecode or unit.level != "bytecode"]
+        kept = units
+        if bytecodes != "followed":
+            kept = [replace(unit, level="locks") if unit.chance else unit for unit in units]
+            kept = [unit for unit in kept if unit.level != "bytecode"]
         if how.runs is not None:
             kept = [replace(unit, most=min(how.runs, unit.most or how.runs)) for unit in kept]
         if kept:
@@ -527,8 +534,8 @@ class _Workers:
     def elapsed(self) -> float:
         return time.monotonic() - self._begun
 
-    def begin(self) -> tuple[Shape, bool]:
-        """Start the workers; the subject's shape, and whether bytecode switches are seen.
+    def begin(self) -> tuple[Shape, Bytecodes]:
+        """Start the workers; the subject's shape, and its bytecodes.
 
         It returns when the first is ready; the others join while that one works.
         """
@@ -539,7 +546,7 @@ class _Workers:
             if answer is not None and not self.joins(answer):
                 raise SubjectError(self.explain(answer))
             if answer is not None and answer["kind"] == "ready":
-                return Shape(**answer["shape"]), answer["bytecode"]
+                return Shape(**answer["shape"]), answer["bytecodes"]
 
     def joins(self, answer: dict[str, Any]) -> bool:
         """Whether the answer is about a worker's coming up; the subject is then taken by whoever may."""

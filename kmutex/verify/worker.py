@@ -38,7 +38,7 @@ from kmutex.engine.timeline import timeline
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
-from kmutex.verify.plan import SEEDS, Unit
+from kmutex.verify.plan import SEEDS, Bytecodes, Unit
 from kmutex.verify.results import UnitResult
 from kmutex.verify.target import MissingError, load, target_of
 
@@ -116,7 +116,7 @@ class UnitWorker:
             on_trial = put_on_trial(self._shape, self._make, self._explorer, leaders)
             self._shape, self._make, self._explorer = on_trial
         _try_out(self._explorer, self._shape)
-        self._say("ready", shape=asdict(self._shape), bytecode=bytecode_events_seen())
+        self._say("ready", shape=asdict(self._shape), bytecodes=_bytecodes(self._explorer, self._shape))
 
     def obey(self, order: dict[str, Any]) -> None:
         """Replay a schedule, or do a unit."""
@@ -352,6 +352,13 @@ def check_fits(schedule: Schedule, shape: Shape) -> None:
         raise UnreplayableError("it wants a block whose body raises, and the subject has none")
     if schedule.program.kinds & frozenset("[]^o") and not shape.leases:
         raise UnreplayableError("it wants leases, and the subject has no hold()")
+
+
+def _bytecodes(explorer: Explorer, shape: Shape) -> Bytecodes:
+    if not bytecode_events_seen():
+        return "unseen"
+    program = parse("0na" if shape.form == "flight" else "0+a-a")
+    return "followed" if shape.kind == "asyncio" or explorer.meets_bytecodes(program) else "none"
 
 
 def _try_out(explorer: Explorer, shape: Shape) -> None:

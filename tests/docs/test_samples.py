@@ -39,6 +39,7 @@ RUN_ELSEWHERE = {
         "specs/contract.md": "tests/house/test_clauses.py",
         "specs/divergences.md": "tests/house/test_divergences.py",
     },
+    "sql": {"docs/postgres.md": "tests/postgres/test_strangers.py"},
     "toml": {"docs/ci.md": "tests/testing/test_project.py", "README.md": "tests/testing/test_project.py"},
     "trace": {"specs/trace.md": "tests/trace/test_command.py"},
     "yaml": {"docs/ci.md": "tests/testing/test_project.py"},

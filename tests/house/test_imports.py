@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -160,12 +161,21 @@ def test_only_what_is_asked_for_is_loaded() -> None:
     assert "asyncio" in modules_of("from kmutex import AsyncKeyedMutex")
 
 
+def test_every_name_of_the_checks_is_there() -> None:
+    """The face of kmutex.testing loads its names when they are asked for, so nothing else tells of one that moved."""
+    from kmutex import testing
+
+    assert set(testing._HOMES) <= set(testing.__all__)
+    assert [name for name in testing.__all__ if not hasattr(testing, name)] == []
+
+
 def test_every_name_is_there_and_no_other() -> None:
     """By attribute, by ``from kmutex import *`` and in dir()."""
     import kmutex
 
     assert set(kmutex._HOMES) == set(kmutex.__all__) <= set(dir(kmutex))
-    assert all(callable(getattr(kmutex, name)) for name in kmutex.__all__)
+    for name, home in kmutex._HOMES.items():
+        assert getattr(kmutex, name) is getattr(import_module(f"kmutex.{home}"), name)
     with pytest.raises(AttributeError, match=r"^module 'kmutex' has no attribute 'KeyedMutexes'$"):
         kmutex.KeyedMutexes  # noqa: B018
 

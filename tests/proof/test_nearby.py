@@ -14,6 +14,8 @@ from kmutex_model.proof import clauses
 from kmutex_model.proof.tie import Judge
 from tests.proof.nearby import nearby, verdicts
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("run_model_mutants", ROOT / "tests" / "mutants" / "run_model_mutants.py")
 assert spec is not None

@@ -17,6 +17,8 @@ from kmutex_model.proof.solvers import solvers
 from kmutex_model.state import Config
 from tests.house.variants import END, PAGE, START, TABLES, VARIANTS, cell, loaded, rows, table
 
+pytestmark = pytest.mark.long
+
 Z3 = solvers(["z3"])
 LOCKS = [name for name in VARIANTS.values() if name not in ("barging", "keep_or_pass")]
 

@@ -569,7 +569,7 @@ def test_a_faint_text_is_seen(shown: Page) -> None:
     shown.open(QUEUE)
     shown.js("document.getElementById('bound').style.color = '#aaa'")
     shown.js("document.querySelector('.caption.refs').style.fill = '#ccc'")
-    assert [line.partition(" ")[0] for line in shown.js(CONTRAST)] == ["P.fine", "text.caption"]
+    assert [line.partition(" ")[0] for line in shown.js(CONTRAST)] == ["text.caption", "P.fine"]
 
 
 CONTROLS = (
@@ -704,3 +704,62 @@ def test_what_the_page_says_of_a_run_is_what_the_model_does(shown: Page) -> None
                 format_schedule(violation.path).replace(" ", ""),
             )
             assert seen == outcomes
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The first screen
+
+SCREENS = ((1280, 720), (1366, 768), (1280, 800), (1440, 900), (360, 740))
+INSIDE = """(selector => [...document.querySelectorAll(selector)].map(e => {
+  const r = e.getBoundingClientRect(), x = r.left + r.width / 2, y = r.top + r.height / 2;
+  return r.top >= 0 && r.bottom <= innerHeight && e.contains(document.elementFromPoint(x, y));
+}))(arguments[0])"""
+"""Of each such element, whether the whole of it is seen without scrolling."""
+PLACES = """[...document.querySelectorAll("#next, #steps .group")].map(e => {
+  const r = e.getBoundingClientRect();
+  return [r.left, e.id ? r.top : innerWidth > 959 ? r.top : 0];
+})"""
+"""Where the block of the steps begins, and each client's column in it; on a phone they are one below the other."""
+
+
+@pytest.mark.parametrize(("width", "height"), SCREENS)
+def test_the_first_choice_is_on_the_first_screen_beside_the_picture(shown: Page, width: int, height: int) -> None:
+    shown.emulate(width=width, height=height)
+    shown.open(START)
+    shown.said("Nobody has asked")
+    assert shown.js(INSIDE, "#steps .step")[0]
+    assert all(shown.js(INSIDE, "#scene svg"))
+    before = shown.js(PLACES)
+    # At that place itself: WebDriver's own click would scroll to it.
+    box = shown.js("document.querySelector('#steps .step').getBoundingClientRect().toJSON()")
+    pointer = ActionChains(shown.driver)
+    pointer.w3c_actions.pointer_action.move_to_location(
+        int(box["x"] + box["width"] / 2), int(box["y"] + box["height"] / 2)
+    ).click()
+    pointer.perform()
+    shown.run("request(0,0)")
+    for _ in range(4):
+        assert shown.js("scrollY") == 0
+        assert shown.js(PLACES) == before
+        assert shown.js(INSIDE, "#steps .step")[0]
+        assert all(shown.js(INSIDE, "#scene svg"))
+        shown.press("1")
+
+
+def test_a_choice_below_the_first_screen_is_seen(shown: Page) -> None:
+    shown.emulate(width=1280, height=720)
+    shown.open(START)
+    shown.said("Nobody has asked")
+    shown.js("document.querySelector('nav').style.marginBottom = '700px'")
+    assert not shown.js(INSIDE, "#steps .step")[0]
+
+
+def test_a_light_that_is_out_says_what_it_waits_for(shown: Page) -> None:
+    """A try was refused, and the clauses about that have a harder case: the page must not seem to have missed it."""
+    shown.open(f"{START}&run=request(0,0);try(1,0)")
+    shown.said("the call raises, for there is no time to wait")
+    for clause, case in (("KM-EXPIRED", "on its way to a waiter"), ("KM-ATOMIC", "held and waited for")):
+        assert shown.light(clause) == "untested"
+        words = shown.text(f"light-{clause}")
+        assert "Not put to the test. That takes:" in words
+        assert case in words

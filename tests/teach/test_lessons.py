@@ -196,6 +196,15 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert first == [*(str(one.number) for one in lessons()), *(f"P{one.number}" for one in PUZZLES)]
 
 
+@pytest.mark.parametrize("number", [9, 12])
+def test_every_line_of_three_clients_fits_a_terminal(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = told(capsys, "lesson", "run", str(number), "--lines")
+    picture = out[out.index("client 0  ") : out.index("A number is a line")]
+    assert status == 0
+    assert "client 2" in picture
+    assert max(map(len, picture.splitlines())) <= 80
+
+
 def test_run_draws_the_run_and_its_replay_works_when_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """For threads and for asyncio: the command that is printed shows the same violation (KM-EXCL, KM-RACE)."""
     for number in (3, 11):

@@ -16,11 +16,43 @@ MODULES = {
     "needs.py": "import no_such_module_anywhere",
 }
 """Modules that can't be imported."""
+FOR_TRIO = """
+import collections
+
+import trio
+
+
+class Locks:
+    def __init__(self):
+        self._locks = collections.defaultdict(trio.Lock)
+
+    async def lock(self, key):
+        await self._locks[key].acquire()
+
+    def unlock(self, key):
+        self._locks[key].release()
+
+
+class Queues:
+    def __init__(self):
+        self._queues = collections.defaultdict(list)
+
+    async def lock(self, key):
+        queue = self._queues[key]
+        queue.append(trio.Event())
+        while queue[0] is not queue[-1]:
+            await queue[-1].wait()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def unlock(self, key):
+        self._queues.pop(key)
+"""
+"""Lockers whose loop is not one of asyncio's."""
 
 
 def prepared(folder: Path) -> Path:
     folder.mkdir(parents=True)
     shutil.copy(SUBJECTS, folder / "subjects.py")
-    for name, text in MODULES.items():
+    for name, text in {**MODULES, "for_trio.py": FOR_TRIO}.items():
         (folder / name).write_text(text + "\n", encoding="utf-8")
     return folder

@@ -45,6 +45,10 @@ class Bytecode:
         else:
             _monitor.follow(self)
 
+    def met(self) -> bool:
+        """Whether there was any such place in the code that has run. A compiled subject has none."""
+        return any(self._places.values())
+
     def places(self, code: CodeType) -> dict[int, tuple[Access, bool]]:
         """The offsets in this code that are such places, what is read or written there, and whether others may come
         in between."""

@@ -490,7 +490,6 @@ function drawSteps(runs) {
   const groups = [];
   for (let client = 0; client < view.graph.clientCount; client++) {
     const mine = offered.filter((action) => action.client === client);
-    if (!mine.length) continue;
     const buttons = mine.map((action) => {
       number += 1;
       const digit = number <= 9 ? String(number) : null;
@@ -535,7 +534,7 @@ function drawSteps(runs) {
           el("span", { class: `chip c${client}`, "aria-hidden": "true" }, String(client)),
           `Client ${client}`,
         ),
-        el("ul", {}, buttons),
+        buttons.length ? el("ul", {}, buttons) : el("p", { class: "fine" }, "no step now"),
       ),
     );
   }
@@ -600,10 +599,16 @@ function makeLights() {
   );
 }
 
-function lightWords({ light, step, message, statement }) {
+/** What a clause that was not put to the test waits for: a refusal that was seen may not be the hard case. */
+function awaited(clause) {
+  const cases = data.situations.filter((situation) => situation.clause === clause).map(({ statement }) => statement);
+  return cases.length ? `Not put to the test. That takes: ${cases.join("; or: ")}` : "Not put to the test";
+}
+
+function lightWords({ light, step, message, statement }, clause) {
   if (light === "violated") return `Violated at step ${step}: ${message}`;
   if (light === "tested") return `Kept, and put to the test at step ${step}: ${statement}`;
-  return light === "unjudged" ? "Not judged for this model" : "Not put to the test";
+  return light === "unjudged" ? "Not judged for this model" : awaited(clause);
 }
 
 function drawLights(runs) {
@@ -615,7 +620,7 @@ function drawLights(runs) {
     const item = $(`light-${id}`);
     item.className = `light ${worst.light}`;
     item.querySelector(".bulb").textContent = LIGHTS[worst.light];
-    const texts = each.map(lightWords);
+    const texts = each.map((found) => lightWords(found, id));
     const said =
       texts.length === 1 || texts[0] === texts[1]
         ? [`${texts[0]}.`]

@@ -1,0 +1,206 @@
+"""The keyed mutex for anyio, on asyncio and on trio alike: ``pip install 'kmutex[anyio]'``.
+
+The lock table on one event loop, and an event for each waiter. Nothing here awaits between two steps on the table, so
+there is no guard. What anyio and trio ask of a call that may wait is kept: each acquire is a checkpoint, and as
+cancellation is level-triggered, a call in a cancelled scope takes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Hashable, Mapping
+from types import TracebackType
+from typing import Any, Generic, NoReturn, SupportsIndex
+
+try:
+    import anyio
+    from anyio.lowlevel import (
+        EventLoopToken,
+        cancel_shielded_checkpoint,
+        checkpoint,
+        checkpoint_if_cancelled,
+        current_token,
+    )
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("kmutex.anyio needs anyio: pip install 'kmutex[anyio]'", name=error.name) from None
+
+from kmutex._core import LockTable
+from kmutex._entry import Entry, Ticket
+from kmutex._errors import LeaseReusedError, WrongLoopError, not_copied
+from kmutex._lease import NO_TICKET, NOT_ENTERED
+from kmutex._protocol import K, check_timeout
+from kmutex._text import brief
+
+LONGEST = 1e9
+"""Seconds of a deadline, some thirty years: a clock can't add an integer of any size."""
+_moving = threading.Lock()
+"""Held for a mutex to go to another loop: two loops may want it at once."""
+
+
+class AnyioKeyedMutex(Generic[K]):
+    """A mutex for each key, made on demand and gone when idle. For the tasks of one event loop; not re-entrant.
+
+    The contract is that of `kmutex.AsyncKeyedMutex`: a cancellation that meets a grant wins, so the call raises and
+    the grant goes on to the next waiter (KM-RACE), on either backend. A grant that beat the timeout is kept. An idle
+    one goes on in the next loop, of either backend, once its own has ended (KM-LOOP).
+    """
+
+    __slots__ = ("__weakref__", "_loop", "_table", "_tickets")
+
+    def __init__(self) -> None:
+        self._loop: EventLoopToken | None = None
+        self._table: LockTable[anyio.Event] = LockTable()
+        self._tickets = itertools.count(NO_TICKET + 1)
+
+    async def lock(self, key: K, timeout: float | None = None) -> None:
+        """Return once the calling task holds ``key`` (KM-EXCL). A checkpoint, also where the key is free.
+
+        timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises (KM-EXPIRED).
+        TimeoutError: the time was over before the grant (KM-CANCEL).
+        The backend's cancellation: the task does not hold the key, and if it was granted, the next does.
+        ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. WrongLoopError: KM-LOOP.
+        Nothing has changed.
+        """
+        await self._acquire(key, next(self._tickets), timeout)
+
+    def unlock(self, key: K) -> None:
+        """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
+
+        A plain call, and no checkpoint.
+        UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
+        """
+        self._here()
+        self._wake(self._table.release(key))
+
+    def hold(self, key: K, timeout: float | None = None) -> AnyioLease:
+        """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
+        return AnyioLease(self, key, timeout)
+
+    def snapshot(self) -> Mapping[K, Entry]:
+        """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
+        return self._table.snapshot()
+
+    def __len__(self) -> int:
+        """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
+        return len(self._table)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether somebody holds ``key`` just now."""
+        return key in self._table
+
+    def __bool__(self) -> bool:
+        """True, also where nothing is held: a locker that is there, is there."""
+        return True
+
+    def __repr__(self) -> str:
+        """What is held, in one line."""
+        return f"<{type(self).__name__} at {id(self):#x}, {self._table.shown()}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """TypeError: neither copied nor pickled. Weak references are possible."""
+        raise not_copied(self)
+
+    async def _acquire(self, key: Any, ticket: Ticket, timeout: float | None) -> None:
+        check_timeout(timeout)
+        self._here()
+        await checkpoint_if_cancelled()
+        granted = self._table.request(key, ticket, anyio.Event)
+        try:
+            if granted is None:
+                await cancel_shielded_checkpoint()
+            else:
+                await self._wait(key, ticket, granted, timeout)
+        except BaseException:
+            # A ticket that was granted and cancelled stands at the head of the queue: withdrawing it passes the key on.
+            self._wake(self._table.withdraw(key, ticket))
+            raise
+
+    async def _wait(self, key: Any, ticket: Ticket, granted: anyio.Event, timeout: float | None) -> None:
+        if timeout == 0:
+            self._table.cancel(key, ticket)
+            await checkpoint()
+            raise TimeoutError(f"no grant of {brief(key)} within {timeout} s")
+        with anyio.move_on_after(None if timeout is None else min(timeout, LONGEST)) as scope:
+            await granted.wait()
+        if scope.cancelled_caught and self._table.cancel(key, ticket):
+            raise TimeoutError(f"no grant of {brief(key)} within {timeout} s")
+        # asyncio has raised by now if a cancellation met the grant. trio would let the next checkpoint say so, which is
+        # the caller's, who would hold the key then.
+        await checkpoint_if_cancelled()
+
+    def _release(self, key: Any, ticket: Ticket) -> None:
+        self._here()
+        self._wake(self._table.release(key, ticket))
+
+    def _wake(self, granted: anyio.Event | None) -> None:
+        if granted is not None:
+            granted.set()
+
+    def _here(self) -> None:
+        """The mutex belongs to the running loop now. WrongLoopError: it can't (KM-LOOP)."""
+        try:
+            running = current_token()
+        except Exception:
+            raise WrongLoopError("an AnyioKeyedMutex is for anyio, and no event loop runs here") from None
+        if running == self._loop:
+            return
+        with _moving:
+            owner = self._loop
+            # As for asyncio: calls that the owner makes meanwhile come here too, and wait.
+            self._loop = running
+            if owner is not None and owner != running and (_runs(owner) or len(self._table)):
+                self._loop = owner
+                why = "which still runs" if _runs(owner) else "where keys are held"
+                raise WrongLoopError(f"this AnyioKeyedMutex belongs to another event loop, {why}")
+
+
+def _runs(loop: EventLoopToken) -> bool:
+    native: Any = loop.native_token
+    if hasattr(native, "is_running"):
+        return bool(native.is_running())
+    try:
+        native.run_sync_soon(int)  # trio's own word for it: it refuses once the run is over.
+    except RuntimeError:
+        return False
+    return True
+
+
+class AnyioLease:
+    """One grant of one key: ``async with km.hold(key) as lease``. Ends its own grant only (KM-TOKEN)."""
+
+    # No LeaseOfKey: where that is compiled, no class in Python can inherit from it.
+    __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
+
+    def __init__(self, mutex: AnyioKeyedMutex[Any], key: Hashable, timeout: float | int | None) -> None:
+        self._mutex, self._key, self._timeout = mutex, key, timeout
+        self._ticket = NOT_ENTERED
+
+    async def __aenter__(self) -> AnyioLease:
+        if self._ticket != NOT_ENTERED:
+            raise LeaseReusedError(f"this lease of {brief(self._key)} was used; call hold() again")
+        self._ticket = NO_TICKET
+        try:
+            ticket = next(self._mutex._tickets)
+            await self._mutex._acquire(self._key, ticket, self._timeout)
+        except BaseException:
+            self._ticket = NOT_ENTERED
+            raise
+        self._ticket = ticket
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # No checkpoint, as at the end of a block of anyio's own Lock.
+        if self._ticket != NO_TICKET:
+            self.release()
+
+    def release(self) -> None:
+        """End the grant now; the block then ends without a second release. A plain call.
+
+        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
+        A later holder is not touched.
+        """
+        self._mutex._release(self._key, self._ticket)
+        self._ticket = NO_TICKET

@@ -1,0 +1,260 @@
+"""What the keyed mutex for anyio does beside test_drivers.py, on asyncio and on trio: checkpoints, scopes, loops."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+import trio.testing
+
+from kmutex import Entry, KMutexError, WrongLoopError
+from kmutex.anyio import AnyioKeyedMutex
+from kmutex.testing import KeyedLockerSuite
+from tests.driver import Grouped, GroupedOnTrio, grouped, waiters
+
+
+@pytest.mark.long
+class TestTheShippedSuite(KeyedLockerSuite):
+    """On asyncio, whose loop the scheduler controls; on trio the tests below and test_drivers.py."""
+
+    make = staticmethod(AnyioKeyedMutex)
+    strict = True
+
+
+HOW = pytest.mark.parametrize("how", ["lock", "hold"])
+
+
+async def acquire(driver: Grouped, how: str, timeout: float | None = None) -> None:
+    if how == "lock":
+        await driver.lock("k", timeout)
+    else:
+        await driver.hold("k", timeout).__aenter__()
+
+
+async def is_checkpoint(driver: Grouped, call: Callable[[], Awaitable[object]]) -> bool:
+    """Whether others get their turn during the call, and it can be cancelled. trio tells by itself."""
+    if isinstance(driver, GroupedOnTrio):
+        try:
+            with trio.testing.assert_checkpoints():
+                await call()
+        except AssertionError:
+            return False
+        return True
+    ran = False
+
+    async def other() -> None:
+        nonlocal ran
+        ran = True
+
+    driver.start(other)
+    await call()
+    return ran
+
+
+@HOW
+@grouped
+async def test_an_acquire_is_a_checkpoint_also_where_the_key_is_free(driver: Grouped, how: str) -> None:
+    """Others get their turn; an unlock and the end of a block are none, and let nobody in."""
+    assert await is_checkpoint(driver, lambda: acquire(driver, how))
+
+    async def plain() -> None:
+        driver.unlock("k")
+
+    assert not await is_checkpoint(driver, plain)
+
+
+@HOW
+@grouped
+async def test_a_failed_try_is_a_checkpoint(driver: Grouped, how: str) -> None:
+    """KM-EXPIRED: who tries again and again lets the holder work. Nothing is left in the queue meanwhile."""
+    await driver.lock("k")
+
+    async def tried() -> None:
+        with pytest.raises(TimeoutError):
+            await acquire(driver, how, 0)
+
+    assert await is_checkpoint(driver, tried)
+    assert driver.locker.snapshot()["k"].refs == 1
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 5])
+@pytest.mark.parametrize("held", [False, True])
+@HOW
+@grouped
+async def test_in_a_cancelled_scope_nothing_is_taken(
+    driver: Grouped, how: str, held: bool, timeout: float | None
+) -> None:
+    """KM-CANCEL, KM-ATOMIC: cancelled before, so not taken, free or held."""
+    if held:
+        await driver.lock("k")
+    before = driver.locker.snapshot()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await acquire(driver, how, timeout)
+    assert scope.cancelled_caught
+    assert driver.locker.snapshot() == before
+
+
+@grouped
+async def test_a_shield_in_a_cancelled_scope_takes_and_keeps(driver: Grouped) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await driver.lock("k")
+    assert "k" in driver.locker
+
+
+@grouped
+async def test_a_cancelled_waiter_leaves_the_queue(driver: Grouped) -> None:
+    """KM-CANCEL, KM-REF, KM-FIFO"""
+    mutex = driver.locker
+    await driver.lock("k")
+    queue = [await driver.start_waiter("k") for _ in range(3)]
+    order = waiters(mutex, "k")
+    queue[1].scope.cancel()
+    await driver.settle()
+    assert queue[1].scope.cancelled_caught
+    assert waiters(mutex, "k") == (order[0], order[2])
+    for _ in range(3):
+        driver.unlock("k")
+    await driver.settle()
+    assert [client.done() for client in queue] == [True] * 3
+    assert len(mutex) == 0
+
+
+@pytest.mark.parametrize("grant_first", [True, False])
+@pytest.mark.parametrize("behind", [0, 1, 2])
+@grouped
+async def test_a_cancellation_that_meets_a_grant_passes_the_key_on(
+    driver: Grouped, behind: int, grant_first: bool
+) -> None:
+    """KM-RACE, KM-HANDOFF, KM-IDLE: in one turn, before the waiter's task runs; the call raises, and does not hold."""
+    mutex = driver.locker
+    await driver.lock("k")
+    victim = await driver.start_waiter("k")
+    others = [await driver.start_waiter("k") for _ in range(behind)]
+    order = waiters(mutex, "k")
+    if grant_first:
+        driver.unlock("k")
+        victim.scope.cancel()
+    else:
+        victim.scope.cancel()
+        driver.unlock("k")
+    await driver.settle()
+    assert victim.scope.cancelled_caught
+    assert [client.done() for client in others] == [True, False][:behind]
+    assert mutex.snapshot() == ({"k": Entry(order[1], order[2:])} if behind else {})
+
+
+@grouped
+async def test_a_chain_of_cancelled_waiters_is_passed_over(driver: Grouped) -> None:
+    """KM-RACE, KM-LIVE"""
+    mutex = driver.locker
+    await driver.lock("k")
+    queue = [await driver.start_waiter("k") for _ in range(4)]
+    order = waiters(mutex, "k")
+    driver.unlock("k")
+    for client in queue[:3]:
+        client.scope.cancel()
+    await driver.settle()
+    assert [client.scope.cancelled_caught for client in queue] == [True] * 3 + [False]
+    assert mutex.snapshot() == {"k": Entry(order[3], ())}
+
+
+@grouped
+async def test_a_scope_around_the_wait_is_a_timeout_like_any_other(driver: Grouped) -> None:
+    """KM-CANCEL"""
+    await driver.lock("k")
+    with anyio.move_on_after(0.01) as scope:
+        await driver.lock("k", 1000)
+    assert scope.cancelled_caught
+    assert driver.locker.snapshot()["k"].refs == 1
+
+
+@grouped
+async def test_a_grant_that_beat_the_timeout_is_kept(driver: Grouped) -> None:
+    """KM-RACE: the time is over before the waiter's task runs, and the grant had come before that."""
+    mutex = driver.locker
+    await driver.lock("k")
+    waiter = await driver.start_waiter("k", 0.01)
+    (ticket,) = waiters(mutex, "k")
+    end = anyio.current_time() + 0.02
+    driver.unlock("k")
+    while anyio.current_time() < end:
+        pass  # In the way of the loop, so that both are due when it goes on.
+    await driver.result(waiter)
+    assert mutex.snapshot() == {"k": Entry(ticket, ())}
+
+
+@grouped
+async def test_a_cancelled_block_releases(driver: Grouped) -> None:
+    """KM-TOKEN, KM-IDLE: also where the scope is cancelled while the block ends."""
+    inside = anyio.Event()
+
+    async def work() -> None:
+        async with driver.hold("k"):
+            inside.set()
+            await anyio.sleep_forever()
+
+    client = driver.start(work)
+    await inside.wait()
+    client.scope.cancel()
+    await driver.settle()
+    assert client.scope.cancelled_caught
+    assert len(driver.locker) == 0
+
+
+@pytest.mark.parametrize("second", ["asyncio", "trio"])
+@pytest.mark.parametrize("first", ["asyncio", "trio"])
+def test_another_loop_is_refused_free_or_held(first: str, second: str) -> None:
+    """KM-LOOP, KM-ATOMIC: of the same backend and of the other."""
+    mutex = AnyioKeyedMutex()
+
+    async def refused() -> None:
+        for key in ("held", "free"):
+            with pytest.raises(WrongLoopError, match="belongs to another event loop") as caught:
+                await mutex.lock(key)
+            assert isinstance(caught.value, KMutexError)
+            with pytest.raises(WrongLoopError, match="belongs to another"):
+                await mutex.hold(key).__aenter__()
+            with pytest.raises(WrongLoopError, match="belongs to another"):
+                mutex.unlock(key)
+
+    anyio.run(mutex.lock, "held", backend=first)
+    before = mutex.snapshot()
+    anyio.run(refused, backend=second)
+    assert mutex.snapshot() == before
+
+
+@pytest.mark.parametrize("second", ["asyncio", "trio"])
+@pytest.mark.parametrize("first", ["asyncio", "trio"])
+def test_an_idle_one_goes_on_in_the_next_loop(first: str, second: str) -> None:
+    """KM-LOOP: once its own has ended, whatever the backends; while that runs, another thread's loop is refused."""
+    mutex: AnyioKeyedMutex[str] = AnyioKeyedMutex()
+
+    async def used() -> None:
+        async with mutex.hold("k"):
+            pass
+
+    async def refused() -> None:
+        with pytest.raises(WrongLoopError, match="which still runs"):
+            await mutex.lock("k")
+
+    async def both() -> None:
+        await used()
+        await anyio.to_thread.run_sync(lambda: anyio.run(refused, backend=first))
+
+    anyio.run(used, backend=first)
+    anyio.run(both, backend=second)
+    assert len(mutex) == 0
+
+
+def test_outside_a_loop_it_is_refused() -> None:
+    """KM-LOOP"""
+    mutex = AnyioKeyedMutex()
+    with pytest.raises(WrongLoopError, match="no event loop runs here"):
+        mutex.unlock("k")
+    with pytest.raises(WrongLoopError, match="no event loop runs here"):
+        mutex.lock("k").send(None)
+    assert len(mutex) == 0
