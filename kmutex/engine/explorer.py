@@ -23,7 +23,7 @@ from kmutex.engine.scenarios import with_epilogue
 from kmutex.engine.search import Chooser, ReducedSearch, Search, picks_of
 from kmutex.engine.shapes import Fitted
 from kmutex.engine.strategies import PCT, PORTFOLIO, drawn
-from kmutex.engine.threads import Bytecode, Crew, ThreadRun, acts_as_objects_go, foreign
+from kmutex.engine.threads import Bytecode, Crew, ThreadRun, acts_unseen, foreign
 
 Level = Literal["locks", "bytecode", "tasks", "timeouts"]
 """Where a switch may come. Threads: at lock operations only, or at bytecodes as well. asyncio: a wait ends because its
@@ -220,7 +220,7 @@ class Explorer:
     @functools.cached_property
     def _told_by_code(self) -> bool:
         """Whether the subject does all that it does by its own code, and nothing when an object goes."""
-        return not acts_as_objects_go(self._make)
+        return not acts_unseen(self._make)
 
     @property
     def judging(self) -> Callable[..., RunJudge]:

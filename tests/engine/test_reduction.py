@@ -10,6 +10,7 @@ from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.engine.search import ANYTHING, ASKED, GRANTED, LET_GO, LETTING_GO, OTHER, Event, Footprint
+from kmutex.engine.threads import acts_unseen
 from tests.lockers.catalogue import Row, each, entries, load
 
 OUT_OF_CONTROL = "threads.configured"
@@ -55,6 +56,14 @@ def compare(row: Row) -> None:
             assert whole.complete <= less.complete, text
             assert bool(whole.endless) == bool(less.endless), text
             assert less.runs <= whole.runs
+
+
+def test_only_lockers_with_weak_references_are_searched_as_a_whole() -> None:
+    """So that the two tests above compare something."""
+    assert [row.name for row in LOCKERS if acts_unseen(load(row))] == [
+        "threads.WeakRegistry",
+        "threads.WeakEntriesOnePerThread",
+    ]
 
 
 def test_three_clients_take_a_fifth_of_the_runs() -> None:

@@ -203,7 +203,18 @@ Access = tuple[Hashable, bool]
 """What an instruction is on, and whether it may write there."""
 CONTENTS = "what a container has"
 """The object of all that reads or writes the contents of a container, whichever it is."""
-_READS_CONTENTS = ("BINARY_SUBSCR", "BINARY_SLICE", "CONTAINS_OP", "FOR_ITER", "GET_ITER", "UNPACK", "COMPARE_OP")
+UNKNOWN = "what an instruction does not tell"
+"""The object of what may read and write anything."""
+_READS_CONTENTS = (
+    *("BINARY_SLICE", "CONTAINS_OP", "FOR_ITER", "GET_ITER", "UNPACK", "COMPARE_OP", "CALL_FUNCTION_EX"),
+    *("LIST_EXTEND", "SET_UPDATE", "DICT_UPDATE", "DICT_MERGE", "FORMAT", "MATCH", "GET_LEN"),
+)
+_ASKS = ("UNARY_NOT", "TO_BOOL", "POP_JUMP", "JUMP_IF", "RETURN_VALUE")
+"""Of a container: whether there is anything in it. Or it is given to a caller, who may ask that at once."""
+_PLAIN = ("COMPARE_OP", "CONTAINS_OP", "IS_OP", "UNARY_NOT", "TO_BOOL", "LOAD_CONST", "CALL", "PRECALL")
+"""What comes of these is no container, or what is called has met it."""
+_WRITES_CONTENTS = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE", "BINARY_SUBSCR", "BINARY_OP")
+"""Some dicts make what is asked for and is not there."""
 _OF_CONTAINERS = frozenset(
     name
     for kind in (dict, list, set, bytearray, deque, OrderedDict, Counter, memoryview, str, tuple)
@@ -217,6 +228,14 @@ _OF_CONTAINERS = frozenset(
 """Methods and functions that may read and change what a container has."""
 _BUILTINS = frozenset(name for name in dir(builtins) if not name[0].isupper() and not name.startswith("_"))
 """Functions that may read what a container has."""
+_BY_ANY_NAME = frozenset(
+    ("getattr", "setattr", "delattr", "hasattr", "vars", "dir", "globals", "locals", "exec", "eval", "compile")
+)
+_TELLING = frozenset(
+    ("__class__", "__name__", "__qualname__", "__module__", "__doc__", "__new__", "__init__", "__enter__", "__exit__")
+)
+"""Names between underscores that say what is read, or are of the subject's own code; the others are a container's, or
+a way to attributes of any name."""
 ITERATORS = "where an iterator stands"
 """The object of next(). An iterator that was made before is an object of its own, and not what it goes through."""
 
@@ -224,26 +243,35 @@ ITERATORS = "where an iterator stands"
 def _shared(code: CodeType) -> Iterator[tuple[int, tuple[Access, bool]]]:
     """The offsets of the instructions that read or write what another thread may see; what that is; and whether
     a run that switches at bytecodes does so there."""
+    before = ""
     for instruction in dis.get_instructions(code):
         name = instruction.opname
         switches = name.startswith(_SEEN_BY_OTHERS) and not name.startswith("CALL_INTRINSIC")
         access = _access(name, instruction.argval)
+        if name.startswith(_ASKS) and (before.startswith(_PLAIN) or name.endswith("NONE")):
+            access = None
+        before = name
         if switches or access is not None:
             yield instruction.offset, (access or (None, False), switches)
 
 
 def _access(name: str, argument: Any) -> Access | None:
-    if name.startswith(("LOAD_ATTR", "LOAD_METHOD")):
-        return (CONTENTS, True) if argument in _OF_CONTAINERS else (argument, False)
+    if name.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")):
+        if argument in _OF_CONTAINERS:
+            return (CONTENTS, True)
+        return (UNKNOWN, True) if argument.startswith("__") and argument not in _TELLING else (argument, False)
     if name.startswith(("STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")):
         return (argument, True)
-    if name.startswith(("LOAD_GLOBAL", "LOAD_NAME")) and argument in _BUILTINS:
-        return (ITERATORS, True) if argument == "next" else (CONTENTS, argument in ("setattr", "delattr"))
-    if name.startswith(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF")):
+    if name.startswith(("LOAD_GLOBAL", "LOAD_NAME")):
+        if argument in _BY_ANY_NAME:
+            return (UNKNOWN, True)
+        if argument in _BUILTINS:
+            return (ITERATORS, True) if argument == "next" else (CONTENTS, False)
+    if name.startswith(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT")):
         return (argument, False)
-    if name.startswith(("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE")):
+    if name.startswith(_WRITES_CONTENTS):
         return (CONTENTS, True)
-    return (CONTENTS, False) if name.startswith(_READS_CONTENTS) else None
+    return (CONTENTS, False) if name.startswith(_READS_CONTENTS + _ASKS) else None
 
 
 _LIBRARY = tuple(

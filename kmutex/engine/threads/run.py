@@ -31,7 +31,7 @@ from kmutex.engine.search import (
     Footprint,
     Move,
 )
-from kmutex.engine.threads.bytecode import Bytecode, where
+from kmutex.engine.threads.bytecode import UNKNOWN, Bytecode, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread, trace_as_others
 from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
 from kmutex.engine.watchdog import Watchdog
@@ -214,6 +214,7 @@ class ThreadRun:
         if switches and self._switches:
             self.point(access[0])
         if self._watching:
+            self._anything |= access[0] is UNKNOWN
             (self._writes if access[1] else self._reads).add(access[0])
 
     def touch(self, what: Hashable) -> None:
