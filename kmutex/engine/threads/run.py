@@ -185,7 +185,8 @@ class ThreadRun:
         if self.plain:
             return
         me.on = on
-        self._passed(me)
+        # Where it stands now is further on, whatever it has touched on its way.
+        self._passed(me, empty=True)
         moves: list[tuple[str, Client]] = [("run", me)]
         costs = [0]
         for other in self._others(me):
@@ -222,9 +223,11 @@ class ThreadRun:
         if self._watching:
             self._writes.add(what)
 
-    def _passed(self, me: Client | None, *, anything: bool = False) -> None:
-        """What the running thread has done since the last choice, or the last switch, is done. None: the run itself."""
-        if self._watching and (self._reads or self._writes or self._events or anything or self._anything):
+    def _passed(self, me: Client | None, *, anything: bool = False, empty: bool = False) -> None:
+        """What the running thread has done since the last choice, or the last switch, is done. None: the run itself.
+
+        empty: a step also where it has touched nothing."""
+        if self._watching and (empty or self._reads or self._writes or self._events or anything or self._anything):
             touched = Footprint(frozenset(self._reads), frozenset(self._writes), frozenset(self._events))
             self._trail.append((-1 if me is None else me.place, ANYTHING if anything or self._anything else touched))
             self._reads.clear()
@@ -260,6 +263,7 @@ class ThreadRun:
         try:
             while True:
                 self._give_up(me)
+                self.touch(lock.name)
                 if me.woken:
                     woken, me.woken = me.woken, ""
                     if woken == "interrupted":
@@ -293,6 +297,7 @@ class ThreadRun:
         try:
             while not me.woken:
                 self._give_up(me)
+                self._anything = True
             woken, me.woken = me.woken, ""
             if woken == "interrupted":
                 raise KeyboardInterrupt
