@@ -14,7 +14,6 @@ from kmutex.engine.explorer import Level
 from kmutex.engine.program import Program, parse
 from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import Shape
-from kmutex.engine.strategies import PORTFOLIO
 
 Bytecodes = Literal["followed", "none", "unseen"]
 """Of the subject: followed, so that threads switch between them; none was met; this Python does not tell of them."""
@@ -28,6 +27,8 @@ MOST_RUNS = 2_000
 """Runs of one program in one pass; one that has more ways counts as not complete, and the bound says so."""
 FAMILIES = 3
 """Parts of the check of hold_all."""
+FIRST_DRAWN = 3
+"""Of each program, runs that are drawn by the first strategies of the portfolio before the bounded search."""
 WIDE = 5
 """Clients from which on a program is left to chance: with so many, every order of waking is too many."""
 
@@ -104,7 +105,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     if shape.kind == "threads":
         yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
         yield quick
-        yield some("portfolio", busy, "bytecode", 0, most=len(PORTFOLIO))
+        yield some("portfolio", busy, "bytecode", 0, most=FIRST_DRAWN)
         # Two clients are many races for little time, and the most for the least where switches come at locks only.
         yield every("interleavings at locks", [p for p in wanted if p.clients < 3], "locks", 1)
         yield every("interleavings at bytecodes", [p for p in busy if p.clients < 3], "bytecode", 1)
@@ -118,7 +119,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     else:
         yield every("interleavings of tasks, plain", wanted, "tasks", 0, required=True)
         yield quick
-        yield some("portfolio", busy, "tasks", 0, most=len(PORTFOLIO))
+        yield some("portfolio", busy, "tasks", 0, most=FIRST_DRAWN)
         yield every("interleavings of tasks", wanted, "tasks", 2)
         yield some("chance, many clients", wide, "tasks", 0)
         if shape.timeout:

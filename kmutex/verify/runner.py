@@ -368,7 +368,7 @@ def _with_halves(report: Driven, crew: Crew) -> Driven:
 
 
 def passes_of(shape: Shape, off: frozenset[str], bytecodes: Bytecodes, how: Plan) -> Iterator[list[Unit]]:
-    """The passes for a subject. What can't be switched at bytecodes is given to chance at locks."""
+    """The passes for a subject. What can't be switched at bytecodes is drawn at locks."""
     for units in plan(shape, off, how.seed):
         if how.quick and units[0].chance:
             return
@@ -376,7 +376,7 @@ def passes_of(shape: Shape, off: frozenset[str], bytecodes: Bytecodes, how: Plan
             continue
         kept = units
         if bytecodes != "followed":
-            kept = [replace(unit, level="locks") if unit.chance else unit for unit in units]
+            kept = [replace(unit, level="locks") if unit.task == "some" else unit for unit in units]
             kept = [unit for unit in kept if unit.level != "bytecode"]
         if how.runs is not None:
             kept = [replace(unit, most=min(how.runs, unit.most or how.runs)) for unit in kept]
