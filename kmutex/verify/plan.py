@@ -27,7 +27,7 @@ MOST_RUNS = 2_000
 """Runs of one program in one pass; one that has more ways counts as not complete, and the bound says so."""
 FAMILIES = 3
 """Parts of the check of hold_all."""
-FIRST_DRAWN = 3
+FIRST_DRAWN = 2
 """Of each program, runs that are drawn by the first strategies of the portfolio before the bounded search."""
 WIDE = 5
 """Clients from which on a program is left to chance: with so many, every order of waking is too many."""
