@@ -168,8 +168,6 @@ class UnitWorker:
                 known=known,
                 go_on=lambda runs: self._beat(runs) < unit.most,
                 told=told,
-                # It pays where there are many schedules: to see what each step touches makes a run four times as long.
-                reduced=unit.deeper and self._followed,
                 estimate=True,
             )
             _take(outcome, result)
