@@ -55,6 +55,8 @@ def compiled(session: nox.Session) -> None:
     if session.venv_backend == "none":
         session.error("it installs the wheel in an environment of its own: call it without --no-venv")
     folder = Path(session.create_tmp()).resolve() / "compiled"
+    # create_tmp puts it below this pyproject.toml, by which the pytests that tests begin would then go.
+    del session.env["TMPDIR"]
     shutil.rmtree(folder, ignore_errors=True)
     session.install("-q", "build")
     session.run("python", "-m", "build", "-q", "--sdist", "-o", str(folder), ".")
@@ -66,6 +68,8 @@ def compiled(session: nox.Session) -> None:
     session.run("python", "-m", "build", "-q", "--wheel", "-o", str(folder), str(tree), env=switch)
     (wheel,) = folder.glob("*.whl")
     session.install("-q", f"kmutex[dev,bench] @ {wheel.as_uri()}")
+    # Where the environment was there already, with a wheel of the same version.
+    session.install("-q", "--force-reinstall", "--no-deps", str(wheel))
     # From here on nothing but the wheel can be imported.
     shutil.rmtree(tree / "kmutex")
     shutil.rmtree(tree / "model")
@@ -150,6 +154,15 @@ def vectors(session: nox.Session) -> None:
     session.run("python", "-m", "kmutex.conform.vectors", *session.posargs)
 
 
+@nox.session(name="vectors-release")
+def vectors_release(session: nox.Session) -> None:
+    """The vectors as an archive of their own, in build/vectors; ``-- --since ARCHIVE`` checks its version."""
+    install(session)
+    folder = Path("build/vectors")
+    folder.mkdir(parents=True, exist_ok=True)
+    session.run("python", "-m", "kmutex.conform.release", str(folder), *session.posargs)
+
+
 @nox.session
 def tlc(session: nox.Session) -> None:
     """Check specs/KMutex.tla with TLC, and its counts against the model's. Needs Java."""
@@ -195,10 +208,10 @@ def browsers(session: nox.Session) -> None:
 
 @nox.session(python="3.13")
 def peers(session: nox.Session) -> None:
-    """Verify other people's locks, and hold docs/peers.md to the outcome."""
+    """Verify other people's locks, and hold docs/peers.md and docs/conform-peers.md to the outcome."""
     if session.venv_backend != "none":
         session.install("-q", "-e", ".[dev,peers]")
-    session.run("python", "-m", "pytest", "-q", "-m", "peers", "tests/verify", *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "-m", "peers", "tests/verify", "tests/conform", *session.posargs)
 
 
 @nox.session

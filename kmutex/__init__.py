@@ -9,15 +9,17 @@ TYPE_CHECKING = False  # A type checker goes by the name, and to import typing t
 if TYPE_CHECKING:
     from typing import Any
 
-    from kmutex._aio import AsyncKeyedMutex, AsyncLease
+    from kmutex._aio import AsyncLease
     from kmutex._core import compiled
     from kmutex._entry import Entry
     from kmutex._errors import KMutexError, LeaseReusedError, UnheldKeyError, WrongLoopError
+    from kmutex._keyed import KeyedMutex
+    from kmutex._keyed_aio import AsyncKeyedMutex
     from kmutex._noop import AsyncNoopLocker, NoopLocker
     from kmutex._once import async_once, once
     from kmutex._owners import Owner
     from kmutex._protocol import AsyncKeyedLocker, KeyedLocker, Releasable
-    from kmutex._threads import KeyedMutex, Lease
+    from kmutex._threads import Lease
 
 __all__ = [
     "AsyncKeyedLocker",
@@ -42,13 +44,13 @@ __all__ = [
 
 _HOMES = {
     "AsyncKeyedLocker": "_protocol",
-    "AsyncKeyedMutex": "_aio",
+    "AsyncKeyedMutex": "_keyed_aio",
     "AsyncLease": "_aio",
     "AsyncNoopLocker": "_noop",
     "Entry": "_entry",
     "KMutexError": "_errors",
     "KeyedLocker": "_protocol",
-    "KeyedMutex": "_threads",
+    "KeyedMutex": "_keyed",
     "Lease": "_threads",
     "LeaseReusedError": "_errors",
     "NoopLocker": "_noop",

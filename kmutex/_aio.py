@@ -11,17 +11,19 @@ import threading
 from asyncio import _get_running_loop
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
 from kmutex._errors import UnheldKeyError, WrongLoopError, not_copied
 from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey, distinct
-from kmutex._protocol import K, check_timeout
+from kmutex._mypyc import mypyc_attr
+from kmutex._protocol import check_timeout
 from kmutex._text import brief
 
 if TYPE_CHECKING:
     from kmutex._owners import Owner
+    from kmutex._steps import StepLog
 
 LONGEST = 1e9
 """Seconds of a timer, some thirty years: a loop's clock can't add an integer of any size."""
@@ -31,102 +33,31 @@ _moving = threading.Lock()
 """Held for a mutex to go to another loop: two loops may want it at once."""
 
 
-class AsyncKeyedMutex(Generic[K]):
-    """A mutex for each key, made on demand and gone when idle. For the tasks of one event loop; not re-entrant.
+class AsyncInnerMutex:
+    """What a mutex and its leases lock by. Theirs alone: compiled, nobody can override what is called within."""
 
-    The contract is that of `KeyedMutex`, with two differences. It belongs to the loop that used it last, and raises
-    at once in any other, also where nothing would wait; once that loop has ended, an idle one goes on in the next
-    (KM-LOOP). And a cancellation that meets a grant wins: the call raises CancelledError and the grant goes on to the
-    next waiter (KM-RACE).
-    """
+    __slots__ = ("_loop", "_table", "_tickets")
 
-    __slots__ = ("__weakref__", "_loop", "_table", "_tickets")
-
-    def __init__(self, *, diagnose: bool = False) -> None:
-        """diagnose: note who asks for each key, when and where; see `owner`. It makes each call some times slower."""
+    def __init__(self, diagnose: bool, record: StepLog | None) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._table: LockTable[asyncio.Future[None]] = _watched() if diagnose else LockTable()
+        self._table: LockTable = _watched() if diagnose else LockTable()
+        if record is not None:
+            self._table = _recorded(self._table, record)
         self._tickets = itertools.count(NO_TICKET + 1)
 
-    async def lock(self, key: K, timeout: float | int | None = None) -> None:
-        """Return once the calling task holds ``key`` (KM-EXCL). A free key is taken without a pause.
-
-        timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
-        TimeoutError: the time was over before the grant (KM-CANCEL).
-        CancelledError: the task was cancelled; it does not hold the key, and if it was granted, the next does.
-        ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. WrongLoopError: KM-LOOP.
-        Nothing has changed.
-        """
-        ticket = next(self._tickets)
-        future = self._request(key, ticket, timeout)
-        if future is not None:
-            await self._grant(key, ticket, future, timeout)
-
-    def unlock(self, key: K) -> None:
-        """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
-
-        UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
-        """
-        loop = _get_running_loop()  # None outside of a loop, so nothing need be caught where all is well.
-        if loop is None or loop is not self._loop:
-            self._moved_to(loop)
-        future = self._table.release(key)
-        if future is not None:
-            self._wake(future)
-
-    def hold(self, key: K, timeout: float | int | None = None) -> AsyncLease:
-        """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
-        return AsyncLease(self, key, timeout)
-
-    def hold_all(self, keys: Iterable[K], timeout: float | int | None = None) -> AsyncLease:
-        """Hold all of ``keys`` for an ``async with`` block, by one request; see `KeyedMutex.hold_all` (KM-ALL)."""
-        return AsyncLease(_Several(self), distinct(keys), timeout)
-
-    def owner(self, key: K) -> Owner | None:
-        """Who holds ``key``, since when and from where; None where nobody does.
-
-        KMutexError: the mutex was made without ``diagnose=True``.
-        """
-        from kmutex._owners import owner_in
-
-        return owner_in(self._table, key)
-
-    def snapshot(self) -> Mapping[K, Entry]:
-        """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
-        return self._table.snapshot()
-
-    def __len__(self) -> int:
-        """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
-        return len(self._table)
-
-    def __contains__(self, key: object) -> bool:
-        """Whether somebody holds ``key`` just now."""
-        return key in self._table
-
-    def __bool__(self) -> bool:
-        """True, also where nothing is held: a locker that is there, is there."""
-        return True
-
-    def __repr__(self) -> str:
-        """What is held, in one line."""
-        return f"<{type(self).__name__} at {id(self):#x}, {self._table.shown()}>"
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """TypeError: neither copied nor pickled. Weak references are possible."""
-        raise not_copied(self)
-
-    def _request(self, key: K, ticket: Ticket, timeout: float | int | None) -> asyncio.Future[None] | None:
+    def _request(self, key: Any, ticket: Ticket, timeout: float | int | None) -> asyncio.Future[None] | None:
         # A plain function: who waits for nothing need not pay for a second coroutine.
         if timeout is not None:
             check_timeout(timeout)
         loop = _get_running_loop()
         if loop is None or loop is not self._loop:
             loop = self._moved_to(loop)
-        return self._table.request(key, ticket, loop.create_future)
+        future: asyncio.Future[None] | None = self._table.request(key, ticket, loop.create_future)
+        return future
 
-    async def _grant(self, key: K, ticket: Ticket, future: asyncio.Future[None], timeout: float | int | None) -> None:
+    async def _grant(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float | int | None) -> None:
         if timeout == 0:
-            self._table.cancel(key, ticket)
+            self._table.cancel(key, ticket, "refused")
             raise self._expired(key, timeout)
         timer = None
         try:
@@ -137,7 +68,7 @@ class AsyncKeyedMutex(Generic[K]):
         except BaseException:
             # A granted ticket that is cancelled before its task runs again still stands at the head of the queue:
             # withdrawing it passes the key on. One that timed out left the queue in `_expire`.
-            heir = self._table.withdraw(key, ticket)
+            heir: asyncio.Future[None] | None = self._table.withdraw(key, ticket)
             if heir is not None:
                 self._wake(heir)
             raise
@@ -145,7 +76,7 @@ class AsyncKeyedMutex(Generic[K]):
             if timer is not None:
                 timer.cancel()
 
-    def _expire(self, key: K, ticket: Ticket, future: asyncio.Future[None], timeout: float | int) -> None:
+    def _expire(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float | int) -> None:
         # Leaving the queue and failing the future are one step of the loop, so no grant can come between.
         if not future.done():
             try:
@@ -155,11 +86,11 @@ class AsyncKeyedMutex(Generic[K]):
                 error = failed  # Of the key's own methods. Without any the task would wait for ever.
             future.set_exception(error)
 
-    def _release(self, key: K, ticket: Ticket) -> None:
+    def _release(self, key: Any, ticket: Ticket) -> None:
         loop = _get_running_loop()
         if loop is None or loop is not self._loop:
             self._moved_to(loop)
-        future = self._table.release(key, ticket)
+        future: asyncio.Future[None] | None = self._table.release(key, ticket)
         if future is not None:
             self._wake(future)
 
@@ -193,7 +124,87 @@ class AsyncKeyedMutex(Generic[K]):
         return running
 
 
-class AsyncLease(LeaseOfKey[AsyncKeyedMutex[Any]]):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class AsyncUntypedMutex:
+    """`kmutex.AsyncKeyedMutex`, but for what mypyc can't compile; see `kmutex._threads.UntypedMutex`."""
+
+    __slots__ = ("_mutex",)
+
+    def __init__(self, *, diagnose: bool = False, record: StepLog | None = None) -> None:
+        """Arguments and errors are those of `KeyedMutex`."""
+        self._mutex = AsyncInnerMutex(diagnose, record)
+
+    async def lock(self, key: Any, timeout: float | int | None = None) -> None:
+        """Return once the calling task holds ``key`` (KM-EXCL). A free key is taken without a pause.
+
+        timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
+        TimeoutError: the time was over before the grant (KM-CANCEL).
+        CancelledError: the task was cancelled; it does not hold the key, and if it was granted, the next does.
+        ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. WrongLoopError: KM-LOOP.
+        Nothing has changed.
+        """
+        mutex = self._mutex
+        ticket = next(mutex._tickets)
+        future = mutex._request(key, ticket, timeout)
+        if future is not None:
+            await mutex._grant(key, ticket, future, timeout)
+
+    def unlock(self, key: Any) -> None:
+        """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
+
+        UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
+        """
+        mutex = self._mutex
+        loop = _get_running_loop()  # None outside of a loop, so nothing need be caught where all is well.
+        if loop is None or loop is not mutex._loop:
+            mutex._moved_to(loop)
+        future: asyncio.Future[None] | None = mutex._table.release(key)
+        if future is not None:
+            mutex._wake(future)
+
+    def hold(self, key: Any, timeout: float | int | None = None) -> AsyncLease:
+        """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
+        return AsyncLease(self._mutex, key, timeout)
+
+    def hold_all(self, keys: Iterable[Any], timeout: float | int | None = None) -> AsyncLease:
+        """Hold all of ``keys`` for an ``async with`` block, by one request; see `KeyedMutex.hold_all` (KM-ALL)."""
+        return AsyncLease(_Several(self._mutex), distinct(keys), timeout)
+
+    def owner(self, key: Any) -> Owner | None:
+        """Who holds ``key``, since when and from where; None where nobody does.
+
+        KMutexError: the mutex was made without ``diagnose=True``.
+        """
+        from kmutex._owners import owner_in
+
+        return owner_in(self._mutex._table, key)
+
+    def snapshot(self) -> Mapping[Any, Entry]:
+        """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
+        return self._mutex._table.snapshot()
+
+    def __len__(self) -> int:
+        """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
+        return len(self._mutex._table)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether somebody holds ``key`` just now."""
+        return key in self._mutex._table
+
+    def __bool__(self) -> bool:
+        """True, also where nothing is held: a locker that is there, is there."""
+        return True
+
+    def __repr__(self) -> str:
+        """What is held, in one line."""
+        return f"<{type(self).__name__} at {id(self):#x}, {self._mutex._table.shown()}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """TypeError: neither copied nor pickled. Weak references are possible."""
+        raise not_copied(self)
+
+
+class AsyncLease(LeaseOfKey):
     """One grant of one key: ``async with km.hold(key) as lease``. Ends its own grant only (KM-TOKEN)."""
 
     __slots__ = ()
@@ -202,7 +213,7 @@ class AsyncLease(LeaseOfKey[AsyncKeyedMutex[Any]]):
         if self._ticket != NOT_ENTERED:
             raise self._reused()
         self._ticket = NO_TICKET
-        mutex = self._mutex
+        mutex: AsyncInnerMutex = self._mutex
         try:
             ticket = next(mutex._tickets)
             future = mutex._request(self._key, ticket, self._timeout)
@@ -214,16 +225,27 @@ class AsyncLease(LeaseOfKey[AsyncKeyedMutex[Any]]):
         self._ticket = ticket
         return self
 
+    def release(self) -> None:
+        """End the grant now; the block then ends without a second release. A plain call.
+
+        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
+        A later holder is not touched.
+        """
+        mutex: AsyncInnerMutex = self._mutex
+        mutex._release(self._key, self._ticket)
+        self._ticket = NO_TICKET
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # As `release`, without another call: most leases end here.
         if self._ticket != NO_TICKET:
-            self._mutex._release(self._key, self._ticket)
+            mutex: AsyncInnerMutex = self._mutex
+            mutex._release(self._key, self._ticket)
             self._ticket = NO_TICKET
 
 
-class _Several(AsyncKeyedMutex[Any]):
+class _Several(AsyncInnerMutex):
     """The same mutex for a lease of several keys: what is a key to the lease is a tuple of keys here.
 
     A ticket takes its places in all queues in one step of the loop, so that waits lead to older requests only.
@@ -231,7 +253,7 @@ class _Several(AsyncKeyedMutex[Any]):
 
     __slots__ = ("_error", "_futures", "_mutex")
 
-    def __init__(self, mutex: AsyncKeyedMutex[Any]) -> None:
+    def __init__(self, mutex: AsyncInnerMutex) -> None:
         self._mutex, self._table, self._tickets = mutex, mutex._table, mutex._tickets
         self._loop = None  # The other knows.
         self._futures: list[asyncio.Future[None]] = []
@@ -245,9 +267,9 @@ class _Several(AsyncKeyedMutex[Any]):
         make = self._moved_to(_get_running_loop()).create_future
         self._error = None
         try:
-            self._futures = [future for one in key if (future := self._table.request(one, ticket, make)) is not None]
+            self._futures = self._table.request_all(key, ticket, make)
             if self._futures and timeout == 0:
-                self._withdraw(key, ticket)
+                self._withdraw(key, ticket, "refused")
                 raise self._expired(key, timeout)
         except BaseException:
             self._withdraw(key, ticket)
@@ -275,7 +297,7 @@ class _Several(AsyncKeyedMutex[Any]):
         # As for one key. The futures are not failed: one that nobody awaits any more would be complained of.
         if not all(each.done() for each in self._futures):
             try:
-                self._withdraw(key, ticket)
+                self._withdraw(key, ticket, "timeout")
                 self._error = self._expired(key, timeout)
             except Exception as failed:
                 self._error = failed
@@ -296,11 +318,11 @@ class _Several(AsyncKeyedMutex[Any]):
         if failed is not None:
             raise failed
 
-    def _withdraw(self, key: Any, ticket: Ticket) -> None:
+    def _withdraw(self, key: Any, ticket: Ticket, why: str = "cancelled") -> None:
         failed: Exception | None = None
         for one in key:
             try:
-                heir = self._table.withdraw(one, ticket)
+                heir = self._table.withdraw(one, ticket, why)
             except Exception as error:
                 failed = error  # Of that key's own methods.
                 continue
@@ -316,10 +338,16 @@ class _Several(AsyncKeyedMutex[Any]):
         return self._mutex._moved_to(running)
 
 
-def _watched() -> LockTable[asyncio.Future[None]]:
+def _watched() -> LockTable:
     from kmutex._owners import WatchedTable
 
     return WatchedTable(_task)
+
+
+def _recorded(table: LockTable, log: StepLog) -> LockTable:
+    from kmutex._steps import RecordedTable
+
+    return RecordedTable(table, log, _get_running_loop)
 
 
 def _task() -> str:

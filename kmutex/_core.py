@@ -23,10 +23,10 @@ The table knows no lock. The driver calls it with its guard held, or from its on
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import islice
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from kmutex._entry import Entry, Ticket
 from kmutex._errors import UnheldKeyError
@@ -35,11 +35,11 @@ from kmutex._text import brief
 SHOWN = 3
 """Keys that a repr names."""
 
-Waker = TypeVar("Waker")
+Waker = Any
 """What a driver needs to tell a waiter of its grant: a gate, a future. The table only keeps it."""
 
 
-class LockTable(Generic[Waker]):
+class LockTable:
     """Keys to entries. Keys are any hashable values; tickets are the driver's, each used for one request."""
 
     __slots__ = ("_entries",)
@@ -62,6 +62,10 @@ class LockTable(Generic[Waker]):
             entry[ticket] = waker
         return waker
 
+    def request_all(self, keys: Iterable[Hashable], ticket: Ticket, make_waker: Callable[[], Waker]) -> list[Waker]:
+        """Ask for each of ``keys`` in one step (KM-ALL); a waker for each that was not free."""
+        return [waker for key in keys if (waker := self.request(key, ticket, make_waker)) is not None]
+
     def release(self, key: Hashable, ticket: Ticket | None = None) -> Waker | None:
         """Let go of ``key``; the waker of the ticket that holds it now, None when the key is idle (KM-HANDOFF).
 
@@ -83,9 +87,10 @@ class LockTable(Generic[Waker]):
             return next(iter(entry.values()))
         raise UnheldKeyError(f"this lease of {brief(key)} has ended; the key has another holder now")
 
-    def cancel(self, key: Hashable, ticket: Ticket) -> bool:
+    def cancel(self, key: Hashable, ticket: Ticket, why: str = "timeout") -> bool:
         """Take a waiter out of the queue (KM-CANCEL). False: it does not wait, as the grant was first (KM-RACE).
 
+        why: for a log, as specs/trace.md has it; a table that writes none takes no notice.
         It holds the key then, unless somebody has unlocked the key since, as anybody may.
         """
         entry = self._entries.get(key)
@@ -94,9 +99,10 @@ class LockTable(Generic[Waker]):
         del entry[ticket]
         return True
 
-    def withdraw(self, key: Hashable, ticket: Ticket) -> Waker | None:
+    def withdraw(self, key: Hashable, ticket: Ticket, why: str = "cancelled") -> Waker | None:
         """Undo a request in whatever state it is: not made, waiting, or granted (KM-INTERRUPT).
 
+        why: as for `cancel`.
         The waker of the next holder, where the ticket held the key and somebody waits for it.
         """
         entry = self._entries.get(key)

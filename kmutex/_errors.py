@@ -18,5 +18,5 @@ class LeaseReusedError(KMutexError, RuntimeError):
 
 
 def not_copied(locker: object) -> TypeError:
-    """The error of whoever would copy or pickle a locker: the copy would lock nothing out that the original does."""
+    """The error of whoever would copy or pickle a locker, or a lease: the copy would lock nothing out that it does."""
     return TypeError(f"{type(locker).__name__} can't be copied or pickled, for a copy would be another lock; share it")

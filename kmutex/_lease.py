@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, NoReturn, SupportsIndex
 
 from kmutex._entry import Ticket
-from kmutex._errors import LeaseReusedError
+from kmutex._errors import LeaseReusedError, not_copied
 from kmutex._text import brief
 
 NO_TICKET: Ticket = 0
@@ -22,33 +22,22 @@ def distinct(keys: Iterable[Hashable]) -> tuple[Hashable, ...]:
     return tuple(dict.fromkeys(keys))
 
 
-class _Releasing(Protocol):
-    def _release(self, key: Hashable, ticket: Ticket) -> None: ...
-
-
-Mutex = TypeVar("Mutex", bound=_Releasing)
-
-
-class LeaseOfKey(Generic[Mutex]):
+class LeaseOfKey:
     """The grant that one entry of one block gets. The drivers add how it is entered and left."""
 
     __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
 
-    def __init__(self, mutex: Mutex, key: Hashable, timeout: float | int | None) -> None:
+    def __init__(self, mutex: Any, key: Hashable, timeout: float | int | None) -> None:
         self._mutex = mutex
+        """The driver's. No type variable: docs/compiled.md says what mypyc makes of a generic class."""
         self._key = key
         self._timeout = timeout
         self._ticket = NOT_ENTERED
         """Then NO_TICKET while it waits, the ticket of the grant, and NO_TICKET once that has ended."""
 
-    def release(self) -> None:
-        """End the grant now; the block then ends without a second release. A plain call.
-
-        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
-        A later holder is not touched.
-        """
-        self._mutex._release(self._key, self._ticket)
-        self._ticket = NO_TICKET
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """TypeError: neither copied nor pickled."""
+        raise not_copied(self)
 
     def _reused(self) -> LeaseReusedError:
         return LeaseReusedError(f"this lease of {brief(self._key)} was used; call hold() again")

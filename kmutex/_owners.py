@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kmutex._core import LockTable, Waker
 from kmutex._entry import Ticket
@@ -50,7 +50,7 @@ class _Note:
         self.granted: float | None = None
 
 
-class WatchedTable(LockTable[Waker]):
+class WatchedTable(LockTable):
     """A lock table with a note for each ticket in it. What it grants, and to whom, is the other's to say."""
 
     __slots__ = ("_notes", "_who")
@@ -72,13 +72,13 @@ class WatchedTable(LockTable[Waker]):
         self._tidy(key)
         return waker
 
-    def cancel(self, key: Hashable, ticket: Ticket) -> bool:
-        cancelled = super().cancel(key, ticket)
+    def cancel(self, key: Hashable, ticket: Ticket, why: str = "timeout") -> bool:
+        cancelled = super().cancel(key, ticket, why)
         self._tidy(key)
         return cancelled
 
-    def withdraw(self, key: Hashable, ticket: Ticket) -> Waker | None:
-        waker = super().withdraw(key, ticket)
+    def withdraw(self, key: Hashable, ticket: Ticket, why: str = "cancelled") -> Waker | None:
+        waker = super().withdraw(key, ticket, why)
         self._tidy(key)
         return waker
 
@@ -107,8 +107,9 @@ class WatchedTable(LockTable[Waker]):
             holder.granted = time.monotonic()
 
 
-def owner_in(table: LockTable[Any], key: Hashable) -> Owner | None:
+def owner_in(table: LockTable, key: Hashable) -> Owner | None:
     """The holder of ``key`` in a table that takes notes. KMutexError: this one takes none."""
+    table = getattr(table, "inner", table)  # One that is recorded is within another.
     if not isinstance(table, WatchedTable):
         raise KMutexError("who holds a key is known where the mutex was made with diagnose=True")
     return table.owner(key)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,13 @@ def start(
     *,
     folder: Path | None = None,
     env: Mapping[str, str] = os.environ,
+    inside: Callable[[list[str]], list[str]] = lambda command: command,
     **pipes: Any,
 ) -> subprocess.Popen[str]:
     """A new interpreter, in a process group of its own, that runs ``main()`` of a module of this package.
 
-    config: what its `argument` returns there. folder: where it stands; None: where this process does.
+    config: what its `argument` returns there. folder: where it stands; None: where this process does. inside: gives
+    the command that runs a command in a container.
     """
     # The folder in which the user stands must not come before this package and the standard library.
     start = f"import sys; sys.path[:] = sys.argv.pop().split('\\n'); from {module} import main; main()"
@@ -54,15 +56,16 @@ def start(
     safe = ["-P"] if sys.version_info >= (3, 11) else []
     home = str(Path(__file__).resolve().parents[1])
     path = [os.path.abspath(entry) for entry in sys.path if entry]
+    command = [
+        sys.executable,
+        *safe,
+        "-c",
+        start,
+        json.dumps({**config, "parent": os.getpid()}),
+        "\n".join(path if home in path else [*path, home]),
+    ]
     return subprocess.Popen(
-        [
-            sys.executable,
-            *safe,
-            "-c",
-            start,
-            json.dumps({**config, "parent": os.getpid()}),
-            "\n".join(path if home in path else [*path, home]),
-        ],
+        inside(command),
         text=True,
         encoding="utf-8",
         start_new_session=True,

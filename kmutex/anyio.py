@@ -50,7 +50,7 @@ class AnyioKeyedMutex(Generic[K]):
 
     def __init__(self) -> None:
         self._loop: EventLoopToken | None = None
-        self._table: LockTable[anyio.Event] = LockTable()
+        self._table: LockTable = LockTable()
         self._tickets = itertools.count(NO_TICKET + 1)
 
     async def lock(self, key: K, timeout: float | None = None) -> None:

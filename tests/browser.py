@@ -16,6 +16,41 @@ DRIVER = shutil.which("chromedriver")
 SECONDS = 60
 """The longest that a state is waited for; a limit for a page that hangs, not a measure."""
 
+CONTRAST = """(() => {
+  const parse = (text) => { const n = text.match(/[\\d.]+/g).map(Number); return n.length < 4 ? [...n, 1] : n; };
+  const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const shade = (colour) => colour.slice(0, 3).map((v) => linear(v / 255))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      if (e.ownerSVGElement) continue;
+      const found = parse(getComputedStyle(e).backgroundColor);
+      if (found[3] === 1) return found;
+    }
+    return [255, 255, 255];
+  };
+  const under = (e) => {
+    const disc = e.closest(".token")?.querySelector(".disc");
+    if (disc) return parse(getComputedStyle(disc).fill);
+    const behind = e.ownerSVGElement.querySelector(e.classList.contains("refs") ? ".pill" : ".box");
+    const fill = getComputedStyle(behind).fill;
+    return fill === "none" ? ground(e.ownerSVGElement) : parse(fill);
+  };
+  const poor = [];
+  for (const e of document.querySelectorAll("body *")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    if (!own || !e.getClientRects().length || ["SCRIPT", "STYLE", "OPTION"].includes(e.tagName)) continue;
+    const inSvg = e.ownerSVGElement;
+    const style = getComputedStyle(e);
+    const [a, b] = [shade(parse(inSvg ? style.fill : style.color)), shade(inSvg ? under(e) : ground(e))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const name = `${e.tagName}.${e.getAttribute("class")} ${e.textContent.slice(0, 30)}`;
+    if (ratio < 4.5) poor.push(`${name}: ${ratio.toFixed(2)}`);
+  }
+  return poor;
+})()"""
+"""The texts on show whose contrast is less than the 4.5 to 1 that WCAG 2 asks of text (AA)."""
+
 
 @contextmanager
 def started(profile: Path, *, network: bool = False) -> Iterator[Any]:

@@ -94,6 +94,15 @@ def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return Done(ended.value.code, out, err, Path.cwd(), left_by(mark))
 
 
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """The exit status of a command that is run in this process, and what it says."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    out, err = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out, err
+
+
 def run_kmutex(folder: Path, *arguments: str, timeout: float) -> Done:
     """Run kmutex in the folder."""
     return run(folder, sys.executable, "-m", "kmutex", *arguments, timeout=timeout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -26,6 +27,7 @@ LONGEST = (
     "tests/pull/test_faults.py",
     "tests/bench",
     "tests/house/test_imports.py",
+    "tests/trace",
 )
 """What takes longest, and so is begun first: a file runs on one worker, and the others would wait for it."""
 MISSING = {
@@ -48,7 +50,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--part", metavar="K/N", help="of the tests that are long, the K-th of every N only")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    cases: Counter[str] = Counter()
+    for item in items:
+        if sampled := item.get_closest_marker("sampled"):
+            test = item.nodeid.partition("[")[0]
+            if cases[test] % sampled.args[0]:
+                item.add_marker("long")
+            cases[test] += 1
     if part := config.getoption("--part"):
         number, of = (int(text) for text in part.split("/"))
         others = [item for item in items if item.get_closest_marker("long")]
@@ -64,7 +74,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are cores, for many tests wait for processes; none for a few files that somebody names."""
+    """Two for each core, for many tests wait for processes; none for a few files that somebody names."""
     if not any(Path(argument).is_dir() for argument in config.args):
         return 0
-    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
+    return 2 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker stays on its core: threads that take turns wake each other for less there than across cores."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})

@@ -312,11 +312,11 @@ def test_an_owner_that_begins_anew_while_another_loop_takes_over_keeps_it() -> N
         return True
 
     owner.is_running = is_running  # type: ignore[method-assign]
-    mutex._table.release("k")
+    mutex._mutex._table.release("k")
     with pytest.raises(WrongLoopError, match="still runs"):
         run(mutex.lock("k"))
     assert calls
-    assert mutex._loop is owner
+    assert mutex._mutex._loop is owner
     del owner.is_running
     owner.run_until_complete(mutex.lock("k"))
     owner.close()

@@ -13,9 +13,9 @@ from kmutex import Entry, KMutexError, UnheldKeyError
 from kmutex._core import LockTable
 
 
-def queue_of(*tickets: int, key: str = "k") -> LockTable[str]:
+def queue_of(*tickets: int, key: str = "k") -> LockTable:
     """A table in which ``tickets`` have asked for ``key`` in this order; the waker of ticket 2 is "w2"."""
-    table: LockTable[str] = LockTable()
+    table: LockTable = LockTable()
     for ticket in tickets:
         table.request(key, ticket, partial("w{}".format, ticket))
     return table
@@ -27,7 +27,7 @@ def never() -> str:
 
 def test_a_free_key_is_granted_without_a_waker() -> None:
     """KM-EXCL, KM-REF"""
-    table: LockTable[str] = LockTable()
+    table: LockTable = LockTable()
     assert table.request("k", 7, never) is None
     assert table.entry("k") == Entry(7, ())
     assert table.entry("k").refs == 1  # type: ignore[union-attr]
@@ -35,7 +35,7 @@ def test_a_free_key_is_granted_without_a_waker() -> None:
 
 def test_a_held_key_queues_in_the_order_of_requests() -> None:
     """KM-EXCL, KM-FIFO, KM-REF: tickets are names; their size says nothing about who was first."""
-    table: LockTable[str] = LockTable()
+    table: LockTable = LockTable()
     assert table.request("k", 5, never) is None
     assert table.request("k", 9, lambda: "nine") == "nine"
     assert table.request("k", 2, lambda: "two") == "two"
@@ -208,7 +208,7 @@ def from_a_list(tickets: list[Counted], victim: Counted) -> None:
 
 
 def from_the_table(tickets: list[Counted], victim: Counted) -> None:
-    table: LockTable[str] = LockTable()
+    table: LockTable = LockTable()
     for ticket in tickets:
         table.request("k", ticket, lambda: "w")
     Counted.looks = 0

@@ -79,7 +79,7 @@ def test_without_the_lock_the_tally_loses_counts_where_threads_run_at_once() -> 
 
 def test_no_ticket_is_drawn_twice() -> None:
     """KM-TOKEN, KM-EXCL: two requests with one ticket would both be granted."""
-    tickets = KeyedMutex()._tickets
+    tickets = KeyedMutex()._mutex._tickets
     ready = threading.Barrier(THREADS)
 
     def draw() -> list[int]:

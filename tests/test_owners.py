@@ -70,7 +70,7 @@ async def test_a_timeout_names_the_holder(driver: Driver) -> None:
 async def test_no_note_outlives_its_request(driver: Driver) -> None:
     """Released, handed over, given up: the notes go with the tickets."""
     mutex = driver.locker
-    notes = mutex._table._notes
+    notes = mutex._mutex._table._notes
     await driver.lock("k")
     waiter = await driver.start_waiter("k")
     with pytest.raises(TimeoutError):
@@ -136,7 +136,7 @@ def test_it_costs_nothing_where_it_is_off() -> None:
     assert [name for name in on_ if name.startswith("kmutex._owners")]
     assert {name: count for name, count in on_.items() if not name.startswith("kmutex._owners")}.keys() >= off.keys()
     assert all(on_[name] >= off[name] for name in off)
-    assert type(KeyedMutex()._table) is type(AsyncKeyedMutex()._table) is LockTable
+    assert type(KeyedMutex()._mutex._table) is type(AsyncKeyedMutex()._mutex._table) is LockTable
     program = (
         "import sys; from kmutex import KeyedMutex; KeyedMutex().lock('k'); print('kmutex._owners' in sys.modules)"
     )

@@ -143,7 +143,7 @@ def test_an_interrupt_before_the_ticket_is_drawn_touches_nothing() -> None:
         def __next__(self) -> int:
             raise KeyboardInterrupt
 
-    mutex._tickets = Struck()  # type: ignore[assignment]
+    mutex._mutex._tickets = Struck()  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
         mutex.lock("k")
     assert mutex.snapshot() == before
@@ -152,7 +152,7 @@ def test_an_interrupt_before_the_ticket_is_drawn_touches_nothing() -> None:
 def test_an_interrupt_in_the_wait_for_the_guard_leaves_nothing() -> None:
     """KM-INTERRUPT: no request was made, and the guard, which is another thread's, is left to it."""
     mutex = KeyedMutex()
-    guard = mutex._guard
+    guard = mutex._mutex._guard
 
     class Struck:
         asked = 0
@@ -171,7 +171,7 @@ def test_an_interrupt_in_the_wait_for_the_guard_leaves_nothing() -> None:
         def release(self) -> None:
             guard.release()
 
-    mutex._guard = Struck()  # type: ignore[assignment]
+    mutex._mutex._guard = Struck()  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
         mutex.lock("k")
     assert len(mutex) == 0
@@ -236,7 +236,7 @@ def test_a_lease_that_was_interrupted_on_entry_holds_nothing(behind: int, monkey
     waiting: list[Future[None]] = []
     granted = LockTable.request
 
-    def struck(self: LockTable[threading.Lock], *arguments: object) -> object:
+    def struck(self: LockTable, *arguments: object) -> object:
         monkeypatch.setattr(LockTable, "request", granted)
         assert granted(self, *arguments) is None  # type: ignore[arg-type]
         # As another thread would that asks between the grant and the interrupt.
@@ -267,7 +267,7 @@ def test_a_lease_whose_end_was_interrupted_before_it_began_ends(
     waiter = start_waiter(mutex, "k")
 
     with monkeypatch.context() as patched:
-        patched.setattr(KeyedMutex, "_release", interrupt)
+        patched.setattr(_threads.InnerMutex, "_release", interrupt)
         with pytest.raises(KeyboardInterrupt):
             end(lease)
     waiter.result(DEADLINE)
@@ -283,7 +283,7 @@ def test_a_lease_whose_end_was_interrupted_after_it_was_made_ends_once(monkeypat
     lease = mutex.hold("k")
     lease.__enter__()
     waiter = start_waiter(mutex, "k")
-    struck_after(monkeypatch, KeyedMutex, "_release")
+    struck_after(monkeypatch, _threads.InnerMutex, "_release")
     with pytest.raises(KeyboardInterrupt):
         lease.release()
     waiter.result(DEADLINE)

@@ -29,7 +29,7 @@ def drain_ordered(waiters: int) -> None:
 
 
 def drain_table(waiters: int) -> None:
-    table: LockTable[int] = LockTable()
+    table: LockTable = LockTable()
     for ticket in range(waiters):
         table.request("key", ticket, int)
     while len(table):

@@ -132,7 +132,7 @@ def finalized_with() -> Subject:
     mutex = KeyedMutex()
 
     def block() -> None:
-        with FinalizedLease(mutex, KEY, None):
+        with FinalizedLease(mutex._mutex, KEY, None):
             pass
 
     return Subject(block, lambda: KEY in mutex)

@@ -3,6 +3,7 @@
 - Docstrings say "timeout: seconds. TimeoutError: ..." in plain text; here that becomes a list of arguments and errors.
 - The id of a clause links to the contract.
 - ``lanes`` draws the counterexamples of the known-bad models, found as the page is built.
+- ``lesson-texts`` has the lessons, with the runs that are found as the page is built.
 - `kmutex explore` writes its page into the site.
 - The pages get an order, and the front page a name that browsers open by themselves.
 """
@@ -22,10 +23,13 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from kmutex._clauses import CLAUSES
+from kmutex.engine.timeline import picture as timeline_picture
 from kmutex.picture.svg import svg
 from kmutex.picture.text import text
 from kmutex.teach.explore_page import embedded, page
+from kmutex.teach.lesson import Lesson, find, lessons
 from kmutex.teach.model_lanes import picture
+from kmutex.teach.notebook import choices
 from kmutex.testing import FEATURES
 from kmutex_model.broken import BROKEN
 from kmutex_model.explore import explore
@@ -70,10 +74,14 @@ docs/explorer
 :caption: Learn and teach
 
 docs/lessons
+docs/lesson-texts
+docs/course
 docs/grade
+docs/show
 docs/explore
 docs/pictures
 docs/peers
+docs/conform-peers
 docs/wild
 examples/pull/README
 ```
@@ -83,7 +91,9 @@ examples/pull/README
 :caption: Ports
 
 ports/README
+ports/cpp/README
 ports/go/README
+ports/java/README
 ports/js/README
 ports/rust/README
 ```
@@ -93,6 +103,8 @@ ports/rust/README
 :caption: The project
 
 CONTRIBUTING
+SECURITY
+docs/prior-art
 docs/adr/README
 CHANGELOG
 ```
@@ -277,6 +289,41 @@ class Lanes(SphinxDirective):
         return made
 
 
+class LessonTexts(SphinxDirective):
+    """``lesson-texts``: each lesson as it is asked, with what is told folded away."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_reread()
+        made: list[nodes.Node] = []
+        for one in lessons():
+            section = nodes.section(ids=[f"lesson-{one.number}"])
+            section += nodes.title("", f"{one.number}. {one.title}")
+            found = find(one)
+            drawn = svg(timeline_picture(found.short), title=f"{one.title}: {found.message}", cell=COLUMNS)
+            self._add(section, f"{one.parts['Situation']}\n\n```python\n{one.source}```\n\n{one.parts['Question']}")
+            self._add(section, choices(one))
+            self._fold(section, "The answers", _replies(one))
+            self._fold(section, "The run", f'<div class="lanes" tabindex="0">{drawn}</div>', raw=True)
+            self._fold(section, "What happened, and why", one.parts["Answer"])
+            self._add(section, one.parts["Exercise"])
+            self._fold(section, "Hints", one.parts["Hints"])
+            made.append(section)
+        return made
+
+    def _add(self, section: nodes.section, text: str) -> None:
+        section += self.parse_text_to_nodes(text)
+
+    def _fold(self, section: nodes.section, head: str, text: str, *, raw: bool = False) -> None:
+        section += nodes.raw("", f"<details><summary>{head}</summary>", format="html")
+        section += nodes.raw("", text, format="html") if raw else self.parse_text_to_nodes(text)
+        section += nodes.raw("", "</details>", format="html")
+
+
+def _replies(one: Lesson) -> str:
+    words = {choice: "Right. " if choice.right else "" for choice in one.choices}
+    return "\n".join(f"- **{choice.letter}** {said}{choice.reply}" for choice, said in words.items())
+
+
 class Features(SphinxDirective):
     """``features``: what a locker can be declared to lack."""
 
@@ -320,6 +367,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("build-finished", add_files)
     app.add_directive("lanes", Lanes)
     app.add_directive("features", Features)
+    app.add_directive("lesson-texts", LessonTexts)
     # The languages of the specifications: programs of kmutex/engine/program.py, and lines of a log.
     app.add_lexer("program", TextLexer)
     app.add_lexer("protocol", TextLexer)

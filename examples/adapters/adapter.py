@@ -62,11 +62,18 @@ def in_a_thread(locker: Any, command: dict[str, Any]) -> None:
     threading.Thread(target=call, daemon=True).start()
 
 
-async def in_a_task(locker: Any, command: dict[str, Any]) -> None:
-    """One call of lock in a task of its own."""
+def in_a_task(locker: Any, command: dict[str, Any]) -> asyncio.Task[None]:
+    """One call of lock in a task of its own, which may be cancelled before it begins."""
     timeout = {"timeout": command["timeout"]} if "timeout" in command else {}
+    task = asyncio.ensure_future(locker.lock(command["key"], **timeout))
+    task.add_done_callback(lambda ended: answer(command, ended))
+    return task
+
+
+def answer(command: dict[str, Any], ended: asyncio.Task[None]) -> None:
+    """Say how the call ended."""
     try:
-        await locker.lock(command["key"], **timeout)
+        ended.result()
     except asyncio.CancelledError:
         say(command["id"], "cancelled")
     except TimeoutError:
@@ -117,7 +124,7 @@ async def serve_asyncio(name: str, make: Callable[[], Any]) -> None:
         if command["op"] == "hello":
             hello(command, name, locker, "cancel", "pass")
         elif command["op"] == "lock":
-            tasks[command["id"]] = asyncio.ensure_future(in_a_task(locker, command))
+            tasks[command["id"]] = in_a_task(locker, command)
         elif command["op"] == "cancel":
             tasks[command["call"]].cancel()
             say(command["id"], "ok")

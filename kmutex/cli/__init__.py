@@ -43,7 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     # What a subject says may be in no encoding that standard output has.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    before = signal.signal(signal.SIGTERM, _terminated)
+    ends = [signal.SIGTERM]
+    # Who started it by nohup wants it to go on.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        ends.append(signal.SIGHUP)
+    before = {number: signal.signal(number, _terminated) for number in ends}
     try:
         lacking = needed_by("the command kmutex")
         status = complain(lacking) if lacking else _main(sys.argv[1:] if argv is None else list(argv))
@@ -67,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             where = f"{Path(place.filename).name}:{place.lineno}"
             status = complain(f"an error of kmutex itself, please report it: {said(error)}, at {where}", status=2)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     sys.exit(status)
 
 
@@ -105,6 +110,8 @@ COMMANDS = {
     "prove": "prove",
     "conform": "conform",
     "check-trace": "check_trace",
+    "show": "show",
+    "explain": "explain",
     "explore": "explore",
     "lesson": "lesson",
     "grade": "grade",

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, cast
 
 from kmutex._console import complain, console, no_folder, shown, write
 from kmutex._text import printable
@@ -23,6 +23,7 @@ from kmutex.picture.text import text
 if TYPE_CHECKING:
     from kmutex.trace.check import BrokenClause, Checker, LogReport
     from kmutex.trace.events import LogEvent
+    from kmutex.trace.reader import Stream
 
 EXIT_STATUS = """\
 exit status:
@@ -42,7 +43,7 @@ def add_parser(commands: Any) -> None:
         help="check a recorded log of a running system",
         description=(
             "Check a log of a running keyed locker, key by key: one JSON object a line, as specs/trace.md says and\n"
-            "kmutex.trace.Recorder writes. What is kept in memory is in proportion to the calls under way."
+            "the recorders of kmutex.trace write. What is kept in memory is in proportion to the calls under way."
         ),
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -94,10 +95,10 @@ def _same(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[tuple[BinaryIO, Callable[[], float | None]]]:
+def _opened(file: str) -> Iterator[tuple[Stream, Callable[[], float | None]]]:
     """The log as bytes, and how much of the file is read: from 0 to 1, None where that is not known."""
     if file == "-":
-        yield sys.stdin.buffer, lambda: None
+        yield cast("Stream", sys.stdin.buffer), lambda: None
         return
     with open(file, "rb") as raw:
         status = os.fstat(raw.fileno())
@@ -108,7 +109,7 @@ def _opened(file: str) -> Iterator[tuple[BinaryIO, Callable[[], float | None]]]:
 
         if file.endswith(".gz"):
             with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield unpacked, share  # type: ignore[misc]
+                yield unpacked, share
         else:
             yield raw, share
 

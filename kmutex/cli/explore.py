@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Do what the arguments say: 0, or 4 where the file cannot be written."""
     from kmutex.teach.explore_page import embedded, page
 
-    fault = _unfit(args.output)
+    fault = unfit(args.output)
     if fault:
         return complain(f"{args.output}: {fault}")
     found = embedded()
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _unfit(path: Path) -> str:
+def unfit(path: Path) -> str:
     """Why nothing can be written there, or an empty string."""
     if path.is_dir():
         return "is a folder, not a file"

@@ -1,10 +1,11 @@
-"""kmutex grade: the arguments, and how a learner is answered."""
+"""kmutex grade: the arguments, and how a learner is answered. A class is answered in grade_class.py."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
+import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kmutex._console import complain, console, no_folder, number_of, seconds, shown, write
+from kmutex.cli.grade_class import is_class
+from kmutex.cli.grade_class import run as run_class
 from kmutex.engine.features import FEATURES, UnknownFeatureError, clauses_off
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from kmutex.teach.grade import Explained, Grade
     from kmutex.teach.grade_tests import Met
     from kmutex.teach.lesson import Lesson
+    from kmutex.teach.points import Scheme
     from kmutex.teach.submission import Submission
 
 EXIT_STATUS = """\
@@ -30,6 +34,7 @@ exit status, of a locker:
   2  inconclusive: out of time, or never put to the test
   3  the code could not be put to work: no Python, nothing called NAME, hangs, leaves the process, out of memory
   4  usage: no such file or lesson, no class or several that may be meant
+of a class: 0 each was graded, 3 one could not be or no container works here, 4 usage
 of tests:
   0  they accept every correct locker and catch every broken one
   1  they reject a correct locker, or miss a broken one
@@ -42,6 +47,8 @@ NARROW = 80
 LEAST_DETAIL = 8
 """Columns that its details have at least."""
 SECONDS = 20.0
+SECONDS_OF_A_CLASS = 120.0
+"""The work is fixed there: this is for what does not come to its end."""
 MEGABYTES = 1024
 
 
@@ -56,12 +63,14 @@ def add_parser(commands: Any) -> None:
             "lock and unlock, else what FILE:NAME says.\n"
             "With --tests the file has tests for pytest: they are run against correct lockers, which they should\n"
             "accept, and against the lockers of the lessons, which they should catch. docs/grade.md says how.\n"
-            "The code runs in processes of its own, with limits. That is for clumsy code, and no jail."
+            "The code runs in processes of its own, with limits. That is for clumsy code, and no jail.\n"
+            "A folder or a zip file is a class: each submission is graded in a container (bubblewrap or Docker),\n"
+            "and a report is written: a table, JSON, a page for each, and the form of Gradescope."
         ),
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    grade.add_argument("file", metavar="FILE")
+    grade.add_argument("file", metavar="FILE", help="FILE, FILE:NAME, or the folder or zip file of a class")
     grade.add_argument("--lesson", type=int, metavar="N", help="the lesson whose locker this repairs")
     grade.add_argument("--tests", action="store_true", help="the file has tests, to be graded themselves")
     grade.add_argument(
@@ -74,9 +83,9 @@ def add_parser(commands: Any) -> None:
     grade.add_argument(
         "--seconds",
         type=seconds,
-        default=SECONDS,
         metavar="N",
-        help=f"the longest that the locker, or the tests against one locker, may take ({SECONDS:g})",
+        help="the longest that the locker, or the tests against one locker, may take "
+        f"({SECONDS:g}; in a class {SECONDS_OF_A_CLASS:g})",
     )
     grade.add_argument(
         "--memory",
@@ -86,6 +95,21 @@ def add_parser(commands: Any) -> None:
         help=f"of address space, for each process ({MEGABYTES})",
     )
     grade.add_argument("--json", type=Path, metavar="FILE", help="write the answer as JSON")
+    grade.add_argument("--quick", action="store_true", help="a fixed, small amount of work; it says what it left out")
+    grade.add_argument("--points", type=Path, metavar="FILE", help="a scheme of points, in TOML (docs/grade.md)")
+    grade.add_argument("--gradescope", type=Path, metavar="FILE", help="write the answer as Gradescope's results.json")
+    many = grade.add_argument_group("for a class")
+    many.add_argument("--out", type=Path, default=Path("grades"), metavar="FOLDER", help="of the report (grades)")
+    many.add_argument(
+        "--jobs",
+        type=number_of("jobs", int, 1, 256),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="submissions side by side (as many as there are cores)",
+    )
+    many.add_argument("--again", action="store_true", help="also those that were graded before and have not changed")
+    many.add_argument("--assignment", metavar="NAME", help="which, where students have a folder for each")
+    many.add_argument("--trust", action="store_true", help="run them without a container, with your own rights")
     grade.add_argument("--quiet", action="store_true", help="no progress")
     grade.set_defaults(run=run)
 
@@ -93,49 +117,73 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     from kmutex.teach.lesson import NoSuchLessonError, lesson
-    from kmutex.teach.submission import SubmissionError, UnreadableError
+    from kmutex.teach.points import SchemeError, scheme, usual
 
-    if fault := no_folder((args.json,)):
+    if fault := no_folder((args.json, args.gradescope, args.out)):
         return complain(fault)
+    if args.tests and args.without:
+        return complain("--without is for lockers; tests meet lockers of every kind")
+    many = is_class(args.file)
+    if many and (args.json or args.gradescope):
+        return complain("the report of a class has its JSON and Gradescope's form in it: --out FOLDER says where")
+    args.seconds = args.seconds or (SECONDS_OF_A_CLASS if many else SECONDS)
+    named = [name for text in args.without for name in text.split(",") if name]
     try:
         one = None if args.lesson is None else lesson(args.lesson)
-        return _tests(args, one) if args.tests else _locker(args, one)
-    except (NoSuchLessonError, SubmissionError) as error:
+        without = tuple(dict.fromkeys([*(one.without if one is not None and not args.tests else ()), *named]))
+        clauses_off(without)
+        by = scheme(args.points) if args.points is not None else usual(one.clause if one is not None else None)
+    except (NoSuchLessonError, SchemeError, UnknownFeatureError) as error:
         return complain(str(error))
-    except UnreadableError as error:
-        return complain(str(error), status=3)
+    return run_class(args, one, without, by) if many else _one(args, one, without, by)
 
 
-def _locker(args: argparse.Namespace, one: Lesson | None) -> int:
-    from kmutex.teach.grade import LacksError, WrongKindError, grade
+def _one(args: argparse.Namespace, one: Lesson | None, without: tuple[str, ...], by: Scheme) -> int:
+    """Answer one learner, with the score where that is asked for."""
+    from kmutex.teach.grade_inside import REFUSED
+
+    begun, reason = time.monotonic(), ""
+    answer: dict[str, Any] | None = None
+    try:
+        status, answer = _tests(args, one) if args.tests else _locker(args, one, without)
+    except REFUSED as error:
+        usage = type(error).__name__ in ("SubmissionError", "WrongKindError")
+        unread = type(error).__name__ in ("UnreadableError", "TestsFailedError")
+        reason = str(error) if usage or unread else f"cannot grade {args.file}: {error}"
+        status = complain(reason, status=4 if usage else 3)
+    if args.points is None and args.gradescope is None:
+        return status
+    from kmutex.teach.class_report import gradescope, marked
+    from kmutex.teach.grade_class import of_one
+
+    mark = marked(of_one(args.file, answer, reason, time.monotonic() - begun), by)
+    if answer is not None:
+        console().print(f"{mark.score:g} of {mark.total:g} points")
+    fault = write([(args.gradescope, lambda: gradescope(mark))])
+    return complain(fault) if fault else status
+
+
+def _locker(args: argparse.Namespace, one: Lesson | None, without: tuple[str, ...]) -> tuple[int, dict[str, Any]]:
+    from kmutex.teach.grade import QUICK, body, grade
     from kmutex.teach.submission import submission
     from kmutex.verify.progress import progress_of
-    from kmutex.verify.runner import SubjectError
+    from kmutex.verify.runner import Plan
 
-    named = [name for text in args.without for name in text.split(",") if name]
-    without = tuple(dict.fromkeys([*(one.without if one is not None else ()), *named]))
-    try:
-        clauses_off(without)
-    except UnknownFeatureError as error:
-        return complain(str(error))
     handed_in = submission(args.file)
-    try:
-        with shown(quiet=args.quiet) as display:
-            result = grade(
-                handed_in,
-                one,
-                without=without,
-                seconds=args.seconds,
-                megabytes=args.memory,
-                on_progress=progress_of(display, str(handed_in.path), args.seconds),
-            )
-    except (SubjectError, LacksError) as error:
-        return complain(f"cannot grade {handed_in.path}: {error}", status=3)
-    except WrongKindError as error:
-        return complain(str(error))
-    fault = write([(args.json, lambda: _as_json(handed_in, one, without, result))])
+    with shown(quiet=args.quiet) as display:
+        result = grade(
+            handed_in,
+            one,
+            without=without,
+            seconds=args.seconds,
+            megabytes=args.memory,
+            how=QUICK if args.quick else Plan(),
+            on_progress=progress_of(display, str(handed_in.path), args.seconds),
+        )
+    answer = body(handed_in, one, without, result)
+    fault = write([(args.json, lambda: json.dumps(answer, indent=2) + "\n")])
     _answer(console(), handed_in, one, without, result)
-    return complain(fault) if fault else result.status
+    return complain(fault) if fault else result.status, answer
 
 
 def _answer(out: Console, handed_in: Submission, one: Lesson | None, without: tuple[str, ...], result: Grade) -> None:
@@ -166,6 +214,8 @@ def _answer(out: Console, handed_in: Submission, one: Lesson | None, without: tu
             out.print(Text(f"{row.clause}: not decided: {row.detail}", "yellow"), soft_wrap=True)
     out.print()
     out.print(summary(result.rows), style={0: "green", 1: "bold red"}.get(result.status, "yellow"), soft_wrap=True)
+    for line in result.left_out:
+        out.print(Text(f"left out: {line}", "dim"), soft_wrap=True)
     if one is not None and result.status == 0:
         _next(out, one)
 
@@ -190,56 +240,29 @@ def _show(out: Console, finding: Explained) -> None:
 def _next(out: Console, one: Lesson) -> None:
     from kmutex.teach.lesson import lessons
 
-    if one.number < len(lessons()):
+    if one.number < lessons()[-1].number:
         out.print(f"On to the next: kmutex lesson show {one.number + 1}")
     else:
         out.print("That was the last lesson.")
 
 
-def _as_json(handed_in: Submission, one: Lesson | None, without: tuple[str, ...], result: Grade) -> str:
-    from kmutex.teach.grade import as_dict
-    from kmutex.verify.formats import rows_as_dicts
-    from kmutex.verify.report import Report
+def _tests(args: argparse.Namespace, one: Lesson | None) -> tuple[int, dict[str, Any]]:
+    from kmutex.teach.grade_tests import grade_tests, overall, tests_body
 
-    options = "".join(f" --without {name}" for name in without)
-    body = {
-        "format": "kmutex-grade/1",
-        "python": sys.version.split()[0],
-        "file": str(handed_in.path),
-        "factory": handed_in.factory,
-        "lesson": one.number if one is not None else None,
-        "without": list(without),
-        "exit": result.status,
-        "verdict": result.verdict,
-        "violated": result.violated,
-        "notes": list(result.notes),
-        "findings": [as_dict(finding) for finding in result.findings],
-        "rows": rows_as_dicts(Report(handed_in.target, tuple(result.rows), options=options)),
-    }
-    return json.dumps(body, indent=2) + "\n"
-
-
-def _tests(args: argparse.Namespace, one: Lesson | None) -> int:
-    from kmutex.teach.grade_tests import TestsFailedError, grade_tests, overall
-
-    if args.without:
-        return complain("--without is for lockers; tests meet lockers of every kind")
     path = Path(args.file)
-    try:
-        with shown(quiet=args.quiet) as display:
-            table = grade_tests(path, seconds=args.seconds, megabytes=args.memory, chosen=one, on_progress=display.say)
-    except TestsFailedError as error:
-        return complain(str(error), status=3)
-    fault = write([(args.json, lambda: _tests_as_json(path, table))])
+    with shown(quiet=args.quiet) as display:
+        table = grade_tests(path, seconds=args.seconds, megabytes=args.memory, chosen=one, on_progress=display.say)
+    answer = tests_body(path, table)
+    fault = write([(args.json, lambda: json.dumps(answer, indent=2) + "\n")])
     _answer_tests(console(), path, table)
-    return complain(fault) if fault else overall(table)
+    return complain(fault) if fault else overall(table), answer
 
 
 _STYLE = {"accepted": "green", "caught": "green", "rejected": "bold red", "missed": "bold red", "not tried": "dim"}
 
 
 def _answer_tests(out: Console, path: Path, table: list[Met]) -> None:
-    from kmutex.teach.grade_tests import overall
+    from kmutex.teach.grade_tests import TESTS, overall
 
     out.print(Text(str(path), "bold"), soft_wrap=True)
     rows = Table(pad_edge=False, box=SIMPLE_HEAD)
@@ -255,31 +278,4 @@ def _answer_tests(out: Console, path: Path, table: list[Met]) -> None:
     counts = {name: sum(met.result == name for met in table) for name in dict.fromkeys(met.result for met in table)}
     words = ", ".join(f"{number} {name}" for name, number in counts.items())
     status = overall(table)
-    out.print(Text(f"{_TESTS[status]}: {words}", {0: "green", 1: "bold red"}.get(status, "yellow")), soft_wrap=True)
-
-
-_TESTS = {0: "pass", 1: "not yet", 2: "inconclusive"}
-
-
-def _tests_as_json(path: Path, table: list[Met]) -> str:
-    from kmutex.teach.grade_tests import overall
-
-    body = {
-        "format": "kmutex-grade-tests/1",
-        "python": sys.version.split()[0],
-        "file": str(path),
-        "exit": overall(table),
-        "verdict": _TESTS[overall(table)],
-        "lockers": [
-            {
-                "locker": met.opponent.name,
-                "kind": met.opponent.kind,
-                "breaks": met.opponent.lesson.clause if met.opponent.lesson is not None else None,
-                "result": met.result,
-                "detail": met.detail,
-                "tests": met.ran,
-            }
-            for met in table
-        ],
-    }
-    return json.dumps(body, indent=2) + "\n"
+    out.print(Text(f"{TESTS[status]}: {words}", {0: "green", 1: "bold red"}.get(status, "yellow")), soft_wrap=True)

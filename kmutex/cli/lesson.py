@@ -1,4 +1,7 @@
-"""kmutex lesson: list, show, run, start. It asks before it tells: what happens is shown by `run`, why by --answer."""
+"""kmutex lesson: list, show, predict, run, start, notebook, slides.
+
+It asks before it tells: what happens is shown by `run`, why by --answer.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from kmutex._console import complain, console
+from kmutex._console import complain, console, no_folder, write
+from kmutex.picture.files import HELP, drawn, unfit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,9 +26,10 @@ if TYPE_CHECKING:
 
 EXIT_STATUS = """\
 exit status:
-  0  done
+  0  done; predict: the answer is right
+  1  predict: the answer is wrong
   2  the run that a lesson is about was not found, so nothing is shown
-  4  usage: no such lesson, a file that is there already or cannot be written
+  4  usage: no such lesson or answer, a file that is there already or cannot be written
 """
 COLUMNS = 100
 """The widest that prose is set."""
@@ -36,9 +41,9 @@ def add_parser(commands: Any) -> None:
         "lesson",
         help="lockers with one mistake each, in order: see the run that shows it, and repair it",
         description=(
-            "Lessons in order, from a dict of locks to the grant that meets a cancellation. Each is a small keyed\n"
-            "locker with a mistake, a question, and the run that shows the mistake, which is looked for anew each\n"
-            "time. docs/lessons.md says how to use them in class."
+            "Lessons in order, from how a run is written to single flights. Each is a small keyed locker with a\n"
+            "mistake, a question, and the run that shows the mistake, which is looked for anew each time.\n"
+            "docs/lessons.md says how to use them, docs/course.md is for who teaches."
         ),
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -46,20 +51,48 @@ def add_parser(commands: Any) -> None:
     actions = lesson.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="all lessons, in order").set_defaults(act=_list)
     show = actions.add_parser("show", help="the situation, the code and the question; then the telling, if asked for")
-    show.add_argument("number", type=int, metavar="N")
+    show.add_argument("number", type=_number, metavar="N", help="or P1, P2: those about the proof")
     show.add_argument("--answer", action="store_true", help="tell what happens and why, and say what to repair")
     show.add_argument("--hints", action="store_true", help="the exercise and its hints")
     show.set_defaults(act=_show)
+    predict = actions.add_parser("predict", help="a question with answers to choose from, each held against a run")
+    predict.add_argument("number", type=int, metavar="N")
+    predict.add_argument("--answer", metavar="LETTER", help="a, b, c or d; asked for at a terminal")
+    predict.set_defaults(act=_predict)
     play = actions.add_parser("run", help="look for the run that shows the mistake, and draw it")
     play.add_argument("number", type=int, metavar="N")
     play.add_argument("--lines", action="store_true", help="every line of the locker that is executed")
     play.add_argument("--step", action="store_true", help="wait for Enter before each line of the picture")
+    play.add_argument("--picture", type=Path, metavar="FILE", help=HELP)
     play.set_defaults(act=_run)
     start = actions.add_parser("start", help="write the locker to a new file, to be repaired")
     start.add_argument("number", type=int, metavar="N")
     start.add_argument("file", type=Path, metavar="FILE")
     start.set_defaults(act=_start)
+    for name, what in (("notebook", "write a lesson as a notebook"), ("slides", "write lessons as slides, one file")):
+        into = actions.add_parser(name, help=what)
+        into.add_argument(
+            "number", type=_span if name == "slides" else int, metavar="N" if name == "notebook" else "N-M"
+        )
+        into.add_argument("file", type=Path, metavar="FILE")
+        into.set_defaults(act=_notebook if name == "notebook" else _slides)
     lesson.set_defaults(run=run)
+
+
+def _number(text: str) -> int | str:
+    found = re.fullmatch(r"\d+|[Pp]\d+", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no lesson: give a number, or P1")
+    return int(text) if text.isdecimal() else text.upper()
+
+
+def _span(text: str) -> range:
+    """The lessons from one to another."""
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    numbers = range(0) if found is None else range(int(found[1]), int(found[2] or found[1]) + 1)
+    if not numbers:
+        raise argparse.ArgumentTypeError(f"{text!r} is no lesson nor several: give N, or N-M in their order")
+    return numbers
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,12 +123,16 @@ def _list(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from kmutex.teach.lesson import lesson
 
+    if isinstance(args.number, str):
+        return _show_puzzle(int(args.number[1:]))
     one = lesson(args.number)
     out = console()
     _title(out, one)
     if args.answer or args.hints:
         if args.answer:
             _prose(out, one, "Answer")
+            if one.seen:
+                out.print(Text(f"The same in the wild: {one.seen} (docs/wild.md)\n", "dim"))
         _prose(out, one, "Exercise")
         if args.hints:
             _prose(out, one, "Hints")
@@ -107,6 +144,7 @@ def _show(args: argparse.Namespace) -> int:
     out.print("Answer before you look. Then:")
     _ways_on(
         out,
+        (f"kmutex lesson predict {one.number}", "has answers to choose from, and a run for each"),
         (f"kmutex lesson run {one.number}", "shows what happens"),
         (f"kmutex lesson show {one.number} --answer", "says why, and what to repair"),
         (f"kmutex lesson show {one.number} --hints", "the same without the why, and some hints"),
@@ -114,10 +152,58 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
+def _show_puzzle(number: int) -> int:
+    from kmutex.teach.missing_part import PUZZLES, puzzle
+
+    one = puzzle(number)
+    if one is None:
+        return complain(f"there is no lesson P{number}; they are P1 to P{len(PUZZLES)}")
+    print(f"P{one.number}: {one.title}\n\n{one.situation}\n\n{one.question}\n")
+    print(f"kmutex prove --lesson {one.number}    shows the state; with --answer FORMULA the solver grades it")
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from kmutex.engine.timeline import timeline
+    from kmutex.teach.lesson import lesson, play
+
+    one = lesson(args.number)
+    letters = {choice.letter: choice for choice in one.choices}
+    out = console()
+    width = min(COLUMNS, out.width)
+    given = args.answer
+    if given is None:
+        _title(out, one)
+        out.print(Text(textwrap.fill(one.ask, width)))
+        out.print()
+        for choice in one.choices:
+            out.print(Text(textwrap.fill(f"{choice.letter}  {choice.text}", width, subsequent_indent="   ")))
+        out.print()
+        if not _at_a_terminal():
+            _ways_on(out, (f"kmutex lesson predict {one.number} --answer LETTER", "has the run that answers it"))
+            return 0
+        given = _asked(f"Your answer ({', '.join(letters)}): ")
+        if given is None:
+            return 0
+    choice = letters.get(given.strip().lower())  # type: ignore[assignment]
+    if choice is None:
+        return complain(f"{given!r} is no answer to lesson {one.number}; they are {', '.join(letters)}")
+    out.print(Text("Right." if choice.right else "No.", "bold green" if choice.right else "bold red"))
+    out.print(Text(textwrap.fill(f"{choice.letter}  {choice.text}", width, subsequent_indent="   "), "dim"))
+    out.print()
+    out.print(Text(timeline(play(choice))), soft_wrap=True)
+    out.print()
+    out.print(Text(textwrap.fill(choice.reply, width)))
+    return 0 if choice.right else 1
+
+
 def _run(args: argparse.Namespace) -> int:
+    from kmutex.engine.timeline import picture as drawing
     from kmutex.engine.timeline import timeline
     from kmutex.teach.lesson import NotFoundError, find, lesson
 
+    if fault := unfit(args.picture) or no_folder((args.picture,)):
+        return complain(fault)
     one = lesson(args.number)
     out = console()
     _title(out, one)
@@ -129,8 +215,15 @@ def _run(args: argparse.Namespace) -> int:
         found = find(one)
     except NotFoundError as error:
         return complain(str(error), status=2)
+    if args.picture is not None:
+        shown = drawing(found.events if args.lines else found.short)
+        if fault := write(((args.picture, lambda: drawn(shown, args.picture)),)):
+            return complain(fault)
     out.print(Text(f"Tried {found.runs} way{'s' * (found.runs > 1)} of running it. This one breaks {one.clause}:"))
     out.print()
+    again = "" if one.by else f" --replay {shlex.quote(str(found.schedule))}"
+    page = f"kmutex show {one.target}{one.options} -o page.html{again}"
+    stepped = [(page, "steps through it in a browser, beside the model")] if again else []
     picture = timeline(found.events if args.lines else found.short, most=1000).splitlines()
     for line in picture:
         verdict = line.startswith(">>")
@@ -147,7 +240,8 @@ def _run(args: argparse.Namespace) -> int:
         out,
         (f"kmutex lesson show {one.number} --answer", "says why, and what to repair"),
         (f"kmutex lesson run {one.number} --lines", "every line that was executed"),
-        (f"kmutex verify {one.target}{one.options} --replay {shlex.quote(str(found.schedule))}", "plays it again"),
+        (f"kmutex verify {one.target}{one.options}{again}", "plays it again" if again else "has it among others"),
+        *stepped,
     )
     return 0
 
@@ -164,18 +258,41 @@ def _start(args: argparse.Namespace) -> int:
         module_of(args.file)
     except SubmissionError as error:
         return complain(str(error))
-    try:
-        with args.file.open("x", encoding="utf-8") as file:
-            file.write(one.source)
-    except FileExistsError:
-        return complain(f"{args.file}: is there already, and is left as it is")
-    except OSError as error:
-        return complain(f"{args.file}: {error.strerror}")
+    if fault := _written(args.file, one.source):
+        return complain(fault)
     out = console()
     _prose(out, one, "Exercise")
     out.print("The locker is in", Text(f"{args.file}.", "bold"), "When you have repaired it:", soft_wrap=True)
     _ways_on(out, (grade, ""))
     return 0
+
+
+def _notebook(args: argparse.Namespace) -> int:
+    from kmutex.teach.lesson import lesson
+    from kmutex.teach.notebook import notebook
+
+    fault = _written(args.file, notebook(lesson(args.number)))
+    return complain(fault) if fault else 0
+
+
+def _slides(args: argparse.Namespace) -> int:
+    from kmutex.teach.lesson import lesson
+    from kmutex.teach.slides import slides
+
+    fault = _written(args.file, slides([lesson(number) for number in args.number]))
+    return complain(fault) if fault else 0
+
+
+def _written(path: Path, text: str) -> str:
+    """Write it to a new file; what is wrong, "" if nothing is."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return f"{path}: is there already, and is left as it is"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return ""
 
 
 def _at_a_terminal() -> bool:
@@ -184,12 +301,16 @@ def _at_a_terminal() -> bool:
 
 def _enter(prompt: str) -> bool:
     """Wait for Enter; False where the input is at its end."""
+    return _asked(prompt) is not None
+
+
+def _asked(prompt: str) -> str | None:
+    """A line of the input; None where that is at its end."""
     try:
-        input(prompt)
+        return input(prompt)
     except EOFError:
         print()
-        return False
-    return True
+        return None
 
 
 def _title(out: Console, one: Lesson) -> None:

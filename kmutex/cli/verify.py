@@ -61,28 +61,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verify.add_argument("subjects", nargs="*", metavar="MODULE:FACTORY", help="the lockers to check")
-    verify.add_argument(
-        "--without", action="append", default=[], metavar="FEATURE", help="declare that the locker lacks a feature"
-    )
-    verify.add_argument(
-        "--call",
-        action="append",
-        default=[],
-        metavar="ROLE=NAME",
-        help="a method, where looking does not find it: lock=NAME,unlock=NAME, block=NAME, get=NAME, do=NAME",
-    )
-    verify.add_argument(
-        "--keys",
-        default="",
-        metavar="TYPE",
-        help=f"all keys are of this type: {', '.join(KEY_TYPES)} (found by looking)",
-    )
-    verify.add_argument(
-        "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}: broken, they count"
-    )
-    verify.add_argument(
-        "--with", action="append", default=[], metavar="PROMISE", dest="promises", help="it promises this one"
-    )
+    add_options(verify)
     much = verify.add_argument_group("how much is done")
     limit = much.add_mutually_exclusive_group()
     limit.add_argument("--seconds", type=seconds, metavar="N", help="the longest that one subject may take (30)")
@@ -103,6 +82,12 @@ def add_parser(commands: Any) -> None:
     verify.add_argument("--replay", metavar="SCHEDULE", help="run one schedule again and show what happens")
     verify.add_argument("--picture", type=Path, metavar="FILE", help=f"of what --replay shows: {HELP}")
     verify.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write the runs that are shown as a page to step through, as kmutex show",
+    )
+    verify.add_argument(
         "--format",
         choices=FORMATS,
         default="text",
@@ -114,32 +99,65 @@ def add_parser(commands: Any) -> None:
     verify.set_defaults(run=run)
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a subject is held to and how it is called."""
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="FEATURE", help="declare that the locker lacks a feature"
+    )
+    parser.add_argument(
+        "--call",
+        action="append",
+        default=[],
+        metavar="ROLE=NAME",
+        help="a method, where looking does not find it: lock=NAME,unlock=NAME, block=NAME, get=NAME, do=NAME",
+    )
+    parser.add_argument(
+        "--keys",
+        default="",
+        metavar="TYPE",
+        help=f"all keys are of this type: {', '.join(KEY_TYPES)} (found by looking)",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}: broken, they count"
+    )
+    parser.add_argument(
+        "--with", action="append", default=[], metavar="PROMISE", dest="promises", help="it promises this one"
+    )
+
+
+def said_of(args: argparse.Namespace) -> Subject:
+    """What these options say, of no target yet. UnknownFeatureError, CallsError: they say something wrong."""
+    from kmutex.verify.project import Subject
+
+    without, promises = _names(args.without), _promises(args)
+    clauses_off(without)
+    unpromised(promises, "")
+    return Subject("", without, promises, calls_of(args.call, args.keys))
+
+
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     from kmutex.verify.project import ProjectError, Subject, read_project
     from kmutex.verify.target import TargetError, target_of
 
-    without = _names(args.without)
-    promises = _promises(args)
     try:
-        clauses_off(without)
-        unpromised(promises, "")
-        calls = calls_of(args.call, args.keys)
+        said = said_of(args)
         for subject in args.subjects:
             target_of(subject)
     except (UnknownFeatureError, CallsError, TargetError) as error:
         return complain(str(error))
-    if fault := unfit(args.picture) or no_folder((args.json, args.junit, args.picture)):
+    if fault := unfit(args.picture) or no_folder((args.json, args.junit, args.picture, args.html)):
         return complain(fault)
     if args.json == STANDARD_OUTPUT and args.format != "text":
         return complain(f"--json - and --format {args.format} both want standard output; give --json a file")
     if args.picture is not None and args.replay is None:
         return complain("--picture is of one run: give its schedule with --replay")
-    said = Subject("", without, promises, calls)
     if not args.subjects and (args.replay is not None or said != Subject("")):
         return complain("--replay, --without, --with, --call and --keys need a subject, MODULE:FACTORY")
     if args.replay is not None and (len(args.subjects) > 1 or args.format != "text"):
         return complain("--replay runs one schedule on one subject, and shows it as text")
+    if args.html is not None and len(args.subjects) != 1:
+        return complain("--html is of one subject: name it, MODULE:FACTORY")
     if args.replay is not None:
         return _replay(args, replace(said, target=args.subjects[0]))
     try:
@@ -264,8 +282,26 @@ def _verify(args: argparse.Namespace, subjects: Sequence[Subject], project: Proj
                 report = _this_library(args, output, display)
             reports.append(report)
             output.end(report, time.perf_counter() - started)
-    fault = output.files(reports)
+    fault = output.files(reports) or _page(args, subjects, reports)
     return complain(fault) if fault else worst(report.status for report in reports)
+
+
+def _page(args: argparse.Namespace, subjects: Sequence[Subject], reports: Sequence[Report]) -> str:
+    """Write the page of --html, where it is wanted and there is something to see; what went wrong."""
+    if args.html is None or reports[0].failed:
+        return ""
+    from kmutex.cli.show import RUNS, write_page
+    from kmutex.verify.runner import ReplayError, SubjectError
+
+    try:
+        told = [violation.schedule for violation in reports[0].told if violation.schedule]
+        if told:
+            write_page(args.html, subjects[0], reports[0].taken, told, RUNS)
+    except (ReplayError, SubjectError) as error:
+        return f"{args.html}: nothing to show: {error}"
+    except OSError as error:
+        return f"{args.html}: {error.strerror}"
+    return ""
 
 
 def _one(
@@ -395,6 +431,13 @@ def _replay(args: argparse.Namespace, subject: Subject) -> int:
     except ReplayError as error:
         return complain(f"cannot replay this on {subject.target}: {error}")
     fault = write(((args.picture, lambda: drawn(picture(events), args.picture)),))
+    if args.html is not None:
+        from kmutex.cli.show import RUNS, write_page
+
+        try:
+            write_page(args.html, subject, "", [args.replay], RUNS)
+        except OSError as error:
+            fault = fault or f"{args.html}: {error.strerror}"
     print(timeline(events))
     for violation in found:
         print(f"\n{', '.join(violation.clauses)}: {violation.message}")

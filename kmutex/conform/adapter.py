@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -24,6 +25,11 @@ MOST_REPLIES = 10_000
 LAST_WORDS = 2_000
 """Bytes of its standard error that are kept."""
 PROTOCOL = 1
+_CAUSE = re.compile(
+    r"(fatal error|panic): |thread '.*' .*panicked at |terminate called |Exception in thread |"
+    r"[\w.]+(Error|Exception)(: |$)"
+)
+"""How the line begins, in many languages, that says why a process ends; a stack follows, or comes before."""
 
 
 class AdapterError(Exception):
@@ -33,10 +39,10 @@ class AdapterError(Exception):
 class Adapter:
     """A running adapter. After `end` it is gone, and all that it started."""
 
-    def __init__(self, command: Sequence[str], *, patience: float, starting: float) -> None:
-        """command: what starts it. patience, starting: seconds for a reply that is due at once, and for the first.
+    def __init__(self, command: Sequence[str], *, patience: float) -> None:
+        """command: what starts it. patience: seconds for a reply that is due at once.
 
-        AdapterError: it can't be started, or does not say hello.
+        AdapterError: it can't be started.
         """
         self._patience = patience
         self.last_id = 0
@@ -63,14 +69,12 @@ class Adapter:
             os.set_blocking(stream.fileno(), False)
             self._selector.register(stream, selectors.EVENT_READ)
         os.set_blocking(self._process.stdin.fileno(), False)
-        try:
-            self._hello(starting)
-        except BaseException:
-            self.end()
-            raise
+        self.name = ""
+        self.features: frozenset[str] = frozenset()
 
-    def _hello(self, starting: float) -> None:
-        reply = self.ask("hello", seconds=starting, protocol=PROTOCOL)
+    def hello(self, seconds: float) -> None:
+        """Ask for its name and features. AdapterError: it does not say them within the time, or not as it should."""
+        reply = self.ask("hello", seconds=seconds, protocol=PROTOCOL)
         features = reply.get("features")
         if reply.get("protocol") != PROTOCOL or not isinstance(reply.get("name"), str):
             raise AdapterError(f"its hello is no hello of protocol {PROTOCOL}: {_cut(json.dumps(reply))}")
@@ -116,10 +120,14 @@ class Adapter:
         taken, self._replies = self._replies, []
         return taken
 
-    def end(self) -> None:
-        """Kill it and its process group."""
+    def kill(self) -> None:
+        """Kill it and its process group, also while another thread waits for it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill it, and leave nothing of it."""
+        self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             # One that runs as another user can't be killed from here.
             self._process.wait(self._patience)
@@ -132,10 +140,12 @@ class Adapter:
     def bye(self) -> None:
         """Let it end by itself. AdapterError: it does not, or with another status than 0."""
         self.ask("bye")
-        try:
-            status = self._process.wait(self._patience)
-        except subprocess.TimeoutExpired:
-            raise AdapterError(f"it is still there {self._patience:g} s after bye") from None
+        watchdog = self.watchdog()
+        while (status := self._process.poll()) is None:
+            if watchdog.silent() >= self._patience:
+                raise AdapterError(f"it is still there {self._patience:g} s after bye")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.05)
         if status != 0:
             raise AdapterError(f"it ended with status {status} after bye")
 
@@ -180,6 +190,10 @@ class Adapter:
                 raise AdapterError(f"it wrote something that is no JSON on a line: {_cut(repr(line))}") from None
             if not isinstance(reply, dict) or type(reply.get("id")) is not int:
                 raise AdapterError(f"it wrote a reply without a number as its id: {_cut(line.decode())}")
+            if not 0 < reply["id"] <= self.last_id:
+                raise AdapterError(
+                    f"it wrote a reply to {reply['id']}, which no command has as its id: {_cut(repr(line))}"
+                )
             self._replies.append(reply)
         if len(self._replies) > MOST_REPLIES:
             raise AdapterError(f"it wrote more than {MOST_REPLIES} replies that nobody asked for")
@@ -190,14 +204,19 @@ class Adapter:
         except subprocess.TimeoutExpired:
             return AdapterError(f"it has closed its output and still runs{self._words()}")
         how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
-        return AdapterError(f"it {how} while it was needed{self._words()}")
+        half = f", amid the line {_cut(repr(self._unread))}" if self._unread else ""
+        return AdapterError(f"it {how} while it was needed{half}{self._words()}")
 
     def _words(self) -> str:
         with contextlib.suppress(OSError):
             assert self._process.stderr is not None
             self._stderr = (self._stderr + (os.read(self._process.stderr.fileno(), MOST_BYTES) or b""))[-LAST_WORDS:]
         text = self._stderr.decode(errors="replace").strip()
-        return f"; its last words: {_cut(text.splitlines()[-1])}" if text else ""
+        lines = text.splitlines()
+        # Of a stack, the line with the cause, and what Rust says on the next.
+        causes = [number for number, line in enumerate(lines) if _CAUSE.match(line)]
+        said = lines[-1:] if not causes else lines[causes[-1] :][: 1 + lines[causes[-1]].endswith(":")]
+        return f"; its last words: {_cut(' '.join(said))}" if text else ""
 
 
 def _signal_name(number: int) -> str:

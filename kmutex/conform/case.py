@@ -11,16 +11,19 @@ any order; the next move is sent when all is quiet.
 
 Calls are numbered from 0 in the order in which they are made. The text names the case: it is its id, and what
 ``--case`` takes. After its moves every case is drained: each key that may be held is unlocked until all is idle.
+
+    0+a/1+a/ua@300      on 300 keys side by side, each move on all of them at once
+    0+a/1+a/ua,c1*20    20 times in a row
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-MOST_CALLS = 12
-"""Calls of one case. What a right port may do is worked out by trying every order; more would take long."""
+MOST_CALLS = 40
+"""Calls of one case, on one key. What a right port may do is worked out step by step; more would take long."""
 MOST_AT_ONCE = 4
 """Commands of one move, for the same reason."""
 
@@ -37,12 +40,12 @@ class Command(NamedTuple):
     """One thing to send. `call` is None for "unlock", `key` for "cancel" and "lease"."""
 
     op: str
-    """lock, try, unlock, cancel, or lease: the unlock of the grant of one call."""
+    """lock, try, unlock, cancel, lease (unlock the grant of one call), or free: unlock, if a call has the key."""
     call: int | None
     key: str | None
 
     def __str__(self) -> str:
-        if self.op == "unlock":
+        if self.op in ("unlock", "free"):
             return f"u{self.key}"
         if self.op in _ENDING:
             return f"{_ENDING[self.op]}{self.call}"
@@ -85,6 +88,17 @@ class Case(NamedTuple):
     courses: tuple[Course, ...]
     needs: tuple[str, ...]
     """Features of specs/protocol.md without which it says nothing."""
+    keys: int = 1
+    """On so many keys it is played side by side; see `spread`."""
+    rounds: int = 1
+    """So many times it is played in a row."""
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """How wide it goes: the keys, the most that wait for one of them, and the moves."""
+        letters = {command.key for move in self.moves for command in move if command.key is not None}
+        deep = max((row[2] for course in self.courses for seen in course for row in seen.table), default=0)
+        return self.keys * len(letters), deep, self.rounds * len(self.moves)
 
 
 def format_moves(moves: tuple[Move, ...]) -> str:
@@ -106,13 +120,79 @@ def parse_moves(text: str) -> tuple[Move, ...]:
     keys: dict[int, str] = {}
     for move in moves:
         ended = [keys.get(c.call) if c.call is not None else c.key for c in move if c.op in ("lease", "unlock")]
+        now = dict(keys)
         for command in move:
-            if command.op in _ENDING and command.call not in keys:
-                raise CaseError(f"{text!r}: {command} is of a call that is not made in an earlier move")
+            if command.op == "lock":
+                now[command.call or 0] = command.key or ""
+            if command.op in _ENDING and command.call not in (now if command.op == "cancel" else keys):
+                raise CaseError(f"{text!r}: {command} is of a call that is not made before it")
         if len(set(ended)) < len(ended):
             raise CaseError(f"{format_moves((move,))!r} ends what one key has twice at once; put a / between")
         keys |= {c.call: c.key for c in move if c.call is not None and c.key is not None}
     return moves
+
+
+_TIMES = re.compile(r"(?P<moves>[^@*]*)(@(?P<keys>\d{1,3}))?(\*(?P<rounds>\d{1,4}))?", re.ASCII)
+MOST_KEYS = 500
+"""Side by side: `stat` has all of them in one line."""
+
+
+def parse_times(text: str) -> tuple[tuple[Move, ...], int, int]:
+    """The moves that a text says, on how many keys, and how many times in a row. CaseError: it says none."""
+    match = _TIMES.fullmatch(text)
+    if match is None:
+        raise CaseError(
+            f"{text!r} is no case; behind its moves a case has @KEYS, *TIMES, both in this order, or neither"
+        )
+    keys, rounds = int(match["keys"] or 1), int(match["rounds"] or 1)
+    if not 1 <= keys <= MOST_KEYS or not rounds:
+        raise CaseError(f"{text!r}: a case is played on 1 to {MOST_KEYS} keys, 1 to 9999 times")
+    return parse_moves(match["moves"]), keys, rounds
+
+
+def format_times(moves: tuple[Move, ...], keys: int = 1, rounds: int = 1) -> str:
+    """The text of the moves, with the keys and rounds where there are more than one."""
+    return format_moves(moves) + (f"@{keys}" if keys > 1 else "") + (f"*{rounds}" if rounds > 1 else "")
+
+
+def spread(case: Case) -> Case:
+    """The same case as it is sent: a copy of it on each key, whose moves are made together.
+
+    Keys do not touch each other (KM-INDEP), so what is right for one is right for all at once.
+    """
+    if case.keys == 1:
+        return case
+    (course,) = case.courses
+    made = sum(command.op in ("lock", "try") for move in case.moves for command in move)
+    names = list(key_names(case.keys))
+    copies = range(case.keys)
+
+    def name(key: str, copy: int) -> str:
+        return names[copy] if key == "a" else f"{key}:{names[copy]}"
+
+    def renamed(command: Command, copy: int) -> Command:
+        call = None if command.call is None else copy * made + command.call
+        return Command(command.op, call, None if command.key is None else name(command.key, copy))
+
+    moves = tuple(tuple(renamed(command, copy) for copy in copies for command in move) for move in case.moves)
+    seen = tuple(
+        Seen(
+            tuple(sorted((copy * made + call, outcome) for copy in copies for call, outcome in one.calls)),
+            one.unlocks * case.keys,
+            tuple(sorted((name(key, copy), refs, waiters) for copy in copies for key, refs, waiters in one.table)),
+        )
+        for one in course
+    )
+    return case._replace(moves=moves, courses=(seen,), keys=1)
+
+
+def key_names(count: int) -> Iterator[str]:
+    """So many keys that are easily taken for each other: by their length, their beginning, their end, their case."""
+    odd = ("a", "A", "a ", "", " ", "aa", "\u00e9", "e\u0301", "__proto__", "constructor", "0", "00")
+    yield from odd[:count]
+    for number in range(count - len(odd)):
+        long = f"{number:x<64}" if number % 8 == 0 else f"{number:x>64}"
+        yield long if number % 4 == 0 else f"{chr(0x100 + number)}.key" if number % 4 == 1 else f"key-{number}"
 
 
 def _command(part: str) -> Command:
@@ -133,6 +213,8 @@ def case_as_json(case: Case) -> dict[str, Any]:
     """The case as the vector file has it."""
     return {
         "id": case.id,
+        **({"keys": case.keys} if case.keys > 1 else {}),
+        **({"rounds": case.rounds} if case.rounds > 1 else {}),
         "needs": list(case.needs),
         "moves": [[_command_as_json(command) for command in move] for move in case.moves],
         "courses": [[_seen_as_json(seen) for seen in course] for course in case.courses],
@@ -145,7 +227,7 @@ def case_from_json(body: Mapping[str, Any]) -> Case:
         tuple(Command(part["op"], part.get("call"), part.get("key")) for part in move) for move in body["moves"]
     )
     courses = tuple(tuple(_seen_from_json(seen) for seen in course) for course in body["courses"])
-    return Case(body["id"], moves, courses, tuple(body["needs"]))
+    return Case(body["id"], moves, courses, tuple(body["needs"]), body.get("keys", 1), body.get("rounds", 1))
 
 
 def _command_as_json(command: Command) -> dict[str, Any]:

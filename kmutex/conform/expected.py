@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import permutations
 from typing import NamedTuple
 
-from kmutex.conform.case import Case, CaseError, Command, Course, Move, Seen, format_moves
+from kmutex.conform.case import Case, CaseError, Command, Course, Move, Seen, format_moves, format_times
 from kmutex_model.actions import CORRECT, Action, Model, NotEnabledError
 from kmutex_model.state import Config, Race, State, owners
 
@@ -29,6 +29,8 @@ class Place(NamedTuple):
     state: State
     done: frozenset[int]
     """Calls that have ended, by a return or an error. The others wait or are not made yet."""
+    got: frozenset[int] = frozenset()
+    """Those of them that returned with the key."""
 
 
 _Ahead = tuple[State, int, tuple[tuple[int, str], ...], tuple[tuple[int, str], ...]]
@@ -37,6 +39,8 @@ _Ahead = tuple[State, int, tuple[tuple[int, str], ...], tuple[tuple[int, str], .
 
 MOST_PLACES = 100
 """Where a case may stand at one time. More of them are not worked out."""
+MOST_COURSES = 500
+"""Ways that a case may go from its beginning to its end, likewise."""
 
 
 class StuckError(Exception):
@@ -86,6 +90,9 @@ class Courses:
                 for course, places in courses
                 for seen, after in sorted(self.after(places, move).items())
             ]
+            if len(courses) > MOST_COURSES and self._model is CORRECT:
+                text = format_moves(tuple(moves))
+                raise CaseError(f"{text!r} may go more than {MOST_COURSES} ways, which are not worked out")
         return tuple(course for course, _ in courses)
 
     def _outcomes(self, place: Place, move: Move) -> set[tuple[Seen, Place]]:
@@ -113,8 +120,17 @@ class Courses:
                 following += waking
                 if sent < len(order):
                     command = move[order[sent]]
-                    after, outcome = self._step(config, state, command, place.done | {c for c, _ in calls})
-                    if command.call is None or command.op == "lease":
+                    if command.op == "lock" and Command("cancel", command.call, None) in (
+                        move[n] for n in order[:sent]
+                    ):
+                        # The call was told to give up before it had begun.
+                        after, outcome = state, "cancelled"
+                    else:
+                        got = place.got | {c for c, how in calls if how == "granted"}
+                        after, outcome = self._step(config, state, command, place.done | {c for c, _ in calls}, got)
+                    if command.op == "free" and not outcome:
+                        pass
+                    elif command.call is None or command.op == "lease":
                         unlocks = tuple(sorted((*unlocks, (order[sent], outcome))))
                     else:
                         calls = _ended(calls, command.call, outcome)
@@ -132,7 +148,8 @@ class Courses:
                     if entry is not None
                 )
                 seen = Seen(tuple(sorted(calls)), tuple(outcome for _, outcome in unlocks), table)
-                found.add((seen, Place(state, place.done | {call for call, _ in calls})))
+                got = place.got | {call for call, how in calls if how == "granted"}
+                found.add((seen, Place(state, place.done | {call for call, _ in calls}, got)))
             for item in following:
                 if item not in met:
                     met.add(item)
@@ -149,7 +166,9 @@ class Courses:
                     continue
                 yield number, after, outcome
 
-    def _step(self, config: Config, state: State, command: Command, done: frozenset[int]) -> tuple[State, str]:
+    def _step(
+        self, config: Config, state: State, command: Command, done: frozenset[int], got: frozenset[int]
+    ) -> tuple[State, str]:
         """The state after a command, and the model's word for its outcome; "" where nothing happened."""
         # One client more than calls, for unlocks by somebody who holds nothing.
         client = 0 if command.call is None else self._first - command.call
@@ -168,6 +187,8 @@ class Courses:
         else:
             assert key is not None
             holding = [client for client in owners(state, key) if state.clients[client].phase == "holding"]
+            if command.op == "free" and not {self._first - client for client in holding} & got:
+                return state, ""
             action = Action("release", holding[0]) if holding else Action("stray_unlock", client, key)
         return self._take(config, state, action)
 
@@ -185,8 +206,11 @@ def _ended(calls: tuple[tuple[int, str], ...], call: int, outcome: str) -> tuple
 # -- cases ---------------------------------------------------------------------------------------------------------
 
 
-def make_case(moves: Sequence[Move]) -> Case:
-    """The case of these moves: drained, with its courses. CaseError: no right port can be put through it."""
+def make_case(moves: Sequence[Move], keys: int = 1, rounds: int = 1) -> Case:
+    """The case of these moves: drained, with its courses. CaseError: no right port can be put through it.
+
+    keys, rounds: see `Case`. A case on many keys has one course.
+    """
     courses = Courses(moves)
     places = courses.start()
     whole = []
@@ -199,11 +223,15 @@ def make_case(moves: Sequence[Move]) -> Case:
                 raise CaseError(f"{format_moves(tuple(moves))!r} may go {ways}; at most {MOST_PLACES} are worked out")
         while live := {number for place in places for number, entry in enumerate(place.state.entries) if entry}:
             for number in sorted(live):
-                whole.append((Command("unlock", None, courses.keys[number]),))
+                # Where a right port may have let go of the key already, only what was seen says whether to unlock it.
+                sure = all(place.state.entries[number] for place in places)
+                whole.append((Command("unlock" if sure else "free", None, courses.keys[number]),))
                 places = frozenset().union(*courses.after(places, whole[-1]).values())
-        name = format_moves(tuple(moves))
+        name = format_times(tuple(moves), keys, rounds)
         found = courses.all(whole)
-        return Case(name, tuple(whole), found, _needs(whole, found))
+        if keys > 1 and len(found) > 1:
+            raise CaseError(f"{name!r} may go {len(found)} ways; a case on many keys goes one")
+        return Case(name, tuple(whole), found, _needs(whole, found), keys, rounds)
     except StuckError as stuck:
         text = format_moves(tuple(moves))
         raise CaseError(f"{text!r} unlocks a key whose new holder may not know of it yet ({stuck})") from None
@@ -214,14 +242,22 @@ def _needs(moves: Sequence[Move], courses: Sequence[Course]) -> tuple[str, ...]:
     commands = [command for move in moves for command in move]
     seen = [seen for course in courses for seen in course]
     needs = {command.op for command in commands} & {"cancel", "try", "lease"}
-    if any(waiters > 1 for one in seen for _, _, waiters in one.table) or any(map(_newcomer_meets_release, moves)):
+    if any(waiters > 1 for one in seen for _, _, waiters in one.table):
         needs.add("fifo")
+    live: set[str] = set()
+    for number, move in enumerate(moves):
+        if _newcomer_meets_release(move, live):
+            needs.add("fifo")
+        live = {key for course in courses for key, _, _ in course[number].table}
     if any("unheld" in one.unlocks for one in seen):
         needs.add("unheld")
     return tuple(sorted(needs))
 
 
-def _newcomer_meets_release(move: Move) -> bool:
-    asked = {command.key for command in move if command.op in ("lock", "try")}
-    ends = any(command.op in ("lease", "cancel") for command in move)
+def _newcomer_meets_release(move: Move, live: set[str]) -> bool:
+    """live: keys that may be held when the move is made. At another there is nobody whom a newcomer overtakes."""
+    asking = [command for command in move if command.op in ("lock", "try")]
+    asked = {command.key for command in asking if command.key in live or len(asking) > 1}
+    made = {command.call for command in asking}
+    ends = any(command.op in ("lease", "cancel") and command.call not in made for command in move)
     return bool(asked) and (ends or any(command.op == "unlock" and command.key in asked for command in move))

@@ -1,22 +1,46 @@
-"""The file of known failures: cases that are known to fail, each with the reason. They must go on failing.
+"""Lists of what is known to fail, each entry with the reason.
 
 # a comment
-0+a/1+a/c1/2?a/r1   leases are not counted yet, see issue 12
+0+a/1+a/c1/2?a/r1      leases are not counted yet, see issue 12
+0+a,ua...              a race with the unlock: every case that begins so
+random:KM-RACE,KM-LIVE the same race, in random sequences that break these clauses and no other
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from kmutex.conform.case import CaseError, parse_moves
+from kmutex._clauses import CLAUSES
+from kmutex.conform.case import CaseError, parse_times
+
+ANY = "..."
+"""In a pattern: any text, also none."""
+_RANDOM = "random:"
 
 
 class KnownError(ValueError):
     """The file can't be used. One line."""
 
 
+def names(pattern: str, name: str) -> bool:
+    """Whether the pattern, which may have `ANY` in it, names this id or clause."""
+    return bool(re.fullmatch(".*".join(map(re.escape, pattern.split(ANY))), name))
+
+
+def listing(entries: Mapping[str, str], name: str, broken: Iterable[str] = ()) -> str:
+    """The reason that a list has for a case, "" if it has none. broken: of a random sequence, the clauses it breaks."""
+    broken = set(broken)
+    for entry, reason in entries.items():
+        of_random = entry.startswith(_RANDOM)
+        if set(entry[len(_RANDOM) :].split(",")) >= broken > set() if of_random else names(entry, name):
+            return reason
+    return ""
+
+
 def read_known(path: Path) -> dict[str, str]:
-    """By id of the case, the reason. KnownError: it can't be read, or a line is not an id and a reason."""
+    """By entry, the reason. KnownError: it can't be read, or a line is not an entry and a reason."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -26,10 +50,15 @@ def read_known(path: Path) -> dict[str, str]:
         name, _, reason = line.strip().partition(" ")
         if not name or name.startswith("#"):
             continue
-        try:
-            parse_moves(name)
-        except CaseError as error:
-            raise KnownError(f"{path}:{number}: {error}") from None
+        if name.startswith(_RANDOM):
+            unknown = set(name[len(_RANDOM) :].split(",")) - set(CLAUSES)
+            if unknown:
+                raise KnownError(f"{path}:{number}: {min(unknown)!r} is no clause")
+        elif ANY not in name:
+            try:
+                parse_times(name)
+            except CaseError as error:
+                raise KnownError(f"{path}:{number}: {error}") from None
         if not reason.strip():
             raise KnownError(f"{path}:{number}: {name} has no reason; write it behind the id")
         if name in known:

@@ -10,11 +10,12 @@ import asyncio
 import time
 from collections.abc import Set
 from enum import Enum
+from statistics import median
 from typing import Any, NamedTuple
 
 from kmutex._text import printable
 from kmutex.conform.adapter import Adapter, AdapterError
-from kmutex.conform.case import Case, Command, Move, Seen, format_moves
+from kmutex.conform.case import Case, Command, Move, Seen, format_moves, spread
 from kmutex.engine.judge import Judge
 from kmutex.engine.observer import Ending
 from kmutex.engine.program import Step
@@ -30,7 +31,13 @@ PORT_FEATURES = {
 }
 """What a port may lack, and the clauses that are then not judged."""
 TOLD = ("keep", "pass")
-"""Features that are reported and change nothing: from outside nobody can tell which of two meeting events was first."""
+"""Features that leave nothing out. A port that declares one of them has to do so where a cancel follows an unlock."""
+MEETINGS = 10
+"""So many cancels must have come right behind a grant before it counts that the call never gave up."""
+TRIES = 5
+"""So many tries must have been refused, and as many granted, before it counts how long they took."""
+SLOWER = 25
+"""So many times as long as the usual granted try takes no right port's fastest refused one."""
 
 
 def clauses_unjudged(features: Set[str]) -> frozenset[str]:
@@ -56,6 +63,7 @@ class Played(NamedTuple):
     symptom  the clause that the run itself shows broken, before anything in the case is blamed for it
     message  one line; "" where it passed
     events   for the picture
+    seconds  that it took, with all of its repetitions
     """
 
     case: Case
@@ -64,6 +72,7 @@ class Played(NamedTuple):
     symptom: str
     message: str
     events: tuple[Event, ...]
+    seconds: float = 0.0
 
 
 class Waits(NamedTuple):
@@ -73,16 +82,76 @@ class Waits(NamedTuple):
     settle: float = 0.02
 
 
-def play(adapter: Adapter, case: Case, waits: Waits, known: Set[str] = frozenset()) -> Played:
+def play(
+    adapter: Adapter, case: Case, waits: Waits, known: Set[str] = frozenset(), off: Set[str] = frozenset()
+) -> Played:
     """Play the case. The adapter is as good as new afterwards if the case passed; else it must be ended.
 
     known: symptoms that plainer cases have shown, so that nothing in this one is to be blamed for them.
+    off: clauses that are not judged. Of KM-REF and KM-IDLE the rest of the table is.
     """
-    return _Player(adapter, case, waits, known).play()
+    first = _rounds(adapter, case, waits, known, off)
+    if first.symptom != "KM-EXPIRED" or first.case.rounds == 1:
+        return first
+    # What took long once may have been held up.
+    return _rounds(adapter, case, waits, known, off)
+
+
+def _rounds(adapter: Adapter, case: Case, waits: Waits, known: Set[str], off: Set[str]) -> Played:
+    whole = spread(case)
+    met: list[str] = []
+    took: dict[str, list[float]] = {"granted": [], "timeout": []}
+    for _ in range(case.rounds):
+        player = _Player(adapter, whole, waits, known, off)
+        played = player.play()._replace(case=case)
+        met += player.met
+        for how, times in player.took.items():
+            took[how] += times
+        if played.verdict is CaseVerdict.PASSED:
+            clause, message = _undeclared(adapter.features, met) or _slow(took) or ("", "")
+            if clause:
+                played = played._replace(verdict=CaseVerdict.FAILED, clauses=(clause,), symptom=clause, message=message)
+        if played.verdict is not CaseVerdict.PASSED:
+            break
+    if case.keys > 1:
+        # Of hundreds of calls, those that the verdict speaks of.
+        named = {event.client for event in played.events if f"client {event.client} " in played.message + " "}
+        events = tuple(event for event in played.events if event.client in {*named, -1})
+        played = played._replace(events=events if named else played.events[-12:])
+    return played
+
+
+def _undeclared(features: Set[str], met: list[str]) -> tuple[str, str] | None:
+    """What is wrong with the ends of calls whose cancel came behind the unlock that granted them the key."""
+    if len(features & set(TOLD)) != 1:
+        return None
+    if "keep" in features and "cancelled" in met:
+        return "KM-RACE", "it declares keep, and a call that had its grant before the cancel gave it up"
+    if "pass" in features and len(met) >= MEETINGS and "cancelled" not in met:
+        return "KM-RACE", f"it declares pass, and in {len(met)} of {len(met)} meetings the call kept its grant"
+    return None
+
+
+def _slow(took: dict[str, list[float]]) -> tuple[str, str] | None:
+    refused, granted = took["timeout"], took["granted"]
+    if min(len(refused), len(granted)) >= TRIES and min(refused) > SLOWER * median(granted):
+        times = min(refused) / median(granted)
+        message = f"each of {len(refused)} tries of a held key took at least {times:.0f} times as long as of a free one"
+        return "KM-EXPIRED", message
+    return None
 
 
 class _MismatchError(Exception):
     """The observation matches no allowed outcome. str() describes it where the judge found nothing."""
+
+
+class _PortError(Exception):
+    """A call that ended as the protocol does not have it."""
+
+
+_PortError.__name__ = "error"
+_UNEXPECTED = {"unlock": "KM-UNHELD", "free": "KM-UNHELD", "lease": "KM-TOKEN", "cancel": "KM-CANCEL"}
+"""The clause of a command that ended in an error, where the judge sees none in it."""
 
 
 class _Sent(NamedTuple):
@@ -92,12 +161,15 @@ class _Sent(NamedTuple):
     client: int
     step: Step | None
     place: int
+    at: float = 0.0
+    """When it was sent."""
 
 
 _WORDS = {
     "lock": ("granted", "cancelled"),
     "try": ("granted", "timeout"),
     "unlock": ("released", "unheld"),
+    "free": ("released", "unheld"),
     "lease": ("released", "unheld"),
     "cancel": ("ok",),
 }
@@ -109,14 +181,15 @@ _ERRORS: dict[str, BaseException] = {
 
 
 class _Player:
-    def __init__(self, adapter: Adapter, case: Case, waits: Waits, known: Set[str]) -> None:
+    def __init__(self, adapter: Adapter, case: Case, waits: Waits, known: Set[str], off: Set[str]) -> None:
         self._adapter = adapter
         self._case = case
         self._waits = waits
         self._stat = "stat" in adapter.features
         self._courses = list(case.courses)
         # Without `stat` nobody looks at the table. What else shows wrong references is judged all the same.
-        self._judge = Judge(off=clauses_unjudged(adapter.features | {"stat"}), known=known)
+        self._judge = Judge(off=clauses_unjudged(adapter.features | {"stat"}) | off, known=known)
+        self._off = off
         self._open: dict[int, _Sent] = {}
         self._first_id = 0
         self._ids: dict[int, int] = {}
@@ -125,6 +198,13 @@ class _Player:
         self._cancelling = {c.call for move in case.moves for c in move if c.op == "cancel"}
         self._calls: dict[int, str] = {}
         self._unlocks: dict[int, str] = {}
+        self._said: list[tuple[Command, str]] = []
+        self._beside: dict[str, str] = {}
+        """Keys that an unlock was sent for while a call of the same move asked for them, free before; how it ended."""
+        self.met: list[str] = []
+        """How calls ended whose cancel came right behind the unlock that granted them the key."""
+        self.took: dict[str, list[float]] = {"granted": [], "timeout": []}
+        """Seconds of each try that was alone in its move."""
 
     def play(self) -> Played:
         try:
@@ -151,37 +231,40 @@ class _Player:
     # -- a move --------------------------------------------------------------------------------------------------
 
     def _make(self, number: int, move: Move) -> None:
-        self._calls, self._unlocks = {}, {}
+        self._calls, self._unlocks, self._said = {}, {}, []
+        waiting = [(sent.command.call, sent.command.key) for sent in self._open.values()]
         for place, command in enumerate(move):
-            self._send(command, place)
-        heard = time.monotonic()
+            self._send(command, place, move)
         watchdog = self._adapter.watchdog()
         pause = 0.0
         while True:
+            # Before there is a last look at what it said.
+            silence = 0.0 if self._stat else watchdog.silent()
             table = self._table() if self._stat else ()
             replies = [reply for reply in self._adapter.replies(pause) if reply["id"] >= self._first_id]
             for reply in replies:
                 self._reply(reply)
             if self._judge.findings:
                 raise _MismatchError
-            now = time.monotonic()
             if replies:
-                heard, pause = now, 0.0
+                watchdog.sign()
+                pause = 0.0
                 continue
-            seen = Seen(
-                tuple(sorted(self._calls.items())), tuple(self._unlocks[n] for n in sorted(self._unlocks)), table
-            )
+            unlocks = tuple(self._unlocks[number] for number in sorted(self._unlocks))
+            seen = self._shown(Seen(tuple(sorted(self._calls.items())), unlocks, table))
             fitting = [course for course in self._courses if self._shown(course[number]) == seen]
             if fitting and self._all_answered:
                 # The silence is waited for however long it is: what must come has come.
-                if self._stat or not self._open or now - heard >= self._waits.settle:
+                if self._stat or not self._open or silence >= self._waits.settle:
                     self._courses = fitting
                     self._rest()
+                    self._meeting(move, waiting)
                     return
             elif watchdog.silent() >= self._waits.timeout:
                 self._rest()
                 self._name(move, seen, [self._shown(course[number]) for course in self._courses])
-            pause = min(0.02, 0.0005 + 2 * pause)
+            left = self._waits.settle - silence if fitting and not self._stat else 0.02
+            pause = min(0.02, 0.0005 + 2 * pause, max(0.0005, left))
 
     @property
     def _all_answered(self) -> bool:
@@ -189,14 +272,34 @@ class _Player:
         return all(sent.command.op in ("lock", "try") for sent in self._open.values())
 
     def _shown(self, seen: Seen) -> Seen:
-        """What of it this port can show."""
-        return seen if self._stat else seen._replace(table=())
+        """What of it this port can show, and is asked for."""
+        table = seen.table if self._stat else ()
+        if "KM-IDLE" in self._off:
+            table = tuple(row for row in table if row[1] > 0 or row[2] > 0)
+        if "KM-REF" in self._off:
+            # Whether a key without waiters is held, only the references would say.
+            rows = (row for row in table if row[2] or "KM-IDLE" not in self._off)
+            table = tuple((key, waiters + 1, waiters) for key, _, waiters in rows)
+        return seen._replace(table=table)
 
     def _rest(self) -> None:
         """All is quiet, or should be: the judge looks at who waits."""
+        for key in list(self._beside):
+            self._decide(key)
         self._judge.quiet({sent.client: sent.step for sent in self._open.values() if sent.step}, frozenset())
         if self._judge.findings:
             raise _MismatchError
+
+    def _meeting(self, move: Move, waiting: list[tuple[int | None, str | None]]) -> None:
+        """Note what this port did where a cancel came behind the grant, by the order in which it says it worked."""
+        if [command.op for command in move] == ["unlock", "cancel"] and waiting == [(move[1].call, move[0].key)]:
+            ends = {command.op: (place, how) for place, (command, how) in enumerate(self._said)}
+            late = [how for command, how in self._said if command.op == "lock" and command.call == move[1].call]
+            called = [place for place, (command, _) in enumerate(self._said) if command.call == move[1].call]
+            # A grant that is said before the cancel may have been back when that came.
+            meets = late == ["cancelled"] or called[-1:] > [ends["cancel"][0]]
+            if meets and ends["unlock"][0] < ends["cancel"][0]:
+                self.met += late
 
     def _name(self, move: Move, seen: Seen, due: list[Seen]) -> None:
         """Find the clause for a difference that the judge has no word for."""
@@ -204,17 +307,21 @@ class _Player:
         message = f"after {format_moves((move,))}: {seen}; it must be: {' or '.join(map(str, dict.fromkeys(due)))}"
         if not self._judge.findings:
             alike = [one for one in due if one[:2] == seen[:2]]
-            if any(one.calls == seen.calls for one in due) and not alike:
+            refused = [one for one in due if one[::2] == seen[::2] and "unheld" in one.unlocks]
+            if alike and refused:
+                # It says that it has ended a grant, and the table that there was none to end.
+                self._judge.differs("KM-UNHELD", message)
+            elif any(one.calls == seen.calls for one in due) and not alike:
                 self._judge.differs("KM-TOKEN", message)
             elif not alike:
                 self._judge.differs("KM-LIVE", message)
-            elif {row[0] for row in seen.table} > {row[0] for row in alike[0].table}:
+            elif "KM-IDLE" not in self._off and {r[0] for r in seen.table} > {r[0] for r in alike[0].table}:
                 self._judge.differs("KM-IDLE", message)
             else:
                 self._judge.differs("KM-REF", message)
         raise _MismatchError(message)
 
-    def _send(self, command: Command, place: int) -> None:
+    def _send(self, command: Command, place: int, move: Move) -> None:
         if command.op in ("lock", "try"):
             assert command.call is not None
             assert command.key is not None
@@ -224,18 +331,28 @@ class _Player:
             timeout = {"timeout": 0} if command.op == "try" else {}
             number = self._adapter.send("lock", key=command.key, **timeout)
             self._ids[command.call] = number
-            self._open[number] = _Sent(command, command.call, step, place)
+            self._open[number] = _Sent(command, command.call, step, place, time.monotonic() if len(move) == 1 else 0.0)
         elif command.op == "cancel":
             assert command.call is not None
             self._judge.cancelled(command.call)
             number = self._adapter.send("cancel", call=self._ids[command.call])
             self._open[number] = _Sent(command, command.call, None, place)
-        else:
+        elif command.op == "unlock" or command.op == "lease" or command.key in self._holder:
             self._unlock(command, place)
 
     def _unlock(self, command: Command, place: int) -> None:
-        key = command.key or self._asked[command.call] or ""
+        key = (self._asked[command.call] if command.key is None else command.key) or ""
         holder = self._holder.get(key)
+        if (
+            command.call is None
+            and holder is None
+            and any(sent.step and sent.step.key == key for sent in self._open.values())
+        ):
+            # It may find the key taken or not. The judge hears of it when it is known which.
+            number = self._adapter.send("unlock", key=key)
+            self._open[number] = _Sent(command, len(self._asked), Step("x", key), place)
+            self._beside[key] = ""
+            return
         if command.call is not None and command.call != holder:
             client, step = command.call, Step("^", key)
         elif holder is None:
@@ -258,23 +375,52 @@ class _Player:
         if result == "error":
             message = printable(str(reply.get("message", "it gave no message")))
             self._judge.raised(
-                sent.client, sent.step or Step("~", self._asked[sent.command.call] or ""), OSError(message)
+                sent.client, sent.step or Step("~", self._asked[sent.command.call] or ""), _PortError(message)
             )
-            raise _MismatchError(f"{sent.command} ended with an error: {message}")
+            words = f"{sent.command} ended with an error: {message}"
+            if not self._judge.findings:
+                self._judge.differs(_UNEXPECTED.get(sent.command.op, "KM-LIVE"), words)
+            raise _MismatchError(words)
         if result not in _WORDS[sent.command.op]:
             raise AdapterError(f"its reply to {sent.command.op} is {result!r}, which specs/protocol.md does not have")
+        self._said.append((sent.command, result))
         if sent.step is None:
             return
         if sent.command.op in ("lock", "try"):
             self._calls[sent.client] = result
+            if sent.command.op == "try" and sent.at:
+                self.took[result].append(time.monotonic() - sent.at)
         else:
             self._unlocks[sent.place] = result
+            if sent.step.key in self._beside:
+                self._beside[sent.step.key] = result
+                return
         if result in _ERRORS:
             self._judge.raised(sent.client, sent.step, _ERRORS[result])
             return
         if result == "granted":
+            if self._beside.get(sent.step.key) != "unheld" and sent.step.key in self._holder:
+                # The grant before this one can only have been ended by the unlock beside them.
+                self._decide(sent.step.key, released=True)
             self._holder.setdefault(sent.step.key, sent.client)
         self._judge.returned(sent.client, sent.step)
+
+    def _decide(self, key: str, *, released: bool = False) -> None:
+        """Tell the judge what an unlock did that was sent beside a lock of a free key: let go, or nothing."""
+        if key not in self._beside:
+            return
+        result = self._beside.pop(key)
+        if (released or result == "released") and key in self._holder:
+            holder = self._holder.pop(key)
+            self._judge.called(holder, Step("-", key))
+            self._judge.returned(holder, Step("-", key))
+        elif result:
+            step = Step("x", key)
+            self._judge.called(len(self._asked), step)
+            if result == "released":
+                self._judge.returned(len(self._asked), step)
+            else:
+                self._judge.raised(len(self._asked), step, _ERRORS["unheld"])
 
     def _table(self) -> tuple[tuple[str, int, int], ...]:
         keys: Any = self._adapter.ask("stat").get("keys")

@@ -1,4 +1,4 @@
-"""What a check of a port found, as text, JSON, JUnit XML and HTML."""
+"""What a check of a port found, as text, JSON, JUnit XML, TAP and HTML."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kmutex._clauses import CLAUSES
+from kmutex.conform.known_failures import listing
 from kmutex.conform.player import PORT_FEATURES, CaseVerdict, Played, Waits, clauses_unjudged
-from kmutex.conform.run import Options, Result
+from kmutex.conform.run import ENOUGH, Options, Result
 from kmutex.conform.vectors import Vector
 from kmutex.engine.timeline import picture, timeline
 from kmutex.picture.svg import svg
@@ -36,32 +37,48 @@ class ConformReport:
         self.result = result
         self.options = options
         self.command = list(command)
-        known = options.known
+        self.vectors = vectors
         by_id = {vector.case.id: vector for vector in vectors}
         table = "stat" in result.features
+        passed = [played for played in result.played if played.verdict is CaseVerdict.PASSED]
+        self.passed = len(passed)
         self.tested = Counter(
             clause
-            for played in result.vectors
-            if played.verdict is CaseVerdict.PASSED
-            for clause in (by_id[played.case.id].clauses if table else by_id[played.case.id].outside)
+            for played in passed
+            for vector in [by_id.get(played.case.id)]
+            if vector is not None
+            for clause in (vector.clauses if table else vector.outside)
         )
         """By clause, the vectors that passed and would show, at this level, a known-bad model that breaks it."""
+        self.bounds = tuple(map(max, zip(*(played.case.size for played in passed), strict=True))) or (0, 0, 0)
+        """Of the cases that passed, the most keys, the most that wait for one, and the most moves."""
         self.known: list[Played] = []
+        self.flaky: list[Played] = []
         self.failed: list[Played] = []
+        self.broken: list[Played] = []
+        self.slow: list[Played] = []
         for played in result.played:
-            if played.verdict is CaseVerdict.FAILED:
-                (self.known if result.excused(played, known) else self.failed).append(played)
-        if result.smaller is not None and result.smaller.verdict is CaseVerdict.FAILED:
-            # The check stops at the first random sequence that fails, so this is the short form of the last.
-            self.failed[-1] = result.smaller
-        self.healed = [p.case.id for p in result.played if p.case.id in known and p.verdict is CaseVerdict.PASSED]
+            if played.verdict is CaseVerdict.PASSED:
+                continue
+            if result.listed(played, options.flaky):
+                self.flaky.append(played)
+            elif played.verdict is CaseVerdict.SLOW:
+                self.slow.append(played)
+            elif result.listed(played, options.known):
+                self.known.append(played)
+            else:
+                # Of a random sequence, the short form.
+                short = played is result.whole and result.smaller
+                (self.failed if played.verdict is CaseVerdict.FAILED else self.broken).append(short or played)
+        self.healed = [played.case.id for played in passed if listing(options.known, played.case.id)]
         """Listed as known failures, and passed."""
-        ids = {played.case.id for played in result.played}
-        self.never = [name for name in known if name not in ids]
+        ids = [played.case.id for played in result.played]
+        self.never = [
+            entry
+            for entry, reason in options.known.items()
+            if not any(listing({entry: reason}, name) for name in ids) and not entry.startswith("random:")
+        ]
         """Listed as known failures, and not played."""
-        self.broken = [played for played in result.played if played.verdict is CaseVerdict.BROKEN]
-        self.slow = [played for played in result.played if played.verdict is CaseVerdict.SLOW]
-        self.passed = sum(played.verdict is CaseVerdict.PASSED for played in result.played)
 
     @property
     def decided(self) -> bool:
@@ -90,6 +107,7 @@ class ConformReport:
         """One line."""
         result = self.result
         names = f" ({', '.join(self.violated)})" if self.violated else ""
+        keys, waiters, moves = self.bounds
         parts = [
             f"{len(result.vectors)} vectors and {len(result.random)} random sequences",
             f"{self.passed} passed",
@@ -97,12 +115,40 @@ class ConformReport:
         ]
         if result.skipped:
             parts.append(f"{result.skipped} not begun")
-        return f"{_WORDS[self.exit_status]}{names}: {', '.join(parts)}, {result.seconds:.1f} s"
+        bounds = f"up to {keys} keys, {waiters} waiters and {moves} moves"
+        said = f"{_WORDS[self.exit_status]}{names}: {', '.join(parts)}, {result.seconds:.1f} s; {bounds}"
+        whys: dict[str, str] = {}
+        for clause, why in self.unjudged().items():
+            whys[why] = f"{whys[why]}, {clause}" if why in whys else clause
+        return f"{said}; not judged: {', '.join(f'{clauses} ({why})' for why, clauses in whys.items())}"
+
+    def unjudged(self) -> dict[str, str]:
+        """By clause that is neither said to hold nor violated, why."""
+        features = self.result.features
+        lacks = {clause: name for name, clauses in PORT_FEATURES.items() if name not in features for clause in clauses}
+        shown = {clause for vector in self.vectors for clause in vector.clauses}
+        outside = {clause for vector in self.vectors for clause in vector.outside}
+        found = {}
+        for row in clause_rows(self):
+            if row.said in ("holds", "violated", "known failure"):
+                continue
+            if row.clause in lacks:
+                found[row.clause] = f"no {lacks[row.clause]}"
+            elif row.clause in self.options.without:
+                found[row.clause] = "--without"
+            elif row.tested:
+                found[row.clause] = "not every case came to an end"
+            elif "stat" not in features and row.clause in shown - outside:
+                found[row.clause] = "only stat shows it"
+            else:
+                found[row.clause] = "no case that tests it passed"
+        return found | dict.fromkeys(_NOT_HERE, "no words in the protocol")
 
     def _groups(self) -> list[tuple[str, Sequence[object]]]:
         return [
             ("failed", self.failed),
             ("known failures", self.known),
+            ("flaky, as listed", self.flaky),
             ("slow", self.slow),
             ("on which the adapter broke", self.broken),
             ("known failures that passed", self.healed),
@@ -118,10 +164,16 @@ class ConformReport:
             for name in PORT_FEATURES
             if name not in result.features
         ]
+        said += [f"{clause} was shown broken {ENOUGH} times, and not asked for after that" for clause in result.broken]
+        left = Counter(reason for reason in result.unplayed.values() if not reason.startswith(("needs ", "not begun")))
+        said += [f"{count} vectors: {reason}" for reason, count in left.items()]
+        if "cancel" in result.features and len(result.features & {"keep", "pass"}) != 1:
+            said.append("KM-RACE: not one of keep and pass is declared, so either was right each time")
         said += [f"{name} is listed as a known failure and passed: take it out of the list" for name in self.healed]
         said += [f"{name} is listed as a known failure and was not played" for name in self.never]
         if self.slow:
-            said.append("slow: failed with the short silence, and not with the long one; give a longer --settle")
+            said.append("slow: failed, and not when it was played again, alone and with a longer silence")
+            said.append("give a longer --settle, or --jobs 1 where adapters lock the same thing")
         if result.skipped:
             said.append(f"{result.skipped} cases were not begun: out of time, or no sense in going on")
         if result.farewell:
@@ -152,9 +204,10 @@ class ClauseRow(NamedTuple):
 
 def clause_rows(report: ConformReport) -> list[ClauseRow]:
     """A row for each clause that a port is judged by."""
-    off = clauses_unjudged(report.result.features)
+    off = clauses_unjudged(report.result.features) | report.options.without
     failed: Counter[str] = Counter(clause for played in report.failed for clause in played.clauses)
-    known: Counter[str] = Counter(clause for played in report.known for clause in played.clauses)
+    listed = (*report.known, *report.flaky)
+    known: Counter[str] = Counter(clause for played in listed for clause in played.clauses)
     rows = []
     for clause in CLAUSES:
         if clause in _NOT_HERE:
@@ -164,7 +217,7 @@ def clause_rows(report: ConformReport) -> list[ClauseRow]:
         elif clause in off:
             said = "off"
         elif known[clause]:
-            said = "known failure"
+            said = "known failure"  # Also a flaky one.
         elif report.tested[clause] and report.decided:
             said = "holds"
         else:
@@ -231,6 +284,10 @@ def as_json(report: ConformReport) -> str:
         "passed": report.passed,
         "skipped": result.skipped,
         "left_out": result.left_out,
+        "unplayed": result.unplayed,
+        "bounds": dict(zip(("keys", "waiters", "moves"), report.bounds, strict=True)),
+        "unjudged": report.unjudged(),
+        "jobs": result.jobs,
         "seconds": round(result.seconds, 3),
         "clauses": {
             row.clause: {"result": row.said, "vectors": row.tested, "broken_by": row.failed}
@@ -238,6 +295,7 @@ def as_json(report: ConformReport) -> str:
         },
         "remarks": report.remarks(),
         "known": [_as_json(report, played) for played in report.known],
+        "flaky": [_as_json(report, played) for played in report.flaky],
         "cases": [_as_json(report, played) for played in report.shown()],
     }
     return json.dumps(body, indent=2) + "\n"
@@ -254,36 +312,85 @@ def _as_json(report: ConformReport, played: Played) -> dict[str, Any]:
     }
 
 
+class _Line(NamedTuple):
+    """A case in a report for CI. how: passed, failed, error, or skipped; why: one line, "" where it passed."""
+
+    group: str
+    name: str
+    how: str
+    why: str
+    clauses: tuple[str, ...]
+    text: str
+    seconds: float
+
+
+def _lines(report: ConformReport) -> list[_Line]:
+    """Every case, played or not."""
+    result, options = report.result, report.options
+    vectors = {id(played) for played in result.vectors}
+    listed = {id(played) for played in (*report.known, *report.flaky)}
+    lines = []
+    for played in result.played:
+        group = "vectors" if id(played) in vectors else "random"
+        how, why, shown = "passed", "", played
+        if id(played) in listed:
+            how, why = "skipped", result.listed(played, {**options.known, **options.flaky})
+        elif played.verdict is not CaseVerdict.PASSED:
+            shown = result.smaller if played is result.whole and result.smaller is not None else played
+            how = "failed" if played.verdict is CaseVerdict.FAILED else "error"
+            why = shown.message if how == "failed" else f"{shown.verdict.value}: {shown.message}"
+        elif played.case.id in report.healed:
+            how, why = "failed", "listed as a known failure, and passed"
+        text = f"{timeline(shown.events)}\nreplay: {report.replay(shown)}" if how in ("failed", "error") else ""
+        lines.append(_Line(group, played.case.id, how, why, shown.clauses, text, played.seconds))
+    lines += [_Line("vectors", name, "skipped", why, (), "", 0.0) for name, why in result.unplayed.items()]
+    return lines
+
+
 def as_junit(report: ConformReport) -> str:
-    """A test case for each that was played: failed is a failure, broken and slow are errors, known ones skipped."""
-    result = report.result
-    cases = result.played
-    if result.smaller is not None:
-        cases = [*cases, result.smaller]
-    bad = [played for played in cases if played.verdict in (CaseVerdict.BROKEN, CaseVerdict.SLOW)]
+    """A test case for each: failed is a failure, broken and slow are errors; listed and unplayed ones are skipped."""
+    lines = _lines(report)
+    count = Counter(line.how for line in lines)
     suite = ElementTree.Element(
         "testsuite",
-        name=f"kmutex conform {result.name}",
-        tests=str(len(cases) + len(report.healed)),
-        failures=str(sum(p.verdict is CaseVerdict.FAILED for p in cases) - len(report.known) + len(report.healed)),
-        errors=str(len(bad)),
-        skipped=str(len(report.known)),
+        name=f"kmutex conform {report.result.name}",
+        tests=str(len(lines)),
+        failures=str(count["failed"]),
+        errors=str(count["error"]),
+        skipped=str(count["skipped"]),
+        time=f"{report.result.seconds:.3f}",
     )
-    for played in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname=" ".join(played.clauses) or "-", name=played.case.id)
-        text = f"{timeline(played.events)}\nreplay: {report.replay(played)}"
-        if played in report.known:
-            reason = report.options.known.get(played.case.id, "breaks only what a known failure breaks")
-            ElementTree.SubElement(case, "skipped", message=reason)
-        elif played.verdict is CaseVerdict.FAILED:
-            ElementTree.SubElement(case, "failure", message=played.message).text = text
-        elif played in bad:
-            ElementTree.SubElement(case, "error", message=f"{played.verdict.value}: {played.message}").text = text
-    for name in report.healed:
-        case = ElementTree.SubElement(suite, "testcase", classname="known failures", name=name)
-        ElementTree.SubElement(case, "failure", message="listed as a known failure, and passed")
+    for line in lines:
+        of = {"classname": f"kmutex.{line.group}", "name": line.name, "time": f"{line.seconds:.3f}"}
+        case = ElementTree.SubElement(suite, "testcase", of)
+        if line.how != "passed":
+            kind = {"failed": "failure"}.get(line.how, line.how)
+            found = ElementTree.SubElement(case, kind, message=line.why)
+            if line.text:
+                found.set("type", " ".join(line.clauses) or "adapter")
+                found.text = line.text
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def as_tap(report: ConformReport) -> str:
+    """The Test Anything Protocol, version 14: the listed ones are TODO, those that were not played SKIP."""
+    lines = _lines(report)
+    said = ["TAP version 14", f"1..{len(lines)}"]
+    for number, line in enumerate(lines, 1):
+        bad = line.how in ("failed", "error") or (line.how == "skipped" and line.name not in report.result.unplayed)
+        mark = "" if line.how != "skipped" else f" # {'TODO' if bad else 'SKIP'} {line.why}"
+        said.append(f"{'not ok' if bad else 'ok'} {number} - {line.group} {line.name}{mark}")
+        if line.text:
+            said += [
+                "  ---",
+                f"  message: {json.dumps(line.why)}",
+                f"  clauses: {json.dumps(line.clauses)}",
+                "  text: |",
+            ]
+            said += [f"    {row}" for row in line.text.splitlines()]
+            said += [f"  duration_ms: {1000 * line.seconds:.0f}", "  ..."]
+    return "\n".join(said) + "\n"
 
 
 _STYLE_SHEET = """
@@ -312,9 +419,10 @@ def as_html(report: ConformReport) -> str:
     )
     remarks = "\n".join(f"<li>{text(remark)}</li>" for remark in report.remarks())
     cases = "\n".join(_article(report, played) for played in report.shown())
+    listed = {**report.options.known, **report.options.flaky}
     known = "\n".join(
-        f"<li><code>{text(p.case.id)}</code>: {text(report.options.known.get(p.case.id, p.message))}</li>"
-        for p in report.known
+        f"<li><code>{text(p.case.id)}</code>: {text(result.listed(p, listed))}</li>"
+        for p in (*report.known, *report.flaky)
     )
     title = f"kmutex conform: {result.name}"
     return f"""<!doctype html>

@@ -3,7 +3,8 @@
 What a table of keys can look like to a kit, up to the names of calls and keys, is the number of refs of each key.
 From each such state, reached by a shortest way, every kind of command is given; after those that are not a plain
 lock, every kind of command once more, since a mistake in them shows in what comes next. BOUNDS says how many calls are
-alive at a time, and on which keys.
+alive at a time, and on which keys. `wide` goes beyond them, on single ways: long queues, many keys, and what meets
+in another way each time, again and again.
 
     python -m kmutex.conform.vectors           compare specs/vectors.json with the model; exit 1 where they differ
     python -m kmutex.conform.vectors --write   write it
@@ -29,13 +30,21 @@ from kmutex.conform.case import (
     case_as_json,
     case_from_json,
     format_moves,
+    parse_moves,
+    spread,
 )
 from kmutex.conform.expected import Courses, make_case
 from kmutex_model.broken import BROKEN
 
-FORMAT = "kmutex-vectors/1"
+FORMAT = "kmutex-vectors/2"
 FILE = "vectors.json"
 BOUNDS = ((3, "ab"), (4, "a"))
+WAITERS = 24
+"""In one queue, for ports that keep order among a few."""
+KEYS = 300
+"""Side by side: more than a byte tells apart, and enough that two of them share one of 1,024 locks."""
+ROUNDS = 20
+"""Of what meets in another way each time."""
 
 
 class Vector(NamedTuple):
@@ -67,8 +76,9 @@ def made(before: Iterable[Vector] = ()) -> tuple[Vector, ...]:
     """The vectors, from the model. before: those that there were, for their revisions."""
     old = {vector.case.id: vector for vector in before}
     vectors = []
-    for moves in chosen():
-        vector = weighed(make_case(moves))
+    plain = map(make_case, chosen())
+    for case, small in (*((case, case) for case in plain), *wide()):
+        vector = weighed(small)._replace(case=case)
         if vector.kills or vector.may_kill:
             then = old.get(vector.case.id, vector)
             vectors.append(vector._replace(revision=then.revision + (then.case != vector.case)))
@@ -77,6 +87,7 @@ def made(before: Iterable[Vector] = ()) -> tuple[Vector, ...]:
 
 def weighed(case: Case) -> Vector:
     """The case with the known-bad models that it kills."""
+    case = spread(case)
     right = set(case.courses)
     right_outside = {_outside(course) for course in right}
     clauses, outside, kills, blind, may_kill = set(), set(), [], [], []
@@ -122,6 +133,26 @@ def chosen() -> list[tuple[Move, ...]]:
     return sorted(found - beginnings, key=lambda whole: (len(whole), format_moves(whole)))
 
 
+def wide() -> Iterator[tuple[Case, Case]]:
+    """The cases beyond BOUNDS, each with a small form of it, by which it is known what kills it has."""
+
+    def queue(waiters: int, *cancelled: int) -> Case:
+        locks = [(Command("lock", call, "a"),) for call in range(waiters + 1)]
+        return make_case((*locks, *((Command("cancel", call, None),) for call in cancelled)))
+
+    yield queue(WAITERS), queue(3)
+    yield queue(WAITERS, 1), queue(3, 1)
+    yield queue(WAITERS, WAITERS // 2), queue(3, 2)
+    yield queue(WAITERS, WAITERS), queue(3, 3)
+    # A table that grows, is waited at, is given up at, and is used again.
+    for text in ("0+a/1+a/ua", "0+a/ua/1+a", "0+a/1+a/c1", "0+a/1?a"):
+        yield make_case(parse_moves(text), keys=KEYS), make_case(parse_moves(text), keys=2)
+    # What has a window: a stray unlock beside a lock, a cancel right behind its lock or behind the grant, tries around
+    # a hand-over. And tries in turn of a held key and of a free one, for how long they take.
+    for text in ("0+a,ua/1+a", "0+a/1+a,c1", "0+a/1+a/ua,c1", "0+a/1+a/2?a,3?a,ua,4?a", "0+a/1?a/2?b/ub"):
+        yield make_case(parse_moves(text), rounds=ROUNDS), make_case(parse_moves(text))
+
+
 def _ways(clients: int, keys: str) -> Iterator[tuple[Move, ...]]:
     """A shortest way to each kind of state."""
     met = set()
@@ -153,6 +184,7 @@ class Stand:
         """By key: the call that has it, then those that wait."""
         self.kind = tuple(sorted(map(len, self.queues.values()), reverse=True))
         self.room = clients - sum(self.kind)
+        self.used = sorted({command.key for move in moves for command in move if command.key is not None})
         # Of keys that look alike, the first will do.
         self.keys = [key for number, key in enumerate(keys) if not self._looks_like_one_of(key, keys[:number])]
         self.tickets = {
@@ -170,7 +202,12 @@ class Stand:
 def next_moves(moves: Sequence[Move], clients: int, keys: str) -> list[Move]:
     """Every kind of move that may follow, where all stands clear, and that a right port can be put through."""
     stand = Stand(moves, clients, keys)
-    return [move for move in candidates(stand) if _right((*moves, move))] if stand.sure else []
+    following = candidates(stand)
+    if not stand.sure:
+        # Where it may stand in two ways, one more lock shows which, and one more unlock.
+        following = [(Command("unlock", None, key),) for key in stand.used]
+        following += [(stand.ask("lock", key),) for key in stand.used if stand.room]
+    return [move for move in following if _right((*moves, move))]
 
 
 def candidates(stand: Stand) -> list[Move]:
@@ -183,7 +220,10 @@ def candidates(stand: Stand) -> list[Move]:
         if queue or stand.room:
             found.append((stand.ask("try", key),))
         if stand.room:
-            found.append((stand.ask("lock", key),))
+            lock = stand.ask("lock", key)
+            found += [(lock,), (lock, Command("cancel", lock.call, None))]
+            if not queue:
+                found.append((lock, unlock))
         if stand.room > 1:
             found.append((stand.ask("lock", key), stand.ask("lock", key, 1)))
         cancels = [Command("cancel", waiter, None) for waiter in queue[1:]]

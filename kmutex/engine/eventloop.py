@@ -26,12 +26,13 @@ from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, leased
 from kmutex.engine.search import EVENT, Chooser, Move
 from kmutex.engine.threads.locks import World
 
-_Alternative = tuple[Callable[[], None], int, Move]
-"""What is done, what it costs, and how a chooser sees it."""
-_STEP = Move(-1, "run", None)
-"""The next step of the loop, whosever it is."""
 MOST_IDLE = 600
 """Loop steps without an event, for each task begun in this phase, after which those who still spin count as waiting."""
+
+_Alternative = tuple[Callable[[], None], int, Move]
+"""What is done, what it costs, and how a chooser sees it."""
+_STEP = Move(-1, "run")
+"""The next step of the loop, whosever it is."""
 
 _client: contextvars.ContextVar[_Client | None] = contextvars.ContextVar("client", default=None)
 
@@ -363,7 +364,7 @@ class LoopRun:
 
     def _cancels(self) -> list[_Alternative]:
         return [
-            (self._canceller(client), 0, Move(client.index, "cancel", None))
+            (self._canceller(client), 0, Move(client.index, "cancel"))
             for client in self._clients
             if self._cancellable(client)
         ]
@@ -432,7 +433,7 @@ class LoopRun:
             return Ending.STOPPED
         if not self._phases:
             return Ending.DONE
-        self._choose([(self._next_phase, 0, _STEP), *self._cancels()])
+        self._choose([(self._next_phase, 0, Move(-1, "phase")), *self._cancels()])
         return None
 
     def _next_phase(self) -> None:

@@ -298,12 +298,18 @@ class Explorer:
         return result
 
     def again(
-        self, schedule: Schedule, *, known: Set[str] = frozenset(), judging: Callable[..., RunJudge] | None = None
+        self,
+        schedule: Schedule,
+        *,
+        known: Set[str] = frozenset(),
+        judging: Callable[..., RunJudge] | None = None,
+        choosing: Callable[[Sequence[int]], Chooser] = Chooser,
     ) -> Exploration:
-        """The one run that a schedule says, as far as it fits. judging: makes its judge, instead of the explorer's."""
+        """The one run that a schedule says, as far as it fits. judging: makes its judge, instead of the explorer's.
+        choosing: makes the chooser that follows the picks."""
         result = Exploration(schedule.program, schedule.level, 0)
         self._tries = schedule.tries
-        chooser = Chooser(picks_of(dict(schedule.picks)))
+        chooser = choosing(picks_of(dict(schedule.picks)))
         self._once(result, chooser, known, judging)
         last = max((at for at, _ in schedule.picks), default=-1)
         if chooser.left_at is None and len(chooser.path) <= last and not result.breaches:

@@ -336,6 +336,7 @@ class Judge(RunJudge):
             self._find("KM-REF", f"len() raised {said(error)}")
             return
         self._counted = True
+        self.counted = length
         if length < len(live):
             self._find("KM-REF", f"len() is {length}, and {_keys(live)} held or waited for", hopeless=False)
         elif length > len(live) and "KM-IDLE" not in self._off:

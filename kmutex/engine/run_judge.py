@@ -81,6 +81,8 @@ class RunJudge:
         self.exited: str | None = None
         self.uncountable = False
         """Whether len() never came back without the help of another thread, so it is of no use at a quiet moment."""
+        self.counted: int | None = None
+        """What len() said at the last quiet moment; None: it was not asked."""
         self.events: list[Event] = []
         self.witnesses: Counter[str] = Counter()
         self._hopeless = False
@@ -89,6 +91,8 @@ class RunJudge:
         self._known = known
         self._tail_from = tail_from
         self._tail = False
+        self.before_epilogue: int | None = None
+        """How many events there were when the epilogue began; None: it has not."""
         self._subject: Any = None
         self._counts = False
         self._stalled: set[int] = set()
@@ -108,6 +112,8 @@ class RunJudge:
     def phase(self, number: int) -> None:
         """A phase of the program begins."""
         self._tail = self._tail_from is not None and number >= self._tail_from
+        if self._tail and self.before_epilogue is None:
+            self.before_epilogue = len(self.events)
 
     def differs(self, symptom: str, message: str) -> None:
         """Something that only the caller could see, such as a count, is not as it must be."""

@@ -20,10 +20,10 @@ class Move(NamedTuple):
     """An alternative of a choice, for a chooser that wants to see more than its cost."""
 
     who: int
-    """Whose turn it would be: a number for each client and each thread of the subject's."""
+    """Whose turn it would be: a number for each client and each thread of the subject's, or -1 for the event loop."""
     how: str
-    """"run", or how its wait would be ended."""
-    on: Hashable
+    """"run", "phase", or how its wait would be ended."""
+    on: Hashable = None
     """What its next operation is on: a lock, an attribute's name, EVENT; None where that is not known."""
 
 

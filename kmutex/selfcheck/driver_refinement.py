@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from kmutex._aio import AsyncKeyedMutex
 from kmutex._entry import Entry, Ticket
 from kmutex._errors import UnheldKeyError
-from kmutex._threads import KeyedMutex
+from kmutex._keyed import KeyedMutex
+from kmutex._keyed_aio import AsyncKeyedMutex
 from kmutex.engine.eventloop import LoopRun
 from kmutex.engine.keys import key_of
 from kmutex.engine.program import ASKING, Program, Step, parse

@@ -83,7 +83,7 @@ class Waker(NamedTuple):
     ticket: Ticket
 
 
-MakeTable = Callable[[], LockTable[Waker]]
+MakeTable = Callable[[], LockTable]
 
 
 def check(

@@ -10,23 +10,19 @@ A step that breaks a clause is embedded, and the state it leads to; as in the ex
 from __future__ import annotations
 
 import inspect
-import json
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from kmutex.teach.clauses import clause_of
+from kmutex.teach.one_file import Json, Table, one_file
 from kmutex_model import actions
 from kmutex_model.actions import CORRECT, Action, Model
 from kmutex_model.broken import BROKEN
 from kmutex_model.explore import Exploration, explore
 from kmutex_model.properties import ALL, Property, Transition, make_transition
 from kmutex_model.state import Config, Race, State
-
-Json = dict[str, object]
-T = TypeVar("T", bound=Hashable)
 
 BOUNDS: tuple[tuple[int, int], ...] = ((3, 1), (3, 2))
 """Clients and keys of the correct model, each with both races. The bounds of the broken models come on top."""
@@ -64,6 +60,42 @@ PHASE_WORDS: Mapping[str, str] = {
     "holding": "holds {key}",
 }
 """What the client is doing between two steps."""
+
+LETTERS: Mapping[str, str] = {
+    "request": "a",
+    "try": "t",
+    "wake": "w",
+    "cancel": "c",
+    "interrupt": "i",
+    "release": "r",
+    "stray_unlock": "x",
+    "stale_release": "o",
+}
+"""What is typed for an action, after the client's number."""
+
+TERMS: Mapping[str, str] = {
+    "outside": "The client neither asks for a key nor has one.",
+    "granted": "The key is the client's already, and its call has not returned yet. The ring shows it.",
+    "refs": "References: how often a key is counted, once for its holder and once for each waiter.",
+    "timeout 0": "The client asks and does not wait: it gets a free key at once, or the call raises.",
+    "interrupted": "An error strikes the client's wait from outside, such as KeyboardInterrupt; the call must raise.",
+    "lease": "What hold() gives for one grant. An old lease is of a grant that is over: to release it must do no harm.",
+    "keep": "When a cancel meets a grant that came first, the grant is kept and the call returns, as by threads.",
+    "pass": "When a cancel meets a grant that came first, the call raises and the grant is passed on, as by asyncio.",
+    "bound": "How many clients and keys there are. What holds is shown for so many, and not for more.",
+}
+"""Words that the page uses, as it explains them where they are on show."""
+
+ABOUT: Mapping[str, tuple[str, ...]] = {
+    "KM-CANCEL": ("cancel cancelled",),
+    "KM-ATOMIC": ("try timeout", "stray_unlock unheld", "stale_release unheld"),
+    "KM-TOKEN": ("stale_release unheld",),
+    "KM-EXPIRED": ("try granted", "try timeout"),
+    "KM-INTERRUPT": ("interrupt interrupted",),
+    "KM-LIVE": ("wake returned",),
+}
+"""By clause: steps of the kind that it speaks of, with what the caller is told. The situations that it names may be
+harder."""
 
 RULE_OF: Mapping[tuple[str, str], int] = {
     ("request", "idle"): 2,
@@ -107,19 +139,6 @@ def subjects() -> tuple[Subject, ...]:
 # Encoding
 
 
-class _Table(Generic[T]):
-    """The distinct values that were met, each under a number."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[T, int] = {}
-
-    def number(self, value: T) -> int:
-        return self._numbers.setdefault(value, len(self._numbers))
-
-    def rows(self, encode: Callable[[T], object]) -> list[object]:
-        return [encode(value) for value in self._numbers]
-
-
 @dataclass(frozen=True)
 class _Kind:
     """What a step is, apart from the states at its two ends."""
@@ -137,12 +156,12 @@ class _Encoder:
     """Collects what the graphs have in common, so that each value stands in the page once."""
 
     def __init__(self) -> None:
-        self.actions: _Table[Action] = _Table()
-        self.entries: _Table[object] = _Table()
-        self.clients: _Table[tuple[str, int | None]] = _Table()
-        self.orders: _Table[tuple[int, ...]] = _Table()
-        self.situations: _Table[tuple[str, str]] = _Table()
-        self.kinds: _Table[_Kind] = _Table()
+        self.actions: Table[Action] = Table()
+        self.entries: Table[object] = Table()
+        self.clients: Table[tuple[str, int | None]] = Table()
+        self.orders: Table[tuple[int, ...]] = Table()
+        self.situations: Table[tuple[str, str]] = Table()
+        self.kinds: Table[_Kind] = Table()
 
     def graph(self, subject: Subject, found: Exploration) -> Json:
         """One explored model. `states` has the states that were reached, in the explorer's order, and after
@@ -272,7 +291,14 @@ def embedded(chosen: Sequence[Subject] | None = None) -> Embedded:
     lasting = [(prop.clause, prop.eventually.fair) for prop in ALL if prop.eventually]
     assert len(lasting) == 1  # The page shows one kind of lasso.
     data: Json = {
-        "words": {"actions": dict(ACTION_WORDS), "outcomes": dict(OUTCOME_WORDS), "phases": dict(PHASE_WORDS)},
+        "words": {
+            "actions": dict(ACTION_WORDS),
+            "outcomes": dict(OUTCOME_WORDS),
+            "phases": dict(PHASE_WORDS),
+            "letters": dict(LETTERS),
+            "terms": dict(TERMS),
+        },
+        "about": dict(ABOUT),
         "rules": {str(number): text for number, text in rules().items()},
         "clauses": [{"id": p.clause, "title": clause_of(p.clause).title, "statement": p.statement} for p in ALL],
         "lasting": {"clause": lasting[0][0], "fair": lasting[0][1]},
@@ -282,31 +308,9 @@ def embedded(chosen: Sequence[Subject] | None = None) -> Embedded:
     return Embedded(data, len(graphs), states, steps)
 
 
-# ------------------------------------------------------------------------------------------------------------
-# The file
-
-SCRIPTS = ("walk.js", "picture.js", "draw.js", "explore.js")
-_PLACE = re.compile(r"<!-- (style|data|scripts) -->")
-
-
-def as_json(data: object) -> str:
-    """JSON that may stand in a script element: nothing in it can close the element or open another."""
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+SCRIPTS = ("walk.js", "picture.js", "parts.js", "draw.js", "explore.js")
 
 
 def page(data: Json) -> str:
     """The page that embeds this, as the text of one HTML file that loads nothing."""
-    scripts = "\n".join(_part(name) for name in SCRIPTS)
-    if re.search(r"</script|<!--", scripts, re.IGNORECASE):
-        raise ValueError("a script of the page would close its own element")
-    parts = {
-        "style": f"<style>\n{_part('explore.css')}</style>",
-        "data": f'<script type="application/json" id="data">{as_json(data)}</script>',
-        "scripts": f"<script>\n{scripts}</script>",
-    }
-    return _PLACE.sub(lambda match: parts[match[1]], _part("explore.html"))
-
-
-def _part(name: str) -> str:
-    return (files("kmutex.teach") / "page" / name).read_text(encoding="utf-8")
+    return one_file("explore.html", SCRIPTS, data)

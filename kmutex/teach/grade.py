@@ -6,25 +6,40 @@ about it is for the learner to find.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmutex._clauses import CLAUSES
+from kmutex._clauses import EVERY_CLAUSE
 from kmutex._sandbox import Confinement
-from kmutex.engine.features import PROMISES
+from kmutex.engine.features import PROMISES, clauses_off
 from kmutex.engine.timeline import timeline
 from kmutex.teach import lesson as lessons
 from kmutex.teach.clauses import Clause, clause_of
 from kmutex.teach.misleading import sleeps, spins, stuck_in_unlock, two_keys
+from kmutex.teach.own_work import borrowed
 from kmutex.teach.submission import read
 from kmutex.verify.evidence import VERDICT, Result, Row, Violation, exit_status
+from kmutex.verify.formats import rows_as_dicts
 from kmutex.verify.plan import MOST_RUNS, Unit
-from kmutex.verify.report import violations
-from kmutex.verify.runner import LONGEST_REPLAY, Progress, ReplayError, SubjectError, replay, verify
+from kmutex.verify.report import Report, violations
+from kmutex.verify.runner import (
+    BY_MODE,
+    LONGEST_REPLAY,
+    WORKERS,
+    Plan,
+    Progress,
+    ReplayError,
+    SubjectError,
+    left_out,
+    replay,
+    verify,
+)
 
 if TYPE_CHECKING:
     from kmutex.engine.shapes import Kind
@@ -46,12 +61,20 @@ ASLEEP = (
     "a thread that sleeps is woken only when nobody else can move; "
     "what needs it to wake early is not tried, so take it out"
 )
+QUICK = BY_MODE["quick"]._replace(after=math.inf)
+"""For a class, or for a first answer: a fixed amount of work to its end, so that a busy machine changes no verdict."""
+WHOLE = BY_MODE["full"]._replace(after=math.inf)
+"""For a class: all that is planned, and a fixed amount of it."""
 OUT_OF_CONTROL = ("no scheduling point", "did not come back")
 """What is said of code that never comes to a point at which somebody else could go on."""
 
 
 class WrongKindError(Exception):
     """The lesson is about the other kind of locker. One line; the exit status is 4."""
+
+
+class BorrowedError(Exception):
+    """The locker is not the file's own. One line; the exit status is 3."""
 
 
 class LacksError(Exception):
@@ -83,6 +106,8 @@ class Grade:
     """In how many ways the lesson's program was run."""
     notes: tuple[str, ...] = ()
     """What the verdict can't be trusted in, a line each."""
+    left_out: tuple[str, ...] = ()
+    """What a quick search did not do, of the whole one."""
 
     @property
     def status(self) -> int:
@@ -118,15 +143,20 @@ def grade(
     without: tuple[str, ...],
     seconds: float,
     megabytes: int,
+    how: Plan = Plan(),  # noqa: B008
+    workers: int = WORKERS,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Grade:
     """Judge it by the contract, in at most ``seconds``; the lesson's program is run first.
 
     Each run that is shown is then played again for its lines, which takes as long again at most.
 
-    without: features it is declared to lack. SubjectError: it could not be put to work. WrongKindError, LacksError.
+    without: features it is declared to lack. how, workers: as for `verify`. SubjectError: it could not be put to work.
+    BorrowedError, WrongKindError, LacksError.
     """
     tree = read(handed_in.path)
+    if said := borrowed(handed_in.path, handed_in.factory):
+        raise BorrowedError(said)
     confined = Confinement(handed_in.folder, megabytes, 2 * seconds)
     again = min(seconds, LONGEST_REPLAY)
     units = _units(one) if one is not None else []
@@ -138,6 +168,8 @@ def grade(
             seconds=seconds,
             first=units,
             confined=confined,
+            workers=workers,
+            how=how,
             on_progress=on_progress,
         )
     except ReplayError as error:
@@ -161,7 +193,8 @@ def grade(
         for clauses, violation in _chosen(rows, one)[:MOST_SHOWN]
     ]
     notes = tuple(f"line {line}: {name}: {ASLEEP}" for line, name in sleeping)
-    return Grade(tuple(rows), tuple(found), max((row.cases for row in own), default=0), notes)
+    less = left_out(shape, clauses_off(without), how)
+    return Grade(tuple(rows), tuple(found), max((row.cases for row in own), default=0), notes, tuple(less))
 
 
 def _by_the_sleep(row: Row) -> Row:
@@ -194,6 +227,8 @@ def _of_one_lock(
 
 def _units(one: Lesson) -> list[Unit]:
     program, level = str(one.schedule.program), one.schedule.level
+    if one.by:
+        return [Unit(-1, METHOD, one.by, level=level, required=True)]
     return [Unit(-1, METHOD, "every", program, level, lessons.MOST_PREEMPTIONS, most=MOST_RUNS, required=True)]
 
 
@@ -201,7 +236,7 @@ def _chosen(rows: list[Row], one: Lesson | None) -> list[tuple[tuple[str, ...], 
     """Runs to be shown, each once: the lesson's own and its clause before the others, then in the contract's order."""
     own_first = sorted(rows, key=lambda row: row.method != METHOD)
     mine = one.clause if one is not None else ""
-    order = {clause: number for number, clause in enumerate(CLAUSES)}
+    order = {clause: number for number, clause in enumerate(EVERY_CLAUSE)}
     found = [(clauses, violation) for _, clauses, violation in violations(own_first)]
     found.sort(key=lambda each: (each[1].clauses[0] != mine, order[each[1].clauses[0]]))
     # These two break whatever is tried after them: the rest would only hide them.
@@ -239,7 +274,8 @@ def _finding(
             folder = os.path.relpath(handed_in.folder)
             # A folder may be called -d.
             command = f"cd {'-- ' * folder.startswith('-')}{shlex.quote(folder)} && {command}"
-        picture = _with_lines(handed_in, violation, without, confined, seconds)
+        if not any(event.place for event in violation.events):
+            picture = _with_lines(handed_in, violation, without, confined, seconds)
     name, message = violation.clauses[0], violation.message
     if _stuck(violation):
         name, message = "KM-LIVE", STUCK.format(stuck_in_unlock(violation.events))
@@ -270,10 +306,30 @@ def _with_lines(
     return timeline(events) if same else violation.picture
 
 
-def as_dict(finding: Explained) -> dict[str, Any]:
-    """For JSON."""
+def body(handed_in: Submission, one: Lesson | None, without: tuple[str, ...], result: Grade) -> dict[str, Any]:
+    """The answer for JSON, as docs/grade.md has it."""
+    options = "".join(f" --without {name}" for name in without)
+    return {
+        "format": "kmutex-grade/1",
+        "python": sys.version.split()[0],
+        "file": str(handed_in.path),
+        "factory": handed_in.factory,
+        "lesson": one.number if one is not None else None,
+        "without": list(without),
+        "exit": result.status,
+        "verdict": result.verdict,
+        "violated": result.violated,
+        "notes": list(result.notes),
+        "left_out": list(result.left_out),
+        "findings": [_as_dict(finding) for finding in result.findings],
+        "rows": rows_as_dicts(Report(handed_in.target, tuple(result.rows), options=options)),
+    }
+
+
+def _as_dict(finding: Explained) -> dict[str, Any]:
     return {
         "clauses": list(finding.clauses),
+        "title": finding.clause.title,
         "statement": finding.clause.statement,
         "message": finding.message,
         "picture": finding.picture,

@@ -2,6 +2,9 @@
 
 Each locker is met in a process of its own. A test that hangs has not passed, and has not caught anything either: nobody
 would know which of many reasons it has.
+
+A test that fails on a broken locker has caught it if it passes on a correct one that looks the same: with the names of
+the broken one, its class and its module. So a test that fails always, or goes by a name, catches nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +64,8 @@ class Met:
     detail: str
     ran: int
     """Tests that came to an end and were not skipped."""
+    failed: tuple[str, ...] = ()
+    """The tests that failed."""
 
     @property
     def status(self) -> int:
@@ -71,6 +77,32 @@ def overall(table: list[Met]) -> int:
     """The exit status: a wrong answer outweighs an open one."""
     found = {met.status for met in table}
     return 1 if 1 in found else 2 if 2 in found else 0
+
+
+TESTS = {0: "pass", 1: "not yet", 2: "inconclusive"}
+"""What the exit statuses say."""
+
+
+def tests_body(path: Path, table: list[Met]) -> dict[str, Any]:
+    """The answer for JSON, as docs/grade.md has it."""
+    return {
+        "format": "kmutex-grade-tests/1",
+        "python": sys.version.split()[0],
+        "file": str(path),
+        "exit": overall(table),
+        "verdict": TESTS[overall(table)],
+        "lockers": [
+            {
+                "locker": met.opponent.name,
+                "kind": met.opponent.kind,
+                "breaks": met.opponent.lesson.clause if met.opponent.lesson is not None else None,
+                "result": met.result,
+                "detail": met.detail,
+                "tests": met.ran,
+            }
+            for met in table
+        ],
+    }
 
 
 def grade_tests(
@@ -91,12 +123,14 @@ def grade_tests(
     if importlib.util.find_spec("pytest") is None:
         raise TestsFailedError("grading tests needs pytest, which is not installed: python -m pip install pytest")
     against = [Opponent(target, kind, None) for target, kind in SOUND]
-    against += [Opponent(one.target, one.kind, one) for one in lessons() if chosen in (None, one)]
+    against += [Opponent(one.target, one.kind, one) for one in lessons() if one.plain and chosen in (None, one)]
     running: list[subprocess.Popen[str]] = []
     done: list[Met] = []
 
+    unfit: dict[Kind, tuple[str, ...]] = {}
+
     def meet(opponent: Opponent) -> Met:
-        met = _meet(path, opponent, seconds, megabytes, running)
+        met = _meet(path, opponent, seconds, megabytes, running, unfit.get(opponent.kind, ()))
         done.append(met)
         on_progress(f"{path}: {len(done)} of {len(against)} lockers")
         return met
@@ -107,6 +141,7 @@ def grade_tests(
         table = [*pool.map(meet, against[: len(SOUND)])]
         if not any(met.ran or met.result != "not tried" for met in table):
             raise TestsFailedError(f"{path} has no test that takes locker, async_locker or every_way")
+        unfit.update((met.opponent.kind, met.failed) for met in table)
         table += pool.map(meet, against[len(SOUND) :])
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -115,7 +150,50 @@ def grade_tests(
     return table
 
 
-def _meet(path: Path, opponent: Opponent, seconds: float, megabytes: int, running: list[subprocess.Popen[str]]) -> Met:
+def _meet(
+    path: Path,
+    opponent: Opponent,
+    seconds: float,
+    megabytes: int,
+    running: list[subprocess.Popen[str]],
+    rejecting: Sequence[str] = (),
+) -> Met:
+    """What the tests say of a locker; what one of them catches is caught if it passes on a correct one in its place.
+
+    rejecting: tests that reject a correct one; against a broken one they are not run, for they catch nothing.
+    """
+    unfit = dict.fromkeys(rejecting, "rejects a correct locker")
+    while True:
+        met = _once(path, opponent, seconds, megabytes, running, left_out=tuple(unfit))
+        if met.result != "caught":
+            break
+        (name,) = met.failed
+        control = _once(path, opponent, seconds, megabytes, running, correct=True, only=name)
+        if control.result == "accepted":
+            return met
+        if control.result == "hung":
+            return replace(
+                met, result="hung", detail=f"{name} fails, and on a correct locker it does not come to an end"
+            )
+        unfit[name] = "fails on a correct locker too, where that has the same name"
+    if unfit and met.result in ("missed", "not tried"):
+        said = "; ".join(f"{name} {why}" for name, why in unfit.items())
+        return replace(met, result="missed", detail=f"{met.detail}; {said}" if met.result == "missed" else said)
+    return met
+
+
+def _once(
+    path: Path,
+    opponent: Opponent,
+    seconds: float,
+    megabytes: int,
+    running: list[subprocess.Popen[str]],
+    *,
+    correct: bool = False,
+    only: str = "",
+    left_out: tuple[str, ...] = (),
+) -> Met:
+    """What the tests say of a locker. correct: of a correct one that looks like it. only: by this test."""
     folder = tempfile.mkdtemp(prefix="kmutex-grade-")
     log, empty = Path(folder, "log"), Path(folder, "pytest.ini")
     empty.write_text("[pytest]\n", encoding="utf-8")
@@ -126,6 +204,9 @@ def _meet(path: Path, opponent: Opponent, seconds: float, megabytes: int, runnin
         "kind": opponent.kind,
         "without": opponent.lesson.without if opponent.lesson is not None else (),
         "sound": opponent.lesson is None,
+        "in_place": {kind: target for target, kind in SOUND}[opponent.kind] if correct else "",
+        "only": only,
+        "left_out": left_out,
         "log": str(log),
         "empty": str(empty),
         "confine": {"megabytes": megabytes, "seconds": 2 * seconds},
@@ -149,7 +230,7 @@ def _meet(path: Path, opponent: Opponent, seconds: float, megabytes: int, runnin
             late = True
         finally:
             _sandbox.kill(child)
-        return _judge(path, opponent, list(_lines(log)), late, seconds)
+        return _judge(path, opponent, list(_lines(log)), late, seconds, correct=correct)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -163,7 +244,10 @@ def _lines(log: Path) -> Iterator[dict[str, Any]]:
             return  # It was killed in the midst of it.
 
 
-def _judge(path: Path, opponent: Opponent, said: list[dict[str, Any]], late: bool, seconds: float) -> Met:
+def _judge(
+    path: Path, opponent: Opponent, said: list[dict[str, Any]], late: bool, seconds: float, *, correct: bool = False
+) -> Met:
+    correct |= opponent.lesson is None
     ended = [entry for entry in said if "ended" in entry]
     ran = [entry for entry in ended if entry["result"] != "skipped"]
     failed = [entry for entry in ended if entry["result"] == "failed"]
@@ -184,9 +268,9 @@ def _judge(path: Path, opponent: Opponent, said: list[dict[str, Any]], late: boo
         raise TestsFailedError(f"cannot run the tests of {path}: {why}")
 
     def met(result: str, detail: str) -> Met:
-        return Met(opponent, result, detail, len(ran))
+        return Met(opponent, result, detail, len(ran), tuple(entry["ended"] for entry in failed))
 
-    if failed and opponent.lesson is not None:
+    if failed and not correct:
         return met("caught", f"by {failed[0]['ended']}: {failed[0]['words']}")
     if failed:
         return met("rejected", "; ".join(f"{entry['ended']}: {entry['words']}" for entry in failed))
@@ -201,4 +285,4 @@ def _judge(path: Path, opponent: Opponent, said: list[dict[str, Any]], late: boo
     if not ran:
         return met("not tried", f"no test for {opponent.kind}")
     tests = f"{len(ran)} test{'s' * (len(ran) > 1)}"
-    return met("accepted", tests) if opponent.lesson is None else met("missed", f"{tests} ran, and none failed")
+    return met("accepted", tests) if correct else met("missed", f"{tests} ran, and none failed")

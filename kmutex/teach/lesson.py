@@ -1,31 +1,64 @@
-"""The lessons: a locker with a mistake each, the text about it, and the run that shows it, found anew each time."""
+"""The lessons: a locker with a mistake each, the text about it, and the run that shows it, found anew each time.
+
+A lesson is two files. What is asked before the run is looked at is a section of its text:
+
+    ## Predict
+
+    The question?
+
+    - An answer.
+      `SCHEDULE` client 1: lock a: got it
+      What is said to whoever gives it.
+    - (right) Another one.
+      ...
+
+Each answer has a run, and the line of it that shows the answer to be right or wrong: what client 1 does or is told, or
+a clause that is broken. `SCHEDULE of lesson N` is run on that lesson's locker. In the lesson on two loops the run is
+`loops`.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import re
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from kmutex.engine.explorer import Schedule, parse_schedule
+from kmutex.engine.explorer import Explorer, Schedule, parse_schedule
 from kmutex.engine.features import PROMISES
+from kmutex.engine.flight_judge import put_on_trial
 from kmutex.engine.harness import Harness
-from kmutex.engine.judge import Judge
-from kmutex.engine.run_judge import Event
+from kmutex.engine.program import FLIGHT, Program
+from kmutex.engine.run_judge import Event, Finding
 from kmutex.engine.shapes import Kind
 from kmutex.engine.source_lines import own_code, stops, with_lines
+from kmutex.verify.checks.context import Context
+from kmutex.verify.checks.event_loops import loops
+from kmutex.verify.checks.several import FAMILIES, of_families
+from kmutex.verify.plan import Unit
+from kmutex.verify.results import UnitResult
 
 PACKAGE = "kmutex.teach.lessons"
 PARTS = ("Situation", "Question", "Answer", "Exercise", "Hints")
 """The sections of a lesson's text, in their order."""
 MOST_PREEMPTIONS = 2
 """The deepest bound up to which a lesson's mistake is looked for."""
+SEVERAL, LOOPS = "several", "loops"
+"""The checks of `kmutex verify` by which a mistake is looked for that no calls of lock and unlock on one loop show."""
+FAMILY = next(iter(FAMILIES.values()))
+"""The key lists for which a letter stands then."""
 
 _NAME = re.compile(r"l(\d\d)_\w+")
+_RUN = re.compile(
+    r"^  `(?P<run>[^`]+?)(?: of lesson (?P<lesson>\d+))?` (?:client (?P<client>\d): )?(?P<shows>.+)", re.MULTILINE
+)
 
 
 class NoSuchLessonError(LookupError):
@@ -34,6 +67,25 @@ class NoSuchLessonError(LookupError):
 
 class NotFoundError(Exception):
     """The search did not find the run that a lesson is about."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer to the question of a lesson."""
+
+    letter: str
+    text: str
+    right: bool
+    run: str
+    """The schedule of the run that shows it to be right or wrong, or "loops"."""
+    lesson: int
+    """The number of the lesson on whose locker it is run."""
+    client: int
+    """Of the line in that run that shows it; -1: a broken clause."""
+    shows: str
+    """How that line begins."""
+    reply: str
+    """What is said to whoever gives the answer."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +107,14 @@ class Lesson:
     """The text of each section."""
     source: str
     """The code of its locker."""
+    ask: str
+    """What is to be predicted before the run is looked at."""
+    choices: tuple[Choice, ...]
+    """The answers to choose from."""
+    by: str = ""
+    """`SEVERAL`: a letter of the program stands for key lists of hold_all. `LOOPS`: it is used in two loops."""
+    seen: str = ""
+    """The published bug with the same mistake: OWNER/REPOSITORY#NUMBER, or the name of its tracker."""
 
     @property
     def target(self) -> str:
@@ -70,6 +130,11 @@ class Lesson:
     def kind(self) -> Kind:
         """Whom its locker is for."""
         return "threads" if self.schedule.level in ("locks", "bytecode") else "asyncio"
+
+    @property
+    def plain(self) -> bool:
+        """Whether lock and unlock show its mistake, so that a learner's tests of them can catch it."""
+        return not self.by and not self.schedule.program.kinds & FLIGHT
 
     def make(self) -> Callable[[], Any]:
         """The class of its locker, which is imported now."""
@@ -107,12 +172,12 @@ def lesson(number: int) -> Lesson:
     for one in lessons():
         if one.number == number:
             return one
-    raise NoSuchLessonError(f"there is no lesson {number}; they are 1 to {len(lessons())}: kmutex lesson list")
+    raise NoSuchLessonError(f"there is no lesson {number}; they are 0 to {len(lessons()) - 1}: kmutex lesson list")
 
 
 def about(clause: str, kind: Kind) -> Lesson | None:
-    """The first lesson about this clause; one for that kind of locker, if there is one."""
-    found = [one for one in lessons() if one.clause == clause]
+    """The first lesson about this clause, after that on the notation; one for that kind of locker, if there is one."""
+    found = [one for one in lessons()[1:] if one.clause == clause]
     return next((one for one in found if one.kind == kind), found[0] if found else None)
 
 
@@ -121,35 +186,132 @@ def find(one: Lesson) -> Counterexample:
 
     NotFoundError: there is none.
     """
-    bench = Harness(one.make(), without=one.without, promises=PROMISES)
+    if one.by == LOOPS:
+        return _in_two_loops(one)
     program, level = one.schedule.program, one.schedule.level
     runs = 0
-    with bench.control():
+    with _stage(one, program) as explorer:
         for bound in range(MOST_PREEMPTIONS + 1):
-            result = bench.explorer.every(program, level, bound)
+            result = explorer.every(program, level, bound)
             runs += result.runs
-            fitting = [found for found in result.found.values() if found.finding.clauses[0] == one.clause]
+            found = {_named(one, found.finding): found.schedule for found in result.found.values()}
+            fitting = [finding for finding in found if finding.clauses[0] == one.clause]
             if fitting:
-                finding, schedule = min(fitting, key=lambda found: found.finding.symptom != one.symptom)
-                before = sys.gettrace()
-                try:
-                    lines = bench.explorer.again(schedule, judging=with_lines(Judge, own_code(bench.make)))
-                finally:
-                    sys.settrace(before)
-                seen = next(found.finding for found in lines.found.values() if found.finding.symptom == finding.symptom)
+                finding = min(fitting, key=lambda finding: finding.symptom != one.symptom)
+                schedule = found[finding]
+                lines = _played(one, explorer, schedule)
+                seen = next(again for again in lines[1] if again.symptom == finding.symptom)
                 return Counterexample(finding.clauses, finding.message, schedule, runs, seen.events)
     raise NotFoundError(f"none of {runs} runs of {program} breaks {one.clause}")
+
+
+def play(choice: Choice) -> tuple[Event, ...]:
+    """The run that an answer is held against: what happened in it, with the lines at which clients stood.
+
+    It ends with the last clause that it breaks, or before the epilogue.
+    """
+    one = lesson(choice.lesson)
+    if choice.run == "loops":
+        return _in_two_loops(one).events
+    schedule = parse_schedule(choice.run)
+    with _stage(one, schedule.program) as explorer:
+        events, found = _played(one, explorer, schedule)
+        last = max(found, key=lambda finding: len(finding.events), default=None)
+        return tuple(stops(events if last is None else last.events))
+
+
+def shown_in(choice: Choice, events: tuple[Event, ...]) -> bool:
+    """Whether a run has the line that the answer is held against."""
+    return any(event.client == choice.client and event.text.startswith(choice.shows) for event in events)
+
+
+def as_data(one: Lesson) -> dict[str, Any]:
+    """A lesson's prediction for a page, which can run nothing: the answers with their runs, as they are just now.
+
+    events: client (-1: of nobody) and text, in order. shows: the number of the one that the answer is held against.
+    """
+    choices = []
+    for choice in one.choices:
+        events = play(choice)
+        shows = next(number for number, event in enumerate(events) if shown_in(choice, (event,)))
+        said = {name: getattr(choice, name) for name in ("letter", "text", "right", "run", "reply")}
+        choices.append({**said, "events": [[event.client, event.text] for event in events], "shows": shows})
+    about_ = {name: getattr(one, name) for name in ("number", "title", "clause")}
+    return {**about_, "question": one.ask, "choices": choices}
+
+
+@contextmanager
+def _stage(one: Lesson, program: Program) -> Iterator[Explorer]:
+    """What runs programs with the keys of this one on the lesson's locker."""
+    bench = Harness(one.make(), without=one.without, promises=PROMISES)
+    with bench.control():
+        if one.by == SEVERAL:
+            yield of_families(bench.explorer, bench.fitted.make, bench.shape, program, FAMILY)
+        elif bench.shape.form == "flight":
+            yield put_on_trial(bench.shape, bench.fitted.make, bench.explorer)[2]
+        else:
+            yield bench.explorer
+
+
+def _played(one: Lesson, explorer: Explorer, schedule: Schedule) -> tuple[tuple[Event, ...], list[Finding]]:
+    """One run with its lines: what happened before the epilogue, and what is broken in the whole."""
+    before = sys.gettrace()
+    try:
+        played = explorer.again(schedule, judging=with_lines(explorer.judging, own_code(one.make())))
+    finally:
+        sys.settrace(before)
+    assert played.last is not None
+    return tuple(_with_keys(one, played.last.events[: played.last.before_epilogue])), [
+        _named(one, found.finding) for found in played.found.values()
+    ]
+
+
+def _named(one: Lesson, finding: Finding) -> Finding:
+    """The finding by the name that it has where a letter stands for several keys."""
+    if one.by != SEVERAL:
+        return finding
+    *events, verdict = _with_keys(one, finding.events)
+    verdict = verdict._replace(text=f"{one.clause}: {finding.message}")
+    return finding._replace(clauses=(one.clause, *finding.clauses), events=(*events, verdict))
+
+
+def _with_keys(one: Lesson, events: Iterable[Event]) -> Iterator[Event]:
+    """The events of a lesson; where a letter stands for key lists, with the list that each call has got."""
+    lists = itertools.cycle(FAMILY)
+    asked: dict[int, str] = {}
+    for event in events:
+        if one.by == SEVERAL and not event.place and event.client >= 0:
+            if event.text.endswith(" ...") and event.change == "asks":
+                asked[event.client] = ", ".join(next(lists))
+            verb, _, rest = event.text.partition(f" {event.key}")
+            verb = "leave" if verb.startswith("unlock") else "hold_all"
+            event = event._replace(text=f"{verb}({asked.get(event.client, '')}){rest}")
+        yield event
+
+
+def _in_two_loops(one: Lesson) -> Counterexample:
+    bench = Harness(one.make(), without=one.without, promises=PROMISES)
+    with bench.control():
+        context = Context(bench.fitted.make, bench.shape, bench.explorer, Counter[int]().__getitem__, frozenset())
+        outcome = UnitResult(Unit(-1, LOOPS, LOOPS))
+        loops(context, outcome)
+    for found in outcome.found:
+        if found.clauses[0] == one.clause:
+            return Counterexample(found.clauses, found.message, one.schedule, outcome.runs, found.events)
+    raise NotFoundError(f"none of {outcome.runs} runs in two loops breaks {one.clause}")
 
 
 def _read(name: str) -> Lesson:
     head, *sections = (files(PACKAGE) / f"{name}.md").read_text(encoding="utf-8").split("\n## ")
     title, *lines = head.strip().splitlines()
-    said = dict(line.split(": ", 1) for line in lines if line)
+    said = {name: value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
     parts = {heading: body.strip() for heading, _, body in (section.partition("\n") for section in sections)}
-    number = _NAME.fullmatch(name)
-    assert number is not None, name
+    matched = _NAME.fullmatch(name)
+    assert matched is not None, name
+    number = int(matched[1])
+    ask, *choices = parts.pop("Predict").split("\n- ")
     return Lesson(
-        int(number[1]),
+        number,
         name,
         title.removeprefix("# "),
         said["clause"],
@@ -158,4 +320,29 @@ def _read(name: str) -> Lesson:
         tuple(said["without"].split()),
         parts,
         (files(PACKAGE) / f"{name}.py").read_text(encoding="utf-8"),
+        _joined(ask),
+        tuple(_choice(letter, number, text) for letter, text in zip("abcdefgh", choices, strict=False)),
+        said.get("by", ""),
+        said.get("seen", ""),
     )
+
+
+def _choice(letter: str, number: int, text: str) -> Choice:
+    held = _RUN.search(text)
+    assert held is not None, text
+    claim, reply = text[: held.start()], text[held.end() :]
+    right = claim.startswith("(right) ")
+    return Choice(
+        letter,
+        _joined(claim.removeprefix("(right) ")),
+        right,
+        held["run"],
+        int(held["lesson"] or number),
+        int(held["client"] or -1),
+        held["shows"],
+        _joined(reply),
+    )
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())

@@ -21,10 +21,6 @@ TAIL = 16
 MOST_LIVE = 1_000_000
 """Calls under way at once; with more, the checker stops and the log is unknown."""
 
-_LATER = "what a failed call has changed shows later, under another clause"
-_INTERRUPTS = "an interrupt is a failed call like any other here"
-_LOOPS = "a log has no event loops"
-_SEVERAL = "a log has a line for each key, and does not tell which were asked for at once"
 INVISIBLE: dict[Recorded, dict[str, str]] = {
     "outside": {
         "KM-REF": "references are not seen from outside; only an unlock that is refused to its holder is",
@@ -32,12 +28,12 @@ INVISIBLE: dict[Recorded, dict[str, str]] = {
         "overtakes shows as KM-FIFO",
         "KM-CANCEL": "the queue is not seen from outside; what a cancelled call breaks shows under another clause",
         "KM-RACE": "from outside nobody knows whether a call that failed had been granted",
-        "KM-INTERRUPT": _INTERRUPTS,
-        "KM-ATOMIC": _LATER,
-        "KM-LOOP": _LOOPS,
-        "KM-ALL": _SEVERAL,
+        "KM-INTERRUPT": "an interrupt is a failed call like any other from outside",
+        "KM-ATOMIC": "what a failed call has changed shows later, under another clause",
+        "KM-LOOP": "from outside a log has no event loops",
+        "KM-ALL": "from outside a log does not tell which keys were asked for at once",
     },
-    "inside": {"KM-INTERRUPT": _INTERRUPTS, "KM-ATOMIC": _LATER, "KM-LOOP": _LOOPS, "KM-ALL": _SEVERAL},
+    "inside": {},
 }
 """Clauses that no log of the kind can show to hold, and why."""
 
@@ -124,7 +120,10 @@ class Checker:
         self._gaps = 0
         self._first_gap = ""
         self._number: int | None = None
+        self._numbered = True
+        """Whether the numbers show that no line is missing so far."""
         self._at = float("-inf")
+        self._loop: int | str | None = None
         self._ended = False
         self.stopped = False
         """Whether too much is live, so that nothing more is judged."""
@@ -151,36 +150,51 @@ class Checker:
         if self.stopped:
             return None
         self._events += 1
-        self._in_sequence(event)
+        number, at = event.number, event.at
+        if number is None:
+            self._numbered = False
+        else:
+            if number - 1 != self._number:
+                self._out_of_sequence(event)
+            self._number = number
+        if at is not None:
+            if at < self._at:
+                self._backwards += 1
+            self._at = at
         if event.kind == "end":
             return self._end(event)
-        key = self._keys.get(event.key)
+        name = event.key
+        key = self._keys.get(name)
         if key is None:
-            key = self._keys[event.key] = _Key(self._judge(self._tally), self._gaps)
-            self._peak_keys = max(self._peak_keys, len(self._keys))
+            key = self._keys[name] = _Key(self._judge(self._tally), self._gaps)
+            if len(self._keys) > self._peak_keys:
+                self._peak_keys = len(self._keys)
         elif key.gaps != self._gaps:
             self._lose(key)
         judge = key.judge
         key.tail.append(event)
-        before, held = len(judge), judge.held
+        before, held = judge.live, judge.held
         finding = None
+        if event.loop != self._loop and event.loop is not None:
+            finding = self._moved(event, key)
         try:
             found = judge.feed(event)
-        except GapError as gap:
-            self._gap(f"line {event.line}, key {event.key!r}: {gap}")
-            judge = self._lose(key)
+        except GapError as error:
+            judge = self._unfit(event, key, error)
             held = False
             judge.feed(event)
         else:
             if found is not None:
-                finding = self._finding(found, event.key, key)
+                finding = self._finding(found, name, key)
                 judge = self._lose(key)
-        self._live += len(judge) - before
-        self._tally.held += judge.held - held
-        if len(judge) == 0:
-            del self._keys[event.key]
+        if judge.held is not held:
+            self._tally.held += 1 if judge.held else -1
+        live = judge.live
+        self._live += live - before
+        if live == 0:
+            del self._keys[name]
             self._periods += 1
-        if self._live > self._peak_live:
+        elif self._live > self._peak_live:
             self._peak_live = self._live
             if self._live > self._most_live:
                 self.stopped = True
@@ -230,20 +244,40 @@ class Checker:
 
     # -- lines that belong together ------------------------------------------------------------------------------
 
-    def _in_sequence(self, event: LogEvent) -> None:
-        if event.number is not None:
-            if self._number is not None and event.number != self._number + 1:
-                self._gap(f"line {event.line} has n {event.number}, and the one before {self._number}")
-            self._number = event.number
-        if event.at is not None:
-            self._backwards += event.at < self._at
-            self._at = event.at
+    def _out_of_sequence(self, event: LogEvent) -> None:
+        number, before = event.number, self._number
+        if before is not None:
+            self._gap(f"line {event.line} has n {number}, and the one before {before}")
+        elif number not in (0, 1):
+            self._numbered = False  # The log may have begun before.
+
+    def _unfit(self, event: LogEvent, key: _Key, error: GapError) -> KeyJudge:
+        """The line fits none before it."""
+        if self._numbered and not self._tally.partial:
+            self._unknown[
+                f"line {event.line}, key {event.key!r}, is wrong: {error}; no line is missing, by their numbers"
+            ] = None
+        else:
+            self._gap(f"line {event.line}, key {event.key!r}: {error}")
+        return self._lose(key)
+
+    def _moved(self, event: LogEvent, key: _Key) -> BrokenClause | None:
+        """The step is one of another event loop than the last."""
+        before, self._loop = self._loop, event.loop
+        if before is None or self._tally.partial or "KM-LOOP" in self._found:
+            return None
+        if not any(one.judge.live and not isinstance(one.judge, Lost) for one in self._keys.values()):
+            self._tally.judged["KM-LOOP"] += 1
+            return None
+        message = f"a step of loop {event.loop}, while keys are held that were asked for in loop {before}"
+        return self._finding(BrokenAt("KM-LOOP", event.line, event.call, message), event.key, key)
 
     def _gap(self, words: str) -> None:
         """Lines are missing. What was known of live keys is void, and no call is known to be absent any more."""
         self._gaps += 1
         self._first_gap = self._first_gap or words
         self._tally.partial = True
+        self._numbered = False
         self._tally.forget()
         # Keys are marked lost lazily, at their next line: many gaps must not cost a scan of all keys each.
         self._tally.held = 0
@@ -315,7 +349,11 @@ _WITNESS = {
     "KM-HANDOFF": "no release of a key that was waited for",
     "KM-INDEP": "no key was asked for while another was held",
     "KM-CANCEL": "no waiter gave up",
-    "KM-RACE": "no call failed that had been granted",
+    "KM-RACE": "no call failed that had been granted, or kept a grant when its time was over",
+    "KM-INTERRUPT": "no call was interrupted",
+    "KM-ATOMIC": "no call that failed has refs",
+    "KM-LOOP": "no event loop followed another one",
+    "KM-ALL": "no call asked for several keys at once",
     "KM-EXPIRED": "no try (timeout 0) was refused",
     "KM-UNHELD": "no unlock was refused",
     "KM-TOKEN": "no release of an old lease was refused",

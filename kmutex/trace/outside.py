@@ -53,6 +53,8 @@ class OutsideKey:
     """A `KeyJudge`."""
 
     def __init__(self, tally: Tally) -> None:
+        self.live = 0
+        self.held = False
         self._tally = tally
         self._pending: dict[Call, _Pending] = {}
         self._holding: dict[Call, None] = {}
@@ -66,6 +68,12 @@ class OutsideKey:
         self._clouded = False
 
     def feed(self, event: LogEvent) -> BrokenAt | None:
+        found = self._judge(event)
+        self.held = bool(self._holding)
+        self.live = len(self._pending) + len(self._holding) + len(self._releasing) + len(self._strays)
+        return found
+
+    def _judge(self, event: LogEvent) -> BrokenAt | None:
         kind = event.kind
         found = None
         if kind == "request":
@@ -102,13 +110,6 @@ class OutsideKey:
             yield Left(call, "KM-LIVE", "waits for")
         for call in (*self._releasing, *self._strays):
             yield Left(call, "KM-LIVE", "has not come back from its unlock of")
-
-    @property
-    def held(self) -> bool:
-        return bool(self._holding)
-
-    def __len__(self) -> int:
-        return len(self._pending) + len(self._holding) + len(self._releasing) + len(self._strays)
 
     # -- the lines -----------------------------------------------------------------------------------------------
 
@@ -172,9 +173,9 @@ class OutsideKey:
             if not self._tally.partial or event.call in self._holding or event.call in self._releasing:
                 raise GapError(f"call {event.call} fails and has not asked for the key, or has ended before")
             return None
-        if event.why != "timeout":
+        if event.why not in ("timeout", "refused"):
             return None
-        clause = "KM-EXPIRED" if asked.timeout == 0 else "KM-INDEP"
+        clause = "KM-EXPIRED" if asked.timeout == 0 or event.why == "refused" else "KM-INDEP"
         return self._blocked(event, asked, clause, "was refused the key, and nobody else was there to hold it")
 
     def _blocked(self, event: LogEvent, asked: _Pending, clause: str, words: str) -> BrokenAt | None:

@@ -22,6 +22,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, TextIO
 
 from kmutex._protocol import AsyncKeyedLocker, KeyedLocker, Releasable
+from kmutex._steps import KeyTexts
 from kmutex._timeouts import TIMED_OUT
 
 
@@ -48,6 +49,7 @@ class _Log:
         self._out = out
         self._guard = threading.RLock()
         self._keys: dict[Hashable, _Live] = {}
+        self._texts = KeyTexts()
         self._calls = self._lines = 0
         self._busy = self._closed = False
         with self._turn() as open_:
@@ -188,13 +190,14 @@ class _Log:
     def _live(self, key: Hashable) -> _Live:
         live = self._keys.get(key)
         if live is None:
-            live = self._keys[key] = _Live(_text(key))
+            live = self._keys[key] = _Live(self._texts.text(key))
         return live
 
     def _done(self, key: Hashable, live: _Live) -> None:
         live.calls -= 1
         if live.calls == 0:
             del self._keys[key]
+            self._texts.drop(key)
 
     def _line(self, event: str, live: _Live, call: int, more: Mapping[str, object] = MappingProxyType({})) -> None:
         self._numbered({"event": event, "key": live.text, "call": call, "at": time.monotonic(), **more})
@@ -464,10 +467,3 @@ class _AsyncLease(_Held):
             raise
         self._log.unlocked(self._key, self._call, worked=True)
         return suppress
-
-
-def _text(key: Hashable) -> str:
-    """The name of a key in the log: a text is its own, unless it begins like those of other values."""
-    if type(key) is str and not key.startswith("<"):
-        return key
-    return f"<{type(key).__name__}> {key!r}"

@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from kmutex.trace.events import Call, LogEvent
+from kmutex.trace.events import Call, LogEvent, Why
 
 REMEMBERED = 4096
 """How many of the calls that failed last are known by name, in the whole log."""
@@ -33,6 +33,22 @@ class Left(NamedTuple):
     what: str
 
 
+class Several:
+    """A call that asks for several keys at once, from its first request until it has none of them any more."""
+
+    __slots__ = ("ended", "failed", "granted", "keys", "line", "requests")
+
+    def __init__(self, line: int, keys: int) -> None:
+        self.line = line
+        """That of its first request."""
+        self.keys = keys
+        """How many it asks for, by its own word."""
+        self.requests = self.granted = self.ended = 0
+        """How many of them so far."""
+        self.failed = False
+        """Whether it has given up one of them."""
+
+
 class Tally:
     """What is counted over all keys."""
 
@@ -49,29 +65,38 @@ class Tally:
         """Violations that are none if an unlock that is under way, by somebody who holds nothing, works."""
         self.held = 0
         """Keys that are held just now."""
-        self._failed: OrderedDict[tuple[str, Call], None] = OrderedDict()
+        self.several: dict[Call, Several] = {}
+        """Calls that ask for several keys at once, and have or want one of them."""
+        self._failed: OrderedDict[tuple[str, Call], Why] = OrderedDict()
 
-    def failed(self, key: str, call: Call) -> None:
+    def failed(self, key: str, call: Call, why: Why) -> None:
         """A call of this key has ended without the key."""
-        self._failed[(key, call)] = None
+        self._failed[(key, call)] = why
         if len(self._failed) > REMEMBERED:
             self._failed.popitem(last=False)
 
-    def has_failed(self, key: str, call: Call) -> bool:
-        """Whether it is one of those, as far back as they are remembered."""
-        return (key, call) in self._failed
+    def has_failed(self, key: str, call: Call) -> Why:
+        """Why it is one of those, as far back as they are remembered; no word where it is none."""
+        return self._failed.get((key, call), "")
 
     def forget(self) -> None:
         """Lines are missing, and the names may have been used again in them."""
         self._failed.clear()
+        self.several.clear()
 
     def asked(self, key: str, call: Call) -> None:
         """The name is in use again."""
-        self._failed.pop((key, call), None)
+        if self._failed:
+            self._failed.pop((key, call), None)
 
 
 class KeyJudge(Protocol):
     """Judges the lines of one key, from idle to idle."""
+
+    live: int
+    """How many calls are under way. 0: the key is idle, and nothing of it need be kept."""
+    held: bool
+    """Whether the key is held, as far as the judge can say."""
 
     def feed(self, event: LogEvent) -> BrokenAt | None:
         """Take the next line of the key. GapError: it does not fit. TraceFormatError: a live call asks again."""
@@ -79,34 +104,24 @@ class KeyJudge(Protocol):
     def left(self) -> Iterator[Left]:
         """The calls that are under way, the oldest first."""
 
-    @property
-    def held(self) -> bool:
-        """Whether the key is held."""
-
-    def __len__(self) -> int:
-        """How many calls are under way. 0: the key is idle, and nothing of it need be kept."""
-
 
 class Lost:
     """Judges nothing: a key after its first violation or a gap, until all calls that are known of it are over."""
 
+    held = False
+
     def __init__(self, calls: Iterator[Left], *, outside: bool) -> None:
         self._calls = dict.fromkeys(left.call for left in calls)
         self._outside = outside
+        self.live = len(self._calls)
 
     def feed(self, event: LogEvent) -> BrokenAt | None:
         if event.kind in ("request", "grant"):
             self._calls[event.call] = None
-        elif event.kind not in ("waiting", "release") or (event.kind == "release" and not self._outside):
+        elif event.kind not in ("waiting", "kept", "release") or (event.kind == "release" and not self._outside):
             self._calls.pop(event.call, None)
+        self.live = len(self._calls)
         return None
 
     def left(self) -> Iterator[Left]:
         return iter(())
-
-    @property
-    def held(self) -> bool:
-        return False
-
-    def __len__(self) -> int:
-        return len(self._calls)

@@ -42,7 +42,7 @@ class Violation:
     symptom: str = ""
     """The clause that the run shows broken, whatever is to blame for it; empty where nobody asks."""
     events: tuple[Event, ...] = ()
-    """What the timeline is made from, where there is a schedule; with the lines of the subject's code in it at which
+    """What the timeline is made from, where it is known; with the lines of the subject's code in it at which
     clients stood, where they were looked for."""
     place: str = ""
     """FILE:LINE of the subject's code: where the run stood when it was seen, or else its factory."""

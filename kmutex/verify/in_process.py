@@ -8,6 +8,7 @@ workers.
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from typing import Any
 from kmutex.engine.features import clauses_off
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
 from kmutex.engine.shapes import Shape
-from kmutex.engine.threads import controlled, replaced
+from kmutex.engine.threads import controlled, one_core, replaced
 from kmutex.verify.evidence import Row, Violation
 from kmutex.verify.plan import Unit
 from kmutex.verify.project import Subject
@@ -55,7 +56,7 @@ def judge(
     first; where one of them breaks a clause, nothing else is run.
     """
     try:
-        with controlled(make) if make is not None else _imported_anew(subject.target):
+        with one_core(os.getpid()), controlled(make) if make is not None else _imported_anew(subject.target):
             return _Here(subject).judge(load(target_of(subject.target)) if make is None else make, how, schedules)
     except (MissingError, RefusedError, SubjectFailedError) as error:
         return _failed(subject, str(error))

@@ -21,12 +21,13 @@ from kmutex import _sandbox
 from kmutex._sandbox import Confinement
 from kmutex.engine.calls import LOOKING, Calls
 from kmutex.engine.features import LEADERS, clauses_off, unpromised
+from kmutex.engine.recording import Recording
 from kmutex.engine.run_judge import Event
 from kmutex.engine.shapes import Shape
 from kmutex.engine.watchdog import Watchdog
 from kmutex.verify.causes import same_cause
 from kmutex.verify.evidence import Result, Row, Violation, shared
-from kmutex.verify.plan import Bytecodes, Unit, plan
+from kmutex.verify.plan import SEEDS, Bytecodes, Unit, plan
 from kmutex.verify.results import UnitResult, rows
 
 WORKERS = 2
@@ -46,6 +47,8 @@ LONGEST_START = 30.0
 """Real seconds that a subject may take to come through its first lock(), where no time is given."""
 LONGEST_REPLAY = 30.0
 """Real seconds for one run, its subject's import among them."""
+LONGEST_RECORDING = 20.0
+"""Real seconds after which no further run that parts from a recorded one is begun."""
 
 
 class SubjectError(Exception):
@@ -234,21 +237,8 @@ def replay(
     without, promises, calls: as for `verify`. seconds: the longest that it may take.
     SubjectError, ReplayError: there was no run.
     """
-    clauses_off(without)
-    crew = _Workers(target, declared_of(target, without, promises, calls), seconds, workers=1, confined=confined)
-    try:
-        crew.begin()
-        worker = crew.workers[0]
-        worker.tell({"replay": schedule})
-        answer = crew.answer(seconds)
-    finally:
-        crew.end()
-    if answer is None:
-        raise SubjectError(f"{target} did not come to an end within {seconds:g} s")
-    if answer["kind"] == "unreplayable":
-        raise ReplayError(answer["message"])
-    if answer["kind"] != "replayed":
-        raise SubjectError(crew.explain(answer))
+    declared = declared_of(target, without, promises, calls)
+    [answer] = _answers(target, declared, [{"replay": schedule}], "replayed", seconds, confined)
     if answer["exited"]:
         raise SubjectError(f"{target} tried to leave the process: {answer['exited']}")
     return Replayed(
@@ -258,6 +248,60 @@ def replay(
         answer["endless"],
         answer["left_at"],
     )
+
+
+def record(
+    target: str,
+    schedules: Sequence[str],
+    *,
+    most: int,
+    without: tuple[str, ...] = (),
+    promises: Iterable[str] | None = None,
+    calls: Calls = LOOKING,
+    seconds: float = LONGEST_RECORDING,
+) -> list[Recording]:
+    """Each schedule as a run of the subject that is written down in full, and ``most`` runs at the most with it that
+    part from it.
+
+    without, promises, calls: as for `verify`. seconds: real ones, after which no further run of a schedule begins.
+    SubjectError, ReplayError: there was no run.
+    """
+    declared = declared_of(target, without, promises, calls)
+    orders = [{"record": schedule, "most": most, "seconds": seconds} for schedule in schedules]
+    answers = _answers(target, declared, orders, "recorded", LONGEST_REPLAY)
+    return [Recording.from_plain(answer["recording"]) for answer in answers]
+
+
+def _answers(
+    target: str,
+    declared: Declared,
+    orders: Sequence[dict[str, Any]],
+    kind: str,
+    seconds: float,
+    confined: Confinement | None = None,
+) -> list[dict[str, Any]]:
+    """What one worker answers to each order. kind: of the answers. seconds: the longest that it may be silent.
+    SubjectError, ReplayError: it answers something else."""
+    clauses_off(declared.without)
+    answers: list[dict[str, Any]] = []
+    crew = _Workers(target, declared, seconds, workers=1, confined=confined)
+    try:
+        crew.begin()
+        for order in orders:
+            crew.workers[0].tell(order)
+            answer = crew.answer(seconds)
+            while answer is not None and answer["kind"] == "beat":
+                answer = crew.answer(seconds)
+            if answer is None:
+                raise SubjectError(f"{target} did not come to an end within {seconds:g} s")
+            if answer["kind"] == "unreplayable":
+                raise ReplayError(answer["message"])
+            if answer["kind"] != kind:
+                raise SubjectError(crew.explain(answer))
+            answers.append(answer)
+    finally:
+        crew.end()
+    return answers
 
 
 def drive(
@@ -374,9 +418,9 @@ def passes_of(shape: Shape, off: frozenset[str], bytecodes: Bytecodes, how: Plan
             return
         if how.quick and units[0].deeper:
             continue
-        kept = units
+        kept = units[:1] if how.quick and units[0].task == "histories" else units
         if bytecodes != "followed":
-            kept = [replace(unit, level="locks") if unit.task == "some" else unit for unit in units]
+            kept = [replace(unit, level="locks") if unit.task == "some" else unit for unit in kept]
             kept = [unit for unit in kept if unit.level != "bytecode"]
         if how.runs is not None:
             kept = [replace(unit, most=min(how.runs, unit.most or how.runs)) for unit in kept]
@@ -384,6 +428,31 @@ def passes_of(shape: Shape, off: frozenset[str], bytecodes: Bytecodes, how: Plan
             yield kept
         if how.runs is not None and units[0].chance:
             return
+
+
+def left_out(shape: Shape, off: frozenset[str], how: Plan) -> list[str]:
+    """What a plan does not do of the whole one, for a subject with bytecodes: methods, and runs. A line each."""
+    whole, done = (_most(passes_of(shape, off, "followed", each)) for each in (Plan(), how))
+    lines = [f"not run: {'; '.join(name for name in whole if name not in done)}"] if whole.keys() - done.keys() else []
+    fewer: dict[str, list[str]] = {}
+    for name, most in done.items():
+        if most != whole[name]:
+            fewer.setdefault(f"at most {most:,} runs of each program, not {whole[name]:,}", []).append(name)
+    lines += [f"{'; '.join(names)}: {words}" for words, names in fewer.items()]
+    return [*lines, "chance: one pass, not as many as there is time for"] if how.runs and "chance" in done else lines
+
+
+def _most(passes: Iterator[list[Unit]]) -> dict[str, int]:
+    """The methods of a plan as far as the first pass of chance, and their runs of each program."""
+    methods: dict[str, int] = {}
+    for units in passes:
+        unit = units[0]
+        # Those that are random have an end of their own, and a check has no program.
+        most = min(SEEDS, unit.most or SEEDS) if unit.task in ("some", "histories") else unit.most * bool(unit.program)
+        methods.setdefault(unit.method, most)
+        if units[0].chance:
+            break
+    return methods
 
 
 class Member(Protocol):
@@ -434,8 +503,9 @@ class _Worker:
         patience: float,
         answers: queue.Queue[Any],
         confined: Confinement | None,
+        number: int,
     ) -> None:
-        config: dict[str, Any] = {"target": target, **declared._asdict(), "patience": patience}
+        config: dict[str, Any] = {"target": target, **declared._asdict(), "patience": patience, "number": number}
         config["calls"] = declared.calls.as_plain()
         config["shortening"] = SHORTENING
         if confined is not None:
@@ -539,8 +609,9 @@ class _Workers:
 
         It returns when the first is ready; the others join while that one works.
         """
-        for _ in range(self._number):
-            self.workers.append(_Worker(self.target, self._declared, self._patience, self._answers, self._confined))
+        for number in range(self._number):
+            mine = self._declared, self._patience, self._answers, self._confined, number
+            self.workers.append(_Worker(self.target, *mine))
         while True:
             answer = self.answer(0.2)
             if answer is not None and not self.joins(answer):

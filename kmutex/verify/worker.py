@@ -28,12 +28,13 @@ from kmutex.engine.features import PROMISES, clauses_off
 from kmutex.engine.flight_judge import FlightJudge, put_on_trial
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
 from kmutex.engine.program import FLIGHT, ProgramError, parse
+from kmutex.engine.recording import record
 from kmutex.engine.run_judge import Event
 from kmutex.engine.search import UnreplayableError
 from kmutex.engine.shapes import Fitted, NotALockerError, Shape, fit
 from kmutex.engine.shrink import shrink
 from kmutex.engine.source_lines import file_of, last_place, not_foreign, own_code, stops, with_lines
-from kmutex.engine.threads import Crew, bytecode_events_seen, foreign, replaced
+from kmutex.engine.threads import Crew, bytecode_events_seen, foreign, one_core, replaced
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks import CHECKS
 from kmutex.verify.checks.context import Context
@@ -123,9 +124,11 @@ class UnitWorker:
         self._say("ready", shape=asdict(self._shape), bytecodes=bytecodes)
 
     def obey(self, order: dict[str, Any]) -> None:
-        """Replay a schedule, or do a unit."""
+        """Replay a schedule, record it with others that part from it, or do a unit."""
         if "replay" in order:
             self._replay(self._explorer, self._shape, order["replay"])
+        elif "record" in order:
+            self._record(self._explorer, self._shape, order["record"], order["most"], order["seconds"])
         else:
             self._symptoms = [(frozenset(parts), symptom) for parts, symptom in order["symptoms"]]
             self._told.update(tuple(clauses) for clauses in order["told"])
@@ -257,6 +260,21 @@ class UnitWorker:
             endless=bool(result.endless),
             left_at=result.left_at,
         )
+
+    def _record(self, explorer: Explorer, shape: Shape, text: str, most: int, seconds: float) -> None:
+        end = _clock() + seconds
+        go_on = lambda: self._beat(0) == 0 and _clock() < end  # noqa: E731
+        try:
+            schedule = parse_schedule(text)
+            check_fits(schedule, shape)
+            for own in (own_code(self._original), not_foreign):
+                recording = record(explorer, schedule, own, most=most, go_on=go_on)
+                if any(event.place for event in recording.runs[0].events):
+                    break
+        except (ProgramError, UnreplayableError) as error:
+            self._say("unreplayable", message=str(error))
+            return
+        self._say("recorded", recording=recording.as_plain())
 
     def _short(self, promised: bool, found: list[Violation]) -> list[Violation]:
         return self._made_short[promised] + [replace(one, place=one.place or self._home) for one in found]
@@ -405,7 +423,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve until standard input ends. `argument`: what `_Worker.serve` takes, parent, and perhaps confine."""
+    """Serve until standard input ends. `argument`: what `_Worker.serve` takes, number, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -418,6 +436,7 @@ def main() -> None:
             out.flush()
 
     config = argument()
+    number = config.pop("number") + config["parent"]
     # Hypothesis would keep what it computes in the folder in which the user stands.
     os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
     _real_start_new_thread(end_with, (config.pop("parent"),))
@@ -428,7 +447,7 @@ def main() -> None:
         confine(**limits)
     # A script's own folder is what `python -m` would put first; the subject is looked for where the user stands.
     sys.path.insert(0, os.getcwd())
-    with replaced():
+    with one_core(number), replaced():
         try:
             UnitWorker(say, shortening=config.pop("shortening")).serve(**config)
         except (MissingError, RefusedError, SubjectFailedError) as error:

@@ -104,6 +104,7 @@ def counting(kind: str) -> tuple[Subject, list[Counting]]:
     return Subject("counting", kind, names, **code, timed="l.timed(k, t)"), made
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: f"{row.kind}-{row.name}")
 def test_each_row_does_its_work_so_many_times_and_leaves_nothing_locked(row: workloads.Row) -> None:
     """What is locked is unlocked, and as often as the figure is divided by."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from kmutex.cli import main
 from kmutex.conform.player import CaseVerdict, Waits
 from tests.lockers.catalogue import entries
 
@@ -29,7 +31,7 @@ def conform(*options: str, adapter: list[str]) -> subprocess.CompletedProcess[st
 
 
 def misbehaving(name: str, *options: str) -> subprocess.CompletedProcess[str]:
-    return conform("--timeout", "1", "--starting", "2", "--failures", "3", *options, adapter=[*ADAPTERS, name])
+    return conform("--timeout", "1", "--failures", "3", *options, adapter=[*ADAPTERS, name])
 
 
 def last(done: subprocess.CompletedProcess[str]) -> str:
@@ -75,7 +77,7 @@ def test_a_case_that_needs_what_the_port_has_not_declared_is_no_verdict() -> Non
 def test_an_adapter_that_starts_only_once_loses_no_finding(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     adapter = [*ADAPTERS, "StartsOnce", str(tmp_path / "lock")]
-    done = conform("--timeout", "1", "--starting", "2", "--json", str(out), adapter=adapter)
+    done = conform("--timeout", "1", "--json", str(out), adapter=adapter)
     assert done.returncode == 1, done.stdout + done.stderr
     said = json.loads(out.read_text(encoding="utf-8"))
     assert "KM-FIFO" in said["violated"]
@@ -121,11 +123,148 @@ def test_a_case_is_drawn(tmp_path: Path) -> None:
     assert len(told.split("; ")) == sum(line[:5] != "KM-FI" for line in done.stdout.splitlines() if line) - 2
 
 
+QUEUE = "/".join(f"{call}+a" for call in range(25))
+KINDS = [
+    ("StrayBeside", "0+a,ua/1+a*20", "KM-REF"),
+    ("StrayBesideBox", "0+a,ua/1+a*20", "KM-EXCL"),
+    ("AcceptsStray", "0+a,ua/1+a*20", "KM-UNHELD"),
+    ("TryOvertakes", "0+a/1+a/2?a,3?a,ua,4?a*20", "KM-HANDOFF"),
+    ("LosesEarlyCancel", "0+a/1+a,c1*20", "KM-CANCEL"),
+    ("CutsKeys", "0+a/ua/1+a@300", "KM-INDEP"),
+    ("Striped4", "0+a/ua/1+a@300", "KM-INDEP"),
+    ("Striped1024", "0+a/ua/1+a@300", "KM-INDEP"),
+    ("LeaksAfter50", "0+a/ua/1+a@300", "KM-IDLE"),
+    ("LifoPastFive", QUEUE, "KM-FIFO"),
+    ("SlowTry", "0+a/1?a/2?b/ub*20", "KM-EXPIRED"),
+    ("SaysKeepPasses", "0+a/1+a/ua,c1*20", "KM-RACE"),
+    ("SaysPassKeeps", "0+a/1+a/ua,c1*20", "KM-RACE"),
+    ("DropsRacedGrant", "0+a/1+a/ua,c1/2+a", "KM-RACE"),
+]
+"""Mistakes that the small vectors do not show, the vector that does, and the clause."""
+
+
+@pytest.mark.parametrize(("name", "case", "clause"), KINDS)
+def test_each_kind_of_mistake_has_a_vector(name: str, case: str, clause: str) -> None:
+    from kmutex.conform.vectors import load
+
+    assert case in {vector.case.id for vector in load()}
+    done = misbehaving(name, "--case", case)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert clause in last(done).partition(": ")[0].split(", ")
+
+
+@pytest.mark.parametrize("name", ["Keeps", "Passes"])
+def test_a_port_may_keep_or_pass_if_it_says_so(name: str) -> None:
+    assert misbehaving(name, "--case", "0+a/1+a/ua,c1*20").returncode == 0
+
+
+def test_one_defect_everywhere_does_not_hide_the_rest(tmp_path: Path) -> None:
+    """Of a table that never forgets, the third failure is the last, and every other clause is judged."""
+    out = tmp_path / "report.json"
+    some = [word for name in ("0+a/1+a/c1...", "0+a/ua...", "0+a/r0...") for word in ("--run", name)]
+    done = misbehaving("KeepsEntries", *some, "--random", "2", "--failures", "20", "--json", str(out))
+    assert done.returncode == 1, done.stdout + done.stderr
+    said = json.loads(out.read_text(encoding="utf-8"))
+    assert (said["violated"], len(said["cases"]), said["skipped"]) == (["KM-IDLE"], 3, 0)
+    assert said["passed"] > 20
+    assert {row["result"] for clause, row in said["clauses"].items() if clause != "KM-IDLE"} <= {"holds"}
+    assert "KM-IDLE was shown broken 3 times, and not asked for after that" in done.stdout
+
+
+def test_a_clause_is_left_out_and_the_others_are_judged() -> None:
+    """Also of the table: what is kept counts no more, and a reference too many does."""
+    cases = ("--run", "0+a/1+a/c1...", "--random", "2")
+    done = misbehaving("KeepsEntries", *cases, "--without", "KM-IDLE")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "KM-IDLE (--without)" in last(done)
+    assert misbehaving("LifoKeepsEntries", "--without", "KM-IDLE", "--case", "0+a/1+a/2+a/ua").returncode == 1
+    assert misbehaving("KeepsEntries", "--without", "KM-REF", "--case", "0+a").returncode == 1
+    both = ("--without", "KM-REF", "--without", "KM-IDLE")
+    assert misbehaving("KeepsEntries", *both, "--case", "0+a/1+a").returncode == 0
+
+
+def test_the_last_line_has_the_bounds_and_what_was_not_judged() -> None:
+    done = misbehaving("BlackBox", "--run", "0+a/ua/1+a@300", "--run", "0+a/1+a/2+a/3+a,c3/4+a")
+    assert done.returncode == 0, done.stdout + done.stderr
+    line = last(done)
+    assert "2 vectors and 6 random sequences" in line
+    assert "up to 300 keys, 3 waiters and " in line
+    assert "KM-REF, KM-IDLE (no stat)" in line
+    assert "KM-ATOMIC (only stat shows it)" in line
+    assert "KM-TOKEN (no case that tests it passed)" in line
+
+
+def test_the_first_failure_is_said_at_once() -> None:
+    done = misbehaving("LifoBare", "--random", "0")
+    assert re.match(r"after [\d.]+ s, the first: \S+: KM-FIFO: ", done.stdout)
+
+
+def test_vectors_are_listed_chosen_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    from kmutex.conform.vectors import load
+
+    def listed(*options: str) -> set[str]:
+        with pytest.raises(SystemExit) as end:
+            main(["conform", "--list", *options])
+        assert end.value.code == 0
+        return {line.split("\t")[0] for line in capsys.readouterr().out.splitlines()}
+
+    assert listed() == {vector.case.id for vector in load()}
+    assert listed("--run", "0+a/1+a/ua,c1*20") == {"0+a/1+a/ua,c1*20"}
+    race = {vector.case.id for vector in load() if "KM-RACE" in vector.clauses}
+    assert listed("--run", "KM-RACE") == race
+    assert listed("--run", "KM-RACE", "--skip", "...c1") == {name for name in race if not name.endswith("c1")}
+    with pytest.raises(SystemExit) as end:
+        main(["conform", "--list", "--run", "0?z"])
+    assert end.value.code == 4
+
+
+def test_adapters_that_lock_the_same_keys_are_not_blamed_for_it(tmp_path: Path) -> None:
+    """What fails beside others and not alone is no failure, and no pass."""
+    out = tmp_path / "report.json"
+    command = ["--run", "0+a/1?a...", "--random", "0", "--timeout", "20", "--json", str(out)]
+    adapter = [*ADAPTERS, "SharesKeys", str(tmp_path)]
+    done = conform(*command, adapter=adapter)
+    said = json.loads(out.read_text(encoding="utf-8"))
+    assert said["violated"] == [], done.stdout
+    assert (done.returncode == 0) == (said["passed"] == said["vectors"])
+    assert done.returncode in (0, 2)
+    assert conform(*command, "--jobs", "1", adapter=adapter).returncode == 0
+
+
+def test_an_adapter_that_can_be_there_only_once_is_used_alone(tmp_path: Path) -> None:
+    adapter = [*ADAPTERS, "StartsOnce", str(tmp_path / "lock")]
+    done = conform("--jobs", "3", "--timeout", "1", adapter=adapter)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "KM-FIFO" in last(done)
+
+
+def test_all_adapters_end_with_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kmutex", "conform", "--timeout", "600", "--jobs", "3", "--"]
+    running = subprocess.Popen([*command, *ADAPTERS, "HangsInAll", str(tmp_path)], cwd=HERE, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while len(processes := list(tmp_path.iterdir())) < 3:
+        assert time.monotonic() < end, f"{len(processes)} of 3 adapters are there"
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(60) == 128 + signal.SIGTERM
+    assert not any(is_there(int(path.name)) for path in processes)
+
+
+def test_a_case_is_repeated(tmp_path: Path) -> None:
+    """What happens once in some rounds is found in enough of them, and a sound port stays so."""
+    assert misbehaving("Forgets20th", "--case", "0+a/1+a/c1").returncode == 0
+    assert misbehaving("Forgets20th", "--case", "0+a/1+a/c1", "--repeat", "30").returncode == 1
+
+
 BREAKS = [
     ("Hangs", "no reply to stat within 1 s"),
     ("NeverReads", "no reply to stat within 1 s"),
     ("Dies", "it ended with status 2 while it was needed; its last words: panic: index out of range"),
-    ("Babbles", "replie"),
+    ("Babbles", "a reply to 1000000000, which no command has"),
+    ("MinusOne", "a reply to -1, which no command has"),
+    ("HalfALine", """amid the line b'{"id": '"""),
+    ("PanicsLikeGo", "its last words: panic: all is lost"),
+    ("PanicsLikeRust", "its last words: thread 'main' panicked at src/lib.rs:1:1: all is lost"),
     ("LongLine", "it wrote a line of more than 65536 bytes"),
     ("Binary", "it wrote something that is no JSON"),
     ("SaysItTwice", "which has its reply or was never sent"),
@@ -160,7 +299,7 @@ def test_an_adapter_that_breaks_gets_a_clear_verdict(name: str, words: str) -> N
 
 @pytest.mark.parametrize(("name", "words"), STARTS_NOT)
 def test_an_adapter_that_cannot_start_gets_one_line(name: str, words: str) -> None:
-    done = misbehaving(name)
+    done = misbehaving(name, "--starting", "2" if name == "HangsAtHello" else "30")
     assert done.returncode == 3
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -189,6 +328,29 @@ def test_no_process_is_left_behind(tmp_path: Path) -> None:
         time.sleep(0.01)
 
 
+def test_a_hang_up_ends_the_adapter_too(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    adapter = [*ADAPTERS, "HangsAtHello", str(file)]
+    command = [sys.executable, "-m", "kmutex", "conform", "--starting", "600", "--", *adapter]
+    running = subprocess.Popen(command, cwd=HERE, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < end, "the adapter was not started"
+        time.sleep(0.01)
+    running.send_signal(signal.SIGHUP)
+    assert running.wait(60) == 128 + signal.SIGHUP
+    assert not is_there(int(file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(("name", "clause"), [("UnlockPanics", "KM-UNHELD"), ("CancelPanics", "KM-CANCEL")])
+def test_a_call_that_ends_in_an_error_has_a_clause_and_its_own_words(name: str, clause: str) -> None:
+    done = misbehaving(name, "--case", "ua" if name == "UnlockPanics" else "0+a/1+a/c1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert clause in last(done).partition(": ")[0].split(", ")
+    assert "error: it can't be" in last(done)
+    assert "OSError" not in done.stdout
+
+
 def is_there(process: int) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
@@ -199,7 +361,7 @@ def is_there(process: int) -> bool:
 
 def test_a_failure_that_a_longer_silence_mends_is_slow_and_no_pass(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    done = misbehaving("SlowBox", "--settle", "20", "--random", "0", "--seconds", "8", "--json", str(out))
+    done = misbehaving("SlowBox", "--run", "0+a/1+a/2+a/3+a/...", "--run", "0+a/1+a/2+b...", "--json", str(out))
     said = json.loads(out.read_text(encoding="utf-8"))
     assert done.returncode == 2, done.stdout
     assert "slow" in {case["verdict"] for case in said["cases"]}
@@ -222,7 +384,7 @@ def test_known_failures_must_go_on_failing(tmp_path: Path) -> None:
     vectors = [vector for vector in load() if set(vector.case.needs) <= {"fifo"}]
 
     def reported(name: str, known: dict[str, str]) -> ConformReport:
-        options = Options(Waits(0.2, 0.01), 10.0, 0, 0, 100.0, 999, known)
+        options = Options(Waits(0.2, 0.01), 60.0, 0, 0, 1000.0, 1, known, whole=True)
         adapter = [*ADAPTERS, name]
         return ConformReport(Conformance(adapter, options).check(vectors), options, adapter, vectors)
 
@@ -261,16 +423,68 @@ def test_a_random_sequence_can_be_a_known_failure() -> None:
     assert "KM-IDLE" in broken.violated
 
 
+@pytest.mark.parametrize("name", ["Bare", "LifoBare"])
+def test_a_flaky_case_may_fail_or_not(name: str, tmp_path: Path) -> None:
+    """Listed by a pattern; what is not listed must pass all the same."""
+    listed = tmp_path / "flaky.txt"
+    listed.write_text("0+a/1+a,2+a...  a race\nrandom:KM-FIFO,KM-HANDOFF  the same race\n")
+    done = misbehaving(name, "--known-flaky", str(listed), "--run", "0+a/1+a,2+a...", "--random", "6")
+    assert done.returncode == 0, done.stdout
+    assert ("flaky, as listed" in last(done)) == (name == "LifoBare")
+    assert misbehaving(name, "--known-flaky", str(listed), "--case", "0+a/1+a/2+a/ua").returncode == (name != "Bare")
+
+
+def test_a_panic_can_be_flaky_too(tmp_path: Path) -> None:
+    """It decides nothing else."""
+    listed = tmp_path / "flaky.txt"
+    listed.write_text("0+a/1+a,c1...  it panics now and then\n")
+    done = misbehaving("Dies", "--known-flaky", str(listed), "--run", "0+a/1+a,c1*20", "--random", "0")
+    assert done.returncode == 2, done.stdout
+    assert "1 flaky, as listed" in last(done)
+
+
+def test_reports_for_ci_have_every_case(tmp_path: Path) -> None:
+    """JUnit and TAP: those that passed, failed, are known to fail, and were not played, with the reason."""
+    junit, tap, known = tmp_path / "junit.xml", tmp_path / "report.tap", tmp_path / "known.txt"
+    known.write_text("0+a/1+a/2+a/ua...  served from the wrong end\n")
+    files = ("--junit", str(junit), "--tap", str(tap), "--known-failures", str(known))
+    done = misbehaving("LifoBare", "--run", "0+a/1+a...", "--skip", "...@300", "--failures", "1", *files)
+    assert done.returncode == 1, done.stdout
+    suite = ElementTree.parse(junit).getroot()
+    cases = suite.findall("testcase")
+    assert {case.attrib["classname"] for case in cases} == {"kmutex.vectors"}
+    assert all(float(case.attrib["time"]) >= 0 for case in cases)
+    count = {kind: len(suite.findall(f"testcase/{kind}")) for kind in ("failure", "error", "skipped")}
+    assert [int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")] == [
+        len(cases),
+        *count.values(),
+    ]
+    reasons = {skip.attrib["message"] for skip in suite.findall("testcase/skipped")}
+    assert {"needs cancel", "left out by --run or --skip", "not begun"} <= reasons
+    lines = tap.read_text(encoding="utf-8").splitlines()
+    assert lines[:2] == ["TAP version 14", f"1..{len(cases)}"]
+    tests = [line for line in lines if re.match(r"(not )?ok \d", line)]
+    assert [line.split(" - ")[0].split()[-1] for line in tests] == [str(number + 1) for number in range(len(cases))]
+    assert sum("# SKIP " in line or "# TODO " in line for line in tests) == count["skipped"]
+    assert sum(line.startswith("not ok") and "# TODO" not in line for line in tests) == count["failure"]
+
+
 def test_a_known_failure_that_passes_is_said(tmp_path: Path) -> None:
     known = tmp_path / "known.txt"
-    known.write_text("# of the next release\n0+a/1+a,2+a  served from the wrong end\n")
-    done = misbehaving("Bare", "--known-failures", str(known))
+    known.write_text("# of the next release\n0+a/1+a,2+a/...  served from the wrong end\n")
+    done = misbehaving("Bare", "--known-failures", str(known), "--run", "0+a/1+a,2+a...")
     assert done.returncode == 1, done.stdout
     assert "take it out of the list" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("0+a\n", "has no reason"), ("zero why\n", "is no command"), ("ua x\nua y\n", "there twice")]
+    ("text", "words"),
+    [
+        ("0+a\n", "has no reason"),
+        ("zero why\n", "is no command"),
+        ("ua x\nua y\n", "there twice"),
+        ("random:KM-NONE why\n", "'KM-NONE' is no clause"),
+    ],
 )
 def test_a_list_of_known_failures_that_is_none(text: str, words: str, tmp_path: Path) -> None:
     known = tmp_path / "known.txt"
@@ -291,6 +505,11 @@ def test_a_list_of_known_failures_that_is_none(text: str, words: str, tmp_path: 
         ["--json", "/no/such/x"],
         ["--timeout", "0"],
         ["--settle", "0"],
+        ["--jobs", "0"],
+        ["--without", "KM-EXCL"],
+        ["--without", "fifo"],
+        ["--run", "0?z"],
+        ["--case", "0+a", "--run", "0+a"],
     ],
 )
 def test_wrong_usage(options: list[str]) -> None:

@@ -40,12 +40,16 @@ RUN_ELSEWHERE = {
         "specs/divergences.md": "tests/house/test_divergences.py",
     },
     "sql": {"docs/postgres.md": "tests/postgres/test_strangers.py"},
-    "toml": {"docs/ci.md": "tests/testing/test_project.py", "README.md": "tests/testing/test_project.py"},
+    "toml": {
+        "docs/ci.md": "tests/testing/test_project.py",
+        "README.md": "tests/testing/test_project.py",
+        "docs/grade.md": "tests/teach/test_grade_class.py",
+    },
     "trace": {"specs/trace.md": "tests/trace/test_command.py"},
     "yaml": {"docs/ci.md": "tests/testing/test_project.py"},
 }
 """Languages of the specifications: by page, the test that reads them there."""
-NO_CODE = ("text", "{lanes}")
+NO_CODE = ("text", "{lanes}", "{lesson-texts}")
 """Output, forms and addresses; and what the site puts a picture in place of."""
 _SKIP = re.compile(r"^<!-+ *skip:.*", re.MULTILINE)
 _REASON = re.compile(r'<!-- skip: next "[^"]{10,}" -->')
@@ -108,7 +112,7 @@ import subprocess
 import sys
 
 # What the pages leave to the default of half a minute is done sooner where that is enough.
-for seconds in ("3", "12", "60") if sys.argv[1] == "verify" else ("",):
+for seconds in ("3", "12", "60") if sys.argv[1] in ("show", "verify") else ("",):
     more = ["--seconds", seconds] if seconds else []
     status = subprocess.run([sys.executable, "-m", "kmutex", *sys.argv[1:2], *more, *sys.argv[2:]]).returncode
     if status != 2:

@@ -256,7 +256,13 @@ class TwoWaits(OneLock):
 
 
 @pytest.mark.parametrize("make", [OneLock, Polls, Noisy, ByTurns, TwoWaits])
-@pytest.mark.parametrize(("text", "bound"), [("0+a | 1~a 2~a | c1 c2 | 0-a", 1), ("0+a | 1~a | 2~a | 3~a | 0-a", 0)])
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ("0+a | 1~a 2~a | c1 c2 | 0-a", 1),
+        pytest.param("0+a | 1~a | 2~a | 3~a | 0-a", 0, marks=pytest.mark.long),
+    ],
+)
 def test_a_wait_that_begins_late_is_not_overdue(make: Callable[[], Any], text: str, bound: int, crew: Crew) -> None:
     """Where another's time ends between a call and its wait, or between two waits of which the first was no wait."""
     runs = 0

@@ -37,6 +37,7 @@ def test_the_tree_keeps_the_contracts(tmp_path: Path) -> None:
     assert "Contracts: 0 kept" not in run.stdout
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("file", "line", "broken"),
     [
@@ -105,7 +106,19 @@ def test_a_foreign_import_is_seen_wherever_it_stands(tmp_path: Path) -> None:
 
 def test_the_package_itself_imports_the_core_the_drivers_and_once_only() -> None:
     names = set(imported(ROOT / "kmutex" / "__init__.py"))
-    own = ("_aio", "_core", "_entry", "_errors", "_noop", "_once", "_owners", "_protocol", "_threads")
+    own = (
+        "_aio",
+        "_core",
+        "_entry",
+        "_errors",
+        "_keyed",
+        "_keyed_aio",
+        "_noop",
+        "_once",
+        "_owners",
+        "_protocol",
+        "_threads",
+    )
     assert names <= {"importlib", "typing", *(f"kmutex.{name}" for name in own)}
     assert "kmutex._threads" in names
 

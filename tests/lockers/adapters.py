@@ -5,32 +5,51 @@ Every one of them says hello properly unless its fault is in that.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import zlib
 from typing import Any
 
 
 class Sound:
     """Locks in memory; a call that waits is answered when the key comes to it."""
 
+    features = ("fifo", "cancel", "try", "lease", "unheld", "stat")
+    window = 0.002
+    """Seconds in which those that have one do by halves what should be one step."""
+
     def __init__(self) -> None:
+        self.guard = threading.RLock()
         self.queues: dict[str, list[int]] = {}
         self.key_of: dict[int, str] = {}
 
     def answer(self, command: dict[str, Any]) -> None:
         """Carry out a command, and say what there is to say."""
         number = command["id"]
-        getattr(self, "do_" + command["op"])(number, command)
+        with self.guard:
+            getattr(self, "do_" + command["op"])(number, command)
+
+    def later(self, seconds: float, do: Any, *arguments: Any) -> None:
+        """Do it after that time, in a thread of its own, unless all has begun anew."""
+        then = self.queues
+
+        def come() -> None:
+            with self.guard:
+                if self.queues is then:
+                    do(*arguments)
+
+        threading.Timer(seconds, come).start()
 
     def do_hello(self, number: int, command: dict[str, Any]) -> None:
-        say(id=number, protocol=1, name="sound", features=["fifo", "cancel", "try", "lease", "unheld", "stat", "pass"])
+        say(id=number, protocol=1, name=type(self).__name__, features=[*self.features])
 
     def do_reset(self, number: int, command: dict[str, Any]) -> None:
-        self.queues.clear()
+        self.queues = {}
         say(id=number, result="ok")
 
     def do_lock(self, number: int, command: dict[str, Any]) -> None:
@@ -67,7 +86,7 @@ class Sound:
         say(id=number, result="ok")
 
     def do_stat(self, number: int, command: dict[str, Any]) -> None:
-        say(id=number, keys={key: {"refs": len(q), "waiters": len(q) - 1} for key, q in self.queues.items()})
+        say(id=number, keys={key: {"refs": len(q), "waiters": max(0, len(q) - 1)} for key, q in self.queues.items()})
 
     def do_bye(self, number: int, command: dict[str, Any]) -> None:
         say(id=number, result="ok")
@@ -77,8 +96,7 @@ class Sound:
 class BlackBox(Sound):
     """Sound, and without `stat`."""
 
-    def do_hello(self, number: int, command: dict[str, Any]) -> None:
-        say(id=number, protocol=1, name="black box", features=["fifo", "cancel", "try", "lease", "unheld"])
+    features = ("fifo", "cancel", "try", "lease", "unheld")
 
 
 class SlowBox(BlackBox):
@@ -152,6 +170,19 @@ class ForgetsOnThird(Sound):
         super().do_cancel(number, command)
 
 
+class Forgets20th(Sound):
+    """Of twenty cancels one is lost."""
+
+    cancels = 0
+
+    def do_cancel(self, number: int, command: dict[str, Any]) -> None:
+        self.cancels += 1
+        if self.cancels % 20:
+            super().do_cancel(number, command)
+        else:
+            say(id=number, result="ok")
+
+
 class Hangs(Sound):
     """Stops answering at the first unlock."""
 
@@ -160,10 +191,57 @@ class Hangs(Sound):
 
 
 class HangsAtHello(Sound):
-    """Never says hello."""
+    """Never says hello; the next argument, if there is one, is a file for its process id."""
 
     def do_hello(self, number: int, command: dict[str, Any]) -> None:
+        for name in sys.argv[2:]:
+            with open(f"{name}.new", "w") as file:
+                file.write(str(os.getpid()))
+            os.rename(f"{name}.new", name)
         threading.Event().wait()
+
+
+class HangsInAll(BlackBox):
+    """Answers no lock; the next argument is a folder, in which each process leaves its id."""
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        os.mkdir(os.path.join(sys.argv[2], str(os.getpid())))
+        threading.Event().wait()
+
+
+class SharesKeys(BlackBox):
+    """Sound, and all its processes lock the same keys: the next argument is the folder in which they do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: dict[str, Any] = {}
+
+    def do_reset(self, number: int, command: dict[str, Any]) -> None:
+        for file in self.taken.values():
+            file.close()
+        self.taken.clear()
+        super().do_reset(number, command)
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        key = command["key"]
+        if key not in self.taken:
+            file = open(os.path.join(sys.argv[2], str(zlib.crc32(key.encode()))), "w")  # noqa: SIM115
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                if command.get("timeout") == 0:
+                    say(id=number, result="timeout")
+                else:
+                    self.later(0.001, self.do_lock, number, command)
+                return
+            self.taken[key] = file
+        super().do_lock(number, command)
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if not queue:
+            self.taken.pop(key).close()
+        super().next(key, queue)
 
 
 class NeverReads(Sound):
@@ -303,6 +381,250 @@ class OddName(Lifo):
 
 class LifoSlowBox(Lifo, SlowBox):
     """A black box that is slow, and wrong as well."""
+
+
+class MinusOne(Sound):
+    """Answers what nobody asked."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        say(id=-1, result="released")
+
+
+class HalfALine(Sound):
+    """Ends amid a reply."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        os.write(1, b'{"id": ')
+        os._exit(2)
+
+
+class PanicsLikeGo(Sound):
+    """Ends with a stack behind the cause."""
+
+    last_words = "panic: all is lost\n\ngoroutine 1 [running]:\nmain.main()\n\t/main.go:3 +0x1d\nexit status 2"
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        print(self.last_words, file=sys.stderr, flush=True)
+        os._exit(2)
+
+
+class PanicsLikeRust(PanicsLikeGo):
+    """Has the cause on the line after its place."""
+
+    last_words = "thread 'main' panicked at src/lib.rs:1:1:\nall is lost\nnote: run with a backtrace"
+
+
+class UnlockPanics(Sound):
+    """Its calls end as the protocol does not have it."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, result="error", message="it can't be")
+
+
+class CancelPanics(Sound):
+    """The same of a cancel."""
+
+    def do_cancel(self, number: int, command: dict[str, Any]) -> None:
+        say(id=number, result="error", message="it can't be")
+
+
+class StrayBeside(Sound):
+    """A lock counts itself in and takes the key later: an unlock between the two is refused, and evicts the entry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entering: dict[str, int] = {}
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        if command["key"] in self.queues or command["key"] in self.entering:
+            super().do_lock(number, command)
+        else:
+            self.entering[command["key"]] = number
+            self.later(self.window, self.enter, number, command)
+
+    def enter(self, number: int, command: dict[str, Any]) -> None:
+        if self.entering.pop(command["key"], None) == number:
+            super().do_lock(number, command)
+        else:
+            say(id=number, result="granted")
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        self.entering.pop(command["key"], None)
+        super().do_unlock(number, command)
+
+
+class StrayBesideBox(StrayBeside, BlackBox):
+    """The same, and nobody sees its table."""
+
+
+class AcceptsStray(StrayBeside):
+    """The same lock, and an unlock that comes before it has the key says that it has let go of it."""
+
+    def do_unlock(self, number: int, command: dict[str, Any]) -> None:
+        if self.queues.get(command["key"]):
+            super().do_unlock(number, command)
+        else:
+            say(id=number, result="released")
+
+
+class LosesEarlyCancel(Sound):
+    """A call can be cancelled only from a while after it was made."""
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        super().do_lock(number, command)
+        key = self.key_of.pop(number, "")
+        self.later(self.window, self.key_of.__setitem__, number, key)
+
+
+class CutsKeys(Sound):
+    """Tells keys apart by their first letter."""
+
+    def answer(self, command: dict[str, Any]) -> None:
+        super().answer({**command, "key": command["key"][:1]} if "key" in command else command)
+
+
+class Striped4(BlackBox):
+    """So many locks for all keys."""
+
+    stripes = 4
+
+    def answer(self, command: dict[str, Any]) -> None:
+        stripe = str(zlib.crc32(command.get("key", "").encode()) % self.stripes)
+        super().answer({**command, "key": stripe} if "key" in command else command)
+
+
+class Striped1024(Striped4):
+    """More of them."""
+
+    stripes = 1024
+
+
+class LeaksAfter50(Sound):
+    """Evicts as long as there were no more than 50 keys."""
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if queue or len(self.queues) <= 50:
+            super().next(key, queue)
+
+
+class LifoPastFive(Sound):
+    """Keeps order among five."""
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if len(queue) > 5:
+            queue.insert(0, queue.pop())
+        super().next(key, queue)
+
+
+class SlowTry(Sound):
+    """Waits before it refuses."""
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        if command.get("timeout") == 0 and self.queues.get(command["key"]):
+            self.later(0.3, super().do_lock, number, command)
+        else:
+            super().do_lock(number, command)
+
+
+class Passes(Sound):
+    """Its calls return a while after they were granted the key, and give it up where they are cancelled before."""
+
+    features = (*Sound.features, "pass")
+    keeps = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.granted: set[int] = set()
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if queue:
+            self.granted.add(queue[0])
+            self.later(self.window, self.wake, queue[0])
+        else:
+            super().next(key, queue)
+
+    def wake(self, call: int) -> None:
+        if call in self.granted:
+            self.granted.discard(call)
+            say(id=call, result="granted")
+
+    def do_cancel(self, number: int, command: dict[str, Any]) -> None:
+        call = command["call"]
+        if call in self.granted and not self.keeps:
+            self.granted.discard(call)
+            say(id=call, result="cancelled")
+            self.drop(self.key_of[call])
+            say(id=number, result="ok")
+        else:
+            super().do_cancel(number, command)
+
+    def drop(self, key: str) -> None:
+        self.queues[key].pop(0)
+        self.next(key, self.queues[key])
+
+
+class Keeps(Passes):
+    """The same, and they keep it."""
+
+    features = (*Sound.features, "keep")
+    keeps = True
+
+
+class SaysKeepPasses(Passes):
+    """Declares the one and does the other."""
+
+    features = (*Sound.features, "keep")
+
+
+class SaysPassKeeps(Keeps):
+    """And the other way round."""
+
+    features = (*Sound.features, "pass")
+
+
+class DropsRacedGrant(Passes):
+    """A call that is cancelled after its grant raises, and the key is nobody's. It can't tell a stray unlock."""
+
+    features = ("fifo", "cancel", "try")
+
+    def drop(self, key: str) -> None:
+        self.queues[key][0] = 0
+
+
+class TryOvertakes(Sound):
+    """Has a thread for each try, and one that comes amid a hand-over gets the key, before the waiter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handing: set[str] = set()
+
+    def next(self, key: str, queue: list[int]) -> None:
+        if queue:
+            self.handing.add(key)
+            self.later(self.window, self.wake, key)
+        else:
+            super().next(key, queue)
+
+    def wake(self, key: str) -> None:
+        if key in self.handing:
+            self.handing.discard(key)
+            say(id=self.queues[key][0], result="granted")
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        if command.get("timeout") == 0:
+            # To start the thread takes longer than a hand-over.
+            self.later(2 * self.window, self.attempt, number, command)
+        else:
+            super().do_lock(number, command)
+
+    def attempt(self, number: int, command: dict[str, Any]) -> None:
+        if command["key"] in self.handing:
+            self.handing.discard(command["key"])
+            self.key_of[number] = command["key"]
+            self.queues[command["key"]].insert(0, number)
+            say(id=number, result="granted")
+        else:
+            super().do_lock(number, command)
 
 
 def say(**body: Any) -> None:

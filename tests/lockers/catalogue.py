@@ -31,7 +31,7 @@ KINDS = ("threads", "asyncio", "model", "adapter", "port")
 SHAPES = ("lock", "get", "block", "single-flight", "key-object", "acquire", "bool", "token", "none")
 EXPECTED = ("violation", "holds", "noted", "inconclusive", "failed")
 ORIGINS = ("written", "lesson", "test", "wild")
-SAMPLE = 10
+SAMPLE = 24
 """Plain pytest judges one of so many lockers, `nox -s long` and .ci/run the rest too."""
 
 
@@ -195,6 +195,7 @@ def _lessons() -> Iterator[Row]:
             "violation",
             clauses=(lesson.clause,),
             without=lesson.without,
+            shape="lock" if lesson.kind == "threads" or lesson.plain or lesson.by else "single-flight",
             origin="lesson",
             twin=twins[REPAIRED[lesson.number].__name__],
             note=f"{lesson.title}.",
@@ -203,7 +204,13 @@ def _lessons() -> Iterator[Row]:
 
 def _ports() -> Iterator[Row]:
     """What `adapter --list-broken` of each port prints, from the source of it; tests/ports holds them side by side."""
-    sources = {"go": "cmd/adapter/broken.go", "js": "broken.js", "rust": "src/bin/adapter/broken.rs"}
+    sources = {
+        "cpp": "broken.hpp",
+        "go": "cmd/adapter/broken.go",
+        "java": "Broken.java",
+        "js": "broken.js",
+        "rust": "src/bin/adapter/broken.rs",
+    }
     for port, source in sources.items():
         path = f"ports/{port}/{source}"
         for name, clauses in re.findall(r'"([a-z-]+)"[^"\n]*"(KM-[A-Z,-]+)"', (ROOT / path).read_text("utf-8")):

@@ -68,10 +68,10 @@ class Stack(KeyedMutex):
 
     def __init__(self) -> None:
         super().__init__()
-        self._table = _StackTable()
+        self._mutex._table = _StackTable()
 
 
-class _StackTable(LockTable[Lock]):
+class _StackTable(LockTable):
     __slots__ = ()
 
     def release(self, key: Hashable, ticket: int | None = None) -> Lock | None:

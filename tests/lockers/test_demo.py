@@ -27,6 +27,7 @@ def test_bad_locker_is_bad(row: Row) -> None:
     assert finding[0] in row.clauses, finding
 
 
+@pytest.mark.sampled(4)
 @each(*entries(kind=("threads", "asyncio"), origin="written", shape="lock", expect="holds"))
 def test_sound_locker_passes_every_script(row: Row) -> None:
     """No script, no halt and no contention finds anything in it; the seed stands in the objection."""

@@ -7,7 +7,7 @@ import pytest
 from kmutex_model.engine import BOUNDS, BROKEN, Bound, explore, main, start, steps
 
 
-@pytest.mark.parametrize("bound", BOUNDS[:2])
+@pytest.mark.parametrize("bound", [BOUNDS[0], pytest.param(BOUNDS[1], marks=pytest.mark.long)])
 def test_the_model_holds(bound: Bound) -> None:
     """KM-EXCL, KM-LIVE: every state within the bound."""
     found = explore(bound)

@@ -17,6 +17,7 @@ WAITS = Client("waiting", 0)
 READS_NUMBERS = {"smallest_first"}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("race", ["keep", "pass"])
 @pytest.mark.parametrize(("clients", "keys"), [(1, 1), (3, 1), (2, 2), (4, 2), (3, 3)])
 def test_one_state_stands_for_each_set_of_renamings(clients: int, keys: int, race: Race) -> None:

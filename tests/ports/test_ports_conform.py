@@ -13,14 +13,14 @@ import pytest
 
 from tests.ports.conftest import PORTS, Port
 
-SHORT = ("--timeout", "1", "--seconds", "30", "--failures", "1", "--random", "0")
+SHORT = ("--timeout", "1", "--seconds", "300", "--failures", "1", "--random", "0")
 """For mistakes: a call that hangs costs the whole time limit, and one failure is enough."""
 
 
 def conform(port: Port, report: Path, *options: str, more: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
     command = [sys.executable, "-m", "kmutex", "conform", "--quiet", "--json", str(report), *options, "--"]
     done = subprocess.run(
-        [*command, *port.adapter, *more], cwd=port.folder, capture_output=True, text=True, timeout=300, check=False
+        [*command, *port.adapter, *more], cwd=port.folder, capture_output=True, text=True, timeout=1200, check=False
     )
     assert report.exists(), done.stderr
     return done.returncode, json.loads(report.read_text(encoding="utf-8"))
@@ -28,7 +28,7 @@ def conform(port: Port, report: Path, *options: str, more: tuple[str, ...] = ())
 
 def test_a_port_conforms(port: Port, tmp_path: Path) -> None:
     """With every clause of its features put to the test."""
-    status, said = conform(port, tmp_path / "report.json", "--random", "30")
+    status, said = conform(port, tmp_path / "report.json", "--random", "30", "--seconds", "900")
     assert status == 0, said["remarks"]
     assert said["passed"] == said["vectors"] + said["random"]
     assert {row["result"] for row in said["clauses"].values()} <= {"holds", "off"}

@@ -239,7 +239,8 @@ def sources(folder: Path) -> list[Path]:
     return [
         path
         for path in folder.rglob("*")
-        if path.suffix in (".md", ".go", ".js", ".rs") and "target" not in path.relative_to(folder).parts
+        if path.suffix in (".md", ".cpp", ".go", ".hpp", ".java", ".js", ".rs")
+        and "target" not in path.relative_to(folder).parts
     ]
 
 

@@ -107,6 +107,7 @@ def test_without_a_solver_one_line_says_what_to_install(
     assert "kmutex[proof]" in rows[0].detail
 
 
+@pytest.mark.long
 def test_the_page_names_what_each_part_stops(whole: proof.Proof) -> None:
     """docs/proof.md, against the invariant and the controls of this run."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "proof.md").read_text(encoding="utf-8")

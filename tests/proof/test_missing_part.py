@@ -16,6 +16,7 @@ RIGHT = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("one", PUZZLES, ids=lambda one: str(one.number))
 def test_what_is_missing_is_a_part_and_shows(one) -> None:  # type: ignore[no-untyped-def]
     assert one.missing in {part.name for part in PARTS}

@@ -51,12 +51,14 @@ def test_the_correct_model_is_proved_by_every_solver(correct: prove.Obligations)
     assert all(set(line.seconds) == ({"z3", "cvc5"} if both_asked else {"z3"}) for line in correct.lines)
 
 
+@pytest.mark.long
 def test_every_row_has_obligations_in_both_races(correct: prove.Obligations) -> None:
     steps = {line.step for line in correct.lines if line.step}
     assert {step.split(" ")[0] for step in steps} == {row.action for row in CORRECT.table}
     assert {race for race in ("keep", "pass") if any(f", {race}" in step for step in steps)} == {"keep", "pass"}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: f"{broken.model.name}-{broken.clause}")
 def test_every_broken_model_fails_an_obligation_of_its_clause(broken: Broken) -> None:
     """And the explorer's model takes the same wrong step from the same state. Solvers agree on the rarer ones."""

@@ -33,6 +33,7 @@ def test_the_relations_are_the_model(bound: tuple[int, int], race: str) -> None:
     assert sum(found.violations.values()) == 0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("broken", "race"),
     [
@@ -63,6 +64,7 @@ def test_a_formula_that_is_weaker_than_its_property_is_seen() -> None:
     assert "KM-REF: the formula says False" in tie(SMALL, of_state=strict).differences[0]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("clause", [*clauses.STATE, *clauses.STEP])
 def test_no_clause_can_be_blinded_unseen(clause: str) -> None:
     """For each clause some broken model's steps tell its formula from one that is always true."""

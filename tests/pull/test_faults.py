@@ -157,6 +157,7 @@ FAULTS: dict[str, tuple[list[Fault], type[BaseException] | None]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @WAYS
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_the_registry_fails_one_pull_at_most(
@@ -466,6 +467,7 @@ def bad_images(outside: Path) -> dict[str, tuple[Any, type[PullError]]]:
 BAD = sorted(bad_images(Path("/outside")))
 
 
+@pytest.mark.sampled(4)
 @WAYS
 @pytest.mark.parametrize("name", BAD)
 def test_a_malicious_image_fails_and_the_others_do_not(

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from kmutex.cli import explore as command
-from kmutex.teach import explore_page
-from kmutex.teach.explore_page import Subject, as_json, embedded, page, rules, subjects
+from kmutex.teach import explore_page, one_file
+from kmutex.teach.explore_page import Subject, embedded, page, rules, subjects
+from kmutex.teach.one_file import as_json
 from kmutex_model.actions import CORRECT, TABLE, Action, action_key, parse_action, parse_schedule
 from kmutex_model.broken import BROKEN
 from kmutex_model.explore import Exploration, explore
@@ -253,7 +254,7 @@ def test_what_is_embedded_cannot_close_its_script() -> None:
 
 def test_plain_json_would_close_its_script(monkeypatch: pytest.MonkeyPatch) -> None:
     """The known-bad twin of the test above."""
-    monkeypatch.setattr(explore_page, "as_json", json.dumps)
+    monkeypatch.setattr(one_file, "as_json", json.dumps)
     text = page(embedded([Subject(HOSTILE, CORRECT, Config(2, 1, "keep"))]).json)
     assert ({}, "window.hostile = true") in scripts(text)
     with pytest.raises(json.JSONDecodeError):
@@ -267,7 +268,7 @@ def test_as_json_is_json() -> None:
 
 
 def test_a_script_that_would_close_its_own_element_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explore_page, "_part", lambda name: "'</SCRIPT'" if name.endswith(".js") else "")
+    monkeypatch.setattr(one_file, "_part", lambda name: "'</SCRIPT'" if name.endswith(".js") else "")
     with pytest.raises(ValueError, match="close its own element"):
         page({})
 

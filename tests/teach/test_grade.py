@@ -36,6 +36,8 @@ from kmutex.verify.runner import SubjectError
 from tests.commands import PATH, Done, run_kmutex
 
 REPAIRS = Path(__file__).parents[1] / "lockers" / "repaired.py"
+PLAIN = [one for one in lessons() if one.plain]
+"""Those whose lockers a learner's tests are run against."""
 ENOUGH = ("4", "15", "60")
 """Seconds for a locker that is right, one after the other, until they are enough for this machine."""
 FEWER = ("--without", "fifo,interrupt")
@@ -193,7 +195,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (at / f"tests_{name}.py").write_text(text, encoding="utf-8")
     for name, (text, _) in TESTS_NOT_RUN.items():
         (at / f"tests_{name}").write_text(text, encoding="utf-8")
-    programs = list(dict.fromkeys(str(one.schedule.program) for one in lessons()))
+    programs = list(dict.fromkeys(str(one.schedule.program) for one in PLAIN))
     (at / "good.py").write_text(GOOD_TESTS.format(programs=programs), encoding="utf-8")
     (at / "weak.py").write_text(WEAK_TESTS, encoding="utf-8")
     (at / "wrong_tests.py").write_text(WRONG_TESTS, encoding="utf-8")
@@ -299,19 +301,17 @@ def test_the_json_says_what_the_report_says(done: Callable[[str], Done]) -> None
     assert {row["clause"] for row in body["rows"] if row["result"] == "violated"} == set(body["violated"])
 
 
-@pytest.mark.parametrize(
-    ("number", "name"), [(3, "Counting"), pytest.param(12, "AsyncHanding", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "name"), [(3, "Counting"), (12, "AsyncHanding"), (20, "Flight")])
 def test_a_repaired_locker_passes(folder: Path, number: int, name: str) -> None:
-    """The control, for threads and asyncio: a sound locker gets 0, and is sent on (or told that it was the last)."""
+    """The control, for threads, asyncio and single flights: 0, and it is sent on, or told that it was the last."""
     result = in_time(folder, "grade", f"repaired.py:{name}", "--lesson", str(number))
     assert (result.status, result.err, result.left) == (0, "", [])
     lines = result.out.splitlines()
     assert any(line.startswith(f"lesson {number}: its program shows nothing any more") for line in lines)
     assert lines[-2].startswith("holds: ")
-    assert lines[-1] == (
-        f"On to the next: kmutex lesson show {number + 1}" if number == 3 else "That was the last lesson."
-    )
+    last = number == lessons()[-1].number
+    assert lines[-1] == ("That was the last lesson." if last else f"On to the next: kmutex lesson show {number + 1}")
 
 
 @pytest.mark.long
@@ -497,10 +497,10 @@ def test_good_tests_accept_the_correct_lockers_and_catch_every_broken_one(done: 
     assert (result.status, result.err, result.left) == (0, "", [])
     found = results(result)
     assert len(found["accepted"]) == len(grade_tests.SOUND)
-    assert len(found["caught"]) == len(lessons())
+    assert len(found["caught"]) == len(PLAIN)
     body = json.loads((result.folder / "good.json").read_text(encoding="utf-8"))
     assert (body["format"], body["exit"], body["verdict"]) == ("kmutex-grade-tests/1", 0, "pass")
-    assert [row["result"] for row in body["lockers"]] == ["accepted"] * 2 + ["caught"] * len(lessons())
+    assert [row["result"] for row in body["lockers"]] == ["accepted"] * 2 + ["caught"] * len(PLAIN)
     assert all(row["tests"] for row in body["lockers"])
 
 
@@ -512,9 +512,9 @@ def test_weak_tests_miss_some(done: Callable[[str], Done]) -> None:
     found = results(result)
     assert len(found["caught"]) == 1
     assert "lesson 1 " in found["caught"][0]
-    threads = sum(one.kind == "threads" for one in lessons())
+    threads = sum(one.kind == "threads" for one in PLAIN)
     assert len(found["missed"]) == threads - 1
-    assert len(found["not tried"]) == 1 + len(lessons()) - threads
+    assert len(found["not tried"]) == 1 + len(PLAIN) - threads
     # The lockers are named by lesson: their code is not shown.
     assert "self._" not in result.out
 
@@ -555,6 +555,47 @@ def met(path: Path) -> grade_tests.Met:
     """What the tests say of the locker of lesson 1, which keeps idle keys."""
     one = lesson(1)
     return grade_tests._meet(path, grade_tests.Opponent(one.target, one.kind, one), 60, 1024, [])
+
+
+FAILS_ALWAYS = "def test_it(locker):\n    assert False\n"
+BY_NAME = {
+    "name": 'assert type(locker()).__name__ == "KeyedMutex"',
+    "module": 'assert not type(locker()).__module__.startswith("kmutex.teach")',
+    "class": "import kmutex; assert isinstance(locker(), kmutex.KeyedMutex)",
+    "other class": "from kmutex.teach.lessons import l01_dict_of_locks as l; assert type(locker()) is not l.Locker",
+    "source": "import inspect; assert '_locks' not in inspect.getsource(type(locker()))",
+    "more than the contract": 'assert hasattr(locker(), "snapshot")',
+    "attribute": 'assert not hasattr(locker(), "_locks")',
+    "argument": "import inspect; assert 'timeout' in inspect.signature(locker().lock).parameters",
+}
+"""What a test may ask to catch the locker of every lesson without a look at what it does."""
+
+
+@pytest.mark.parametrize("asked", ["module", *(pytest.param(name, marks=pytest.mark.long) for name in BY_NAME)])
+def test_a_test_that_goes_by_a_name_catches_nothing(tmp_path: Path, asked: str) -> None:
+    """It fails on a correct locker too, where that has the name (KM-IDLE)."""
+    (tmp_path / "mine.py").write_text(f"def test_it(locker):\n    {BY_NAME[asked]}\n", encoding="utf-8")
+    found = met(tmp_path / "mine.py")
+    assert (found.result, found.detail) == (
+        "missed",
+        "test_it fails on a correct locker too, where that has the same name",
+    )
+
+
+def test_a_test_that_goes_by_a_name_does_not_spoil_another(tmp_path: Path) -> None:
+    """What is caught by what the locker does is caught (KM-IDLE)."""
+    text = f"def test_a(locker):\n    {BY_NAME['module']}\n{WEAK_TESTS}"
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    found = met(tmp_path / "mine.py")
+    assert (found.result, found.failed) == ("caught", ("test_idle",))
+
+
+@pytest.mark.long
+def test_tests_that_always_fail_catch_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FAILS_ALWAYS, encoding="utf-8")
+    table = grade_tests.grade_tests(tmp_path / "mine.py", seconds=100, megabytes=1024, chosen=lesson(1))
+    assert [one.result for one in table] == ["rejected", "not tried", "missed"]
+    assert table[2].detail == "test_it rejects a correct locker"
 
 
 def test_a_test_is_known_by_its_file_whatever_the_path(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 WITHOUT = """
 import importlib.util, sys
 find = importlib.util.find_spec
@@ -49,6 +51,7 @@ def test_the_lock_and_the_recorder_go_on(tmp_path: Path) -> None:
     assert "Recorder" in run(tmp_path, program).stdout
 
 
+@pytest.mark.long
 def test_the_plugin_does_nothing_in_a_project_that_does_not_use_it(tmp_path: Path) -> None:
     """Its tests pass as ever."""
     (tmp_path / "test_own.py").write_text("def test_own(): pass\n", encoding="utf-8")
@@ -57,6 +60,7 @@ def test_the_plugin_does_nothing_in_a_project_that_does_not_use_it(tmp_path: Pat
     assert "kmutex" not in done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_a_project_that_uses_it_is_told(tmp_path: Path) -> None:
     """A test that is marked fails by the line; with a table in pyproject.toml, pytest does not begin."""
     (tmp_path / "test_marked.py").write_text(MARKED, encoding="utf-8")

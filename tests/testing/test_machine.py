@@ -56,7 +56,7 @@ def _checked(make: Callable[[], Any], without: tuple[str, ...], examples: int, s
 @pytest.mark.parametrize(
     ("make", "silent"),
     [
-        (KeyedMutex, {"KM-RACE", "KM-LOOP", "KM-ALL"}),
+        pytest.param(KeyedMutex, {"KM-RACE", "KM-LOOP", "KM-ALL"}, marks=pytest.mark.long),
         (AsyncKeyedMutex, {"KM-RACE", "KM-LOOP", "KM-ALL", "KM-INTERRUPT"}),
     ],
 )
@@ -70,6 +70,7 @@ def test_sound_lockers_pass_and_every_clause_has_its_witness(make: Callable[[], 
     assert {clause for clause in CLAUSES if not found.witnesses[clause]} == silent
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("make", "clause", "without"), BAD)
 def test_bad_lockers_are_named_and_the_schedule_replays(
     make: Callable[[], Any], clause: str, without: tuple[str, ...]
@@ -152,6 +153,7 @@ def test_a_locker_without_order_is_followed_where_it_goes() -> None:
     assert stack.witnesses["KM-LIVE"]
 
 
+@pytest.mark.long
 def test_a_locker_that_may_keep_idle_entries_keeps_them_next_to_live_ones() -> None:
     """Without "evict", a len() above the number of live keys is no KM-REF either; one below still is."""
     found = _check(bad.NeverEvicts, without=("evict",), examples=30)
@@ -162,6 +164,7 @@ def test_a_locker_that_may_keep_idle_entries_keeps_them_next_to_live_ones() -> N
     assert forgets.finding.clauses[0] == "KM-REF"
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_histories() -> None:
     """What is reported can be had again."""
     first, second, other = (

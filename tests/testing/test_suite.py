@@ -136,6 +136,7 @@ def test_a_file_of_schedules_is_added_to_and_run_first(project: pytest.Pytester)
     assert (project.path / "schedules.txt").read_text().splitlines() == lines
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "passed", "failed"),
     [
@@ -248,6 +249,7 @@ def test_a_suite_is_one_test(project: pytest.Pytester, plugin: bool) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_lock_at_the_top_of_a_module_is_the_schedulers(project: pytest.Pytester) -> None:
     """The module is imported anew for it; what the tests themselves have of it is not touched."""
     _write(project, "pyproject.toml", '[tool.kmutex]\nsubjects = ["locks:lock_for"]\n')

@@ -363,11 +363,12 @@ def test_the_page_says_what_each_clause_is_judged_by(page: str) -> None:
 
 
 def test_the_page_has_every_event_and_field(page: str) -> None:
-    for name in (*KINDS["outside"], *FORM, *CLAUSE, *FINDING, "starts", "n", "at", "why", "timeout", "lease", "refs"):
+    fields = ("starts", "n", "at", "why", "timeout", "lease", "refs", "holder", "all", "loop")
+    for name in (*KINDS["outside"], *KINDS["inside"], *FORM, *CLAUSE, *FINDING, *fields):
         assert f"`{name}`" in page or f'"{name}"' in page, name
     for recorded, column in (("outside", 1), ("inside", 2)):
         rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \|$", page, re.MULTILINE)
-        used = {row[0] for row in rows if row[0] in KINDS["outside"] and row[column] != "not used"}
+        used = {row[0] for row in rows if row[0] in KINDS["outside"] | KINDS["inside"] and row[column] != "not used"}
         assert used == KINDS[recorded]  # type: ignore[index]
     for status, name in ((0, "pass"), (1, "fail"), (2, "unknown")):
         assert f"| {status} | `{name}` |" in page

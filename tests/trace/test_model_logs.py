@@ -124,7 +124,7 @@ def test_the_correct_model_passes(race: str, rng: random.Random) -> None:
     config = Config(4, 2, race)  # type: ignore[arg-type]
     wanted = {
         *("KM-EXCL", "KM-REF", "KM-IDLE", "KM-FIFO", "KM-HANDOFF", "KM-INDEP"),
-        *("KM-CANCEL", "KM-EXPIRED", "KM-UNHELD", "KM-TOKEN", "KM-LIVE", "KM-RACE"),
+        *("KM-CANCEL", "KM-EXPIRED", "KM-UNHELD", "KM-TOKEN", "KM-LIVE", "KM-RACE", "KM-ATOMIC"),
     }
     seen: set[str] = set()
     for number in range(10 * RUNS):

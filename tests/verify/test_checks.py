@@ -57,6 +57,7 @@ def result(name: str, check: str, clause: str) -> Result:
     return next(row.result for row in table if row.clause == clause)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", KEPT)
 def test_what_is_kept_of_idle_keys_is_found(name: str) -> None:
     """KM-IDLE, without len(): by a cancelled wait, under another name, in another table, in a thread of its own."""
@@ -64,6 +65,7 @@ def test_what_is_kept_of_idle_keys_is_found(name: str) -> None:
     assert [found.clauses for found in outcome.found] == [("KM-IDLE",)]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", NOT_KEPT)
 def test_a_cache_and_a_log_are_no_leak(name: str) -> None:
     """And neither are entries that go with their keys."""
@@ -74,6 +76,7 @@ def test_a_cache_and_a_log_are_no_leak(name: str) -> None:
     assert bool(outcome.notes) == (name in remarked)
 
 
+@pytest.mark.long
 def test_what_the_next_use_would_clear_away_is_found() -> None:
     """KM-IDLE: kept after a body that raised, until the key is used again; its twin lets go in a finally."""
     for make, found in ((misjudged.AsyncBlockForgetsAfterwards, [("KM-IDLE",)]), (misjudged.AsyncBlockRepaired, [])):
@@ -135,6 +138,7 @@ class _Stumbles(misjudged.AsyncCancelledCountRepaired):
         await super().lock(key)
 
 
+@pytest.mark.long
 def test_a_check_that_can_not_be_made_is_no_pass() -> None:
     """Neither `holds` nor silence: inconclusive, with the reason."""
     where = Harness(_Stumbles)
@@ -156,6 +160,7 @@ def test_a_key_that_is_given_twice_after_many_others_or_hours_is_found(name: str
     assert [found.clauses for found in outcome.found] == [("KM-EXCL",)]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", HELD)
 def test_a_key_stays_held_through_many_others_and_hours(name: str) -> None:
     """Also where each lock takes a step of the loop, or a thread of its own to answer."""

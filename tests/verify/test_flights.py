@@ -100,6 +100,7 @@ def test_a_schedule_for_another_shape_does_not_fit(subject: str, schedule: str) 
         replay(subject, schedule)
 
 
+@pytest.mark.long
 def test_the_model_of_flights_has_a_row_for_each_clause() -> None:
     """KM-ONE, KM-RESULT, KM-LEADER, KM-FOLLOWER, KM-FORGET, KM-APART, KM-RETURN: and the known-bad are caught."""
     rows = model.check_flights()

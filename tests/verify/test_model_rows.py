@@ -40,6 +40,7 @@ def test_the_correct_model_holds(real: list[Row]) -> None:
     assert exit_status(real) == 0
 
 
+@pytest.mark.long
 def test_the_model_of_several_keys_holds() -> None:
     """KM-ALL: a row for each of its properties."""
     rows = model.check_several()
@@ -58,6 +59,7 @@ def test_the_figures_are_those_of_the_explorer(real: list[Row]) -> None:
         assert known > 0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("prop", ALL, ids=lambda prop: prop.clause)
 def test_a_property_that_never_fires_is_no_pass(prop: Property) -> None:
     """Each clause: were its check blind, its known-bad models would go through, and the row must say so."""

@@ -47,6 +47,7 @@ def steady(text: str) -> list[dict[str, Any]]:
     return [{**row, "seconds": None} for row in json.loads(text)["rows"]]
 
 
+@pytest.mark.long
 def test_a_fixed_amount_of_work_is_the_same_work_twice_and_leaves_nothing(verify: Verify, folder: Path) -> None:
     """Every method runs, the random ones among them; another seed makes other runs."""
     before = parts(folder)
@@ -66,6 +67,7 @@ def test_a_fixed_amount_of_work_is_the_same_work_twice_and_leaves_nothing(verify
     assert one.status == two.status == json.loads(one.out)["exit"]
 
 
+@pytest.mark.long
 def test_a_run_ends_soon_after_a_violation_unless_all_is_wanted(verify: Verify) -> None:
     """What was not reached is said, and why; with --all the plan is gone through."""
     done = verify("subjects:AsyncKeepsCancelled", "--seconds", "60", "--json", "rows.json")

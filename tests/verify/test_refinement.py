@@ -120,7 +120,7 @@ def test_what_a_bound_never_meets_is_inconclusive() -> None:
 # Broken tables
 
 
-class Table(LockTable[Waker]):
+class Table(LockTable):
     """What the broken ones share: a way to the queue of a key."""
 
     def queue(self, key: Hashable) -> OrderedDict[Ticket, Waker | None]:
@@ -344,6 +344,7 @@ BROKEN_TABLES: list[tuple[type[Table], str]] = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("table", "clause"), BROKEN_TABLES)
 def test_a_broken_table_is_rejected_by_the_right_clause(table: type[Table], clause: str) -> None:
     """Each of KM-EXCL, KM-REF, KM-IDLE, KM-FIFO, KM-HANDOFF, KM-INDEP, KM-CANCEL, KM-RACE, KM-UNHELD, KM-ATOMIC and
@@ -468,7 +469,7 @@ class ExpiredStaysQueued(KeyedMutex):
 
     def __init__(self) -> None:
         super().__init__()
-        table: LockTable[Any] = CancelKeepsTheRef()
+        table: LockTable = CancelKeepsTheRef()
         self._table = table
 
 
@@ -516,7 +517,7 @@ class AsyncStaysQueued(AsyncKeyedMutex):
 
     def __init__(self) -> None:
         super().__init__()
-        table: LockTable[Any] = CancelKeepsTheRef()
+        table: LockTable = CancelKeepsTheRef()
         self._table = table
 
 

@@ -132,6 +132,7 @@ def test_each_subject_that_must_fail_is_tried() -> None:
     assert failing <= {arguments[0] for arguments, _ in REFUSED.values()}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.long) if name in HANGS else name for name in REFUSED]

@@ -126,9 +126,9 @@ def found(make: Any, check: str, crew: Crew) -> set[str]:
     ("make", "check"),
     [
         (Naps, "keys"),
-        (Naps, "memory"),
+        pytest.param(Naps, "memory", marks=pytest.mark.long),
         (AsyncNaps, "keys"),
-        (AsyncNaps, "memory"),
+        pytest.param(AsyncNaps, "memory", marks=pytest.mark.long),
         (AsyncNaps, "loops"),
         (AsyncNaps, "unstarted"),
     ],

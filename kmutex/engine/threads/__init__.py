@@ -1,7 +1,7 @@
 """Real threads under a scheduler: the locks they wait for, the run they are in, and what is replaced for it."""
 
 from kmutex.engine.threads.bytecode import Bytecode, bytecode_events_seen, foreign, no_subject_below
-from kmutex.engine.threads.clients import Crew
+from kmutex.engine.threads.clients import Crew, one_core
 from kmutex.engine.threads.locks import CoopLock, CoopRLock
 from kmutex.engine.threads.patching import acts_unseen, controlled, progress, replaced
 from kmutex.engine.threads.run import ThreadRun
@@ -17,6 +17,7 @@ __all__ = [
     "controlled",
     "foreign",
     "no_subject_below",
+    "one_core",
     "progress",
     "replaced",
 ]

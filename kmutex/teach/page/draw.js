@@ -6,7 +6,7 @@ function draw() {
   const place = steps.indexOf(document.activeElement);
   const runs = sides(view.mode, view.graph).map((graph) => walk(graph, taken()));
 
-  document.title = `${MODES[view.mode].name} ${view.graph.model} – kmutex explore`;
+  document.title = `${MODES[view.mode].name}, ${short(view.graph)} – kmutex explore`;
   drawModes();
   drawSetup();
   drawScene(runs);
@@ -16,6 +16,8 @@ function draw() {
   drawSteps(runs);
   drawRun();
   drawLights(runs);
+  drawTerms(runs);
+  drawGraph(runs[runs.length - 1]);
 
   // What had the focus may have been drawn anew: give it back, or give it to what took its place.
   if (!focus || document.activeElement?.dataset?.focus === focus) return;
@@ -84,28 +86,33 @@ function favourite(graph) {
 }
 
 function title(graph) {
-  if (!graph.correct) return graph.model.replace(".", ": ");
-  return `${count(graph.clientCount, "client")}, ${count(graph.keyCount, "key")}, ${graph.race}`;
+  if (!graph.correct) {
+    const found = kept().found.includes(graph.model) ? "✓ " : "";
+    return `${found}Model ${graph.exercise}: ${graph.clause}, ${count(graph.effort, "step")}`;
+  }
+  const race = graph.race === "keep" ? "a grant is kept when a cancel meets it" : "a grant is passed on when a cancel meets it";
+  return `${count(graph.clientCount, "client")}, ${count(graph.keyCount, "key")}; ${race}`;
 }
 
-/** The name of the model without the clause that it breaks. */
-const short = (graph) => graph.model.split(".")[0];
+/** What a model is called where its own name would give its mistake away. */
+const short = (graph) => (graph.correct ? "correct" : `model ${graph.exercise}`);
 
 function drawSetup() {
   const { mode, graph } = view;
   $("setup-title").textContent = MODES[mode].name;
   $("purpose").textContent = MODES[mode].purpose;
   drawBound(graph);
-  if (!anew($("graph"), [mode, graph.id])) return;
-  const options = (correct) =>
-    data.graphs.flatMap((g, number) =>
-      g.correct === correct && MODES[mode].fits(g)
-        ? [el("option", { value: number, selected: g === graph }, title(g))]
-        : [],
-    );
+  if (!anew($("graph"), [mode, graph.id, kept().found])) return;
+  const order = [...data.graphs.keys()].sort((a, b) => (data.graphs[a].exercise || 0) - (data.graphs[b].exercise || 0));
+  const options = (belongs) =>
+    order
+      .filter((number) => belongs(data.graphs[number]) && MODES[mode].fits(data.graphs[number]))
+      .map((number) => el("option", { value: number, selected: data.graphs[number] === graph }, title(data.graphs[number])));
   const groups = [
-    ["The correct model", options(true)],
-    ["Models with a mistake", options(false)],
+    ["The correct model", options((g) => g.correct)],
+    ["With a mistake: a step or two", options((g) => g.effort <= 2)],
+    ["With a mistake: three steps", options((g) => g.effort === 3)],
+    ["With a mistake: more steps", options((g) => g.effort > 3)],
   ];
   $("graph").replaceChildren(
     ...groups.filter(([, found]) => found.length).map(([label, found]) => el("optgroup", { label }, found)),
@@ -136,8 +143,8 @@ function drawScene(runs) {
       runs.map((run) =>
         el(
           "section",
-          { class: "side", "aria-label": run.graph.correct ? "The correct model" : `The model ${run.graph.model}` },
-          el("h3", {}, run.graph.correct ? "correct" : short(run.graph)),
+          { class: "side", "aria-label": run.graph.correct ? "The correct model" : upper(short(run.graph)) },
+          el("h3", {}, short(run.graph)),
           scene(words, lastState(run), before(run), { keys, clients }),
           stopped(run) ? el("p", { class: "stopped" }, `■ ${stopped(run)}`) : null,
         ),
@@ -232,30 +239,18 @@ function drawSaid(runs) {
 }
 
 function drawTools() {
-  const set = (id, on, focus) => {
-    $(id).setAttribute("aria-disabled", String(!on));
-    $(id).dataset.focus = focus;
-  };
-  set("undo", view.at > 0, "undo");
-  set("redo", view.at < view.run.length, "redo");
-  set("restart", view.mode === "watch" ? view.at > 0 : view.run.length > 0, "restart");
-  set("play", view.run.length > 0, "play");
+  able("undo", view.at > 0);
+  able("redo", view.at < view.run.length);
+  able("restart", view.mode === "watch" ? view.at > 0 : view.run.length > 0);
+  able("play", view.run.length > 0);
   $("play").hidden = view.mode !== "watch";
   $("play").firstChild.data = here.timer === null ? "Play " : "Pause ";
+  setSlider(view.at, view.run.length, `step ${view.at} of ${view.run.length}`);
   $("redo").firstChild.data = view.mode === "watch" ? "Next step " : "Redo ";
 }
 
 // ------------------------------------------------------------------------------------------------------------
 // The panel of each mode
-
-/** Whether the element shows something else than at the last time. One that does not is left as it is, so that a
-    list that is open stays open while a run plays. */
-function anew(element, shown) {
-  const key = JSON.stringify(shown);
-  const changed = element.dataset.shown !== key;
-  element.dataset.shown = key;
-  return changed;
-}
 
 function drawPanel(runs) {
   if (
@@ -279,29 +274,6 @@ function drawPanel(runs) {
   $("panel").replaceChildren(...panels[view.mode](runs).filter(Boolean));
 }
 
-function button(id, label, key, action, attributes = {}) {
-  return el(
-    "button",
-    { type: "button", id, "data-focus": id, "aria-keyshortcuts": key || null, click: action, ...attributes },
-    label,
-    key ? el("kbd", { "aria-hidden": "true" }, key) : null,
-  );
-}
-
-function select(id, label, options, chosen, change) {
-  return el(
-    "p",
-    { class: "field" },
-    el("label", { for: id }, label),
-    " ",
-    el(
-      "select",
-      { id, "data-focus": id, change, required: true },
-      options.map(([value, text]) => el("option", { value, selected: value === chosen }, text)),
-    ),
-  );
-}
-
 const mistake = () =>
   el(
     "details",
@@ -310,7 +282,7 @@ const mistake = () =>
       open: here.story === view.graph.id,
       toggle: (event) => (here.story = event.target.open ? view.graph.id : null),
     },
-    el("summary", { "data-focus": "story" }, "What is its mistake?"),
+    el("summary", { "data-focus": "story" }, "What is its mistake? (This tells it.)"),
     el("p", {}, `${upper(view.graph.story)}.`),
   );
 
@@ -387,6 +359,8 @@ function question(run) {
   );
 }
 
+const progress = () => `You have broken ${kept().found.length} of ${data.graphs.filter((graph) => !graph.correct).length} models.`;
+
 function breakPanel([run]) {
   const { graph } = view;
   const { whole, found } = shortestFrom(graph, []);
@@ -412,6 +386,7 @@ function breakPanel([run]) {
       ? count(whole.length, "step")
       : `${count(found.run.length, "step")}, and ${found.cycle.length ? count(found.cycle.length, "step") : "nothing"} for ever`;
   if (broken.length) {
+    if (!kept().found.includes(graph.model)) keep({ found: [...kept().found, graph.model] });
     const wanted = broken.some((b) => b.clause === graph.clause);
     return [
       goal,
@@ -420,7 +395,8 @@ function breakPanel([run]) {
         { class: "notice good", id: "found" },
         `✓ Found in ${count(run.steps.length, "step")}. The shortest run: ${what}.${wanted ? "" : ` You broke another clause than ${graph.clause}; this run counts too.`}`,
       ),
-      el("p", {}, `Its mistake: ${graph.story}.`),
+      el("p", {}, `Its mistake: ${graph.story}. In kmutex_model it is ${graph.model.split(".")[0]}.`),
+      el("p", { class: "fine", id: "progress" }, progress()),
     ];
   }
   return [
@@ -428,6 +404,7 @@ function breakPanel([run]) {
     endless,
     el("div", { class: "tools" }, button("hint", "Hint", "h", hint)),
     el("p", { class: "fine" }, `The shortest run: ${what}. A hint shows its next step.`),
+    el("p", { class: "fine", id: "progress" }, progress()),
     mistake(),
   ];
 }
@@ -471,7 +448,9 @@ function drawSteps(runs) {
   $("next").hidden = view.mode === "watch";
   $("skip").hidden = view.mode === "watch";
   if (view.mode === "watch") return $("steps").replaceChildren();
-  $("next-title").textContent = here.asking === null ? "Who goes next?" : "What will it do?";
+  const place = touring();
+  const asked = place < 0 ? "Who goes next?" : `First run, ${place + 1} of ${TOUR.length}: ${TOUR[place][1]}`;
+  $("next-title").textContent = here.asking === null ? asked : "What will it do?";
   if (here.asking !== null) return $("steps").replaceChildren(question(runs[0]));
   const all = runs.map((run) => (run.refused === null ? possible(run).map((s) => s.action) : []));
   const texts = all.map((actions) => new Set(actions.map((a) => a.text)));
@@ -486,18 +465,16 @@ function drawSteps(runs) {
       : "No step is possible.";
     return $("steps").replaceChildren(el("p", {}, why));
   }
-  let number = 0;
   const groups = [];
   for (let client = 0; client < view.graph.clientCount; client++) {
     const mine = offered.filter((action) => action.client === client);
     const buttons = mine.map((action) => {
-      number += 1;
-      const digit = number <= 9 ? String(number) : null;
+      const code = codeOf(action);
       const side = texts.findIndex((set) => set.has(action.text));
       const before = lastState(runs[side]);
       const only = runs.length === 2 && !texts.every((set) => set.has(action.text));
       const tag = only ? el("span", { class: "tag" }, unfit(runs[texts[0].has(action.text) ? 1 : 0])) : null;
-      const hinted = here.hint === action.text;
+      const hinted = here.hint === action.text || (place >= 0 && action.text === TOUR[place][0]);
       const label = words.actions[action.name].replace("{key}", `key ${keyOf(action, before)}`);
       return el(
         "li",
@@ -509,17 +486,18 @@ function drawSteps(runs) {
             class: hinted ? "step hinted" : "step",
             "data-action": action.text,
             "data-focus": `step ${action.text}`,
-            "aria-keyshortcuts": digit,
+            "data-code": code,
+            "aria-keyshortcuts": code.split("").join(" "),
             click: () => choose(action.text),
           },
-          el("kbd", { "aria-hidden": "true" }, digit || "·"),
+          el("kbd", { "aria-hidden": "true" }, code),
           el(
             "span",
             {},
             el("span", { class: "unseen" }, `Client ${client} `),
             label,
             tag,
-            hinted ? el("span", { class: "tag" }, "hint") : null,
+            hinted ? el("span", { class: "tag" }, place >= 0 ? "this one" : "hint") : null,
           ),
         ),
       );
@@ -540,6 +518,9 @@ function drawSteps(runs) {
   }
   $("steps").replaceChildren(...groups);
 }
+
+/** What is typed for a step. It means the same wherever it can be taken. */
+const codeOf = ({ client, name, key }) => `${client}${data.words.letters[name]}${view.graph.keyCount > 1 && key !== null ? key : ""}`;
 
 const unfit = (run) =>
   run.ended || run.refused !== null ? `${short(run.graph)} has stopped` : `not possible in ${short(run.graph)}`;
@@ -575,30 +556,6 @@ function drawRun() {
   $("run").replaceChildren(el("ol", { start: 0 }, items));
 }
 
-function makeLights() {
-  $("lights").replaceChildren(
-    ...data.clauses.map(({ id, title: name, statement }) =>
-      el(
-        "li",
-        { id: `light-${id}`, class: "light" },
-        el("span", { class: "bulb", "aria-hidden": "true" }),
-        el(
-          "details",
-          {},
-          el(
-            "summary",
-            { "data-focus": `light ${id}` },
-            el("b", {}, id),
-            ` ${name}. `,
-            el("span", { class: "states" }),
-          ),
-          el("p", {}, `${upper(statement)}.`),
-        ),
-      ),
-    ),
-  );
-}
-
 /** What a clause that was not put to the test waits for: a refusal that was seen may not be the hard case. */
 function awaited(clause) {
   const cases = data.situations.filter((situation) => situation.clause === clause).map(({ statement }) => statement);
@@ -608,6 +565,7 @@ function awaited(clause) {
 function lightWords({ light, step, message, statement }, clause) {
   if (light === "violated") return `Violated at step ${step}: ${message}`;
   if (light === "tested") return `Kept, and put to the test at step ${step}: ${statement}`;
+  if (light === "seen") return `Seen at step ${step}, and kept; its hard case was not. ${awaited(clause)}`;
   return light === "unjudged" ? "Not judged for this model" : awaited(clause);
 }
 
@@ -617,24 +575,96 @@ function drawLights(runs) {
   for (const { id } of data.clauses) {
     const each = found.map((of) => of.get(id));
     const worst = each.find(({ light }) => light === "violated") || each[each.length - 1];
-    const item = $(`light-${id}`);
-    item.className = `light ${worst.light}`;
-    item.querySelector(".bulb").textContent = LIGHTS[worst.light];
     const texts = each.map((found) => lightWords(found, id));
-    const said =
-      texts.length === 1 || texts[0] === texts[1]
-        ? [`${texts[0]}.`]
-        : [`Correct: ${texts[0]}.`, `${short(view.graph)}: ${texts[1]}.`];
-    item
-      .querySelector(".states")
-      .replaceChildren(
-        ...said.map((text, n) =>
-          el("span", { class: `state ${said.length > 1 ? each[n].light : worst.light}` }, `${text} `),
-        ),
-      );
+    const same = texts.length === 1 || texts[0] === texts[1];
+    setLight(
+      id,
+      worst.light,
+      same
+        ? [[`${texts[0]}.`, worst.light]]
+        : [
+            [`Correct: ${texts[0]}.`, each[0].light],
+            [`${short(view.graph)}: ${texts[1]}.`, each[1].light],
+          ],
+    );
     if (each.some(({ light }) => light === "tested" || light === "violated")) tested += 1;
   }
   const broken = runs.flatMap(violations).length;
   $("tally").textContent =
     `Put to the test by this run: ${tested} of ${data.clauses.length}. Violated: ${broken || "none"}.`;
+}
+
+// ------------------------------------------------------------------------------------------------------------
+// Terms, and the graph
+
+/** The terms that are on show now, each explained. */
+function drawTerms(runs) {
+  const state = lastState(runs[0]);
+  const actions = runs.flatMap(possible).map(({ action }) => action.name);
+  const phases = state.clients.map(({ phase }) => phase);
+  const shown = {
+    outside: phases.includes("idle"),
+    granted: phases.includes("granted"),
+    refs: state.entries.some(Boolean),
+    "timeout 0": actions.includes("try"),
+    interrupted: actions.includes("interrupt"),
+    lease: actions.includes("stale_release"),
+    [view.graph.race]: true,
+    bound: true,
+  };
+  $("terms").replaceChildren(
+    ...Object.keys(shown)
+      .filter((term) => shown[term])
+      .map((term) => el("div", {}, el("dt", {}, term), el("dd", {}, data.words.terms[term]))),
+  );
+}
+
+const MOST_EDGES = 260;
+
+/** All states in layers, by how many steps it takes to come there; the run so far, and where it stands. */
+function drawGraph(run) {
+  if (!$("map").open) return;
+  const { graph, states } = run;
+  const depth = new Map([[0, 0]]);
+  const from = new Map();
+  for (const number of depth.keys())
+    for (const step of graph.steps(number))
+      if (!depth.has(step.after)) {
+        depth.set(step.after, depth.get(number) + 1);
+        from.set(step.after, [number, step.action.text]);
+      }
+  const layers = [];
+  for (const [number, layer] of depth) (layers[layer] ||= []).push(number);
+  const [wide, high] = [Math.max(640, layers.length * 70), Math.max(...layers.map((layer) => layer.length)) * 14 + 40];
+  const at = new Map();
+  layers.forEach((layer, x) =>
+    layer.forEach((number, y) => at.set(number, [40 + (x * (wide - 80)) / Math.max(1, layers.length - 1), 20 + ((y + 0.5) * (high - 40)) / layer.length])),
+  );
+  const here = states[states.length - 1];
+  const between = new Map();
+  for (const number of depth.keys())
+    for (const step of graph.steps(number))
+      if (step.after !== number) between.set(`${number} ${step.after}`, [number, step.after, step.breaks.length > 0]);
+  const edges = [...between.values()];
+  const taken = new Set(states.slice(1).map((after, index) => `${states[index]} ${after}`));
+  const few = edges.length <= MOST_EDGES;
+  const line = ([a, b, breaks]) => {
+    const [[x, y], [u, v]] = [at.get(a), at.get(b)];
+    const kind = taken.has(`${a} ${b}`) ? "taken" : breaks ? "breaks" : "";
+    return svg("path", { class: `edge ${kind}`, d: `M ${x} ${y} Q ${(x + u) / 2} ${(y + v) / 2 - (x >= u ? 18 : 0)} ${u} ${v}` });
+  };
+  const way = (number) => (from.has(number) ? [...way(from.get(number)[0]), from.get(number)[1]] : []);
+  const dot = ([number, [x, y]]) =>
+    svg(
+      "circle",
+      { cx: x, cy: y, r: number === here ? 7 : 4, class: number === here ? "state here" : number >= graph.reached ? "state bad" : "state", click: () => go({ run: way(number), at: way(number).length }) },
+      svg("title", {}, graph.state(number).entries.map((_, key) => keyWords(graph.state(number), key)).join(" ")),
+    );
+  const shown = few ? edges : edges.filter(([a, b]) => a === here || taken.has(`${a} ${b}`));
+  $("map-words").textContent =
+    `${count(depth.size, "state")} in ${count(layers.length, "layer")}, by the fewest steps that lead there; ${count(edges.length, "way")} from one to another` +
+    `${few ? "" : ", of which those from here and those of the run are drawn"}. You are in layer ${depth.get(here)}. A click leads to a state by its shortest run.`;
+  $("graph-picture").replaceChildren(
+    svg("svg", { viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": $("map-words").textContent, class: "graph" }, shown.map(line), [...at].map(dot)),
+  );
 }

@@ -2,7 +2,6 @@
 
 const data = unpack(JSON.parse(document.getElementById("data").textContent));
 const words = data.words;
-const $ = (id) => document.getElementById(id);
 
 const MODES = {
   schedule: {
@@ -36,18 +35,63 @@ const PACES = [
   ["middle", 1800],
   ["fast", 600],
 ];
-const LIGHTS = { untested: "○", tested: "✓", violated: "✗", unjudged: "–" };
 
 /** What is on show: mode, graph, the whole run (what was undone included) and how much of it is taken. */
 let view = null;
 /** What the address does not hold. */
-const here = { notice: null, asking: null, right: 0, asked: 0, timer: null, pace: "middle", hint: null, story: null };
+const here = {
+  notice: null,
+  asking: null,
+  right: 0,
+  asked: 0,
+  timer: null,
+  pace: "middle",
+  hint: null,
+  story: null,
+  touring: false,
+  client: null,
+};
+
+/** The first run: what to do, and what is to be seen then. */
+const TOUR = [
+  ["request(0,0)", "let client 0 ask for the key", "The key was free, so it has an entry now, and client 0 is its holder."],
+  ["request(1,0)", "let client 1 ask for it too", "It has to wait: it is in the queue, and counted. refs is 2: the holder and one waiter."],
+  ["release(0)", "let client 0 release it", "The key went straight to the oldest waiter. The ring says: granted, and the call has not returned yet."],
+  ["wake(1)", "let client 1 come back from its call", "Now client 1 knows that it holds the key. Between the two anything could have happened."],
+  ["release(1)", "let client 1 release it", "Nobody waits, so the entry is gone: nothing is kept for an idle key. From here on you choose. The lights below say what your run has put to the test."],
+];
+
+// ------------------------------------------------------------------------------------------------------------
+// What is kept from one visit to the next, where the browser lets a page keep anything
+
+const KEPT = "kmutex explore";
+
+function kept() {
+  try {
+    return { toured: false, found: [], ...JSON.parse(localStorage.getItem(KEPT) || "{}") };
+  } catch {
+    return { toured: false, found: [] };
+  }
+}
+
+function keep(change) {
+  try {
+    localStorage.setItem(KEPT, JSON.stringify({ ...kept(), ...change }));
+  } catch {
+    // A page that may keep nothing works all the same.
+  }
+}
+
+function forget() {
+  keep({ toured: false, found: [] });
+  draw();
+}
 
 // ------------------------------------------------------------------------------------------------------------
 // The address
 
 function address({ mode, graph, run, at }) {
-  const parts = [`mode=${mode}`, `model=${graph.model}`, `bound=${graph.bound}`, `race=${graph.race}`];
+  const parts = [`mode=${mode}`, `model=${graph.exercise || graph.model}`, `bound=${graph.bound}`, `race=${graph.race}`];
   if (run.length) parts.push(`run=${run.join(";")}`);
   if (at < run.length) parts.push(`at=${at}`);
   return `#${parts.join("&")}`;
@@ -75,7 +119,8 @@ function read(hash) {
     problem ||= `There is no mode “${mode}”.`;
     mode = "schedule";
   }
-  const same = (name) => (graph) => !asked.has(name) || graph[name] === asked.get(name);
+  const isCalled = (graph, name) => graph[name] === asked.get(name) || (name === "model" && String(graph.exercise) === asked.get(name));
+  const same = (name) => (graph) => !asked.has(name) || isCalled(graph, name);
   const named = data.graphs.filter((g) => ["model", "bound", "race"].every((name) => same(name)(g)));
   if (!named.length) problem ||= "The address names a model or bound that this page does not have.";
   const graph = graphFor(mode, named[0] || data.graphs[0]);
@@ -106,6 +151,7 @@ function go(change, { notice = null, quietly = false } = {}) {
   here.notice = notice;
   here.asking = null;
   here.hint = null;
+  here.client = null;
   if (change.mode && change.mode !== "watch") pause();
   const to = address(next);
   if (to !== location.hash) history[quietly ? "replaceState" : "pushState"](null, "", to);
@@ -119,8 +165,22 @@ function arrive() {
   here.notice = problem ? { text: problem, kind: "bad" } : null;
   here.asking = null;
   here.hint = null;
+  here.touring = location.hash.length < 2 && !kept().toured;
   view = wanted;
   draw();
+}
+
+/** How far the first run has come; -1: it is over, or was left. */
+function touring() {
+  if (!here.touring || view.mode !== "schedule" || !view.graph.correct) return -1;
+  const run = taken();
+  const onTheWay = run.length < TOUR.length && run.every((text, at) => text === TOUR[at][0]);
+  return onTheWay ? run.length : -1;
+}
+
+function tour() {
+  here.touring = true;
+  go({ mode: "schedule", graph: data.graphs[0], run: [], at: 0 });
 }
 
 // ------------------------------------------------------------------------------------------------------------
@@ -136,6 +196,12 @@ function restart() {
 }
 
 function take(text, notice = null) {
+  const place = touring();
+  if (place >= 0) {
+    if (text === TOUR[place][0]) notice = { text: TOUR[place][2], kind: "" };
+    else here.touring = false;
+    if (place === TOUR.length - 1 || !here.touring) keep({ toured: true });
+  }
   const run = [...taken(), text];
   const onTheWay = view.run[view.at] === text;
   go({ run: onTheWay ? view.run : run, at: run.length }, { notice });
@@ -247,7 +313,11 @@ function onKey(event) {
     event.preventDefault();
     return;
   }
-  if (target.matches?.("select, textarea, input:not([type=checkbox])") || !$("letters").checked) return;
+  if (target.matches?.("select, textarea, input:not([type=checkbox]):not([type=range])") || !$("letters").checked) return;
+  if (here.client !== null || /^\d$/.test(event.key)) {
+    pick(event);
+    return;
+  }
   const does = {
     u: undo,
     r: redo,
@@ -261,10 +331,23 @@ function onKey(event) {
       if ($("help").open) $("help").querySelector("summary").focus();
     },
   };
-  if (/^[1-9]$/.test(event.key)) document.querySelectorAll("#steps .step")[Number(event.key) - 1]?.click();
-  else if (Object.hasOwn(does, event.key)) does[event.key]();
-  else return;
+  if (!Object.hasOwn(does, event.key)) return;
+  does[event.key]();
   event.preventDefault();
+}
+
+/** A step by its code, such as 0a: the client's number, then the letter of what it does, and with two keys the key's. */
+function pick(event) {
+  const code = (here.client ?? "") + event.key;
+  const steps = [...document.querySelectorAll("#steps .step")];
+  const starts = steps.filter((step) => step.dataset.code.startsWith(code));
+  here.client = starts.length ? code : null;
+  if (starts.length || /^\d$/.test(event.key)) event.preventDefault();
+  for (const step of steps) step.classList.toggle("begun", starts.includes(step));
+  if (starts.length === 1 && starts[0].dataset.code === code) {
+    here.client = null;
+    starts[0].click();
+  } else if (starts.length && code.length === 1) starts[0].focus();
 }
 
 function toSteps() {
@@ -291,6 +374,18 @@ function start() {
   $("undo").addEventListener("click", undo);
   $("redo").addEventListener("click", redo);
   $("restart").addEventListener("click", restart);
+  $("slider").addEventListener("input", (moved) => go({ at: Number(moved.target.value) }, { quietly: true }));
+  $("link").addEventListener("click", copyLink);
+  $("print").addEventListener("click", () => window.print());
+  $("map").addEventListener("toggle", draw);
+  $("tour").addEventListener("click", tour);
+  $("forget").addEventListener("click", forget);
+  $("which").replaceChildren(
+    ...data.graphs
+      .filter((graph) => !graph.correct)
+      .sort((a, b) => a.exercise - b.exercise)
+      .map((graph) => el("li", {}, `Model ${graph.exercise} is ${graph.model.replace(".", ", to break ")}: ${graph.story}.`)),
+  );
   $("skip").addEventListener("click", (event) => {
     event.preventDefault();
     toSteps();

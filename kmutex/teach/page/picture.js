@@ -28,15 +28,18 @@ const upper = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const listed = (items) =>
   items.length < 2 ? items.join("") : `${items.slice(0, -1).join(", ")} and ${items[items.length - 1]}`;
 const clientName = (client) => `client ${client}`;
+/** What a key is called; a page that has other names for them says so. */
+let keyName = (key) => `key ${key}`;
 const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
 function actionWords(words, action, before) {
   const key = keyOf(action, before);
-  return `${clientName(action.client)} ${words.actions[action.name].replace("{key}", `key ${key}`)}`;
+  return `${clientName(action.client)} ${words.actions[action.name].replace("{key}", keyName(key))}`;
 }
 
 function phaseWords(words, client) {
-  return words.phases[client.phase].replace("{key}", `key ${client.key}`);
+  const at = (place) => words.phases[place.phase].replace("{key}", keyName(place.key));
+  return [client, ...(client.also || [])].map(at).join(" and ");
 }
 
 /** What a step did, in sentences: the action, what its caller was told, and what changed besides. */
@@ -49,7 +52,7 @@ function stepWords(words, step, before, after) {
     }
   });
   after.entries.forEach((entry, key) => {
-    if (before.entries[key] && !entry) said.push(`Key ${key} has no entry any more.`);
+    if (before.entries[key] && !entry) said.push(`${upper(keyName(key))} has no entry any more.`);
   });
   if (step.breaks.length === 0 && before.number === after.number) said.push("Nothing has changed.");
   return said.join(" ");
@@ -63,6 +66,7 @@ function really(state, key) {
 
 /** Where the table and the clients do not agree about a key; empty where they do. */
 function disagreement(state, key) {
+  if (state.entries[key]?.refs === null) return ""; // What is shown is no table: it is what the clients know.
   const entry = state.entries[key] || { holder: -1, queue: [] };
   const { owners, waiting } = really(state, key);
   const same = (a, b) => [...a].sort().join() === [...b].sort().join();
@@ -76,15 +80,25 @@ function disagreement(state, key) {
 /** One key as a sentence. */
 function keyWords(state, key) {
   const entry = state.entries[key];
-  if (!entry) return `Key ${key} has no entry: nobody holds it or waits for it.`;
-  const { holder, queue, refs } = entry;
-  let who = "nobody holds it";
-  if (holder >= 0) {
-    const back = state.clients[holder].phase !== "granted" || state.clients[holder].key !== key;
-    who = back ? `held by ${clientName(holder)}` : `granted to ${clientName(holder)}, whose call has not returned yet`;
-  }
-  const line = queue.length ? `waiting, oldest first: ${listed(queue.map(clientName))}` : "nobody waits";
-  return `Key ${key} is in the table: ${who}; ${line}; ${count(refs, "reference")}.`;
+  const name = upper(keyName(key));
+  if (!entry) return `${name} has no entry: nobody holds it or waits for it.`;
+  const doing = entry.refs === null ? "asking" : "waiting";
+  const line = entry.queue.length ? `${doing}, oldest first: ${listed(entry.queue.map(clientName))}` : entry.refs === null ? "nobody asks" : "nobody waits";
+  const owners = holders(entry);
+  let who = owners.length ? `held by ${listed(owners.map(clientName))}` : "nobody holds it";
+  if (entry.refs === null) return `${name}: ${who}; ${line}.`;
+  if (owners.length && returning(state, key, owners[0]))
+    who = `granted to ${clientName(owners[0])}, whose call has not returned yet`;
+  return `${name} is in the table: ${who}; ${line}; ${count(entry.refs, "reference")}.`;
+}
+
+/** Who holds the key: one, or none; several where two calls came back with it. */
+const holders = (entry) => entry.holders || (entry.holder >= 0 ? [entry.holder] : []);
+
+/** Whether the key is granted to this client and its call has not returned. */
+function returning(state, key, client) {
+  const at = state.clients[client];
+  return [at, ...(at.also || [])].some((place) => place.phase === "granted" && place.key === key);
 }
 
 // ------------------------------------------------------------------------------------------------------------
@@ -112,24 +126,31 @@ function keyPicture(state, key, changed) {
   const entry = state.entries[key];
   const parts = [
     svg("rect", { x: 2, y: 2, width: WIDTH - 4, height: HEIGHT - 4, rx: 14, class: entry ? "box" : "box absent" }),
-    caption(`key ${key}`, 20, 31, "title"),
+    caption(keyName(key), 20, 31, "title"),
   ];
   if (!entry) {
     parts.push(caption("no entry", WIDTH / 2, 84, "nothing", "middle"));
   } else {
-    const { holder, queue, refs } = entry;
-    const owner = holder >= 0 ? state.clients[holder] : null;
-    const granted = owner && owner.phase === "granted" && owner.key === key;
+    const { queue, refs } = entry;
+    const owners = holders(entry);
+    const granted = owners.length === 1 && returning(state, key, owners[0]);
     const pitch = queue.length > 4 ? 168 / queue.length : 44;
+    const spread = owners.length > 1 ? 22 / (owners.length - 1) : 0;
+    const asking = queue.length ? "asking, oldest first" : "nobody asks";
+    const title = { 0: "nobody", 1: granted ? "granted" : "holder" }[owners.length] || `${owners.length} holders`;
+    if (refs !== null)
+      parts.push(
+        svg("rect", { x: WIDTH - 92, y: 14, width: 76, height: 25, rx: 12.5, class: "pill" }),
+        caption(`refs ${refs}`, WIDTH - 54, 31.5, "refs", "middle"),
+      );
     parts.push(
-      svg("rect", { x: WIDTH - 92, y: 14, width: 76, height: 25, rx: 12.5, class: "pill" }),
-      caption(`refs ${refs}`, WIDTH - 54, 31.5, "refs", "middle"),
       svg("circle", { cx: 52, cy: 76, r: 23, class: "place" }),
-      owner ? token(holder, 52, 76, granted ? "granted" : "") : caption("–", 52, 82, "nothing", "middle"),
-      caption(owner ? (granted ? "granted" : "holder") : "nobody", 52, 120, "", "middle"),
+      owners.length ? null : caption("–", 52, 82, "nothing", "middle"),
+      ...owners.map((owner, n) => token(owner, 52 + (n - (owners.length - 1) / 2) * spread, 76, granted ? "granted" : "")),
+      caption(title, 52, 120, owners.length > 1 ? "wrong" : "", "middle"),
       svg("path", { d: `M 92 76 H 84 m 6 -6 l -6 6 l 6 6`, class: "arrow" }),
       svg("path", { d: `M 104 98 H ${WIDTH - 20}`, class: "ground" }),
-      caption(queue.length ? "queue, oldest first" : "queue: empty", 104, 120),
+      caption(refs === null ? asking : queue.length ? "queue, oldest first" : "queue: empty", 104, 120),
       ...queue.map((client, place) => token(client, 122 + place * pitch, 76)),
     );
   }
@@ -137,7 +158,7 @@ function keyPicture(state, key, changed) {
   return svg(
     "svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": words, class: `key${changed ? " changed" : ""}` },
-    parts,
+    parts.filter(Boolean),
   );
 }
 

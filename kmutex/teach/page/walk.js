@@ -44,6 +44,14 @@ function unpack(data) {
       },
     };
   });
+  // By how long the shortest run is that breaks it, and how much there is to search; a number gives no mistake away.
+  const effort = (graph) => {
+    const { run, cycle } = graph.counterexamples.find((c) => c.clause === graph.clause);
+    return [run.length + (cycle || []).length + (cycle === null ? 0 : 2), graph.reached];
+  };
+  const broken = graphs.filter((graph) => !graph.correct).map((graph) => ({ graph, effort: effort(graph) }));
+  broken.sort((a, b) => a.effort[0] - b.effort[0] || a.effort[1] - b.effort[1]);
+  broken.forEach(({ graph, effort: [steps] }, place) => Object.assign(graph, { exercise: place + 1, effort: steps }));
   const outcomesOf = (name) => [...new Set(kinds.filter((k) => k.action.name === name).map((k) => k.outcome))].sort();
   return { ...data, actions, situations, graphs, outcomesOf };
 }
@@ -93,13 +101,17 @@ function lasso(run, fairNames) {
 }
 
 /** For each clause what this run shows: "violated", "tested" (a situation it is about was met, and it held),
-    "untested", or "unjudged" (this model is not judged by it). */
+    "seen" (a step of the kind it is about was taken, but not the hard case), "untested", or "unjudged" (this model is not judged by it). */
 function lights(run, data) {
   const found = new Map();
   for (const { id } of data.clauses) found.set(id, { light: run.graph.judged.includes(id) ? "untested" : "unjudged" });
   run.steps.forEach((step, index) => {
+    for (const [clause, actions] of Object.entries(data.about)) {
+      if (found.get(clause)?.light === "untested" && actions.includes(`${step.action.name} ${step.outcome}`))
+        found.set(clause, { light: "seen", step: index + 1 });
+    }
     for (const { clause, statement } of step.met) {
-      if (found.get(clause).light === "untested") found.set(clause, { light: "tested", step: index + 1, statement });
+      if (["untested", "seen"].includes(found.get(clause).light)) found.set(clause, { light: "tested", step: index + 1, statement });
     }
     for (const { clause, message } of step.breaks) found.set(clause, { light: "violated", step: index + 1, message });
   });

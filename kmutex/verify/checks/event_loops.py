@@ -8,7 +8,9 @@ from typing import Any
 
 from kmutex._text import said
 from kmutex.engine.faces import settled
+from kmutex.engine.run_judge import Event
 from kmutex.engine.threads.clients import real_start_new_thread
+from kmutex.engine.timeline import timeline
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
 from kmutex.verify.results import UnitResult
@@ -25,8 +27,8 @@ def loops(context: Context, outcome: UnitResult) -> None:
         outcome.runs = 3
         outcome.bound = "2 event loops: a free key while the first runs, a held one when it has ended, an idle one then"
         outcome.complete = True
-        free, left_free = _other_loop(context, first, second, contended=False)
-        busy, left_busy = _other_loop(context, first, second, contended=True)
+        free, left_free, at_free = _other_loop(context, first, second, contended=False)
+        busy, left_busy, at_busy = _other_loop(context, first, second, contended=True)
         more = ""
         if context.whole and isinstance(free, Exception):
             more = _given_back_elsewhere(context, first, second)
@@ -39,16 +41,18 @@ def loops(context: Context, outcome: UnitResult) -> None:
             loop.close()
     if not isinstance(busy, Exception):
         does = "got the key" if busy == "got" else "waits in the second loop, which nothing will wake"
-        _loop_finding(context, outcome, f"a call from a second loop, for a key that is held, does not raise: it {does}")
+        message = f"a call from a second loop, for a key that is held, does not raise: it {does}"
+        _loop_finding(context, outcome, message, at_busy)
     elif left := left_free or left_busy:
-        _loop_finding(context, outcome, f"a call from a second loop is refused, {left}", "KM-ATOMIC")
+        seen = at_free if left_free else at_busy
+        _loop_finding(context, outcome, f"a call from a second loop is refused, {left}", seen, "KM-ATOMIC")
     elif more:
-        _loop_finding(context, outcome, more)
+        _loop_finding(context, outcome, more, at_free)
     elif isinstance(free, Exception):
         outcome.witnesses["KM-LOOP"] += 2
     elif _own(busy):
         message = "a call from a second loop, while the first runs, raises where it would wait, but takes a free key"
-        _loop_finding(context, outcome, message)
+        _loop_finding(context, outcome, message, at_free)
     else:
         # No witness: half of the clause was not kept, so that it must not read "holds".
         outcome.notes.append(
@@ -111,21 +115,23 @@ def unstarted(context: Context, outcome: UnitResult) -> None:
         outcome.witnesses["KM-CANCEL"] += 1
 
 
-def _loop_finding(context: Context, outcome: UnitResult, message: str, *better: str) -> None:
-    """better: clauses that name it better than KM-LOOP."""
-    if "KM-LOOP" in context.unpromised:
-        outcome.unpromised.append(Violation(("KM-LOOP",), message, symptom="KM-LOOP"))
-    else:
-        outcome.found.append(Violation((*better, "KM-LOOP"), message, symptom="KM-LOOP"))
+def _loop_finding(context: Context, outcome: UnitResult, message: str, seen: list[Event], *better: str) -> None:
+    """seen: what happened. better: clauses that name it better than KM-LOOP."""
+    clauses = (*better, "KM-LOOP")
+    events = (*seen, Event(-1, f"{clauses[0]}: {message}"))
+    violation = Violation(clauses, message, picture=timeline(events), symptom="KM-LOOP", events=events)
+    (outcome.unpromised if "KM-LOOP" in context.unpromised else outcome.found).append(violation)
 
 
 def _other_loop(
     context: Context, first: asyncio.AbstractEventLoop, second: asyncio.AbstractEventLoop, *, contended: bool
-) -> tuple[Exception | str, str]:
+) -> tuple[Exception | str, str, list[Event]]:
     """What a call from the second loop does while the first has used the subject: its error, "got" or "waits".
 
-    And what is left of a call that the subject itself refused, in words; "" for nothing.
+    And what is left of a call that the subject itself refused, in words; "" for nothing. And what happened: the clients
+    are 0 and 1 of the first loop, and 2 of the second.
     """
+    seen: list[Event] = []
     keys = context.explorer.keys_of_a_run()
     key, asked = keys("a"), keys("a" if contended else "b")
     waiting: list[asyncio.Future[Any]] = []
@@ -133,11 +139,14 @@ def _other_loop(
     async def begin() -> Any:
         subject = context.make()
         await subject.lock(key)
+        seen.append(Event(0, "first loop: lock a: got it", "has", "a"))
         if contended:
             waiting.extend(asyncio.ensure_future(subject.lock(key)) for _ in range(2))
+            seen.append(Event(1, "first loop: lock a ...", "asks", "a"))
             await _settle()
         else:
             await settled(subject.unlock(key))
+            seen.append(Event(0, "first loop: unlock a: done", "lets go", "a"))
         return subject, _live(context, subject)
 
     async def call(subject: Any) -> None:
@@ -145,12 +154,17 @@ def _other_loop(
         await subject.lock(asked)
 
     async def ask(subject: Any) -> Exception | str:
+        letter = "a" if contended else "b"
+        seen.append(Event(2, f"second loop: lock {letter} ...", "asks", letter))
         task = asyncio.ensure_future(call(subject))
         await _settle()
         if not task.done():
             task.cancel()
             return "waits"
         error = task.exception()
+        refused = isinstance(error, Exception)
+        told = f"raised {type(error).__name__}" if refused else "got it"
+        seen.append(Event(2, f"second loop: lock {letter}: {told}", "refused" if refused else "has", letter))
         return error if isinstance(error, Exception) else "got"
 
     async def left(subject: Any, before: int) -> str:
@@ -171,16 +185,16 @@ def _other_loop(
             return f"and then a call from the first loop raises {said(error)}"
         return ""
 
-    async def while_it_runs() -> tuple[Exception | str, str]:
+    async def while_it_runs() -> tuple[Exception | str, str, list[Event]]:
         subject, before = await begin()
         answer = await _elsewhere(second, ask(subject))
-        return answer, await left(subject, before) if _refused(answer) else ""
+        return answer, await left(subject, before) if _refused(answer) else "", seen
 
     if not contended:
         return first.run_until_complete(while_it_runs())
     subject, before = first.run_until_complete(begin())
     answer = second.run_until_complete(ask(subject))
-    return answer, first.run_until_complete(left(subject, before)) if _refused(answer) else ""
+    return answer, first.run_until_complete(left(subject, before)) if _refused(answer) else "", seen
 
 
 def _next_loop(

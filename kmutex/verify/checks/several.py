@@ -14,9 +14,11 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kmutex.engine.explorer import Explorer
 from kmutex.engine.faces import Face, settled
 from kmutex.engine.keys import Spelling, spelled
 from kmutex.engine.program import Program, parse
+from kmutex.engine.shapes import Shape
 from kmutex.engine.timeline import timeline
 from kmutex.verify.checks.context import Context
 from kmutex.verify.evidence import Violation
@@ -168,13 +170,7 @@ def _run(
     tries: bool,
 ) -> bool:
     """Run a program with a family; whether in every way within the bound."""
-    shape = context.shape
-    counted = shape.counts and len(program.keys) == 1
-    blocks: type[_Blocks] = _CountedThreadBlocks if counted else _ThreadBlocks
-    if shape.kind == "asyncio":
-        blocks = _CountedTaskBlocks if counted else _TaskBlocks
-    make: Callable[[], Any] = lambda: blocks(context.make(), family, shape.keys)  # noqa: E731
-    explorer = context.explorer.on(make, keys=Spelling(own=shape.shared), tries=tries)
+    explorer = of_families(context.explorer, context.make, context.shape, program, family, tries=tries)
     result = explorer.every(program, context.level, bound, go_on=lambda runs: context.beat(runs) < MOST)
     outcome.runs += result.runs
     outcome.endless += result.endless
@@ -184,6 +180,26 @@ def _run(
             message = f"hold_all, with {words}, in the place of one key ({program}): {finding.message}"
             outcome.found.append(Violation(clauses, message, picture=timeline(finding.events), symptom=finding.symptom))
     return result.complete or bool(outcome.found)
+
+
+def of_families(
+    explorer: Explorer,
+    make: Callable[[], Any],
+    shape: Shape,
+    program: Program,
+    family: tuple[str, ...],
+    *,
+    tries: bool = False,
+) -> Explorer:
+    """The explorer, for programs with the keys of this one, in which a letter stands for the lists of a family.
+
+    make, shape: of the subject, which has hold_all. tries: whether that can be asked without waiting.
+    """
+    counted = shape.counts and len(program.keys) == 1
+    blocks: type[_Blocks] = _CountedThreadBlocks if counted else _ThreadBlocks
+    if shape.kind == "asyncio":
+        blocks = _CountedTaskBlocks if counted else _TaskBlocks
+    return explorer.on(lambda: blocks(make(), family, shape.keys), keys=Spelling(own=shape.shared), tries=tries)
 
 
 def _takes_timeout(made: Any) -> bool:

@@ -1,5 +1,4 @@
-//! What the protocol needs of JSON: flat objects of texts, numbers, true, false and null are read, strictly; texts are
-//! written.
+//! What the protocol and the vectors need of JSON: it is read, strictly, to a depth of `DEEPEST`; texts are written.
 
 use std::collections::HashMap;
 use std::iter::Peekable;
@@ -10,13 +9,17 @@ pub enum Value {
     Text(String),
     Number(f64),
     Word(&'static str),
+    List(Vec<Value>),
+    Object(Object),
 }
+
+const DEEPEST: usize = 16;
 
 pub type Object = HashMap<String, Value>;
 
 /// One object with nothing but space around it.
 pub fn parse(line: &str) -> Result<Object, String> {
-    let mut reader = Reader { rest: line.chars().peekable() };
+    let mut reader = Reader { rest: line.chars().peekable(), depth: 0 };
     let object = reader.object()?;
     match reader.after_space() {
         None => Ok(object),
@@ -40,6 +43,7 @@ pub fn quoted(text: &str) -> String {
 
 struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
+    depth: usize,
 }
 
 impl Reader<'_> {
@@ -71,7 +75,33 @@ impl Reader<'_> {
             Some('t') => self.word("true"),
             Some('f') => self.word("false"),
             Some('n') => self.word("null"),
-            other => Err(format!("{other:?} where a text or a number must be")),
+            Some('[' | '{') if self.depth == DEEPEST => Err("too deep".to_owned()),
+            Some('[') => self.deeper(Self::list).map(Value::List),
+            Some('{') => self.deeper(Self::object).map(Value::Object),
+            other => Err(format!("{other:?} where a value must be")),
+        }
+    }
+
+    fn deeper<T>(&mut self, read: fn(&mut Self) -> Result<T, String>) -> Result<T, String> {
+        self.depth += 1;
+        let read = read(self);
+        self.depth -= 1;
+        read
+    }
+
+    fn list(&mut self) -> Result<Vec<Value>, String> {
+        let mut list = Vec::new();
+        self.expect('[')?;
+        if self.after_space() == Some(']') {
+            self.rest.next();
+            return Ok(list);
+        }
+        loop {
+            list.push(self.value()?);
+            match self.after_space() {
+                Some(',') => self.rest.next(),
+                _ => return self.expect(']').map(|()| list),
+            };
         }
     }
 
@@ -179,6 +209,12 @@ mod tests {
         assert_eq!(object["key"], Value::Text("a\"\\é😀\n/".into()));
         assert_eq!(object["timeout"], Value::Number(0.0));
         assert_eq!(parse("{}").unwrap(), Object::new());
+        let within = parse(r#"{"a": [], "b": [1, {"c": "d"}]}"#).unwrap();
+        let object = Value::Object(Object::from([("c".into(), Value::Text("d".into()))]));
+        assert_eq!(
+            (&within["a"], &within["b"]),
+            (&Value::List(vec![]), &Value::List(vec![Value::Number(1.0), object]))
+        );
         assert_eq!(parse(r#"{"x": -1.5e2, "y": null}"#).unwrap()["x"], Value::Number(-150.0));
     }
 
@@ -202,8 +238,9 @@ mod tests {
             {"a":+1}
             {"a":--1}
             {"a":1e999}
-            {"a":[1]}
-            {"a":{}}
+            {"a":[1,]}
+            {"a":[1 2]}
+            {"a":{"b"}}
             {"a":nul}
             {"a":"x}
             {"a":"\x"}
@@ -213,6 +250,9 @@ mod tests {
             {"a":"\ud800\u0041"}
             {"a":"\udc00"}"#;
         assert!(parse("{\"a\":\"\t\"}").is_err());
+        let deep = |depth| parse(&format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)));
+        assert!(deep(DEEPEST).is_ok());
+        assert!(deep(DEEPEST + 1).is_err() && deep(30_000).is_err());
         for line in lines.lines() {
             assert!(parse(line).is_err(), "{line}");
         }

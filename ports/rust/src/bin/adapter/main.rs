@@ -6,6 +6,8 @@
 
 mod broken;
 mod json;
+#[cfg(test)]
+mod vectors;
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read, Write};

@@ -1,0 +1,86 @@
+"""kmutex explain: the arguments, and what is done with them."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from kmutex import _specs
+from kmutex._clauses import EVERY_CLAUSE
+from kmutex._console import complain
+
+EPILOG = """\
+examples:
+  kmutex explain              every clause and its title
+  kmutex explain KM-REF       what it says, how to keep it, and a run that breaks it
+  kmutex explain ref          the same
+
+exit status:
+  0  it was explained
+  4  usage: there is no such clause
+"""
+WIDEST = 100
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    explain = commands.add_parser(
+        "explain",
+        help="say what a clause means, and show a run that breaks it",
+        description="What a clause of the contract says, how a locker keeps it, and a run of a model that breaks it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    explain.add_argument("clause", nargs="?", metavar="CLAUSE", help="KM-REF or ref; without it, a list of them all")
+    explain.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the arguments say: 0, or 4 where there is no such clause."""
+    from kmutex.teach.clauses import clause_of
+
+    if args.clause is None:
+        print("\n".join(f"{name:<13}{clause_of(name).title}" for name in EVERY_CLAUSE))
+        return 0
+    name = f"KM-{args.clause.upper().removeprefix('KM-')}"
+    if name not in EVERY_CLAUSE:
+        return complain(f"there is no clause {args.clause!r}; kmutex explain lists them")
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    told = clause_of(name)
+    parts = [f"{name}: {told.title}", textwrap.fill(told.statement, width)]
+    parts += [textwrap.fill(part, width) for part in _advice(name)]
+    parts += _run_that_breaks(name, width)
+    print("\n\n".join(parts))
+    return 0
+
+
+def _advice(name: str) -> Iterator[str]:
+    """What the contract for porters has of it, by paragraphs."""
+    _, _, rest = _specs.read("contract.md").partition(f"\n### {name}: ")
+    _, _, body = rest.partition("\n")
+    for part in body.partition("\n#")[0].strip().split("\n\n"):
+        yield part.replace("*", "").replace("`", "")
+
+
+def _run_that_breaks(name: str, width: int) -> Iterator[str]:
+    """The first known-bad model of the clause, and its counterexample as a timeline, where a model breaks it."""
+    from kmutex.picture.text import text
+    from kmutex.teach.model_lanes import picture
+    from kmutex_model.broken import BROKEN
+    from kmutex_model.explore import explore
+
+    for broken in BROKEN:
+        if broken.clause == name:
+            found = explore(broken.model, broken.config, properties=broken.judged_by)
+            violation = next(one for one in found.violations if one.clause == name)
+            config = broken.config
+            yield textwrap.fill(
+                f"A lock that breaks it: {broken.story}. The shortest run, found among {found.states:,} states of "
+                f"{config.clients} clients and {config.keys} {'key' if config.keys == 1 else 'keys'}:",
+                width,
+            )
+            yield text(picture(broken.model, config, violation), width=width)
+            return

@@ -1,0 +1,296 @@
+"""A run written down in full, and the runs that part from it: what happened, and what else could have.
+
+At each choice of a recorded run every other alternative is run too, from there on by the default schedule, and then
+the same from those runs, up to a number of runs. What they share with the run that they part from is kept once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from kmutex._timeouts import TIMED_OUT
+from kmutex.engine.explorer import Explorer, Schedule
+from kmutex.engine.observer import SubjectFailedError
+from kmutex.engine.program import Step
+from kmutex.engine.run_judge import Event, RunJudge
+from kmutex.engine.search import Chooser, Move, UnreplayableError
+from kmutex.engine.source_lines import with_lines
+
+MOST_EVENTS = 3000
+"""Of a run, so many are kept; one without an end has any number."""
+_REFUSALS = (*TIMED_OUT, asyncio.CancelledError, KeyboardInterrupt)
+
+
+class Mark(NamedTuple):
+    """What an observer was told, in a form that a model can follow."""
+
+    at: int
+    """How many events there are then, those of this call among them."""
+    what: str
+    """called, returned, refused (a wait that is over), raised (another error), cancelled, quiet, phase."""
+    client: int = -1
+    kind: str = ""
+    """Of the step, as in a program."""
+    key: str = ""
+    waiting: tuple[int, ...] = ()
+    """At a quiet moment: whose calls are not back."""
+    counted: int | None = None
+    """What len() said then; None: it was not asked."""
+
+
+class Choice(NamedTuple):
+    """A place at which a run could have gone on in another way."""
+
+    at: int
+    """How many events there were."""
+    pick: int
+    moves: tuple[tuple[int, str, int], ...]
+    """Who, how, and what it costs."""
+
+
+class Breach(NamedTuple):
+    """A clause that is seen broken."""
+
+    at: int
+    """How many events it takes to see it."""
+    clauses: tuple[str, ...]
+    message: str
+    promised: bool
+
+
+@dataclass
+class Run:
+    """One recorded run."""
+
+    parent: int
+    """The number of the run that it parts from; -1: none."""
+    choice: int
+    """The number of the choice at which it does."""
+    shared: int
+    """How many events it has in common with that."""
+    schedule: str
+    """What replays it."""
+    events: tuple[Event, ...]
+    """Those that come after; the first run's are all."""
+    choices: tuple[Choice, ...]
+    """All of them."""
+    marks: tuple[Mark, ...]
+    """All of them."""
+    tested: dict[str, int]
+    """By clause: how many events it took to put it to the test, and it held."""
+    breaches: tuple[Breach, ...]
+    ended: bool
+    """Whether it came to its end, or was ended because enough was seen."""
+
+
+@dataclass
+class Recording:
+    """The runs, the first of which was asked for; the others come after those that they part from."""
+
+    runs: list[Run] = field(default_factory=list)
+    left: int = 0
+    """How many alternatives at choices of these runs were not run."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"runs": [vars(run) for run in self.runs], "left": self.left}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Recording:
+        """What `as_plain` gave, after JSON."""
+        return cls([_run(one) for one in plain["runs"]], plain["left"])
+
+
+def _run(plain: Mapping[str, Any]) -> Run:
+    choices = [
+        Choice(at, pick, tuple((who, how, cost) for who, how, cost in moves)) for at, pick, moves in plain["choices"]
+    ]
+    return Run(
+        **{
+            **plain,
+            "events": tuple(Event(*event) for event in plain["events"]),
+            "choices": tuple(choices),
+            "marks": tuple(Mark(*mark)._replace(waiting=tuple(mark[5])) for mark in plain["marks"]),
+            "breaches": tuple(Breach(at, tuple(names), words, kept) for at, names, words, kept in plain["breaches"]),
+        }
+    )
+
+
+def record(
+    explorer: Explorer,
+    schedule: Schedule,
+    own: Callable[[str], bool],
+    *,
+    most: int,
+    go_on: Callable[[], bool] = lambda: True,
+) -> Recording:
+    """The run that a schedule says, with the lines of the subject's code, and runs that part from it.
+
+    own: whether a file's code is the subject's. most: how many runs at the most. go_on: whether there is still time.
+    UnreplayableError: the subject does not come by that way. SubjectFailedError: it tried to leave the process.
+    """
+    found = Recording()
+    whole: list[tuple[Event, ...]] = []
+    waiting: deque[tuple[int, int, tuple[int, ...]]] = deque()
+
+    def keep(parent: int, choice: int, picks: Sequence[int]) -> None:
+        run, events = _recorded(explorer, schedule, own, picks)
+        if parent >= 0:
+            run.parent, run.choice = parent, choice
+            run.shared = found.runs[parent].choices[choice].at
+            if events[: run.shared] != whole[parent][: run.shared]:
+                found.left += 1  # It does not come by the same way twice, so this is no branch of that run.
+                return
+            run.events = events[run.shared :]
+        number = len(found.runs)
+        found.runs.append(run)
+        whole.append(events)
+        taken = [one.pick for one in run.choices]
+        for at in range(choice + 1, len(run.choices)):
+            if run.choices[at].at <= len(events):
+                others = (pick for pick in range(len(run.choices[at].moves)) if pick != taken[at])
+                waiting.extend((number, at, (*taken[:at], pick)) for pick in others)
+
+    keep(-1, -1, _picks(schedule))
+    while waiting and len(found.runs) < most and go_on():
+        keep(*waiting.popleft())
+    found.left += len(waiting)
+    return found
+
+
+def _picks(schedule: Schedule) -> list[int]:
+    picks = dict(schedule.picks)
+    return [picks.get(at, 0) for at in range(max(picks, default=-1) + 1)]
+
+
+def _recorded(
+    explorer: Explorer, schedule: Schedule, own: Callable[[str], bool], picks: Sequence[int]
+) -> tuple[Run, tuple[Event, ...]]:
+    """One run, and all that happened in it up to the last breach."""
+    chosen = tuple((at, pick) for at, pick in enumerate(picks) if pick)
+    choosers: list[_Noting] = []
+
+    def choosing(picks: Sequence[int]) -> Chooser:
+        choosers.append(_Noting(picks))
+        return choosers[-1]
+
+    judges: list[Any] = []
+    marking = with_lines(_marking(explorer.judging), own)
+
+    def judging(**of_run: Any) -> RunJudge:
+        judge = marking(**of_run)
+        judges.append(judge)
+        choosers[-1].events = judge.events
+        return judge
+
+    before = sys.gettrace()
+    try:
+        result = explorer.again(schedule._replace(picks=chosen), judging=judging, choosing=choosing)
+    finally:
+        sys.settrace(before)
+    if result.exited:
+        raise SubjectFailedError(f"it tried to leave the process: {result.exited}")
+    if result.left_at is not None:
+        raise UnreplayableError(f"choice {result.left_at} is not there as it was recorded")
+    judge, chooser = judges[-1], choosers[-1]
+    breaches = [Breach(len(one.events), one.clauses, one.message, True) for one in judge.findings]
+    # The verdict on what is not promised is no event of the run.
+    breaches += [Breach(len(one.events) - 1, one.clauses, one.message, False) for one in judge.unpromised]
+    last = max((one.at for one in breaches), default=len(judge.events)) if judge.findings else len(judge.events)
+    events = tuple(judge.events[: min(last, MOST_EVENTS)])
+    choices = (
+        Choice(
+            at, pick, tuple((_client(schedule, move), move.how, cost) for move, cost in zip(moves, costs, strict=True))
+        )
+        for (at, moves), (pick, costs) in zip(chooser.noted, chooser.path, strict=True)
+    )
+    run = Run(
+        parent=-1,
+        choice=-1,
+        shared=0,
+        schedule=str(schedule._replace(picks=tuple(sorted(chooser.recorded().items())))),
+        events=events,
+        choices=tuple(choice for choice in choices if choice.at <= len(events)),
+        marks=tuple(mark for mark in judge.marks if mark.at <= len(events)),
+        tested={clause: at for clause, at in judge.tested.items() if at <= len(events)},
+        breaches=tuple(sorted(breaches)),
+        ended=not result.endless,
+    )
+    return run, events
+
+
+def _client(schedule: Schedule, move: Move) -> int:
+    """Whose turn it would be; -1 for the event loop, or a thread of the subject's own."""
+    return move.who if move.who < schedule.program.clients else -1
+
+
+class _Noting(Chooser):
+    """Notes between which events each choice comes, and what there was to choose from."""
+
+    sees = True
+
+    def __init__(self, picks: Sequence[int]) -> None:
+        super().__init__(picks)
+        self.noted: list[tuple[int, Sequence[Move]]] = []
+        self.events: Sequence[Event] = ()
+
+    def choose(self, costs: Sequence[int], moves: Sequence[Move] = ()) -> int:
+        pick = super().choose(costs, moves)
+        self.noted.append((len(self.events), moves))
+        return pick
+
+
+def _marking(judging: Callable[..., RunJudge]) -> Callable[..., RunJudge]:
+    made: Any = judging
+    known: dict[str, Any] = {}
+    if isinstance(judging, functools.partial):
+        made, known = judging.func, judging.keywords
+    return functools.partial(type(f"{made.__name__}WithMarks", (_Marks, made), {}), **known)
+
+
+class _Marks(RunJudge):
+    """A judge that also writes down what it was told, and when a clause was first put to the test."""
+
+    def __init__(self, **of_judge: Any) -> None:
+        super().__init__(**of_judge)
+        self.marks: list[Mark] = []
+        self.tested: dict[str, int] = {}
+
+    def phase(self, number: int) -> None:
+        super().phase(number)
+        self._mark("phase")
+
+    def called(self, client: int, step: Step) -> None:
+        super().called(client, step)
+        self._mark("called", client, step)
+
+    def returned(self, client: int, step: Step) -> None:
+        super().returned(client, step)
+        self._mark("returned", client, step)
+
+    def raised(self, client: int, step: Step, error: BaseException) -> None:
+        super().raised(client, step, error)
+        self._mark("refused" if isinstance(error, _REFUSALS) else "raised", client, step)
+
+    def cancelled(self, client: int) -> None:
+        super().cancelled(client)
+        self._mark("cancelled", client)
+
+    def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
+        self.counted = None
+        super().quiet(waiting, overdue)
+        self.marks.append(Mark(len(self.events), "quiet", waiting=tuple(sorted(waiting)), counted=self.counted))
+
+    def _witness(self, clause: str) -> None:
+        super()._witness(clause)
+        self.tested.setdefault(clause, len(self.events))
+
+    def _mark(self, what: str, client: int = -1, step: Step | None = None) -> None:
+        kind, key = ("", "") if step is None else step
+        self.marks.append(Mark(len(self.events), what, client, kind, key))

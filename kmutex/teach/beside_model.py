@@ -1,0 +1,286 @@
+"""The model beside a run of real code: its table at each moment, and the point at which the two part.
+
+What the run shows from outside, calls and answers and quiet moments, is put to the correct model as it comes. A call
+takes effect at some moment before it comes back, which nobody sees; so all moments are followed, and what no state of
+the model allows is the point at which the two part. Where several explain the run, the one is shown in which calls
+take effect soonest. From there on the model goes its own way through the same calls: the sound run.
+
+Keys don't touch each other, so each has a model of its own, in which the clients are those of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from kmutex.engine.program import ASKING
+from kmutex.engine.recording import Mark
+from kmutex_model.actions import CORRECT, Action
+from kmutex_model.state import Config, State
+
+
+class Moment(NamedTuple):
+    """What the model has from so many events on."""
+
+    at: int
+    states: tuple[State, ...]
+    """By key."""
+
+
+class Beside(NamedTuple):
+    """The model's way along a run."""
+
+    moments: tuple[Moment, ...]
+    """The first is at 0. Each lasts until the next."""
+    parts: int
+    """How many events it takes to see that no run of the model goes like this one; -1: one does, to the end."""
+    client: int
+    """Whose answer it is that the model does not give; -1: nobody's, or it does."""
+
+
+class _Call(NamedTuple):
+    """A client's call at a key that is not back: what it is, and what the model has answered."""
+
+    kind: str
+    told: str = ""
+    """"": the model has not seen it yet. waits, got, refused, done, failed, any."""
+    ended: bool = False
+    """Whether its wait was ended from outside."""
+
+
+class _Place(NamedTuple):
+    """A state of the model, and the calls under way, by client; None where there is none."""
+
+    state: State
+    calls: tuple[_Call | None, ...]
+
+    @property
+    def late(self) -> int:
+        """Calls that have not taken effect."""
+        return sum(call is not None and not call.told for call in self.calls)
+
+    @property
+    def shown(self) -> State:
+        """The state, with those that have the key and whose calls are not back as granted."""
+        clients = [
+            client._replace(phase="granted") if call is not None and call.told == "got" else client
+            for client, call in zip(self.state.clients, self.calls, strict=True)
+        ]
+        return self.state._replace(clients=tuple(clients))
+
+
+class _Key:
+    """The model of one key along a run."""
+
+    def __init__(self, clients: int) -> None:
+        self._keeps = Config(clients, 1, "keep")
+        self._passes = Config(clients, 1, "pass")
+        first = _Place(CORRECT.initial(self._keeps), (None,) * clients)
+        self._nodes: list[tuple[_Place, int]] = [(first, -1)]
+        """A place and the number of the one from which the run came to it."""
+        self._here: dict[_Place, tuple[int, int]] = {first: (0, 0)}
+        """Where the model may be: what it cost, and the number of the node."""
+        self._at = [0]
+        """By node, the events after which it is reached."""
+        self._end = 0
+        """The last node before they part."""
+        self._leased = -1
+        self._sound: _Place | None = None
+        """After they have parted: where the model is."""
+        self._own: list[tuple[int, State]] = []
+
+    @property
+    def parted(self) -> bool:
+        """Whether no state of the model explains the run any more."""
+        return self._sound is not None
+
+    def see(self, mark: Mark) -> bool:
+        """Go on; False: this is where they part."""
+        if self._sound is not None:
+            self._sound = self._alone(self._sound, mark)
+            self._own.append((mark.at, self._sound.shown))
+            return True
+        before = dict(self._here)
+        after: dict[_Place, tuple[int, int]] = {}
+        for place, cost, number in self._closed(before):
+            for new in self._taken(place, mark):
+                if new not in after or cost < after[new][0]:
+                    after[new] = (cost + new.late, number)
+        if mark.what == "returned" and mark.kind == "[":
+            self._leased = mark.client
+        if not after:
+            best = min(self._closed(before), key=lambda each: (each[0].late, each[1]))
+            self._end = best[2]
+            self._sound = self._alone(best[0], mark)
+            self._own.append((mark.at, self._sound.shown))
+            return False
+        self._here = {place: (cost, self._node(place, number, mark.at)) for place, (cost, number) in after.items()}
+        return True
+
+    def moments(self) -> list[tuple[int, State]]:
+        """The states that are shown, with the events after which each comes."""
+        if self._sound is None:
+            end = min(self._closed(self._here), key=lambda each: (each[0].late, each[1]))[2]
+        else:
+            end = self._end
+        path: list[tuple[int, State]] = []
+        number = end
+        while number >= 0:
+            place, before = self._nodes[number]
+            path.append((self._at[number], place.shown))
+            number = before
+        return [*reversed(path), *self._own]
+
+    def _node(self, place: _Place, before: int, at: int) -> int:
+        self._nodes.append((place, before))
+        self._at.append(at)
+        return len(self._nodes) - 1
+
+    # -- what the model does by itself -----------------------------------------------------------------------------
+
+    def _closed(self, here: dict[_Place, tuple[int, int]]) -> list[tuple[_Place, int, int]]:
+        """All places to which the calls under way can lead, with the cost and the node of each."""
+        found: dict[_Place, tuple[int, int]] = dict(here)
+        waiting = list(here)
+        while waiting:
+            place = waiting.pop(0)
+            cost, number = found[place]
+            for new in self._effects(place):
+                if new not in found:
+                    found[new] = (cost, self._node(new, number, self._at[number]))
+                    waiting.append(new)
+        return [(place, cost, number) for place, (cost, number) in found.items()]
+
+    def _effects(self, place: _Place) -> Iterator[_Place]:
+        for client, call in enumerate(place.calls):
+            if call is None:
+                continue
+            phase = place.state.clients[client].phase
+            if not call.told:
+                yield from self._first(place, client, call)
+            elif phase == "granted":
+                yield self._step(place, "wake", client, "got")
+            if call.ended and call.told == "waits" and phase in ("waiting", "granted"):
+                name = "interrupt" if call.kind == "!" else "cancel"
+                yield self._step(place, name, client, "refused", self._passes)
+
+    def _first(self, place: _Place, client: int, call: _Call) -> Iterator[_Place]:
+        """The call takes effect."""
+        state = place.state
+        mine = state.clients[client].phase
+        if call.kind in ASKING:
+            if call.ended:
+                yield _told(place, client, "refused")
+            if mine != "idle":
+                yield _told(place, client, "refused")  # It has the key, and would wait for itself.
+            elif call.kind == "?":
+                yield self._step(place, "try", client)
+            else:
+                yield self._step(place, "request", client)
+            return
+        if mine == "holding" and call.kind not in "xo":
+            yield self._step(place, "release", client, "done")
+            return
+        entry = state.entries[0]
+        holder = -1 if entry is None else entry.holder
+        if call.kind == "o" and holder != self._leased:
+            holder = -1
+        if call.kind in "xo-" and holder >= 0:
+            new = place
+            if state.clients[holder].phase == "granted":
+                new = self._step(new, "wake", holder, "got")
+            yield self._step(new, "release", holder, "done", told_to=client)
+        elif call.kind in "x-*":
+            yield _told(place, client, "failed")
+        else:
+            yield _told(place, client, "any")  # A lease that is over: no clause says whether it raises.
+
+    def _step(
+        self,
+        place: _Place,
+        name: str,
+        client: int,
+        told: str = "",
+        config: Config | None = None,
+        told_to: int | None = None,
+    ) -> _Place:
+        keyed = name in ("request", "try")
+        state, outcome = CORRECT.step(config or self._keeps, place.state, Action(name, client, 0 if keyed else None))
+        words = {"granted": "got", "waiting": "waits", "timeout": "refused"}
+        return _told(place._replace(state=state), client if told_to is None else told_to, told or words[outcome])
+
+    # -- what the run shows ----------------------------------------------------------------------------------------
+
+    def _taken(self, place: _Place, mark: Mark) -> Iterator[_Place]:
+        """The place, as far as it explains what was seen."""
+        call = place.calls[mark.client] if mark.client >= 0 else None
+        if mark.what == "called":
+            yield _with(place, mark.client, _Call(mark.kind))
+        elif mark.what == "cancelled":
+            yield place if call is None else _with(place, mark.client, call._replace(ended=True))
+        elif mark.what == "quiet":
+            idle = (c is None or (c.told == "waits" and n in mark.waiting) for n, c in enumerate(place.calls))
+            if all(idle) and all(client.phase != "granted" for client in place.state.clients):
+                yield place
+        elif call is not None and call.told in _EXPLAINS[mark.what, mark.kind in ASKING]:
+            yield _with(place, mark.client, None)
+
+    def _alone(self, place: _Place, mark: Mark) -> _Place:
+        """The model on its own way: each call takes effect at once, and one that can't be made is left out."""
+        client = mark.client
+        if mark.what == "called" and place.calls[client] is None:
+            held = place.state.clients[client].phase == "holding"
+            if (mark.kind in ASKING) != held or mark.kind in "xo":
+                place = _with(place, client, _Call(mark.kind))
+        elif mark.what == "cancelled" and place.calls[client] is not None:
+            call = place.calls[client]
+            assert call is not None
+            place = _with(place, client, call._replace(ended=True))
+        while True:
+            calls = tuple(None if c is not None and c.told not in ("", "waits") else c for c in place.calls)
+            place = place._replace(calls=calls)
+            following = next(self._effects(place), None)
+            if following is None:
+                return place
+            place = following
+
+
+_EXPLAINS = {
+    ("returned", True): ("got",),
+    ("returned", False): ("done", "any"),
+    ("refused", True): ("refused",),
+    ("refused", False): ("failed", "any", "done"),
+    ("raised", True): (),
+    ("raised", False): ("failed", "any"),
+}
+"""By what came back and whether it asked for the key: what the model must have answered."""
+
+
+def _told(place: _Place, client: int, told: str) -> _Place:
+    call = place.calls[client]
+    return place if call is None else _with(place, client, call._replace(told=told))
+
+
+def _with(place: _Place, client: int, call: _Call | None) -> _Place:
+    return place._replace(calls=(*place.calls[:client], call, *place.calls[client + 1 :]))
+
+
+def beside(marks: Sequence[Mark], keys: Iterable[str], clients: int) -> Beside:
+    """The correct model along a run. keys: the letters of its keys. clients: of the run, those of its epilogue too."""
+    models = {key: _Key(clients) for key in keys}
+    parts, client = -1, -1
+    for mark in marks:
+        if mark.what == "phase":
+            continue
+        concerned = [models[mark.key]] if mark.key else list(models.values())
+        for model in concerned:
+            if not model.see(mark) and parts < 0:
+                parts, client = mark.at, mark.client
+    ways = [model.moments() for model in models.values()]
+    times = sorted({at for way in ways for at, _ in way})
+    found: list[Moment] = []
+    for at in times:
+        states = tuple([state for when, state in way if when <= at][-1] for way in ways)
+        if not found or found[-1].states != states:
+            found.append(Moment(at, states))
+    return Beside(tuple(found), parts, client)

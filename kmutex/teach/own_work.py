@@ -1,0 +1,130 @@
+"""Whose the locker in a file is: a locker that is imported passes every lesson, and is nobody's answer.
+
+Told from the syntax. Code that means to hide what it imports can.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import kmutex
+from kmutex.teach.submission import UnreadableError, read
+
+PACKAGES = ("kmutex", "kmutex_model", "pytest_kmutex")
+"""Whose lockers pass."""
+FREE_MODULES = ("kmutex.testing", "kmutex.trace")
+"""Of these packages, modules without a locker, by which a file may try its own."""
+
+
+def borrowed(path: Path, factory: str) -> str:
+    """One line about the import by which the locker of ``factory`` is not the file's own; "" if it is.
+
+    Names of errors and protocols may be imported. What a file of the same folder has is its own.
+    """
+    return _borrowed(path, factory, set())
+
+
+def _borrowed(path: Path, factory: str, seen: set[Path]) -> str:
+    seen.add(path)
+    tree = read(path)
+    for line, name in _of_ours(tree):
+        return f"line {line} of {path.name} takes {name} from this library: the locker has to be your own"
+    for name, line, module in _strangers(tree, path.parent):
+        if _makes(tree, factory, name):
+            return f"line {line} of {path.name}: {factory} comes from {module}: the locker has to be your own"
+    for file, names in _siblings(tree, path.parent):
+        if file not in seen:
+            # A file beside it that can't be read is told when it is imported.
+            try:
+                said = _borrowed(file, names.get(factory, ""), seen)
+            except UnreadableError:
+                continue
+            if said:
+                return said
+    return ""
+
+
+def _of_ours(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of what is imported from this library and may be a locker."""
+    modules: dict[str, str] = {}
+    free: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level and _ours(node.module or ""):
+            yield from ((node.lineno, alias.name) for alias in node.names if not _free(alias.name))
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.partition(".")[0] in PACKAGES and (_ours(alias.name) or not alias.asname):
+                    modules[alias.asname or alias.name.partition(".")[0]] = alias.name
+        elif isinstance(node, ast.Call | ast.Subscript):
+            # importlib.import_module("kmutex"), sys.modules["kmutex"]
+            parts = node.args if isinstance(node, ast.Call) else [node.slice]
+            for part in parts:
+                if isinstance(part, ast.Constant) and isinstance(part.value, str) and _ours(part.value):
+                    yield node.lineno, part.value
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and _is_free(node):
+            free.add(id(node.value))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in modules and id(node) not in free:
+            yield node.lineno, modules[node.id]
+
+
+def _ours(module: str) -> bool:
+    return module.partition(".")[0] in PACKAGES and not module.startswith(FREE_MODULES)
+
+
+def _is_free(node: ast.Attribute) -> bool:
+    return _free(node.attr) or f"kmutex.{node.attr}" in FREE_MODULES
+
+
+def _free(name: str) -> bool:
+    """Whether the name of this library's is an error or a protocol."""
+    found = getattr(kmutex, name, None) if name != "*" else None
+    return isinstance(found, type) and (issubclass(found, BaseException) or getattr(found, "_is_protocol", False))
+
+
+def _strangers(tree: ast.Module, folder: Path) -> Iterator[tuple[str, int, str]]:
+    """Names at the top that come from neither the standard library nor the same folder."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level and _strange(node.module, folder):
+            yield from ((alias.asname or alias.name, node.lineno, node.module) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if _strange(alias.name, folder):
+                    yield alias.asname or alias.name.partition(".")[0], node.lineno, alias.name
+
+
+def _strange(module: str, folder: Path) -> bool:
+    top = module.partition(".")[0]
+    return top not in sys.stdlib_module_names and not (folder / f"{top}.py").exists() and top not in PACKAGES
+
+
+def _siblings(tree: ast.Module, folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Files beside it that it imports, and what their names are here."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            path = folder / f"{node.module}.py"
+            if path.is_file():
+                yield path, {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            yield from ((folder / f"{a.name}.py", {}) for a in node.names if (folder / f"{a.name}.py").is_file())
+
+
+def _makes(tree: ast.Module, factory: str, name: str) -> bool:
+    """Whether the factory is that name, a class upon it, or returns it."""
+
+    def uses(part: ast.AST | None) -> bool:
+        return part is not None and any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(part))
+
+    if factory == name:
+        return True
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == factory for t in node.targets):
+            return uses(node.value)
+        if isinstance(node, ast.ClassDef) and node.name == factory:
+            return any(uses(base) for base in node.bases)
+        if isinstance(node, ast.FunctionDef) and node.name == factory:
+            return any(uses(part.value) for part in ast.walk(node) if isinstance(part, ast.Return))
+    return False

@@ -1,0 +1,113 @@
+"""A scheme of points: what a clause that holds is worth, and a test that catches. From a file of TOML, or the usual."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kmutex._clauses import CLAUSES
+from kmutex.verify.evidence import Result
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TOTAL = 10.0
+LESSONS_CLAUSE = 4.0
+"""In the usual scheme, what the clause of the lesson is worth where another is worth 1."""
+
+
+class SchemeError(Exception):
+    """The file is no scheme. One line; the exit status is 4."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What is worth how much. Weights: the score is their share of the total."""
+
+    total: float = TOTAL
+    """What all that holds is worth."""
+    works: float = 1.0
+    """For a locker that could be put to work."""
+    others: float = 1.0
+    """For each clause that is judged and has no weight of its own. What a locker has nothing of does not count."""
+    clauses: Mapping[str, float] = field(default_factory=dict)
+    """Clauses with a weight of their own. They count for everybody: who has nothing of it has not earned it."""
+
+
+class Part(NamedTuple):
+    """What one thing is worth, and was."""
+
+    name: str
+    result: str
+    earned: float
+    possible: float
+
+
+def usual(clause: str | None) -> Scheme:
+    """The scheme where no file says another. clause: of the lesson."""
+    return Scheme(clauses={} if clause is None else {clause: LESSONS_CLAUSE})
+
+
+def scheme(path: Path) -> Scheme:
+    """What the file says. SchemeError."""
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SchemeError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise SchemeError(f"{path}: no TOML: {error}") from None
+    clauses = said.pop("clauses", {})
+    if not isinstance(clauses, dict):
+        raise SchemeError(f"{path}: clauses = {clauses!r}: a table [clauses] is wanted")
+    unknown = [*(said.keys() - {"total", "works", "others"}), *(clauses.keys() - set(CLAUSES))]
+    if unknown:
+        raise SchemeError(f"{path}: {sorted(unknown)[0]!r} is none of total, works, others and, in [clauses], KM-...")
+    for name, value in [*said.items(), *clauses.items()]:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e6:
+            raise SchemeError(f"{path}: {name} = {value!r} is no number of points")
+    found = Scheme(**{name: float(value) for name, value in said.items()}, clauses=clauses)
+    if not found.works + found.others + sum(clauses.values()):
+        raise SchemeError(f"{path}: nothing is worth a point")
+    return found
+
+
+def of_rows(by: Scheme, rows: list[dict[str, Any]]) -> list[Part]:
+    """The parts of a locker's score. rows: as kmutex verify --json has them. What was not decided is not earned."""
+    results: dict[str, set[str]] = {}
+    for row in rows:
+        if row["clause"] in CLAUSES:
+            results.setdefault(row["clause"], set()).add(row["result"])
+    parts = [Part("it could be put to work", "yes", by.works, by.works)]
+    for clause in CLAUSES:
+        had = results.get(clause, set())
+        result = next((each.value for each in _WORST if each.value in had), Result.NOT_APPLICABLE.value)
+        weight = by.clauses.get(clause, by.others if result not in _NOT_JUDGED else 0.0)
+        if weight:
+            parts.append(Part(clause, result, weight if result in _EARNED else 0.0, weight))
+    return parts
+
+
+_WORST = (Result.VIOLATED, Result.INCONCLUSIVE, Result.HOLDS, Result.NOTED, Result.OFF, Result.NOT_APPLICABLE)
+_EARNED = (Result.HOLDS.value, Result.NOTED.value)
+_NOT_JUDGED = (Result.OFF.value, Result.NOT_APPLICABLE.value, Result.NOT_PROMISED.value)
+
+
+def of_tests(lockers: list[dict[str, Any]]) -> list[Part]:
+    """The parts of the score of tests: each broken locker is worth the same. Who rejects a correct one has nothing."""
+    sound = all(row["result"] in ("accepted", "not tried") for row in lockers if row["breaks"] is None)
+    return [
+        Part(row["locker"], row["result"], float(sound and row["result"] == "caught"), 1.0)
+        for row in lockers
+        if row["breaks"] is not None
+    ]
+
+
+def score(by: Scheme, parts: list[Part]) -> float:
+    """The share of the total, to a hundredth."""
+    possible = sum(part.possible for part in parts)
+    return round(by.total * sum(part.earned for part in parts) / possible, 2) if possible else 0.0
