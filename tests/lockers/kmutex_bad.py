@@ -12,8 +12,10 @@ from types import MappingProxyType
 from typing import Any
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
-from kmutex._core import LockTable
+from kmutex._aio import AsyncInnerMutex
+from kmutex._core import LockTable, Waker
 from kmutex._entry import Entry
+from kmutex._threads import Lease
 
 
 class NeverEvicts(KeyedMutex):
@@ -25,9 +27,13 @@ class NeverEvicts(KeyedMutex):
         super().__init__()
         self._ever: set[Hashable] = set()
 
-    def _acquire(self, key: Hashable, ticket: int, timeout: float | None) -> bool:
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
         self._ever.add(key)
-        return super()._acquire(key, ticket, timeout)
+        super().lock(key, timeout)
+
+    def hold(self, key: Hashable, timeout: float | None = None) -> Lease:
+        self._ever.add(key)
+        return super().hold(key, timeout)
 
     def __len__(self) -> int:
         return len(self._ever)
@@ -184,13 +190,13 @@ class OldLeaseReleases(KeyedMutex):
 
     def __init__(self) -> None:
         super().__init__()
-        self._table = _OlderTable()
+        self._mutex._table = _OlderTable()
 
 
-class _OlderTable(LockTable[Lock]):
+class _OlderTable(LockTable):
     __slots__ = ()
 
-    def release(self, key: Hashable, ticket: int | None = None) -> Lock | None:
+    def release(self, key: Hashable, ticket: int | None = None) -> Waker | None:
         queue = self._entries.get(key)
         if isinstance(queue, OrderedDict) and len(queue) > 1 and ticket and 0 < ticket <= next(iter(queue)):
             ticket = None
@@ -203,7 +209,7 @@ class LiveSnapshot(KeyedMutex):
     __slots__ = ()
 
     def snapshot(self) -> Mapping[Hashable, Entry]:
-        view: Any = MappingProxyType(self._table._entries)
+        view: Any = MappingProxyType(self._mutex._table._entries)
         return view  # type: ignore[no-any-return]
 
 
@@ -215,7 +221,7 @@ class SixtyFourTickets(KeyedMutex):
     def __init__(self) -> None:
         super().__init__()
         tickets: Any = itertools.cycle(range(1, 65))
-        self._tickets = tickets
+        self._mutex._tickets = tickets
 
 
 class YoungestOfMany(KeyedMutex):
@@ -225,7 +231,7 @@ class YoungestOfMany(KeyedMutex):
 
     def __init__(self) -> None:
         super().__init__()
-        self._table = _YoungestOfMany()
+        self._mutex._table = _YoungestOfMany()
 
 
 class _YoungestOfMany(_StackTable):
@@ -261,6 +267,14 @@ class AsyncExpiresTwice(AsyncKeyedMutex):
 
     __slots__ = ()
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._mutex = _ExpiresTwice(False, None)
+
+
+class _ExpiresTwice(AsyncInnerMutex):
+    __slots__ = ()
+
     def _expire(self, key: Hashable, ticket: int, future: asyncio.Future[None], timeout: float) -> None:
         self._table.cancel(key, ticket)
         future.set_exception(TimeoutError(f"no grant of {key!r} within {timeout} s"))
@@ -269,6 +283,14 @@ class AsyncExpiresTwice(AsyncKeyedMutex):
 class AsyncLeaseInAnyLoop(AsyncKeyedMutex):
     """A lease may be left in another loop (KM-LOOP)."""
 
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mutex = _AnyLoop(False, None)
+
+
+class _AnyLoop(AsyncInnerMutex):
     __slots__ = ()
 
     def _release(self, key: Hashable, ticket: int) -> None:
@@ -280,6 +302,14 @@ class AsyncLeaseInAnyLoop(AsyncKeyedMutex):
 class AsyncClosedWaits(AsyncKeyedMutex):
     """A waiter whose coroutine is closed stays in the queue (KM-CANCEL)."""
 
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mutex = _ClosedWaits(False, None)
+
+
+class _ClosedWaits(AsyncInnerMutex):
     __slots__ = ()
 
     async def _grant(self, key: Hashable, ticket: int, future: asyncio.Future[None], timeout: float | None) -> None:
