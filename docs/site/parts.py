@@ -62,6 +62,7 @@ specs/README
 specs/contract
 specs/protocol
 specs/vectors
+specs/player
 specs/divergences
 docs/clauses
 docs/proof

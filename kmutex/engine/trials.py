@@ -56,7 +56,7 @@ class Trial:
         if left is not None:
             return f"it tried to leave the process: {said(left)}"
         if any(_of_trio(error) for error in self.errors.values()):
-            return "it waits by trio, which no scheduler here runs; what is taken waits by threads or asyncio"
+            return "it waits by trio, which no scheduler here runs; written for anyio, it would be run on asyncio"
         failed = ((Step(step[1], step[2:]), error) for step, error in self.errors.items())
         return next((f"{step} raised {said(error)}" for step, error in failed), "it has no end")
 

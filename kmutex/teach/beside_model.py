@@ -89,27 +89,21 @@ class _Key:
         """After they have parted: where the model is."""
         self._own: list[tuple[int, State]] = []
 
-    @property
-    def parted(self) -> bool:
-        """Whether no state of the model explains the run any more."""
-        return self._sound is not None
-
     def see(self, mark: Mark) -> bool:
         """Go on; False: this is where they part."""
         if self._sound is not None:
             self._sound = self._alone(self._sound, mark)
             self._own.append((mark.at, self._sound.shown))
             return True
-        before = dict(self._here)
         after: dict[_Place, tuple[int, int]] = {}
-        for place, cost, number in self._closed(before):
+        for place, cost, number in self._closed(self._here):
             for new in self._taken(place, mark):
                 if new not in after or cost < after[new][0]:
                     after[new] = (cost + new.late, number)
         if mark.what == "returned" and mark.kind == "[":
             self._leased = mark.client
         if not after:
-            best = min(self._closed(before), key=lambda each: (each[0].late, each[1]))
+            best = min(self._closed(self._here), key=lambda each: (each[0].late, each[1]))
             self._end = best[2]
             self._sound = self._alone(best[0], mark)
             self._own.append((mark.at, self._sound.shown))

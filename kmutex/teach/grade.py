@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kmutex._clauses import EVERY_CLAUSE
 from kmutex._sandbox import Confinement
 from kmutex.engine.features import PROMISES, clauses_off
+from kmutex.engine.program import FLIGHT
 from kmutex.engine.timeline import timeline
 from kmutex.teach import lesson as lessons
 from kmutex.teach.clauses import Clause, clause_of
@@ -42,7 +43,7 @@ from kmutex.verify.runner import (
 )
 
 if TYPE_CHECKING:
-    from kmutex.engine.shapes import Kind
+    from kmutex.engine.shapes import Kind, Shape
     from kmutex.teach.lesson import Lesson
     from kmutex.teach.submission import Submission
 
@@ -179,8 +180,8 @@ def grade(
             where = ", ".join(map(str, lines))
             raise SubjectError(f"{error}; a busy wait: the loop in line {where} calls nothing that waits") from None
         raise
-    if one is not None and "[" in str(one.schedule.program) and not shape.leases:
-        raise LacksError(f"lesson {one.number} is about leases, and the locker has no hold(key)")
+    if one is not None and (lacks := _lacking(one, shape)):
+        raise LacksError(f"lesson {one.number} is about {lacks}")
     own = [row for row in rows if row.method == METHOD]
     kind = shape.kind
     sleeping = sleeps(tree)
@@ -223,6 +224,20 @@ def _of_one_lock(
                 Row("KM-INDEP", ONE_FOR_ALL, "2 clients, 2 keys, 1 run", 1, Result.VIOLATED, 0.0, violations=(shown,))
             ]
     return []
+
+
+def _lacking(one: Lesson, shape: Shape) -> str:
+    """What the lesson is about and the locker has not; "" if it has all."""
+    kinds = one.schedule.program.kinds
+    if (shape.form == "flight") != bool(kinds & FLIGHT):
+        return "locks, and this has no lock(key)" if shape.form == "flight" else "do(key, work), and this has none"
+    if "[" in kinds and not shape.leases:
+        return "leases, and the locker has no hold(key)"
+    if one.by == lessons.SEVERAL and not shape.several:
+        return "several keys, and the locker has no hold_all(keys)"
+    if shape.kind == "threads" and kinds & frozenset("~?") and not shape.timeout:
+        return "timeouts, and lock takes none"
+    return ""
 
 
 def _units(one: Lesson) -> list[Unit]:

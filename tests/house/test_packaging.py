@@ -161,10 +161,12 @@ def test_the_wheel_reads_its_own_specs(bare_python: Path, tmp_path: Path) -> Non
     assert run(bare_python, "-I", "-c", program, cwd=tmp_path) == (ROOT / "specs" / "README.md").read_text("utf-8")
 
 
-def test_the_wheel_writes_the_explore_page(installed: Path, tmp_path: Path) -> None:
-    """From its own files: the scripts and the style are in it."""
-    assert "state" in run(installed, "explore", "-o", "page.html", cwd=tmp_path)
-    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+def test_the_wheel_writes_the_pages_of_explore_and_show(installed: Path, tmp_path: Path) -> None:
+    """From its own files: the scripts and the style are in them."""
+    assert "state" in run(installed, "explore", "-o", "explore.html", cwd=tmp_path)
+    arguments = ("kmutex:KeyedMutex", "-o", "show.html", "--replay", "0+a-a 1+a-a @locks")
+    assert "runs of kmutex:KeyedMutex" in run(installed, "show", *arguments, cwd=tmp_path)
+    text = "".join((tmp_path / name).read_text(encoding="utf-8") for name in ("explore.html", "show.html"))
     for path in (ROOT / "kmutex" / "teach" / "page").iterdir():
         if path.suffix in (".js", ".css"):
             assert path.read_text(encoding="utf-8") in text

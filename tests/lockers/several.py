@@ -40,7 +40,7 @@ class NamedTwice(KeyedMutex):
     """Takes a place for each time that a key is named, and so waits for itself (KM-ALL)."""
 
     def hold_all(self, keys: Keys, timeout: float | None = None) -> threads.Lease:
-        return threads.Lease(threads._Several(self), tuple(keys), timeout)
+        return threads.Lease(threads._Several(self._mutex), tuple(keys), timeout)
 
 
 class _KeepsAPart(threads._Several):
@@ -52,7 +52,7 @@ class KeepsAPart(KeyedMutex):
     """Who gives up leaves the queues in which it waits, and keeps the keys that it was first for (KM-ALL)."""
 
     def hold_all(self, keys: Keys, timeout: float | None = None) -> threads.Lease:
-        return threads.Lease(_KeepsAPart(self), distinct(keys), timeout)
+        return threads.Lease(_KeepsAPart(self._mutex), distinct(keys), timeout)
 
 
 class _FirstIsEnough(threads._Several):
@@ -64,7 +64,7 @@ class FirstIsEnough(KeyedMutex):
     """Waits for the first key only (KM-ALL)."""
 
     def hold_all(self, keys: Keys, timeout: float | None = None) -> threads.Lease:
-        return threads.Lease(_FirstIsEnough(self), distinct(keys), timeout)
+        return threads.Lease(_FirstIsEnough(self._mutex), distinct(keys), timeout)
 
 
 class AsyncTakesOneByOne(AsyncKeyedMutex):

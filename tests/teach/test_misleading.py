@@ -51,6 +51,9 @@ CASES = {
     "itself": (WAITS_FOR_ITSELF, [], 1, ["call to unlock never comes back", "KM-LIVE: "], ["nobody holds it"]),
     "spins": (SPINS, [], 3, ["a busy wait: the loop in line 11"], []),
     "nohold": (None, ["--lesson", "9"], 3, ["lesson 9 is about leases, and the locker has no hold(key)"], []),
+    "notime": (None, ["--lesson", "14"], 3, ["lesson 14 is about timeouts, and lock takes none"], []),
+    "noall": (None, ["--lesson", "19"], 3, ["lesson 19 is about several keys, and the locker has no hold_all"], []),
+    "nolock": (lesson(20).source, ["--lesson", "12"], 3, ["lesson 12 is about locks, and this has no lock(key)"], []),
 }
 """By file: the code, the arguments, the exit status, what is said, and what is not. None: the code of `_code`."""
 

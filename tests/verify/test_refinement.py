@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
+from kmutex._aio import AsyncInnerMutex
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket, after_cancel, after_release, after_request
+from kmutex._threads import InnerMutex
 from kmutex.engine.program import parse
 from kmutex.selfcheck import driver_refinement, refinement
 from kmutex.selfcheck.driver_refinement import Subject
@@ -456,7 +459,14 @@ def test_a_broken_rule_is_noticed(name: str, rule: Any, clause: str) -> None:
 # Broken drivers
 
 
-class LosesTheWakeUp(KeyedMutex):
+def with_driver(driver: type[InnerMutex] | type[AsyncInnerMutex]) -> Any:
+    """A mutex that locks by this."""
+    mutex: Any = KeyedMutex() if issubclass(driver, InnerMutex) else AsyncKeyedMutex()
+    mutex._mutex = driver(False, None)
+    return mutex
+
+
+class LosesTheWakeUp(InnerMutex):
     """Hands the key over and opens no gate."""
 
     def _release(self, key: Hashable, ticket: Ticket | None) -> None:
@@ -464,23 +474,22 @@ class LosesTheWakeUp(KeyedMutex):
             self._table.release(key, ticket)
 
 
-class ExpiredStaysQueued(KeyedMutex):
+class ExpiredStaysQueued(InnerMutex):
     """Gives up and stays in the queue."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        table: LockTable = CancelKeepsTheRef()
-        self._table = table
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._table = CancelKeepsTheRef()
 
 
-class IgnoresTheLease(KeyedMutex):
+class IgnoresTheLease(InnerMutex):
     """A lease releases by key, so an old one ends a later holder's grant."""
 
     def _release(self, key: Hashable, ticket: Ticket | None) -> None:
         super()._release(key, None)
 
 
-class TimedLockForgets(KeyedMutex):
+class TimedLockForgets(InnerMutex):
     """A lock with a timeout returns and does not hold."""
 
     def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> bool:
@@ -490,7 +499,7 @@ class TimedLockForgets(KeyedMutex):
         return granted
 
 
-class LeaseNeverEnds(KeyedMutex):
+class LeaseNeverEnds(InnerMutex):
     """Leaving the block of a lease releases nothing."""
 
     def _release(self, key: Hashable, ticket: Ticket | None) -> None:
@@ -498,37 +507,36 @@ class LeaseNeverEnds(KeyedMutex):
             super()._release(key, None)
 
 
-class InterruptedStaysQueued(KeyedMutex):
+class InterruptedStaysQueued(InnerMutex):
     """A waiter that is interrupted raises and stays in the queue; one that times out leaves it."""
 
     def _settle(self, key: Hashable, ticket: Ticket) -> None:
         pass
 
 
-class TryWaitsForEver(KeyedMutex):
+class TryWaitsForEver(InnerMutex):
     """Timeout 0 is taken for none."""
 
     def _acquire(self, key: Hashable, ticket: Ticket, timeout: float | None) -> bool:
         return super()._acquire(key, ticket, timeout or None)
 
 
-class AsyncStaysQueued(AsyncKeyedMutex):
+class AsyncStaysQueued(AsyncInnerMutex):
     """A cancelled task stays in the queue."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        table: LockTable = CancelKeepsTheRef()
-        self._table = table
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._table = CancelKeepsTheRef()
 
 
-class AsyncNeverTimesOut(AsyncKeyedMutex):
+class AsyncNeverTimesOut(AsyncInnerMutex):
     """A wait ends when its task is cancelled, and not when its time is over."""
 
     def _expire(self, key: Hashable, ticket: Ticket, future: Any, timeout: float) -> None:
         pass
 
 
-class AsyncWakesNobody(AsyncKeyedMutex):
+class AsyncWakesNobody(AsyncInnerMutex):
     """Hands the key over and wakes nobody."""
 
     def _wake(self, future: Any) -> None:
@@ -544,17 +552,17 @@ class AsyncStrayAccepted(AsyncKeyedMutex):
 
 
 BROKEN_DRIVERS: list[tuple[Callable[[], Any], str, str]] = [
-    (LosesTheWakeUp, "threads", "KM-HANDOFF"),
-    (ExpiredStaysQueued, "threads", "KM-CANCEL"),
-    (IgnoresTheLease, "threads", "KM-TOKEN"),
-    (TimedLockForgets, "threads", "KM-REF"),
-    (LeaseNeverEnds, "threads", "KM-IDLE"),
-    (LeaseNeverEnds, "threads", "KM-HANDOFF"),
-    (InterruptedStaysQueued, "threads", "KM-CANCEL"),
-    (TryWaitsForEver, "threads", "KM-EXPIRED"),
-    (AsyncNeverTimesOut, "asyncio", "KM-CANCEL"),
-    (AsyncStaysQueued, "asyncio", "KM-CANCEL"),
-    (AsyncWakesNobody, "asyncio", "KM-HANDOFF"),
+    (partial(with_driver, LosesTheWakeUp), "threads", "KM-HANDOFF"),
+    (partial(with_driver, ExpiredStaysQueued), "threads", "KM-CANCEL"),
+    (partial(with_driver, IgnoresTheLease), "threads", "KM-TOKEN"),
+    (partial(with_driver, TimedLockForgets), "threads", "KM-REF"),
+    (partial(with_driver, LeaseNeverEnds), "threads", "KM-IDLE"),
+    (partial(with_driver, LeaseNeverEnds), "threads", "KM-HANDOFF"),
+    (partial(with_driver, InterruptedStaysQueued), "threads", "KM-CANCEL"),
+    (partial(with_driver, TryWaitsForEver), "threads", "KM-EXPIRED"),
+    (partial(with_driver, AsyncNeverTimesOut), "asyncio", "KM-CANCEL"),
+    (partial(with_driver, AsyncStaysQueued), "asyncio", "KM-CANCEL"),
+    (partial(with_driver, AsyncWakesNobody), "asyncio", "KM-HANDOFF"),
     (AsyncStrayAccepted, "asyncio", "KM-UNHELD"),
 ]
 

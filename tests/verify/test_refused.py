@@ -57,7 +57,7 @@ REFUSED = {
     "async lock spins": (("subjects:AsyncSpins",), "its first lock()"),
     "async lock yields for ever": (("subjects:AsyncYieldsForEver",), "does not come through"),
     "async lock waits for ever": (("subjects:AsyncWaitsForEver",), "does not come through"),
-    "async lock is trio's": (("for_trio:Locks",), "it waits by trio, which no scheduler here runs"),
+    "async lock is trio's": (("for_trio:Locks",), "it waits by trio, which no scheduler here runs; written for anyio"),
     "async lock has trio's events": (("for_trio:Queues",), "it waits by trio, which no scheduler here runs"),
     "replay out of control": (
         ("subjects:ForeignLock", "--replay", "0+a | 1+a @locks"),

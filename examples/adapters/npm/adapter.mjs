@@ -87,6 +87,8 @@ const lockers = {
       const rows = new Map();
       const waiting = (key) => this.locks.waitingMap.get(key)?.length ?? 0;
       for (const [key, held] of this.locks._acquiredMap) rows.set(key, row(held, waiting(key)));
+      // The empty text counts as no key, which has a lock of its own.
+      if (this.locks._isAcquired) rows.set("", row(true, this.locks.waitingList.length));
       return [...rows];
     }
   },
