@@ -402,6 +402,8 @@ class Outcome:
 
     def cancelled(self, client: int) -> None: ...
 
+    def failed(self, error: BaseException) -> None: ...
+
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         self.stuck = waiting
 

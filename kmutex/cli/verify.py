@@ -423,7 +423,7 @@ def _replay(args: argparse.Namespace, subject: Subject) -> int:
     from kmutex.verify.runner import ReplayError, SubjectError, replay
 
     try:
-        found, unkept, events, endless = replay(
+        found, unkept, events, endless, left_at = replay(
             subject.target, args.replay, without=subject.without, promises=subject.promises, calls=subject.calls
         )
     except SubjectError as error:
@@ -443,6 +443,8 @@ def _replay(args: argparse.Namespace, subject: Subject) -> int:
         print(f"\n{', '.join(violation.clauses)}: {violation.message}")
     for violation in unkept:
         print(f"\n{', '.join(violation.clauses)}, not promised: {violation.message}")
+    if left_at is not None:
+        print(f"\nchoice {left_at} is not there as it was recorded: from there on, the default schedule was run")
     if fault:
         return complain(fault)
     if endless and not found:
@@ -450,4 +452,6 @@ def _replay(args: argparse.Namespace, subject: Subject) -> int:
         return 2
     if not found and not unkept:
         print("\nno clause is violated in this run")
+    if left_at is not None and not found:
+        return 2
     return 1 if found else 0

@@ -23,7 +23,7 @@ from kmutex.engine.faces import settled
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError, without_frames
 from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, leased_by, possible
-from kmutex.engine.search import Chooser, Move
+from kmutex.engine.search import EVENT, Chooser, Move
 from kmutex.engine.threads.locks import World
 
 MOST_IDLE = 600
@@ -71,6 +71,8 @@ class Loop(asyncio.AbstractEventLoop):
         self.begun = 0
         """Tasks so far."""
         self.now = 1000.0
+        self.failed: Callable[[BaseException], None] = lambda error: None
+        """Is told of what a callback raised."""
 
     def time(self) -> float:
         return self.now
@@ -85,7 +87,9 @@ class Loop(asyncio.AbstractEventLoop):
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """What a callback raised is seen by whoever waits for it in vain."""
+        # Of the others, what a task raised is for whoever awaits it, and the rest is said when memory is collected.
+        if "handle" in context and "exception" in context:
+            self.failed(context["exception"])
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -153,12 +157,14 @@ class LoopRun:
         timeouts: bool = False,
         quiet_tail: int = 0,
         loop: Loop | None = None,
+        timeout: float = TIMEOUT,
     ) -> None:
         """A run of ``program`` on what ``make()`` returns.
 
         keys: the value for a key's letter. timeouts: a cancellable wait asks with a timeout, and that is what ends
         it; otherwise its task is cancelled. quiet_tail: the last phases of the program in which there is nothing
         to choose. loop: of runs before this one, for subjects that keep something of theirs; None: a new one.
+        timeout: virtual seconds that a cancellable wait asks for.
         """
         self._make = make
         self._phases = deque(enumerate(program.phases))
@@ -169,6 +175,8 @@ class LoopRun:
         self._timeouts = timeouts
         self._clients = [_Client(index, self) for index in range(program.clients)]
         self._loop = Loop() if loop is None else loop  # type: ignore[abstract]
+        self._loop.failed = self._failed
+        self._timeout = timeout
         self._plain = True
         self._idle = 0
         self._steps = 0
@@ -236,11 +244,11 @@ class LoopRun:
         me.step = step
         me.cancelled = me.timed = False
         timed = step.kind == "~" and self._timeouts
-        me.step_ends = self._loop.now + TIMEOUT if timed else self._loop.now if step.kind == "?" else None
+        me.step_ends = self._loop.now + self._timeout if timed else self._loop.now if step.kind == "?" else None
         self._observer.called(me.index, step)
         error: BaseException | None = None
         try:
-            await self._call(me, step, TIMEOUT if timed else None)
+            await self._call(me, step, self._timeout if timed else None)
         except (GeneratorExit, UncontrolledError):
             raise
         except BaseException as caught:
@@ -300,6 +308,10 @@ class LoopRun:
             if raised is not error:
                 raise
 
+    def _failed(self, error: BaseException) -> None:
+        if not self._closing:
+            self._observer.failed(without_frames(error))
+
     # -- who goes on ---------------------------------------------------------------------------------------------
 
     def _go_on(self) -> Ending | None:
@@ -313,7 +325,7 @@ class LoopRun:
         for client in self._clients:
             if client.openable:
                 cost = 1 if moves and self._loop.ready else 0
-                moves.append((self._opener(client), cost, Move(client.index, "run")))
+                moves.append((self._opener(client), cost, Move(client.index, "run", EVENT)))
         if not moves:
             return None if self._end_a_wait() else self._quiet()
         moves += self._cancels()
@@ -413,7 +425,7 @@ class LoopRun:
                 client.step_ends = max(client.step_ends, timer.handle.when())
                 client.timed = True
             # A timer for all of its time again does not end the wait in time.
-            anew = timer is None or timer.handle.when() >= client.step_ends + TIMEOUT
+            anew = timer is None or timer.handle.when() >= client.step_ends + self._timeout
             if anew and client.step_ends <= self._loop.now:
                 overdue.add(client.index)
         self._observer.quiet(waiting, frozenset(overdue))

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from kmutex.engine.estimate import LEAST_PROBES, PROBES, Ahead, Probe
 from kmutex.engine.eventloop import Loop, LoopRun
 from kmutex.engine.faces import Face
 from kmutex.engine.judge import Judge
 from kmutex.engine.keys import Spelling, key_of
+from kmutex.engine.limits import TIMEOUT
 from kmutex.engine.observer import Ending, Observer
 from kmutex.engine.program import Program, ProgramError, parse
 from kmutex.engine.run_judge import Finding, RunJudge
 from kmutex.engine.scenarios import with_epilogue
-from kmutex.engine.search import Chooser, Sampler, Search, UnreplayableError, picks_of
+from kmutex.engine.search import Chooser, ReducedSearch, Search, picks_of
 from kmutex.engine.shapes import Fitted
-from kmutex.engine.threads import Bytecode, Crew, ThreadRun, foreign
+from kmutex.engine.strategies import PCT, PORTFOLIO, drawn
+from kmutex.engine.threads import Bytecode, Crew, ThreadRun, acts_unseen, foreign
 
 Level = Literal["locks", "bytecode", "tasks", "timeouts"]
 """Where a switch may come. Threads: at lock operations only, or at bytecodes as well. asyncio: a wait ends because its
@@ -72,6 +76,10 @@ class Exploration:
     runs: int = 0
     complete: bool = False
     """Whether every way within the bound was run."""
+    estimate: float | None = None
+    """How many schedules there are within the bound, where not all were run."""
+    by_pct: int = 0
+    """Runs whose schedule `PCT` has drawn."""
     endless: int = 0
     longest: int = 0
     found: dict[str, Found] = field(default_factory=dict)
@@ -84,6 +92,8 @@ class Exploration:
     witnesses: Counter[str] = field(default_factory=Counter)
     last: RunJudge | None = None
     """The judge of the last run."""
+    left_at: int | None = None
+    """The choice from which on a replayed run is not as it was recorded; None: it fits to its end."""
 
     told: Callable[[Found, bool], None] = lambda found, promised: None
     """Is told of the first run of each symptom, as soon as it has ended, and whether it breaks what is promised."""
@@ -147,9 +157,11 @@ class Explorer:
         self._keys = keys
         self._loop = loop
         self._afterwards = True
+        self._timeout = TIMEOUT
         self._patience = patience
         self._judging = judging
         self._bytecode = Bytecode(lambda filename: not foreign(filename))
+        self._watch = Bytecode(lambda filename: not foreign(filename), watching=True)
 
     @classmethod
     def of(
@@ -185,21 +197,30 @@ class Explorer:
         judging: Callable[..., RunJudge] | None = None,
         loop: Loop | None = None,
         afterwards: bool = True,
+        timeout: float = TIMEOUT,
         tries: bool = True,
     ) -> Explorer:
         """The same for another factory, or with other keys, or by another judge, or with one loop for all runs.
 
         tries: whether that can be asked without waiting, where this can.
         afterwards: whether the epilogue of a lock asks if the key is as good as new, once all have let go of it.
+        timeout: virtual seconds that a cancellable wait asks for.
         """
         other = copy.copy(self)
         other._make = make
+        other.__dict__.pop("_told_by_code", None)
         other._judging = judging or self._judging
         other._loop = loop or self._loop
         other._afterwards = afterwards
+        other._timeout = timeout
         other._tries = self._tries and tries
         other._keys = self._keys if keys is None else keys
         return other
+
+    @functools.cached_property
+    def _told_by_code(self) -> bool:
+        """Whether the subject does all that it does by its own code, and nothing when an object goes."""
+        return not acts_unseen(self._make)
 
     @property
     def judging(self) -> Callable[..., RunJudge]:
@@ -219,41 +240,61 @@ class Explorer:
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
         told: Callable[[Found, bool], None] = lambda found, promised: None,
+        reduced: bool = False,
+        estimate: bool = False,
     ) -> Exploration:
         """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no. told: of each symptom at once.
+        reduced: leave out what differs only in the order of steps that commute, where switches come at locks.
+        estimate: where not all are run, find out how many there are, by further runs, a tenth of those before.
 
         Once a run has broken a clause, MOST_AFTER more are made: they may show what else is broken, or a shorter way.
         """
         result = Exploration(program, level, bound, told=told)
-        search = Search(bound)
+        commute = reduced and level == "locks" and self._crew is not None and self._told_by_code
+        search = ReducedSearch(bound, program.alike) if commute else Search(bound)
         since = 0
+        default: Chooser | None = None
         for chooser in search:
             self._once(result, chooser, known)
+            default = default or chooser
             since += bool(result.found)
             if result.exited or since > MOST_AFTER or not go_on(result.runs):
-                return result
+                break
         result.complete = search.complete
+        if estimate and default is not None and not (search.complete or result.found or result.exited):
+            self._count(result, Ahead(default.path, bound), min(PROBES, result.runs // 10), known, go_on)
         return result
+
+    def _count(
+        self, result: Exploration, ahead: Ahead, number: int, known: Set[str], alive: Callable[[int], bool]
+    ) -> None:
+        probes = [Probe(seed, result.bound, ahead) for seed in range(number)]
+        for probe in probes:
+            self._once(result, probe, known)
+            alive(result.runs)
+            if result.found or result.exited:
+                return
+        if number >= LEAST_PROBES:
+            result.estimate = sum(probe.weight for probe in probes) / number
 
     def some(
         self,
         program: Program,
         level: Level,
-        preemptions: int,
         seeds: range,
         *,
+        names: Sequence[str] = PORTFOLIO,
         known: Set[str] = frozenset(),
         go_on: Callable[[int], bool] = lambda runs: True,
         told: Callable[[Found, bool], None] = lambda found, promised: None,
     ) -> Exploration:
-        """The plain way, and random ways, one for each seed, with that many preemptions in half as long again."""
-        result = Exploration(program, level, preemptions, told=told)
-        self._once(result, Chooser(), known)
-        length = result.longest * 3 // 2
-        for seed in seeds:
+        """The default schedule, and one for each seed, drawn by the strategies of these names in turn."""
+        result = Exploration(program, level, 0, told=told)
+        for chooser in drawn(seeds, names):
+            self._once(result, chooser, known)
+            result.by_pct += isinstance(chooser, PCT)
             if result.found or result.exited or not go_on(result.runs):
                 break
-            self._once(result, Sampler(seed, length, preemptions), known)
         return result
 
     def again(
@@ -264,17 +305,16 @@ class Explorer:
         judging: Callable[..., RunJudge] | None = None,
         choosing: Callable[[Sequence[int]], Chooser] = Chooser,
     ) -> Exploration:
-        """The one run that a schedule says. judging: makes the judge of the run, instead of the explorer's. choosing:
-        makes the chooser that follows the picks.
-
-        UnreplayableError: the subject does not come by that way."""
+        """The one run that a schedule says, as far as it fits. judging: makes its judge, instead of the explorer's.
+        choosing: makes the chooser that follows the picks."""
         result = Exploration(schedule.program, schedule.level, 0)
         self._tries = schedule.tries
         chooser = choosing(picks_of(dict(schedule.picks)))
         self._once(result, chooser, known, judging)
         last = max((at for at, _ in schedule.picks), default=-1)
-        if len(chooser.path) <= last and not result.found:
-            raise UnreplayableError(f"the run has {len(chooser.path)} choices, and choice {last} was recorded")
+        if chooser.left_at is None and len(chooser.path) <= last and not result.breaches:
+            chooser.left_at = len(chooser.path)
+        result.left_at = chooser.left_at
         return result
 
     def _once(
@@ -324,9 +364,10 @@ class Explorer:
                 observer,
                 crew=self._crew,
                 keys=keys,
-                bytecode=self._bytecode if level == "bytecode" else None,
+                bytecode=self._bytecode if level == "bytecode" else self._watch if chooser.watches else None,
                 quiet_tail=tail,
                 patience=self._patience,
+                timeout=self._timeout,
             )
         else:
             run = LoopRun(
@@ -338,6 +379,7 @@ class Explorer:
                 timeouts=level == "timeouts",
                 quiet_tail=tail,
                 loop=self._loop,
+                timeout=self._timeout,
             )
         ending = run.run()
         # What a broken run leaves held, the next would meet where all share a table.

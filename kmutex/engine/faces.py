@@ -217,7 +217,7 @@ class Face:
                 if self._way.by == "lock" and self._way.close:
                     getattr(kept, self._way.close)()
                 elif self._way.by == "block":
-                    _driven(self._left(kept, None))
+                    driven(self._left(kept, None))
         self._kept.clear()
 
     def _opening(self) -> Callable[..., Any]:
@@ -289,19 +289,19 @@ class ThreadFace(Face):
 
     def lock(self, key: Any, timeout: float | None = None) -> None:
         """Wait for the key. TimeoutError: the time is over."""
-        _driven(self._lock(key, timeout))
+        driven(self._lock(key, timeout))
 
     def unlock(self, key: Any) -> None:
         """Let go of the key."""
-        _driven(self._unlock(key))
+        driven(self._unlock(key))
 
     def leave(self, key: Any, error: BaseException) -> None:
         """Leave the block of the key by an error of its body."""
-        _driven(self._leave(key, error))
+        driven(self._leave(key, error))
 
     def end(self, key: Any, given: Any) -> None:
         """Let go of the key with what its lock gave."""
-        _driven(self._end(key, given))
+        driven(self._end(key, given))
 
 
 class TaskFace(Face):
@@ -360,7 +360,7 @@ async def _opened(answer: Any) -> Any:
     return answer if is_block(answer) else await settled(answer)
 
 
-def _driven(call: Coroutine[Any, Any, None]) -> None:
+def driven(call: Coroutine[Any, Any, None]) -> None:
     """Run a call that waits in no loop to its end."""
     try:
         call.send(None)

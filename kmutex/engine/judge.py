@@ -205,6 +205,9 @@ class Judge(RunJudge):
         else:
             self._ingredient("race")
 
+    def failed(self, error: BaseException) -> None:
+        self._find("KM-LIVE", f"a callback on the event loop raised {said(error)}, which no caller is told")
+
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         self._quiets += 1
         for client, step in waiting.items():

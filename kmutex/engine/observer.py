@@ -46,6 +46,9 @@ class Observer(Protocol):
     def cancelled(self, client: int) -> None:
         """The client's wait is over: its timeout fired, it was interrupted, or its task was cancelled."""
 
+    def failed(self, error: BaseException) -> None:
+        """A callback on the event loop raised it: no caller is told."""
+
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         """Nobody can move. The calls that wait, and the clients among them whose time is over."""
 

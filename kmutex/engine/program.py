@@ -126,6 +126,22 @@ class Program(NamedTuple):
         """What it has beside plain locking."""
         return self.kinds - frozenset("+-cden")
 
+    @property
+    def alike(self) -> dict[int, int]:
+        """By client: the one before it that does the same, where there is one."""
+        done = {
+            client: tuple(
+                (tuple(steps for other, steps in phase.steps if other == client), client in phase.cancel)
+                for phase in self.phases
+            )
+            for client in range(self.clients)
+        }
+        return {
+            client: max(before)
+            for client, all_of_it in done.items()
+            if (before := [other for other in range(client) if done[other] == all_of_it])
+        }
+
     def __str__(self) -> str:
         return " | ".join(
             " ".join(

@@ -19,7 +19,7 @@ from kmutex.engine.explorer import Explorer, Schedule
 from kmutex.engine.observer import SubjectFailedError
 from kmutex.engine.program import Step
 from kmutex.engine.run_judge import Event, RunJudge
-from kmutex.engine.search import Chooser, Move
+from kmutex.engine.search import Chooser, Move, UnreplayableError
 from kmutex.engine.source_lines import with_lines
 
 MOST_EVENTS = 3000
@@ -196,6 +196,8 @@ def _recorded(
         sys.settrace(before)
     if result.exited:
         raise SubjectFailedError(f"it tried to leave the process: {result.exited}")
+    if result.left_at is not None:
+        raise UnreplayableError(f"choice {result.left_at} is not there as it was recorded")
     judge, chooser = judges[-1], choosers[-1]
     breaches = [Breach(len(one.events), one.clauses, one.message, True) for one in judge.findings]
     # The verdict on what is not promised is no event of the run.
@@ -203,7 +205,9 @@ def _recorded(
     last = max((one.at for one in breaches), default=len(judge.events)) if judge.findings else len(judge.events)
     events = tuple(judge.events[: min(last, MOST_EVENTS)])
     choices = (
-        Choice(at, pick, tuple((move.who, move.how, cost) for move, cost in zip(moves, costs, strict=True)))
+        Choice(
+            at, pick, tuple((_client(schedule, move), move.how, cost) for move, cost in zip(moves, costs, strict=True))
+        )
         for (at, moves), (pick, costs) in zip(chooser.noted, chooser.path, strict=True)
     )
     run = Run(
@@ -219,6 +223,11 @@ def _recorded(
         ended=not result.endless,
     )
     return run, events
+
+
+def _client(schedule: Schedule, move: Move) -> int:
+    """Whose turn it would be; -1 for the event loop, or a thread of the subject's own."""
+    return move.who if move.who < schedule.program.clients else -1
 
 
 class _Noting(Chooser):

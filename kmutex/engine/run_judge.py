@@ -131,6 +131,9 @@ class RunJudge:
     def cancelled(self, client: int) -> None:
         """Its wait is ended from outside."""
 
+    def failed(self, error: BaseException) -> None:
+        """Of single flights nothing is said about it: no clause speaks of what no caller is told."""
+
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         """Nobody can move."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 
-from kmutex.engine.program import ASKING, DOING, FLIGHT, Phase, Program, parse
+from kmutex.engine.program import ASKING, DOING, FLIGHT, Phase, Program, Step, parse
 from kmutex.engine.shapes import Shape
 
 PLAIN = (
@@ -140,6 +140,10 @@ LEASES = (
     "0[a | 1+a | 0^a | 0^a | 2+a | 1-a | 0]a",
     "0[a | 1[a | 0^a | 0]a | 2+a | 1]a",
     "0[a | 0ua | 1+a | 0]a | 2+a | 1-a",
+    # The same where a later holder has somebody waiting behind it.
+    "0[a | 1+a | 2+a | 0ua | 0^a",
+    "0[a | 1+a | 2+a | 0ua | 0]a",
+    "0[a | 1[a | 2+a | 0^a | 3oa | 1]a",
     # By somebody who was handed the lease: refused or not, it is ended once.
     "0[a | 1oa | 0^a | 1+a",
     "0[a | 1+a | 0^a | 2oa | 1-a",
@@ -315,19 +319,20 @@ def with_epilogue(
     """
     if program.kinds & FLIGHT:
         return _with_flight_epilogue(program)
-    letting_go: dict[int, str] = {}
+    letting_go: dict[int, tuple[Step, ...]] = {}
     for phase in program.phases:
         for client, steps in phase.steps:
             for step in steps:
                 if step.kind in ASKING:
-                    ending = ("]" if step.kind == "[" else "-") + step.key
-                    letting_go[client] = letting_go.get(client, str(client)) + ending
-    texts = [" ".join(letting_go.values())] if letting_go else []
+                    ending = Step("]" if step.kind == "[" else "-", step.key)
+                    letting_go[client] = (*letting_go.get(client, ()), ending)
+    first = (Phase(tuple(letting_go.items())),) if letting_go else ()
+    texts = []
     for key in program.keys if afterwards else ():
-        first = f"0?{key}-{key}" if tries else f"0+{key}-{key}"
-        texts.append(f"{first} | 0+{key} | 1+{key} | 2+{key} | 0-{key} | 1-{key} | 2-{key}")
+        alone = f"0?{key}-{key}" if tries else f"0+{key}-{key}"
+        texts.append(f"{alone} | 0+{key} | 1+{key} | 2+{key} | 0-{key} | 1-{key} | 2-{key}")
         texts += [f"0x{key}"] if strays else []
-    phases: tuple[Phase, ...] = parse(" | ".join(texts)).phases
+    phases = (*first, *(parse(" | ".join(texts)).phases if texts else ()))
     return Program((*program.phases, *phases)), len(phases)
 
 

@@ -1,15 +1,18 @@
-"""Which way a run takes, and how every way up to a bound is tried.
+"""Which schedule a run takes, and how all schedules up to a bound are tried.
 
-A run asks for a choice wherever it could go on in more than one way. Alternative 0 is the plain way: the one who
+A run asks for a choice wherever it could go on in more than one way. Alternative 0 is the default: the one who
 runs goes on. Every other has a cost: 1 for taking the turn from somebody who could go on (a preemption), 0 where
 somebody else must be chosen anyway. A bound limits the sum.
+
+A `Chooser` makes the choices of one run. This one follows what was recorded; `Search` gives one for each schedule
+within a bound, and `kmutex.engine.strategies` has those that draw.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -17,38 +20,94 @@ class Move(NamedTuple):
     """An alternative of a choice, for a chooser that wants to see more than its cost."""
 
     who: int
-    """Whose turn it would be: a client, or -1 for the event loop or a thread of the subject's own."""
+    """Whose turn it would be: a number for each client and each thread of the subject's, or -1 for the event loop."""
     how: str
     """"run", "phase", or how its wait would be ended."""
     on: Hashable = None
-    """What its next operation is on; None where that is not known."""
+    """What its next operation is on: a lock, an attribute's name, EVENT; None where that is not known."""
+
+
+EVENT = "call or return"
+"""The object of calls and returns."""
+ASKED, GRANTED, LETTING_GO, LET_GO, OTHER = "asked", "granted", "letting go", "let go", "other"
+"""What is seen from outside: calls and returns of a lock, of an unlock, and all else, such as an error."""
+_IN_ORDER = ({GRANTED, LETTING_GO}, {ASKED, LET_GO})
+"""For whoever judges, two of these commute, but for the grant of a key before or after its holder has begun to let it
+go (KM-EXCL), and a request before or after that has come back (a try, KM-EXPIRED)."""
+
+
+class Event(NamedTuple):
+    """A call or a return."""
+
+    what: str
+    key: str = ""
+
+    def apart(self, other: Event) -> bool:
+        """Whether it tells nothing which of the two came first."""
+        if OTHER in (self.what, other.what):
+            return False
+        return self.key != other.key or {self.what, other.what} not in _IN_ORDER
+
+
+class Footprint(NamedTuple):
+    """What was read and written from one choice of a thread to the next: locks, and names of attributes."""
+
+    reads: frozenset[Hashable] = frozenset()
+    writes: frozenset[Hashable] = frozenset()
+    events: frozenset[Event] = frozenset()
+    anything: bool = False
+    """Whether it may have read and written anything."""
+
+    def apart(self, other: Footprint) -> bool:
+        """Whether the two may change places, and all is as before."""
+        if self.anything or other.anything:
+            return False
+        if not all(mine.apart(theirs) for mine in self.events for theirs in other.events):
+            return False
+        return self.writes.isdisjoint(other.writes | other.reads) and self.reads.isdisjoint(other.writes)
+
+
+ANYTHING = Footprint(anything=True)
 
 
 class UnreplayableError(Exception):
-    """A recorded choice does not fit the run: another program, another code, or another Python version."""
+    """A schedule is for a subject of another kind."""
 
 
 class Chooser:
-    """Follows recorded picks as long as they last, then takes alternative 0; keeps what it saw."""
+    """Follows recorded picks as long as they fit, then takes alternative 0; keeps what it saw."""
 
     sees = False
     """Whether it wants to be told the moves."""
+    watches = False
+    """Whether it wants to be told what was read and written between two choices."""
 
     def __init__(self, picks: Sequence[int] = ()) -> None:
         self._picks = picks
         self.path: list[tuple[int, Sequence[int]]] = []
         """For each choice so far: the alternative taken and the costs of all."""
+        self.left_at: int | None = None
+        """The first choice that has no such alternative as was recorded: from there on the run is another."""
 
     def choose(self, costs: Sequence[int], moves: Sequence[Move] = ()) -> int:
-        """The index of the alternative to take. costs[0] is 0. moves: the alternatives, for a chooser that sees."""
+        """The index of the alternative to take; costs[0] is 0. moves: the alternatives, for a chooser that sees.
+
+        Negative: the run need not go on, since another shows the same.
+        """
         at = len(self.path)
-        pick = self._pick(at, costs)
+        pick = self._pick(at, costs, moves)
         if pick >= len(costs):
-            raise UnreplayableError(f"choice {at} has {len(costs)} alternatives here, and {pick} was recorded")
-        self.path.append((pick, costs))
+            if self.left_at is None:
+                self.left_at = at
+            pick = 0
+        if pick >= 0:
+            self.path.append((pick, costs))
         return pick
 
-    def _pick(self, at: int, costs: Sequence[int]) -> int:
+    def passed(self, trail: Sequence[tuple[int, Footprint]]) -> None:
+        """What was done since the last choice: who, and its footprint. For a chooser that watches."""
+
+    def _pick(self, at: int, costs: Sequence[int], moves: Sequence[Move]) -> int:
         return self._picks[at] if at < len(self._picks) else 0
 
     def recorded(self) -> dict[int, int]:
@@ -56,30 +115,15 @@ class Chooser:
         return {at: pick for at, (pick, _) in enumerate(self.path) if pick}
 
 
-class Sampler(Chooser):
-    """Picks at random: a few preemptions at places drawn beforehand, and freely where the choice is free."""
-
-    def __init__(self, seed: int, length: int, preemptions: int) -> None:
-        super().__init__()
-        self._random = random.Random(seed)
-        self._places = {self._random.randrange(max(1, length)) for _ in range(preemptions)}
-
-    def _pick(self, at: int, costs: Sequence[int]) -> int:
-        if at in self._places:
-            return self._random.randrange(len(costs))
-        free = [index for index, cost in enumerate(costs) if cost == 0]
-        return self._random.choice(free)
-
-
-@dataclass
 class Search:
     """Every path within a bound of preemptions, depth first, each run once.
 
     Use: ``for chooser in search: run(chooser)``; `complete` tells afterwards whether all were run.
     """
 
-    bound: int
-    complete: bool = False
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        self.complete = False
 
     def __iter__(self) -> Iterator[Chooser]:
         picks: list[int] | None = []
@@ -99,6 +143,163 @@ class Search:
                 if spent[at] + costs[other] <= self.bound:
                     return [taken for taken, _ in path[:at]] + [other]
         return None
+
+
+class _Trace:
+    """What was done so far, whatever the order in which steps that commute were done: each has a level, which is one
+    above the highest of those before it with which it does not commute (Foata's normal form)."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[int, Footprint, int]] = []
+
+    def and_then(self, trail: Sequence[tuple[int, Footprint]]) -> _Trace:
+        """The same, and these steps."""
+        longer = _Trace()
+        longer._steps = steps = list(self._steps)
+        for who, footprint in trail:
+            below = [level for other, seen, level in steps if other == who or not footprint.apart(seen)]
+            steps.append((who, footprint, 1 + max(below, default=0)))
+        return longer
+
+    @property
+    def begun(self) -> set[int]:
+        """Who has done anything."""
+        return {who for who, _, _ in self._steps}
+
+    @property
+    def name(self) -> Hashable:
+        """The same for all that differ only in that order."""
+        levels: dict[int, list[int]] = {}
+        for who, _, level in self._steps:
+            levels.setdefault(who, []).append(level)
+        return tuple(sorted((who, tuple(of)) for who, of in levels.items()))
+
+
+@dataclass
+class _Node:
+    """A choice on the path that the search stands at."""
+
+    costs: Sequence[int]
+    moves: Sequence[Move]
+    spent: int
+    """Preemptions before it."""
+    before: _Trace
+    asleep: dict[int, Footprint]
+    """By who would move: what need not be tried here, since it was tried before and commutes with all since."""
+    pick: int = 0
+    tried: set[int] = field(default_factory=set)
+    slept: dict[int, Footprint] = field(default_factory=dict)
+    """Of the alternatives that were tried: what may sleep while others are tried."""
+
+    def sleepers(self, pick: int, trail: Sequence[tuple[int, Footprint]]) -> dict[int, Footprint]:
+        """Who sleeps behind this alternative, and what is done next there."""
+        tried = {self.moves[other].who: seen for other, seen in self.slept.items() if other != pick}
+        return {
+            who: footprint
+            for who, footprint in {**self.asleep, **tried}.items()
+            if all(who != other and footprint.apart(seen) for other, seen in trail)
+        }
+
+    @property
+    def running(self) -> int | None:
+        """Who could go on, where the choice is whether he does."""
+        return self.moves[0].who if any(self.costs) else None
+
+
+class _Awake(Chooser):
+    """Goes the way that the search has prepared, then a new one, and does nothing that is asleep."""
+
+    sees = watches = True
+
+    def __init__(self, nodes: list[_Node], search: ReducedSearch) -> None:
+        super().__init__()
+        self._nodes = nodes
+        self._search = search
+        self._prepared = len(nodes)
+        self._asleep: dict[int, Footprint] = {}
+        self._trace = _Trace()
+
+    def _pick(self, at: int, costs: Sequence[int], moves: Sequence[Move]) -> int:
+        if at < self._prepared:
+            return self._nodes[at].pick
+        spent = self._nodes[-1].spent + self._nodes[-1].costs[self._nodes[-1].pick] if self._nodes else 0
+        node = _Node(costs, moves, spent, self._trace, self._asleep)
+        if self._search.is_known(node) or not self._search.take_next(node):
+            self._search.cut_short += 1
+            return -1
+        self._nodes.append(node)
+        return node.pick
+
+    def passed(self, trail: Sequence[tuple[int, Footprint]]) -> None:
+        at = len(self.path) - 1
+        if at + 1 < self._prepared:
+            return
+        if at < 0:
+            self._trace = _Trace().and_then(trail)
+            return
+        node = self._nodes[at]
+        move = node.moves[node.pick]
+        if move.how == "run" and trail and trail[0][0] == move.who and node.pick not in node.slept:
+            # To try it again behind what commutes with it is to try it now, and costs no more preemptions: it runs
+            # on anyway, or what comes after it is a switch that costs nothing.
+            ends = len(trail) > 1 and trail[1][0] != move.who
+            if ends or (node.pick == 0 and any(node.costs)):
+                node.slept[node.pick] = trail[0][1]
+        self._trace = node.before.and_then(trail)
+        self._asleep = node.sleepers(node.pick, trail)
+
+
+class ReducedSearch(Search):
+    """The same, and of schedules that differ only in the order of steps that commute, one is run to its end.
+
+    By sleep sets: a step sleeps where it was tried first and commutes with all that is done instead, until something is
+    done that it does not commute with. Only steps sleep whose run before all these costs no more preemptions, so
+    that what is left out is seen within the same bound. And a run is cut short where the steps so far, in another
+    order, were seen before, with as many preemptions left. A step that ends a wait commutes with none. And of clients
+    who do the same, the one with the lowest number begins: another order is the same run under other names.
+    """
+
+    def __init__(self, bound: int, alike: Mapping[int, int] = MappingProxyType({})) -> None:
+        """alike: by client, another one who does the same and begins before it."""
+        super().__init__(bound)
+        self._alike = alike
+        self.cut_short = 0
+        """Runs that were not gone on with, as others show the same."""
+        self._known: dict[Hashable, list[_Node]] = {}
+        """Choices, by what was done before them."""
+
+    def __iter__(self) -> Iterator[Chooser]:
+        nodes: list[_Node] = []
+        while True:
+            yield _Awake(nodes, self)
+            while nodes and not self.take_next(nodes[-1]):
+                nodes.pop()
+            if not nodes:
+                self.complete = True
+                return
+
+    def is_known(self, node: _Node) -> bool:
+        """Whether all that can follow was tried, or is to be tried, behind the same steps in another order."""
+        had = self._known.setdefault(node.before.name, [])
+        for one in had:
+            if one.spent <= node.spent and one.running == node.running and one.asleep.keys() <= node.asleep.keys():
+                return True
+        had.append(node)
+        return False
+
+    def take_next(self, node: _Node) -> bool:
+        """Take the next alternative that need be tried; whether there is one."""
+        begun = node.before.begun
+        for pick, (cost, move) in enumerate(zip(node.costs, node.moves, strict=True)):
+            if pick in node.tried or node.spent + cost > self.bound:
+                continue
+            twin = self._alike.get(move.who, move.who)
+            if move.how == "run" and (move.who in node.asleep or not (move.who in begun or twin in begun | {move.who})):
+                continue
+            node.tried.add(pick)
+            node.pick = pick
+            return True
+        return False
 
 
 def picks_of(recorded: dict[int, int]) -> list[int]:

@@ -14,6 +14,8 @@ MOST = 100
 """Runs of one program that are made in search of the same breach."""
 MOST_WITHOUT = 400
 """Runs of a program without what a breach is blamed on."""
+FEW = 1
+"""Picks that are left as they are: others are found by trying all that are as near to the default."""
 LEAST_BOUND = 2
 """Preemptions of these."""
 
@@ -35,6 +37,7 @@ def shrink(
     """
     if not go_on():
         return found
+    found = _with_fewer_picks(explorer, found, symptoms, go_on)
     small = _reduced(explorer, unblamed(explorer, found, go_on), symptoms, go_on)
     # What only the epilogue shows is said by a program of its own, which can then be made smaller too.
     full = in_full(small)
@@ -45,6 +48,43 @@ def shrink(
     if renumbered == small.schedule.program:
         return small
     return _same(explorer, small, renumbered, symptoms, go_on) or small
+
+
+def _with_fewer_picks(
+    explorer: Explorer,
+    found: Found,
+    symptoms: Sequence[tuple[frozenset[str], str]],
+    go_on: Callable[[], bool],
+) -> Found:
+    """The same breach by a schedule that is nearer to the default: where a strategy has drawn it, most of what it drew
+    is not needed. Halves are left out, then quarters, and so on, as long as the same is broken."""
+    known = _known(found.schedule.program, symptoms)
+    parts = 2
+    while len(found.schedule.picks) > FEW and go_on():
+        picks = found.schedule.picks
+        size = -(-len(picks) // parts)
+        for start in range(0, len(picks), size):
+            fewer = found.schedule._replace(picks=picks[:start] + picks[start + size :])
+            again = next((one for one in explorer.again(fewer, known=known).breaches if _as_bad(one, found)), None)
+            if again is not None and len(again.schedule.picks) < len(picks):
+                found, parts = again, max(2, parts - 1)
+                break
+            if not go_on():
+                return found
+        else:
+            if size == 1:
+                break
+            parts = min(len(picks), 2 * parts)
+    return found
+
+
+def _known(program: Program, symptoms: Sequence[tuple[frozenset[str], str]]) -> set[str]:
+    ingredients = program.ingredients
+    return {symptom for plainer, symptom in symptoms if plainer < ingredients}
+
+
+def _as_bad(one: Found, found: Found) -> bool:
+    return (one.finding.symptom, one.finding.clauses) == (found.finding.symptom, found.finding.clauses)
 
 
 def _reduced(
@@ -193,20 +233,17 @@ def _same(
     go_on: Callable[[], bool],
 ) -> Found | None:
     """The shortest run of the program that breaks the same clauses in no more events and with no more choices."""
-    ingredients = program.ingredients
-    known = {symptom for plainer, symptom in symptoms if plainer < ingredients}
     result = explorer.every(
         program,
         found.schedule.level,
         len(found.schedule.picks),
-        known=known,
+        known=_known(program, symptoms),
         go_on=lambda runs: runs < MOST and go_on(),
     )
     same = [
         other
         for other in result.breaches
-        if other.finding.symptom == found.finding.symptom
-        and other.finding.clauses == found.finding.clauses
+        if _as_bad(other, found)
         and len(other.finding.events) <= len(found.finding.events)
         and len(other.schedule.picks) <= len(found.schedule.picks)
     ]

@@ -76,6 +76,8 @@ class Trial:
 
     def cancelled(self, client: int) -> None: ...
 
+    def failed(self, error: BaseException) -> None: ...
+
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         if self.waiting:
             self.waiting[-1] = dict(waiting)

@@ -258,6 +258,9 @@ class QuietWatch:
     def cancelled(self, client: int) -> None:
         """Seen from how the call ends."""
 
+    def failed(self, error: BaseException) -> None:
+        """Judged in the search, where such moments come."""
+
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         keys = [key_of(_letter(key)) for key in range(self.config.keys)]
         self.moments.append(

@@ -307,7 +307,7 @@ def _with_lines(
 ) -> str:
     """The picture with the lines at which clients stood; the plain one where the run does not come up again so."""
     try:
-        found, _, events, _ = replay(
+        found, _, events, _, _ = replay(
             handed_in.target,
             violation.schedule,
             without=without,

@@ -157,6 +157,9 @@ class Watch:
         self._cancelled.add(client)
         self.judge.cancelled(client)
 
+    def failed(self, error: BaseException) -> None:
+        self.judge.failed(error)
+
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         self.judge.quiet(waiting, overdue)
         if not 0 <= self._phase < len(self._moments) or self.judge.findings or self.finding is not None:

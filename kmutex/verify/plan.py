@@ -27,6 +27,8 @@ MOST_RUNS = 2_000
 """Runs of one program in one pass; one that has more ways counts as not complete, and the bound says so."""
 FAMILIES = 3
 """Parts of the check of hold_all."""
+FIRST_DRAWN = 2
+"""Of each program, runs that are drawn by the first strategies of the portfolio before the bounded search."""
 WIDE = 5
 """Clients from which on a program is left to chance: with so many, every order of waking is too many."""
 
@@ -85,9 +87,9 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         return [replace(kind, number=next(counter), program=str(p)) for p in chosen]
 
     def some(
-        method: str, chosen: Iterable[Program], level: Level, preemptions: int, first: int, *, chance: bool = False
+        method: str, chosen: Iterable[Program], level: Level, first: int, *, most: int = SEEDS, chance: bool = False
     ) -> list[Unit]:
-        kind = Unit(0, method, "some", "", level, preemptions, seed=seed * SEEDS_APART + first, chance=chance)
+        kind = Unit(0, method, "some", "", level, seed=seed * SEEDS_APART + first, most=most, chance=chance)
         return [replace(kind, number=next(counter), program=str(p)) for p in chosen]
 
     histories = [Unit(0, "histories", "histories", seed=seed * SEEDS_APART + number) for number in range(2)]
@@ -95,18 +97,20 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     # They take about a second, and show what no short program does.
     names = ["keys", "memory"]
     if not flight:
-        names += ["holding", *(("loops", "unstarted") if shape.kind == "asyncio" else ())]
+        names += ["holding", "queues", "tickets", "timeouts", "snapshots"]
+        names += [*(("loops", "unstarted") if shape.kind == "asyncio" else ())]
     quick = [Unit(next(counter), name, name) for name in names]
     quick += [Unit(next(counter), "several", "several", part=part) for part in range(FAMILIES if shape.several else 0)]
 
     if shape.kind == "threads":
         yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
         yield quick
+        yield some("portfolio", busy, "bytecode", 0, most=FIRST_DRAWN)
         # Two clients are many races for little time, and the most for the least where switches come at locks only.
         yield every("interleavings at locks", [p for p in wanted if p.clients < 3], "locks", 1)
         yield every("interleavings at bytecodes", [p for p in busy if p.clients < 3], "bytecode", 1)
         yield every("interleavings at locks", [p for p in wanted if p.clients >= 3], "locks", 1)
-        yield some("chance, many clients", wide, "locks", 1, 0)
+        yield some("chance, many clients", wide, "locks", 0)
         if not flight:
             yield [replace(unit, number=next(counter)) for unit in histories]
         yield every("interleavings at bytecodes", [p for p in busy if p.clients >= 3], "bytecode", 1)
@@ -115,8 +119,9 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     else:
         yield every("interleavings of tasks, plain", wanted, "tasks", 0, required=True)
         yield quick
+        yield some("portfolio", busy, "tasks", 0, most=FIRST_DRAWN)
         yield every("interleavings of tasks", wanted, "tasks", 2)
-        yield some("chance, many clients", wide, "tasks", 1, 0)
+        yield some("chance, many clients", wide, "tasks", 0)
         if shape.timeout:
             timed = [program for program in wanted if "~" in program.kinds]
             yield every("interleavings with timeouts", timed, "timeouts", 2)
@@ -125,7 +130,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         yield every("interleavings of tasks, deeper", busy, "tasks", 4, deeper=True)
         chance = "tasks"
     for first in range(SEEDS, SEEDS_APART, SEEDS):
-        yield some("chance", busy, chance, 2 + first // SEEDS % 2, first, chance=True)
+        yield some("chance", busy, chance, first, chance=True)
 
 
 def _concurrent(program: Program) -> bool:

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from kmutex._clauses import CLAUSES, FLIGHT_CLAUSES
+from kmutex.engine.estimate import missed
 from kmutex.engine.explorer import parse_schedule
 from kmutex.engine.program import parse
 from kmutex.engine.run_judge import BLAMED
 from kmutex.engine.shapes import Shape
+from kmutex.engine.strategies import DEPTH
 from kmutex.verify.evidence import Result, Row, Violation
 from kmutex.verify.plan import Unit
 
@@ -26,6 +28,11 @@ class UnitResult:
     endless: int = 0
     seconds: float = 0.0
     longest: int = 0
+    """Choices of the longest run."""
+    estimate: float | None = None
+    """How many schedules there are within the bound, where not all were run."""
+    by_pct: int = 0
+    """Runs whose schedule PCT has drawn."""
     witnesses: Counter[str] = field(default_factory=Counter)
     found: list[Violation] = field(default_factory=list)
     unpromised: list[Violation] = field(default_factory=list)
@@ -191,14 +198,27 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
     clients = max(program.clients for program in chosen)
     keys = max(len(program.keys) for program in chosen)
     runs = sum(outcome.runs for outcome in done)
+    if done[0].unit.task == "some":
+        size = f"{clients} clients, {keys} key{'s' if keys > 1 else ''}, {runs:,} drawn runs"
+        by_pct = sum(outcome.by_pct for outcome in done)
+        chances = [
+            # The end of a client's wait is ranked as another client.
+            missed(outcome.by_pct, 2 * program.clients, outcome.longest, DEPTH)
+            for outcome, program in zip(done, chosen, strict=True)
+        ]
+        return f"{size}, {by_pct:,} by PCT: depth {DEPTH} missed with at most {max(chances):.2%}" if by_pct else size
     bounds = sorted({outcome.unit.bound for outcome in done})
     depth = f"{'-'.join(map(str, bounds))} preemption{'s' if bounds[-1] != 1 else ''}"
     size = f"{clients} clients, {keys} key{'s' if keys > 1 else ''}, {depth}, {runs:,}"
-    if done[0].unit.task == "some":
-        return f"{size} random runs"
     whole = sum(outcome.complete for outcome in done)
     planned = len(done) + unrun
-    return f"{size} runs" if whole == planned else f"{size} runs, {whole} of {planned} programs complete"
+    if whole == planned:
+        return f"{size} runs"
+    there = [outcome.estimate if outcome.estimate is not None else outcome.runs for outcome in done]
+    counted = all(outcome.complete or outcome.estimate is not None for outcome in done) and not unrun
+    # What was left out because it shows the same is among those there are: at least this share.
+    share = f", {min(1.0, runs / sum(there)):.0%} of about {sum(there):,.0f} schedules" if counted else ""
+    return f"{size} runs, {whole} of {planned} programs complete{share}"
 
 
 _SEEN_ONLY_WITH = {

@@ -215,6 +215,8 @@ class Replayed(NamedTuple):
     """Who did what; where it breaks something, as far as the last of it."""
     endless: bool
     """Whether it had no end."""
+    left_at: int | None = None
+    """The choice from which on it is not the run that was recorded; None: it is, to its end."""
 
 
 def replay(
@@ -244,6 +246,7 @@ def replay(
         [Violation.from_plain(found) for found in answer["unpromised"]],
         [Event(*event) for event in answer["events"]],
         answer["endless"],
+        answer["left_at"],
     )
 
 
@@ -409,7 +412,7 @@ def _with_halves(report: Driven, crew: Crew) -> Driven:
 
 
 def passes_of(shape: Shape, off: frozenset[str], bytecodes: Bytecodes, how: Plan) -> Iterator[list[Unit]]:
-    """The passes for a subject. What can't be switched at bytecodes is given to chance at locks."""
+    """The passes for a subject. What can't be switched at bytecodes is drawn at locks."""
     for units in plan(shape, off, how.seed):
         if how.quick and units[0].chance:
             return
@@ -417,7 +420,7 @@ def passes_of(shape: Shape, off: frozenset[str], bytecodes: Bytecodes, how: Plan
             continue
         kept = units[:1] if how.quick and units[0].task == "histories" else units
         if bytecodes != "followed":
-            kept = [replace(unit, level="locks") if unit.chance else unit for unit in kept]
+            kept = [replace(unit, level="locks") if unit.task == "some" else unit for unit in kept]
             kept = [unit for unit in kept if unit.level != "bytecode"]
         if how.runs is not None:
             kept = [replace(unit, most=min(how.runs, unit.most or how.runs)) for unit in kept]

@@ -7,7 +7,6 @@ nowhere. Whatever the subject does to this process, the runner is another one.
 from __future__ import annotations
 
 import _thread
-import contextlib
 import functools
 import importlib
 import inspect
@@ -79,6 +78,8 @@ class UnitWorker:
         """Makes what has the one face."""
         self._shape: Shape
         self._explorer: Explorer
+        self._followed: bool
+        """Whether what the subject's own code does is told, bytecode by bytecode."""
         self._without: frozenset[str]
         self._unpromised: frozenset[str]
 
@@ -118,7 +119,9 @@ class UnitWorker:
             on_trial = put_on_trial(self._shape, self._make, self._explorer, leaders)
             self._shape, self._make, self._explorer = on_trial
         _try_out(self._explorer, self._shape)
-        self._say("ready", shape=asdict(self._shape), bytecodes=_bytecodes(self._explorer, self._shape))
+        bytecodes = _bytecodes(self._explorer, self._shape)
+        self._followed = bytecodes == "followed"
+        self._say("ready", shape=asdict(self._shape), bytecodes=bytecodes)
 
     def obey(self, order: dict[str, Any]) -> None:
         """Replay a schedule, record it with others that part from it, or do a unit."""
@@ -168,13 +171,13 @@ class UnitWorker:
                 known=known,
                 go_on=lambda runs: self._beat(runs) < unit.most,
                 told=told,
+                estimate=True,
             )
             _take(outcome, result)
         elif unit.task == "some":
             result = explorer.some(
                 parse(unit.program),
                 unit.level,
-                unit.bound,
                 range(unit.seed, unit.seed + min(SEEDS, unit.most or SEEDS)),
                 known=known,
                 go_on=lambda runs: self._beat(runs) >= 0,
@@ -255,6 +258,7 @@ class UnitWorker:
             events=events,
             exited=result.exited,
             endless=bool(result.endless),
+            left_at=result.left_at,
         )
 
     def _record(self, explorer: Explorer, shape: Shape, text: str, most: int, seconds: float) -> None:
@@ -305,10 +309,9 @@ class UnitWorker:
         ingredients = found.schedule.program.ingredients
         # The names of what it breaks depend on what was known by then.
         for known in (frozenset(s for parts, s in self._symptoms if parts < ingredients), frozenset[str]()):
-            with contextlib.suppress(UnreplayableError):
-                for one in self._again(explorer, found.schedule, known).breaches:
-                    if (one.finding.clauses, one.finding.message) == (found.finding.clauses, found.finding.message):
-                        return self._stood(one)
+            for one in self._again(explorer, found.schedule, known).breaches:
+                if (one.finding.clauses, one.finding.message) == (found.finding.clauses, found.finding.message):
+                    return self._stood(one)
         return None
 
     def _again(self, explorer: Explorer, schedule: Schedule, known: frozenset[str]) -> Exploration:
@@ -396,6 +399,8 @@ def _take(outcome: UnitResult, result: Exploration) -> None:
     outcome.complete = result.complete
     outcome.endless = result.endless
     outcome.longest = result.longest
+    outcome.estimate = result.estimate
+    outcome.by_pct = result.by_pct
     if result.uncountable:
         outcome.notes.append(
             ("KM-REF", "len() needs the help of another thread, so it can't be asked when all is quiet")

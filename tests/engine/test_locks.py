@@ -50,6 +50,8 @@ class Log:
     def cancelled(self, client: int) -> None:
         self.lines.append(f"{client} cancelled")
 
+    def failed(self, error: BaseException) -> None: ...
+
     def quiet(self, waiting: Any, overdue: frozenset[int]) -> None:
         self.lines.append(f"quiet {sorted(waiting)}")
         self.overdue |= overdue

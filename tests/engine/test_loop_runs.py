@@ -40,6 +40,9 @@ class Log:
     def cancelled(self, client: int) -> None:
         self.lines.append(f"{client} cancelled")
 
+    def failed(self, error: BaseException) -> None:
+        self.lines.append(f"a callback raised {error}")
+
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         self.lines.append(f"quiet {sorted(waiting)} {sorted(overdue)}")
 

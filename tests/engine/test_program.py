@@ -13,7 +13,7 @@ from kmutex.engine.explorer import Schedule
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import STEPS, Phase, Program, ProgramError, Step, parse, possible
 from kmutex.engine.run_judge import Event
-from kmutex.engine.search import Chooser, Search, UnreplayableError, picks_of
+from kmutex.engine.search import Chooser, Search, picks_of
 from kmutex.engine.timeline import timeline
 from kmutex.testing import parse_schedule
 
@@ -89,21 +89,34 @@ def test_a_search_that_was_left_is_not_complete() -> None:
 
 
 def test_recorded_picks_lead_the_same_way_again() -> None:
-    """And one that does not fit is refused."""
+    """And one that does not fit is left there."""
     first = Chooser([0, 2, 0, 1])
     taken = [first.choose([0, 1, 1]) for _ in range(5)]
     again = Chooser(picks_of(first.recorded()))
     assert [again.choose([0, 1, 1]) for _ in range(5)] == taken == [0, 2, 0, 1, 0]
-    with pytest.raises(UnreplayableError, match="choice 1 has 2 alternatives here, and 2 was recorded"):
-        [Chooser.choose(other, [0, 1]) for other in [Chooser([0, 2])] for _ in range(2)]
+    other = Chooser([0, 2])
+    assert [other.choose([0, 1]) for _ in range(2)] == [0, 0]
+    assert other.left_at == 1
 
 
-@pytest.mark.parametrize("text", ["0+a 1+a @locks 0:7", "0+a-a @locks 99:1"])
-def test_a_schedule_of_another_subject_is_refused(text: str) -> None:
-    """Too many alternatives, or too many choices."""
+@pytest.mark.parametrize(
+    ("text", "left_at"), [("0+a 1+a @locks 0:7", 0), ("0+a 1+a @locks 0:1 2:9", 2), ("0+a 1+a @locks 0:1", None)]
+)
+def test_a_schedule_that_does_not_fit_is_followed_as_far_as_it_goes(text: str, left_at: int | None) -> None:
+    """Too many alternatives: from there on, the default schedule is run."""
     bench = Harness(KeyedMutex)
-    with bench.control(), pytest.raises(UnreplayableError):
-        bench.explorer.again(parse_schedule(text))
+    with bench.control():
+        result = bench.explorer.again(parse_schedule(text))
+    assert (result.runs, result.left_at, result.found) == (1, left_at, {})
+
+
+def test_a_schedule_of_more_choices_than_there_are_says_so() -> None:
+    bench = Harness(KeyedMutex)
+    with bench.control():
+        result = bench.explorer.again(parse_schedule("0+a-a @locks 99:1"))
+        assert result.last is not None
+        assert result.left_at is not None
+        assert result.left_at < 99
 
 
 def test_lanes_give_each_client_a_column() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from kmutex.engine.search import Chooser, Sampler, Search, UnreplayableError, picks_of
+from kmutex.engine.search import Chooser, Move, Search, picks_of
+from kmutex.engine.strategies import PORTFOLIO, STRATEGIES, Seen, drawn
 
 
 def every(bound: int, costs: list[list[int]]) -> list[tuple[int, ...]]:
@@ -67,20 +70,55 @@ def test_what_was_recorded_is_followed_and_no_more() -> None:
     chooser = Chooser(picks_of({1: 2}))
     assert [chooser.choose([0, 1, 1]) for _ in range(3)] == [0, 2, 0]
     assert chooser.recorded() == {1: 2}
-    with pytest.raises(UnreplayableError, match="choice 1 has 2 alternatives"):
-        [chooser.choose([0, 1]) for chooser in [Chooser(picks_of({1: 2}))] for _ in range(2)]
+
+
+def test_what_does_not_fit_is_the_default_from_there_on() -> None:
+    """And it is known where that was."""
+    chooser = Chooser(picks_of({0: 1, 1: 2}))
+    assert [chooser.choose([0, 1]) for _ in range(3)] == [1, 0, 0]
+    assert chooser.left_at == 1
+
+
+MOVES = [Move(0, "run", "x"), Move(1, "run", "x"), Move(2, "run", "y")]
+
+
+def picks_by(name: str, seed: int, number: int = 50) -> list[int]:
+    """What a strategy picks where the same three could always go on, after a run of the default."""
+    seen = Seen()
+    first, *_ = drawn(range(0))
+    for _ in range(number):
+        first.choose([0, 1, 1], MOVES)
+    seen.add(first)
+    chooser = STRATEGIES[name](seed, seen)
+    return [chooser.choose([0, 1, 1], MOVES) for _ in range(number)]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_draws_the_same_for_its_seed_and_not_for_others(name: str) -> None:
+    assert picks_by(name, 7) == picks_by(name, 7)
+    assert len({tuple(picks_by(name, seed)) for seed in range(20)}) > 3
+    assert {pick for seed in range(20) for pick in picks_by(name, seed)} == {0, 1, 2}
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_sample_is_the_same_for_its_seed_and_has_few_preemptions(seed: int) -> None:
-    def sampled() -> list[int]:
-        sampler = Sampler(seed, 50, 3)
-        return [sampler.choose([0, 1, 1]) for _ in range(50)]
-
-    assert sampled() == sampled()
-    assert sum(pick > 0 for pick in sampled()) <= 3
+def test_random_preemptions_are_few(seed: int) -> None:
+    assert sum(pick > 0 for pick in picks_by("random preemptions", seed)) <= 2
 
 
-def test_samples_differ_and_some_preempt() -> None:
-    samples = {tuple(Sampler(seed, 50, 3).choose([0, 1]) for _ in range(1)) for seed in range(200)}
-    assert samples == {(0,), (1,)}
+@pytest.mark.parametrize("seed", range(20))
+def test_pct_keeps_to_whom_it_has_ranked_first_but_for_its_change_points(seed: int) -> None:
+    picks = picks_by("PCT", seed)
+    assert sum(one != other for one, other in itertools.pairwise(picks)) <= 2
+
+
+def test_pos_ranks_anew_whose_operation_is_on_the_same_object() -> None:
+    """Of two who race, each is first in about half of the samples; one who races with nobody keeps its rank."""
+    firsts = [picks_by("POS", seed, 2) for seed in range(300)]
+    assert 60 < sum(first == 2 for first, _ in firsts) < 140
+    again = [second for first, second in firsts if first == 0]
+    assert {0, 1, 2} == set(again)
+
+
+def test_all_of_the_portfolio_are_strategies_and_each_has_its_turn() -> None:
+    assert set(PORTFOLIO) == set(STRATEGIES)
+    assert len(list(drawn(range(5)))) == 1 + 5

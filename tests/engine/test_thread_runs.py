@@ -66,6 +66,8 @@ class Log:
     def cancelled(self, client: int) -> None:
         self._say(f"{client} cancelled")
 
+    def failed(self, error: BaseException) -> None: ...
+
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         self.waiting.append(dict(waiting))
         self._say(f"quiet {sorted(waiting)} {sorted(overdue)}")

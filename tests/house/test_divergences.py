@@ -129,6 +129,8 @@ class Seen:
     def cancelled(self, client: int) -> None:
         self.cut_short.add(client)
 
+    def failed(self, error: BaseException) -> None: ...
+
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         pass
 

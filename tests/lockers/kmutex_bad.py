@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from threading import Lock
+from types import MappingProxyType
+from typing import Any
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
-from kmutex._core import LockTable
+from kmutex._aio import AsyncInnerMutex
+from kmutex._core import LockTable, Waker
+from kmutex._entry import Entry
 from kmutex._threads import Lease
 
 
@@ -176,3 +181,145 @@ class Barging:
 
     def __len__(self) -> int:
         return len(self._holders.keys() | self._waiting.keys())
+
+
+class OldLeaseReleases(KeyedMutex):
+    """An old lease ends the grant of a later holder behind whom somebody waits (KM-TOKEN)."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mutex._table = _OlderTable()
+
+
+class _OlderTable(LockTable):
+    __slots__ = ()
+
+    def release(self, key: Hashable, ticket: int | None = None) -> Waker | None:
+        queue = self._entries.get(key)
+        if isinstance(queue, OrderedDict) and len(queue) > 1 and ticket and 0 < ticket <= next(iter(queue)):
+            ticket = None
+        return super().release(key, ticket)
+
+
+class LiveSnapshot(KeyedMutex):
+    """A snapshot is a view of the table, which goes on (KM-REF)."""
+
+    __slots__ = ()
+
+    def snapshot(self) -> Mapping[Hashable, Entry]:
+        view: Any = MappingProxyType(self._mutex._table._entries)
+        return view  # type: ignore[no-any-return]
+
+
+class SixtyFourTickets(KeyedMutex):
+    """Tickets come round (KM-TOKEN, KM-EXCL)."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        tickets: Any = itertools.cycle(range(1, 65))
+        self._mutex._tickets = tickets
+
+
+class YoungestOfMany(KeyedMutex):
+    """Serves the youngest where six or more wait (KM-FIFO)."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mutex._table = _YoungestOfMany()
+
+
+class _YoungestOfMany(_StackTable):
+    __slots__ = ()
+
+    def release(self, key: Hashable, ticket: int | None = None) -> Lock | None:
+        queue = self._entries.get(key)
+        if isinstance(queue, OrderedDict) and len(queue) > 6:
+            return super().release(key, ticket)
+        return LockTable.release(self, key, ticket)
+
+
+class CapsTime(KeyedMutex):
+    """Waits for a minute at the most (KM-EXPIRED)."""
+
+    __slots__ = ()
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        super().lock(key, None if timeout is None else min(timeout, 60.0))
+
+
+class TakesAnyTime(KeyedMutex):
+    """A negative timeout and NaN are taken for 0 (KM-EXPIRED)."""
+
+    __slots__ = ()
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        super().lock(key, None if timeout is None else timeout if timeout >= 0 else 0)
+
+
+class AsyncExpiresTwice(AsyncKeyedMutex):
+    """A timer fires although the wait is over (KM-RACE)."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mutex = _ExpiresTwice(False, None)
+
+
+class _ExpiresTwice(AsyncInnerMutex):
+    __slots__ = ()
+
+    def _expire(self, key: Hashable, ticket: int, future: asyncio.Future[None], timeout: float) -> None:
+        self._table.cancel(key, ticket)
+        future.set_exception(TimeoutError(f"no grant of {key!r} within {timeout} s"))
+
+
+class AsyncLeaseInAnyLoop(AsyncKeyedMutex):
+    """A lease may be left in another loop (KM-LOOP)."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mutex = _AnyLoop(False, None)
+
+
+class _AnyLoop(AsyncInnerMutex):
+    __slots__ = ()
+
+    def _release(self, key: Hashable, ticket: int) -> None:
+        future = self._table.release(key, ticket)
+        if future is not None:
+            self._wake(future)
+
+
+class AsyncClosedWaits(AsyncKeyedMutex):
+    """A waiter whose coroutine is closed stays in the queue (KM-CANCEL)."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mutex = _ClosedWaits(False, None)
+
+
+class _ClosedWaits(AsyncInnerMutex):
+    __slots__ = ()
+
+    async def _grant(self, key: Hashable, ticket: int, future: asyncio.Future[None], timeout: float | None) -> None:
+        if timeout is not None:
+            await super()._grant(key, ticket, future, timeout)
+            return
+        try:
+            await future
+        except asyncio.CancelledError:
+            heir = self._table.withdraw(key, ticket)
+            if heir is not None:
+                self._wake(heir)
+            raise

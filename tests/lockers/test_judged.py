@@ -84,7 +84,7 @@ class Judged:
         if clauses == ("KM-TOKEN",):
             # Nothing else can show it.
             wanted = [program for program in wanted if "[" in program.kinds]
-        checks = ("keys", "memory") if self.shape.kind == "threads" else ("loops", "keys", "memory")
+        checks = [name for name in CHECKS if self.shape.kind == "asyncio" or name not in ("loops", "unstarted")]
         passes: tuple[tuple[Level, int], ...] = (("tasks", 0), ("tasks", 2), ("timeouts", 2))
         if self.shape.kind == "threads":
             passes = (("locks", 0), ("locks", 1), ("bytecode", 1))
@@ -125,7 +125,8 @@ def test_a_sound_locker_is_not(row: Row) -> None:
             assert result.complete, text
             assert not result.endless
             judged.witnesses += result.witnesses
-        for check in ("keys", "memory") if judged.shape.kind == "threads" else ("loops", "keys"):
+        checks = ("keys", "queues", "tickets", "timeouts", "snapshots")
+        for check in (*checks, "memory" if judged.shape.kind == "threads" else "loops"):
             assert judged.special(check) - judged.off == set()
     wanted = set(CLAUSES) - judged.off - {"KM-ALL"}  # None of these has hold_all.
     wanted -= set() if judged.shape.timeout else {"KM-EXPIRED"}

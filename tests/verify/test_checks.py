@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kmutex import AsyncKeyedMutex, KeyedMutex
 from kmutex.engine.explorer import Explorer
 from kmutex.engine.features import PROMISES, clauses_off
 from kmutex.engine.harness import Harness
@@ -244,3 +245,57 @@ def test_the_size_of_a_subject_is_what_hangs_on_it() -> None:
     grown = size_of(other)
     misjudged._KEPT.clear()
     assert (grown or 0) > (small or 0) == (size_of(other) or 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "clauses"),
+    [
+        ("threads.LiveSnapshot", "snapshots", ("KM-REF",)),
+        ("threads.SixtyFourTickets", "tickets", ("KM-TOKEN",)),
+        ("threads.YoungestOfMany", "queues", ("KM-FIFO",)),
+        ("threads.CapsTime", "timeouts", ("KM-EXPIRED",)),
+        ("threads.TakesAnyTime", "timeouts", ("KM-EXPIRED",)),
+        ("asyncio.AsyncLeaseInAnyLoop", "loops", ("KM-LOOP",)),
+        ("asyncio.AsyncClosedWaits", "unstarted", ("KM-CANCEL",)),
+    ],
+)
+def test_what_no_short_program_shows_is_found_by_its_check(name: str, check: str, clauses: tuple[str, ...]) -> None:
+    """And the lock of this library passes each of them."""
+
+    def judged(make: Callable[[], Any]) -> UnitResult:
+        where = Harness(make, promises=PROMISES)
+        with where.control():
+            outcome = UnitResult(Unit(0, check, check))
+            context = Context(where.fitted.make, where.shape, where.explorer, lambda runs: runs, frozenset())
+            CHECKS[check](context, outcome)
+        return outcome
+
+    assert judged(load(lockers()[name])).found[0].clauses == clauses
+    passed = judged(AsyncKeyedMutex if name.startswith("asyncio") else KeyedMutex)
+    assert (passed.found, passed.notes, passed.complete) == ([], [], True)
+    assert passed.witnesses[clauses[0]]
+
+
+def test_the_interface_of_others_may_mean_something_else_by_a_negative_timeout() -> None:
+    """A remark, no violation: for many, -1 is to wait for as long as it takes."""
+    outcome, _ = checked("threads.RepairedTimed", "timeouts")
+    assert outcome.found == []
+    assert [clause for clause, _ in outcome.notes] == ["KM-EXPIRED"]
+
+
+@pytest.mark.parametrize("program", ["0[a | 1+a | 2+a | 0ua | 0^a", "0[a | 1+a | 2+a | 0ua | 0]a"])
+def test_an_old_lease_leaves_a_holder_alone_behind_whom_somebody_waits(program: str) -> None:
+    """KM-TOKEN, by programs that every locker with leases is put through."""
+    where = bench("threads.OldLeaseReleases")
+    assert parse(program) in programs_for(where.shape, interrupt=True)
+    with where.control():
+        found = where.explorer.every(parse(program), "locks", 0).found
+    assert found["KM-EXCL"].finding.clauses == ("KM-TOKEN", "KM-EXCL")
+
+
+def test_what_a_callback_raises_is_seen() -> None:
+    """KM-CANCEL: a timer that fires on a wait that is over; asyncio would write it to a log."""
+    where = bench("asyncio.AsyncExpiresTwice")
+    with where.control():
+        found = where.explorer.every(parse("0+a | 1~a | 0-a"), "timeouts", 2).found
+    assert "a callback on the event loop raised InvalidStateError" in found["KM-LIVE"].finding.message

@@ -107,8 +107,6 @@ USAGE = {
     "a folder for a file": (("verify", "subjects:Sound", "--json", ".", "--seconds", "1"), "directory"),
     "a replay of nothing": (("verify", "subjects:Sound", "--replay", "again"), "is no schedule"),
     "a replay of no program": (("verify", "subjects:Sound", "--replay", "0+A @locks"), "is no step"),
-    "a replay of too many": (("verify", "subjects:Sound", "--replay", "0+a @locks 0:9"), "cannot replay"),
-    "a replay of too long": (("verify", "subjects:Sound", "--replay", "0+a @locks 900:1"), "choice 900 was recorded"),
     "a replay for tasks": (("verify", "subjects:Sound", "--replay", "0+a @tasks"), "cannot replay"),
     "a replay for threads": (("verify", "subjects:AsyncSound", "--replay", "0+a @locks"), "cannot replay"),
     "a replay of tries": (("verify", "subjects:AsyncSound", "--replay", "0+a @tasks"), "wants a timeout of 0"),

@@ -7,10 +7,12 @@ can see.
 
 from __future__ import annotations
 
+import builtins
 import dis
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
@@ -24,12 +26,17 @@ _Tracer = Callable[[FrameType, str, Any], Any]
 
 
 class Bytecode:
-    """The places in the subject's own code where a thread may lose the baton between lock operations."""
+    """The places in the subject's own code where a thread reads or writes what others can see.
 
-    def __init__(self, own: Callable[[str], bool]) -> None:
-        """own: whether a file's code is the subject's."""
+    There it may lose the baton between lock operations; or the run, which switches at lock operations only, is told of
+    it, so that it knows what a thread has done between two of these.
+    """
+
+    def __init__(self, own: Callable[[str], bool], *, watching: bool = False) -> None:
+        """own: whether a file's code is the subject's. watching: runs are told, and do not switch there."""
         self._own = own
-        self._places: dict[CodeType, frozenset[int]] = {}
+        self.watching = watching
+        self._places: dict[CodeType, dict[int, tuple[Access, bool]]] = {}
 
     def follow(self, run: ThreadRun) -> None:
         """From here on, each of these places is a point of the run, in the calling thread."""
@@ -42,12 +49,15 @@ class Bytecode:
         """Whether there was any such place in the code that has run. A compiled subject has none."""
         return any(self._places.values())
 
-    def places(self, code: CodeType) -> frozenset[int]:
-        """The offsets in this code that are such places."""
+    def places(self, code: CodeType) -> dict[int, tuple[Access, bool]]:
+        """The offsets in this code that are such places, what is read or written there, and whether others may come
+        in between."""
         try:
             return self._places[code]
         except KeyError:
-            places = frozenset(_shared(code) if self._own(code.co_filename) else ())
+            places = dict(_shared(code) if self._own(code.co_filename) else ())
+            if not self.watching:
+                places = {offset: place for offset, place in places.items() if place[1]}
             self._places[code] = places
             return places
 
@@ -61,7 +71,7 @@ class Bytecode:
                 if sys.gettrace() is not enter:
                     # Coverage's tracer puts itself back when it is called.
                     sys.settrace(enter)
-            places = () if run.plain or run.aside or run.abandoning else self.places(frame.f_code)
+            places = None if run.plain or run.aside or run.abandoning else self.places(frame.f_code)
             if not places:
                 return under
 
@@ -69,8 +79,8 @@ class Bytecode:
                 nonlocal under
                 if event != "opcode":
                     under = None if under is None else under(frame, event, arg)
-                elif frame.f_lasti in places and not run.aside:
-                    run.point()
+                elif frame.f_lasti in places:
+                    run.instruction(*places[frame.f_lasti])
                 return step
 
             frame.f_trace_opcodes = True
@@ -117,10 +127,11 @@ class _Monitor:
         return self._watch.DISABLE
 
     def _on_instruction(self, code: CodeType, offset: int) -> Any:
-        if self._following is None or offset not in self._following.places(code):
+        place = None if self._following is None else self._following.places(code).get(offset)
+        if place is None:
             return self._watch.DISABLE
         if World.run is not None:
-            World.run.instruction()
+            World.run.instruction(*place)
         return None
 
     def told(self, function: Callable[[int], int]) -> set[int]:
@@ -188,12 +199,79 @@ _SEEN_BY_OTHERS = (
 )
 
 
-def _shared(code: CodeType) -> Iterator[int]:
-    """The offsets of the instructions that read or write what another thread may see."""
+Access = tuple[Hashable, bool]
+"""What an instruction is on, and whether it may write there."""
+CONTENTS = "what a container has"
+"""The object of all that reads or writes the contents of a container, whichever it is."""
+UNKNOWN = "what an instruction does not tell"
+"""The object of what may read and write anything."""
+_READS_CONTENTS = (
+    *("BINARY_SLICE", "CONTAINS_OP", "FOR_ITER", "GET_ITER", "UNPACK", "COMPARE_OP", "CALL_FUNCTION_EX"),
+    *("LIST_EXTEND", "SET_UPDATE", "DICT_UPDATE", "DICT_MERGE", "FORMAT", "MATCH", "GET_LEN"),
+)
+_ASKS = ("UNARY_NOT", "TO_BOOL", "POP_JUMP", "JUMP_IF", "RETURN_VALUE")
+"""Of a container: whether there is anything in it. Or it is given to a caller, who may ask that at once."""
+_PLAIN = ("COMPARE_OP", "CONTAINS_OP", "IS_OP", "UNARY_NOT", "TO_BOOL", "LOAD_CONST", "CALL", "PRECALL")
+"""What comes of these is no container, or what is called has met it."""
+_WRITES_CONTENTS = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE", "BINARY_SUBSCR", "BINARY_OP")
+"""Some dicts make what is asked for and is not there."""
+_OF_CONTAINERS = frozenset(
+    name
+    for kind in (dict, list, set, bytearray, deque, OrderedDict, Counter, memoryview, str, tuple)
+    for name in dir(kind)
+    if not name.startswith("__")
+) | {
+    # Of an Event, a Barrier, a Future, a thread: the library's own code reads these without a lock.
+    *("set", "is_set", "isSet", "n_waiting", "broken", "done", "result", "exception", "is_alive"),
+    *("heappush", "heappop", "heapify", "insort", "insort_left", "insort_right", "bisect", "bisect_left"),
+}
+"""Methods and functions that may read and change what a container has."""
+_BUILTINS = frozenset(name for name in dir(builtins) if not name[0].isupper() and not name.startswith("_"))
+"""Functions that may read what a container has."""
+_BY_ANY_NAME = frozenset(
+    ("getattr", "setattr", "delattr", "hasattr", "vars", "dir", "globals", "locals", "exec", "eval", "compile")
+)
+_TELLING = frozenset(
+    ("__class__", "__name__", "__qualname__", "__module__", "__doc__", "__new__", "__init__", "__enter__", "__exit__")
+)
+"""Names between underscores that say what is read, or are of the subject's own code; the others are a container's, or
+a way to attributes of any name."""
+ITERATORS = "where an iterator stands"
+"""The object of next(). An iterator that was made before is an object of its own, and not what it goes through."""
+
+
+def _shared(code: CodeType) -> Iterator[tuple[int, tuple[Access, bool]]]:
+    """The offsets of the instructions that read or write what another thread may see; what that is; and whether
+    a run that switches at bytecodes does so there."""
+    before = ""
     for instruction in dis.get_instructions(code):
         name = instruction.opname
-        if name.startswith(_SEEN_BY_OTHERS) and not name.startswith("CALL_INTRINSIC"):
-            yield instruction.offset
+        switches = name.startswith(_SEEN_BY_OTHERS) and not name.startswith("CALL_INTRINSIC")
+        access = _access(name, instruction.argval)
+        if name.startswith(_ASKS) and (before.startswith(_PLAIN) or name.endswith("NONE")):
+            access = None
+        before = name
+        if switches or access is not None:
+            yield instruction.offset, (access or (None, False), switches)
+
+
+def _access(name: str, argument: Any) -> Access | None:
+    if name.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")):
+        if argument in _OF_CONTAINERS:
+            return (CONTENTS, True)
+        return (UNKNOWN, True) if argument.startswith("__") and argument not in _TELLING else (argument, False)
+    if name.startswith(("STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")):
+        return (argument, True)
+    if name.startswith(("LOAD_GLOBAL", "LOAD_NAME")):
+        if argument in _BY_ANY_NAME:
+            return (UNKNOWN, True)
+        if argument in _BUILTINS:
+            return (ITERATORS, True) if argument == "next" else (CONTENTS, False)
+    if name.startswith(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT")):
+        return (argument, False)
+    if name.startswith(_WRITES_CONTENTS):
+        return (CONTENTS, True)
+    return (CONTENTS, False) if name.startswith(_READS_CONTENTS + _ASKS) else None
 
 
 _LIBRARY = tuple(

@@ -7,12 +7,13 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from kmutex.engine.limits import TIMEOUT
 from kmutex.engine.program import Step
+from kmutex.engine.search import EVENT
 from kmutex.engine.threads.locks import Abandoned, CoopLock
 
 real_lock = _thread.allocate_lock
@@ -22,8 +23,13 @@ real_start_new_thread = _thread.start_new_thread
 class Client:
     """A thread of the run: one of the program's, or one that the subject started itself (index -1)."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, timeout: float = TIMEOUT) -> None:
         self.index = index
+        self.place = index
+        """Among all threads of the run."""
+        self.on: Hashable = EVENT
+        """What its next operation is on, where it stands between two; None where that is not known."""
+        self.timeout = timeout
         self.ident = 0
         self.baton = real_lock()
         self.baton.acquire()
@@ -81,7 +87,7 @@ class Client:
         ends, call_ends = self.ends, self.step_ends
         if ends is None or ends <= now:
             return ends is not None
-        return call_ends is not None and call_ends <= now and not (self.late and ends >= call_ends + TIMEOUT)
+        return call_ends is not None and call_ends <= now and not (self.late and ends >= call_ends + self.timeout)
 
     def polling(self) -> bool:
         """Whether it waits for a time that is not the end of its call."""

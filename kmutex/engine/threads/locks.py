@@ -36,12 +36,15 @@ class CoopLock:
     def __init__(self) -> None:
         self._taken = False
         self._forsaken = False
-        self._born = 0 if World.run is None else World.run.number
+        run = World.run
+        self._born = 0 if run is None else run.number
+        # By which it is the same lock in another run of the same schedule, up to there.
+        self.name = id(self) if run is None else run.lock_name()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if not blocking and timeout != -1:
             raise ValueError("can't specify a timeout for a non-blocking call")
-        if timeout < 0 and timeout != -1:
+        if timeout != timeout or (timeout < 0 and timeout != -1):
             raise ValueError("timeout value must be a non-negative number")
         if timeout > threading.TIMEOUT_MAX:
             raise OverflowError("timeout value is too large")
@@ -50,7 +53,8 @@ class CoopLock:
             return self._acquire_aside(blocking and timeout != 0)
         if not run.mine():
             raise Abandoned
-        run.point(sync=True)
+        run.point(self.name, sync=True)
+        run.touch(self.name)
         if self._taken:
             if not blocking or timeout == 0:
                 return False
@@ -92,12 +96,14 @@ class CoopLock:
             raise RuntimeError("release unlocked lock")
         self._taken = False
         if run is not None and not run.aside:
-            run.point(sync=True)
+            run.touch(self.name)
+            run.point(self.name, sync=True)
 
     def locked(self) -> bool:
         run = World.run
         if run is not None and not run.aside and run.mine():
-            run.point(sync=True)
+            run.point(self.name, sync=True)
+            run.touch(self.name)
         return self._taken
 
     def __enter__(self) -> bool:

@@ -12,15 +12,18 @@ the top of a module. Such a module must be imported within `controlled`.
 from __future__ import annotations
 
 import _thread
+import builtins
 import functools
 import inspect
 import queue
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import ModuleType
+from importlib.machinery import EXTENSION_SUFFIXES
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from kmutex.engine.observer import UncontrolledError
@@ -204,6 +207,60 @@ def controlled(make: Callable[[], Any] | None = None) -> Iterator[None]:
                             for new in _ours(lock):
                                 _change(undo, kept, attribute, new)
         yield
+
+
+def acts_unseen(make: Callable[[], Any]) -> bool:
+    """Whether anything that a subject's code names acts where no instruction says so: weak references, finalizers,
+    functions that keep results, what is compiled."""
+    seen: dict[int, Any] = {}
+    left: list[Any] = [inspect.unwrap(make)]
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen[id(value)] = value
+        home = value if isinstance(value, ModuleType) else sys.modules.get(str(getattr(value, "__module__", "")))
+        file = getattr(home, "__file__", None) or ""
+        if home is weakref or type(value) is _KEEPS_RESULTS or (isinstance(value, type) and "__del__" in vars(value)):
+            return True
+        if isinstance(value, _WRAPPERS):
+            left += [getattr(value, part) for part in _WRAPPED if hasattr(value, part)]
+        elif home is not builtins and not _foreign(file):
+            if file.endswith(tuple(EXTENSION_SUFFIXES)):
+                return True
+            left += _named_by(value)
+    return False
+
+
+def _named_by(value: Any) -> list[Any]:
+    """What a function, a class, a module or an object leads to."""
+    if isinstance(value, FunctionType):
+        names = _names_in(value.__code__)
+        if names & _UNSEEN:
+            return [weakref]
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+        return [
+            *cells,
+            *(value.__globals__[name] for name in names if name in value.__globals__),
+            *vars(value).values(),
+        ]
+    if isinstance(value, (type, ModuleType)):
+        return [*getattr(value, "__mro__", ()), *vars(value).values()]
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [type(value), *getattr(value, "__dict__", {}).values()]
+
+
+def _names_in(code: CodeType) -> set[str]:
+    inner = (_names_in(const) for const in code.co_consts if isinstance(const, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+_WRAPPERS = (functools.partial, staticmethod, classmethod, property, MethodType)
+_WRAPPED = ("func", "args", "__func__", "__self__", "fget", "fset")
+_UNSEEN = {"weakref", "lru_cache"}
+"""Names that a function may import for itself."""
+_KEEPS_RESULTS = type(functools.lru_cache(lambda: None))
 
 
 def _classes_of(module: ModuleType) -> list[type]:

@@ -11,15 +11,27 @@ import _thread
 import gc
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from kmutex._text import said
 from kmutex.engine.limits import ENDLESS, MOST_STEPS, POLLS, TIMEOUT
 from kmutex.engine.observer import Ending, Observer, SubjectFailedError, UncontrolledError, without_frames
 from kmutex.engine.program import ASKING, FLIGHT, RAISING, Program, Step, leased_by, possible
-from kmutex.engine.search import Chooser, Move
-from kmutex.engine.threads.bytecode import Bytecode, where
+from kmutex.engine.search import (
+    ANYTHING,
+    ASKED,
+    EVENT,
+    GRANTED,
+    LET_GO,
+    LETTING_GO,
+    OTHER,
+    Chooser,
+    Event,
+    Footprint,
+    Move,
+)
+from kmutex.engine.threads.bytecode import UNKNOWN, Bytecode, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread, trace_as_others
 from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
 from kmutex.engine.watchdog import Watchdog
@@ -31,7 +43,8 @@ LEAST_SLEEP = 1e-6
 LEAST_WATCH = 0.05
 """Real seconds until the first look at whether a run goes on, and between two looks at the least."""
 
-
+_SEEN_AS = {**dict.fromkeys("+~!?[", (ASKED, GRANTED)), **dict.fromkeys("-]", (LETTING_GO, LET_GO))}
+"""The call and the return of a step, by its kind."""
 _NUMBERS = itertools.count(1)
 
 
@@ -50,12 +63,14 @@ class ThreadRun:
         bytecode: Bytecode | None = None,
         quiet_tail: int = 0,
         patience: float = 5.0,
+        timeout: float = TIMEOUT,
     ) -> None:
         """A run of ``program`` on what ``make()`` returns.
 
         keys: the value for a key's letter. bytecode: where to switch between lock operations, or nowhere.
         quiet_tail: the last phases of the program in which there is nothing to choose.
         patience: seconds without a scheduling point, as Watchdog counts them, before the run counts as out of control.
+        timeout: virtual seconds that a cancellable wait asks for.
         """
         self.aside = False
         self.abandoning = False
@@ -71,8 +86,10 @@ class ThreadRun:
         self._crew = crew
         self._keys = keys
         self._bytecode = bytecode
+        self._switches = bytecode is not None and not bytecode.watching
         self._patience = patience
-        self._clients = [Client(index) for index in range(program.clients)]
+        self._timeout = timeout
+        self._clients = [Client(index, timeout) for index in range(program.clients)]
         self._running = self._clients[0]
         self.plain = True
         self._now = 1000.0
@@ -83,6 +100,14 @@ class ThreadRun:
         self._error: BaseException | None = None
         self._ended = real_lock()
         self._ended.acquire()
+        self._locks = 0
+        self._watching = chooser.watches
+        self._trail: list[tuple[int, Footprint]] = []
+        """Who has done what since the last choice; what the one who runs has done since then is in the other four."""
+        self._reads: set[Hashable] = set()
+        self._writes: set[Hashable] = set()
+        self._events: set[Event] = set()
+        self._anything = False
 
     # -- called from the thread that wants the run ---------------------------------------------------------------
 
@@ -99,6 +124,8 @@ class ThreadRun:
                 self._crew.start(number, lambda client=client: self._body(client))  # type: ignore[misc]
             self._clients[0].baton.release()
             self._watch()
+            if self.ending is Ending.DONE:
+                self._chooser.passed(self._trail)
             self._abandon()
         finally:
             World.run = None
@@ -142,8 +169,13 @@ class ThreadRun:
 
     # -- called from the threads of the run ----------------------------------------------------------------------
 
-    def point(self, *, sync: bool = False) -> None:
-        """The running thread could go on; whether it does is a choice."""
+    def lock_name(self) -> Hashable:
+        """A name for a lock that is made now."""
+        self._locks += 1
+        return self._locks
+
+    def point(self, on: Hashable = None, *, sync: bool = False) -> None:
+        """The running thread could go on; whether it does is a choice. on: the object of its next operation."""
         if self.abandoning:
             if sync:
                 raise Abandoned
@@ -152,6 +184,9 @@ class ThreadRun:
         self._count(me, sync)
         if self.plain:
             return
+        me.on = on
+        # Where it stands now is further on, whatever it has touched on its way.
+        self._passed(me, empty=True)
         moves: list[tuple[str, Client]] = [("run", me)]
         costs = [0]
         for other in self._others(me):
@@ -161,18 +196,59 @@ class ThreadRun:
             how = other.cancellable()
             if how:
                 moves.append((how, other))
-                costs.append(0 if self._bytecode is None else 1)
+                costs.append(1 if self._switches else 0)
         if len(moves) > 1:
-            how, other = moves[self._asked(costs, moves)]
-            if how == "run":
-                self._hand_to(me, other)
-            else:
+            number = self._asked(me, costs, moves)
+            how, other = moves[number]
+            if how != "run":
                 self._cancel(other, how)
+            elif number:
+                self._hand_to(me, other)
 
-    def instruction(self) -> None:
-        """A thread is about to execute an instruction that others can see, where the run switches at bytecodes."""
-        if self._bytecode is not None and self.mine() and not (self.plain or self.aside or self.abandoning):
-            self.point()
+    def instruction(self, access: tuple[Hashable, bool], switches: bool) -> None:
+        """A thread is about to execute an instruction that reads, or writes, what others can see.
+
+        switches: where runs that switch at bytecodes do so.
+        """
+        if self.plain or self.aside or self.abandoning or not self.mine():
+            return
+        if switches and self._switches:
+            self.point(access[0])
+        if self._watching:
+            self._anything |= access[0] is UNKNOWN
+            (self._writes if access[1] else self._reads).add(access[0])
+
+    def touch(self, what: Hashable) -> None:
+        """The running thread reads and writes this in what it does now."""
+        if self._watching:
+            self._writes.add(what)
+
+    def _passed(self, me: Client | None, *, anything: bool = False, empty: bool = False) -> None:
+        """What the running thread has done since the last choice, or the last switch, is done. None: the run itself.
+
+        empty: a step also where it has touched nothing."""
+        if self._watching and (empty or self._reads or self._writes or self._events or anything or self._anything):
+            touched = Footprint(frozenset(self._reads), frozenset(self._writes), frozenset(self._events))
+            self._trail.append((-1 if me is None else me.place, ANYTHING if anything or self._anything else touched))
+            self._reads.clear()
+            self._writes.clear()
+            self._events.clear()
+            self._anything = False
+
+    def _asked(self, me: Client, costs: list[int], moves: list[tuple[str, Client]]) -> int:
+        """The number of the move that the chooser takes."""
+        chooser = self._chooser
+        if not chooser.sees:
+            return chooser.choose(costs)
+        if self._watching:
+            self._passed(me)
+            chooser.passed(self._trail)
+            self._trail = []
+        number = chooser.choose(costs, [Move(c.place, how, c.lock.name if c.lock else c.on) for how, c in moves])
+        if number < 0:
+            self._end(Ending.STOPPED)
+            self._rest(me)
+        return number
 
     def wait_for(self, lock: CoopLock, timeout: float | None) -> bool:
         """Wait until ``lock`` is free and take it: True. False: the time is over."""
@@ -187,6 +263,7 @@ class ThreadRun:
         try:
             while True:
                 self._give_up(me)
+                self.touch(lock.name)
                 if me.woken:
                     woken, me.woken = me.woken, ""
                     if woken == "interrupted":
@@ -207,6 +284,7 @@ class ThreadRun:
             raise Abandoned
         if self.aside:
             return
+        self._anything = True
         me = self._running
         if seconds <= 0 and me.yields < POLLS:
             # It is up at once, so it may go on before anybody else does. A loop of these is a poll all the same.
@@ -219,6 +297,7 @@ class ThreadRun:
         try:
             while not me.woken:
                 self._give_up(me)
+                self._anything = True
             woken, me.woken = me.woken, ""
             if woken == "interrupted":
                 raise KeyboardInterrupt
@@ -240,7 +319,10 @@ class ThreadRun:
         ended: a lock that is taken, and is free once the thread has ended.
         """
         client = Client(-1)
+        client.place = len(self._clients)
+        client.on = None
         client.ended = ended
+        self._anything = True
         client.gone.acquire()
         ready = real_lock()
         ready.acquire()
@@ -312,12 +394,13 @@ class ThreadRun:
     def _perform(self, me: Client, step: Step) -> None:
         if not possible(step, me.got, self._got_by_others(me)):
             return
-        self.point()
+        self.point(EVENT)
         me.step = step
         me.timed = me.late = False
         asked = self._now
-        me.step_ends = self._now + TIMEOUT if step.kind == "~" else self._now if step.kind == "?" else None
-        self._tell(lambda: self._observer.called(me.index, step))
+        me.step_ends = self._now + self._timeout if step.kind == "~" else self._now if step.kind == "?" else None
+        call, answer = _SEEN_AS.get(step.kind, (OTHER, OTHER))
+        self._tell(lambda: self._observer.called(me.index, step), call, step.key)
         error: BaseException | None = None
         try:
             self._call(me, step)
@@ -332,7 +415,7 @@ class ThreadRun:
                 self._end(Ending.STOPPED)
                 raise Abandoned from None
             error = without_frames(caught)
-        if error is not None and step.kind == "~" and self._now >= asked + TIMEOUT:
+        if error is not None and step.kind == "~" and self._now >= asked + self._timeout:
             # It looked at the clock itself.
             self._tell_cancelled(me)
         me.step = me.step_ends = None
@@ -341,7 +424,7 @@ class ThreadRun:
             failed = error
             self._tell(lambda: self._observer.raised(me.index, step, failed))
         else:
-            self._tell(lambda: self._observer.returned(me.index, step))
+            self._tell(lambda: self._observer.returned(me.index, step), answer, step.key)
 
     def _call(self, me: Client, step: Step) -> None:
         key = self._keys(step.key)
@@ -351,7 +434,7 @@ class ThreadRun:
         elif step.kind in "+!":
             subject.lock(key)
         elif step.kind == "~":
-            subject.lock(key, timeout=TIMEOUT)
+            subject.lock(key, timeout=self._timeout)
         elif step.kind == "?":
             subject.lock(key, timeout=0)
         elif step.kind == "[":
@@ -385,7 +468,9 @@ class ThreadRun:
             if raised is not error:
                 raise
 
-    def _tell(self, what: Callable[[], None]) -> None:
+    def _tell(self, what: Callable[[], None], event: str = OTHER, key: str = "") -> None:
+        if self._watching:
+            self._events.add(Event(event, key))
         self.aside = True
         try:
             what()
@@ -437,18 +522,25 @@ class ThreadRun:
 
     def _leave(self, me: Client) -> None:
         """The running thread is at its end."""
-        following = self._next(me)
+        try:
+            following = self._next(me)
+        except Abandoned:
+            return  # The run has ended with it, and nobody would wake it.
         if not self.abandoning and self.ending is None:
+            self._passed(me)
             self._running = following
             following.baton.release()
 
     def _hand_to(self, me: Client, other: Client) -> None:
+        self._passed(me)
         self._running = other
         self._alone = 0
         other.baton.release()
         self._rest(me)
 
     def _rest(self, me: Client) -> None:
+        if me.done:
+            raise Abandoned
         me.baton.acquire()
         if self.abandoning:
             raise Abandoned
@@ -464,25 +556,21 @@ class ThreadRun:
                 cancels = [] if self.plain else [(client, client.cancellable()) for client in self._clients]
                 cancels = [(client, how) for client, how in cancels if how]
                 moves = [("run", client) for client in able] + [(how, client) for client, how in cancels]
-                how, client = moves[self._choose(moves)]
+                how, client = moves[self._choose(me, moves)]
                 if how == "run":
                     return client
                 self._cancel(client, how)
             elif not self._end_a_wait():
                 self._quiet(me)
 
-    def _choose(self, moves: list[tuple[str, Client]]) -> int:
+    def _choose(self, me: Client, moves: list[tuple[str, Client]]) -> int:
         if len(moves) == 1 or self.plain:
             return 0
-        return self._asked([0] * len(moves), moves)
-
-    def _asked(self, costs: list[int], moves: list[tuple[str, Client]]) -> int:
-        """The number of the move that the chooser takes."""
-        seen = [Move(client.index, how) for how, client in moves] if self._chooser.sees else ()
-        return self._chooser.choose(costs, seen)
+        return self._asked(me, [0] * len(moves), moves)
 
     def _end_a_wait(self) -> bool:
         """End the next wait that ends without a choice: one that is due, or a poll."""
+        self._anything = True
         timed = [c for c in self._clients if c.waits and c.ends is not None and not c.woken]
         due = [c for c in timed if c.due(self._now)]
         polls = [c for c in timed if c.polling() and c.polls < POLLS]
@@ -496,6 +584,7 @@ class ThreadRun:
         return False
 
     def _cancel(self, client: Client, how: str) -> None:
+        self._passed(client, anything=True)
         client.woken = how
         if how == "expired":
             self._now = max(self._now, client.ends or 0, client.step_ends or 0)
@@ -522,9 +611,11 @@ class ThreadRun:
         self._tell(lambda: self._observer.quiet(waiting, frozenset(overdue)))
         cancels = [(client, client.cancellable()) for client in self._clients]
         cancels = [(client, how) for client, how in cancels if how] if self._phases else []
-        number = self._choose([("phase", me), *((how, client) for client, how in cancels)])
+        self._passed(None, anything=True)
+        number = self._choose(me, [("phase", me), *((how, client) for client, how in cancels)])
         if number:
-            self._cancel(*cancels[number - 1])
+            client, how = cancels[number - 1]
+            self._cancel(client, how)
             return
         if not self._phases:
             self._end(Ending.DONE)
@@ -532,6 +623,7 @@ class ThreadRun:
         at, phase = self._phases.popleft()
         self.plain = at >= self._plain_from
         self._tell(lambda: self._observer.phase(at))
+        self._passed(None, anything=True)
         for index in phase.cancel:
             client = self._clients[index]
             how = client.cancellable()

@@ -1,9 +1,9 @@
-"""More than one event loop, and a task that never began: KM-LOOP and KM-CANCEL on real loops of asyncio's."""
+"""More than one event loop, and a wait that is dropped: KM-LOOP and KM-CANCEL on real loops of asyncio's."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from kmutex._text import said
@@ -29,6 +29,9 @@ def loops(context: Context, outcome: UnitResult) -> None:
         outcome.complete = True
         free, left_free, at_free = _other_loop(context, first, second, contended=False)
         busy, left_busy, at_busy = _other_loop(context, first, second, contended=True)
+        more = ""
+        if context.whole and isinstance(free, Exception):
+            more = _given_back_elsewhere(context, first, second)
         later = _next_loop(context, first, second)
     finally:
         for loop in (first, second):
@@ -43,6 +46,8 @@ def loops(context: Context, outcome: UnitResult) -> None:
     elif left := left_free or left_busy:
         seen = at_free if left_free else at_busy
         _loop_finding(context, outcome, f"a call from a second loop is refused, {left}", seen, "KM-ATOMIC")
+    elif more:
+        _loop_finding(context, outcome, more, at_free)
     elif isinstance(free, Exception):
         outcome.witnesses["KM-LOOP"] += 2
     elif _own(busy):
@@ -59,10 +64,11 @@ def loops(context: Context, outcome: UnitResult) -> None:
 
 
 def unstarted(context: Context, outcome: UnitResult) -> None:
-    """KM-CANCEL: a task that is cancelled before its first step has asked for nothing."""
+    """KM-CANCEL: a task that is cancelled before its first step has asked for nothing; one whose coroutine is closed in
+    its wait, as that of a loop that ends is, waits no longer."""
     loop = asyncio.new_event_loop()
 
-    async def run() -> str:
+    async def never_began() -> str:
         subject, keys = context.make(), context.explorer.keys_of_a_run()
         asyncio.ensure_future(subject.lock(keys("a"))).cancel()
         await _settle()
@@ -73,13 +79,36 @@ def unstarted(context: Context, outcome: UnitResult) -> None:
         await _settle()
         return "" if got else "a task was cancelled before its first step, and its key is not free"
 
+    async def closed() -> str:
+        subject, keys = context.make(), context.explorer.keys_of_a_run()
+        key = keys("a")
+        await subject.lock(key)
+        before = _live(context, subject)
+        waiting = subject.lock(key)
+        # What it waits for is nobody's to await: it is never to go on.
+        waiting.send(None)
+        waiting.close()
+        await _settle()
+        if _live(context, subject) != before:
+            return f"a coroutine that waited was closed, and len() has gone from {before} to {_live(context, subject)}"
+        task = asyncio.ensure_future(subject.lock(key))
+        await _settle()
+        await settled(subject.unlock(key))
+        await _settle()
+        got = task.done() and task.exception() is None
+        task.cancel()
+        await _settle()
+        return "" if got else "a coroutine that waited was closed, and its key is not granted to those behind it"
+
     try:
-        message = loop.run_until_complete(run())
+        message = loop.run_until_complete(never_began())
+        if not message and context.whole:
+            message = loop.run_until_complete(closed())
     finally:
         loop.close()
-    outcome.runs = 1
+    outcome.runs = 2 if context.whole else 1
     outcome.complete = True
-    outcome.bound = "a task that never began"
+    outcome.bound = "a task that never began" + (", and one whose coroutine is closed" if context.whole else "")
     if message:
         outcome.found.append(Violation(("KM-CANCEL",), message, symptom="KM-CANCEL"))
     else:
@@ -118,7 +147,7 @@ def _other_loop(
         else:
             await settled(subject.unlock(key))
             seen.append(Event(0, "first loop: unlock a: done", "lets go", "a"))
-        return subject, live(subject)
+        return subject, _live(context, subject)
 
     async def call(subject: Any) -> None:
         # Where lock() is a plain function, it may raise before there is anything to await.
@@ -138,16 +167,10 @@ def _other_loop(
         seen.append(Event(2, f"second loop: lock {letter}: {told}", "refused" if refused else "has", letter))
         return error if isinstance(error, Exception) else "got"
 
-    def live(subject: Any) -> int:
-        try:
-            return len(subject) if context.shape.counts else 0
-        except Exception:
-            return 0  # The runs ask it as well, and say so.
-
     async def left(subject: Any, before: int) -> str:
         try:
-            if live(subject) != before:
-                return f"and len() has gone from {before} to {live(subject)}"
+            if (now := _live(context, subject)) != before:
+                return f"and len() has gone from {before} to {now}"
             for _ in (*waiting, key) if contended else ():
                 await settled(subject.unlock(key))
                 await _settle()
@@ -209,6 +232,53 @@ async def _elsewhere(loop: asyncio.AbstractEventLoop, call: Coroutine[Any, Any, 
 
 def _refused(answer: Exception | str) -> bool:
     return isinstance(answer, Exception) and _own(answer)
+
+
+def _given_back_elsewhere(context: Context, first: asyncio.AbstractEventLoop, second: asyncio.AbstractEventLoop) -> str:
+    """What is wrong where a key of the first loop is let go in the second; "" if nothing is."""
+    keys = context.explorer.keys_of_a_run()
+    key = keys("a")
+
+    async def begin(lease: bool) -> tuple[Any, Any]:
+        subject = context.make()
+        if not lease:
+            await subject.lock(key)
+            return subject, None
+        block = subject.hold(key)
+        return block, await block.__aenter__()
+
+    async def refused(end: Callable[[], Any]) -> bool:
+        try:
+            await settled(end())
+        except Exception:
+            return True
+        return False
+
+    async def ends(end: Callable[[], Any]) -> None:
+        await settled(end())
+
+    subject, _ = first.run_until_complete(begin(lease=False))
+    wrong: list[tuple[str, Callable[[], Any]]] = [("an unlock", lambda: subject.unlock(key))]
+    if context.shape.leases:
+        block, lease = first.run_until_complete(begin(lease=True))
+        wrong += [("the release of a lease", lambda: lease.release())]
+        wrong += [("the end of a block", lambda: block.__aexit__(None, None, None))]
+    for name, end in wrong:
+        if not second.run_until_complete(refused(end)):
+            return f"{name} in a second loop does not raise"
+    for _, end in (wrong[0], wrong[-1]):
+        try:
+            first.run_until_complete(ends(end))
+        except Exception as error:
+            return f"what was refused in a second loop is lost to the first: {said(error)}"
+    return ""
+
+
+def _live(context: Context, subject: Any) -> int:
+    try:
+        return len(subject) if context.shape.counts else 0
+    except Exception:
+        return 0  # The runs ask it as well, and say so.
 
 
 async def _settle() -> None:
