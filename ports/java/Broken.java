@@ -23,8 +23,8 @@ final class Broken implements Locker {
         THROWS_WITH_THE_GRANT("throws-with-the-grant", "KM-RACE,KM-LIVE"),
         /** An ArrayDeque as a stack: add here, removeLast there. */
         REMOVES_LAST("removes-last", "KM-FIFO,KM-HANDOFF"),
-        /** Frees the key and wakes the oldest, who has to win it: a lock that is not fair. */
-        NOT_FAIR("not-fair", "KM-HANDOFF,KM-FIFO"),
+        /** Frees the key and wakes the oldest, who has to win it, and keeps its count if it is cancelled just then. */
+        NOT_FAIR("not-fair", "KM-HANDOFF,KM-FIFO,KM-RACE,KM-IDLE"),
         /** Map.remove says null and nobody looks. */
         REMOVES_NULL("removes-null", "KM-UNHELD"),
         /** Semaphore.release does not ask who has acquired: one more permit, and room for two. */
