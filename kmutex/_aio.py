@@ -83,7 +83,7 @@ class AsyncInnerMutex:
                 self._table.cancel(key, ticket)
                 error: Exception = self._expired(key, timeout)
             except Exception as failed:
-                error = failed  # Of the key's own methods. Without any the task would wait for ever.
+                error = failed  # Of the key's own methods. Without any the task would wait forever.
             future.set_exception(error)
 
     def _release(self, key: Any, ticket: Ticket) -> None:
@@ -137,7 +137,7 @@ class AsyncUntypedMutex:
     async def lock(self, key: Any, timeout: float | int | None = None) -> None:
         """Return once the calling task holds ``key`` (KM-EXCL). A free key is taken without a pause.
 
-        timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
+        timeout: seconds; None waits forever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
         TimeoutError: the time was over before the grant (KM-CANCEL).
         CancelledError: the task was cancelled; it does not hold the key, and if it was granted, the next does.
         ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. WrongLoopError: KM-LOOP.

@@ -44,7 +44,7 @@ def once(
     caller has left, for nothing is kept here: a file, a row, an entry of a dict.
     do: called with the key held, after ``look`` returned None; its result must not be None. It must not ask for the
     same key, for lockers are not re-entrant.
-    timeout: seconds that the caller is ready to wait for the key, None for ever; the work itself is not timed.
+    timeout: seconds that the caller is ready to wait for the key, None forever; the work itself is not timed.
 
     TimeoutError: the key was not granted in time; neither function was called. ValueError, TypeError: as for
     `KeyedMutex.lock`. What ``look`` or ``do`` raises passes through, with the key released.

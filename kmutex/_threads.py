@@ -145,7 +145,7 @@ class UntypedMutex:
     def lock(self, key: Any, timeout: float | int | None = None) -> None:
         """Return once the caller holds ``key`` (KM-EXCL).
 
-        timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
+        timeout: seconds; None waits forever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
         TimeoutError: the time is over and the caller does not hold the key (KM-CANCEL). A grant that came
         before the caller could leave the queue is kept, so the call returns although its time is over (KM-RACE).
         ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. Nothing has changed.

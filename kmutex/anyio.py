@@ -56,7 +56,7 @@ class AnyioKeyedMutex(Generic[K]):
     async def lock(self, key: K, timeout: float | None = None) -> None:
         """Return once the calling task holds ``key`` (KM-EXCL). A checkpoint, also where the key is free.
 
-        timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises (KM-EXPIRED).
+        timeout: seconds; None waits forever, 0 takes a free key and otherwise raises (KM-EXPIRED).
         TimeoutError: the time was over before the grant (KM-CANCEL).
         The backend's cancellation: the task does not hold the key, and if it was granted, the next does.
         ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. WrongLoopError: KM-LOOP.

@@ -118,7 +118,7 @@ async def check_what_is_done_is_not_done_again(driver: Driver, subject: Once) ->
 
 
 async def check_a_failure_releases_the_key(driver: Driver, subject: Once, failure: type[BaseException]) -> None:
-    """Waiters of such a key would wait for ever, so the caller is alone."""
+    """Waiters of such a key would wait forever, so the caller is alone."""
 
     async def do() -> str:
         raise failure

@@ -389,7 +389,7 @@ def tables(
         "",
         f"Asynchronous exceptions, {THREADS} threads, each with a lock of its own, {seconds:g} s:",
         "",
-        "| block | exceptions | threads that wait for ever |",
+        "| block | exceptions | threads that wait forever |",
         "|-------|-----------:|---------------------------:|",
     ]
     lines += [f"| `{name}` | {row.exceptions:,} | {row.stuck} |" for name, row in pelted.items()]

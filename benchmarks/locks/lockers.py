@@ -397,7 +397,7 @@ THREADS: tuple[Subject, ...] = (
         hold="l[k]",
         timed="l[k].acquire(timeout=t)",
         peer=False,
-        note="a threading.Lock for each key, kept for ever: a reference for what a lock and a hand-off cost at least",
+        note="a threading.Lock for each key, kept forever: a reference for what a lock and a hand-off cost at least",
     ),
     Subject(
         "threading.Lock",
@@ -488,7 +488,7 @@ ASYNCIO: tuple[Subject, ...] = (
         unlock="l[k].release()",
         hold="l[k]",
         peer=False,
-        note="an asyncio.Lock for each key, kept for ever: a reference for what a lock and a hand-off cost at least",
+        note="an asyncio.Lock for each key, kept forever: a reference for what a lock and a hand-off cost at least",
     ),
     Subject(
         "asyncio.Lock",

@@ -20,16 +20,16 @@ from kmutex.picture.files import HELP, drawn, unfit
 DESCRIPTION = """\
 Check a port of the lock, in any language, through its adapter: a process that speaks the protocol of
 specs/protocol.md over standard input and output. Plays the vectors of specs/vectors.json that fit the features
-it declares, then random sequences from the model; a failing sequence is made smaller.
+it declares, then random sequences from the model; a failing sequence is shrunk.
 """
 EXIT_STATUS = """\
 exit status:
-  0  everything that was played passed, or is a known failure that still fails, or a flaky one
+  0  every case passed, is a known failure that still fails, or is flaky
   1  a clause is violated, or a known failure passes now
   2  inconclusive: out of time, a failure that a longer silence made go away, a known failure that was not
-     played, or a --case that needs a feature which the adapter has not declared
-  3  the adapter could not be started, died, hung or did not keep to the protocol
-  4  usage: wrong arguments, or a case that is none
+     played, or a --case that needs a feature that the adapter has not declared
+  3  the adapter could not be started, died, hung or broke the protocol
+  4  usage: wrong arguments, or a malformed case
 """
 
 
@@ -55,25 +55,29 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--skip", action="append", default=[], metavar="WHICH", help="all vectors but these")
     parser.add_argument(
-        "--without", action="append", default=[], metavar="CLAUSE", help="do not judge this clause, but all the others"
+        "--without", action="append", default=[], metavar="CLAUSE", help="judge all clauses but this one"
     )
-    parser.add_argument("--repeat", type=_count, default=1, metavar="N", help="play each case so many times (1)")
+    parser.add_argument("--repeat", type=_count, default=1, metavar="N", help="play each case N times (1)")
     parser.add_argument(
-        "--jobs", type=_jobs, metavar="N", help=f"cases side by side (level 1: {SIDE_BY_SIDE}, level 2: 1)"
+        "--jobs", type=_jobs, metavar="N", help=f"cases in parallel (level 1: {SIDE_BY_SIDE}, level 2: 1)"
     )
     parser.add_argument("--case", metavar="CASE", help="play one case and show it, such as 0+a/1+a/ua,c1")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help=f"of what --case shows: {HELP}")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --case: {HELP}")
     parser.add_argument("--random", type=_count, metavar="N", help="random sequences (100; with --run 0)")
-    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of the first random sequence (0)")
-    parser.add_argument("--seconds", type=seconds, default=300.0, metavar="N", help="begin no case after that (300)")
-    parser.add_argument("--failures", type=_count, default=20, metavar="N", help="stop after so many failures (20)")
+    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="seed of the first random sequence (0)")
+    parser.add_argument("--seconds", type=seconds, default=300.0, metavar="N", help="begin no case after N s (300)")
+    parser.add_argument("--failures", type=_count, default=20, metavar="N", help="stop after N failures (20)")
     parser.add_argument(
-        "--all", action="store_true", help="play all, whatever fails: for a complete list of what is known to fail"
+        "--all", action="store_true", help="play all cases, whatever fails: for a complete list of known failures"
     )
-    parser.add_argument("--timeout", type=seconds, default=5.0, metavar="N", help="seconds for what must come (5)")
-    parser.add_argument("--starting", type=seconds, default=30.0, metavar="N", help="seconds until hello (30)")
+    parser.add_argument("--timeout", type=seconds, default=5.0, metavar="N", help="seconds to wait for a reply (5)")
+    parser.add_argument("--starting", type=seconds, default=30.0, metavar="N", help="seconds to wait for hello (30)")
     parser.add_argument(
-        "--settle", type=_some, default=20, metavar="MS", help="level 1: the silence that means waiting, in ms (20)"
+        "--settle",
+        type=_some,
+        default=20,
+        metavar="MS",
+        help="level 1: a call counts as waiting after this silence (20)",
     )
     parser.add_argument("--known-failures", type=Path, metavar="FILE", help="cases that must fail: ID REASON a line")
     parser.add_argument("--known-flaky", type=Path, metavar="FILE", help="cases that may fail: ID REASON a line")

@@ -31,15 +31,15 @@ EXIT_STATUS = """\
 exit status, of a locker:
   0  no clause was found broken, at the bounds that kmutex verify states
   1  a clause is violated
-  2  inconclusive: out of time, or never put to the test
-  3  the code could not be put to work: no Python, nothing called NAME, hangs, leaves the process, out of memory
+  2  inconclusive: out of time, or a clause was never tested
+  3  the code could not be run: not Python, nothing called NAME, hangs, ends the process, out of memory
   4  usage: no such file or lesson, no class or several that may be meant
-of a class: 0 each was graded, 3 one could not be or no container works here, 4 usage
+of a class: 0 each was graded, 3 one could not be graded or no container works here, 4 usage
 of tests:
   0  they accept every correct locker and catch every broken one
   1  they reject a correct locker, or miss a broken one
   2  inconclusive: a test hung, or failed by an error of its own
-  3  they could not be run: no Python, no test, pytest is not installed
+  3  they could not be run: not Python, no test, pytest is not installed
   4  usage
 """
 NARROW = 80
@@ -63,7 +63,7 @@ def add_parser(commands: Any) -> None:
             "lock and unlock, else what FILE:NAME says.\n"
             "With --tests the file has tests for pytest: they are run against correct lockers, which they should\n"
             "accept, and against the lockers of the lessons, which they should catch. docs/grade.md says how.\n"
-            "The code runs in processes of its own, with limits. That is for clumsy code, and no jail.\n"
+            "The code runs in separate processes with limits. They are for clumsy code and are not a sandbox.\n"
             "A folder or a zip file is a class: each submission is graded in a container (bubblewrap or Docker),\n"
             "and a report is written: a table, JSON, a page for each, and the form of Gradescope."
         ),
@@ -84,7 +84,7 @@ def add_parser(commands: Any) -> None:
         "--seconds",
         type=seconds,
         metavar="N",
-        help="the longest that the locker, or the tests against one locker, may take "
+        help="time limit for the locker, or for the tests against one locker "
         f"({SECONDS:g}; in a class {SECONDS_OF_A_CLASS:g})",
     )
     grade.add_argument(
@@ -92,23 +92,23 @@ def add_parser(commands: Any) -> None:
         type=number_of("megabytes", int, 512, 1_000_000),
         default=MEGABYTES,
         metavar="MB",
-        help=f"of address space, for each process ({MEGABYTES})",
+        help=f"limit on the address space of each process ({MEGABYTES})",
     )
     grade.add_argument("--json", type=Path, metavar="FILE", help="write the answer as JSON")
     grade.add_argument("--quick", action="store_true", help="a fixed, small amount of work; it says what it left out")
     grade.add_argument("--points", type=Path, metavar="FILE", help="a scheme of points, in TOML (docs/grade.md)")
     grade.add_argument("--gradescope", type=Path, metavar="FILE", help="write the answer as Gradescope's results.json")
     many = grade.add_argument_group("for a class")
-    many.add_argument("--out", type=Path, default=Path("grades"), metavar="FOLDER", help="of the report (grades)")
+    many.add_argument("--out", type=Path, default=Path("grades"), metavar="FOLDER", help="for the report (grades)")
     many.add_argument(
         "--jobs",
         type=number_of("jobs", int, 1, 256),
         default=os.cpu_count() or 1,
         metavar="N",
-        help="submissions side by side (as many as there are cores)",
+        help="submissions in parallel (as many as there are cores)",
     )
-    many.add_argument("--again", action="store_true", help="also those that were graded before and have not changed")
-    many.add_argument("--assignment", metavar="NAME", help="which, where students have a folder for each")
+    many.add_argument("--again", action="store_true", help="also grade submissions that have not changed")
+    many.add_argument("--assignment", metavar="NAME", help="which assignment, if students have a folder for each")
     many.add_argument("--trust", action="store_true", help="run them without a container, with your own rights")
     grade.add_argument("--quiet", action="store_true", help="no progress")
     grade.set_defaults(run=run)

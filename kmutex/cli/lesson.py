@@ -42,16 +42,16 @@ def add_parser(commands: Any) -> None:
         help="lockers with one mistake each, in order: see the run that shows it, and repair it",
         description=(
             "Lessons in order, from how a run is written to single flights. Each is a small keyed locker with a\n"
-            "mistake, a question, and the run that shows the mistake, which is looked for anew each time.\n"
-            "docs/lessons.md says how to use them, docs/course.md is for who teaches."
+            "mistake, a question, and the run that shows the mistake, which the command finds anew each time.\n"
+            "docs/lessons.md says how to use them, docs/course.md is for teachers."
         ),
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = lesson.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="all lessons, in order").set_defaults(act=_list)
-    show = actions.add_parser("show", help="the situation, the code and the question; then the telling, if asked for")
-    show.add_argument("number", type=_number, metavar="N", help="or P1, P2: those about the proof")
+    show = actions.add_parser("show", help="the situation, the code and the question; with --answer, the explanation")
+    show.add_argument("number", type=_number, metavar="N", help="or P1, P2: lessons about the proof")
     show.add_argument("--answer", action="store_true", help="tell what happens and why, and say what to repair")
     show.add_argument("--hints", action="store_true", help="the exercise and its hints")
     show.set_defaults(act=_show)

@@ -26,7 +26,7 @@ EXIT_STATUS = """\
 exit status:
   0  every clause is proved
   1  an obligation is refuted: the clause does not hold; --answer: wrong
-  2  inconclusive: unknown, out of time, solvers that differ, a known-bad model that goes through
+  2  inconclusive: unknown, out of time, solvers that differ, a known-bad model that is not refuted
   3  a solver is not installed, or FILE has no lock that can be read
   4  usage: wrong arguments
 """
@@ -49,11 +49,11 @@ def add_parser(commands: Any) -> None:
         help="a lock of your own: its action table, or its relations and moves",
     )
     prove.add_argument(
-        "--solver", action="append", choices=("z3", "cvc5"), help="ask this one only; twice for both (all installed)"
+        "--solver", action="append", choices=("z3", "cvc5"), help="ask only this one; twice for both (all installed)"
     )
     prove.add_argument("--all", action="store_true", help="a line for each obligation")
     prove.add_argument("--known-bad", metavar="NAME", help="one broken model: what refutes it, and the run")
-    prove.add_argument("--picture", type=Path, metavar="FILE", help=f"of what --known-bad shows: {HELP}")
+    prove.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --known-bad: {HELP}")
     prove.add_argument("--lesson", type=int, metavar="N", help="find the missing part of the invariant")
     prove.add_argument("--answer", metavar="FORMULA", help="with --lesson: your part, graded by the solver")
     prove.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON")
@@ -62,7 +62,7 @@ def add_parser(commands: Any) -> None:
         type=seconds,
         default=600.0,
         metavar="N",
-        help="the longest that FILE may take (600); it runs in a process with limits, for clumsy code, and no jail",
+        help="time limit for FILE (600); it runs in a process with limits, for clumsy code, which are not a sandbox",
     )
     prove.add_argument("--quiet", action="store_true", help="no progress")
     prove.set_defaults(run=run)

@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
             "Write one HTML file that plays a run of real code, to be opened in any browser, without a network: the\n"
             "source with the line at which each client stands, who holds and who waits, the same calls in the model,\n"
             "a light for each clause, and at each choice what else could have happened. The run is the one that\n"
-            "--replay gives; else those that break a clause, which are looked for as `kmutex verify` does.\n"
+            "--replay gives; without it, the command looks for runs that break a clause, as `kmutex verify` does.\n"
             "docs/show.md says how to read it."
         ),
         epilog=EXIT_STATUS,
@@ -57,9 +57,9 @@ def add_parser(commands: Any) -> None:
         type=number_of("runs", int, 1, 2000),
         default=RUNS,
         metavar="N",
-        help=f"runs for each that is shown, itself and those that part from it ({RUNS})",
+        help=f"runs to record for each run on the page: itself and its variations ({RUNS})",
     )
-    show.add_argument("--seconds", type=seconds, default=SECONDS, metavar="N", help="the longest search (30)")
+    show.add_argument("--seconds", type=seconds, default=SECONDS, metavar="N", help="time limit of the search (30)")
     add_options(show)
     show.set_defaults(run=run)
 

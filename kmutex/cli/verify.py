@@ -49,9 +49,9 @@ def add_parser(commands: Any) -> None:
         description=(
             "Check keyed lockers against the contract, clause by clause. Without a subject: those that [tool.kmutex]\n"
             "in the pyproject.toml here names, or else the lockers of this library, by every method. A subject is a\n"
-            "class or a function that makes a locker without arguments, an\n"
-            "expression such as 'pkg.locks:Locks(maxsize=3)', a locker at the top of a module, or what is called with\n"
-            "a key itself. How it is locked is found by looking, for threads and asyncio alike: lock and unlock,\n"
+            "class or a function that makes a locker without arguments, an expression such as\n"
+            "'pkg.locks:Locks(maxsize=3)', a global locker of a module, or something that is itself called with a\n"
+            "key. The command finds out how to lock, for threads and asyncio: lock and unlock,\n"
             "acquire and release, a lock for each key, a block for with or async with, an object for each key.\n"
             "The current directory is importable. A violation is shown when it is found, and the search then ends\n"
             "soon."
@@ -64,34 +64,34 @@ def add_parser(commands: Any) -> None:
     add_options(verify)
     much = verify.add_argument_group("how much is done")
     limit = much.add_mutually_exclusive_group()
-    limit.add_argument("--seconds", type=seconds, metavar="N", help="the longest that one subject may take (30)")
+    limit.add_argument("--seconds", type=seconds, metavar="N", help="time limit for one subject (30)")
     limit.add_argument(
         "--runs",
         type=number_of("runs", int, 1, 1_000_000),
         metavar="N",
-        help="a fixed amount of work: the whole plan, with N runs of each program by each method at the most",
+        help="a fixed amount of work: the whole plan, with at most N runs of each program by each method",
     )
     much.add_argument("--all", action="store_true", help="go on after a violation, as long as without one")
-    much.add_argument("--require-complete", action="store_true", help="what is planned and was not run is inconclusive")
+    much.add_argument("--require-complete", action="store_true", help="planned work that was not run is inconclusive")
     much.add_argument(
-        "--seed", type=number_of("seeds", int, 0, 2**31), default=0, metavar="N", help="of the random runs (0)"
+        "--seed", type=number_of("seeds", int, 0, 2**31), default=0, metavar="N", help="seed of the random runs (0)"
     )
     much.add_argument(
         "--jobs", type=number_of("processes", int, 1, 64), metavar="N", help="processes that share the work (2)"
     )
     verify.add_argument("--replay", metavar="SCHEDULE", help="run one schedule again and show what happens")
-    verify.add_argument("--picture", type=Path, metavar="FILE", help=f"of what --replay shows: {HELP}")
+    verify.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --replay: {HELP}")
     verify.add_argument(
         "--html",
         type=Path,
         metavar="FILE",
-        help="write the runs that are shown as a page to step through, as kmutex show",
+        help="write the reported runs as a page to step through, as kmutex show does",
     )
     verify.add_argument(
         "--format",
         choices=FORMATS,
         default="text",
-        help="of standard output: text; text with annotations for GitHub Actions; SARIF",
+        help="form of standard output: text; text with annotations for GitHub Actions; SARIF",
     )
     verify.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON; -: to standard output")
     verify.add_argument("--junit", type=Path, metavar="FILE", help="write the rows as JUnit XML")
@@ -109,13 +109,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ROLE=NAME",
-        help="a method, where looking does not find it: lock=NAME,unlock=NAME, block=NAME, get=NAME, do=NAME",
+        help="a method that the command does not find: lock=NAME,unlock=NAME, block=NAME, get=NAME, do=NAME",
     )
     parser.add_argument(
         "--keys",
         default="",
         metavar="TYPE",
-        help=f"all keys are of this type: {', '.join(KEY_TYPES)} (found by looking)",
+        help=f"all keys are of this type: {', '.join(KEY_TYPES)} (found out by default)",
     )
     parser.add_argument(
         "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}: broken, they count"

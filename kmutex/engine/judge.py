@@ -216,15 +216,15 @@ class Judge(RunJudge):
             self._count(waiting)
 
     def ended(self, ending: Ending) -> None:
-        """The run is over: what is still waiting waits for ever (KM-LIVE)."""
+        """The run is over: what is still waiting waits forever (KM-LIVE)."""
         if self.stopped or ending is not Ending.DONE:
             return
         for client in sorted(self._stalled):
             if client in self._asking:
                 key = self._asking[client].key
-                self._find("KM-LIVE", f"client {client} waits for {key} for ever, and nobody holds it", "KM-INDEP")
+                self._find("KM-LIVE", f"client {client} waits for {key} forever, and nobody holds it", "KM-INDEP")
             else:
-                self._find("KM-INDEP", f"client {client} waits for ever in its call to unlock", "KM-LIVE")
+                self._find("KM-INDEP", f"client {client} waits forever in its call to unlock", "KM-LIVE")
 
     # -- what follows --------------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
     async def lock(self, key: Hashable, timeout: float | None = None) -> None:
         """Return once the calling task holds ``key`` (KM-EXCL).
 
-        timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises as soon as the server has said
+        timeout: seconds; None waits forever, 0 takes a free key and otherwise raises as soon as the server has said
         so (KM-EXPIRED). It bounds the wait for the server as well, unless it is 0.
         TimeoutError: the time was over before the grant (KM-CANCEL). CancelledError: the task was cancelled; if it
         was granted, the next holds the key (KM-RACE). LockLostError, psycopg.OperationalError and UnusableServerError:

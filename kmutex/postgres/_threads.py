@@ -47,7 +47,7 @@ class PostgresKeyedMutex(LockerOfSession[_Waiter]):
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         """Return once the caller holds ``key`` (KM-EXCL).
 
-        timeout: seconds; None waits for ever, 0 takes a free key and otherwise raises at once (KM-EXPIRED). It bounds
+        timeout: seconds; None waits forever, 0 takes a free key and otherwise raises at once (KM-EXPIRED). It bounds
         the wait for the key; that for the server is bounded by the locker's patience.
         TimeoutError: the time is over and the caller does not hold the key (KM-CANCEL). A grant that came before the
         caller could leave the queue is kept (KM-RACE).

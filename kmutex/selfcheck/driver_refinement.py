@@ -157,7 +157,7 @@ def settled(config: Config, state: State) -> State:
 
 
 def ways(state: State, action: Action) -> Iterator[str]:
-    """The calls that the last action stands for: a release by key or of a lease, a request for ever or in time."""
+    """The calls that the last action stands for: a release by key or of a lease, a request forever or in time."""
     if action.name == "release":
         yield from ("key", "lease")
     elif action.name == "request":

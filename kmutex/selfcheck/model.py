@@ -138,5 +138,5 @@ def _violation(config: Config | flight.FlightConfig, found: Counterexample) -> V
     clients, keys, how = config
     run = f"{clients}x{keys} {how}: {format_schedule(found.path)}"
     if found.cycle is not None:
-        run += f"; and for ever: {format_schedule(found.cycle) or 'nothing'}"
+        run += f"; and forever: {format_schedule(found.cycle) or 'nothing'}"
     return Violation((found.clause,), f"{found.message} ({run})")

@@ -206,7 +206,7 @@ def _runs(model: Model) -> dict[str, tuple[str, str]]:
                     config = Config(clients, keys, race)
                     for violation in _violations(model, config, prop):
                         cycle = violation.cycle
-                        ends = "" if cycle is None else f"; and for ever: {format_schedule(cycle) or 'nothing'}"
+                        ends = "" if cycle is None else f"; and forever: {format_schedule(cycle) or 'nothing'}"
                         text = f"{clients}x{keys} {race}: {format_schedule(violation.path)}{ends}"
                         found[prop.clause] = violation.message, text
     return found

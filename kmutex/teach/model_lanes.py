@@ -20,7 +20,7 @@ def picture(model: Model, config: Config, violation: Counterexample) -> Picture:
     for action in violation.path:
         state = _step(model, config, state, action, rows)
     if violation.cycle:
-        rows.append(PictureRow(None, "from here on, for ever:"))
+        rows.append(PictureRow(None, "from here on, forever:"))
         for action in violation.cycle:
             state = _step(model, config, state, action, rows)
     rows.append(PictureRow(None, f"{violation.clause}: {violation.message}"))

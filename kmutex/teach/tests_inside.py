@@ -205,5 +205,5 @@ def main() -> None:
     except BaseException as error:
         plugin.say(broken=said(error))
     plugin.say(status=int(status))
-    # Threads that the tests have left behind wait for ever.
+    # Threads that the tests have left behind wait forever.
     os._exit(0)

@@ -458,5 +458,5 @@ def main() -> None:
             say("failed", message=f"{config['target']} ran out of memory")
         except BaseException as error:
             say("broken", message=f"{said(error)}, at {_place(error)}")
-    # The threads of the crew, and what the subject started, wait for ever.
+    # The threads of the crew, and what the subject started, wait forever.
     os._exit(0)

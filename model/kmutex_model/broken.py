@@ -356,7 +356,7 @@ BROKEN: tuple[Broken, ...] = (
     Broken(
         _swap("never_evicts", Row("release", "holding", "any", _never_evict)),
         "KM-IDLE",
-        "the entry stays for ever once it was used",
+        "the entry stays forever once it was used",
         Config(1, 1, "keep"),
     ),
     Broken(

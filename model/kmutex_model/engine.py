@@ -6,7 +6,7 @@ notifications (lost, or sent by strangers), cuts of a session, and crashes of th
 
 KM-EXCL     of the clients whose session lives at the server, one at most believes that it holds
 TOKENS      a token is higher than every one that was granted before, over crashes too
-KM-LIVE     once faults stop, nobody whose session lives waits for ever: the steps without faults come to an end, and
+KM-LIVE     once faults stop, nobody whose session lives waits forever: the steps without faults come to an end, and
             where none is left nobody waits
 """
 

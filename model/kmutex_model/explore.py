@@ -6,10 +6,10 @@ before their last step.
 
 KM-LIVE is about infinite runs. In a finite graph such a run ends up going round in one strongly connected
 component. If a client waits in all of a component, and for each fair action the component has a state where
-it is disabled or an edge where it is taken, then going round all of it for ever is a fair run in which that
+it is disabled or an edge where it is taken, then going round all of it forever is a fair run in which that
 client is never granted: a lasso, reported as a path to the component and a cycle in it. If no component is
 like that there is no such run, since a smaller cycle meets no more of the fairness conditions than the
-component it is part of. Doing nothing for ever counts as a cycle of no actions, and is fair where no fair
+component it is part of. Doing nothing forever counts as a cycle of no actions, and is fair where no fair
 action is enabled.
 """
 
@@ -31,7 +31,7 @@ Verdict = Literal["holds", "violated", "incomplete", "unreached"]
 
 class Counterexample(NamedTuple):
     """A clause, and a run that breaks it. `cycle` is None for a finite run; for an infinite one it has the
-    actions repeated for ever after `path`, or is empty if nothing happens any more."""
+    actions repeated forever after `path`, or is empty if nothing happens any more."""
 
     clause: str
     path: tuple[Action, ...]
@@ -41,7 +41,7 @@ class Counterexample(NamedTuple):
     def __str__(self) -> str:
         text = f"{self.clause}: {self.message}\n  {format_schedule(self.path)}"
         if self.cycle is not None:
-            text += f"\n  and for ever: {format_schedule(self.cycle) or '(nothing)'}"
+            text += f"\n  and forever: {format_schedule(self.cycle) or '(nothing)'}"
         return text
 
 
@@ -264,7 +264,7 @@ def find_lasso(config: Any, graph: Graph, clause: str, goal: Eventually) -> Coun
         return None
     first, component, client = best
     cycle = go_round(graph, component, first, fair)
-    return Counterexample(clause, graph.path(first), f"client {client} waits for ever", cycle)
+    return Counterexample(clause, graph.path(first), f"client {client} waits forever", cycle)
 
 
 def components(graph: Graph, states: Sequence[State]) -> list[set[State]]:
@@ -312,7 +312,7 @@ def _disabled(graph: Graph, state: State, action: Action) -> bool:
 
 
 def _allows(graph: Graph, component: set[State], action: Action) -> bool:
-    """Whether a run that goes round all of the component for ever is fair to the action."""
+    """Whether a run that goes round all of the component forever is fair to the action."""
     return any(
         _disabled(graph, state, action)
         or any(taken == action and after in component for taken, after in graph.edges[state])

@@ -61,7 +61,7 @@ class Sometimes:
 
 @dataclass(frozen=True)
 class Eventually:
-    """Whatever is pending for a client ends, if the actions named in `fair` do not stay enabled for ever
+    """Whatever is pending for a client ends, if the actions named in `fair` do not stay enabled forever
     without being taken (weak fairness, for each client by itself)."""
 
     pending: Callable[[Any, int], bool]

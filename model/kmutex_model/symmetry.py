@@ -5,7 +5,7 @@ states, renamed, then of all states that are renamings of each other it is enoug
 wrong from another can go wrong from that one, in other numbers. `standard` picks it, and `asymmetry` finds out
 whether the model may be treated so.
 
-What this leaves out: KM-LIVE, since "client 0 waits for ever" needs to know from step to step who client 0 is; and
+What this leaves out: KM-LIVE, since "client 0 waits forever" needs to know from step to step who client 0 is; and
 situations that read numbers (`Sometimes.numbered`).
 """
 

@@ -185,7 +185,7 @@ def test_who_joins_between_the_end_of_the_work_and_the_end_of_the_entry_is_right
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("program", flights(forget=True), ids=str)
 def test_every_program_is_over_at_its_end(program: Any) -> None:
-    """No work goes on after the epilogue, so that who waits then waits for ever (KM-RETURN)."""
+    """No work goes on after the epilogue, so that who waits then waits forever (KM-RETURN)."""
     whole, tail = with_epilogue(program)
     assert whole.phases[: len(program.phases)] == program.phases
     assert len(whole.phases) == len(program.phases) + tail

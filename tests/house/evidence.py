@@ -127,7 +127,7 @@ def tail(counts: dict[str, int]) -> Iterator[str]:
         " parts of the invariant; for any finite number it follows by induction, outside the solver.",
         "- Four facts about the size of a set: where somebody is there is at least one; of nobody there are none;"
         " of one alone there is one; with another there are at least two.",
-        "- KM-LIVE: a finite set can't shrink for ever; and weak fairness, which the contract assumes: who holds"
+        "- KM-LIVE: a finite set can't shrink forever; and weak fairness, which the contract assumes: who holds"
         " unlocks in the end, and a call that was granted returns in the end.",
         "- The words of `kmutex_model.turn` beyond the bound of the tie: what each means for one client and key doesn't"
         " depend on how many others there are.",

@@ -222,7 +222,7 @@ class CancelKeepsCount(_Counting):
 
 
 class NeverEvicts(_Locks):
-    """An idle key keeps its lock in the table for ever."""
+    """An idle key keeps its lock in the table forever."""
 
     def unlock(self, key: Hashable) -> None:
         self._check_loop()

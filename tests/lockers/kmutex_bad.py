@@ -59,7 +59,7 @@ class StrayAccepted(KeyedMutex):
 
 
 class IgnoresTime(KeyedMutex):
-    """Waits for ever, whatever time it is given, unless that is 0 (KM-CANCEL)."""
+    """Waits forever, whatever time it is given, unless that is 0 (KM-CANCEL)."""
 
     __slots__ = ()
 
@@ -137,7 +137,7 @@ class AsyncCancelKeepsPlace(AsyncKeyedMutex):
 
 
 class AsyncTryLeavesTrace(AsyncKeyedMutex):
-    """A try that fails is counted for ever (KM-EXPIRED)."""
+    """A try that fails is counted forever (KM-EXPIRED)."""
 
     __slots__ = ("_tried",)
 

@@ -177,7 +177,7 @@ class ActorKeeps(Actor):
 
 
 class AsyncBlockWithoutFinally:
-    """Whoever leaves the block by an error keeps the key for ever."""
+    """Whoever leaves the block by an error keeps the key forever."""
 
     def __init__(self) -> None:
         self._entries: dict[Any, list[Any]] = {}

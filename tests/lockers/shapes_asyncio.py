@@ -93,7 +93,7 @@ class WeakLocks:
 
 
 class DictOfLocks(defaultdict[Hashable, asyncio.Lock]):
-    """A dict of locks with a default: it grows for ever."""
+    """A dict of locks with a default: it grows forever."""
 
     def __init__(self) -> None:
         super().__init__(asyncio.Lock)

@@ -126,7 +126,7 @@ class WeakLocksUnguarded(WeakLocks):
 
 
 class DictOfLocks(defaultdict[Hashable, threading.Lock]):
-    """A dict of locks with a default: it grows for ever."""
+    """A dict of locks with a default: it grows forever."""
 
     def __init__(self) -> None:
         super().__init__(threading.Lock)

@@ -394,7 +394,7 @@ class FailedTryLeavesEntry(_Referenced):
 
 
 class NeverEvicts(_InLine):
-    """An idle key keeps its queue in the table for ever."""
+    """An idle key keeps its queue in the table forever."""
 
     def _leave(self, key: Hashable, queue: list[object], ticket: object) -> None:
         queue.remove(ticket)

@@ -76,7 +76,7 @@ def test_no_shorter_run_breaks_the_clause(broken: Broken) -> None:
 
 @pytest.mark.parametrize("broken", LIVENESS, ids=name_of)
 def test_a_lasso_starves_a_waiter_and_is_fair(broken: Broken) -> None:
-    """KM-LIVE: the cycle closes, one client waits all along, and no fair action is put off for ever."""
+    """KM-LIVE: the cycle closes, one client waits all along, and no fair action is put off forever."""
     violation = violation_of(broken)
     assert violation.cycle is not None
     model, config = broken.model, broken.config

@@ -33,7 +33,7 @@ def test_runs_are_printed_on_request(capsys: pytest.CaptureFixture[str]) -> None
     assert command.main(["--runs"]) == 0
     out = capsys.readouterr().out
     assert "request(0,0); request(1,0); release(0)" in out
-    assert "and for ever: (nothing)" in out
+    assert "and forever: (nothing)" in out
 
 
 @pytest.mark.long

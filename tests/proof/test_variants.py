@@ -142,7 +142,7 @@ def test_as_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no deadlock" in out
     assert "KM-RACE          0 obligations  does not apply" in out
     assert run(str(TABLES / "hold_all_broken.py")) == 1
-    assert "for ever: nothing" in capsys.readouterr().out
+    assert "forever: nothing" in capsys.readouterr().out
 
 
 HEAD = "from kmutex_model.proof.lock import Claim, Lock, Move\nfrom kmutex_model.proof.logic import TRUE\n"

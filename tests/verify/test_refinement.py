@@ -377,7 +377,7 @@ def test_a_violation_says_a_shortest_run_that_the_model_can_take(table: type[Tab
 
 
 def test_a_difference_that_no_clause_speaks_of_is_not_lost() -> None:
-    """The waiter is given another's waker: order and entries are right, and it will wait for ever. What the step was
+    """The waiter is given another's waker: order and entries are right, and it will wait forever. What the step was
     to show is then not shown (KM-EXCL, KM-REF)."""
 
     class MixesUpWakers(Table):

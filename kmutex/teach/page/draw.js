@@ -68,8 +68,8 @@ function shows(graph) {
       c.cycle === null
         ? ""
         : c.cycle.length
-          ? `The last ${count(c.cycle.length, "step")} can go on for ever.`
-          : "Nothing more need happen, for ever.",
+          ? `The last ${count(c.cycle.length, "step")} can go on forever.`
+          : "Nothing more need happen, forever.",
   }));
   const met = graph.witnesses.map((w) => ({
     title: `${w.clause}: ${w.statement}`,
@@ -384,7 +384,7 @@ function breakPanel([run]) {
   const what =
     found.cycle === null
       ? count(whole.length, "step")
-      : `${count(found.run.length, "step")}, and ${found.cycle.length ? count(found.cycle.length, "step") : "nothing"} for ever`;
+      : `${count(found.run.length, "step")}, and ${found.cycle.length ? count(found.cycle.length, "step") : "nothing"} forever`;
   if (broken.length) {
     if (!kept().found.includes(graph.model)) keep({ found: [...kept().found, graph.model] });
     const wanted = broken.some((b) => b.clause === graph.clause);

@@ -78,7 +78,7 @@ const lastStep = (run) => run.steps[run.steps.length - 1] || null;
 const possible = (run) => (run.ended ? [] : run.graph.steps(run.states[run.states.length - 1]));
 const keyOf = (action, before) => action.key ?? before.clients[action.client].key;
 
-/** A run that goes round for ever and is fair, and in which a client is owed something all the time: the end of
+/** A run that goes round forever and is fair, and in which a client is owed something all the time: the end of
     this run, from step `from` on, repeated; or nothing at all (`from` is the number of steps). Null if there is none. */
 function lasso(run, fairNames) {
   const { graph, states, steps } = run;
@@ -123,11 +123,11 @@ function lights(run, data) {
     const again =
       from === run.steps.length
         ? "nothing more need happen"
-        : `steps ${from + 1} to ${run.steps.length} can go on for ever`;
+        : `steps ${from + 1} to ${run.steps.length} can go on forever`;
     found.set(clause, {
       light: "violated",
       step: run.steps.length,
-      message: `client ${client} waits for ever: ${again}`,
+      message: `client ${client} waits forever: ${again}`,
       endless,
     });
   }

@@ -3,7 +3,7 @@
 If the keys of any two requests meet, at most one of them can hold all that it asked for, and as their places in the
 queues are taken in one step, they are served in the order in which they asked. So such requests behave as requests for
 one key do, and a letter of a program stands here for a family of key lists that meet pairwise. Where they are taken one
-after the other, two clients wait for each other; where one that gives up keeps a part, the next waits for ever.
+after the other, two clients wait for each other; where one that gives up keeps a part, the next waits forever.
 """
 
 from __future__ import annotations

@@ -261,7 +261,7 @@ def only_the_actor_comes_or_goes(x: Taken) -> Term:
 
 # ------------------------------------------------------------------------------------------------------------
 # KM-LIVE. A client w waits at key j. Its rank is the set of those that asked before it; then whether the call of the
-# key's owner has yet to return. A rank can't fall for ever: the set is finite and has nobody to lose in the end.
+# key's owner has yet to return. A rank can't fall forever: the set is finite and has nobody to lose in the end.
 
 
 def rank_falls(x: Taken, w: Term, j: Term) -> Term:

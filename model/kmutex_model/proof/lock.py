@@ -610,7 +610,7 @@ def explored(lock: Lock, sizes: Sequence[tuple[int, int]] = SIZES, most: int = M
             goal = Eventually(lambda state, client, size=size: played.waits(size, state, client), fair)  # type: ignore[misc]
             if lasso := find_lasso(size, _without(graph, lock.live.toward), LIVE, goal):
                 ends = format_schedule(lasso.cycle or ()) or "nothing"
-                run = f"{size}: {format_schedule(lasso.path)}; and for ever: {ends}"
+                run = f"{size}: {format_schedule(lasso.path)}; and forever: {ends}"
                 found[LIVE] = Found(LIVE, lasso.message, run)
     return Played(found, tuple(str(move) for move in lock.moves if str(move) not in taken))
 
