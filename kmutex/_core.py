@@ -91,7 +91,7 @@ class LockTable:
         """Take a waiter out of the queue (KM-CANCEL). False: it does not wait, as the grant was first (KM-RACE).
 
         why: for a log, as specs/trace.md has it; a table that writes none takes no notice.
-        It holds the key then, unless somebody has unlocked the key since, as anybody may.
+        It holds the key then, unless another call has unlocked the key since.
         """
         entry = self._entries.get(key)
         if entry is None or isinstance(entry, int) or ticket not in entry or ticket == next(iter(entry)):

@@ -61,7 +61,7 @@ def archive(files: Mapping[str, bytes], version: str = VERSION) -> bytes:
 
 
 def unpacked(packed: bytes) -> dict[str, bytes]:
-    """The files of an archive, by their names in it. ReleaseError: it is none, or a checksum is wrong."""
+    """The files of an archive, by their names in it. ReleaseError: not an archive, or a checksum is wrong."""
     files: dict[str, bytes] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(packed)) as tar:

@@ -43,11 +43,11 @@ _OWN = "kmutex"
 
 
 class UnknownFeatureError(ValueError):
-    """A feature that is none, or no promise."""
+    """An unknown feature or promise."""
 
 
 def clauses_off(without: Iterable[str]) -> frozenset[str]:
-    """The clauses that are not judged without these features. UnknownFeatureError: one of them is none."""
+    """The clauses that are not judged without these features. UnknownFeatureError: one of them is unknown."""
     names = list(without)
     unknown = [name for name in names if name not in FEATURES]
     if unknown:
@@ -59,7 +59,7 @@ def unpromised(promises: Iterable[str] | None, module: str) -> frozenset[str]:
     """The features that are not promised. A broken one is told, and is no violation.
 
     promises: those of `PROMISES` that the locker makes; None: all where its factory is in this package, else none.
-    module: where the factory is. UnknownFeatureError: one of the promises is none, nor one of `LEADERS`.
+    module: where the factory is. UnknownFeatureError: a promise is unknown, and not one of `LEADERS`.
     """
     if promises is None:
         promises = PROMISES if module.partition(".")[0] == _OWN else ()

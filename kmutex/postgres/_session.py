@@ -211,7 +211,7 @@ class Session:
         try:
             self._watch()
         except BaseException as error:
-            # Whatever it is: a session that nobody watches is none.
+            # Whatever it is: a session that nobody watches is not safe to use.
             why = f"{type(error).__name__}: {error}" if not isinstance(error, _RefusedError) else str(error)
         self._lose(why)
         self.on_lost(self)

@@ -115,7 +115,7 @@ class ThreadRun:
         """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
         self._crew.seat(len(self._clients))
         World.run = self
-        # A collection comes when it likes, and what it calls (finalizers, callbacks) would run in the midst of a
+        # A collection comes when it likes, and what it calls (finalizers, callbacks) would run in the middle of a
         # step of this scheduler, and be traced.
         collecting = gc.isenabled()
         gc.disable()
