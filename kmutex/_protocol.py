@@ -51,6 +51,6 @@ class AsyncKeyedLocker(Protocol[K_in]):
 
 
 def check_timeout(timeout: float | None) -> None:
-    """ValueError unless ``timeout`` is None or a number of seconds from 0 up; NaN is not a number (KM-EXPIRED)."""
+    """ValueError unless ``timeout`` is None or a number of seconds from 0 up; NaN is refused (KM-EXPIRED)."""
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout must be None or at least 0 seconds, not {timeout!r}")
