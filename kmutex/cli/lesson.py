@@ -113,7 +113,7 @@ def _list(args: argparse.Namespace) -> int:
     every = lessons()
     wide = max(len(one.title) for one in every)
     for one in every:
-        print(f"{one.number:>2}  {one.title:{wide}}  {one.clause:10}  {one.kind}")
+        print(f"{one.number:>2}  {one.title:{wide}}  {one.clause:12}  {one.kind}")
     print("\nOf the proof (docs/proof.md), each shown and graded by kmutex prove --lesson N:")
     for puzzle in PUZZLES:
         print(f"P{puzzle.number}  {puzzle.title}")
