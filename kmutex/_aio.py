@@ -164,11 +164,11 @@ class AsyncUntypedMutex:
 
     def hold(self, key: Any, timeout: float | int | None = None) -> AsyncLease:
         """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
-        return AsyncLease(self._mutex, key, timeout)
+        return AsyncLease(self._mutex, key, timeout, self)
 
     def hold_all(self, keys: Iterable[Any], timeout: float | int | None = None) -> AsyncLease:
         """Hold all of ``keys`` for an ``async with`` block, by one request; see `KeyedMutex.hold_all` (KM-ALL)."""
-        return AsyncLease(_Several(self._mutex), distinct(keys), timeout)
+        return AsyncLease(_Several(self._mutex), distinct(keys), timeout, self)
 
     def owner(self, key: Any) -> Owner | None:
         """Who holds ``key``, since when and from where; None where nobody does.

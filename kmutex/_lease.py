@@ -25,11 +25,13 @@ def distinct(keys: Iterable[Hashable]) -> tuple[Hashable, ...]:
 class LeaseOfKey:
     """The grant that one entry of one block gets. The drivers add how it is entered and left."""
 
-    __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
+    __slots__ = ("_key", "_mutex", "_owner", "_ticket", "_timeout")
 
-    def __init__(self, mutex: Any, key: Hashable, timeout: float | int | None) -> None:
+    def __init__(self, mutex: Any, key: Hashable, timeout: float | int | None, owner: object = None) -> None:
         self._mutex = mutex
         """The driver's. No type variable: docs/compiled.md says what mypyc makes of a generic class."""
+        self._owner = owner
+        """What its user calls the mutex. As long as there is a lease of it, a weak reference to it must not end."""
         self._key = key
         self._timeout = timeout
         self._ticket = NOT_ENTERED

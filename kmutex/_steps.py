@@ -267,6 +267,9 @@ class RecordedTable(LockTable):
         if self._where is None:
             return ""
         here = self._where()
+        if here is None:
+            # A request of a loop that has ended is cleared away.
+            return ""
         if here is not self._last:
             self._last = here
             self._loop += 1

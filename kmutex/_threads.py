@@ -177,7 +177,7 @@ class UntypedMutex:
 
     def hold(self, key: Any, timeout: float | int | None = None) -> Lease:
         """Hold ``key`` for a ``with`` block. Arguments and errors are those of `lock`, raised on entry."""
-        return Lease(self._mutex, key, timeout)
+        return Lease(self._mutex, key, timeout, self)
 
     def hold_all(self, keys: Iterable[Any], timeout: float | int | None = None) -> Lease:
         """Hold all of ``keys`` for a ``with`` block, by one request: all of them, or none where it raises (KM-ALL).
@@ -186,7 +186,7 @@ class UntypedMutex:
         other in a circle, whatever keys they name. Other arguments and errors are those of `lock`, raised on entry.
         TypeError: a key is not hashable, or ``keys`` is a text. Nothing has changed.
         """
-        return Lease(_Several(self._mutex), distinct(keys), timeout)
+        return Lease(_Several(self._mutex), distinct(keys), timeout, self)
 
     def owner(self, key: Any) -> Owner | None:
         """Who holds ``key``, since when and from where; None where nobody does.

@@ -69,6 +69,21 @@ def test_weak_references_to_it_work(make: Callable[[], Any]) -> None:
     assert seen() is None
 
 
+@pytest.mark.parametrize("make", [KeyedMutex, AsyncKeyedMutex])
+def test_a_lease_keeps_what_its_user_calls_the_mutex(make: Callable[[], Any]) -> None:
+    """KM-EXCL: from a weak table nobody gets a new one as long as a key of the old one may be held."""
+    table: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+    for hold in ("hold", "hold_all"):
+        table["one"] = mutex = make()
+        lease = getattr(mutex, hold)("k" if hold == "hold" else ["k"])
+        del mutex
+        gc.collect()
+        assert list(table) == ["one"]
+        del lease
+        gc.collect()
+        assert not table
+
+
 def test_no_compiled_class_has_a_place_for_weak_references() -> None:
     """mypyc frees what stands there as if it were its own, and the process with it: docs/compiled.md.
 

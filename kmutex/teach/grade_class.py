@@ -11,17 +11,18 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kmutex._console import version
 from kmutex._text import printable
 from kmutex.teach.container import Container
-from kmutex.teach.handed_in import HandedIn, stage, the_locker, the_tests
+from kmutex.teach.handed_in import LONGEST_NAME, HandedIn, stage, the_locker, the_tests
 from kmutex.teach.lesson import lessons
 from kmutex.teach.submission import SubmissionError, UnreadableError, read
 
@@ -86,7 +87,7 @@ class Record:
 
 def slug(student: str) -> str:
     """A name for a file; two students have two."""
-    plain = re.sub(r"[^\w-]+", "_", student)
+    plain = re.sub(r"[^\w-]+", "_", student)[:LONGEST_NAME]
     return plain if plain == student else f"{plain}-{hashlib.sha256(student.encode()).hexdigest()[:6]}"
 
 
@@ -112,14 +113,17 @@ def grade_class(
         key = _key(mine, asked, container)
         old = None if again else load(kept / f"{slug(mine.student)}.json")
         if old is not None and old.key == key:
-            records.append(old)
-            on_record(old, True)
+            records.append(replace(old, late=mine.late, assignment=mine.assignment))
+            on_record(records[-1], True)
         else:
             left.append((mine, key))
     pool = ThreadPoolExecutor(jobs)
     ending: list[Callable[[], None]] = []
+    stopping = threading.Event()
     try:
-        for future in as_completed([pool.submit(_one, mine, asked, container, key, ending) for mine, key in left]):
+        for future in as_completed(
+            [pool.submit(_one, mine, asked, container, key, ending, stopping) for mine, key in left]
+        ):
             record, decided = future.result()
             records.append(record)
             # What was cut short from outside says nothing of the submission; the next run tries it again.
@@ -128,7 +132,8 @@ def grade_class(
             on_record(record, False)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for end in ending:
+        stopping.set()
+        for end in list(ending):
             end()
     return sorted(records, key=lambda record: record.student)
 
@@ -155,7 +160,12 @@ def _key(mine: HandedIn, asked: Asked, container: Container) -> str:
 
 
 def _one(
-    mine: HandedIn, asked: Asked, container: Container, key: str, ending: list[Callable[[], None]]
+    mine: HandedIn,
+    asked: Asked,
+    container: Container,
+    key: str,
+    ending: list[Callable[[], None]],
+    stopping: threading.Event,
 ) -> tuple[Record, bool]:
     begun = time.monotonic()
     source = name = ""
@@ -173,11 +183,12 @@ def _one(
                 path, factory = meant.path, meant.factory
             name = staged[path]
             source = path.read_text(encoding="utf-8", errors="replace")
-            answer = _answer(Path(folder), path.name, factory, asked, container, ending)
+            answer = _answer(Path(folder), path.name, factory, asked, container, ending, stopping)
         except (SubmissionError, UnreadableError) as error:
             answer = {"refused": str(error)}
-        if answer is None:
-            decided, answer = False, {"refused": f"no answer within {asked.limit:g} s"}
+        except OSError as error:
+            decided, answer = False, {"refused": f"it could not be put to work: {error.strerror}"}
+        decided = decided and "cut" not in answer
         grade = answer.get("grade")
         # Its folder is gone when somebody reads this.
         reason = printable(answer.get("refused", "").replace(f"{folder}/", ""))
@@ -207,9 +218,15 @@ def of_one(file: str, grade: dict[str, Any] | None, reason: str, seconds: float)
 
 
 def _answer(
-    folder: Path, file: str, factory: str, asked: Asked, container: Container, ending: list[Callable[[], None]]
-) -> dict[str, Any] | None:
-    """What the process in the container says; None where it says nothing in its time."""
+    folder: Path,
+    file: str,
+    factory: str,
+    asked: Asked,
+    container: Container,
+    ending: list[Callable[[], None]],
+    stopping: threading.Event,
+) -> dict[str, Any]:
+    """What the process in the container says; with "cut" where it was ended, or ended by itself, before it said it."""
     config = {
         "file": file,
         "factory": factory,
@@ -230,14 +247,17 @@ def _answer(
         stderr=subprocess.DEVNULL,
     )
     ending.append(end)
+    if stopping.is_set():
+        end()
     try:
         out, _ = process.communicate(timeout=asked.limit)
     except subprocess.TimeoutExpired:
-        return None
+        return {"refused": f"no answer within {asked.limit:g} s", "cut": True}
     finally:
         end()
         ending.remove(end)
-    return next(_answers(out), None)
+    ended = {"refused": f"its process ended with status {process.returncode} and no answer", "cut": True}
+    return next(_answers(out), ended)
 
 
 def _answers(out: str) -> Iterator[dict[str, Any]]:
@@ -247,9 +267,15 @@ def _answers(out: str) -> Iterator[dict[str, Any]]:
             answer = json.loads(line)
         except ValueError:
             continue
-        if isinstance(answer, dict) and ("refused" in answer or _is_grade(answer.get("grade"))):
+        if isinstance(answer, dict) and (isinstance(answer.get("refused"), str) or _is_grade(answer.get("grade"))):
             yield answer
 
 
 def _is_grade(grade: object) -> bool:
-    return isinstance(grade, dict) and grade.get("exit") in (0, 1, 2) and ("rows" in grade or "lockers" in grade)
+    """Whether it has what the tables and pages take from it: a submission must not spoil those of the others."""
+    if not isinstance(grade, dict) or grade.get("exit") not in (0, 1, 2) or not isinstance(grade.get("verdict"), str):
+        return False
+    lists = [grade[name] for name in ("rows", "findings", "lockers") if name in grade]
+    return ("rows" in grade or "lockers" in grade) and all(
+        isinstance(one, list) and all(isinstance(row, dict) for row in one) for one in lists
+    )

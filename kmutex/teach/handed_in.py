@@ -8,10 +8,12 @@ from __future__ import annotations
 import ast
 import json
 import keyword
+import lzma
 import re
 import sys
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -21,6 +23,8 @@ from kmutex.teach.submission import Submission, SubmissionError, UnreadableError
 MOST_BYTES = 1_000_000
 """Of one file; a larger one is not read."""
 CODE = (".py", ".ipynb")
+LONGEST_NAME = 100
+"""Of a file that is made for one that was handed in: a name may be longer than a file system takes."""
 _JUNK = ("__MACOSX", "__pycache__")
 
 _MOODLE = re.compile(r"(?P<student>.+_\d+)_assignsubmission_(?:file|onlinetext)_?(?P<file>.*)")
@@ -126,7 +130,7 @@ def _members(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | str]]:
                 if entry.is_dir() or not parts or _junk(parts):
                     continue
                 code = entry.filename.lower().endswith(CODE)
-                yield parts, _LARGE if entry.file_size > MOST_BYTES else archive.read(entry) if code else b""
+                yield parts, _LARGE if entry.file_size > MOST_BYTES else _member(archive, entry) if code else b""
     except zipfile.BadZipFile:
         raise HandedInError(f"{source}: neither a folder nor a zip file") from None
     except (OSError, RuntimeError, NotImplementedError) as error:
@@ -134,6 +138,15 @@ def _members(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | str]]:
 
 
 _LARGE = f"larger than {MOST_BYTES:,} bytes"
+_DAMAGED = (zlib.error, zipfile.BadZipFile, EOFError, lzma.LZMAError, RuntimeError, NotImplementedError)
+"""What reading one member of a zip file raises; the others can be read all the same."""
+
+
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | str:
+    try:
+        return archive.read(entry)
+    except _DAMAGED as error:
+        return f"can't be read from the zip file: {error}"
 
 
 def _junk(parts: tuple[str, ...]) -> bool:
@@ -210,7 +223,7 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 def _importable(stem: str, taken: set[str]) -> str:
     """A module name like the file's: letters, digits and _, and nobody else's."""
     name = re.sub(r"\W", "_", unicodedata.normalize("NFKC", stem))
-    name = name if name[:1].isidentifier() else f"_{name}"
+    name = (name if name[:1].isidentifier() else f"_{name}")[:LONGEST_NAME]
     # What stands beside this package in its environment must not be hidden by it either.
     others = sys.stdlib_module_names | sys.modules.keys() | {"hypothesis", "pytest", "rich"}
     while name in taken or name in others or keyword.iskeyword(name):

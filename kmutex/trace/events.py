@@ -143,7 +143,7 @@ def read_objects(raw: bytes, lines: int) -> list[dict[str, Any]] | None:
         values: list[dict[str, Any]] = json.loads(b"[" + raw[:-1].replace(b"\n", b"\n,") + b"]")
     except (ValueError, RecursionError):
         return None
-    return values if len(values) == lines else None
+    return values if len(values) == lines and all(type(value) is dict for value in values) else None
 
 
 def read_object(line: int, raw: bytes, otherwise: str = "every line is one JSON object") -> dict[str, Any]:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import queue
+import secrets
 import subprocess
 import threading
 import time
@@ -609,7 +610,9 @@ class _Workers:
 
         It returns when the first is ready; the others join while that one works.
         """
-        for number in range(self._number):
+        # Commands that run side by side begin at different cores; in a container they have the same process numbers.
+        first = secrets.randbelow(1 << 16)
+        for number in range(first, first + self._number):
             mine = self._declared, self._patience, self._answers, self._confined, number
             self.workers.append(_Worker(self.target, *mine))
         while True:

@@ -436,7 +436,7 @@ def main() -> None:
             out.flush()
 
     config = argument()
-    number = config.pop("number") + config["parent"]
+    number = config.pop("number")
     # Hypothesis would keep what it computes in the folder in which the user stands.
     os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
     _real_start_new_thread(end_with, (config.pop("parent"),))

@@ -35,6 +35,7 @@ def test_a_port_conforms(port: Port, tmp_path: Path) -> None:
     assert [clause for clause, row in said["clauses"].items() if row["result"] == "off"] in ([], ["KM-TOKEN"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PORTS)
 def test_each_mistake_of_a_port_is_found(name: str, built: Callable[[str], Port], tmp_path: Path) -> None:
     port = built(name)

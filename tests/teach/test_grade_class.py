@@ -31,7 +31,7 @@ from kmutex.teach.alike import Pair, alike
 from kmutex.teach.class_report import Marked, gradescope, marked, page, written
 from kmutex.teach.container import Container, find
 from kmutex.teach.grade import QUICK, WHOLE
-from kmutex.teach.grade_class import Asked, Record, grade_class, keep, load, slug
+from kmutex.teach.grade_class import Asked, Record, _answers, grade_class, keep, load, slug
 from kmutex.teach.handed_in import HandedIn, HandedInError, by_student, from_notebook, stage, the_locker
 from kmutex.teach.lesson import lesson, lessons
 from kmutex.teach.own_work import borrowed
@@ -149,6 +149,35 @@ def test_a_zip_file_can_name_no_place_outside(tmp_path: Path) -> None:
     (mine,) = by_student(tmp_path / "x.zip")[0]
     (tmp_path / "work").mkdir()
     assert [path.parent for path in stage(mine, tmp_path / "work")] == [tmp_path / "work"]
+
+
+def test_a_damaged_file_in_a_zip_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    source = tmp_path / "x.zip"
+    with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("anna/mine.py", "x = 1\n" * 500)
+        archive.writestr("bert/mine.py", "x = 2\n" * 500)
+    whole = source.read_bytes()
+    start = whole.index(b"anna/mine.py") + len("anna/mine.py")
+    source.write_bytes(whole[:start] + b"\xff" * 8 + whole[start + 8 :])
+    anna, bert = by_student(source)[0]
+    assert (anna.files, "can't be read from the zip file" in anna.faults[0]) == ({}, True)
+    assert (list(bert.files), bert.faults) == (["mine.py"], [])
+
+
+def test_long_names_become_shorter_ones(tmp_path: Path) -> None:
+    mine = HandedIn("s" * 300, {"m" * 253 + ".py": b"x = 1\n"})
+    (path,) = stage(mine, tmp_path)
+    assert len(path.name) < 120 > len(slug(mine.student))
+    assert slug(mine.student) != slug("s" * 301)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ['{"refused": 7}', '{"grade": {"exit": 0, "rows": []}}', '{"grade": {"exit": 0, "verdict": "x", "rows": [1]}}'],
+)
+def test_what_is_no_answer_spoils_nothing(said: str) -> None:
+    good = '{"refused": "no locker"}'
+    assert list(_answers(f"{good}\n{said}\n")) == [{"refused": "no locker"}]
 
 
 ONE = b"class {}:\n    def lock(self, key): ...\n    def unlock(self, key): ...\n"
