@@ -319,7 +319,7 @@ def test_the_command_of_an_editable_install_sees_an_edit(tmp_path: Path) -> None
     replay = ("verify", "kmutex:KeyedMutex", "--replay", "0+a | 1+a | 0-a @locks")
     command = python.with_name("kmutex")
     assert "no clause is violated" in run(command, *replay, cwd=tmp_path)
-    with (tree / "kmutex" / "_threads.py").open("a", encoding="utf-8") as source:
+    with (tree / "kmutex" / "_keyed.py").open("a", encoding="utf-8") as source:
         source.write("\nKeyedMutex.unlock = lambda self, key: None\n")
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run(

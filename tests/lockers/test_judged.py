@@ -84,7 +84,9 @@ class Judged:
         if clauses == ("KM-TOKEN",):
             # Nothing else can show it.
             wanted = [program for program in wanted if "[" in program.kinds]
-        checks = [name for name in CHECKS if self.shape.kind == "asyncio" or name not in ("loops", "unstarted")]
+        lacks = () if self.shape.kind == "asyncio" else ("loops", "unstarted")
+        lacks += () if self.shape.several else ("several",)
+        checks = [name for name in CHECKS if name not in lacks]
         passes: tuple[tuple[Level, int], ...] = (("tasks", 0), ("tasks", 2), ("timeouts", 2))
         if self.shape.kind == "threads":
             passes = (("locks", 0), ("locks", 1), ("bytecode", 1))

@@ -26,6 +26,7 @@ def conform(port: Port, report: Path, *options: str, more: tuple[str, ...] = ())
     return done.returncode, json.loads(report.read_text(encoding="utf-8"))
 
 
+@pytest.mark.sampled(3)
 def test_a_port_conforms(port: Port, tmp_path: Path) -> None:
     """With every clause of its features put to the test."""
     status, said = conform(port, tmp_path / "report.json", "--random", "30", "--seconds", "900")

@@ -20,7 +20,7 @@ pytest.importorskip("selenium", reason="the dev extra has selenium: pip install 
 
 from selenium.webdriver.common.action_chains import ActionChains
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.sampled(3)]
 
 SIZES = ((1280, 720), (1366, 768), (1280, 800), (1440, 900), (390, 844))
 
