@@ -181,6 +181,7 @@ def test_random_cases_are_the_same_for_the_same_seed_and_need_no_more_than_decla
             assert set(case.needs) <= features, f"seed {seed}"
 
 
+@pytest.mark.long
 def test_a_seed_says_the_same_in_every_process() -> None:
     """Sets have another order in each; the report's seed must give the reader the same sequences."""
     code = (

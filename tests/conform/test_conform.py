@@ -143,6 +143,7 @@ KINDS = [
 """Mistakes that the small vectors do not show, the vector that does, and the clause."""
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "case", "clause"), KINDS)
 def test_each_kind_of_mistake_has_a_vector(name: str, case: str, clause: str) -> None:
     from kmutex.conform.vectors import load
@@ -218,6 +219,7 @@ def test_vectors_are_listed_chosen_and_left_out(capsys: pytest.CaptureFixture[st
     assert end.value.code == 4
 
 
+@pytest.mark.long
 def test_adapters_that_lock_the_same_keys_are_not_blamed_for_it(tmp_path: Path) -> None:
     """What fails beside others and not alone is no failure, and no pass."""
     out = tmp_path / "report.json"
@@ -288,6 +290,7 @@ def test_each_adapter_that_must_fail_is_tried() -> None:
     assert {row.attribute for row in entries(kind="adapter", expect="failed")} == tried
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "words"), BREAKS)
 def test_an_adapter_that_breaks_gets_a_clear_verdict(name: str, words: str) -> None:
     """And the check ends soon: after three such cases there is no sense in going on."""
@@ -312,6 +315,7 @@ def test_an_adapter_that_is_not_there() -> None:
     assert "can't start ./no-such-adapter" in done.stderr
 
 
+@pytest.mark.long
 def test_an_adapter_that_stays_after_bye_has_failed() -> None:
     done = misbehaving("StaysAfterBye", "--random", "0")
     assert done.returncode == 3
@@ -359,6 +363,7 @@ def is_there(process: int) -> bool:
     return state != "Z"
 
 
+@pytest.mark.long
 def test_a_failure_that_a_longer_silence_mends_is_slow_and_no_pass(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     done = misbehaving("SlowBox", "--run", "0+a/1+a/2+a/3+a/...", "--run", "0+a/1+a/2+b...", "--json", str(out))
@@ -375,6 +380,7 @@ def test_out_of_time_is_no_pass() -> None:
     assert "not begun" in last(done)
 
 
+@pytest.mark.long
 def test_known_failures_must_go_on_failing(tmp_path: Path) -> None:
     """Listed and failing: exit 0. Listed and passing: exit 1. Not listed and failing: exit 1."""
     from kmutex.conform.report import ConformReport
@@ -423,6 +429,7 @@ def test_a_random_sequence_can_be_a_known_failure() -> None:
     assert "KM-IDLE" in broken.violated
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["Bare", "LifoBare"])
 def test_a_flaky_case_may_fail_or_not(name: str, tmp_path: Path) -> None:
     """Listed by a pattern; what is not listed must pass all the same."""
@@ -469,6 +476,7 @@ def test_reports_for_ci_have_every_case(tmp_path: Path) -> None:
     assert sum(line.startswith("not ok") and "# TODO" not in line for line in tests) == count["failure"]
 
 
+@pytest.mark.long
 def test_a_known_failure_that_passes_is_said(tmp_path: Path) -> None:
     known = tmp_path / "known.txt"
     known.write_text("# of the next release\n0+a/1+a,2+a/...  served from the wrong end\n")
@@ -494,6 +502,7 @@ def test_a_list_of_known_failures_that_is_none(text: str, words: str, tmp_path: 
     assert words in done.stderr
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "options",
     [
@@ -529,6 +538,7 @@ def test_the_random_sequence_that_fails_is_made_smaller(tmp_path: Path) -> None:
     assert result.smaller.case.id == "0+a/1+a/2+a/c2"
 
 
+@pytest.mark.long
 def test_a_black_box_is_made_smaller_by_confirmed_failures_only() -> None:
     """One that is late as well fails without a long silence; the short form fails with one."""
     from kmutex.conform.case import parse_moves

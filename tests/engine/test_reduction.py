@@ -28,6 +28,7 @@ MOST = 400
 """Runs of a program; where there are more, and none shows anything, nothing is compared."""
 
 
+@pytest.mark.sampled(2)
 @each(LOCKERS, "violation")
 def test_the_verdict_on_a_bad_locker_is_the_same_with_and_without(row: Row) -> None:
     """The same symptoms, by the same names, within the same bound; and never in more runs."""
@@ -66,6 +67,7 @@ def test_only_lockers_with_weak_references_are_searched_as_a_whole() -> None:
     ]
 
 
+@pytest.mark.long
 def test_three_clients_take_a_quarter_of_the_runs() -> None:
     """With a bound of 3 it is a tenth; here it is a bound of 2, for the time. Those cut short are among them."""
     bench = Harness(KeyedMutex)

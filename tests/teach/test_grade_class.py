@@ -471,6 +471,7 @@ def test_nothing_gets_out_of_a_container(container: Container, tmp_path: Path, m
     _gets_out(container, tmp_path, monkeypatch)
 
 
+@pytest.mark.long
 def test_all_of_it_gets_out_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That is what --trust means, and how we know that the test can tell."""
     _gets_out(Container("none"), tmp_path, monkeypatch)

@@ -106,6 +106,7 @@ def test_a_recording_survives_json() -> None:
 # The model beside it
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", SOUND)
 def test_a_sound_locker_and_the_model_do_not_part(name: str) -> None:
     """KM-EXCL, KM-FIFO, KM-CANCEL, KM-RACE, KM-TOKEN, KM-UNHELD: the model explains every run of a sound locker."""
@@ -116,6 +117,7 @@ def test_a_sound_locker_and_the_model_do_not_part(name: str) -> None:
         assert way(recording, number).parts == -1, run.schedule
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("number", [one.number for one in lessons()])
 def test_a_run_parts_from_the_model_where_the_judge_sees_it_break_a_clause(number: int) -> None:
     """The judge and the model are two: what calls and answers break is seen by both, in the lesson's run and in those

@@ -355,6 +355,7 @@ def test_a_log_from_inside_passes_if_and_only_if_it_is_possible(events: tuple[Lo
     judge_inside(events)
 
 
+@pytest.mark.long
 @CHECKED
 @given(logs("outside"))
 def test_a_log_from_outside_is_judged_soundly(events: tuple[LogEvent, ...]) -> None:
