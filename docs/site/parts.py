@@ -28,11 +28,10 @@ from kmutex.picture.svg import svg
 from kmutex.picture.text import text
 from kmutex.teach.explore_page import embedded, page
 from kmutex.teach.lesson import Lesson, find, lessons
-from kmutex.teach.model_lanes import picture
+from kmutex.teach.model_lanes import of_broken
 from kmutex.teach.notebook import choices
 from kmutex.testing import FEATURES
 from kmutex_model.broken import BROKEN
-from kmutex_model.explore import explore
 
 CONTRACT = "specs/contract"
 EXPLORE = "explore.html"
@@ -272,9 +271,7 @@ class Lanes(SphinxDirective):
         self.env.note_reread()  # The page follows the models, not only its own text.
         made: list[nodes.Node] = []
         for broken in BROKEN:
-            found = explore(broken.model, broken.config, properties=broken.judged_by)
-            violation = next(one for one in found.violations if one.clause == broken.clause)
-            shown = picture(broken.model, broken.config, violation)
+            _, shown = of_broken(broken)
             section = nodes.section(ids=[nodes.make_id(f"{broken.model.name}-{broken.clause}")])
             section += nodes.title("", "", nodes.literal("", broken.model.name), nodes.Text(f", {broken.clause}"))
             section += nodes.paragraph("", broken.story)

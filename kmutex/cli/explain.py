@@ -68,19 +68,17 @@ def _advice(name: str) -> Iterator[str]:
 def _run_that_breaks(name: str, width: int) -> Iterator[str]:
     """The first known-bad model of the clause, and its counterexample as a timeline, where a model breaks it."""
     from kmutex.picture.text import text
-    from kmutex.teach.model_lanes import picture
+    from kmutex.teach.model_lanes import of_broken
     from kmutex_model.broken import BROKEN
-    from kmutex_model.explore import explore
 
     for broken in BROKEN:
         if broken.clause == name:
-            found = explore(broken.model, broken.config, properties=broken.judged_by)
-            violation = next(one for one in found.violations if one.clause == name)
+            found, picture = of_broken(broken)
             config = broken.config
             yield textwrap.fill(
                 f"A lock that breaks it: {broken.story}. The shortest run, found among {found.states:,} states of "
                 f"{config.clients} clients and {config.keys} {'key' if config.keys == 1 else 'keys'}:",
                 width,
             )
-            yield text(picture(broken.model, config, violation), width=width)
+            yield text(picture, width=width)
             return

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from kmutex.picture.rows import Change, Picture, PictureRow
 from kmutex.teach.explore_page import ACTION_WORDS, OUTCOME_WORDS
 from kmutex_model.actions import Action, Model, action_key
-from kmutex_model.explore import Counterexample
+from kmutex_model.broken import Broken
+from kmutex_model.explore import Counterexample, Exploration, explore
 from kmutex_model.state import Client, Config, State
 
 _OWNS = ("granted", "holding")
@@ -29,6 +30,13 @@ def picture(model: Model, config: Config, violation: Counterexample) -> Picture:
         tuple(f"client {client}" for client in clients),
         tuple(row if row.lane is None else row._replace(lane=clients.index(row.lane)) for row in rows),
     )
+
+
+def of_broken(broken: Broken) -> tuple[Exploration, Picture]:
+    """What the explorer finds of a known-bad model, and the shortest run that breaks its clause."""
+    found = explore(broken.model, broken.config, properties=broken.judged_by)
+    violation = next(one for one in found.violations if one.clause == broken.clause)
+    return found, picture(broken.model, broken.config, violation)
 
 
 def _step(model: Model, config: Config, state: State, action: Action, rows: list[PictureRow]) -> State:
