@@ -96,6 +96,11 @@ class Way:
         return {"key": (key,), "token": (given,)}.get(self.closes, (key, given))
 
 
+def bare(subject: Any) -> Any:
+    """The subject itself, where it has a face."""
+    return subject.subject if isinstance(subject, Face) else subject
+
+
 class Face:
     """What both kinds have. The calls are written once, as coroutines; for threads they are driven at one go."""
 

@@ -78,8 +78,6 @@ class UnitWorker:
         """Makes what has the one face."""
         self._shape: Shape
         self._explorer: Explorer
-        self._followed: bool
-        """Whether what the subject's own code does is told, bytecode by bytecode."""
         self._without: frozenset[str]
         self._unpromised: frozenset[str]
 
@@ -119,9 +117,7 @@ class UnitWorker:
             on_trial = put_on_trial(self._shape, self._make, self._explorer, leaders)
             self._shape, self._make, self._explorer = on_trial
         _try_out(self._explorer, self._shape)
-        bytecodes = _bytecodes(self._explorer, self._shape)
-        self._followed = bytecodes == "followed"
-        self._say("ready", shape=asdict(self._shape), bytecodes=bytecodes)
+        self._say("ready", shape=asdict(self._shape), bytecodes=_bytecodes(self._explorer, self._shape))
 
     def obey(self, order: dict[str, Any]) -> None:
         """Replay a schedule, record it with others that part from it, or do a unit."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kmutex.engine.explorer import Explorer
-from kmutex.engine.faces import Face, settled
+from kmutex.engine.faces import bare, settled
 from kmutex.engine.keys import Spelling, spelled
 from kmutex.engine.program import Program, parse
 from kmutex.engine.shapes import Shape
@@ -68,7 +68,7 @@ class _Blocks:
 
     def __init__(self, made: Any, family: tuple[str, ...], kind: str) -> None:
         self.made = made
-        self.subject = made.subject if isinstance(made, Face) else made
+        self.subject = bare(made)
         self._lists = _round(family)
         self._kind = kind
         self._held: dict[tuple[object, str], Any] = {}
@@ -203,9 +203,8 @@ def of_families(
 
 
 def _takes_timeout(made: Any) -> bool:
-    subject = made.subject if isinstance(made, Face) else made
     try:
-        return "timeout" in inspect.signature(subject.hold_all).parameters
+        return "timeout" in inspect.signature(bare(made).hold_all).parameters
     except (TypeError, ValueError):
         return False
 

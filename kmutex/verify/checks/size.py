@@ -9,7 +9,7 @@ from collections import deque
 from types import CodeType, FrameType, FunctionType, ModuleType, TracebackType
 from typing import Any
 
-from kmutex.engine.faces import Face
+from kmutex.engine.faces import Face, bare
 from kmutex.engine.stored import Stored
 from kmutex.engine.threads import CoopLock, CoopRLock, foreign
 
@@ -29,7 +29,7 @@ def size_of(subject: Any) -> int | None:
     classes and functions lead there: a table may be kept there. Items are counted apart, for the objects in two
     places of a table may be the same, such as small numbers.
     """
-    inner = subject.subject if isinstance(subject, Face) else subject
+    inner = bare(subject)
     made = inner.kind if isinstance(inner, Stored) else inner
     homes = [made] if isinstance(made, (type, FunctionType)) else type(made).__mro__
     tops = {home.__module__.partition(".")[0] for home in homes if not _of_the_interpreter(home)}

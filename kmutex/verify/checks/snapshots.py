@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kmutex.engine import ways
-from kmutex.engine.faces import Face
+from kmutex.engine.faces import bare
 from kmutex.engine.program import Step, parse
 from kmutex.engine.search import Chooser
 from kmutex.engine.trials import Trial
@@ -26,8 +26,7 @@ class _Watch(Trial):
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         super().quiet(waiting, overdue)
-        subject = self.subject.subject if isinstance(self.subject, Face) else self.subject
-        taken = subject.snapshot()
+        taken = bare(self.subject).snapshot()
         if isinstance(taken, Mapping):
             self.taken.append((taken, copy.deepcopy(dict(taken))))
 
