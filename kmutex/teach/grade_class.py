@@ -11,10 +11,10 @@ import os
 import re
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,12 +118,9 @@ def grade_class(
         else:
             left.append((mine, key))
     pool = ThreadPoolExecutor(jobs)
-    ending: list[Callable[[], None]] = []
-    stopping = threading.Event()
+    work = _AtWork()
     try:
-        for future in as_completed(
-            [pool.submit(_one, mine, asked, container, key, ending, stopping) for mine, key in left]
-        ):
+        for future in as_completed([pool.submit(_one, mine, asked, container, key, work) for mine, key in left]):
             record, decided = future.result()
             records.append(record)
             # What was cut short from outside says nothing of the submission; the next run tries it again.
@@ -132,10 +129,35 @@ def grade_class(
             on_record(record, False)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        stopping.set()
-        for end in list(ending):
-            end()
+        work.stop()
     return sorted(records, key=lambda record: record.student)
+
+
+class _AtWork:
+    """What ends each process that is at work just now."""
+
+    def __init__(self) -> None:
+        self._ends: list[Callable[[], None]] = []
+        self._stopping = False
+
+    @contextmanager
+    def until(self, end: Callable[[], None]) -> Iterator[None]:
+        """A process is at work within this, and is ended by ``end`` at its end, or when all are to stop."""
+        self._ends.append(end)
+        try:
+            # After it is among the others: `stop` has either seen it or been seen.
+            if self._stopping:
+                end()
+            yield
+        finally:
+            end()
+            self._ends.remove(end)
+
+    def stop(self) -> None:
+        """End them all, and whatever comes to work from now on."""
+        self._stopping = True
+        for end in list(self._ends):
+            end()
 
 
 def load(path: Path) -> Record | None:
@@ -164,8 +186,7 @@ def _one(
     asked: Asked,
     container: Container,
     key: str,
-    ending: list[Callable[[], None]],
-    stopping: threading.Event,
+    work: _AtWork,
 ) -> tuple[Record, bool]:
     begun = time.monotonic()
     source = name = ""
@@ -183,7 +204,7 @@ def _one(
                 path, factory = meant.path, meant.factory
             name = staged[path]
             source = path.read_text(encoding="utf-8", errors="replace")
-            answer = _answer(Path(folder), path.name, factory, asked, container, ending, stopping)
+            answer = _answer(Path(folder), path.name, factory, asked, container, work)
         except (SubmissionError, UnreadableError) as error:
             answer = {"refused": str(error)}
         except OSError as error:
@@ -223,8 +244,7 @@ def _answer(
     factory: str,
     asked: Asked,
     container: Container,
-    ending: list[Callable[[], None]],
-    stopping: threading.Event,
+    work: _AtWork,
 ) -> dict[str, Any]:
     """What the process in the container says; with "cut" where it was ended, or ended by itself, before it said it."""
     config = {
@@ -246,16 +266,11 @@ def _answer(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    ending.append(end)
-    if stopping.is_set():
-        end()
     try:
-        out, _ = process.communicate(timeout=asked.limit)
+        with work.until(end):
+            out, _ = process.communicate(timeout=asked.limit)
     except subprocess.TimeoutExpired:
         return {"refused": f"no answer within {asked.limit:g} s", "cut": True}
-    finally:
-        end()
-        ending.remove(end)
     ended = {"refused": f"its process ended with status {process.returncode} and no answer", "cut": True}
     return next(_answers(out), ended)
 
