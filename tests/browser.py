@@ -102,3 +102,30 @@ def until(driver: Any, script: str) -> None:
 def errors(driver: Any) -> list[str]:
     """What the console has, and forget it."""
     return [entry["message"] for entry in driver.get_log("browser")]
+
+
+class Page:
+    """A page in a browser: what is pressed, what is seen."""
+
+    def __init__(self, driver: Any, file: Path) -> None:
+        self.driver = driver
+        self.file = file
+
+    def open(self, address: str = "") -> None:
+        self.driver.get("about:blank")
+        self.driver.get(self.file.as_uri() + address)
+
+    def js(self, expression: str, *arguments: object) -> Any:
+        return self.driver.execute_script(f"return ({expression})", *arguments)
+
+    def press(self, *keys: str) -> None:
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        for key in keys:
+            ActionChains(self.driver).send_keys(key).perform()
+
+    def text(self, element: str) -> str:
+        return str(self.js("document.getElementById(arguments[0]).textContent", element))
+
+    def light(self, clause: str) -> str:
+        return str(self.js("document.getElementById('light-' + arguments[0]).className", clause)).partition(" ")[2]

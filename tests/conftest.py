@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from kmutex.engine.threads import one_core
 from tests import browser
 
 # An example of a busy machine's takes as long as that likes.
@@ -82,7 +84,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     """A worker stays on its core: threads that take turns wake each other for less there than across cores."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        here = ExitStack()
+        here.enter_context(one_core(int(worker.removeprefix("gw"))))
+        config.add_cleanup(here.close)

@@ -28,7 +28,6 @@ MOST = 400
 """Runs of a program; where there are more, and none shows anything, nothing is compared."""
 
 
-@pytest.mark.sampled(2)
 @each(LOCKERS, "violation")
 def test_the_verdict_on_a_bad_locker_is_the_same_with_and_without(row: Row) -> None:
     """The same symptoms, by the same names, within the same bound; and never in more runs."""

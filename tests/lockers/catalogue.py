@@ -116,10 +116,8 @@ def entries(**wanted: str | bool | tuple[str, ...]) -> list[Row]:
 def each(rows: list[Row], expect: str) -> pytest.MarkDecorator:
     """A test for each of these of which that is expected. All but every SAMPLE-th are marked as long."""
     chosen = [row for row in rows if row.expect == expect]
-    marks = [() if number % SAMPLE == 0 else (pytest.mark.long,) for number in range(len(chosen))]
-    return pytest.mark.parametrize(
-        "row", [pytest.param(row, id=row.name, marks=own) for row, own in zip(chosen, marks, strict=True)]
-    )
+    sampled = pytest.mark.sampled(SAMPLE)
+    return pytest.mark.parametrize("row", [pytest.param(row, id=row.name, marks=sampled) for row in chosen])
 
 
 def load(row: Row | str) -> Callable[[], Any]:

@@ -44,29 +44,11 @@ ADDRESSES = (
 )
 
 
-class Page:
+class Page(browser.Page):
     """A page in a browser: what is pressed, what is seen."""
-
-    def __init__(self, driver: Any, file: Path) -> None:
-        self.driver = driver
-        self.file = file
-
-    def open(self, address: str = "") -> None:
-        self.driver.get("about:blank")
-        self.driver.get(self.file.as_uri() + address)
-
-    def js(self, expression: str, *arguments: object) -> Any:
-        return self.driver.execute_script(f"return ({expression})", *arguments)
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            ActionChains(self.driver).send_keys(key).perform()
 
     def wait(self, condition: Callable[[], Any], what: str) -> Any:
         return WebDriverWait(self.driver, SECONDS, poll_frequency=0.02).until(lambda _: condition(), what)
-
-    def text(self, element: str) -> str:
-        return str(self.js("document.getElementById(arguments[0]).textContent", element))
 
     def said(self, *words: str) -> str:
         """Wait until the live region says all this."""
@@ -87,9 +69,6 @@ class Page:
             if self.js(f"(e => {expression})(document.activeElement)"):
                 return
         raise AssertionError(f"Tab does not reach an element with {expression}")
-
-    def light(self, clause: str) -> str:
-        return str(self.js("document.getElementById('light-' + arguments[0]).className", clause)).partition(" ")[2]
 
     def emulate(
         self, *, width: int = 1280, height: int = 900, scheme: str = "light", motion: str = "no-preference"

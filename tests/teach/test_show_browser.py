@@ -25,32 +25,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.sampled(3)]
 SIZES = ((1280, 720), (1366, 768), (1280, 800), (1440, 900), (390, 844))
 
 
-class Page:
+class Page(browser.Page):
     """The page in a browser: what is pressed, what is seen."""
-
-    def __init__(self, driver: Any, file: Path) -> None:
-        self.driver = driver
-        self.file = file
-
-    def open(self, address: str = "") -> None:
-        self.driver.get("about:blank")
-        self.driver.get(self.file.as_uri() + address)
-
-    def js(self, expression: str, *arguments: object) -> Any:
-        return self.driver.execute_script(f"return ({expression})", *arguments)
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            ActionChains(self.driver).send_keys(key).perform()
-
-    def text(self, element: str) -> str:
-        return str(self.js("document.getElementById(arguments[0]).textContent", element))
 
     def at(self) -> int:
         return int(self.js("view.at"))
-
-    def light(self, clause: str) -> str:
-        return str(self.js("document.getElementById('light-' + arguments[0]).className", clause)).partition(" ")[2]
 
     def standing(self) -> dict[str, str]:
         """By client, the number of the line beside which it is drawn."""
