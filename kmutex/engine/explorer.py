@@ -1,4 +1,4 @@
-"""Running a locker through a program in every way up to a bound, and one way again from its text."""
+"""Run a program in every schedule up to a bound, or replay one schedule from its text."""
 
 from __future__ import annotations
 
@@ -26,21 +26,24 @@ from kmutex.engine.strategies import PCT, PORTFOLIO, drawn
 from kmutex.engine.threads import Bytecode, Crew, ThreadRun, acts_unseen, foreign
 
 Level = Literal["locks", "bytecode", "tasks", "timeouts"]
-"""Where a switch may come. Threads: at lock operations only, or at bytecodes as well. asyncio: a wait ends because its
-task is cancelled, or because its timeout fires."""
+"""Where the scheduler may switch. Threads: at lock operations only, or at bytecodes too. asyncio: how a wait ends, by
+cancelling its task or by its timeout."""
 
 MOST_AFTER = 400
-"""Runs of a program that are made after the first that breaks a clause."""
+"""The most runs of a program after the first that breaks a clause."""
 
 _SCHEDULE = re.compile(r"(?P<program>.+?) @(?P<level>locks|bytecode|tasks|timeouts)(?P<tries>-)?(?P<picks>( \d+:\d+)*)")
 
 
 class Schedule(NamedTuple):
-    """One run, as text: what the clients do, where switches may come, and which choices were not the plain ones."""
+    """One run: what the clients do, and the choices that differ from the default schedule. ``str()`` gives its text."""
 
     program: Program
+    """What the clients do."""
     level: Level
+    """Where the scheduler may switch: "locks", "bytecode", "tasks" or "timeouts"."""
     picks: tuple[tuple[int, int], ...]
+    """The number of each choice that is not the default, and the alternative that was taken."""
     tries: bool = True
     """Whether the epilogue may call lock with timeout 0."""
 
@@ -50,10 +53,17 @@ class Schedule(NamedTuple):
 
 
 def parse_schedule(text: str) -> Schedule:
-    """The schedule that ``text`` says. ProgramError: it says none."""
+    """Return the schedule that ``text`` describes.
+
+    Args:
+        text: As `Schedule` prints it: ``PROGRAM @LEVEL CHOICE:ALTERNATIVE ...``.
+
+    Raises:
+        ProgramError: It is not the text of a schedule.
+    """
     found = _SCHEDULE.fullmatch(text.strip())
     if found is None:
-        raise ProgramError(f"{text!r} is no schedule: it reads PROGRAM @LEVEL CHOICE:ALTERNATIVE ...")
+        raise ProgramError(f"{text!r} is not a schedule: write PROGRAM @LEVEL CHOICE:ALTERNATIVE ...")
     picks = tuple((int(at), int(pick)) for at, _, pick in (word.partition(":") for word in found["picks"].split()))
     level: Level = found["level"]  # type: ignore[assignment]
     return Schedule(parse(found["program"]), level, picks, found["tries"] is None)

@@ -49,13 +49,16 @@ class Event(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A broken clause: the best name first, then what else the run breaks; the symptom alone; and what was seen."""
+    """A broken clause in one run."""
 
     clauses: tuple[str, ...]
+    """The clauses that the run breaks, the best name for the mistake first."""
     symptom: str
+    """The clause of what was observed."""
     message: str
+    """What was observed, in one line."""
     events: tuple[Event, ...]
-    """What happened up to there."""
+    """The events of the run so far."""
 
 
 class RunJudge:
