@@ -66,7 +66,7 @@ def faults(docstring: str, parameters: tuple[str, ...]) -> list[str]:
     wrong = [f"{found[0]!r} belongs in a section" for found in _HOME_MADE.finditer(text)]
     given: list[str] = []
     for section in SECTIONS:
-        head, colon, rest = text.partition(f"\n{section}:\n")
+        _, colon, rest = text.partition(f"\n{section}:\n")
         if not colon or section in ("Returns", "Yields"):
             continue
         items = [line for line in rest.split("\n\n")[0].splitlines() if not line.startswith("        ")]
