@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
     @property
     def refs(self) -> int:
-        """The number of requests that keep the entry alive: one holder and its waiters (KM-REF)."""
+        """The number of requests that keep the entry alive, that is, one holder and its waiters (KM-REF)."""
         return 1 + len(self.waiters)
 
 

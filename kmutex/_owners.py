@@ -30,7 +30,7 @@ class Owner(NamedTuple):
     held: float
     """Seconds since the grant."""
     stack: tuple[str, ...]
-    """The stack of the request, innermost call first: "FILE:LINE in FUNCTION"."""
+    """The stack of the request as ``FILE:LINE in FUNCTION``, innermost call first."""
 
     def __str__(self) -> str:
         """Return all of it in one line."""

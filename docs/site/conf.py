@@ -41,9 +41,8 @@ myst_links_external_new_tab = False
 default_role = "py:obj"
 highlight_language = "text"
 
-autoclass_content = "both"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True}
+autodoc_default_options = {"members": True, "special-members": "__init__"}
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False

@@ -41,7 +41,7 @@ class Schedule(NamedTuple):
     program: Program
     """What the clients do."""
     level: Level
-    """Where the scheduler may switch: "locks", "bytecode", "tasks" or "timeouts"."""
+    """Where the scheduler may switch, that is, "locks", "bytecode", "tasks" or "timeouts"."""
     picks: tuple[tuple[int, int], ...]
     """The number of each choice that is not the default, and the alternative that was taken."""
     tries: bool = True

@@ -45,7 +45,7 @@ class Event(NamedTuple):
     """What it says about who holds the key, in the words of pictures."""
     key: str = ""
     place: str = ""
-    """FILE:LINE of the subject's code that it shows; empty where it is a call, an answer or a verdict."""
+    """For a source line, ``FILE:LINE``. Empty for a call, an answer or a verdict."""
 
 
 class Finding(NamedTuple):

@@ -43,11 +43,11 @@ class Shape:
     leases: bool
     """Whether hold() gives its block something with release(), or lock returns what unlock takes."""
     form: Form = "lock"
-    """"lock": lock(key) and unlock(key). "acquire": the same with other names, results or arguments. "get": a call
-    returns a lock for the key. "block": with or async with only. "key": an object for each key. "flight": do(key, fn).
-    """
+    """"lock" has lock(key) and unlock(key); "acquire" has the same with other names, results or arguments; "get" has a
+    call that returns a lock for the key; "block" has with or async with only; "key" is an object for each key; "flight"
+    has do(key, fn)."""
     tries: bool = True
-    """Whether a call can ask without waiting: timeout 0, blocking=False, or a method for it."""
+    """Whether a call can ask without waiting, by timeout 0, blocking=False, or a method for it."""
     strays: bool = True
     """Whether a caller that holds nothing can call unlock."""
     bodies: bool = False
@@ -67,7 +67,7 @@ class Shape:
     loose: Sequence[str] = ()
     """Features that it was found to lack, without a promise to have them."""
     taken: str = ""
-    """One line for the report: which methods are called for what."""
+    """One line for the report about which methods are called for what."""
 
 
 @dataclass(frozen=True)

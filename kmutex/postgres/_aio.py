@@ -316,7 +316,7 @@ class AsyncPostgresLease(LeaseOfGrant[AsyncPostgresKeyedMutex]):
 
     @property
     def lost(self) -> asyncio.Event:
-        """An event that is set once the session is over: the lock is no longer held, whatever the block does."""
+        """An event that is set once the session is over. The lock is then no longer held, whatever the block does."""
         return self._locker._lost_event(self._granted().session)
 
     async def __aenter__(self) -> AsyncPostgresLease:

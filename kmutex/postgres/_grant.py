@@ -64,7 +64,7 @@ class LeaseOfGrant(Generic[Locker]):
 
     @property
     def token(self) -> int:
-        """The fencing token of the grant: higher than that of every earlier holder of the key.
+        """The fencing token of the grant, which is higher than that of every earlier holder of the key.
 
         Give it to the resource, which refuses a writer whose token is below the highest that it has seen.
 

@@ -222,7 +222,7 @@ class PostgresLease(LeaseOfGrant[PostgresKeyedMutex]):
 
     @property
     def lost(self) -> threading.Event:
-        """An event that is set once the session is over: the lock is no longer held, whatever the block does."""
+        """An event that is set once the session is over. The lock is then no longer held, whatever the block does."""
         return self._granted().session.lost
 
     def __enter__(self) -> PostgresLease:

@@ -94,7 +94,7 @@ class Histories(NamedTuple):
     judge: Judge | None
     """The judge of that run."""
     witnesses: Counter[str]
-    """By clause: how often it was put to the test."""
+    """How often each clause was put to the test."""
     seed: int
     """The seed that was given."""
     complete: bool

@@ -262,7 +262,7 @@ class Model(NamedTuple):
     name: str
     """The name of the model."""
     table: tuple[Row, ...]
-    """Its rows: what each action does, by the client's phase and the key's state."""
+    """Its rows, which say what each action does, by the client's phase and the key's state."""
 
     def initial(self, config: Config) -> State:
         """Return the state that every run starts from."""

@@ -107,7 +107,7 @@ class Exploration:
     violations: tuple[Counterexample, ...]
     """The first violation of each clause."""
     witnesses: dict[tuple[str, str], tuple[Action, ...]]
-    """By clause and situation that was met: a shortest run to it."""
+    """A shortest run to each clause and situation that was met."""
     missing: tuple[tuple[str, str], ...]
     """Situations that are due at this bound and were not met."""
     complete: bool

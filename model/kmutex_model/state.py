@@ -23,8 +23,8 @@ class Config(NamedTuple):
     keys: int
     """The number of keys."""
     race: Race
-    """"keep" (threads: a grant that came before the cancel is kept, and the call returns) or "pass" (asyncio: the call
-    raises, and the grant goes to the next waiter)."""
+    """"keep", as for threads, if a grant that came before the cancel is kept and the call returns. "pass", as for
+    asyncio, if the call raises and the grant goes to the next waiter."""
 
 
 class Entry(NamedTuple):
@@ -42,8 +42,8 @@ class Client(NamedTuple):
     """One caller, between two steps."""
 
     phase: Phase
-    """"idle": neither asking nor holding. "waiting": inside lock(key), in the queue. "granted": inside lock(key), which
-    owns the key but has not returned yet. "holding": lock(key) has returned, and the client will unlock."""
+    """"idle" is neither asking nor holding; "waiting" is inside lock(key), in the queue; "granted" is inside lock(key),
+    which owns the key but has not returned yet; "holding" is after lock(key), and the client will unlock."""
     key: int | None
     """The key that it asks for or holds; None if it is idle."""
 
@@ -52,13 +52,13 @@ class State(NamedTuple):
     """The whole state between two steps."""
 
     entries: tuple[Entry | None, ...]
-    """By key: its entry in the table, or None."""
+    """The entry of each key in the table, or None."""
     clients: tuple[Client, ...]
     """By client. This is the truth about who waits and who owns; the table is what the program knows of it."""
     order: tuple[tuple[int, ...], ...]
-    """A ghost variable, by key: the waiting clients, in the order in which they asked. The program never reads it. It
-    is computed from `clients` alone (`record_order`), so a model with a broken queue can't break it. In the correct
-    model it equals the queue and adds no states."""
+    """A ghost variable with the waiting clients of each key, in the order in which they asked. The program never reads
+    it. It is computed from `clients` alone (`record_order`), so a model with a broken queue can't break it. In the
+    correct model it equals the queue and adds no states."""
 
 
 IDLE = Client("idle", None)

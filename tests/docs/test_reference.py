@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,6 +62,27 @@ def callables() -> Iterator[tuple[str, Any]]:
                     yield f"{name}.{label}.{method}", function
 
 
+def misread_fields(source: str) -> list[str]:
+    """Docstrings of fields and properties that napoleon would take for "TYPE: WORDS"."""
+    wrong = []
+    for owner in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)):
+        docs = [
+            ast.get_docstring(node) or ""
+            for node in owner.body
+            if isinstance(node, ast.FunctionDef) and property_(node)
+        ]
+        for node, after in pairwise(owner.body):
+            if isinstance(node, (ast.AnnAssign, ast.Assign)) and isinstance(after, ast.Expr):
+                docs.append(ast.literal_eval(after.value))
+        wrong += [f"{owner.name}: {doc}" for doc in docs if ":" in re.sub("``.*?``", "", doc.partition("\n")[0])]
+    return wrong
+
+
+def property_(function: ast.FunctionDef) -> bool:
+    """Whether it is decorated as a property."""
+    return any(getattr(one, "id", "") == "property" for one in function.decorator_list)
+
+
 def faults(docstring: str, parameters: tuple[str, ...]) -> list[str]:
     """What an editor could not read of a docstring."""
     text = inspect.cleandoc(docstring)
@@ -102,6 +125,20 @@ def test_public_docstrings_are_read_by_editors() -> None:
         if fault := faults(function.__doc__ or "", parameters) if function.__doc__ else ["no docstring"]:
             wrong[name] = fault
     assert wrong == {}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings_of_fields_are_not_taken_for_types(name: str) -> None:
+    classes = {value for value in public(importlib.import_module(name)).values() if inspect.isclass(value)}
+    classes = {one for value in classes for one in value.__mro__ if one.__module__.startswith("kmutex")}
+    assert [fault for one in classes for fault in misread_fields(inspect.getsource(one))] == []
+
+
+def test_a_field_that_is_taken_for_a_type_is_seen() -> None:
+    """The known-bad twins, and a good one."""
+    source = 'class A:\n    x: int\n    """By key: its value."""\n    y: int\n    """As ``a:b``."""\n'
+    source += '    @property\n    def z(self):\n        """The token: higher."""\n'
+    assert misread_fields(source) == ["A: The token: higher.", "A: By key: its value."]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ class Locker:
         return len(self._locks)
 """
 AT_IMPORT = {
-    "loops": ("while True: pass", "did not come back from its import"),
+    "loops": ("while True: pass", "did not return from its import"),
     "exits": ("sys.exit()", "importing exits raised SystemExit"),
     "leaves": ("os._exit(0)", "ended the process"),
     "forks": ("while True: os.fork()", "starting a process is not allowed here"),
@@ -151,7 +151,7 @@ TESTS_NOT_RUN = {
     "none.py": ("def test_nothing(): pass\n", "no test that takes"),
     "exits_early.py": ("import sys\nsys.exit(1)\ndef test_it(locker): pass\n", "importing it stopped pytest"),
     "leaves_early.py": ("import os\nos._exit(1)\n", "importing it ended the process"),
-    "loops_early.py": ("while True: pass\n", "did not come back from its import"),
+    "loops_early.py": ("while True: pass\n", "did not return from its import"),
     "raises_early.py": ("raise ValueError('no')\n", "ValueError: no"),
     "wrong.py": ("def (\n", "not Python"),
     "fixture.py": ("def test_it(no_such_fixture): pass\n", "no test that takes"),
