@@ -269,7 +269,7 @@ def test_the_replay_works_when_pasted(
     """From where the learner stands, also where the file is in another folder (KM-EXCL, KM-RACE)."""
     result = done(name)
     assert result.status == 1
-    text = next(line for line in result.out.splitlines() if line.startswith("See it again:"))
+    text = next(line for line in result.out.splitlines() if line.startswith("Replay it:"))
     pasted = text.partition(":")[2].strip()
     assert pasted.startswith("cd .. && ") == (at == "below")
     script = pasted.replace("kmutex verify", f"{shlex.quote(sys.executable)} -m kmutex verify")
@@ -308,7 +308,7 @@ def test_a_repaired_locker_passes(folder: Path, number: int, name: str) -> None:
     result = in_time(folder, "grade", f"repaired.py:{name}", "--lesson", str(number))
     assert (result.status, result.err, result.left) == (0, "", [])
     lines = result.out.splitlines()
-    assert any(line.startswith(f"lesson {number}: its program shows nothing any more") for line in lines)
+    assert any(line.startswith(f"lesson {number}: its program breaks no clause any more") for line in lines)
     assert lines[-2].startswith("holds: ")
     last = number == lessons()[-1].number
     assert lines[-1] == ("That was the last lesson." if last else f"On to the next: kmutex lesson show {number + 1}")
