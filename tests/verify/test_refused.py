@@ -106,7 +106,7 @@ USAGE = {
     "no such folder for JUnit": (("verify", "subjects:Sound", "--junit", "nowhere/rows.xml"), "no such folder"),
     "a folder for a file": (("verify", "subjects:Sound", "--json", ".", "--seconds", "1"), "directory"),
     "a replay of nothing": (("verify", "subjects:Sound", "--replay", "again"), "is not a schedule"),
-    "a replay of no program": (("verify", "subjects:Sound", "--replay", "0+A @locks"), "is no step"),
+    "a replay of no program": (("verify", "subjects:Sound", "--replay", "0+A @locks"), "is not a step"),
     "a replay for tasks": (("verify", "subjects:Sound", "--replay", "0+a @tasks"), "cannot replay"),
     "a replay for threads": (("verify", "subjects:AsyncSound", "--replay", "0+a @locks"), "cannot replay"),
     "a replay of tries": (("verify", "subjects:AsyncSound", "--replay", "0+a @tasks"), "wants a timeout of 0"),
