@@ -387,7 +387,7 @@ def _try_out(explorer: Explorer, shape: Shape) -> None:
     came = result.last.answered if isinstance(result.last, FlightJudge) else result.witnesses["KM-EXCL"]
     if not came:
         reasons = [found.finding.message for found in result.found.values()] or ["it has no end"]
-        raise RefusedError(f"{call} of a free key does not come through: {reasons[0]}")
+        raise RefusedError(f"{call} of a free key does not return: {reasons[0]}")
 
 
 def _take(outcome: UnitResult, result: Exploration) -> None:

@@ -104,12 +104,12 @@ def test_what_it_has_is_found_by_looking() -> None:
         (lambda: _Parts(), "found nothing that takes a key"),
         (
             lambda: _Parts(lock=_fails, unlock=_key),
-            r"lock\(\) of a free key does not come through: lock a raised OSError",
+            r"lock\(\) of a free key does not return: lock a raised OSError",
         ),
         (lambda: _Parts(lock=_refuses, unlock=_key), r"a held key is not waited for: lock\(\) returned False"),
         (
             lambda maxsize: _Parts(),
-            r"<lambda> must be given maxsize, and is no lock for a key; write MODULE:<lambda>\(",
+            r"<lambda> must be given maxsize, and is not a lock for a key; write MODULE:<lambda>\(",
         ),
         (lambda: 1 // 0, "the factory raised ZeroDivisionError"),
     ],

@@ -387,7 +387,7 @@ class _NeverWaits:
         (_OneGate, "two lockers of the factory share more than their keys"),
         (
             lambda maxsize: KeyedMutex(),
-            r"must be given maxsize, and is no lock for a key; write MODULE:<lambda>\(",
+            r"must be given maxsize, and is not a lock for a key; write MODULE:<lambda>\(",
         ),
     ],
 )
