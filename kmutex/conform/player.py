@@ -309,7 +309,7 @@ class _Player:
             alike = [one for one in due if one[:2] == seen[:2]]
             refused = [one for one in due if one[::2] == seen[::2] and "unheld" in one.unlocks]
             if alike and refused:
-                # It says that it has ended a grant, and the table that there was none to end.
+                # It says that it has ended a grant, but by the table there was no grant to end.
                 self._judge.differs("KM-UNHELD", message)
             elif any(one.calls == seen.calls for one in due) and not alike:
                 self._judge.differs("KM-TOKEN", message)

@@ -33,7 +33,7 @@ class ConformReport:
     """A result, with what is known to fail taken into account."""
 
     def __init__(self, result: Result, options: Options, command: Sequence[str], vectors: Sequence[Vector]) -> None:
-        """command: what starts the adapter. vectors: those it was to be put through."""
+        """Make the report. ``command`` starts the adapter; ``vectors`` are all that were planned."""
         self.result = result
         self.options = options
         self.command = list(command)

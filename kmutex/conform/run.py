@@ -3,7 +3,7 @@
 At level 2 nothing is guessed, and a case that fails has failed. At level 1, and where cases go side by side, it is
 played again by itself, with a longer silence, before it is believed: a slow machine looks like a wrong order there, and
 adapters that lock the same thing disturb each other. Random sequences come from the model, by a seed that is reported.
-The first that fails is made smaller as long as it goes on failing.
+The first that fails is shrunk as long as it still fails.
 
 What has failed in the same way a few times is known, and not asked again: it would hide the rest, and cost a time limit
 each time.

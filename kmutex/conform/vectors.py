@@ -200,7 +200,7 @@ class Stand:
 
 
 def next_moves(moves: Sequence[Move], clients: int, keys: str) -> list[Move]:
-    """Every kind of move that may follow, where all stands clear, and that a right port can be put through."""
+    """Return every kind of move that may follow in an unambiguous place, and that can be played."""
     stand = Stand(moves, clients, keys)
     following = candidates(stand)
     if not stand.sure:

@@ -1,6 +1,6 @@
 """The model beside a run of real code: its table at each moment, and the point at which the two part.
 
-What the run shows from outside, calls and answers and quiet moments, is put to the correct model as it comes. A call
+The correct model follows what the run shows from outside: calls, answers and quiescent states. A call
 takes effect at some moment before it comes back, which nobody sees; so all moments are followed, and what no state of
 the model allows is the point at which the two part. Where several explain the run, the one is shown in which calls
 take effect soonest. From there on the model goes its own way through the same calls: the sound run.
@@ -49,7 +49,7 @@ class _Call(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """A state of the model, and the calls under way, by client; None where there is none."""
+    """A state of the model, and the calls under way, by client; None if unknown."""
 
     state: State
     calls: tuple[_Call | None, ...]

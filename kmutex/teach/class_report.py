@@ -41,7 +41,7 @@ class Marked(NamedTuple):
 
     @property
     def grade(self) -> dict[str, Any]:
-        """The answer; empty where there is none."""
+        """The answer; empty if there is no answer."""
         return self.record.grade or {}
 
     @property
@@ -56,7 +56,7 @@ class Marked(NamedTuple):
 
 
 def marked(record: Record, by: Scheme) -> Marked:
-    """The record with its score; what was not graded has none of the points."""
+    """The record with its score; a submission that was not graded has no points."""
     grade = record.grade
     parts = [] if grade is None else of_tests(grade["lockers"]) if "lockers" in grade else of_rows(by, grade["rows"])
     return Marked(record, parts, score(by, parts), by.total)

@@ -1,7 +1,7 @@
 """Grading a learner's locker: the whole contract, and first the program of the lesson that it repairs.
 
-The answer is the clause in words, the run with the lines of the learner's own code, and how to see it again. What to do
-about it is for the learner to find.
+The answer is the text of the clause, the run with the lines of the learner's own code, and the command that replays it.
+The repair is for the learner to find.
 """
 
 from __future__ import annotations
@@ -88,18 +88,18 @@ class Explained:
 
     clauses: tuple[str, ...]
     clause: Clause
-    """The first of them, in words."""
+    """The first of them, as a message."""
     message: str
     picture: str
     replay: str
-    """A command that plays it again, from where the learner stands; "" where there is none."""
+    """A command that plays it again, from the learner's folder; "" if there is none."""
     lesson: Lesson | None
     """The lesson about the clause."""
 
 
 @dataclass(frozen=True)
 class Grade:
-    """What came of it."""
+    """The result."""
 
     rows: tuple[Row, ...]
     findings: tuple[Explained, ...]

@@ -56,7 +56,7 @@ class Asked:
 
 @dataclass
 class Record:
-    """What became of one submission."""
+    """The result of one submission."""
 
     student: str
     late: bool

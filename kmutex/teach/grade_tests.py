@@ -241,7 +241,7 @@ def _lines(log: Path) -> Iterator[dict[str, Any]]:
         try:
             yield json.loads(line)
         except ValueError:
-            return  # It was killed in the midst of it.
+            return  # It was killed during the test.
 
 
 def _judge(
@@ -256,7 +256,7 @@ def _judge(
     begun = [entry["begun"] for entry in said if "begun" in entry]
     status = [entry["status"] for entry in said if "status" in entry]
     collected = sum(entry.get("collected", 0) for entry in said)
-    # pytest.exit leaves a test in its midst, with any status it likes.
+    # pytest.exit leaves a test before its end, with any status.
     unfinished = [name for name in begun if name not in {entry["ended"] for entry in ended}]
     complete = status in ([0], [1], [5]) and len(begun) == collected and not unfinished
     inside = unfinished[-1] if unfinished else ""

@@ -74,4 +74,4 @@ _AS_TOLD: dict[Change, str] = {
     "asks": "waits for {key}",
     "refused": "waits for {key} no longer",
 }
-"""What becomes of a client by the step of another."""
+"""The change of a client by another client's step."""

@@ -66,7 +66,9 @@ def scheme(path: Path) -> Scheme:
         raise SchemeError(f"{path}: clauses = {clauses!r}: a table [clauses] is wanted")
     unknown = [*(said.keys() - {"total", "works", "others"}), *(clauses.keys() - set(CLAUSES))]
     if unknown:
-        raise SchemeError(f"{path}: {sorted(unknown)[0]!r} is none of total, works, others and, in [clauses], KM-...")
+        raise SchemeError(
+            f"{path}: {sorted(unknown)[0]!r} is unknown; the keys are total, works, others and, in [clauses], KM-..."
+        )
     for name, value in [*said.items(), *clauses.items()]:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e6:
             raise SchemeError(f"{path}: {name} = {value!r} is no number of points")

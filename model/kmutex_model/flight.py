@@ -202,7 +202,7 @@ class FlightModel:
     table: dict[Place, Effect]
 
     def initial(self, config: FlightConfig) -> FlightState:
-        """Nobody has asked for anything. ValueError: the bound is too small for anybody to."""
+        """Return the state in which nobody has asked; raise ValueError if the bound has no client or no key."""
         if config.clients < 1 or config.keys < 1:
             raise ValueError(f"at least one client and one key are needed, not {config}")
         return FlightState((None,) * config.keys, (IDLE,) * config.clients)

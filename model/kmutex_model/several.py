@@ -157,7 +157,7 @@ class SeveralModel:
     table: dict[Place, Effect]
 
     def initial(self, config: Config) -> SeveralState:
-        """Nobody has asked for anything. ValueError: the bound is too small for anybody to."""
+        """Return the state in which nobody has asked; raise ValueError if the bound has no client or no key."""
         if config.clients < 1 or config.keys < 1:
             raise ValueError(f"at least one client and one key are needed, not {config}")
         return SeveralState(((),) * config.keys, (IDLE,) * config.clients, ())
@@ -188,7 +188,7 @@ class SeveralModel:
         raise NotEnabledError(f"{action} cannot happen in {state}")
 
     def replacing(self, name: str, rows: dict[Place, Effect]) -> SeveralModel:
-        """The same model, under another name, with these rows in place of its own, or beside them."""
+        """The same model, under another name, with these rows in place of its own, or in addition to them."""
         return SeveralModel(name, {**self.table, **rows})
 
 
@@ -372,7 +372,7 @@ BROKEN: tuple[BrokenSeveral, ...] = (
     BrokenSeveral(
         SEVERAL.replacing("one_by_one", _ONE_BY_ONE),
         "KM-ALL",
-        "one key is asked for after the other, by some upwards and by some downwards; judged by what comes of it alone",
+        "one key is asked for after the other, by some upwards and by some downwards; judged by its results alone",
         Config(2, 2, "keep"),
         judged_by=(KM_ALL_LIVE,),
     ),
@@ -411,7 +411,7 @@ BROKEN: tuple[BrokenSeveral, ...] = (
     BrokenSeveral(
         SEVERAL.replacing("starves_the_older", {("request", "idle"): _push_in}),
         "KM-ALL",
-        "the same, judged by what comes of it alone",
+        "the same, judged by its results alone",
         Config(3, 2, "keep"),
         judged_by=(KM_ALL_LIVE,),
     ),
