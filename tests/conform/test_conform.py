@@ -495,7 +495,7 @@ def test_a_known_failure_that_passes_is_said(tmp_path: Path) -> None:
     [
         ("0+a\n", "has no reason"),
         ("zero why\n", "is not a command"),
-        ("ua x\nua y\n", "there twice"),
+        ("ua x\nua y\n", "listed twice"),
         ("random:KM-NONE why\n", "'KM-NONE' is not a clause"),
     ],
 )

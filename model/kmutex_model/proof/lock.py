@@ -231,7 +231,7 @@ class Lock(NamedTuple):
     small: Callable[[View], Term] = lambda s: TRUE
 
     def replacing(self, *moves: Move) -> Lock:
-        """Return the lock with these moves in place of those with their names and cases; LockError if there are none."""
+        """Return the lock with these moves in place of those with their names and cases; LockError without any."""
         table_ = {str(move): move for move in self.moves}
         for move in moves:
             if str(move) not in table_:
