@@ -66,7 +66,7 @@ QUICK = BY_MODE["quick"]._replace(after=math.inf)
 """For a class, or for a first answer: a fixed amount of work to its end, so that a busy machine changes no verdict."""
 WHOLE = BY_MODE["full"]._replace(after=math.inf)
 """For a class: all that is planned, and a fixed amount of it."""
-OUT_OF_CONTROL = ("no scheduling point", "did not come back")
+OUT_OF_CONTROL = ("no scheduling point", "did not return")
 """What is said of code that never comes to a point at which somebody else could go on."""
 
 
