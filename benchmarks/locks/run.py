@@ -51,6 +51,8 @@ QUEUES, QUICK_QUEUES = (100, 1_000, 10_000), (20, 40)
 DISTINCT, QUICK_DISTINCT = 1_000_000, 1_000
 COUNTED = ("lock", "block")
 """Rows whose instructions are counted."""
+INSTRUCTIONS = "-instructions"
+"""What their names end in."""
 COUNTS = (2_000, 12_000)
 """How often the work is done under valgrind: the difference is what counts, so the start of Python does not."""
 VALGRIND = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
@@ -151,7 +153,7 @@ def counted(row: Row, subjects: Sequence[Subject], found: Measured) -> list[Samp
             few, many = (instructions(row, subject, times, compiled) for times in COUNTS)
         times = COUNTS[1] - COUNTS[0]
         figure = (many - few) / times
-        result.append(Sample(row.kind, f"{row.name}-instructions", subject.name, 1, 0, figure, None, times))
+        result.append(Sample(row.kind, row.name + INSTRUCTIONS, subject.name, 1, 0, figure, None, times))
     return result
 
 
@@ -188,7 +190,7 @@ def with_instructions(chosen: Sequence[Row]) -> list[Row]:
         if row.name in COUNTED:
             shown.append(
                 Row(
-                    f"{row.name}-instructions",
+                    row.name + INSTRUCTIONS,
                     row.kind,
                     f"instructions: {row.title}",
                     row.run,
@@ -228,6 +230,11 @@ def cells(row: Row, one: Standing) -> tuple[str, ...]:
     )
 
 
+def counted_cell(one: Standing) -> str:
+    """Its instructions, behind the figures of the row that they are of."""
+    return f"{one.figure.median:,.0f} ({shown_median(one.to_ours)})"
+
+
 def of_row(row: Row, found: Sequence[Standing]) -> list[Standing]:
     here = [one for one in found if (one.kind, one.row) == (row.kind, row.name)]
     return sorted(here, key=lambda one: one.figure.median)
@@ -265,12 +272,16 @@ def markdown(
     lines += [*conditions(options, facts), ""]
     for row in shown:
         here = of_row(row, found)
-        if not here:
+        if not here or row.name.endswith(INSTRUCTIONS):
             continue
         unit = "" if row.counted else ", for one operation"
+        named = (row.kind, row.name + INSTRUCTIONS)
+        counts = {one.subject: counted_cell(one) for one in found if (one.kind, one.row) == named}
+        columns = (*COLUMNS, "instructions (x kmutex)") if counts else COLUMNS
         lines += [f"**{KINDS[row.kind]}: {row.title}{unit}**", ""]
-        lines += [f"| {' | '.join(COLUMNS)} |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
-        lines += [f"| {' | '.join(cells(row, one))} |" for one in here]
+        lines += [f"| {' | '.join(columns)} |", f"| --- |{' ---: |' * (len(columns) - 1)}"]
+        for one in here:
+            lines.append(f"| {' | '.join((*cells(row, one), *([counts.get(one.subject, '')] if counts else [])))} |")
         lines.append("")
     lines += ["**Goals**", "", *(f"- {goal_line(goal)}" for goal in reached), ""]
     versions = ", ".join(
@@ -288,14 +299,6 @@ def subjects_table() -> list[str]:
         role = "a peer" if one.peer else "this library" if one.name == OURS else "a reference"
         lines.append(f"| {one.name} | {one.kind} | {role} | {one.note or 'as it is'} |")
     return [*lines, "", "Looked at and left out:", "", *(f"- {name}: {why}." for name, why in LEFT_OUT)]
-
-
-def goals_table(reached: Sequence[Goal]) -> list[str]:
-    """The section of a page that says what was reached."""
-    lines = ["| row | goal | figure | |", "| --- | --- | --- | --- |"]
-    met = {True: "met", False: "**not met**"}
-    lines += [f"| {KINDS[one.kind]}: {one.row} | {one.what} | {one.figure} | {met[one.met]} |" for one in reached]
-    return lines
 
 
 def table_of(row: Row, here: Sequence[Standing]) -> Table:
@@ -466,7 +469,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sections = {
         "subjects": subjects_table(),
         section: markdown(options, facts, shown, found, measured, reached),
-        f"goals, {section}": goals_table(reached),
     }
     for path in options.write:
         write(path, COMMAND, sections)
