@@ -242,7 +242,7 @@ def test_the_command_shows_a_schedule(
 
 REFUSED = {
     "no such module": (3, ["nowhere:Locker", "-o", "page.html", "--replay", "0+a @locks"], "no module 'nowhere'"),
-    "no schedule": (4, ["mine:Locker", "-o", "page.html", "--replay", "what"], "is no schedule"),
+    "no schedule": (4, ["mine:Locker", "-o", "page.html", "--replay", "what"], "is not a schedule"),
     "of another kind": (
         4,
         ["mine:Locker", "-o", "page.html", "--replay", "0+a @tasks"],
@@ -250,7 +250,7 @@ REFUSED = {
     ),
     "a folder": (4, ["mine:Locker", "-o", "."], "is a folder, not a file"),
     "no target": (4, ["mine", "-o", "page.html"], "not of the form MODULE:FACTORY"),
-    "no feature": (4, ["mine:Locker", "-o", "page.html", "--without", "x"], "'x' is no feature"),
+    "no feature": (4, ["mine:Locker", "-o", "page.html", "--without", "x"], "'x' is not a feature"),
 }
 
 
