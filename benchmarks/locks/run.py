@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -54,6 +55,7 @@ INSTRUCTIONS = "-instructions"
 """What their names end in."""
 COUNTS = (2_000, 12_000)
 """How often the work is done under valgrind: the difference is what counts, so the start of Python does not."""
+VALGRIND = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 REMEMBERED = ("rounds", "passes", "seed", "queues", "distinct", "only", "kind")
 """Options without which a run's figures can't be shown again."""
 KINDS = {"threads": "Threads", "asyncio": "asyncio"}
@@ -108,7 +110,7 @@ def measure(options: argparse.Namespace, chosen: Sequence[Row], say: Callable[[s
         for row in chosen:
             if row.name in COUNTED:
                 say(f"instructions, {row.kind}: {row.title}")
-                found.samples += counted(row, [one for one in SUBJECTS if row.applies(one)], found, options.subject)
+                found.samples += counted(row, [one for one in SUBJECTS if row.applies(one)], found)
     return found
 
 
@@ -138,39 +140,42 @@ def take(found: Measured, event: Mapping[str, Any], number: int, say: Callable[[
         found.python, found.gil, found.compiled = event["python"], event["gil"], event["compiled"]
 
 
-def counted(row: Row, subjects: Sequence[Subject], found: Measured, wanted: Sequence[str]) -> list[Sample]:
+def counted(row: Row, subjects: Sequence[Subject], found: Measured) -> list[Sample]:
     """Instructions for one operation, of each subject that was measured in the row."""
     measured = {one.subject for one in found.samples if (one.kind, one.row) == (row.kind, row.name)}
     result = []
     for subject in subjects:
         if subject.name not in measured:
             continue
-        few, many = (instructions(row, subject, times) for times in COUNTS)
+        # Compiling a module costs more than the work: both runs find all modules compiled, in a place of their own.
+        with tempfile.TemporaryDirectory() as compiled:
+            work(row, subject, 1, compiled)
+            few, many = (instructions(row, subject, times, compiled) for times in COUNTS)
         times = COUNTS[1] - COUNTS[0]
         figure = (many - few) / times
-        result.append(
-            Sample(row.kind, row.name + INSTRUCTIONS, subject.name, 1, 0, figure, None, COUNTS[1] - COUNTS[0])
-        )
+        result.append(Sample(row.kind, row.name + INSTRUCTIONS, subject.name, 1, 0, figure, None, times))
     return result
 
 
-def instructions(row: Row, subject: Subject, times: int) -> int:
+def instructions(row: Row, subject: Subject, times: int, compiled: str) -> int:
     """Of a whole process that does the work so many times. FailedError: valgrind did not say."""
+    said = work(row, subject, times, compiled, "valgrind", *VALGRIND)
+    if told := re.search(r"I\s+refs:\s+([\d,]+)", said):
+        return int(told[1].replace(",", ""))
+    raise FailedError(f"valgrind counted nothing: {said[-400:]}")
+
+
+def work(row: Row, subject: Subject, times: int, compiled: str, *under: str) -> str:
+    """Do the work in a process of its own. compiled: the folder of its compiled modules. Returns what it said."""
     plan = {"instructions": [subject.kind, subject.name], "row": [row.kind, row.name], "times": times}
-    command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
-    done = subprocess.run(
-        [*command, sys.executable, str(CHILD)],
-        input=json.dumps(plan),
-        capture_output=True,
-        text=True,
-        # The order of a set must be the same in both runs.
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-        check=False,
-    )
-    told = re.search(r"I\s+refs:\s+([\d,]+)", done.stderr)
-    if done.returncode or told is None:
-        raise FailedError(f"valgrind ended with {done.returncode}: {done.stderr[-400:]}")
-    return int(told[1].replace(",", ""))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    # The order of a set must be the same in all runs.
+    environment |= {"PYTHONHASHSEED": "0", "PYTHONPYCACHEPREFIX": compiled}
+    command = [*under, sys.executable, str(CHILD)]
+    done = subprocess.run(command, input=json.dumps(plan), capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise FailedError(f"{command[0]} ended with {done.returncode}: {done.stderr[-400:]}")
+    return done.stderr
 
 
 def all_rows(options: argparse.Namespace) -> list[Row]:

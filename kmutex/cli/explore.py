@@ -19,7 +19,8 @@ def add_parser(commands: Any) -> None:
         description=(
             "Write one HTML file with the model's whole state graph, to be opened in any browser, without a\n"
             "network. You choose each next step and see the keys, their queues and the clauses; you can watch\n"
-            "runs, predict steps, break the broken models, and compare one with the correct model.\n"
+            "runs, predict steps, break the broken models, and compare one with the correct model; and\n"
+            "answer the questions of the lessons, each by a run of real code.\n"
             "docs/explore.md says how to use it in class."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,

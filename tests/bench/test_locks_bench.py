@@ -249,6 +249,7 @@ def test_what_is_not_installed_is_told_and_not_measured() -> None:
     assert "PackageNotFoundError" in missing["unknown (threads)"]
 
 
+@pytest.mark.long
 def test_bytes_for_a_key_are_those_that_a_locker_keeps() -> None:
     """A locker that keeps a kilobyte for each key is told from one that keeps nothing."""
 
@@ -379,6 +380,7 @@ def test_the_whole_benchmark_says_everything(tmp_path: Path) -> None:
     assert all(f"| {one.name} |" in text for one in [*REFERENCES, *THREADS, *ASYNCIO])
 
 
+@pytest.mark.long
 def test_a_run_can_be_shown_again_without_measuring(tmp_path: Path) -> None:
     first, second = tmp_path / "1.json", tmp_path / "2.json"
     chosen = ["--only", "lock", "held", "--kind", "threads", "--subject", OURS, "recipe"]

@@ -571,6 +571,7 @@ BY_NAME = {
 """What a test may ask to catch the locker of every lesson without a look at what it does."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("asked", ["module", *(pytest.param(name, marks=pytest.mark.long) for name in BY_NAME)])
 def test_a_test_that_goes_by_a_name_catches_nothing(tmp_path: Path, asked: str) -> None:
     """It fails on a correct locker too, where that has the name (KM-IDLE)."""

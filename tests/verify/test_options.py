@@ -130,6 +130,7 @@ def test_sarif_is_all_there_is_on_standard_output(verify: Verify) -> None:
     assert "--format sarif" in run["invocations"][0]["commandLine"]
 
 
+@pytest.mark.long
 def test_github_gets_an_annotation_beside_the_text(verify: Verify) -> None:
     done = verify("subjects:AsyncKeepsCancelled", "subjects:NoLock", "--format", "github")
     lines = done.out.splitlines()

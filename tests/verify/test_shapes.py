@@ -452,6 +452,7 @@ def _giving(given: dict[str, Any]) -> Callable[[str], Any]:
 # -- by the command -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
