@@ -46,7 +46,6 @@ LEAST_SLEEP = 1e-6
 STACK_BYTES = 256 * 1024
 
 Take = Callable[[Hashable], None]
-AsyncTake = Callable[[Hashable], Awaitable[None]]
 
 
 class NotExclusiveError(Exception):
