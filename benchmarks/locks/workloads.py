@@ -17,7 +17,7 @@ import random
 import threading
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any
 
