@@ -24,7 +24,7 @@ from kmutex.conform.adapter import Adapter, AdapterError
 from kmutex.conform.case import Case, CaseError, parse_moves
 from kmutex.conform.expected import make_case
 from kmutex.conform.known_failures import listing, names
-from kmutex.conform.player import PORT_FEATURES, TOLD, CaseVerdict, Played, Waits, play
+from kmutex.conform.player import PORT_FEATURES, TOLD, CaseVerdict, Played, Waits, lacking, play
 from kmutex.conform.sequences import random_case, simpler
 from kmutex.conform.vectors import Vector
 
@@ -239,10 +239,9 @@ class Conformance:
         """Play one case and no more. StartError, LackError."""
         try:
             self._meet()
-            lacking = [name for name in case.needs if name not in self.result.features]
-            if lacking:
-                off = ", ".join(clause for name in lacking for clause in PORT_FEATURES[name])
-                raise LackError(f"{case.id} needs {', '.join(lacking)}, which the adapter has not declared ({off})")
+            if lacks := [name for name in case.needs if name not in self.result.features]:
+                off = ", ".join(map(lacking, lacks))
+                raise LackError(f"{case.id} needs {', '.join(lacks)}, which the adapter has not declared ({off})")
             if reason := self._left_out(case):
                 raise LackError(f"{case.id}: {reason}")
             return self._play(case, self._seats[0])
@@ -396,11 +395,11 @@ class Conformance:
         fitting = []
         self._tests = {vector.case.id: vector.clauses for vector in vectors}
         for vector in vectors:
-            lacking = [name for name in vector.case.needs if name not in result.features]
-            for name in lacking:
+            lacks = [name for name in vector.case.needs if name not in result.features]
+            for name in lacks:
                 result.left_out[name] = result.left_out.get(name, 0) + 1
-            if lacking:
-                result.unplayed[vector.case.id] = f"needs {', '.join(lacking)}"
+            if lacks:
+                result.unplayed[vector.case.id] = f"needs {', '.join(lacks)}"
             elif not self._options.chooses(vector):
                 result.unplayed[vector.case.id] = "left out by --run or --skip"
             else:
