@@ -334,7 +334,7 @@ class _Player:
             self._decide(key)
         for sent in self._open.values():
             if (sent.command.ms or LONG) <= SHORT:
-                self._judge.cancelled(sent.client)
+                self._judge.cancelled(sent.client, alone=True)
         self._judge.quiet({sent.client: sent.step for sent in self._open.values() if sent.step}, frozenset())
         if self._judge.findings:
             raise _MismatchError
@@ -380,7 +380,7 @@ class _Player:
             step = Step(kind, command.key)
             self._judge.called(command.call, step)
             if command.op == "done":
-                self._judge.cancelled(command.call, before=True)
+                self._judge.cancelled(command.call, alone=True)
             at = time.monotonic() if len(move) == 1 or command.op == "limit" else 0.0
             fields: dict[str, Any] = {"try": {"timeout": 0}, "limit": {"timeout": command.ms}, "done": {"done": True}}
             number = self._adapter.send("lock", key=command.key, **fields.get(command.op, {}))
@@ -444,7 +444,7 @@ class _Player:
             self._calls[sent.client] = result
             if sent.command.op == "limit" and result == "timeout":
                 if time.monotonic() - sent.at >= EARLIEST * (sent.command.ms or 0) / 1000:
-                    self._judge.cancelled(sent.client)
+                    self._judge.cancelled(sent.client, alone=True)
             elif result == "granted":
                 self._token(sent, reply)
             if sent.command.op == "try" and sent.at:
