@@ -1,4 +1,4 @@
-"""The subcommands that teach: `kmutex explore`."""
+"""kmutex explore: its arguments, and running it; and writing a file so that readers never see a part of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kmutex._console import complain
 
 
 def add_parser(commands: Any) -> None:
-    """Add the subcommands to those of the command line. commands: what `add_subparsers` returned."""
+    """Add the command to ``commands``, which `add_subparsers` returned."""
     explore = commands.add_parser(
         "explore",
         help="write a page on which you are the scheduler of the model",
@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the arguments say: 0, or 4 where the file cannot be written."""
+    """Run the command; return 0, or 4 if the file can't be written."""
     from kmutex.teach.explore_page import embedded, page
 
     fault = unfit(args.output)
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def unfit(path: Path) -> str:
-    """Why nothing can be written there, or an empty string."""
+    """Return why no file can be written at this path, or ""."""
     if path.is_dir():
         return "is a folder, not a file"
     if path.exists() and not path.is_file():
@@ -57,8 +57,14 @@ def unfit(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> int:
-    """Write a text file so that whoever reads it sees the old content or the new, never a part; its bytes.
-    OSError: it cannot be written, and what was there is untouched."""
+    """Write a text file; readers see the old content or the new, never a part.
+
+    Returns:
+        The number of bytes.
+
+    Raises:
+        OSError: It can't be written; the old file is unchanged.
+    """
     target = path.resolve()
     content = text.encode()
     number, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
