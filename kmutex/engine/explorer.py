@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from kmutex.engine.estimate import LEAST_PROBES, PROBES, Ahead, Probe
-from kmutex.engine.eventloop import Loop, LoopRun
+from kmutex.engine.eventloop import Loop, LoopRun, trio_loop
 from kmutex.engine.faces import Face
 from kmutex.engine.judge import Judge
 from kmutex.engine.keys import Spelling, key_of
@@ -140,14 +140,16 @@ class Explorer:
         strays: bool = True,
         keys: Callable[[str], Any] | Spelling = key_of,
         loop: Loop | None = None,
+        trio: bool = False,
         patience: float = 5.0,
         judging: Callable[..., RunJudge] = Judge,
     ) -> None:
         """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
         off: clauses that are not judged. unpromised: clauses whose breaches are no violations. tries: whether the
         locker can be asked without waiting. strays: whether the unlock of an unheld key can be asked. keys: the value
-        for a key's letter. loop: of all runs; None: each has its own. patience: seconds without a scheduling point
-        before a run counts as out of control. judging: makes the judge of a run, with the arguments of `Judge`."""
+        for a key's letter. loop: of all runs; None: each has its own. trio: whether that is one of trio's. patience:
+        seconds without a scheduling point before a run counts as out of control. judging: makes the judge of a run,
+        with the arguments of `Judge`."""
         self._make = make
         self._crew = crew
         self._off = off
@@ -156,6 +158,7 @@ class Explorer:
         self._strays = strays
         self._keys = keys
         self._loop = loop
+        self._trio = trio
         self._afterwards = True
         self._timeout = TIMEOUT
         self._patience = patience
@@ -176,7 +179,7 @@ class Explorer:
         """For what a factory was fitted to; the other arguments as for the class."""
         shape = fitted.shape
         keys = Spelling(shape.keys, own=shape.shared)
-        loop = Loop() if shape.shared else None  # type: ignore[abstract]
+        loop = Loop() if shape.shared and not shape.trio else None  # type: ignore[abstract]
         return cls(
             fitted.make,
             crew=crew,
@@ -186,6 +189,7 @@ class Explorer:
             strays=shape.strays,
             keys=keys,
             loop=loop,
+            trio=shape.trio,
             patience=patience,
         )
 
@@ -378,7 +382,7 @@ class Explorer:
                 keys=keys,
                 timeouts=level == "timeouts",
                 quiet_tail=tail,
-                loop=self._loop,
+                loop=trio_loop() if self._trio else self._loop,
                 timeout=self._timeout,
             )
         ending = run.run()

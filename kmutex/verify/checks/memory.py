@@ -86,7 +86,7 @@ def memory(context: Context, outcome: UnitResult) -> None:
     outcome.bound = f"{KEPT} keys, each used in {len(texts)} ways and dropped"
     # A later use may clear away what an earlier one left, so the way that is asked about is the last use of its key.
     # What the subject keeps of one loop would be of no use in another.
-    loop = Loop() if context.shape.kind == "asyncio" else None  # type: ignore[abstract]
+    loop = Loop() if context.shape.kind == "asyncio" and not context.shape.trio else None  # type: ignore[abstract]
     explorer = context.explorer.on(make, keys=keys, loop=loop, afterwards=False)
     try:
         for text in texts:
