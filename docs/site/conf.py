@@ -28,6 +28,7 @@ include_patterns = [
     "SECURITY.md",
     "CHANGELOG.md",
     "docs/*.md",
+    "docs/start/*.md",
     "docs/api/*.rst",
     "docs/adr/*.md",
     "specs/*.md",

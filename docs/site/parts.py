@@ -38,6 +38,17 @@ CONTENTS = """
 
 ```{toctree}
 :hidden:
+:caption: Begin here
+
+docs/start/newcomers
+docs/start/ci
+docs/start/porters
+docs/start/teachers
+docs/faq
+```
+
+```{toctree}
+:hidden:
 :caption: Use it
 
 docs/verify

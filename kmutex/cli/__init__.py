@@ -16,6 +16,7 @@ from pathlib import Path
 from kmutex._console import complain, version
 from kmutex._extra import needed_by
 from kmutex._text import said
+from kmutex.cli._examples import add_examples
 
 EXIT_STATUS = """\
 exit status:
@@ -115,6 +116,7 @@ COMMANDS = {
     "explore": "explore",
     "lesson": "lesson",
     "grade": "grade",
+    "completion": "completion",
 }
 """Each command, and its module."""
 
@@ -132,7 +134,13 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in wanted:
         importlib.import_module(f"kmutex.cli.{COMMANDS[name]}").add_parser(commands)
+    add_examples(parser)
     return parser
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser with all commands."""
+    return _parser([])
 
 
 def _main(argv: list[str]) -> int:

@@ -13,11 +13,6 @@ from kmutex._clauses import EVERY_CLAUSE
 from kmutex._console import complain
 
 EPILOG = """\
-examples:
-  kmutex explain              every clause and its title
-  kmutex explain KM-REF       what it says, how to keep it, and a run that breaks it
-  kmutex explain ref          the same
-
 exit status:
   0  explained
   4  usage: there is no such clause

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from kmutex._timeouts import TIMED_OUT
 from kmutex.engine.explorer import Explorer, Schedule
+from kmutex.engine.flight import WorkRun
+from kmutex.engine.flight_judge import FlightJudge
 from kmutex.engine.observer import SubjectFailedError
 from kmutex.engine.program import Step
 from kmutex.engine.run_judge import Event, RunJudge
@@ -27,13 +29,18 @@ MOST_EVENTS = 3000
 _REFUSALS = (*TIMED_OUT, asyncio.CancelledError, KeyboardInterrupt)
 
 
+WORK = {f"work {how}": how for how in ("ended", "failed", "cancelled")}
+"""Marks of a run of the work that is over, with how it ended."""
+
+
 class Mark(NamedTuple):
     """An event for an observer, in a form that a model can follow."""
 
     at: int
     """The number of events up to it, inclusive."""
     what: str
-    """called, returned, refused (a wait that is over), raised (another error), cancelled, quiet, phase."""
+    """called, returned, refused (a wait that is over), raised (another error), cancelled, quiet, phase; of a single
+    flight also "work begins" and those of `WORK`."""
     client: int = -1
     kind: str = ""
     """The kind of the step, as in a program."""
@@ -96,15 +103,17 @@ class Recording:
     runs: list[Run] = field(default_factory=list)
     left: int = 0
     """The number of alternatives in these runs that were not run."""
+    leader: str = ""
+    """For a single flight, what the failure of a leader means: `Policy`; "cancel": its cancellation may be shared."""
 
     def as_plain(self) -> dict[str, Any]:
         """For JSON."""
-        return {"runs": [vars(run) for run in self.runs], "left": self.left}
+        return {"runs": [vars(run) for run in self.runs], "left": self.left, "leader": self.leader}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Recording:
         """Restore a recording from `as_plain`, after JSON."""
-        return cls([_run(one) for one in plain["runs"]], plain["left"])
+        return cls([_run(one) for one in plain["runs"]], plain["left"], plain["leader"])
 
 
 def _run(plain: Mapping[str, Any]) -> Run:
@@ -143,7 +152,8 @@ def record(
         UnreplayableError: The run does not reach every recorded choice.
         SubjectFailedError: The subject tried to leave the process.
     """
-    found = Recording()
+    held_to = getattr(explorer.judging, "keywords", {})
+    found = Recording(leader="cancel" if held_to.get("cancels") else held_to.get("policy", ""))
     whole: list[tuple[Event, ...]] = []
     waiting: deque[tuple[int, int, tuple[int, ...]]] = deque()
 
@@ -259,7 +269,8 @@ def _marking(judging: Callable[..., RunJudge]) -> Callable[..., RunJudge]:
     known: dict[str, Any] = {}
     if isinstance(judging, functools.partial):
         made, known = judging.func, judging.keywords
-    return functools.partial(type(f"{made.__name__}WithMarks", (_Marks, made), {}), **known)
+    marks = _FlightMarks if issubclass(made, FlightJudge) else _Marks
+    return functools.partial(type(f"{made.__name__}WithMarks", (marks, made), {}), **known)
 
 
 class _Marks(RunJudge):
@@ -283,8 +294,9 @@ class _Marks(RunJudge):
         self._mark("returned", client, step)
 
     def raised(self, client: int, step: Step, error: BaseException) -> None:
+        what = "refused" if self._refuses(client, error) else "raised"
         super().raised(client, step, error)
-        self._mark("refused" if isinstance(error, _REFUSALS) else "raised", client, step)
+        self._mark(what, client, step)
 
     def cancelled(self, client: int) -> None:
         super().cancelled(client)
@@ -295,10 +307,30 @@ class _Marks(RunJudge):
         super().quiet(waiting, overdue)
         self.marks.append(Mark(len(self.events), "quiet", waiting=tuple(sorted(waiting)), counted=self.counted))
 
+    def _refuses(self, client: int, error: BaseException) -> bool:
+        return isinstance(error, _REFUSALS)
+
     def _witness(self, clause: str) -> None:
         super()._witness(clause)
         self.tested.setdefault(clause, len(self.events))
 
-    def _mark(self, what: str, client: int = -1, step: Step | None = None) -> None:
-        kind, key = ("", "") if step is None else step
+    def _mark(self, what: str, client: int = -1, step: Step | None = None, key: str = "") -> None:
+        kind, key = ("", key) if step is None else step
         self.marks.append(Mark(len(self.events), what, client, kind, key))
+
+
+class _FlightMarks(_Marks, FlightJudge):
+    """The same of a single flight, with when each run of the work begins and ends."""
+
+    def began(self, run: WorkRun) -> None:
+        super().began(run)
+        self._mark("work begins", run.client, None, run.key)
+
+    def over(self, run: WorkRun) -> None:
+        super().over(run)
+        self._mark(f"work {run.how}", run.client, None, run.key)
+
+    def _refuses(self, client: int, error: BaseException) -> bool:
+        # An interrupt that struck another caller's work is an error of that work.
+        struck = client in self._calls and self._calls[client].cancelled
+        return super()._refuses(client, error) and (struck or isinstance(error, asyncio.CancelledError))

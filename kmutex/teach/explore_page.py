@@ -1,9 +1,9 @@
 """The page of `kmutex explore`: the model's whole state graph in one file, to step through by hand.
 
 The model and its explorer provide all facts about the lock, which are embedded: the states, the steps from each with
-the outcome for the caller, the clauses that a step breaks, the situations that it puts to the test, and the shortest run
-that breaks each bad model. The scripts walk that graph and have no rules of their own. The predictions of the lessons
-are embedded too, with the runs of real code that answer them.
+the outcome for the caller, the clauses that a step breaks, the situations that it puts to the test, and the shortest
+run that breaks each bad model. The scripts walk that graph and have no rules of their own. The predictions of the
+lessons are embedded too, with the runs of real code that answer them.
 
 A step that breaks a clause is embedded with the state after it; as in the explorer, no step follows it.
 """

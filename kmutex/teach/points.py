@@ -100,7 +100,7 @@ _NOT_JUDGED = (Result.OFF.value, Result.NOT_APPLICABLE.value, Result.NOT_PROMISE
 
 
 def of_tests(lockers: list[dict[str, Any]]) -> list[Part]:
-    """Return the parts of the score of tests: each broken locker counts the same. Rejecting a correct one gives zero."""
+    """Return the parts of the score of tests. Broken lockers count the same; rejecting a correct one gives zero."""
     sound = all(row["result"] in ("accepted", "not tried") for row in lockers if row["breaks"] is None)
     return [
         Part(row["locker"], row["result"], float(sound and row["result"] == "caught"), 1.0)

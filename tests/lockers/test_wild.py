@@ -13,7 +13,6 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,25 +22,13 @@ import pytest
 
 from tests.lockers import wild_threads
 from tests.lockers.catalogue import ROOT, Row, entries, load
+from tests.lockers.demo import until
 
 ROWS = entries(origin="wild")
 BAD = {row.name: row for row in ROWS if row.expect != "holds"}
 
 Make = Callable[..., Any]
 SCRIPTS: dict[str, Callable[[Make], Any]] = {}
-
-# A state that a script waits for is looked at every so many seconds, and so many times at most.
-POLL = 0.0005
-LOOKS = 40_000
-
-
-def until(state: Callable[[], object]) -> None:
-    """Wait for a state; to miss it is an error of the script, never a finding."""
-    for _ in range(LOOKS):
-        if state():
-            return
-        time.sleep(POLL)
-    raise RuntimeError("a state that the script waits for never came")
 
 
 def shows(name: str) -> Callable[[Callable[[Make], Any]], Callable[[Make], Any]]:

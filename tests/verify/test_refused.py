@@ -57,8 +57,9 @@ REFUSED = {
     "async lock spins": (("subjects:AsyncSpins",), "its first lock()"),
     "async lock yields forever": (("subjects:AsyncYieldsForEver",), "does not return"),
     "async lock waits forever": (("subjects:AsyncWaitsForEver",), "does not return"),
-    "async lock is trio's": (("for_trio:Locks",), "it uses trio, which has no scheduler here; written for anyio"),
-    "async lock has trio's events": (("for_trio:Queues",), "it uses trio, which has no scheduler here"),
+    "flights of trio's": (("for_trio:Flights",), "it waits by trio, and no single flight is run there"),
+    "trio's input": (("for_trio:BySocket",), "waits for input or output, which the scheduler does not replace"),
+    "trio's threads": (("for_trio:ByThread",), "out of the scheduler's control"),
     "replay out of control": (
         ("subjects:ForeignLock", "--replay", "0+a | 1+a @locks"),
         "out of the scheduler's control",
