@@ -363,7 +363,7 @@ def face_class(kind: Kind, *, counts: bool = False, leases: Literal["", "hold", 
 
 
 def current_task() -> object:
-    """The task that runs, of asyncio's or of trio's. RuntimeError: there is none.
+    """Return the running task, of asyncio or of trio; raise RuntimeError if there is none.
 
     The task itself, not its id: that may be another's once it is gone.
     """

@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from kmutex.teach.submission import Submission
 
 MOST_SHOWN = 3
-"""Runs that are shown; more would not be read."""
+"""The most runs that are shown."""
 METHOD = "the lesson's program"
-"""What the rows of a lesson's own check are called."""
+"""The method name in the rows of a lesson's own check."""
 ONE_FOR_ALL = "one lock for all keys"
-"""What the row of `_of_one_lock` is called."""
+"""The method name in the row of `_of_one_lock`."""
 ONE_LOCK = "client 1 waits for b, which is free, until client 0 lets go of a: the keys share one lock"
 STUCK = (
     "client {}'s call to unlock never comes back: "
@@ -67,24 +67,24 @@ QUICK = BY_MODE["quick"]._replace(after=math.inf)
 WHOLE = BY_MODE["full"]._replace(after=math.inf)
 """For a class: all that is planned, and a fixed amount of it."""
 OUT_OF_CONTROL = ("no scheduling point", "did not return")
-"""What is said of code that never comes to a point at which somebody else could go on."""
+"""Words of errors about code that never reaches a scheduling point."""
 
 
 class WrongKindError(Exception):
-    """The lesson is about the other kind of locker. One line; the exit status is 4."""
+    """The lesson is about the other kind of locker. The message is one line; the exit status is 4."""
 
 
 class BorrowedError(Exception):
-    """The locker is not the file's own. One line; the exit status is 3."""
+    """The locker is not the learner's own. The message is one line; the exit status is 3."""
 
 
 class LacksError(Exception):
-    """The locker lacks what the lesson is about. One line; the exit status is 3."""
+    """The locker lacks what the lesson is about. The message is one line; the exit status is 3."""
 
 
 @dataclass(frozen=True)
 class Explained:
-    """A broken clause, as a learner is told of it."""
+    """A broken clause, with its explanation for a learner."""
 
     clauses: tuple[str, ...]
     clause: Clause
@@ -104,11 +104,11 @@ class Grade:
     rows: tuple[Row, ...]
     findings: tuple[Explained, ...]
     lesson_runs: int
-    """In how many ways the lesson's program was run."""
+    """The number of schedules in which the lesson's program was run."""
     notes: tuple[str, ...] = ()
-    """What the verdict can't be trusted in, a line each."""
+    """Reasons why the verdict may be wrong, one line each."""
     left_out: tuple[str, ...] = ()
-    """What a quick search did not do, of the whole one."""
+    """The parts of the whole search that a quick one omits."""
 
     @property
     def status(self) -> int:
