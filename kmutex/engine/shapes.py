@@ -57,7 +57,7 @@ class Shape:
     shared: bool = False
     """Whether all objects of the factory share their keys; each run then uses new keys."""
     trio: bool = False
-    """Whether its tasks are trio's: it waits by trio. Its kind is "asyncio"."""
+    """Whether it waits by trio and runs on trio's scheduler; its kind is "asyncio" also then."""
     reentrant: bool = False
     """Whether its holder gets the key again."""
     forgets: bool = False
