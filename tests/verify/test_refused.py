@@ -110,7 +110,7 @@ USAGE = {
     "a replay of no program": (("verify", "subjects:Sound", "--replay", "0+A @locks"), "is not a step"),
     "a replay for tasks": (("verify", "subjects:Sound", "--replay", "0+a @tasks"), "cannot replay"),
     "a replay for threads": (("verify", "subjects:AsyncSound", "--replay", "0+a @locks"), "cannot replay"),
-    "a replay of tries": (("verify", "subjects:AsyncSound", "--replay", "0+a @tasks"), "wants a timeout of 0"),
+    "a replay of tries": (("verify", "subjects:AsyncSound", "--replay", "0+a @tasks"), "needs a timeout of 0"),
     "a replay of leases": (("verify", "subjects:Sound", "--replay", "0[a]a @locks"), "no hold()"),
 }
 """Exit status 4."""
