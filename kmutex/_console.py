@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -105,6 +107,26 @@ def write(reports: Iterable[tuple[Path | None, Callable[[], str]]]) -> str:
             except OSError as error:
                 faults.append(f"{path}: {error.strerror}")
     return "; ".join(faults)
+
+
+def write_whole(path: Path, text: str) -> int:
+    """Write a text file so that whoever reads it sees the old content or the new, never a part; its bytes.
+
+    A link is followed, and the file keeps its mode. OSError: it can't be written, and what was there is untouched.
+    """
+    target = path.resolve()
+    content = text.encode(errors="backslashreplace")
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+        if target.exists():
+            part.chmod(target.stat().st_mode & 0o777)
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return len(content)
 
 
 def number_of(unit: str, kind: Callable[[str], Number], least: int, most: int) -> Callable[[str], Number]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kmutex.cli import explore as command
+from kmutex._console import write_whole
 from kmutex.teach import explore_page, one_file
 from kmutex.teach.explore_page import Subject, embedded, page, rules, subjects
 from kmutex.teach.one_file import as_json
@@ -326,7 +326,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="No space left"):
-        command.write(file, "new")
+        write_whole(file, "new")
     assert [(path.name, path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()] == [("page.html", "old")]
 
 
@@ -335,12 +335,12 @@ def test_a_write_keeps_the_mode_and_follows_a_link(tmp_path: Path) -> None:
     file.write_text("old", encoding="utf-8")
     file.chmod(0o640)
     link.symlink_to(file)
-    assert command.write(link, "néw") == 4
+    assert write_whole(link, "néw") == 4
     assert link.is_symlink()
     assert (file.read_text(encoding="utf-8"), file.stat().st_mode & 0o777) == ("néw", 0o640)
     mask = os.umask(0o027)
     try:
-        command.write(tmp_path / "fresh.html", "")
+        write_whole(tmp_path / "fresh.html", "")
     finally:
         os.umask(mask)
     assert (tmp_path / "fresh.html").stat().st_mode & 0o777 == 0o640
