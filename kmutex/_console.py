@@ -110,9 +110,13 @@ def write(reports: Iterable[tuple[Path | None, Callable[[], str]]]) -> str:
 
 
 def write_whole(path: Path, text: str) -> int:
-    """Write a text file so that whoever reads it sees the old content or the new, never a part; its bytes.
+    """Write a text file; readers see the old content or the new, never a part. A link is followed, the mode is kept.
 
-    A link is followed, and the file keeps its mode. OSError: it can't be written, and what was there is untouched.
+    Returns:
+        The number of bytes.
+
+    Raises:
+        OSError: It can't be written; the old file is unchanged.
     """
     target = path.resolve()
     content = text.encode(errors="backslashreplace")

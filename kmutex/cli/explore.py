@@ -1,4 +1,4 @@
-"""The subcommands that teach: `kmutex explore`."""
+"""kmutex explore: its arguments, and running it; and writing a file so that readers never see a part of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kmutex._console import complain, write_whole
 
 
 def add_parser(commands: Any) -> None:
-    """Add the subcommands to those of the command line. commands: what `add_subparsers` returned."""
+    """Add the command to ``commands``, which `add_subparsers` returned."""
     explore = commands.add_parser(
         "explore",
         help="write a page on which you are the scheduler of the model",
@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the arguments say: 0, or 4 where the file cannot be written."""
+    """Run the command; return 0, or 4 if the file can't be written."""
     from kmutex.teach.explore_page import embedded, page
 
     fault = unfit(args.output)
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def unfit(path: Path) -> str:
-    """Why nothing can be written there, or an empty string."""
+    """Return why no file can be written at this path, or ""."""
     if path.is_dir():
         return "is a folder, not a file"
     if path.exists() and not path.is_file():

@@ -65,7 +65,7 @@ def test_the_question_alone_tells_no_answer(capsys: pytest.CaptureFixture[str]) 
 def test_an_answer_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = told(capsys, "lesson", "predict", "3", "--answer", "e")
     assert (status, out) == (4, "")
-    assert err == "kmutex: 'e' is no answer to lesson 3; they are a, b, c, d\n"
+    assert err == "kmutex: 'e' is not an answer to lesson 3; they are a, b, c, d\n"
 
 
 def test_at_a_terminal_it_asks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ from kmutex_model.flight import Flight
 from kmutex_model.state import Entry
 from tests.commands import run_here, run_kmutex
 from tests.lockers import flights_asyncio, flights_threads
+from tests.lockers.repaired import Leasing
 
 MOST = 30
 SOUND = {
@@ -36,6 +37,7 @@ SOUND = {
     "two keys": ("0+a+b-b-a 1+b-b @locks", KeyedMutex),
     "interrupts": ("0+a | 1!a-a 2+a-a | 0-a @locks", KeyedMutex),
     "leases": ("0[a | 1+a | 0^a | 0]a 1-a @locks", KeyedMutex),
+    "an old lease": ("0[a | 1[a | 2+a | 0^a | 3oa | 1]a @locks-", Leasing),
     "another's lease": ("0[a | 1+a | 2oa | 0]a 1-a @locks", KeyedMutex),
     "errors": ("0[a | 1+a | 0%a 1-a @locks", KeyedMutex),
     "asyncio": ("0+a-a 1~a-a 2+a-a @tasks", AsyncKeyedMutex),
@@ -349,7 +351,7 @@ def test_the_command_shows_a_schedule(
 
 REFUSED = {
     "no such module": (3, ["nowhere:Locker", "-o", "page.html", "--replay", "0+a @locks"], "no module 'nowhere'"),
-    "no schedule": (4, ["mine:Locker", "-o", "page.html", "--replay", "what"], "is no schedule"),
+    "no schedule": (4, ["mine:Locker", "-o", "page.html", "--replay", "what"], "is not a schedule"),
     "of another kind": (
         4,
         ["mine:Locker", "-o", "page.html", "--replay", "0+a @tasks"],
@@ -357,7 +359,7 @@ REFUSED = {
     ),
     "a folder": (4, ["mine:Locker", "-o", "."], "is a folder, not a file"),
     "no target": (4, ["mine", "-o", "page.html"], "not of the form MODULE:FACTORY"),
-    "no feature": (4, ["mine:Locker", "-o", "page.html", "--without", "x"], "'x' is no feature"),
+    "no feature": (4, ["mine:Locker", "-o", "page.html", "--without", "x"], "'x' is not a feature"),
 }
 
 
