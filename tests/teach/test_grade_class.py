@@ -396,6 +396,7 @@ def test_what_is_installed_and_does_not_work_is_none(tmp_path: Path, monkeypatch
     assert "Cannot connect" in reasons[1]
 
 
+@pytest.mark.long
 def test_what_runs_a_program_and_hides_nothing_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bwrap that only does what comes after its options: Python runs, and sees the others."""
     hidden = tmp_path / "class"

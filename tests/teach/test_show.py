@@ -188,9 +188,9 @@ FLIGHTS = (
 )
 """Programs of flights: shared, failed, a follower cancelled, two keys, a leader cancelled, one after the other."""
 SOUND_FLIGHTS = (
-    *(flights_threads.SharingFlight, flights_threads.TakeoverFlight, flights_threads.FutureFlight),
-    *(flights_threads.LockedFlight, flights_asyncio.TaskFlight, flights_asyncio.InnerTaskFlight),
-    *(flights_asyncio.FutureFlight, flights_asyncio.LockedFlight, flights_asyncio.SharingFlight),
+    *(flights_asyncio.TaskFlight, flights_asyncio.InnerTaskFlight, flights_asyncio.FutureFlight),
+    *(flights_asyncio.LockedFlight, flights_asyncio.SharingFlight, flights_threads.SharingFlight),
+    *(flights_threads.TakeoverFlight, flights_threads.FutureFlight, flights_threads.LockedFlight),
 )
 BAD_FLIGHTS = {
     "FlightBeginsAnewForThird": "0da 1da 2da | 0ea @locks",
