@@ -18,7 +18,7 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "types", "imports", "model", "crosshair", "docs", "tests"]
 
 
-SITE = "python -m sphinx -q -E -W --keep-going -b html -c docs/site . build/docs".split()
+SITE = ["python", "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-b", "html", "-c", "docs/site", ".", "build/docs"]
 
 
 def install(session: nox.Session) -> None:
