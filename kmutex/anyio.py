@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Generic, NoReturn, SupportsIndex
 
@@ -27,8 +27,8 @@ except ModuleNotFoundError as error:
 
 from kmutex._core import LockTable
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import LeaseReusedError, WrongLoopError, not_copied
-from kmutex._lease import NO_TICKET, NOT_ENTERED
+from kmutex._errors import LeaseReusedError, UnheldKeyError, WrongLoopError, not_copied
+from kmutex._lease import NO_TICKET, NOT_ENTERED, distinct
 from kmutex._protocol import K, check_timeout
 from kmutex._text import brief
 
@@ -70,7 +70,7 @@ class AnyioKeyedMutex(Generic[K]):
             TypeError: The key is not hashable. Nothing has changed.
             WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
-        await self._acquire(key, next(self._tickets), timeout)
+        await self._acquire((key,), next(self._tickets), timeout)
 
     def unlock(self, key: K) -> None:
         """Release ``key``, whoever holds it. A plain call, and not a checkpoint.
@@ -97,7 +97,22 @@ class AnyioKeyedMutex(Generic[K]):
         Returns:
             A lease for one block. Entering it does what `lock` does, and raises the same errors.
         """
-        return AnyioLease(self, key, timeout)
+        return AnyioLease(self, (key,), timeout)
+
+    def hold_all(self, keys: Iterable[K], timeout: float | None = None) -> AnyioLease:
+        """Hold several keys for an ``async with`` block, by one request: all of them, or none (KM-ALL).
+
+        Args:
+            keys: As for `kmutex.KeyedMutex.hold_all`.
+            timeout: As for `lock`.
+
+        Returns:
+            A lease for one block. Entering it raises the errors of `lock`.
+
+        Raises:
+            TypeError: A key is not hashable, or ``keys`` is a str or bytes. Nothing has changed.
+        """
+        return AnyioLease(self, distinct(keys), timeout)
 
     def snapshot(self) -> Mapping[K, Entry]:
         """Return every live key with its holder, waiters and refs at one moment, as a value that stays (KM-REF)."""
@@ -123,37 +138,47 @@ class AnyioKeyedMutex(Generic[K]):
         """Raise TypeError: a mutex can be neither copied nor pickled. Weak references are possible."""
         raise not_copied(self)
 
-    async def _acquire(self, key: Any, ticket: Ticket, timeout: float | None) -> None:
+    async def _acquire(self, keys: tuple[Hashable, ...], ticket: Ticket, timeout: float | None) -> None:
         check_timeout(timeout)
+        for key in keys:
+            hash(key)  # Refused before anything has changed.
         self._here()
         await checkpoint_if_cancelled()
-        granted = self._table.request(key, ticket, anyio.Event)
         try:
-            if granted is None:
+            grants = self._table.request_all(keys, ticket, anyio.Event)
+            if not grants:
                 await cancel_shielded_checkpoint()
+            elif timeout == 0:
+                self._withdraw(keys, ticket)
+                await checkpoint()
+                raise _expired(keys, timeout)
             else:
-                await self._wait(key, ticket, granted, timeout)
+                await _granted(keys, grants, timeout)
         except BaseException:
-            # A ticket that was granted and cancelled stands at the head of the queue: withdrawing it passes the key on.
-            self._wake(self._table.withdraw(key, ticket))
+            self._withdraw(keys, ticket)
             raise
 
-    async def _wait(self, key: Any, ticket: Ticket, granted: anyio.Event, timeout: float | None) -> None:
-        if timeout == 0:
-            self._table.cancel(key, ticket)
-            await checkpoint()
-            raise TimeoutError(f"no grant of {brief(key)} within {timeout} s")
-        with anyio.move_on_after(None if timeout is None else min(timeout, LONGEST)) as scope:
-            await granted.wait()
-        if scope.cancelled_caught and self._table.cancel(key, ticket):
-            raise TimeoutError(f"no grant of {brief(key)} within {timeout} s")
-        # asyncio has raised by now if a cancellation met the grant. trio would let the next checkpoint say so, which is
-        # the caller's, who would hold the key then.
-        await checkpoint_if_cancelled()
+    def _withdraw(self, keys: tuple[Hashable, ...], ticket: Ticket) -> None:
+        # A ticket that was granted and cancelled stands at the head of the queue: withdrawing it passes the key on.
+        failed: Exception | None = None
+        for key in keys:
+            try:
+                self._wake(self._table.withdraw(key, ticket))
+            except Exception as error:
+                failed = error  # Of that key's own methods.
+        if failed is not None:
+            raise failed
 
-    def _release(self, key: Any, ticket: Ticket) -> None:
+    def _release(self, keys: tuple[Hashable, ...], ticket: Ticket) -> None:
         self._here()
-        self._wake(self._table.release(key, ticket))
+        failed: UnheldKeyError | None = None
+        for key in keys:
+            try:
+                self._wake(self._table.release(key, ticket))
+            except UnheldKeyError as error:
+                failed = error  # Somebody unlocked that one. The others are released all the same.
+        if failed is not None:
+            raise failed
 
     def _wake(self, granted: anyio.Event | None) -> None:
         if granted is not None:
@@ -181,6 +206,25 @@ class AnyioKeyedMutex(Generic[K]):
                 raise WrongLoopError(f"this AnyioKeyedMutex belongs to another event loop, {why}")
 
 
+async def _granted(keys: tuple[Hashable, ...], grants: list[anyio.Event], timeout: float | None) -> None:
+    with anyio.move_on_after(None if timeout is None else min(timeout, LONGEST)) as scope:
+        for granted in grants:
+            await granted.wait()
+    if scope.cancelled_caught and not all(granted.is_set() for granted in grants):
+        raise _expired(keys, timeout)
+    # asyncio has raised by now if a cancellation met the grant. trio would let the next checkpoint say so, which is
+    # the caller's, who would hold the key then.
+    await checkpoint_if_cancelled()
+
+
+def _expired(keys: tuple[Hashable, ...], timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"no grant of {_named(keys)} within {timeout} s")
+
+
+def _named(keys: tuple[Hashable, ...]) -> str:
+    return brief(keys[0] if len(keys) == 1 else keys)
+
+
 def _runs(loop: EventLoopToken) -> bool:
     native: Any = loop.native_token
     if hasattr(native, "is_running"):
@@ -199,19 +243,19 @@ class AnyioLease:
     """
 
     # No LeaseOfKey: where that is compiled, no class in Python can inherit from it.
-    __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
+    __slots__ = ("_keys", "_mutex", "_ticket", "_timeout")
 
-    def __init__(self, mutex: AnyioKeyedMutex[Any], key: Hashable, timeout: float | int | None) -> None:
-        self._mutex, self._key, self._timeout = mutex, key, timeout
+    def __init__(self, mutex: AnyioKeyedMutex[Any], keys: tuple[Hashable, ...], timeout: float | None) -> None:
+        self._mutex, self._keys, self._timeout = mutex, keys, timeout
         self._ticket = NOT_ENTERED
 
     async def __aenter__(self) -> AnyioLease:
         if self._ticket != NOT_ENTERED:
-            raise LeaseReusedError(f"this lease of {brief(self._key)} was used; call hold() again")
+            raise LeaseReusedError(f"this lease of {_named(self._keys)} was used; call hold() again")
         self._ticket = NO_TICKET
         try:
             ticket = next(self._mutex._tickets)
-            await self._mutex._acquire(self._key, ticket, self._timeout)
+            await self._mutex._acquire(self._keys, ticket, self._timeout)
         except BaseException:
             self._ticket = NOT_ENTERED
             raise
@@ -233,5 +277,5 @@ class AnyioLease:
                 later holder keeps the key.
             WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
-        self._mutex._release(self._key, self._ticket)
+        self._mutex._release(self._keys, self._ticket)
         self._ticket = NO_TICKET

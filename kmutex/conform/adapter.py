@@ -47,6 +47,8 @@ class Adapter:
         self._patience = patience
         self.last_id = 0
         """Of the commands that were sent."""
+        self.usual_answer = 0.0
+        """Seconds from a command to what is said of it, a moving average."""
         self._unsent = b""
         self._unread = b""
         self._stderr = b""
@@ -107,6 +109,10 @@ class Adapter:
                 left = limit - watchdog.silent()
                 if left <= 0:
                     raise AdapterError(f"no reply to {op} within {limit:g} s{self._words()}")
+
+    def answers_within(self, seconds: float) -> None:
+        """Take note of how long it has taken to answer a command."""
+        self.usual_answer += (seconds - self.usual_answer) / 8
 
     def watchdog(self) -> Watchdog:
         """What counts its silence from now on: a busy machine fails no port."""

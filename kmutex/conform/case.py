@@ -7,6 +7,8 @@ any order; the next move is sent when all is quiet.
 
     0+a  call 0: lock a             ua  unlock a
     0?a  call 0: lock a, timeout 0  c0  cancel call 0
+    0!a  call 0: lock a, cancelled before it begins
+    0+a:50  call 0: lock a within 50 ms
     r0   release the lease that call 0 got
 
 Calls are numbered from 0 in the order in which they are made. The text names the case: it is its id, and what
@@ -27,8 +29,18 @@ MOST_CALLS = 40
 MOST_AT_ONCE = 4
 """Commands of one move, for the same reason."""
 
+SHORT = 1_000
+"""Milliseconds. A time limit up to this is over within its move, where the call waits."""
+LONG = 10_000
+"""Milliseconds. From this on a time limit is not over in the case."""
+_ASKING = {"+": "lock", "?": "try", "!": "done", ":": "limit"}
+ASKING = frozenset(_ASKING.values())
+"""Commands that are calls of lock."""
+
 _COMMAND = re.compile(
-    r"(?P<call>\d{1,2})(?P<ask>[+?])(?P<asked>[a-z])|u(?P<key>[a-z])|(?P<end>[cr])(?P<ended>\d{1,2})", re.ASCII
+    r"(?P<call>\d{1,2})(?P<ask>[+?!])(?P<asked>[a-z])|(?P<limited>\d{1,2})\+(?P<within>[a-z]):(?P<ms>[1-9]\d{0,5})|"
+    r"u(?P<key>[a-z])|(?P<end>[cr])(?P<ended>\d{1,2})",
+    re.ASCII,
 )
 
 
@@ -40,19 +52,25 @@ class Command(NamedTuple):
     """One thing to send. `call` is None for "unlock", `key` for "cancel" and "lease"."""
 
     op: str
-    """lock, try, unlock, cancel, lease (unlock the grant of one call), or free: unlock, if a call has the key."""
+    """lock, try, done (cancelled before it begins), limit (within a time), unlock, cancel, lease (unlock the grant of
+    one call), or free: unlock, if a call has the key."""
     call: int | None
     key: str | None
+    ms: int | None = None
+    """The time limit of "limit", else None."""
 
     def __str__(self) -> str:
         if self.op in ("unlock", "free"):
             return f"u{self.key}"
         if self.op in _ENDING:
             return f"{_ENDING[self.op]}{self.call}"
-        return f"{self.call}{'+' if self.op == 'lock' else '?'}{self.key}"
+        if self.op == "limit":
+            return f"{self.call}+{self.key}:{self.ms}"
+        return f"{self.call}{_SIGNS[self.op]}{self.key}"
 
 
 _ENDING = {"cancel": "c", "lease": "r"}
+_SIGNS = {op: sign for sign, op in _ASKING.items()}
 
 Move = tuple[Command, ...]
 
@@ -112,7 +130,9 @@ def parse_moves(text: str) -> tuple[Move, ...]:
     for move in moves:
         if len(move) > MOST_AT_ONCE:
             raise CaseError(f"{format_moves((move,))!r} is {len(move)} commands at once; {MOST_AT_ONCE} is the most")
-    asked = [command.call for move in moves for command in move if command.op in ("lock", "try")]
+        if len(move) > 1 and any(command.op in ("done", "limit") for command in move):
+            raise CaseError(f"{format_moves((move,))!r}: a call with ! or a time limit is a move by itself")
+    asked = [command.call for move in moves for command in move if command.op in ASKING]
     if asked != list(range(len(asked))):
         raise CaseError(f"{text!r}: calls are numbered 0, 1, ... in the order in which they are made")
     if len(asked) > MOST_CALLS:
@@ -163,7 +183,7 @@ def spread(case: Case) -> Case:
     if case.keys == 1:
         return case
     (course,) = case.courses
-    made = sum(command.op in ("lock", "try") for move in case.moves for command in move)
+    made = sum(command.op in ASKING for move in case.moves for command in move)
     names = list(key_names(case.keys))
     copies = range(case.keys)
 
@@ -172,7 +192,7 @@ def spread(case: Case) -> Case:
 
     def renamed(command: Command, copy: int) -> Command:
         call = None if command.call is None else copy * made + command.call
-        return Command(command.op, call, None if command.key is None else name(command.key, copy))
+        return command._replace(call=call, key=None if command.key is None else name(command.key, copy))
 
     moves = tuple(tuple(renamed(command, copy) for copy in copies for command in move) for move in case.moves)
     seen = tuple(
@@ -198,9 +218,14 @@ def key_names(count: int) -> Iterator[str]:
 def _command(part: str) -> Command:
     match = _COMMAND.fullmatch(part)
     if match is None:
-        raise CaseError(f"{part!r} is no command; commands are 0+a 0?a ua c0 r0, moves are divided by /")
+        raise CaseError(f"{part!r} is no command; commands are 0+a 0?a 0!a 0+a:50 ua c0 r0, moves are divided by /")
     if match["ask"]:
-        return Command("lock" if match["ask"] == "+" else "try", int(match["call"]), match["asked"])
+        return Command(_ASKING[match["ask"]], int(match["call"]), match["asked"])
+    if match["ms"]:
+        ms = int(match["ms"])
+        if SHORT < ms < LONG:
+            raise CaseError(f"{part!r}: nobody knows whether {ms} ms are over; up to {SHORT}, or {LONG} and more")
+        return Command("limit", int(match["limited"]), match["within"], ms)
     if match["key"]:
         return Command("unlock", None, match["key"])
     return Command("cancel" if match["end"] == "c" else "lease", int(match["ended"]), None)
@@ -224,7 +249,8 @@ def case_as_json(case: Case) -> dict[str, Any]:
 def case_from_json(body: Mapping[str, Any]) -> Case:
     """The case that `case_as_json` wrote."""
     moves = tuple(
-        tuple(Command(part["op"], part.get("call"), part.get("key")) for part in move) for move in body["moves"]
+        tuple(Command(part["op"], part.get("call"), part.get("key"), part.get("ms")) for part in move)
+        for move in body["moves"]
     )
     courses = tuple(tuple(_seen_from_json(seen) for seen in course) for course in body["courses"])
     return Case(body["id"], moves, courses, tuple(body["needs"]), body.get("keys", 1), body.get("rounds", 1))

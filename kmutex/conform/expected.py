@@ -3,7 +3,8 @@
 A call is a client of the model. The kit sees less than the model does: how calls and unlocks end, and the table
 when all is quiet. A client that owns its key and whose call has not returned ("granted") is on its way, so all is
 quiet when no client is. A cancel that meets such a grant may end either way, whatever the port decided (KM-RACE):
-from outside nobody can tell which of the two came first.
+from outside nobody can tell which of the two came first. A call that was cancelled before it began, or whose time limit
+passes, is a request and its cancel in one step; of a free key the former may also be refused.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import permutations
 from typing import NamedTuple
 
-from kmutex.conform.case import Case, CaseError, Command, Course, Move, Seen, format_moves, format_times
+from kmutex.conform.case import ASKING, SHORT, Case, CaseError, Command, Course, Move, Seen, format_moves, format_times
 from kmutex_model.actions import CORRECT, Action, Model, NotEnabledError
 from kmutex_model.state import Config, Race, State, owners
 
@@ -54,11 +55,13 @@ class Courses:
         """moves: all that will be asked about, or more. races: who may win where a cancel meets a grant."""
         commands = [command for move in moves for command in move]
         # Clients count down where calls count up: a model that serves by number must not look as if it served by age.
-        self._first = sum(command.op in ("lock", "try") for command in commands)
+        self._first = sum(command.op in ASKING for command in commands)
         self.keys = tuple(sorted({command.key for command in commands if command.key is not None}))
         self._configs = tuple(Config(self._first + 1, max(1, len(self.keys)), race) for race in races)
         self._asked = {c.call: self.keys.index(c.key) for c in commands if c.key is not None and c.call is not None}
         self._model = model
+        self.brief = {c.call for c in commands if c.op == "limit" and (c.ms or 0) <= SHORT}
+        """Calls whose time limit is over within their move."""
 
     def queue(self, place: Place, key: str) -> tuple[int, ...]:
         """The call that holds the key and those that wait for it; () where it is free."""
@@ -124,17 +127,18 @@ class Courses:
                         move[n] for n in order[:sent]
                     ):
                         # The call was told to give up before it had begun.
-                        after, outcome = state, "cancelled"
+                        steps = [(state, "cancelled")]
                     else:
                         got = place.got | {c for c, how in calls if how == "granted"}
-                        after, outcome = self._step(config, state, command, place.done | {c for c, _ in calls}, got)
-                    if command.op == "free" and not outcome:
-                        pass
-                    elif command.call is None or command.op == "lease":
-                        unlocks = tuple(sorted((*unlocks, (order[sent], outcome))))
-                    else:
-                        calls = _ended(calls, command.call, outcome)
-                    following.append((after, sent + 1, calls, unlocks))
+                        steps = self._steps(config, state, command, place.done | {c for c, _ in calls}, got)
+                    for after, outcome in steps:
+                        if command.op == "free" and not outcome:
+                            following.append((after, sent + 1, calls, unlocks))
+                        elif command.call is None or command.op == "lease":
+                            ended = tuple(sorted((*unlocks, (order[sent], outcome))))
+                            following.append((after, sent + 1, calls, ended))
+                        else:
+                            following.append((after, sent + 1, _ended(calls, command.call, outcome), unlocks))
             except (StuckError, AssertionError):
                 # A broken model may come to a state of which its own steps know nothing.
                 if self._model is CORRECT:
@@ -165,6 +169,35 @@ class Courses:
                 except NotEnabledError:
                     continue
                 yield number, after, outcome
+
+    def _steps(
+        self, config: Config, state: State, command: Command, done: frozenset[int], got: frozenset[int]
+    ) -> list[tuple[State, str]]:
+        """The states that a command may lead to, each with the model's word for its outcome."""
+        if command.op not in ("done", "limit"):
+            return [self._step(config, state, command, done, got)]
+        assert command.call is not None
+        assert command.key is not None
+        client = self._first - command.call
+        request = Action("request", client, self.keys.index(command.key))
+        if command.op == "done":
+            return self.told_before(config, state, request)
+        return [self.within(config, state, request, brief=command.call in self.brief)]
+
+    def told_before(self, config: Config, state: State, request: Action) -> list[tuple[State, str]]:
+        """A call that is cancelled before it begins. It takes a free key or does not, and never waits."""
+        asked, outcome = self._take(config, state, request)
+        if outcome != "waiting":
+            return [(asked, outcome), (state, "cancelled")]
+        return [self._take(config, asked, Action("cancel", request.client))]
+
+    def within(self, config: Config, state: State, request: Action, *, brief: bool) -> tuple[State, str]:
+        """A call with a time limit. brief: one that is over before the next move."""
+        asked, outcome = self._take(config, state, request)
+        if outcome != "waiting" or not brief:
+            return asked, outcome
+        gone, _ = self._take(config, asked, Action("cancel", request.client))
+        return gone, "timeout"
 
     def _step(
         self, config: Config, state: State, command: Command, done: frozenset[int], got: frozenset[int]
@@ -237,11 +270,14 @@ def make_case(moves: Sequence[Move], keys: int = 1, rounds: int = 1) -> Case:
         raise CaseError(f"{text!r} unlocks a key whose new holder may not know of it yet ({stuck})") from None
 
 
+_NEEDS = {"cancel": "cancel", "try": "try", "lease": "lease", "done": "done", "limit": "deadline"}
+
+
 def _needs(moves: Sequence[Move], courses: Sequence[Course]) -> tuple[str, ...]:
     """The features without which a right port could take another course, or none."""
     commands = [command for move in moves for command in move]
     seen = [seen for course in courses for seen in course]
-    needs = {command.op for command in commands} & {"cancel", "try", "lease"}
+    needs = {_NEEDS[command.op] for command in commands if command.op in _NEEDS}
     if any(waiters > 1 for one in seen for _, _, waiters in one.table):
         needs.add("fifo")
     live: set[str] = set()
@@ -256,7 +292,7 @@ def _needs(moves: Sequence[Move], courses: Sequence[Course]) -> tuple[str, ...]:
 
 def _newcomer_meets_release(move: Move, live: set[str]) -> bool:
     """live: keys that may be held when the move is made. At another there is nobody whom a newcomer overtakes."""
-    asking = [command for command in move if command.op in ("lock", "try")]
+    asking = [command for command in move if command.op in ASKING]
     asked = {command.key for command in asking if command.key in live or len(asking) > 1}
     made = {command.call for command in asking}
     ends = any(command.op in ("lease", "cancel") and command.call not in made for command in move)

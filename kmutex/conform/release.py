@@ -18,7 +18,7 @@ from typing import Any
 
 from kmutex import _specs
 
-VERSION = "2.0.0"
+VERSION = "2.1.0"
 FILES = ("vectors.json", "vectors.schema.json", "vectors.md", "player.md", "contract.md", "protocol.md")
 """Of specs/."""
 MANIFEST = "MANIFEST.json"

@@ -17,7 +17,17 @@ from rich.text import Text
 
 from kmutex._clauses import CLAUSES
 from kmutex.conform.known_failures import listing
-from kmutex.conform.player import PORT_FEATURES, CaseVerdict, Played, Waits, clauses_unjudged
+from kmutex.conform.player import (
+    EARLY,
+    PARTS,
+    PORT_FEATURES,
+    RACES,
+    CaseVerdict,
+    Played,
+    Waits,
+    clauses_unjudged,
+    lacking,
+)
 from kmutex.conform.run import ENOUGH, Options, Result
 from kmutex.conform.vectors import Vector
 from kmutex.engine.timeline import picture, timeline
@@ -123,7 +133,7 @@ class ConformReport:
         return f"{said}; not judged: {', '.join(f'{clauses} ({why})' for why, clauses in whys.items())}"
 
     def unjudged(self) -> dict[str, str]:
-        """By clause that is neither said to hold nor violated, why."""
+        """By clause that is neither said to hold nor violated, or part of one, why."""
         features = self.result.features
         lacks = {clause: name for name, clauses in PORT_FEATURES.items() if name not in features for clause in clauses}
         shown = {clause for vector in self.vectors for clause in vector.clauses}
@@ -142,7 +152,14 @@ class ConformReport:
                 found[row.clause] = "only stat shows it"
             else:
                 found[row.clause] = "no case that tests it passed"
-        return found | dict.fromkeys(_NOT_HERE, "no words in the protocol")
+        found |= dict.fromkeys(_NOT_HERE, "no words in the protocol")
+        tried = {name for played in self.result.played for name in played.case.needs} | {"token"}
+        for name, part in PARTS.items():
+            if name not in features:
+                found[part] = f"no {name}"
+            elif name not in tried:
+                found[part] = "no case that tests them was played"
+        return found
 
     def _groups(self) -> list[tuple[str, Sequence[object]]]:
         return [
@@ -159,7 +176,7 @@ class ConformReport:
         """What the figures do not say."""
         result = self.result
         said = [
-            f"without the feature {name}: {', '.join(PORT_FEATURES[name])} not judged"
+            f"without the feature {name}: {lacking(name)} not judged"
             + (f", {count} vectors left out" if (count := result.left_out.get(name)) else "")
             for name in PORT_FEATURES
             if name not in result.features
@@ -167,8 +184,10 @@ class ConformReport:
         said += [f"{clause} was shown broken {ENOUGH} times, and not asked for after that" for clause in result.broken]
         left = Counter(reason for reason in result.unplayed.values() if not reason.startswith(("needs ", "not begun")))
         said += [f"{count} vectors: {reason}" for reason, count in left.items()]
-        if "cancel" in result.features and len(result.features & {"keep", "pass"}) != 1:
+        if "cancel" in result.features and len(result.features & set(RACES)) != 1:
             said.append("KM-RACE: not one of keep and pass is declared, so either was right each time")
+        if "done" in result.features and len(result.features & set(EARLY)) != 1:
+            said.append("KM-CANCEL: not one of take and refuse is declared, so either was right each time")
         said += [f"{name} is listed as a known failure and passed: take it out of the list" for name in self.healed]
         said += [f"{name} is listed as a known failure and was not played" for name in self.never]
         if self.slow:

@@ -24,7 +24,7 @@ from kmutex.conform.adapter import Adapter, AdapterError
 from kmutex.conform.case import Case, CaseError, parse_moves
 from kmutex.conform.expected import make_case
 from kmutex.conform.known_failures import listing, names
-from kmutex.conform.player import PORT_FEATURES, TOLD, CaseVerdict, Played, Waits, play
+from kmutex.conform.player import PORT_FEATURES, TOLD, CaseVerdict, Played, Waits, lacking, play
 from kmutex.conform.sequences import random_case, simpler
 from kmutex.conform.vectors import Vector
 
@@ -38,6 +38,8 @@ ALWAYS = ("KM-EXCL", "KM-LIVE")
 """Without these nothing is left to judge."""
 HASTE = 5
 """After a failure the time limit is so many times shorter, down to a second: the port has failed by then."""
+TIMES = 2
+"""At level 1: so many times the port's usual time to answer is the silence that will do, until that was too short."""
 SIDE_BY_SIDE = 8
 """Cases at a time at level 1, where most of the time is silence."""
 
@@ -224,6 +226,7 @@ class Conformance:
 
     def check(self, vectors: Sequence[Vector]) -> Result:
         """Play the vectors and random sequences. StartError: the adapter does not start or says no proper hello."""
+        self._waits = self._waits._replace(haste=TIMES)
         try:
             self._meet()
             self.result.jobs = self._options.jobs or (1 if "stat" in self.result.features else SIDE_BY_SIDE)
@@ -239,10 +242,9 @@ class Conformance:
         """Play one case and no more. StartError, LackError."""
         try:
             self._meet()
-            lacking = [name for name in case.needs if name not in self.result.features]
-            if lacking:
-                off = ", ".join(clause for name in lacking for clause in PORT_FEATURES[name])
-                raise LackError(f"{case.id} needs {', '.join(lacking)}, which the adapter has not declared ({off})")
+            if lacks := [name for name in case.needs if name not in self.result.features]:
+                off = ", ".join(map(lacking, lacks))
+                raise LackError(f"{case.id} needs {', '.join(lacks)}, which the adapter has not declared ({off})")
             if reason := self._left_out(case):
                 raise LackError(f"{case.id}: {reason}")
             return self._play(case, self._seats[0])
@@ -303,10 +305,18 @@ class Conformance:
         # Two holders at a time are seen by what was said, and by no silence.
         unsure = "stat" not in self.result.features or self.result.jobs > 1
         if played.verdict is CaseVerdict.FAILED and unsure and played.symptom != "KM-EXCL":
-            patient = self._waits._replace(settle=PATIENT * self._waits.settle)
+            hasty, usual = self._waits.haste, self._waits._replace(haste=0)
             with self._gate.alone():
-                second = self._attempt(case, patient, seat)
+                second = self._attempt(case, usual._replace(settle=PATIENT * usual.settle), seat)
             passed = second.verdict is CaseVerdict.PASSED
+            if passed and hasty and "stat" not in self.result.features:
+                with self._gate.beside():
+                    third = self._attempt(case, usual, seat)
+                if third.verdict is CaseVerdict.PASSED:
+                    # It was the haste: this port is waited for longer from now on.
+                    with self._guard:
+                        self._waits = self._waits._replace(haste=max(self._waits.haste, 8 * hasty))
+                    return third._replace(seconds=time.monotonic() - begun)
             played = played._replace(verdict=CaseVerdict.SLOW) if passed else second
         return played._replace(seconds=time.monotonic() - begun)
 
@@ -396,11 +406,11 @@ class Conformance:
         fitting = []
         self._tests = {vector.case.id: vector.clauses for vector in vectors}
         for vector in vectors:
-            lacking = [name for name in vector.case.needs if name not in result.features]
-            for name in lacking:
+            lacks = [name for name in vector.case.needs if name not in result.features]
+            for name in lacks:
                 result.left_out[name] = result.left_out.get(name, 0) + 1
-            if lacking:
-                result.unplayed[vector.case.id] = f"needs {', '.join(lacking)}"
+            if lacks:
+                result.unplayed[vector.case.id] = f"needs {', '.join(lacks)}"
             elif not self._options.chooses(vector):
                 result.unplayed[vector.case.id] = "left out by --run or --skip"
             else:
@@ -438,7 +448,7 @@ class Conformance:
     def _learn(self, played: Played) -> None:
         """Ask for no more than there is still to be known."""
         usual = self._options.waits
-        self._waits = usual._replace(timeout=min(usual.timeout, max(1.0, usual.timeout / HASTE)))
+        self._waits = self._waits._replace(timeout=min(usual.timeout, max(1.0, usual.timeout / HASTE)))
         clause = next(iter(played.clauses), "KM-LIVE")
         self._times[clause] += 1
         if self._times[clause] >= ENOUGH and clause not in (*ALWAYS, *self._off) and not self._options.whole:

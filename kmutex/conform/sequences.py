@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from kmutex.conform.case import Case, CaseError, Move
+from kmutex.conform.case import ASKING, Case, CaseError, Move
 from kmutex.conform.expected import make_case
 from kmutex.conform.vectors import Stand, candidates
 
@@ -49,7 +49,7 @@ def simpler(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
 
     Some are no cases.
     """
-    calls = sum(command.op in ("lock", "try") for move in moves for command in move)
+    calls = sum(command.op in ASKING for move in moves for command in move)
     for size in (len(moves) // 2, 1):
         for start in range(0, len(moves), size) if size else ():
             yield renumbered([*moves[:start], *moves[start + size :]])
@@ -64,8 +64,8 @@ def simpler(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
                 yield renumbered([*moves[:number], tuple(c for c in move if c != command), *moves[number + 1 :]])
             yield renumbered([*moves[:number], *((command,) for command in move), *moves[number + 1 :]])
         for place, command in enumerate(move):
-            if command.op == "try":
-                lock = (*move[:place], command._replace(op="lock"), *move[place + 1 :])
+            if command.op in ASKING - {"lock"}:
+                lock = (*move[:place], command._replace(op="lock", ms=None), *move[place + 1 :])
                 yield (*moves[:number], lock, *moves[number + 1 :])
 
 
@@ -78,7 +78,7 @@ def renumbered(moves: Sequence[Move]) -> tuple[Move, ...]:
         for command in move:
             if command.call is None:
                 commands.append(command)
-            elif command.op in ("lock", "try"):
+            elif command.op in ASKING:
                 numbers[command.call] = len(numbers)
                 commands.append(command._replace(call=numbers[command.call]))
             elif command.call in numbers:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from kmutex.engine.estimate import LEAST_PROBES, PROBES, Ahead, Probe
-from kmutex.engine.eventloop import Loop, LoopRun
+from kmutex.engine.eventloop import Loop, LoopRun, trio_loop
 from kmutex.engine.faces import Face
 from kmutex.engine.judge import Judge
 from kmutex.engine.keys import Spelling, key_of
@@ -150,6 +150,7 @@ class Explorer:
         strays: bool = True,
         keys: Callable[[str], Any] | Spelling = key_of,
         loop: Loop | None = None,
+        trio: bool = False,
         patience: float = 5.0,
         judging: Callable[..., RunJudge] = Judge,
     ) -> None:
@@ -164,6 +165,7 @@ class Explorer:
             strays: Whether an unheld key can be unlocked.
             keys: Gives the key for a letter of a program.
             loop: The event loop of all runs; None for a new one in each run.
+            trio: Whether the tasks are trio's; each run then has a loop of trio's.
             patience: Seconds without a scheduling point until a run counts as out of control.
             judging: Makes the judge of a run, with the arguments of `Judge`.
         """
@@ -175,6 +177,7 @@ class Explorer:
         self._strays = strays
         self._keys = keys
         self._loop = loop
+        self._trio = trio
         self._afterwards = True
         self._timeout = TIMEOUT
         self._patience = patience
@@ -195,7 +198,7 @@ class Explorer:
         """Make an explorer for an adapted factory; the other arguments are those of the class."""
         shape = fitted.shape
         keys = Spelling(shape.keys, own=shape.shared)
-        loop = Loop() if shape.shared else None  # type: ignore[abstract]
+        loop = Loop() if shape.shared and not shape.trio else None  # type: ignore[abstract]
         return cls(
             fitted.make,
             crew=crew,
@@ -205,6 +208,7 @@ class Explorer:
             strays=shape.strays,
             keys=keys,
             loop=loop,
+            trio=shape.trio,
             patience=patience,
         )
 
@@ -416,7 +420,7 @@ class Explorer:
                 keys=keys,
                 timeouts=level == "timeouts",
                 quiet_tail=tail,
-                loop=self._loop,
+                loop=trio_loop() if self._trio else self._loop,
                 timeout=self._timeout,
             )
         ending = run.run()

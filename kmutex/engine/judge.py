@@ -195,7 +195,8 @@ class Judge(RunJudge):
             self._find("KM-REF", f"client {client} holds {step.key}, and its {step} raised {words}", "KM-LIVE")
         self._over(client)
 
-    def cancelled(self, client: int) -> None:
+    def cancelled(self, client: int, *, alone: bool = False) -> None:
+        """alone: nobody unlocks meanwhile, so no grant can meet the cancel."""
         step = self._asking.get(client)
         if step is None or client in self._cancelled:
             return
@@ -204,7 +205,7 @@ class Judge(RunJudge):
         self._parked.pop(client, None)
         if step.kind == "!":
             self._ingredient("interrupt")
-        elif step.key in self._holder:
+        elif alone or step.key in self._holder:
             self._ingredient("cancel")
         else:
             self._ingredient("race")

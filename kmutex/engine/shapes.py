@@ -56,6 +56,8 @@ class Shape:
     """The type of its keys, one of ``kmutex.engine.calls.KEY_TYPES``."""
     shared: bool = False
     """Whether all objects of the factory share their keys; each run then uses new keys."""
+    trio: bool = False
+    """Whether it waits by trio and runs on trio's scheduler; its kind is "asyncio" also then."""
     reentrant: bool = False
     """Whether its holder gets the key again."""
     forgets: bool = False
@@ -108,7 +110,20 @@ def fit(
     """
     with controlled(make):
         try:
-            return _Looker(make, without, calls, lenient, patience).fitted()
+            looker = _Looker(make, without, calls, lenient, patience)
+            try:
+                fitted = looker.fitted()
+            except NotALockerError:
+                if not looker.of_trio:
+                    raise
+            if not looker.of_trio:
+                return fitted
+            from kmutex.engine.trioloop import UnknownTrioError
+
+            try:
+                return _Looker(make, without, calls, lenient, patience, trio=True).fitted()
+            except UnknownTrioError as error:
+                raise NotALockerError(str(error)) from None
         except SubjectFailedError as error:
             raise NotALockerError(f"{error}; it is called without arguments") from None
 
@@ -130,7 +145,14 @@ class _Looker:
     """Tries out what a factory makes."""
 
     def __init__(
-        self, make: Callable[[], Any], without: frozenset[str], calls: Calls, lenient: bool, patience: float
+        self,
+        make: Callable[[], Any],
+        without: frozenset[str],
+        calls: Calls,
+        lenient: bool,
+        patience: float,
+        *,
+        trio: bool = False,
     ) -> None:
         self._original = make
         self._without = without
@@ -141,10 +163,16 @@ class _Looker:
         self._by_key = bool(ways.required(make))
         self._stored = stored(make) if self._by_key else None
         self._make: Callable[[], Any] = self._stored or ((lambda: make) if self._by_key else make)
-        self._trials = Trials(self._make, patience)
+        self._trio = trio
+        self._trials = Trials(self._make, patience, trio=trio)
         self._subject: Any = None
         self._silent = False
         """Whether the call gives nothing back."""
+
+    @property
+    def of_trio(self) -> bool:
+        """Whether it waits by trio, and was tried without."""
+        return self._trials.of_trio and not self._trio
 
     def fitted(self) -> Fitted:
         subject = self._subject = self._made()
@@ -153,11 +181,20 @@ class _Looker:
         try:
             kind, way = self._found()
         except NotALockerError:
+            if self._trials.of_trio:
+                raise
+            if self._trio and any(True for _ in ways.flights(subject, self._calls)):
+                raise NotALockerError("it waits by trio, and no single flight is run there; a locker is") from None
             for call in ways.flights(subject, self._calls):
                 flight = self._flight(call)
                 if flight is not None:
                     return flight
             raise
+        if kind == "asyncio" and not self._trio:
+            # Where the key is free, it may wait by nothing; where it is not, it shows by what.
+            self._trials.run("0+a | 1+a", kind, way)
+            if self._trials.of_trio:
+                raise NotALockerError("it waits by trio")
         keys = self._calls.keys or (ways.keys_of(self._opening(way.open)) if self._lenient else "any")
         self._trials.key_type(keys)
         shared = (self._by_key and self._stored is None) or self._made() is subject or self._share(kind, way)
@@ -179,6 +216,7 @@ class _Looker:
             several=plain and callable(getattr(subject, "hold_all", None)),
             keys=keys,
             shared=shared,
+            trio=self._trio,
         )
         if shape.counts and way.by == "lock":
             # Who only gets the lock counts as a user already: nobody can let go of it without having asked.
@@ -541,7 +579,7 @@ class _Looker:
             given = given.replace("token", "lock")
             said["lock"] = f"{name}, " + (f"then {then}, " if then else "") + f"then {way.back}({given})"
         said["calls"] = f"{name}, " + (f"{way.close}({given})" if given else f"then {way.close} of what it gives")
-        parts = [f"{shape.form}: {said[way.by]}", shape.kind]
+        parts = [f"{shape.form}: {said[way.by]}", "trio" if shape.trio else shape.kind]
         if not shape.timeout:
             parts.append("no timeout" if not shape.tries else "no timeout, but a try")
         if way.none_refused:

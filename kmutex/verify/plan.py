@@ -104,7 +104,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
     names = ["keys", "memory"]
     if not flight:
         names += ["holding", "queues", "tickets", "timeouts", "snapshots"]
-        names += [*(("loops", "unstarted") if shape.kind == "asyncio" else ())]
+        names += [*(("loops", "unstarted") if shape.kind == "asyncio" and not shape.trio else ())]
     quick = [Unit(next(counter), name, name) for name in names]
     quick += [Unit(next(counter), "several", "several", part=part) for part in range(FAMILIES if shape.several else 0)]
 

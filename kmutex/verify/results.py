@@ -253,7 +253,7 @@ def _untested(clause: str, subject: str, shape: Shape) -> Row:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "lock() takes no timeout", subject)
     if clause == "KM-FOLLOWER" and shape.kind == "threads":
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "calls are not interrupted", subject)
-    if clause == "KM-LOOP" and shape.kind == "threads":
+    if clause == "KM-LOOP" and (shape.kind == "threads" or shape.trio):
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "for asyncio only", subject)
     if clause == "KM-INTERRUPT" and shape.kind == "asyncio":
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "cancelling a task is KM-CANCEL", subject)

@@ -57,8 +57,9 @@ REFUSED = {
     "async lock spins": (("subjects:AsyncSpins",), "its first lock()"),
     "async lock yields forever": (("subjects:AsyncYieldsForEver",), "does not come through"),
     "async lock waits forever": (("subjects:AsyncWaitsForEver",), "does not come through"),
-    "async lock is trio's": (("for_trio:Locks",), "it waits by trio, which no scheduler here runs; written for anyio"),
-    "async lock has trio's events": (("for_trio:Queues",), "it waits by trio, which no scheduler here runs"),
+    "flights of trio's": (("for_trio:Flights",), "it waits by trio, and no single flight is run there"),
+    "trio's input": (("for_trio:BySocket",), "waits for input or output, which the scheduler does not replace"),
+    "trio's threads": (("for_trio:ByThread",), "out of the scheduler's control"),
     "replay out of control": (
         ("subjects:ForeignLock", "--replay", "0+a | 1+a @locks"),
         "out of the scheduler's control",

@@ -281,16 +281,17 @@ def _kept_in(value: Any, module: ModuleType) -> list[Any]:
     return [value, *(kept for part in vars(value).values() for kept in _kept_in(part, module) if part is not value)]
 
 
-_REAL_LOCK, _REAL_RLOCK = type(_thread.allocate_lock()), type(_thread.RLock())
+_REAL_LOCK = type(_thread.allocate_lock())
+REAL_RLOCK = type(_thread.RLock())
 
 
 def _ours(value: Any) -> list[Any]:
     """In place of a real lock, or a list of them, that was made when its module was imported: ours; [] for others."""
     if type(value) is _REAL_LOCK:
         return [CoopLock()]
-    if type(value) is _REAL_RLOCK:
+    if type(value) is REAL_RLOCK:
         return [CoopRLock()]
-    if type(value) is list and value and type(value[0]) in (_REAL_LOCK, _REAL_RLOCK):
+    if type(value) is list and value and type(value[0]) in (_REAL_LOCK, REAL_RLOCK):
         return [[new for kept in value for new in _ours(kept)]]
     return []
 

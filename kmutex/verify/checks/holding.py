@@ -5,7 +5,6 @@ A table that keeps only its last hundred locks, or each for an hour, is correct 
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from collections.abc import Iterator
@@ -98,7 +97,7 @@ class _TasksMeanwhile(_Meanwhile):
     async def lock(self, key: str, **timeout: Any) -> None:  # type: ignore[override]
         now = self._now(key)
         if now and not self._size:
-            await asyncio.sleep(HOURS * 3600)
+            await eventloop.sleep(HOURS * 3600)
         elif now:
             for other in self._others(key):
                 try:

@@ -86,7 +86,7 @@ def memory(context: Context, outcome: UnitResult) -> None:
     outcome.bound = f"{KEPT} keys, each dropped after {len(texts)} kinds of use"
     # A later use may remove what an earlier one left, so the kind of use that is judged is the last one of its key.
     # What the subject keeps for one loop would be useless in another.
-    loop = Loop() if context.shape.kind == "asyncio" else None  # type: ignore[abstract]
+    loop = Loop() if context.shape.kind == "asyncio" and not context.shape.trio else None  # type: ignore[abstract]
     explorer = context.explorer.on(make, keys=keys, loop=loop, afterwards=False)
     try:
         for text in texts:

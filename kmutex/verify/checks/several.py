@@ -9,13 +9,12 @@ after the other, two clients wait for each other; if a client that gives up keep
 from __future__ import annotations
 
 import _thread
-import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from kmutex.engine.explorer import Explorer
-from kmutex.engine.faces import bare, settled
+from kmutex.engine.faces import bare, current_task, settled
 from kmutex.engine.keys import Spelling, spelled
 from kmutex.engine.program import Program, parse
 from kmutex.engine.shapes import Shape
@@ -111,10 +110,10 @@ class _TaskBlocks(_Blocks):
         else:
             block = self.subject.hold_all(keys, **timeout)
             await block.__aenter__()
-        self._held[asyncio.current_task(), key] = keys[0] if alone else block
+        self._held[current_task(), key] = keys[0] if alone else block
 
     async def unlock(self, key: str) -> None:
-        held = self._taken(asyncio.current_task(), key)
+        held = self._taken(current_task(), key)
         if hasattr(type(held), "__aexit__"):
             await held.__aexit__(None, None, None)
         else:
