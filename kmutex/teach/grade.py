@@ -1,7 +1,7 @@
 """Grading a learner's locker: the whole contract, and first the program of the lesson that it repairs.
 
-The answer is the clause in words, the run with the lines of the learner's own code, and how to see it again. What to do
-about it is for the learner to find.
+The answer is the text of the clause, the run with the lines of the learner's own code, and the command that replays it.
+The repair is for the learner to find.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
     from kmutex.teach.submission import Submission
 
 MOST_SHOWN = 3
-"""Runs that are shown; more would not be read."""
+"""The most runs that are shown."""
 METHOD = "the lesson's program"
-"""What the rows of a lesson's own check are called."""
+"""The method name in the rows of a lesson's own check."""
 ONE_FOR_ALL = "one lock for all keys"
 STUCK_UNLOCK = "unlock waits for itself"
-"""What the rows of `_of_one_cause` are called."""
+"""The method names in the rows of `_of_one_cause`."""
 ONE_LOCK = "client 1 waits for b, which is free, until client 0 lets go of a: the keys share one lock"
 STUCK = (
     "client {}'s call to unlock never comes back: "
@@ -67,49 +67,49 @@ QUICK = BY_MODE["quick"]._replace(after=math.inf)
 """For a class, or for a first answer: a fixed amount of work to its end, so that a busy machine changes no verdict."""
 WHOLE = BY_MODE["full"]._replace(after=math.inf)
 """For a class: all that is planned, and a fixed amount of it."""
-OUT_OF_CONTROL = ("no scheduling point", "did not come back")
-"""What is said of code that never comes to a point at which somebody else could go on."""
+OUT_OF_CONTROL = ("no scheduling point", "did not return")
+"""Words of errors about code that never reaches a scheduling point."""
 
 
 class WrongKindError(Exception):
-    """The lesson is about the other kind of locker. One line; the exit status is 4."""
+    """The lesson is about the other kind of locker. The message is one line; the exit status is 4."""
 
 
 class BorrowedError(Exception):
-    """The locker is not the file's own. One line; the exit status is 3."""
+    """The locker is not the learner's own. The message is one line; the exit status is 3."""
 
 
 class LacksError(Exception):
-    """The locker lacks what the lesson is about. One line; the exit status is 3."""
+    """The locker lacks what the lesson is about. The message is one line; the exit status is 3."""
 
 
 @dataclass(frozen=True)
 class Explained:
-    """A broken clause, as a learner is told of it."""
+    """A broken clause, with its explanation for a learner."""
 
     clauses: tuple[str, ...]
     clause: Clause
-    """The first of them, in words."""
+    """The first of them, as a message."""
     message: str
     picture: str
     replay: str
-    """A command that plays it again, from where the learner stands; "" where there is none."""
+    """A command that plays it again, from the learner's folder; "" if there is none."""
     lesson: Lesson | None
     """The lesson about the clause."""
 
 
 @dataclass(frozen=True)
 class Grade:
-    """What came of it."""
+    """The result."""
 
     rows: tuple[Row, ...]
     findings: tuple[Explained, ...]
     lesson_runs: int
-    """In how many ways the lesson's program was run."""
+    """The number of schedules in which the lesson's program was run."""
     notes: tuple[str, ...] = ()
-    """What the verdict can't be trusted in, a line each."""
+    """Reasons why the verdict may be wrong, one line each."""
     left_out: tuple[str, ...] = ()
-    """What a quick search did not do, of the whole one."""
+    """The parts of the whole search that a quick one omits."""
 
     @property
     def status(self) -> int:

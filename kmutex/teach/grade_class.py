@@ -55,7 +55,7 @@ class Asked:
 
 @dataclass
 class Record:
-    """What became of one submission."""
+    """The result of one submission."""
 
     student: str
     late: bool
@@ -160,7 +160,7 @@ class _AtWork:
 
 
 def load(path: Path) -> Record | None:
-    """The record that is kept there; None where there is none that can be read."""
+    """Return the stored record; None if there is no readable one."""
     try:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -205,7 +205,7 @@ def _one(
         except (SubmissionError, UnreadableError) as error:
             answer = {"refused": str(error)}
         except OSError as error:
-            decided, answer = False, {"refused": f"it could not be put to work: {error.strerror}"}
+            decided, answer = False, {"refused": f"it could not be started: {error.strerror}"}
         decided = decided and "cut" not in answer
         grade = answer.get("grade")
         # Its folder is gone when somebody reads this.

@@ -1,4 +1,4 @@
-"""What makes a verdict mislead: a sleep, a loop that spins, an unlock that waits for itself, one lock for all keys."""
+"""Code that misleads a verdict: a sleep, a busy loop, an unlock that waits for itself, one lock for all keys."""
 
 from __future__ import annotations
 

@@ -51,10 +51,10 @@ def test_a_case_is_read_and_written() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "is no command"),
-        ("0*a", "is no command"),
-        ("0+A", "is no command"),
-        ("0+a//ua", "is no command"),
+        ("", "is not a command"),
+        ("0*a", "is not a command"),
+        ("0+A", "is not a command"),
+        ("0+a//ua", "is not a command"),
         ("1+a", "numbered"),
         ("0+a/0+a", "numbered"),
         ("0+a/c1", "not made before it"),
@@ -68,8 +68,8 @@ def test_a_case_is_read_and_written() -> None:
         ("0+a/r0,ua", "twice at once"),
         ("0+a/ua,ua", "twice at once"),
         ("0+a/1+a,2+a,3+a,4+a,5+a", "5 commands at once; 4 is the most"),
-        ("0" * 5000 + "+a", "is no command"),
-        ("\N{ARABIC-INDIC DIGIT ZERO}+a", "is no command"),
+        ("0" * 5000 + "+a", "is not a command"),
+        ("\N{ARABIC-INDIC DIGIT ZERO}+a", "is not a command"),
         ("/".join(f"{n}+a" for n in range(41)), "at most 40"),
     ],
 )

@@ -82,7 +82,7 @@ IN_LOCK = {
     "lock_eats": ("self.eaten = bytearray(10**10)", "MemoryError"),
     "lock_leaves": ("os._exit(1)", "ended the process"),
     "lock_exits": ("sys.exit(2)", "tried to leave the process"),
-    "lock_raises": ("raise KeyError(key)", "lock() of a free key does not come through"),
+    "lock_raises": ("raise KeyError(key)", "lock() of a free key does not return"),
 }
 SHOUTS = {
     "shouts": ("for _ in range(50): print('x' * 10**6)", "pass"),

@@ -318,7 +318,7 @@ def test_a_clause_that_is_not_decided_is_not_earned() -> None:
     rows = _rows(KM_EXCL="holds", KM_REF="violated", KM_IDLE="inconclusive", KM_FIFO="off", KM_TOKEN="not applicable")
     parts = of_rows(Scheme(), [*rows, *_rows(KM_EXCL="inconclusive")])
     assert {part.name: (part.earned, part.possible) for part in parts} == {
-        "it could be put to work": (1, 1),
+        "it can be run": (1, 1),
         "KM-EXCL": (0, 1),
         "KM-REF": (0, 1),
         "KM-IDLE": (0, 1),
@@ -655,7 +655,7 @@ def test_a_page_has_the_run_and_nothing_of_the_students_but_text() -> None:
         "   1  x = ",
     ):
         assert part in text
-    assert "somebody should look: KM-REF" in text
+    assert "please look at it: KM-REF" in text
 
 
 def test_the_table_can_be_read_and_starts_no_formula() -> None:

@@ -212,7 +212,7 @@ _READS_CONTENTS = (
 _ASKS = ("UNARY_NOT", "TO_BOOL", "POP_JUMP", "JUMP_IF", "RETURN_VALUE")
 """Of a container: whether there is anything in it. Or it is given to a caller, who may ask that at once."""
 _PLAIN = ("COMPARE_OP", "CONTAINS_OP", "IS_OP", "UNARY_NOT", "TO_BOOL", "LOAD_CONST", "CALL", "PRECALL")
-"""What comes of these is no container, or what is called has met it."""
+"""Instructions whose result is not a container, or is seen by a called function."""
 _WRITES_CONTENTS = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE", "BINARY_SUBSCR", "BINARY_OP")
 """Some dicts make what is asked for and is not there."""
 _OF_CONTAINERS = frozenset(
@@ -280,7 +280,7 @@ _LIBRARY = tuple(
 
 
 _CHECKERS = {str(Path(__file__).resolve().parents[1])}
-"""Folders whose code checks subjects and is none."""
+"""Folders with the checker's code, which is not a subject's."""
 
 
 def no_subject_below(folder: Path) -> None:
