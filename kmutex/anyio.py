@@ -33,17 +33,18 @@ from kmutex._protocol import K, check_timeout
 from kmutex._text import brief
 
 LONGEST = 1e9
-"""Seconds of a deadline, some thirty years: a clock can't add an integer of any size."""
+"""The longest timeout in seconds, some thirty years: a clock can't add an integer of any size."""
 _moving = threading.Lock()
-"""Held for a mutex to go to another loop: two loops may want it at once."""
+"""Held while a mutex moves to another loop: two loops may want it at once."""
 
 
 class AnyioKeyedMutex(Generic[K]):
-    """A mutex for each key, made on demand and gone when idle. For the tasks of one event loop; not re-entrant.
+    """A mutex for each key, made on demand and removed when idle. For the tasks of one event loop; not re-entrant.
 
-    The contract is that of `kmutex.AsyncKeyedMutex`: a cancellation that meets a grant wins, so the call raises and
-    the grant goes on to the next waiter (KM-RACE), on either backend. A grant that beat the timeout is kept. An idle
-    one goes on in the next loop, of either backend, once its own has ended (KM-LOOP).
+    The contract is that of `kmutex.AsyncKeyedMutex`, on either backend. If a cancellation meets a grant, the
+    cancellation wins: the call raises and the key goes to the next waiter (KM-RACE). A grant that came before the
+    timeout is kept. Once its event loop has ended, an idle mutex can be used in the next loop, of either backend
+    (KM-LOOP).
     """
 
     __slots__ = ("__weakref__", "_loop", "_table", "_tickets")
@@ -54,51 +55,72 @@ class AnyioKeyedMutex(Generic[K]):
         self._tickets = itertools.count(NO_TICKET + 1)
 
     async def lock(self, key: K, timeout: float | None = None) -> None:
-        """Return once the calling task holds ``key`` (KM-EXCL). A checkpoint, also where the key is free.
+        """Return once the calling task holds ``key`` (KM-EXCL). A checkpoint, even if the key is free.
 
-        timeout: seconds; None waits forever, 0 takes a free key and otherwise raises (KM-EXPIRED).
-        TimeoutError: the time was over before the grant (KM-CANCEL).
-        The backend's cancellation: the task does not hold the key, and if it was granted, the next does.
-        ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. WrongLoopError: KM-LOOP.
-        Nothing has changed.
+        If the task is cancelled, the backend's cancellation is raised. The task then does not hold the key; if it was
+        granted, the next waiter holds it (KM-RACE).
+
+        Args:
+            key: Any hashable value.
+            timeout: Seconds; None waits forever, 0 takes a free key and otherwise raises (KM-EXPIRED).
+
+        Raises:
+            TimeoutError: The time was over before the grant (KM-CANCEL).
+            ValueError: The timeout is negative or NaN. Nothing has changed.
+            TypeError: The key is not hashable. Nothing has changed.
+            WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
         await self._acquire(key, next(self._tickets), timeout)
 
     def unlock(self, key: K) -> None:
-        """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
+        """Release ``key``, whoever holds it. A plain call, and not a checkpoint.
 
-        A plain call, and no checkpoint.
-        UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
+        The oldest waiter then holds it (KM-HANDOFF). If nobody waits, its entry is removed (KM-IDLE).
+
+        Args:
+            key: A key that is held.
+
+        Raises:
+            UnheldKeyError: Nobody holds the key. Nothing has changed (KM-UNHELD, KM-ATOMIC).
+            WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
         self._here()
         self._wake(self._table.release(key))
 
     def hold(self, key: K, timeout: float | None = None) -> AnyioLease:
-        """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
+        """Hold ``key`` for an ``async with`` block.
+
+        Args:
+            key: As for `lock`.
+            timeout: As for `lock`.
+
+        Returns:
+            A lease for one block. Entering it does what `lock` does, and raises the same errors.
+        """
         return AnyioLease(self, key, timeout)
 
     def snapshot(self) -> Mapping[K, Entry]:
-        """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
+        """Return every live key with its holder, waiters and refs at one moment, as a value that stays (KM-REF)."""
         return self._table.snapshot()
 
     def __len__(self) -> int:
-        """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
+        """Return the number of live keys, that is, of keys that are held. 0 when all are idle (KM-IDLE)."""
         return len(self._table)
 
     def __contains__(self, key: object) -> bool:
-        """Whether somebody holds ``key`` just now."""
+        """Return whether ``key`` is held now."""
         return key in self._table
 
     def __bool__(self) -> bool:
-        """True, also where nothing is held: a locker that is there, is there."""
+        """Return True, even if no key is held."""
         return True
 
     def __repr__(self) -> str:
-        """What is held, in one line."""
+        """Return the keys that are held, in one line."""
         return f"<{type(self).__name__} at {id(self):#x}, {self._table.shown()}>"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """TypeError: neither copied nor pickled. Weak references are possible."""
+        """Raise TypeError: a mutex can be neither copied nor pickled. Weak references are possible."""
         raise not_copied(self)
 
     async def _acquire(self, key: Any, ticket: Ticket, timeout: float | None) -> None:
@@ -138,7 +160,11 @@ class AnyioKeyedMutex(Generic[K]):
             granted.set()
 
     def _here(self) -> None:
-        """The mutex belongs to the running loop now. WrongLoopError: it can't (KM-LOOP)."""
+        """Let the mutex belong to the running loop.
+
+        Raises:
+            WrongLoopError: No loop runs, or the mutex still belongs to another one (KM-LOOP).
+        """
         try:
             running = current_token()
         except Exception:
@@ -167,7 +193,10 @@ def _runs(loop: EventLoopToken) -> bool:
 
 
 class AnyioLease:
-    """One grant of one key: ``async with km.hold(key) as lease``. Ends its own grant only (KM-TOKEN)."""
+    """One grant of one key: ``async with km.hold(key) as lease``. It ends its own grant only (KM-TOKEN).
+
+    It is for one block: entering it again after a grant raises `kmutex.LeaseReusedError`.
+    """
 
     # No LeaseOfKey: where that is compiled, no class in Python can inherit from it.
     __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
@@ -197,10 +226,12 @@ class AnyioLease:
             self.release()
 
     def release(self) -> None:
-        """End the grant now; the block then ends without a second release. A plain call.
+        """End the grant now; the block then ends without a second release. A plain call, and not a checkpoint.
 
-        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
-        A later holder is not touched.
+        Raises:
+            UnheldKeyError: It was not granted, or it has ended, by an earlier call or by an `unlock` of the key. A
+                later holder keeps the key.
+            WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
         self._mutex._release(self._key, self._ticket)
         self._ticket = NO_TICKET

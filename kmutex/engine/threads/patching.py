@@ -187,10 +187,12 @@ def _taken() -> CoopLock:
 
 @contextmanager
 def controlled(make: Callable[[], Any] | None = None) -> Iterator[None]:
-    """Locks and the clock are the scheduler's within this block, also for the modules that ``make`` comes from.
+    """Within this block, the scheduler replaces locks and the clock, in the modules of ``make`` too.
 
-    make: the factory whose modules are searched for names bound to the real ones; None changes no module.
-    For one thread: other threads of the process must not make locks in the meantime.
+    For one thread: meanwhile, other threads of the process must not make locks.
+
+    Args:
+        make: A factory whose modules are searched for names of the real locks and clocks; None changes no module.
     """
     before = [(source, name, value) for source in _SOURCES for name, value in vars(source).items()]
     with ExitStack() as undo:
