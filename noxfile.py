@@ -344,6 +344,14 @@ def explorer(session: nox.Session) -> None:
     session.run("python", "benchmarks/explorer/run.py", *session.posargs)
 
 
+@nox.session(python="3.13")
+def search(session: nox.Session) -> None:
+    """Search known-bad lockers beside other tools; arguments go after --."""
+    if session.venv_backend != "none":
+        session.install("-q", "-e", ".[search]")
+    session.run("python", "benchmarks/search/run.py", *session.posargs)
+
+
 @nox.session
 def interrupts(session: nox.Session) -> None:
     """Count what an interrupt leaves held, before each bytecode and by real signals. Arguments go after --."""
