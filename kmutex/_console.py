@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -105,6 +107,30 @@ def write(reports: Iterable[tuple[Path | None, Callable[[], str]]]) -> str:
             except OSError as error:
                 faults.append(f"{path}: {error.strerror}")
     return "; ".join(faults)
+
+
+def write_whole(path: Path, text: str) -> int:
+    """Write a text file; readers see the old content or the new, never a part. A link is followed, the mode is kept.
+
+    Returns:
+        The number of bytes.
+
+    Raises:
+        OSError: It can't be written; the old file is unchanged.
+    """
+    target = path.resolve()
+    content = text.encode(errors="backslashreplace")
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+        if target.exists():
+            part.chmod(target.stat().st_mode & 0o777)
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return len(content)
 
 
 def number_of(unit: str, kind: Callable[[str], Number], least: int, most: int) -> Callable[[str], Number]:

@@ -18,24 +18,21 @@ from typing import Any, NamedTuple
 
 import trio
 import trio._core._run as _trio
-from outcome import Value
-from sniffio import thread_local as _sniffio
 
 from kmutex.engine.limits import ENDLESS
 from kmutex.engine.observer import UncontrolledError
 from kmutex.engine.threads.patching import REAL_RLOCK
 
-NEEDED = ("_ALLOW_DETERMINISTIC_SCHEDULING", "_r", "GLOBAL_RUN_CONTEXT", "setup_runner", "unrolled_run")
+NEEDED = (
+    *("_ALLOW_DETERMINISTIC_SCHEDULING", "_r", "GLOBAL_RUN_CONTEXT", "Value"),
+    *("setup_runner", "sniffio_library", "unrolled_run"),
+)
 """The private names of trio that are used here."""
 APART = 0.001
 """Virtual seconds between two calls with a timeout: trio lets all waits end whose time is over, and so each has its own
 end."""
-
-
 MOST_LAST = 50
 """The most batches for ending the remaining tasks of a run."""
-
-
 _run: Any = _trio
 
 
@@ -145,14 +142,14 @@ class TrioLoop:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Within the block, trio runs."""
-        loop, library = asyncio._get_running_loop(), _sniffio.name
+        loop, library = asyncio._get_running_loop(), _run.sniffio_library.name
         before = _run._ALLOW_DETERMINISTIC_SCHEDULING, _run._r
         asyncio._set_running_loop(None)
         runner = self._runner = _run.setup_runner(self._clock, [], True, True)
         runner.entry_queue.lock = REAL_RLOCK()  # Within `controlled`, its own lock would be the scheduler's.
         self._picker = _Picker(runner)
         _run._ALLOW_DETERMINISTIC_SCHEDULING, _run._r = True, self._picker
-        _sniffio.name = "trio"
+        _run.sniffio_library.name = "trio"
         self._run = _run.unrolled_run(runner, self._main, (), host_uses_signal_set_wakeup_fd=True)
         try:
             next(self._run)
@@ -163,7 +160,7 @@ class TrioLoop:
             yield
         finally:
             self._end()
-            _sniffio.name = library
+            _run.sniffio_library.name = library
             _run._ALLOW_DETERMINISTIC_SCHEDULING, _run._r = before
             asyncio._set_running_loop(loop)
         if runner.ki_pending:
@@ -200,7 +197,7 @@ class TrioLoop:
         del _run.GLOBAL_RUN_CONTEXT.task
         if task in self._runner.runq:
             self._runner.runq.remove(task)
-        self._runner.task_exited(task, Value(None))
+        self._runner.task_exited(task, _run.Value(None))
 
     def start(self, client: Any, body: Callable[[Any], Coroutine[Any, Any, None]], context: contextvars.Context) -> Any:
         task = _Task(trio.lowlevel.spawn_system_task(body, client, context=context))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from kmutex.engine.program import ASKING
+from kmutex.engine.program import ASKING, RAISING
 from kmutex.engine.recording import Mark
 from kmutex_model.actions import CORRECT, Action
 from kmutex_model.state import Config, State
@@ -173,12 +173,15 @@ class _Lock(Way[_Place]):
         self._keeps = Config(clients, 1, "keep")
         self._passes = Config(clients, 1, "pass")
         super().__init__(_Place(CORRECT.initial(self._keeps), (None,) * clients))
-        self._leased = -1
+        self._blocks: dict[int, bool] = {}
+        """By client in a block of the key: whether its last grant is by the lease of that block."""
 
     def see(self, mark: Mark) -> bool:
         explained = super().see(mark)
-        if mark.what == "returned" and mark.kind == "[":
-            self._leased = mark.client
+        if mark.what == "called" and (mark.kind == "]" or mark.kind in RAISING):
+            self._blocks.pop(mark.client, None)
+        elif mark.what == "returned" and (mark.kind == "[" or (mark.kind in ASKING and mark.client in self._blocks)):
+            self._blocks[mark.client] = mark.kind == "["
         return explained
 
     def _effects(self, place: _Place) -> Iterator[_Place]:
@@ -213,8 +216,10 @@ class _Lock(Way[_Place]):
             return
         entry = state.entries[0]
         holder = -1 if entry is None else entry.holder
-        if call.kind == "o" and holder != self._leased:
-            holder = -1
+        if call.kind == "o":
+            # The engine takes the lease of the first of the others that are in a block.
+            owner = min(self._blocks.keys() - {client}, default=-1)
+            holder = holder if holder == owner and self._blocks[owner] else -1
         if call.kind in "xo-" and holder >= 0:
             new = place
             if state.clients[holder].phase == "granted":

@@ -10,7 +10,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from kmutex.engine.program import FLIGHT
 from kmutex.engine.timeline import timeline
 from kmutex.teach import lesson as lessons
 from kmutex.teach.clauses import Clause, clause_of
-from kmutex.teach.misleading import sleeps, spins, stuck_in_unlock, two_keys
+from kmutex.teach.misleading import ALONE, TWO_KEYS, by_default, sleeps, spins, stuck_in_unlock
 from kmutex.teach.own_work import borrowed
 from kmutex.teach.submission import read
 from kmutex.verify.evidence import VERDICT, Result, Row, Violation, exit_status
@@ -52,7 +52,8 @@ MOST_SHOWN = 3
 METHOD = "the lesson's program"
 """The method name in the rows of a lesson's own check."""
 ONE_FOR_ALL = "one lock for all keys"
-"""The method name in the row of `_of_one_lock`."""
+STUCK_UNLOCK = "unlock waits for itself"
+"""The method names in the rows of `_of_one_cause`."""
 ONE_LOCK = "client 1 waits for b, which is free, until client 0 lets go of a: the keys share one lock"
 STUCK = (
     "client {}'s call to unlock never comes back: "
@@ -187,8 +188,8 @@ def grade(
     sleeping = sleeps(tree)
     if sleeping:
         rows = [_by_the_sleep(row) for row in rows]
-    elif "independence" not in without and exit_status(rows) != 0:
-        rows = [*_of_one_lock(handed_in, kind, without, confined, again), *rows]
+    elif exit_status(rows) != 0:
+        rows = [*_of_one_cause(handed_in, rows, kind, without, confined, again), *rows]
     found = [
         _finding(handed_in, clauses, violation, without, confined, again, lambda clause: _about(clause, one, kind))
         for clauses, violation in _chosen(rows, one)[:MOST_SHOWN]
@@ -206,24 +207,30 @@ def _by_the_sleep(row: Row) -> Row:
     return replace(row, result=Result.INCONCLUSIVE, detail=said, violations=())
 
 
-def _of_one_lock(
-    handed_in: Submission, kind: Kind, without: tuple[str, ...], confined: Confinement, seconds: float
-) -> list[Row]:
-    """A row where a client waits for a key that is free, because another client has another key."""
-    schedule = two_keys(kind)
-    try:
-        found = replay(
-            handed_in.target, schedule, without=without, promises=PROMISES, confined=confined, seconds=seconds
-        ).found
-    except (SubjectError, ReplayError):
-        return []
-    for violation in found:
-        if violation.clauses[0] == "KM-INDEP":
-            shown = replace(violation, message=ONE_LOCK, schedule=schedule)
-            return [
-                Row("KM-INDEP", ONE_FOR_ALL, "2 clients, 2 keys, 1 run", 1, Result.VIOLATED, 0.0, violations=(shown,))
-            ]
-    return []
+def _of_one_cause(
+    handed_in: Submission, rows: Sequence[Row], kind: Kind, without: tuple[str, ...], confined: Confinement, most: float
+) -> Iterator[Row]:
+    """The row of what breaks all that comes after it, where the runs that were found may not show it plainly: an unlock
+    that waits for itself; a client that waits for a free key, because another client has another key."""
+    symptoms = {violation.symptom for _, _, violation in violations(rows)}
+    tries: list[tuple[str, Callable[[Violation], bool], str, str]] = []
+    if symptoms & _STUCK_SYMPTOMS:
+        tries.append((ALONE, _stuck, STUCK_UNLOCK, ""))
+    if "independence" not in without:
+        tries.append((TWO_KEYS, lambda violation: violation.clauses[0] == "KM-INDEP", ONE_FOR_ALL, ONE_LOCK))
+    for program, is_cause, method, words in tries:
+        schedule = by_default(program, kind)
+        try:
+            found = replay(
+                handed_in.target, schedule, without=without, promises=PROMISES, confined=confined, seconds=most
+            ).found
+        except (SubjectError, ReplayError):
+            continue
+        for violation in filter(is_cause, found):
+            shown = replace(violation, message=words or violation.message, schedule=schedule)
+            clause, bound = violation.clauses[0], f"{program}, 1 run"
+            yield Row(clause, method, bound, 1, Result.VIOLATED, 0.0, violations=(shown,))
+            return
 
 
 def _lacking(one: Lesson, shape: Shape) -> str:
@@ -268,8 +275,11 @@ def _chosen(rows: list[Row], one: Lesson | None) -> list[tuple[tuple[str, ...], 
     return list(chosen.values())
 
 
+_STUCK_SYMPTOMS = {"KM-LIVE", "KM-INDEP"}
+
+
 def _stuck(violation: Violation) -> bool:
-    return violation.symptom in ("KM-LIVE", "KM-INDEP") and stuck_in_unlock(violation.events) is not None
+    return violation.symptom in _STUCK_SYMPTOMS and stuck_in_unlock(violation.events) is not None
 
 
 def _finding(

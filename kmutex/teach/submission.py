@@ -53,6 +53,8 @@ def submission(text: str) -> Submission:
 def module_of(path: Path) -> str:
     """The name under which the file is imported. SubmissionError: it has none, or another module has it."""
     name = path.name.removesuffix(".py")
+    if path.suffix.lower() == ".ipynb":
+        raise SubmissionError(f"{path}: notebooks are graded in a folder: put it into one, or hand in a .py")
     if not (path.name.endswith(".py") and name.isidentifier()):
         raise SubmissionError(f"{path}: give it a name that can be imported: letters, digits and _, then .py")
     loaded = getattr(sys.modules.get(name), "__file__", None)

@@ -34,6 +34,7 @@ from kmutex.teach.grade import QUICK, WHOLE
 from kmutex.teach.grade_class import Asked, Record, _answers, grade_class, keep, load, slug
 from kmutex.teach.handed_in import HandedIn, HandedInError, by_student, from_notebook, stage, the_locker
 from kmutex.teach.lesson import lesson, lessons
+from kmutex.teach.notebook import notebook as of_lesson
 from kmutex.teach.own_work import borrowed
 from kmutex.teach.points import Scheme, SchemeError, of_rows, of_tests, scheme, score, usual
 from kmutex.teach.submission import SubmissionError, UnreadableError
@@ -219,6 +220,17 @@ def test_the_code_of_a_notebook_is_taken_without_its_commands() -> None:
     assert code.splitlines()[:2] == ["from __future__ import annotations", "# cell 1"]
 
 
+def test_the_notebook_of_a_lesson_hands_in_the_locker_that_it_writes() -> None:
+    """Its other cells run commands, which is nothing to import."""
+    one = lesson(LESSON)
+    code = from_notebook(of_lesson(one).encode()).decode()
+    names: dict[str, object] = {"__name__": "handed_in"}
+    exec(code, names)
+    assert "Locker" in names
+    assert "subprocess" not in code
+    assert [line for line in code.splitlines() if line][-1] == one.source.splitlines()[-1]
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"cells": [1]}', '{"metadata": {"kernelspec": {"language": "R"}}}'])
 def test_what_is_no_notebook_is_told(text: str) -> None:
     with pytest.raises(UnreadableError):
@@ -384,6 +396,7 @@ def test_what_is_installed_and_does_not_work_is_none(tmp_path: Path, monkeypatch
     assert "Cannot connect" in reasons[1]
 
 
+@pytest.mark.long
 def test_what_runs_a_program_and_hides_nothing_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bwrap that only does what comes after its options: Python runs, and sees the others."""
     hidden = tmp_path / "class"
