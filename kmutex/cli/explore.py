@@ -1,4 +1,4 @@
-"""The subcommands that teach: `kmutex explore`."""
+"""kmutex explore: its arguments, and running it; and writing a file so that readers never see a part of it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from kmutex._console import complain
 
 
 def add_parser(commands: Any) -> None:
-    """Add the subcommands to those of the command line. commands: what `add_subparsers` returned."""
+    """Add the command to ``commands``, which `add_subparsers` returned."""
     explore = commands.add_parser(
         "explore",
         help="write a page on which you are the scheduler of the model",
         description=(
             "Write one HTML file with the model's whole state graph, to be opened in any browser, without a\n"
             "network. You choose each next step and see the keys, their queues and the clauses; you can watch\n"
-            "runs, predict steps, break the broken models, and compare one with the correct model.\n"
+            "runs, predict steps, break the broken models, and compare one with the correct model; and\n"
+            "answer the questions of the lessons, each by a run of real code.\n"
             "docs/explore.md says how to use it in class."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -29,7 +30,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the arguments say: 0, or 4 where the file cannot be written."""
+    """Run the command; return 0, or 4 if the file can't be written."""
     from kmutex.teach.explore_page import embedded, page
 
     fault = unfit(args.output)
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def unfit(path: Path) -> str:
-    """Why nothing can be written there, or an empty string."""
+    """Return why no file can be written at this path, or ""."""
     if path.is_dir():
         return "is a folder, not a file"
     if path.exists() and not path.is_file():
@@ -56,8 +57,14 @@ def unfit(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> int:
-    """Write a text file so that whoever reads it sees the old content or the new, never a part; its bytes.
-    OSError: it cannot be written, and what was there is untouched."""
+    """Write a text file; readers see the old content or the new, never a part.
+
+    Returns:
+        The number of bytes.
+
+    Raises:
+        OSError: It can't be written; the old file is unchanged.
+    """
     target = path.resolve()
     content = text.encode()
     number, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)

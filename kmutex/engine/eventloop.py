@@ -1,4 +1,4 @@
-"""Programs on an event loop of its own, whose next step is a choice.
+"""Programs on an event loop of its own, whose next step is a choice. `trioloop` has another loop, for trio.
 
 asyncio promises that callbacks run in the order in which they were scheduled, and lockers may rely on it, so the
 ready queue keeps its order. What is open is when the world outside acts: a client begins its next step, a task is
@@ -15,8 +15,10 @@ import asyncio
 import contextvars
 import inspect
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, Protocol
 
 from kmutex._text import said
 from kmutex.engine.faces import settled
@@ -31,8 +33,6 @@ MOST_IDLE = 600
 
 _Alternative = tuple[Callable[[], None], int, Move]
 """What is done, what it costs, and how a chooser sees it."""
-_STEP = Move(-1, "run")
-"""The next step of the loop, whosever it is."""
 
 _client: contextvars.ContextVar[_Client | None] = contextvars.ContextVar("client", default=None)
 
@@ -45,8 +45,8 @@ class _Client:
         self.step: Step | None = None
         self.step_ends: float | None = None
         self.timed = False
-        self.gate: asyncio.Future[None] | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.gate: Any = None
+        self.task: Any = None
         self.cancelled = False
         self.polls = 0
         self.got: dict[str, Any] = {}
@@ -60,6 +60,10 @@ class _Timer:
     def __init__(self, handle: asyncio.TimerHandle, owner: _Client | None) -> None:
         self.handle = handle
         self.owner = owner
+
+    @property
+    def when(self) -> float:
+        return self.handle.when()
 
 
 class Loop(asyncio.AbstractEventLoop):
@@ -131,16 +135,98 @@ class Loop(asyncio.AbstractEventLoop):
     def run_in_executor(self, *_: Any) -> Any:  # type: ignore[override]
         raise UncontrolledError("the subject hands work to an executor, which the scheduler does not replace")
 
-    def forget(self) -> None:
-        """What was to come in a run that is over comes no more."""
-        self.ready.clear()
-        self.timers.clear()
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within it, this is the running loop. What was to come at its end comes no more."""
+        before = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
+        try:
+            yield
+        finally:
+            self.ready.clear()
+            self.timers.clear()
+            asyncio._set_running_loop(before)
+
+    def start(
+        self, client: _Client, body: Callable[[_Client], Coroutine[Any, Any, None]], context: contextvars.Context
+    ) -> Any:
+        return self.create_task(body(client), context=context)
+
+    def call(self, task: Any, call: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
+        return call
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    @property
+    def steps(self) -> Sequence[int]:
+        return [-1] if self.ready else []
+
+    def step(self, number: int) -> None:
+        handle = self.ready.popleft()
+        if not handle.cancelled():
+            handle._run()
 
     def fire(self, timer: _Timer) -> None:
         """Let a timer end now; the clock is at least at its end then."""
         self.timers.remove(timer)
-        self.now = max(self.now, timer.handle.when())
+        self.now = max(self.now, timer.when)
         self.ready.append(timer.handle)
+
+    def drop(self, task: asyncio.Task[None]) -> None:
+        """End a client's coroutine wherever it waits; what the subject does about it is its last word."""
+        if task.done():
+            return
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        coroutine = task.get_coro()
+        try:
+            if inspect.iscoroutine(coroutine):
+                coroutine.close()
+        except BaseException:
+            return  # The run is over, and its verdict given.
+
+
+class ClientLoop(Protocol):
+    """What a run asks of the loop that its clients are tasks of."""
+
+    now: float
+    """Virtual seconds."""
+    failed: Callable[[BaseException], None]
+
+    @property
+    def begun(self) -> int: ...
+
+    @property
+    def timers(self) -> Sequence[Any]:
+        """What ends waits by the clock: each has an `owner`, and `when` it does."""
+        ...
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """What could run next, by whose turn it is: a client's number, or -1."""
+        ...
+
+    def step(self, number: int) -> None: ...
+
+    def time(self) -> float: ...
+
+    def running(self) -> AbstractContextManager[None]: ...
+
+    def create_future(self) -> Any: ...
+
+    def start(self, client: Any, body: Callable[[Any], Coroutine[Any, Any, None]], context: contextvars.Context) -> Any:
+        """The task of a client, which can be cancelled."""
+        ...
+
+    def call(self, task: Any, call: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
+        """A call of this task's, in what it is cancelled by."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+    def fire(self, timer: Any) -> None: ...
+
+    def drop(self, task: Any) -> None: ...
 
 
 class LoopRun:
@@ -156,7 +242,7 @@ class LoopRun:
         keys: Callable[[str], Any],
         timeouts: bool = False,
         quiet_tail: int = 0,
-        loop: Loop | None = None,
+        loop: ClientLoop | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
         """A run of ``program`` on what ``make()`` returns.
@@ -174,7 +260,7 @@ class LoopRun:
         self._keys = keys
         self._timeouts = timeouts
         self._clients = [_Client(index, self) for index in range(program.clients)]
-        self._loop = Loop() if loop is None else loop  # type: ignore[abstract]
+        self._loop: ClientLoop = Loop() if loop is None else loop  # type: ignore[abstract]
         self._loop.failed = self._failed
         self._timeout = timeout
         self._plain = True
@@ -187,24 +273,28 @@ class LoopRun:
 
     def run(self) -> Ending:
         """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
-        before, World.loop_time = asyncio._get_running_loop(), self._loop.time
-        asyncio._set_running_loop(self._loop)
+        World.loop_time = self._loop.time
         try:
-            self._begin()
-            ending = None
-            while ending is None:
-                self._steps += 1
-                ending = Ending.ENDLESS if self._steps > MOST_STEPS else self._go_on()
-                if self._error is not None:
-                    raise self._error
-            return ending
+            with self._loop.running():
+                try:
+                    return self._to_the_end()
+                finally:
+                    self._closing = True
+                    for client in self._clients:
+                        if client.task is not None:
+                            self._loop.drop(client.task)
         finally:
-            self._closing = True
-            for client in self._clients:
-                _close(client)
-            self._loop.forget()
-            asyncio._set_running_loop(before)
             World.loop_time = None
+
+    def _to_the_end(self) -> Ending:
+        self._begin()
+        ending = None
+        while ending is None:
+            self._steps += 1
+            ending = Ending.ENDLESS if self._steps > MOST_STEPS else self._go_on()
+            if self._error is not None:
+                raise self._error
+        return ending
 
     def _begin(self) -> None:
         try:
@@ -215,9 +305,9 @@ class LoopRun:
         for client in self._clients:
             context = contextvars.copy_context()
             context.run(_client.set, client)
-            client.task = self._loop.create_task(self._body(client), context=context)
-        while self._loop.ready:
-            self._step()
+            client.task = self._loop.start(client, self._body, context)
+        while self._loop.steps:
+            self._step(0)
 
     async def _body(self, me: _Client) -> None:
         try:
@@ -248,7 +338,7 @@ class LoopRun:
         self._observer.called(me.index, step)
         error: BaseException | None = None
         try:
-            await self._call(me, step, self._timeout if timed else None)
+            await self._loop.call(me.task, self._call(me, step, self._timeout if timed else None))
         except (GeneratorExit, UncontrolledError):
             raise
         except BaseException as caught:
@@ -320,11 +410,12 @@ class LoopRun:
             return Ending.STOPPED
         spinning = self._idle > MOST_IDLE * (1 + self._loop.begun - self._begun)
         moves: list[_Alternative] = []
-        if self._loop.ready and not spinning:
-            moves.append((self._step, 0, _STEP))
+        steps = self._loop.steps
+        if not spinning:
+            moves += [(partial(self._step, at), min(1, at), Move(who, "run")) for at, who in enumerate(steps)]
         for client in self._clients:
             if client.openable:
-                cost = 1 if moves and self._loop.ready else 0
+                cost = 1 if moves and steps else 0
                 moves.append((self._opener(client), cost, Move(client.index, "run", EVENT)))
         if not moves:
             return None if self._end_a_wait() else self._quiet()
@@ -338,16 +429,17 @@ class LoopRun:
             pick = self._chooser.choose([cost for _, cost, _ in moves], [move for _, _, move in moves])
         moves[pick][0]()
 
-    def _step(self) -> None:
+    def _step(self, number: int) -> None:
         self._idle += 1
-        handle = self._loop.ready.popleft()
-        if not handle.cancelled():
-            handle._run()
+        self._loop.step(number)
 
     def _event(self) -> None:
         self._idle = 0
         for client in self._clients:
             client.polls = 0
+
+    async def sleep(self, seconds: float) -> None:
+        await self._loop.sleep(seconds)
 
     def go_on(self) -> None:
         """A subject that makes many calls in one may take as many steps for each as for a whole run."""
@@ -374,9 +466,9 @@ class LoopRun:
             return False
         return self._own_timer(client) is not None if self._timeouts else True
 
-    def _own_timer(self, client: _Client) -> _Timer | None:
+    def _own_timer(self, client: _Client) -> Any:
         mine = [timer for timer in self._loop.timers if timer.owner is client]
-        return min(mine, key=lambda timer: timer.handle.when(), default=None)
+        return min(mine, key=lambda timer: timer.when, default=None)
 
     def _canceller(self, client: _Client) -> Callable[[], None]:
         def cancel() -> None:
@@ -394,10 +486,10 @@ class LoopRun:
 
     def _end_a_wait(self) -> bool:
         """Fire the next timer that fires without a choice: one that is due, or a poll."""
-        for timer in sorted(self._loop.timers, key=lambda timer: timer.handle.when()):
-            due = timer.handle.when() <= self._loop.now
+        for timer in sorted(self._loop.timers, key=lambda timer: timer.when):
+            due = timer.when <= self._loop.now
             owner = timer.owner
-            asked = owner is not None and owner.step_ends is not None and timer.handle.when() >= owner.step_ends
+            asked = owner is not None and owner.step_ends is not None and timer.when >= owner.step_ends
             if due or (not asked and (owner is None or owner.polls < POLLS)):
                 if owner is not None:
                     owner.polls += 1
@@ -422,10 +514,10 @@ class LoopRun:
             if timer is not None and not client.timed:
                 # The caller's time runs from its call, the timer's from where it was set, and the clock may have
                 # moved between.
-                client.step_ends = max(client.step_ends, timer.handle.when())
+                client.step_ends = max(client.step_ends, timer.when)
                 client.timed = True
             # A timer for all of its time again does not end the wait in time.
-            anew = timer is None or timer.handle.when() >= client.step_ends + self._timeout
+            anew = timer is None or timer.when >= client.step_ends + self._timeout
             if anew and client.step_ends <= self._loop.now:
                 overdue.add(client.index)
         self._observer.quiet(waiting, frozenset(overdue))
@@ -460,6 +552,20 @@ def progress() -> None:
         me.run.go_on()
 
 
+async def sleep(seconds: float) -> None:
+    """Virtual seconds, for a client."""
+    me = _client.get()
+    assert me is not None
+    await me.run.sleep(seconds)
+
+
+def trio_loop() -> ClientLoop:
+    """A loop of trio's, which is loaded for those who have it. UnknownTrioError: it is not known here."""
+    from kmutex.engine.trioloop import TrioLoop
+
+    return TrioLoop()
+
+
 def in_a_loop(call: Callable[[], Any]) -> Any:
     """What ``call()`` returns where a loop is running."""
     before = asyncio._get_running_loop()
@@ -468,17 +574,3 @@ def in_a_loop(call: Callable[[], Any]) -> Any:
         return call()
     finally:
         asyncio._set_running_loop(before)
-
-
-def _close(client: _Client) -> None:
-    """End a client's coroutine wherever it waits; what the subject does about it is its last word."""
-    task = client.task
-    if task is None or task.done():
-        return
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
-    coroutine = task.get_coro()
-    try:
-        if inspect.iscoroutine(coroutine):
-            coroutine.close()
-    except BaseException:
-        return  # The run is over, and its verdict given.

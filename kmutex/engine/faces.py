@@ -13,6 +13,7 @@ import _thread
 import asyncio
 import contextlib
 import inspect
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -315,8 +316,7 @@ class TaskFace(Face):
     _enter, _exit = "__aenter__", "__aexit__"
 
     def _client(self) -> object:
-        # The task itself, not its id: that may be another's once it is gone.
-        return asyncio.current_task()
+        return current_task()
 
     async def lock(self, key: Any, timeout: float | None = None) -> None:
         """Wait for the key. TimeoutError: the time is over."""
@@ -348,6 +348,17 @@ def face_class(kind: Kind, *, counts: bool = False, leases: Literal["", "hold", 
         lease = _ThreadLease if kind == "threads" else _TaskLease
         body["hold"] = lambda self, key, timeout=None: lease(self, key, timeout)
     return type(base.__name__, (base,), body) if body else base
+
+
+def current_task() -> object:
+    """The task that runs, of asyncio's or of trio's. RuntimeError: there is none.
+
+    The task itself, not its id: that may be another's once it is gone.
+    """
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return trio.lowlevel.current_task()
+    return asyncio.current_task()
 
 
 def is_block(thing: Any) -> bool:

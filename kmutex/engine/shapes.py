@@ -1,4 +1,4 @@
-"""What a factory makes: a locker for threads or for asyncio, and how it is called. Found out by looking and trying."""
+"""Find out what a factory makes, by inspection and trial calls: a locker for threads or asyncio, and its methods."""
 
 from __future__ import annotations
 
@@ -27,55 +27,61 @@ _LETTERS = [str(number) for number in range(200)]
 
 
 class NotALockerError(Exception):
-    """The subject is not a keyed locker. One line: what is missing, and what to do."""
+    """The subject is not a keyed locker. The message says in one line what is missing, and what to do."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a subject offers."""
+    """The interface of a subject."""
 
     kind: Kind
+    """"threads" or "asyncio"."""
     timeout: bool
-    """lock() takes a timeout."""
+    """Whether lock() takes a timeout."""
     counts: bool
-    """len() gives the number of live keys."""
+    """Whether len() returns the number of live keys."""
     leases: bool
-    """There is a hold() whose block is given something with release(), or lock gives what unlock takes."""
+    """Whether hold() gives its block something with release(), or lock returns what unlock takes."""
     form: Form = "lock"
-    """lock: lock(key), unlock(key). acquire: the same with other names, results or arguments. get: an accessor gives a
-    lock for the key. block: with or async with only. key: an object for each key. flight: do(key, fn)."""
+    """"lock" has lock(key) and unlock(key); "acquire" has the same with other names, results or arguments; "get" has a
+    call that returns a lock for the key; "block" has with or async with only; "key" is an object for each key; "flight"
+    has do(key, fn)."""
     tries: bool = True
-    """It can be asked without waiting: timeout 0, blocking=False, or a call of its own."""
+    """Whether a call can ask without waiting, by timeout 0, blocking=False, or a method for it."""
     strays: bool = True
-    """The unlock of a key by somebody who holds nothing can be asked."""
+    """Whether a caller that holds nothing can call unlock."""
     bodies: bool = False
-    """A block: its body can raise."""
+    """Whether it is a block, whose body can raise."""
     keys: str = "any"
-    """The type of its keys, one of `kmutex.engine.calls.KEY_TYPES`."""
+    """The type of its keys, one of ``kmutex.engine.calls.KEY_TYPES``."""
     shared: bool = False
-    """What the factory makes shares its keys with what it made before, so each run has keys of its own."""
+    """Whether all objects of the factory share their keys; each run then uses new keys."""
+    trio: bool = False
+    """Whether it waits by trio and runs on trio's scheduler; its kind is "asyncio" also then."""
     reentrant: bool = False
-    """Its holder gets the key again."""
+    """Whether its holder gets the key again."""
     forgets: bool = False
-    """A single flight with forget(key)."""
+    """Whether it is a single flight with forget(key)."""
     several: bool = False
-    """There is a hold_all() of several keys."""
+    """Whether it has a hold_all() for several keys."""
     striped: bool = False
-    """Keys share locks by design."""
+    """Whether keys share locks by design."""
     loose: Sequence[str] = ()
-    """Features that it was found not to have, and that nobody promised."""
+    """Features that it was found to lack, without a promise to have them."""
     taken: str = ""
-    """One line for the report: what was taken for what."""
+    """One line for the report about which methods are called for what."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A factory with the one face that schedulers, judge, suite, machine and recorder know."""
+    """A factory of lockers that are adapted to one interface."""
 
     shape: Shape
+    """The interface of the original locker."""
     make: Callable[[], Any]
-    """What it makes has lock(key, timeout=...) and unlock(key), awaited for asyncio (where unlock gives something to
-    await), and __len__ and hold(key) where the shape says so. A block has leave(key, error) too: its body raises."""
+    """Makes an adapted locker, with lock(key, timeout=...) and unlock(key); with __len__ and hold(key) if the shape
+    says so. For asyncio, lock is awaited, and unlock if it returns an awaitable. A block also has leave(key, error), by
+    which its body raises."""
 
 
 def fit(
@@ -86,25 +92,51 @@ def fit(
     lenient: bool = True,
     patience: float = 5.0,
 ) -> Fitted:
-    """The shape of what ``make()`` returns, and a factory of subjects with the one face.
+    """Find out the shape of a locker, and adapt it to ``lock(key, timeout)`` and ``unlock(key)``.
 
-    make: a factory without arguments; or what is called with a key. without: features that are not looked for.
-    calls: names, where looking does not find them. lenient: whether it may be re-entrant or striped and take keys of
-    one type only; if not, it is judged as if it were not. patience: real seconds without a scheduling point before what
-    it makes counts as out of control.
-    NotALockerError: it is no keyed locker, or the factory fails.
+    Args:
+        make: A factory without arguments; or an object that is called with a key.
+        without: Features that are not looked for.
+        calls: Names of methods, if they are not found automatically.
+        lenient: Whether it may be re-entrant or striped, or take keys of one type only. If False, it is judged as if it
+            were not.
+        patience: Real seconds without a scheduling point until the locker counts as out of control.
+
+    Returns:
+        The shape, and a factory of adapted lockers.
+
+    Raises:
+        NotALockerError: It is not a keyed locker, or the factory fails.
     """
     with controlled(make):
         try:
-            return _Looker(make, without, calls, lenient, patience).fitted()
+            looker = _Looker(make, without, calls, lenient, patience)
+            try:
+                fitted = looker.fitted()
+            except NotALockerError:
+                if not looker.of_trio:
+                    raise
+            if not looker.of_trio:
+                return fitted
+            from kmutex.engine.trioloop import UnknownTrioError
+
+            try:
+                return _Looker(make, without, calls, lenient, patience, trio=True).fitted()
+            except UnknownTrioError as error:
+                raise NotALockerError(str(error)) from None
         except SubjectFailedError as error:
             raise NotALockerError(f"{error}; it is called without arguments") from None
 
 
 def look(make: Callable[[], Any], without: frozenset[str] = frozenset()) -> Shape:
-    """The shape of what ``make()`` returns; features in ``without`` are not looked for.
+    """Find out the shape of a locker.
 
-    NotALockerError: it is no locker, or the factory fails.
+    Args:
+        make: A factory without arguments.
+        without: Features that are not looked for.
+
+    Raises:
+        NotALockerError: It is not a keyed locker, or the factory fails.
     """
     return fit(make, without=without).shape
 
@@ -113,7 +145,14 @@ class _Looker:
     """Tries out what a factory makes."""
 
     def __init__(
-        self, make: Callable[[], Any], without: frozenset[str], calls: Calls, lenient: bool, patience: float
+        self,
+        make: Callable[[], Any],
+        without: frozenset[str],
+        calls: Calls,
+        lenient: bool,
+        patience: float,
+        *,
+        trio: bool = False,
     ) -> None:
         self._original = make
         self._without = without
@@ -124,10 +163,16 @@ class _Looker:
         self._by_key = bool(ways.required(make))
         self._stored = stored(make) if self._by_key else None
         self._make: Callable[[], Any] = self._stored or ((lambda: make) if self._by_key else make)
-        self._trials = Trials(self._make, patience)
+        self._trio = trio
+        self._trials = Trials(self._make, patience, trio=trio)
         self._subject: Any = None
         self._silent = False
         """Whether the call gives nothing back."""
+
+    @property
+    def of_trio(self) -> bool:
+        """Whether it waits by trio, and was tried without."""
+        return self._trials.of_trio and not self._trio
 
     def fitted(self) -> Fitted:
         subject = self._subject = self._made()
@@ -136,11 +181,20 @@ class _Looker:
         try:
             kind, way = self._found()
         except NotALockerError:
+            if self._trials.of_trio:
+                raise
+            if self._trio and any(True for _ in ways.flights(subject, self._calls)):
+                raise NotALockerError("it waits by trio, and no single flight is run there; a locker is") from None
             for call in ways.flights(subject, self._calls):
                 flight = self._flight(call)
                 if flight is not None:
                     return flight
             raise
+        if kind == "asyncio" and not self._trio:
+            # Where the key is free, it may wait by nothing; where it is not, it shows by what.
+            self._trials.run("0+a | 1+a", kind, way)
+            if self._trials.of_trio:
+                raise NotALockerError("it waits by trio")
         keys = self._calls.keys or (ways.keys_of(self._opening(way.open)) if self._lenient else "any")
         self._trials.key_type(keys)
         shared = (self._by_key and self._stored is None) or self._made() is subject or self._share(kind, way)
@@ -162,6 +216,7 @@ class _Looker:
             several=plain and callable(getattr(subject, "hold_all", None)),
             keys=keys,
             shared=shared,
+            trio=self._trio,
         )
         if shape.counts and way.by == "lock":
             # Who only gets the lock counts as a user already: nobody can let go of it without having asked.
@@ -524,7 +579,7 @@ class _Looker:
             given = given.replace("token", "lock")
             said["lock"] = f"{name}, " + (f"then {then}, " if then else "") + f"then {way.back}({given})"
         said["calls"] = f"{name}, " + (f"{way.close}({given})" if given else f"then {way.close} of what it gives")
-        parts = [f"{shape.form}: {said[way.by]}", shape.kind]
+        parts = [f"{shape.form}: {said[way.by]}", "trio" if shape.trio else shape.kind]
         if not shape.timeout:
             parts.append("no timeout" if not shape.tries else "no timeout, but a try")
         if way.none_refused:

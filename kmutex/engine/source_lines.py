@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import linecache
@@ -14,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from kmutex._text import printable
+from kmutex.engine.faces import current_task
 from kmutex.engine.judge import ENDED_OUTSIDE
 from kmutex.engine.program import Step
 from kmutex.engine.run_judge import Event, RunJudge
@@ -170,6 +170,6 @@ def own_code(make: Callable[[], Any]) -> Callable[[str], bool]:
 def _whoever_runs() -> object:
     """The task of the running loop, or the thread where there is none."""
     try:
-        return asyncio.current_task() or threading.get_ident()
+        return current_task() or threading.get_ident()
     except RuntimeError:
         return threading.get_ident()

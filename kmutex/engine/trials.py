@@ -11,7 +11,7 @@ from typing import Any
 
 from kmutex._text import said
 from kmutex._timeouts import TIMED_OUT
-from kmutex.engine.eventloop import Loop, LoopRun, in_a_loop
+from kmutex.engine.eventloop import Loop, LoopRun, in_a_loop, trio_loop
 from kmutex.engine.faces import Kind, Way, face_class, is_block
 from kmutex.engine.keys import Spelling
 from kmutex.engine.program import Program, Step, parse
@@ -55,8 +55,6 @@ class Trial:
         left = next((error for error in self.errors.values() if isinstance(error, SystemExit)), None)
         if left is not None:
             return f"it tried to leave the process: {said(left)}"
-        if any(_of_trio(error) for error in self.errors.values()):
-            return "it waits by trio, which no scheduler here runs; written for anyio, it would be run on asyncio"
         failed = ((Step(step[1], step[2:]), error) for step, error in self.errors.items())
         return next((f"{step} raised {said(error)}" for step, error in failed), "it has no end")
 
@@ -220,8 +218,12 @@ class _AsyncTwice(_Twice):
 class Trials:
     """Runs on what ``make()`` returns. The keys of each run are its own."""
 
-    def __init__(self, make: Callable[[], Any], patience: float) -> None:
+    def __init__(self, make: Callable[[], Any], patience: float, *, trio: bool = False) -> None:
+        """trio: whether tasks are trio's. UnknownTrioError: they are, and this trio can't be run here."""
         self._patience = patience
+        self._trio = trio
+        self.of_trio = False
+        """Whether it waited by trio in a run that was not trio's."""
         self._make = make
         self._crew = Crew()
         self._spelling = Spelling(own=True)
@@ -295,6 +297,8 @@ class Trials:
             made = functools.partial(in_a_loop, make)
             run = ThreadRun(made, program, Chooser(), trial, crew=self._crew, keys=keys, patience=self._patience)
         else:
-            run = LoopRun(make, program, Chooser(), trial, keys=keys, timeouts=True, loop=self._loop)
+            loop = trio_loop() if self._trio else self._loop
+            run = LoopRun(make, program, Chooser(), trial, keys=keys, timeouts=True, loop=loop)
         run.run()
+        self.of_trio |= any(_of_trio(error) for error in trial.errors.values())
         return trial

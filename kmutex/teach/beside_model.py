@@ -5,13 +5,14 @@ takes effect at some moment before it comes back, which nobody sees; so all mome
 the model allows is the point at which the two part. Where several explain the run, the one is shown in which calls
 take effect soonest. From there on the model goes its own way through the same calls: the sound run.
 
-Keys don't touch each other, so each has a model of its own, in which the clients are those of the run.
+Keys don't touch each other, so each has a model of its own, in which the clients are those of the run. `Way` is what
+the model of locks here and that of single flights (`beside_flight`) have in common.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from kmutex.engine.program import ASKING
 from kmutex.engine.recording import Mark
@@ -23,8 +24,8 @@ class Moment(NamedTuple):
     """What the model has from so many events on."""
 
     at: int
-    states: tuple[State, ...]
-    """By key."""
+    states: tuple[Any, ...]
+    """By key: of the lock's model, or of that of single flights."""
 
 
 class Beside(NamedTuple):
@@ -69,25 +70,48 @@ class _Place(NamedTuple):
         return self.state._replace(clients=tuple(clients))
 
 
-class _Key:
-    """The model of one key along a run."""
+class Spot(Protocol):
+    """Where the model may be at one moment."""
 
-    def __init__(self, clients: int) -> None:
-        self._keeps = Config(clients, 1, "keep")
-        self._passes = Config(clients, 1, "pass")
-        first = _Place(CORRECT.initial(self._keeps), (None,) * clients)
-        self._nodes: list[tuple[_Place, int]] = [(first, -1)]
+    @property
+    def late(self) -> int:
+        """Calls that have not taken effect."""
+
+    @property
+    def shown(self) -> Any:
+        """The state, as the page has it."""
+
+
+S = TypeVar("S", bound=Spot)
+
+
+class Way(Generic[S]):
+    """The model of one key along a run: all places at which it may be, and how it came there."""
+
+    def __init__(self, *first: S) -> None:
+        self._nodes: list[tuple[S, int]] = [(spot, -1) for spot in first]
         """A place and the number of the one from which the run came to it."""
-        self._here: dict[_Place, tuple[int, int]] = {first: (0, 0)}
+        self._here: dict[S, tuple[int, int]] = {spot: (0, number) for number, spot in enumerate(first)}
         """Where the model may be: what it cost, and the number of the node."""
-        self._at = [0]
+        self._at = [0] * len(first)
         """By node, the events after which it is reached."""
         self._end = 0
         """The last node before they part."""
-        self._leased = -1
-        self._sound: _Place | None = None
+        self._sound: S | None = None
         """After they have parted: where the model is."""
-        self._own: list[tuple[int, State]] = []
+        self._own: list[tuple[int, Any]] = []
+
+    def _effects(self, place: S) -> Iterator[S]:
+        """Where the calls under way lead it, unseen."""
+        raise NotImplementedError
+
+    def _taken(self, place: S, mark: Mark) -> Iterator[S]:
+        """The place, as far as it explains what was seen."""
+        raise NotImplementedError
+
+    def _alone(self, place: S, mark: Mark) -> S:
+        """The model on its own way: each call takes effect at once, and one that can't be made is left out."""
+        raise NotImplementedError
 
     def see(self, mark: Mark) -> bool:
         """Go on; False: this is where they part."""
@@ -95,13 +119,11 @@ class _Key:
             self._sound = self._alone(self._sound, mark)
             self._own.append((mark.at, self._sound.shown))
             return True
-        after: dict[_Place, tuple[int, int]] = {}
+        after: dict[S, tuple[int, int]] = {}
         for place, cost, number in self._closed(self._here):
             for new in self._taken(place, mark):
                 if new not in after or cost < after[new][0]:
                     after[new] = (cost + new.late, number)
-        if mark.what == "returned" and mark.kind == "[":
-            self._leased = mark.client
         if not after:
             best = min(self._closed(self._here), key=lambda each: (each[0].late, each[1]))
             self._end = best[2]
@@ -111,13 +133,13 @@ class _Key:
         self._here = {place: (cost, self._node(place, number, mark.at)) for place, (cost, number) in after.items()}
         return True
 
-    def moments(self) -> list[tuple[int, State]]:
+    def moments(self) -> list[tuple[int, Any]]:
         """The states that are shown, with the events after which each comes."""
         if self._sound is None:
             end = min(self._closed(self._here), key=lambda each: (each[0].late, each[1]))[2]
         else:
             end = self._end
-        path: list[tuple[int, State]] = []
+        path: list[tuple[int, Any]] = []
         number = end
         while number >= 0:
             place, before = self._nodes[number]
@@ -125,16 +147,14 @@ class _Key:
             number = before
         return [*reversed(path), *self._own]
 
-    def _node(self, place: _Place, before: int, at: int) -> int:
+    def _node(self, place: S, before: int, at: int) -> int:
         self._nodes.append((place, before))
         self._at.append(at)
         return len(self._nodes) - 1
 
-    # -- what the model does by itself -----------------------------------------------------------------------------
-
-    def _closed(self, here: dict[_Place, tuple[int, int]]) -> list[tuple[_Place, int, int]]:
+    def _closed(self, here: dict[S, tuple[int, int]]) -> list[tuple[S, int, int]]:
         """All places to which the calls under way can lead, with the cost and the node of each."""
-        found: dict[_Place, tuple[int, int]] = dict(here)
+        found: dict[S, tuple[int, int]] = dict(here)
         waiting = list(here)
         while waiting:
             place = waiting.pop(0)
@@ -144,6 +164,22 @@ class _Key:
                     found[new] = (cost, self._node(new, number, self._at[number]))
                     waiting.append(new)
         return [(place, cost, number) for place, (cost, number) in found.items()]
+
+
+class _Lock(Way[_Place]):
+    """The model of one key of a lock."""
+
+    def __init__(self, clients: int) -> None:
+        self._keeps = Config(clients, 1, "keep")
+        self._passes = Config(clients, 1, "pass")
+        super().__init__(_Place(CORRECT.initial(self._keeps), (None,) * clients))
+        self._leased = -1
+
+    def see(self, mark: Mark) -> bool:
+        explained = super().see(mark)
+        if mark.what == "returned" and mark.kind == "[":
+            self._leased = mark.client
+        return explained
 
     def _effects(self, place: _Place) -> Iterator[_Place]:
         for client, call in enumerate(place.calls):
@@ -203,10 +239,7 @@ class _Key:
         words = {"granted": "got", "waiting": "waits", "timeout": "refused"}
         return _told(place._replace(state=state), client if told_to is None else told_to, told or words[outcome])
 
-    # -- what the run shows ----------------------------------------------------------------------------------------
-
     def _taken(self, place: _Place, mark: Mark) -> Iterator[_Place]:
-        """The place, as far as it explains what was seen."""
         call = place.calls[mark.client] if mark.client >= 0 else None
         if mark.what == "called":
             yield _with(place, mark.client, _Call(mark.kind))
@@ -220,7 +253,6 @@ class _Key:
             yield _with(place, mark.client, None)
 
     def _alone(self, place: _Place, mark: Mark) -> _Place:
-        """The model on its own way: each call takes effect at once, and one that can't be made is left out."""
         client = mark.client
         if mark.what == "called" and place.calls[client] is None:
             held = place.state.clients[client].phase == "holding"
@@ -259,9 +291,15 @@ def _with(place: _Place, client: int, call: _Call | None) -> _Place:
     return place._replace(calls=(*place.calls[:client], call, *place.calls[client + 1 :]))
 
 
-def beside(marks: Sequence[Mark], keys: Iterable[str], clients: int) -> Beside:
-    """The correct model along a run. keys: the letters of its keys. clients: of the run, those of its epilogue too."""
-    models = {key: _Key(clients) for key in keys}
+LOCK: Callable[[int], Way[Any]] = _Lock
+
+
+def beside(
+    marks: Sequence[Mark], keys: Iterable[str], clients: int, model_of: Callable[[int], Way[Any]] = LOCK
+) -> Beside:
+    """The correct model along a run. keys: the letters of its keys. clients: of the run, those of its epilogue too.
+    model_of: makes that of one key, for so many clients."""
+    models = {key: model_of(clients) for key in keys}
     parts, client = -1, -1
     for mark in marks:
         if mark.what == "phase":

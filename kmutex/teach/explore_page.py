@@ -2,13 +2,15 @@
 
 Everything the page knows about the lock is found here, by the model and its explorer, and embedded: the states,
 the steps from each with what the caller is told, which clauses a step breaks, which situations it puts to the
-test, and the shortest run that breaks each bad model. The scripts walk that graph and know no rule of their own.
+test, and the shortest run that breaks each bad model. The scripts walk that graph and know no rule of their own. So are
+the predictions of the lessons, with the runs of real code that answer them.
 
 A step that breaks a clause is embedded, and the state it leads to; as in the explorer, nothing follows it.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kmutex.teach.clauses import clause_of
+from kmutex.teach.lesson import as_data, lessons
 from kmutex.teach.one_file import Json, Table, one_file
 from kmutex_model import actions
 from kmutex_model.actions import CORRECT, Action, Model
@@ -276,6 +279,12 @@ class Embedded(NamedTuple):
     steps: int
 
 
+@functools.cache
+def predictions() -> list[Json]:
+    """What the lessons ask before their runs are looked at, with the runs that answer, run now."""
+    return [as_data(one) for one in lessons()]
+
+
 def embedded(chosen: Sequence[Subject] | None = None) -> Embedded:
     """The graphs of the subjects, explored now. ValueError: a broken model breaks nothing, or another clause."""
     encoder = _Encoder()
@@ -303,12 +312,13 @@ def embedded(chosen: Sequence[Subject] | None = None) -> Embedded:
         "clauses": [{"id": p.clause, "title": clause_of(p.clause).title, "statement": p.statement} for p in ALL],
         "lasting": {"clause": lasting[0][0], "fair": lasting[0][1]},
         "graphs": graphs,
+        "lessons": predictions(),
         **encoder.tables(),
     }
     return Embedded(data, len(graphs), states, steps)
 
 
-SCRIPTS = ("walk.js", "picture.js", "parts.js", "draw.js", "explore.js")
+SCRIPTS = ("walk.js", "picture.js", "parts.js", "draw.js", "lessons.js", "explore.js")
 
 
 def page(data: Json) -> str:

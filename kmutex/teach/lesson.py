@@ -13,8 +13,7 @@ A lesson is two files. What is asked before the run is looked at is a section of
       ...
 
 Each answer has a run, and the line of it that shows the answer to be right or wrong: what client 1 does or is told, or
-a clause that is broken. `SCHEDULE of lesson N` is run on that lesson's locker. In the lesson on two loops the run is
-`loops`.
+a clause that is broken. In the lesson on two loops the run is `loops`.
 """
 
 from __future__ import annotations
@@ -56,9 +55,7 @@ FAMILY = next(iter(FAMILIES.values()))
 """The key lists for which a letter stands then."""
 
 _NAME = re.compile(r"l(\d\d)_\w+")
-_RUN = re.compile(
-    r"^  `(?P<run>[^`]+?)(?: of lesson (?P<lesson>\d+))?` (?:client (?P<client>\d): )?(?P<shows>.+)", re.MULTILINE
-)
+_RUN = re.compile(r"^  `(?P<run>[^`]+)` (?:client (?P<client>\d): )?(?P<shows>.+)", re.MULTILINE)
 
 
 class NoSuchLessonError(LookupError):
@@ -79,7 +76,7 @@ class Choice:
     run: str
     """The schedule of the run that shows it to be right or wrong, or "loops"."""
     lesson: int
-    """The number of the lesson on whose locker it is run."""
+    """The number of the lesson, on whose locker it is run."""
     client: int
     """Of the line in that run that shows it; -1: a broken clause."""
     shows: str
@@ -115,6 +112,11 @@ class Lesson:
     """`SEVERAL`: a letter of the program stands for key lists of hold_all. `LOOPS`: it is used in two loops."""
     seen: str = ""
     """The published bug with the same mistake: OWNER/REPOSITORY#NUMBER, or the name of its tracker."""
+
+    @property
+    def code(self) -> str:
+        """The source without its head: from the first class on."""
+        return self.source[self.source.index("\nclass ") + 1 :]
 
     @property
     def target(self) -> str:
@@ -228,16 +230,36 @@ def shown_in(choice: Choice, events: tuple[Event, ...]) -> bool:
 def as_data(one: Lesson) -> dict[str, Any]:
     """A lesson's prediction for a page, which can run nothing: the answers with their runs, as they are just now.
 
-    events: client (-1: of nobody) and text, in order. shows: the number of the one that the answer is held against.
+    first: the number of the line at which `code` begins. runs: each once, with its schedule and its events: client (-1:
+    of nobody), and text or the number of a line. choices: run is the number of the run, shows that of the event which
+    the answer is held against.
     """
+    runs: dict[str, tuple[Event, ...]] = {}
     choices = []
     for choice in one.choices:
-        events = play(choice)
-        shows = next(number for number, event in enumerate(events) if shown_in(choice, (event,)))
-        said = {name: getattr(choice, name) for name in ("letter", "text", "right", "run", "reply")}
-        choices.append({**said, "events": [[event.client, event.text] for event in events], "shows": shows})
-    about_ = {name: getattr(one, name) for name in ("number", "title", "clause")}
-    return {**about_, "question": one.ask, "choices": choices}
+        if choice.run not in runs:
+            runs[choice.run] = play(choice)
+        shows = next(number for number, event in enumerate(runs[choice.run]) if shown_in(choice, (event,)))
+        said = {"text": choice.text, "right": choice.right, "reply": choice.reply}
+        choices.append({**said, "run": list(runs).index(choice.run), "shows": shows})
+    return {
+        **{name: getattr(one, name) for name in ("number", "title", "code")},
+        "first": one.source.count("\n") - one.code.count("\n") + 1,
+        "question": one.ask,
+        # With its options and this schedule, `kmutex show` steps through it; not where the program alone is no run.
+        "show": "" if one.by else f"{one.target}{one.options}",
+        "runs": [
+            {
+                "schedule": schedule,
+                "events": [
+                    [event.client, int(event.place.rpartition(":")[2]) if event.place else event.text]
+                    for event in events
+                ],
+            }
+            for schedule, events in runs.items()
+        ],
+        "choices": choices,
+    }
 
 
 @contextmanager
@@ -337,7 +359,7 @@ def _choice(letter: str, number: int, text: str) -> Choice:
         _joined(claim.removeprefix("(right) ")),
         right,
         held["run"],
-        int(held["lesson"] or number),
+        number,
         int(held["client"] or -1),
         held["shows"],
         _joined(reply),

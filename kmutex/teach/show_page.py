@@ -16,7 +16,8 @@ from kmutex._text import printable
 from kmutex.engine.explorer import parse_schedule
 from kmutex.engine.program import FLIGHT
 from kmutex.engine.recording import Recording, Run
-from kmutex.teach.beside_model import Beside, beside
+from kmutex.teach.beside_flight import model_of_flights
+from kmutex.teach.beside_model import LOCK, Beside, beside
 from kmutex.teach.clauses import clause_of
 from kmutex.teach.explore_page import PHASE_WORDS
 from kmutex.teach.one_file import Json, Table, one_file
@@ -57,13 +58,13 @@ def data(target: str, taken: str, stories: Sequence[Story], off: Iterable[str], 
 
     told = [_story(story, events, states, place) for story in stories]
     flights = any(parse_schedule(story.recording.runs[0].schedule).program.kinds & FLIGHT for story in stories)
-    shown = [name for name in (FLIGHT_CLAUSES if flights else CLAUSES) if name not in _NOT_OF_ONE_RUN]
+    shown = FLIGHT_CLAUSES if flights else [name for name in CLAUSES if name not in _NOT_OF_ONE_RUN]
     return {
         "target": target,
         "taken": taken,
         "foot": said_by,
         "off": sorted(off),
-        "words": {"phases": {**PHASE_WORDS, **_OF_CODE}},
+        "words": _OF_FLIGHTS if flights else {"phases": {**PHASE_WORDS, **_OF_CODE}},
         "clauses": [
             {"id": name, "title": clause_of(name).title, "statement": clause_of(name).statement} for name in shown
         ],
@@ -74,14 +75,34 @@ def data(target: str, taken: str, stories: Sequence[Story], off: Iterable[str], 
     }
 
 
-_NOT_OF_ONE_RUN = ("KM-LOOP", "KM-ALL", "KM-APART", "KM-RETURN")
+_NOT_OF_ONE_RUN = ("KM-LOOP", "KM-ALL")
 """Clauses that other checks than a run of a program are about."""
 _OF_CODE = {
     "asking": "is in its call for {key}",
     "leaving": "is in its call that lets go of {key}",
-    "working": "is in its call for the result of {key}",
 }
 """What a client does, as far as it is seen from outside."""
+_OF_FLIGHTS: Json = {
+    "phases": {
+        "idle": PHASE_WORDS["idle"],
+        "asking": "is in its call for the result of {key}",
+        "holding": "is in its call, and its work for {key} is run",
+        "leaving": "is in its call, and the run of its work for {key} is over",
+        "leading": "leads: its work for {key} is run",
+        "following": "follows the run for {key}",
+        "told": "has the result for {key}; its call has not returned yet",
+        "failed": "has the error for {key}; its call has not returned yet",
+    },
+    "roles": {
+        "holder": "leader",
+        "holders": "at work",
+        "isHeldBy": "led by",
+        "free": "nobody's call leads it",
+        "idle": "no run of its work goes on",
+        "queue": "followers",
+    },
+}
+"""The same where the subject is a single flight, in its code and in the model, and what those at a key are called."""
 
 
 def _story(
@@ -91,9 +112,12 @@ def _story(
     schedule = parse_schedule(first.schedule)
     program = schedule.program
     clients = 1 + max((mark.client for run in story.recording.runs for mark in run.marks), default=0)
+    # To have a key forgotten is not in the model.
+    forgets = "g" in program.kinds
+    model = LOCK if not program.kinds & FLIGHT else None if forgets else model_of_flights(story.recording.leader)
     runs: list[Json] = []
     for run in story.recording.runs:
-        way = None if program.kinds & FLIGHT else beside(run.marks, program.keys, clients)
+        way = None if model is None else beside(run.marks, program.keys, clients, model)
         runs.append(_run(run, way, events, states, place))
     return {
         "command": story.command,

@@ -76,7 +76,7 @@ def _of(one: Lesson) -> Iterator[str]:
         )
 
     yield slide("Situation", as_html(one.parts["Situation"]))
-    code = one.source[one.source.index("class ") :].replace("\n\n\n", "\n\n")
+    code = one.code.replace("\n\n\n", "\n\n")
     lines = code.count("\n")
     columns = 1 + (lines > MOST_LINES)
     wide = 0.61 * columns * max(map(len, code.splitlines()))

@@ -95,6 +95,7 @@ def test_what_no_file_can_hold_is_written_as_escapes(tmp_path: Path) -> None:
     assert r"odd \ud800" in files["html"].read_text(encoding="utf-8")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "clause"), [("Lifo", "KM-FIFO"), ("KeepsEntries", "KM-IDLE"), ("ForgetsOnThird", "KM-CANCEL")]
 )
@@ -194,6 +195,7 @@ def test_a_port_may_keep_or_pass_if_it_says_so(name: str) -> None:
     assert misbehaving(name, "--case", "0+a/1+a/ua,c1*20").returncode == 0
 
 
+@pytest.mark.long
 def test_one_defect_everywhere_does_not_hide_the_rest(tmp_path: Path) -> None:
     """Of a table that never forgets, the third failure is the last, and every other clause is judged."""
     out = tmp_path / "report.json"
@@ -207,6 +209,7 @@ def test_one_defect_everywhere_does_not_hide_the_rest(tmp_path: Path) -> None:
     assert "KM-IDLE was shown broken 3 times, and not asked for after that" in done.stdout
 
 
+@pytest.mark.long
 def test_a_clause_is_left_out_and_the_others_are_judged() -> None:
     """Also of the table: what is kept counts no more, and a reference too many does."""
     cases = ("--run", "0+a/1+a/c1...", "--random", "2")
@@ -235,6 +238,7 @@ def test_the_first_failure_is_said_at_once() -> None:
     assert re.match(r"after [\d.]+ s, the first: \S+: KM-FIFO: ", done.stdout)
 
 
+@pytest.mark.long
 def test_vectors_are_listed_chosen_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     from kmutex.conform.vectors import load
 
@@ -357,6 +361,7 @@ def test_an_adapter_that_stays_after_bye_has_failed() -> None:
     assert "still there 1 s after bye" in done.stdout
 
 
+@pytest.mark.long
 def test_no_process_is_left_behind(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     misbehaving("HasChildren", "--random", "0", "--json", str(out))
@@ -590,6 +595,7 @@ def test_wrong_usage(options: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_the_random_sequence_that_fails_is_made_smaller(tmp_path: Path) -> None:
     """Vectors find this as well; with them away, the sequences alone must come down to the shortest story."""
     from kmutex.conform.run import Conformance, Options

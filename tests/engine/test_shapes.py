@@ -127,5 +127,5 @@ def test_each_feature_turns_off_clauses_that_there_are() -> None:
         assert clauses_off([name]) == set(feature.clauses) <= {*CLAUSES, *FLIGHT_CLAUSES}
     assert clauses_off([]) == frozenset()
     assert clauses_off(["fifo", "loop"]) == {"KM-FIFO", "KM-HANDOFF", "KM-LOOP"}
-    with pytest.raises(UnknownFeatureError, match="'fast' is no feature; the features are fifo"):
+    with pytest.raises(UnknownFeatureError, match="'fast' is not a feature; the features are fifo"):
         clauses_off(["fifo", "fast"])

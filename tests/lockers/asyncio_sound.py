@@ -801,6 +801,8 @@ class _Acquiring:
 
 
 class AwaitableRequests(_OneLoop):
+    """lock returns an object with __await__; it is not a coroutine."""
+
     def __init__(self) -> None:
         self._queues: dict[Hashable, dict[_Waiter, None]] = {}
 

@@ -1,4 +1,4 @@
-"""Keyed lockers for threads with one known mistake each; the docstring, or the note in catalogue.toml, says which.
+"""Keyed lockers for threads with one known mistake each; the docstring says which.
 
 `lock(key, timeout=None)` takes seconds and raises TimeoutError; `unlock(key)` raises for a key without a holder, save
 where that is the mistake; `len()` counts the keys that are held or waited for. `Handing` and `Counting` are sound: a
@@ -850,6 +850,8 @@ class GuardHeldWhileWaiting(Counting):
 
 
 class FastPathOutsideGuard(Handing):
+    """The free-key test stands before the guard, so two callers can both find the key free."""
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         if key not in self._queues:
@@ -860,6 +862,8 @@ class FastPathOutsideGuard(Handing):
 
 
 class LiveCounterOutsideGuard(Handing):
+    """The counter behind len is raised outside the guard; with two keys an update is lost."""
+
     def __init__(self) -> None:
         super().__init__()
         self._live = 0
@@ -889,6 +893,8 @@ class LiveCounterOutsideGuard(Handing):
 
 
 class DoubleCheckedOnce(Counting):
+    """The entry is looked up before the guard and created under it without a second look."""
+
     def _join(self, key: Hashable) -> _Entry:
         entry = self._entries.get(key)
         if entry is None:
@@ -909,6 +915,8 @@ class DoubleCheckedOnce(Counting):
 
 
 class SetdefaultThenCount(Counting):
+    """The entry is fetched before the guard and counted under it; an eviction in between leaves a stale entry."""
+
     def _join(self, key: Hashable) -> _Entry:
         entry = self._entries.setdefault(key, _Entry())
         with self._guard:
@@ -922,6 +930,8 @@ class SetdefaultThenCount(Counting):
 
 
 class ReadOutsideActInside(Handing):
+    """The queue is read before the guard and used under it: a second holder, or a waiter in an evicted queue."""
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         queue = self._queues.get(key)
@@ -936,6 +946,8 @@ class ReadOutsideActInside(Handing):
 
 
 class EvictCheckOutsideGuard(Handing):
+    """Unlock sees an empty queue before the guard and evicts a waiter that came in between."""
+
     def unlock(self, key: Hashable) -> None:
         queue = self._queues.get(key)
         if queue is not None and not queue:
@@ -947,6 +959,8 @@ class EvictCheckOutsideGuard(Handing):
 
 
 class PopThenWake(Handing):
+    """Unlock takes the entry out, lets the guard go and grants in a second turn; a newcomer gets in between."""
+
     def unlock(self, key: Hashable) -> None:
         with self._guard:
             if key not in self._queues:
@@ -959,6 +973,8 @@ class PopThenWake(Handing):
 
 
 class TryPopsTheLast(Handing):
+    """A failed try removes the last waiter, who may have come after it."""
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         if timeout != 0:
             super().lock(key, timeout)
@@ -977,6 +993,8 @@ class TryPopsTheLast(Handing):
 
 
 class TryGivesUpOnBusyGuard(Handing):
+    """With timeout 0 a busy guard counts as a busy key."""
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         if timeout != 0:
             super().lock(key, timeout)
@@ -992,7 +1010,7 @@ class TryGivesUpOnBusyGuard(Handing):
 
 
 class EventClearedLate:
-    """One event per key says "perhaps free"; it is cleared after the guard is let go."""
+    """The wake-up event is cleared after the guard is let go, so a release in between is lost."""
 
     def __init__(self) -> None:
         self._guard = Lock()
@@ -1041,6 +1059,8 @@ class EventClearedLate:
 
 
 class GrantLostInTimeout(Handing):
+    """A grant between the failed timed wait and the guard is dropped and the key stays held by nobody."""
+
     def _expire(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
         if waiter in queue:
             queue.remove(waiter)
@@ -1048,6 +1068,8 @@ class GrantLostInTimeout(Handing):
 
 
 class PassesOnAndKeeps(Handing):
+    """A grant that races the time-out is passed on and kept as well."""
+
     def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         woken = False
         try:
@@ -1064,7 +1086,7 @@ class PassesOnAndKeeps(Handing):
 
 
 class NotifyEatenByTimeout:
-    """A condition per key over one guard, no order kept, one waiter notified per unlock."""
+    """The one notified waiter may be the one timing out; it raises and nobody else is woken."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -1109,7 +1131,7 @@ class NotifyEatenByTimeout:
 
 
 class PooledGateStaysSet(Handing):
-    """Gates are reused; one that was granted to a timed waiter goes back into the pool still open."""
+    """A gate granted to a timed waiter is reused while still open; needs a timed and then another contended wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1134,6 +1156,8 @@ class PooledGateStaysSet(Handing):
 
 
 class CleansUpExceptionsOnly(Handing):
+    """KeyboardInterrupt out of the wait leaves a dead waiter in the queue."""
+
     def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
             woken = waiter.gate.wait(timeout)
@@ -1147,6 +1171,8 @@ class CleansUpExceptionsOnly(Handing):
 
 
 class InterruptKeepsTheGrant(Handing):
+    """An untimed waiter interrupted after its grant keeps the key; needs interrupt against grant."""
+
     def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
             if waiter.gate.wait(timeout):
@@ -1165,6 +1191,8 @@ class InterruptKeepsTheGrant(Handing):
 
 
 class InterruptPopsTheHead(Handing):
+    """An interrupted waiter removes the head of the queue; wrong with two waiters only."""
+
     def _interrupted(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
         if waiter.granted:
             self._pass_on(key)
@@ -1180,6 +1208,8 @@ class _Request:
 
 
 class RemovesAnEqualWaiter:
+    """Waiters with the same time-out are equal, and the first equal one is removed."""
+
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._queues: dict[Hashable, list[_Request]] = {}
@@ -1232,6 +1262,8 @@ class RemovesAnEqualWaiter:
 
 
 class RotatesOnRemoval(Handing):
+    """Removal from the middle leaves the queue rotated; needs three waiters."""
+
     def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
         while queue[0] is not waiter:
             queue.rotate(-1)
@@ -1239,6 +1271,8 @@ class RotatesOnRemoval(Handing):
 
 
 class SwapsWithTheLast(Handing):
+    """A cancelled waiter's place is filled by the last one; needs three waiters."""
+
     def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
         place = queue.index(waiter)
         last = queue.pop()
@@ -1247,7 +1281,7 @@ class SwapsWithTheLast(Handing):
 
 
 class SkipsOneDeadWaiter(Handing):
-    """Cancelled waiters are struck out by identity and skipped when their turn comes."""
+    """Unlock skips one cancelled waiter, not two in a row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1264,6 +1298,8 @@ class SkipsOneDeadWaiter(Handing):
 
 
 class IdleKeptAfterTimeout(Counting):
+    """The timed-out caller counts down and never evicts; needs the holder to leave before it counts down."""
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         entry = self._join(key)
@@ -1280,6 +1316,8 @@ class IdleKeptAfterTimeout(Counting):
 
 
 class LenDriftsOnInterruptedGrant(Handing):
+    """The counter behind len misses evictions on the interrupted-after-grant path."""
+
     def __init__(self) -> None:
         super().__init__()
         self._live = 0
@@ -1302,6 +1340,8 @@ class LenDriftsOnInterruptedGrant(Handing):
 
 
 class GuardLeftLocked(Handing):
+    """A failed unlock leaves the table guard locked."""
+
     def unlock(self, key: Hashable) -> None:
         self._guard.acquire()
         self._queues[key]
@@ -1313,7 +1353,7 @@ class GuardLeftLocked(Handing):
 
 
 class NotifyOneOnTable(_InLine):
-    """One condition for the whole table; the waiter that is notified may want another key."""
+    """notify() on the table's one condition may wake a waiter for another key."""
 
     def unlock(self, key: Hashable) -> None:
         with self._changed:
@@ -1327,7 +1367,7 @@ class NotifyOneOnTable(_InLine):
 
 
 class ConditionReplaced:
-    """Each holding has its own condition; unlock wakes one waiter and the others stay on the old one."""
+    """Waiters beyond the first stay on the condition of an ended holding; needs two waiters."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -1358,6 +1398,8 @@ class ConditionReplaced:
 
 
 class EarliestDeadlineFirst:
+    """Waiters with a time-out overtake those without."""
+
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._numbers = itertools.count()
@@ -1414,23 +1456,29 @@ class EarliestDeadlineFirst:
 
 
 class NewestFirstWithinASecond(EarliestDeadlineFirst):
+    """Within one second of the clock the newest waiter goes first."""
+
     def _rank(self, timeout: float | None) -> tuple[float, float]:
         return (int(time.monotonic()), -next(self._numbers))
 
 
 class ByThreadName(EarliestDeadlineFirst):
+    """Waiters are ranked by thread name."""
+
     def _rank(self, timeout: float | None) -> tuple[float, float]:
         name = threading.current_thread().name.encode()
         return (int.from_bytes(name.ljust(64, b"\0"), "big"), next(self._numbers))
 
 
 class ThirdWaiterPushesOut(Handing):
+    """The queue has room for two; the third waiter silently drops the first."""
+
     def _new_queue(self) -> deque[_Waiter]:
         return deque(maxlen=2)
 
 
 class ThreadGateNotCleared(Handing):
-    """One gate per thread for its whole life, opened by its first grant and never shut again."""
+    """A thread's own gate stays open after its first grant; needs one thread to wait twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1447,6 +1495,8 @@ class ThreadGateNotCleared(Handing):
 
 
 class TimeoutRestarts(_InLine):
+    """Each wake-up starts the time-out anew; needs wake-ups from another key (hard)."""
+
     def _wait(self, key: Hashable, queue: list[object], ticket: object, seconds: float | None) -> None:
         while queue[0] is not ticket:
             if not self._changed.wait(seconds) and queue[0] is not ticket:
@@ -1454,18 +1504,22 @@ class TimeoutRestarts(_InLine):
 
 
 class ZeroMeansForever(Handing):
+    """timeout=0 is taken for None and blocks."""
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         super().lock(key, timeout if timeout else None)
 
 
 class TimeoutNotPassedDown(Handing):
+    """A positive time-out never expires."""
+
     def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         super()._wait(key, queue, waiter, None)
 
 
 class ZeroRefusedWhileAnyHeld(Handing):
-    """A timeout of zero is turned away where the key is free but another one is held."""
+    """timeout=0 fails on a free key while another key is held."""
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         if timeout == 0:
@@ -1479,6 +1533,8 @@ class ZeroRefusedWhileAnyHeld(Handing):
 
 
 class ForgivesDoubleUnlock(Handing):
+    """The key released last may be released again."""
+
     def __init__(self) -> None:
         super().__init__()
         self._last: list[Hashable] = []
@@ -1493,7 +1549,7 @@ class ForgivesDoubleUnlock(Handing):
 
 
 class HeldMeansWanted:
-    """Whether a key is held is judged by its users, waiters among them."""
+    """Unlock trusts the count of users, so a stray unlock passes while a waiter has been woken but has not run."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -1538,6 +1594,8 @@ class _Slot:
 
 
 class FailedUnlockLeavesEntry:
+    """A failed unlock creates the entry it looked up."""
+
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._slots: defaultdict[Hashable, _Slot] = defaultdict(_Slot)
@@ -1592,27 +1650,35 @@ class FailedUnlockLeavesEntry:
 
 
 class KeyedById(_Translated):
+    """Equal keys that are different objects do not exclude each other."""
+
     def _name(self, key: Hashable) -> Hashable:
         return id(key)
 
 
 class KeyedByHash(_Translated):
+    """Different keys with the same hash, as -1 and -2, share a lock."""
+
     def _name(self, key: Hashable) -> Hashable:
         return hash(key)
 
 
 class KeyedByStr(_Translated):
+    """1 and '1' share a lock."""
+
     def _name(self, key: Hashable) -> Hashable:
         return str(key)
 
 
 class FalsyKeysShare(_Translated):
+    """All falsy keys, 0 and '' and None, share one lock."""
+
     def _name(self, key: Hashable) -> Hashable:
         return key or "default"
 
 
 class FirstTicketIsFalsy:
-    """Tickets count from zero over the locker's whole life, and the owner is tested for truth."""
+    """The very first holder has ticket 0, which the truth test takes for nobody."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -1668,7 +1734,7 @@ class FirstTicketIsFalsy:
 
 
 class CachedPerThread(Counting):
-    """Each thread remembers the entries it has used, also after another thread evicted them."""
+    """A thread's cache brings back an entry another thread evicted; needs both threads twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1691,6 +1757,8 @@ class CachedPerThread(Counting):
 
 
 class ReentrantPerKey:
+    """An RLock per key lets its own thread in again and refuses unlock from any other."""
+
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._entries: dict[Hashable, tuple[threading.RLock, list[int]]] = {}
@@ -1727,7 +1795,7 @@ class ReentrantPerKey:
 
 
 class FewUsersAtOnce(Handing):
-    """At most four callers hold or wait, over all keys together."""
+    """Four holders and waiters over all keys; the fifth caller blocks on a free key."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1749,7 +1817,7 @@ class FewUsersAtOnce(Handing):
 
 
 class LruEvictsHeldKeys(Handing):
-    """The table keeps its two latest keys, held or not."""
+    """A third key evicts the oldest of two, held or not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1764,6 +1832,8 @@ class LruEvictsHeldKeys(Handing):
 
 
 class ManyStripes:
+    """256 stripes; integer keys that differ by 256 share one."""
+
     def __init__(self) -> None:
         self._stripes = [Handing() for _ in range(256)]
 
@@ -1775,7 +1845,7 @@ class ManyStripes:
 
 
 class WeakEntriesOnePerThread:
-    """Entries live as long as a thread uses them, but a thread is noted with its latest entry only."""
+    """A thread that holds two keys keeps only the later entry alive."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -1811,7 +1881,7 @@ class WeakEntriesOnePerThread:
 
 
 class GrantReadOutsideGuard(Handing):
-    """After a failed timed wait the grant is looked for before the guard, not under it."""
+    """The grant is looked for before the guard only; one that comes in between is dropped."""
 
     def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
@@ -1830,7 +1900,7 @@ class GrantReadOutsideGuard(Handing):
 
 
 class UnlockInTwoTurns(Handing):
-    """Unlock tests the table under the guard, lets it go, and grants under a second turn of the guard."""
+    """Test and release are two turns of the guard; two unlocks of one holding can both succeed."""
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:

@@ -1028,6 +1028,8 @@ class NowServing:
 
 
 class ListOfFutures:
+    """concurrent.futures.Future as the gate."""
+
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._queues: dict[Hashable, list[concurrent.futures.Future[None]]] = {}
@@ -1571,6 +1573,8 @@ class Actor:
 
 
 class Polls:
+    """Polls with a short sleep."""
+
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._held: set[Hashable] = set()
@@ -1596,6 +1600,8 @@ class Polls:
 
 
 class BargingOnOneCondition:
+    """One condition and notify_all, no queue."""
+
     def __init__(self) -> None:
         self._freed = threading.Condition()
         self._held: set[Hashable] = set()
@@ -1626,6 +1632,8 @@ class _Users:
 
 
 class LockAndUsers:
+    """A lock and a count per key."""
+
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._entries: dict[Hashable, _Users] = {}

@@ -84,6 +84,7 @@ def test_a_situation_that_is_never_met_is_a_failure() -> None:
     assert found.verdict == "unreached"
 
 
+@pytest.mark.long
 def test_a_sound_barging_lock_breaks_only_what_it_does_not_promise() -> None:
     """Control for KM-FIFO, KM-HANDOFF and KM-LIVE: without them the barging lock is accepted."""
     promised = [p for p in ALL if p not in (KM_FIFO, KM_HANDOFF, KM_LIVE)]

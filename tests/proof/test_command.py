@@ -119,6 +119,7 @@ def test_the_page_names_what_each_part_stops(whole: proof.Proof) -> None:
         assert stops == (", ".join(f"`{model}`" for model in broken) or "none")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "status", "violated"),
     [("barging.py", 1, ["KM-FIFO", "KM-HANDOFF", "KM-LIVE"]), ("keep_or_pass.py", 0, [])],

@@ -297,6 +297,7 @@ def test_the_command_writes_the_page_and_says_how_much_it_is(tmp_path: Path, wri
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
+@pytest.mark.long
 def test_the_page_is_the_same_whatever_the_hash_seed(tmp_path: Path) -> None:
     """A schedule that is shared by its address must mean the same on everybody's page."""
     for seed in ("1", "2"):

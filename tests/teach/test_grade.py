@@ -64,7 +64,7 @@ class Locker:
         return len(self._locks)
 """
 AT_IMPORT = {
-    "loops": ("while True: pass", "did not come back from its import"),
+    "loops": ("while True: pass", "did not return from its import"),
     "exits": ("sys.exit()", "importing exits raised SystemExit"),
     "leaves": ("os._exit(0)", "ended the process"),
     "forks": ("while True: os.fork()", "starting a process is not allowed here"),
@@ -151,7 +151,7 @@ TESTS_NOT_RUN = {
     "none.py": ("def test_nothing(): pass\n", "no test that takes"),
     "exits_early.py": ("import sys\nsys.exit(1)\ndef test_it(locker): pass\n", "importing it stopped pytest"),
     "leaves_early.py": ("import os\nos._exit(1)\n", "importing it ended the process"),
-    "loops_early.py": ("while True: pass\n", "did not come back from its import"),
+    "loops_early.py": ("while True: pass\n", "did not return from its import"),
     "raises_early.py": ("raise ValueError('no')\n", "ValueError: no"),
     "wrong.py": ("def (\n", "not Python"),
     "fixture.py": ("def test_it(no_such_fixture): pass\n", "no test that takes"),
@@ -269,7 +269,7 @@ def test_the_replay_works_when_pasted(
     """From where the learner stands, also where the file is in another folder (KM-EXCL, KM-RACE)."""
     result = done(name)
     assert result.status == 1
-    text = next(line for line in result.out.splitlines() if line.startswith("See it again:"))
+    text = next(line for line in result.out.splitlines() if line.startswith("Replay it:"))
     pasted = text.partition(":")[2].strip()
     assert pasted.startswith("cd .. && ") == (at == "below")
     script = pasted.replace("kmutex verify", f"{shlex.quote(sys.executable)} -m kmutex verify")
@@ -308,7 +308,7 @@ def test_a_repaired_locker_passes(folder: Path, number: int, name: str) -> None:
     result = in_time(folder, "grade", f"repaired.py:{name}", "--lesson", str(number))
     assert (result.status, result.err, result.left) == (0, "", [])
     lines = result.out.splitlines()
-    assert any(line.startswith(f"lesson {number}: its program shows nothing any more") for line in lines)
+    assert any(line.startswith(f"lesson {number}: its program breaks no clause any more") for line in lines)
     assert lines[-2].startswith("holds: ")
     last = number == lessons()[-1].number
     assert lines[-1] == ("That was the last lesson." if last else f"On to the next: kmutex lesson show {number + 1}")
@@ -571,6 +571,7 @@ BY_NAME = {
 """What a test may ask to catch the locker of every lesson without a look at what it does."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("asked", ["module", *(pytest.param(name, marks=pytest.mark.long) for name in BY_NAME)])
 def test_a_test_that_goes_by_a_name_catches_nothing(tmp_path: Path, asked: str) -> None:
     """It fails on a correct locker too, where that has the name (KM-IDLE)."""

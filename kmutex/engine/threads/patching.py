@@ -187,10 +187,12 @@ def _taken() -> CoopLock:
 
 @contextmanager
 def controlled(make: Callable[[], Any] | None = None) -> Iterator[None]:
-    """Locks and the clock are the scheduler's within this block, also for the modules that ``make`` comes from.
+    """Within this block, the scheduler replaces locks and the clock, in the modules of ``make`` too.
 
-    make: the factory whose modules are searched for names bound to the real ones; None changes no module.
-    For one thread: other threads of the process must not make locks in the meantime.
+    For one thread: meanwhile, other threads of the process must not make locks.
+
+    Args:
+        make: A factory whose modules are searched for names of the real locks and clocks; None changes no module.
     """
     before = [(source, name, value) for source in _SOURCES for name, value in vars(source).items()]
     with ExitStack() as undo:
@@ -279,16 +281,17 @@ def _kept_in(value: Any, module: ModuleType) -> list[Any]:
     return [value, *(kept for part in vars(value).values() for kept in _kept_in(part, module) if part is not value)]
 
 
-_REAL_LOCK, _REAL_RLOCK = type(_thread.allocate_lock()), type(_thread.RLock())
+_REAL_LOCK = type(_thread.allocate_lock())
+REAL_RLOCK = type(_thread.RLock())
 
 
 def _ours(value: Any) -> list[Any]:
     """In place of a real lock, or a list of them, that was made when its module was imported: ours; [] for others."""
     if type(value) is _REAL_LOCK:
         return [CoopLock()]
-    if type(value) is _REAL_RLOCK:
+    if type(value) is REAL_RLOCK:
         return [CoopRLock()]
-    if type(value) is list and value and type(value[0]) in (_REAL_LOCK, _REAL_RLOCK):
+    if type(value) is list and value and type(value[0]) in (_REAL_LOCK, REAL_RLOCK):
         return [[new for kept in value for new in _ours(kept)]]
     return []
 
