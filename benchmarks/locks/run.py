@@ -230,9 +230,9 @@ def cells(row: Row, one: Standing) -> tuple[str, ...]:
     )
 
 
-def counted_cell(one: Standing) -> str:
-    """Its instructions, behind the figures of the row that they are of."""
-    return f"{one.figure.median:,.0f} ({shown_median(one.to_ours)})"
+def counted_cell(row: Row, one: Standing) -> str:
+    """What was counted and not timed, and the ratio if there is one."""
+    return shown_figure(row, one) + (f" ({shown_median(one.to_ours)})" if one.to_ours else "")
 
 
 def of_row(row: Row, found: Sequence[Standing]) -> list[Standing]:
@@ -259,6 +259,32 @@ def goal_line(goal: Goal) -> str:
     return f"{'met' if goal.met else 'NOT MET'}: {KINDS[goal.kind]}, {goal.row}: {goal.what} ({goal.figure})"
 
 
+def page_table(title: str, columns: Sequence[str], cells_of: Mapping[str, Sequence[str]]) -> list[str]:
+    """A table of the page, a line for each subject; nothing where there is none."""
+    if not cells_of:
+        return []
+    head = [f"**{title}**", "", f"| {' | '.join(('subject', *columns))} |", f"| --- |{' ---: |' * len(columns)}"]
+    return [*head, *(f"| {' | '.join((subject, *cells))} |" for subject, cells in cells_of.items()), ""]
+
+
+def tables_of(kind: str, rows: Sequence[Row], found: Sequence[Standing]) -> list[str]:
+    """One for each row that is timed, with its instructions if they were counted, and one of all bytes."""
+    counted = [row for row in rows if row.counted]
+    counts = {row.name: {one.subject: counted_cell(row, one) for one in of_row(row, found)} for row in counted}
+    lines = []
+    for row in rows:
+        if not row.counted:
+            columns, cells_of = COLUMNS[1:], {one.subject: cells(row, one)[1:] for one in of_row(row, found)}
+            if told := counts.pop(row.name + INSTRUCTIONS, None):
+                columns = (*columns, "instructions (x kmutex)")
+                cells_of = {subject: (*shown, told[subject]) for subject, shown in cells_of.items()}
+            lines += page_table(f"{KINDS[kind]}: {row.title}, for one operation", columns, cells_of)
+    titles = [row.title.removeprefix("bytes ") for row in counted if row.name in counts]
+    subjects = dict.fromkeys(subject for told in counts.values() for subject in told)
+    in_bytes = {subject: [told.get(subject, "") for told in counts.values()] for subject in subjects}
+    return [*lines, *page_table(f"{KINDS[kind]}: bytes (x kmutex)", titles, in_bytes)]
+
+
 def markdown(
     options: argparse.Namespace,
     facts: Mapping[str, Any],
@@ -270,19 +296,8 @@ def markdown(
     """The section of the page that a run writes."""
     lines = [f"### {title_of(facts)}", ""]
     lines += [*conditions(options, facts), ""]
-    for row in shown:
-        here = of_row(row, found)
-        if not here or row.name.endswith(INSTRUCTIONS):
-            continue
-        unit = "" if row.counted else ", for one operation"
-        named = (row.kind, row.name + INSTRUCTIONS)
-        counts = {one.subject: counted_cell(one) for one in found if (one.kind, one.row) == named}
-        columns = (*COLUMNS, "instructions (x kmutex)") if counts else COLUMNS
-        lines += [f"**{KINDS[row.kind]}: {row.title}{unit}**", ""]
-        lines += [f"| {' | '.join(columns)} |", f"| --- |{' ---: |' * (len(columns) - 1)}"]
-        for one in here:
-            lines.append(f"| {' | '.join((*cells(row, one), *([counts.get(one.subject, '')] if counts else [])))} |")
-        lines.append("")
+    for kind in KINDS:
+        lines += tables_of(kind, [row for row in shown if row.kind == kind], found)
     lines += ["**Goals**", "", *(f"- {goal_line(goal)}" for goal in reached), ""]
     versions = ", ".join(
         dict.fromkeys(f"{name.partition(' (')[0]} {version}" for name, version in measured.versions.items() if version)

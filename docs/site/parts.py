@@ -192,7 +192,7 @@ def _within(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
 
 
 COLUMNS = 26
-"""Of the text in a lane: three lanes have their place on a page then."""
+"""The columns of text in a lane: with these, three lanes fit on a page."""
 
 
 class Lanes(SphinxDirective):
@@ -219,7 +219,7 @@ class Lanes(SphinxDirective):
 
 
 class LessonTexts(SphinxDirective):
-    """``lesson-texts``: each lesson as it is asked, with what is told folded away."""
+    """``lesson-texts``: each lesson with its questions; answers are folded."""
 
     def run(self) -> list[nodes.Node]:
         self.env.note_reread()

@@ -102,8 +102,8 @@ class Judge(RunJudge):
         self._counted = False
         self._quiets = 0
         self._holder: dict[str, int] = {}
-        self._leased: dict[str, int] = {}
-        """By key: the last client that got it by a lease."""
+        self._leases: dict[str, dict[int, bool]] = {}
+        """By key and client in a block of it: whether its last grant of the key is by the lease of that block."""
         self._asking: dict[int, Step] = {}
         self._since: dict[int, int] = {}
         self._alone: set[int] = set()
@@ -122,6 +122,8 @@ class Judge(RunJudge):
         key = step.key
         own = step.kind not in "xo" and client not in self._contest.robbed and self._holder.get(key) == client
         self._log(client, f"{step} ...", "asks" if step.kind in ASKING else "lets go" if own else "calls", key)
+        if step.kind == "]" or step.kind in RAISING:
+            self._leases.get(key, {}).pop(client, None)
         if step.kind in ASKING:
             others = [other for other, asked in self._asking.items() if asked.key == key]
             self._alone -= set(others)
@@ -132,8 +134,10 @@ class Judge(RunJudge):
             self._cancelled.discard(client)
         elif step.kind == "o":
             self._ingredient("lease")
-            owner = self._leased.get(key)
-            if owner is not None and (self._holder.get(key) == owner or self._releasing.get(owner) == key):
+            # The engine takes the lease of the first of the others that are in a block: an old one ends nothing.
+            leases = self._leases.get(key, {})
+            owner = min(leases.keys() - {client}, default=client)
+            if leases.get(owner) and (self._holder.get(key) == owner or self._releasing.get(owner) == key):
                 self._contest.begun(client, key, owner)
         elif step.kind == "x":
             if key in self._holder or key in self._releasing.values():
@@ -191,7 +195,8 @@ class Judge(RunJudge):
             self._find("KM-REF", f"client {client} holds {step.key}, and its {step} raised {words}", "KM-LIVE")
         self._over(client)
 
-    def cancelled(self, client: int) -> None:
+    def cancelled(self, client: int, *, alone: bool = False) -> None:
+        """alone: nobody unlocks meanwhile, so no grant can meet the cancel."""
         step = self._asking.get(client)
         if step is None or client in self._cancelled:
             return
@@ -200,7 +205,7 @@ class Judge(RunJudge):
         self._parked.pop(client, None)
         if step.kind == "!":
             self._ingredient("interrupt")
-        elif step.key in self._holder:
+        elif alone or step.key in self._holder:
             self._ingredient("cancel")
         else:
             self._ingredient("race")
@@ -244,8 +249,9 @@ class Judge(RunJudge):
             self._find("KM-EXPIRED", _refused_free(self._doubtful.pop(key), key))
         self._in_order(client, step)
         self._holder[key] = client
-        if step.kind == "[":
-            self._leased[key] = client
+        leases = self._leases.setdefault(key, {})
+        if step.kind == "[" or client in leases:
+            leases[client] = step.kind == "["
         self._used.add(key)
         self._witness("KM-EXCL")
         if client in self._parked:

@@ -16,9 +16,21 @@ from asyncio import CancelledError, Future
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Coroutine, Hashable, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+_E = TypeVar("_E")
 
 _Waiter = Future[None]
+
+
+class _Entries(Generic[_E]):
+    """An entry for each key in use."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _E] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
 class _OneLoop:
@@ -134,16 +146,10 @@ class _Counted:
         self.users = 0
 
 
-class _Counting(_OneLoop):
+class _Counting(_Entries[_Counted], _OneLoop):
     """Sound: users counts the holder and the waiters, and the last of them takes the entry out."""
 
     _new_lock: type[asyncio.Lock | asyncio.Semaphore] = asyncio.Lock
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, _Counted] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     async def lock(self, key: Hashable) -> None:
         self._check_loop()
@@ -249,14 +255,8 @@ class _FlagEntry:
         self.queue: deque[asyncio.Future[None]] = deque()
 
 
-class _Waking(_OneLoop):
+class _Waking(_Entries[_FlagEntry], _OneLoop):
     """unlock frees the key and wakes one that waits; who takes it then, and how one leaves, is up to a subclass."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, _FlagEntry] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def unlock(self, key: Hashable) -> None:
         self._check_loop()
@@ -915,14 +915,8 @@ class UnlocksOnTheNextTurn(Handing):
             self._pass_on(key)
 
 
-class OneEventForAllWaiters:
+class OneEventForAllWaiters(_Entries[tuple[asyncio.Event, list[int]]]):
     """One set() wakes all waiters and none looks again."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, tuple[asyncio.Event, list[int]]] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     async def lock(self, key: Hashable) -> None:
         if key not in self._entries:
@@ -1028,21 +1022,18 @@ class ByTaskName(Handing):
             del self._ranks[waiter]
 
 
-class RankedByQueueLength(_OneLoop):
+class RankedByQueueLength(_Entries[list[tuple[int, int, _Waiter]]], _OneLoop):
     """Waiters are ranked by the length of the queue they met: a newcomer can pass an older one (needs four waiters)."""
 
     def __init__(self) -> None:
-        self._heaps: dict[Hashable, list[tuple[int, int, _Waiter]]] = {}
+        super().__init__()
         self._serial = itertools.count()
-
-    def __len__(self) -> int:
-        return len(self._heaps)
 
     async def lock(self, key: Hashable) -> None:
         loop = self._check_loop()
-        heap = self._heaps.get(key)
+        heap = self._entries.get(key)
         if heap is None:
-            self._heaps[key] = []
+            self._entries[key] = []
             return
         waiter = loop.create_future()
         place = (len(heap), next(self._serial), waiter)
@@ -1059,13 +1050,13 @@ class RankedByQueueLength(_OneLoop):
             raise
 
     def unlock(self, key: Hashable) -> None:
-        heap = self._heaps[key]
+        heap = self._entries[key]
         while heap:
             waiter = heapq.heappop(heap)[-1]
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        del self._heaps[key]
+        del self._entries[key]
 
 
 class KeyedByRepr(_Translated):

@@ -17,6 +17,9 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from threading import Condition, Event, Lock
+from typing import Generic, TypeVar
+
+_E = TypeVar("_E")
 
 
 def _checked(timeout: float | None) -> float | None:
@@ -39,6 +42,18 @@ class _Waiter:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.granted = self.gone = False
+
+
+class _Guarded(Generic[_E]):
+    """A guard, and an entry for each key in use."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Hashable, _E] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._entries)
 
 
 class Handing:
@@ -127,16 +142,8 @@ class _Entry:
         self.users = 0
 
 
-class Counting:
+class Counting(_Guarded[_Entry]):
     """Sound but for order: users counts the holder and the waiters, and changes under the guard only."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _Entry] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._entries)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
@@ -228,17 +235,13 @@ class _InLine:
             self._leave(key, self._queues[key], self._queues[key][0])
 
 
-class EvictWithWaiters:
+class EvictWithWaiters(_Guarded[threading.Lock]):
     """unlock takes the lock out of the table although others still wait for it."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._locks: dict[Hashable, threading.Lock] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
         with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
+            lock = self._entries.setdefault(key, threading.Lock())
             if lock.acquire(blocking=False):
                 return
         if not lock.acquire(timeout=_for_lock(seconds)):
@@ -246,10 +249,7 @@ class EvictWithWaiters:
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            self._locks.pop(key).release()
-
-    def __len__(self) -> int:
-        return len(self._locks)
+            self._entries.pop(key).release()
 
 
 class CountOutsideGuard(Counting):
@@ -276,10 +276,10 @@ class EvictByLocked(EvictWithWaiters):
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            lock = self._locks[key]
+            lock = self._entries[key]
             lock.release()
             if not lock.locked():
-                del self._locks[key]
+                del self._entries[key]
 
 
 class NonAtomicCount(Counting):
@@ -307,15 +307,8 @@ class _RefEntry:
         self.queue: deque[threading.Event] = deque()
 
 
-class _Referenced:
+class _Referenced(_Guarded[_RefEntry]):
     """Sound: an event for each waiter, set by whoever hands the key on; the count says when the entry goes."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _RefEntry] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
@@ -401,19 +394,15 @@ class NeverEvicts(_InLine):
         self._changed.notify_all()
 
 
-class _Gated:
+class _Gated(_Guarded[list[threading.Lock]]):
     """Sound: a closed Lock for each waiter, opened by whoever hands the key on."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._gates: dict[Hashable, list[threading.Lock]] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
         with self._guard:
-            gates = self._gates.get(key)
+            gates = self._entries.get(key)
             if gates is None:
-                self._gates[key] = []
+                self._entries[key] = []
                 return
             if seconds == 0:
                 raise TimeoutError(key)
@@ -443,17 +432,14 @@ class _Gated:
         gates.remove(gate)
 
     def _hand_on(self, key: Hashable) -> None:
-        if self._gates[key]:
-            self._gates[key].pop(0).release()
+        if self._entries[key]:
+            self._entries[key].pop(0).release()
         else:
-            del self._gates[key]
+            del self._entries[key]
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
             self._hand_on(key)
-
-    def __len__(self) -> int:
-        return len(self._gates)
 
 
 class CancelDeletesKey(_Gated):
@@ -462,7 +448,7 @@ class CancelDeletesKey(_Gated):
     def _give_up(self, key: Hashable, gates: list[threading.Lock], gate: threading.Lock) -> None:
         gates.remove(gate)
         if not gates:
-            self._gates.pop(key, None)
+            self._entries.pop(key, None)
 
 
 class _ConditionEntry:
@@ -473,12 +459,8 @@ class _ConditionEntry:
         self.line: list[threading.Condition] = []
 
 
-class WakeupDropped:
+class WakeupDropped(_Guarded[_ConditionEntry]):
     """A waiter that was woken, but gives up, leaves the line without waking the one behind it."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _ConditionEntry] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
@@ -516,9 +498,6 @@ class WakeupDropped:
             else:
                 del self._entries[key]
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
 
 class GrantKeptOnCancel(_Gated):
     """A caller whose grant came between its timeout and the guard still raises, and the key stays held."""
@@ -543,12 +522,8 @@ class _HeadEntry:
         self.queue: deque[threading.Event] = deque()
 
 
-class CancelledHeadStays:
+class CancelledHeadStays(_Guarded[_HeadEntry]):
     """Wakes the head, which takes itself out when it runs; one that gave up stays and blocks the rest."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _HeadEntry] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
@@ -588,9 +563,6 @@ class CancelledHeadStays:
                 raise RuntimeError(f"{key!r} is not held")
             entry.held = False
             self._wake(key, entry)
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 class HandedToDeadWaiter(Handing):
@@ -1207,27 +1179,19 @@ class _Request:
     granted: bool = False
 
 
-class RemovesAnEqualWaiter:
+class RemovesAnEqualWaiter(_Guarded[list[_Request]]):
     """Waiters with the same time-out are equal, and the first equal one is removed."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._queues: dict[Hashable, list[_Request]] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._queues)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         with self._guard:
-            if key not in self._queues:
-                self._queues[key] = []
+            if key not in self._entries:
+                self._entries[key] = []
                 return
             if timeout == 0:
                 raise TimeoutError(key)
             request = _Request(timeout)
-            queue = self._queues[key]
+            queue = self._entries[key]
             queue.append(request)
         try:
             if request.gate.wait(timeout):
@@ -1247,14 +1211,14 @@ class RemovesAnEqualWaiter:
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            if key not in self._queues:
+            if key not in self._entries:
                 raise KeyError(key)
             self._grant(key)
 
     def _grant(self, key: Hashable) -> None:
-        queue = self._queues[key]
+        queue = self._entries[key]
         if not queue:
-            del self._queues[key]
+            del self._entries[key]
             return
         request = queue.pop(0)
         request.granted = True
@@ -1366,22 +1330,14 @@ class NotifyOneOnTable(_InLine):
             self._changed.notify()
 
 
-class ConditionReplaced:
+class ConditionReplaced(_Guarded[Condition]):
     """Waiters beyond the first stay on the condition of an ended holding; needs two waiters."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._holdings: dict[Hashable, Condition] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._holdings)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._guard:
-            while (ended := self._holdings.get(key)) is not None:
+            while (ended := self._entries.get(key)) is not None:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if left == 0:
                     raise TimeoutError(key)
@@ -1390,24 +1346,19 @@ class ConditionReplaced:
                 except BaseException:
                     ended.notify()
                     raise
-            self._holdings[key] = Condition(self._guard)
+            self._entries[key] = Condition(self._guard)
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            self._holdings.pop(key).notify()
+            self._entries.pop(key).notify()
 
 
-class EarliestDeadlineFirst:
+class EarliestDeadlineFirst(_Guarded[list[tuple[float, float, _Waiter]]]):
     """Waiters with a time-out overtake those without."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        super().__init__()
         self._numbers = itertools.count()
-        self._heaps: dict[Hashable, list[tuple[float, float, _Waiter]]] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._heaps)
 
     def _rank(self, timeout: float | None) -> tuple[float, float]:
         return (float("inf") if timeout is None else time.monotonic() + timeout, next(self._numbers))
@@ -1415,9 +1366,9 @@ class EarliestDeadlineFirst:
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         with self._guard:
-            heap = self._heaps.get(key)
+            heap = self._entries.get(key)
             if heap is None:
-                self._heaps[key] = []
+                self._entries[key] = []
                 return
             if timeout == 0:
                 raise TimeoutError(key)
@@ -1442,15 +1393,15 @@ class EarliestDeadlineFirst:
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            if key not in self._heaps:
+            if key not in self._entries:
                 raise RuntimeError(f"unlock of unheld key {key!r}")
             self._grant(key)
 
     def _grant(self, key: Hashable) -> None:
-        if not self._heaps[key]:
-            del self._heaps[key]
+        if not self._entries[key]:
+            del self._entries[key]
             return
-        waiter = heapq.heappop(self._heaps[key])[-1]
+        waiter = heapq.heappop(self._entries[key])[-1]
         waiter.granted = True
         waiter.gate.set()
 
@@ -1756,16 +1707,8 @@ class CachedPerThread(Counting):
             self._cache.__dict__.get("entries", {}).pop(key, None)
 
 
-class ReentrantPerKey:
+class ReentrantPerKey(_Guarded[tuple[threading.RLock, list[int]]]):
     """An RLock per key lets its own thread in again and refuses unlock from any other."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, tuple[threading.RLock, list[int]]] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._entries)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
