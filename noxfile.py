@@ -18,6 +18,9 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "types", "imports", "model", "crosshair", "docs", "tests"]
 
 
+SITE = ["python", "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-b", "html", "-c", "docs/site", ".", "build/docs"]
+
+
 def install(session: nox.Session) -> None:
     if session.venv_backend != "none":
         session.install("-q", "-e", ".[dev]")
@@ -95,6 +98,41 @@ THREADED_TESTS = (
     "tests/test_aio.py",
     "tests/test_free_threads.py",
 )
+
+
+BOUNDED = ("check", "postgres", "anyio", "proof", "docs")
+"""The extras whose dependencies have a lower bound; what the others name is pinned, or only tests need it."""
+LOWEST = (
+    "tests/test_anyio.py",
+    "tests/test_help.py",
+    "tests/docs/test_samples.py::test_a_timeline_is_what_its_replay_shows",
+    "tests/picture",
+    "tests/postgres/test_tokens.py",
+    "tests/proof/test_command.py",
+    "tests/testing",
+    "tests/trace/test_command.py",
+    "tests/verify/test_options.py",
+    "tests/verify/test_report.py",
+)
+"""What is run on them: each dependency at work, in two minutes."""
+
+
+@nox.session(python="3.11")
+def lowest(session: nox.Session) -> None:
+    """Install the oldest dependencies that pyproject.toml allows, and run a quick part of the tests.
+
+    The other sessions install the newest. Needs PostgreSQL, and checks the completion of the shells that are here.
+    """
+    if session.venv_backend == "none":
+        session.error("it installs old versions in an environment of its own: call it without --no-venv")
+    extras = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+    bounds = [line.replace(">=", "==") for extra in BOUNDED for line in extras[extra] if not line.startswith("kmutex[")]
+    tools = ("jsonschema", "pytest==8", "pytest-timeout", "pytest-xdist", "pyyaml", "sybil", "trio")
+    session.install("-q", "-e", f".[{','.join(BOUNDED)}]", *bounds, *tools)
+    session.run("python", "-m", "pip", "list")
+    session.run("python", "-m", "pytest", "-q", "-n0", *LOWEST, *session.posargs)
+    session.run("kmutex", "prove", "--solver", "z3", "--quiet")
+    session.run(*SITE)
 
 
 @nox.session(venv_backend="none")
@@ -181,8 +219,7 @@ def crosshair(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation site into build/docs; a warning is an error."""
     install(session)
-    command = ("python", "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-b", "html", "-c", "docs/site")
-    session.run(*command, ".", "build/docs", *session.posargs)
+    session.run(*SITE, *session.posargs)
 
 
 @nox.session
@@ -305,6 +342,14 @@ def explorer(session: nox.Session) -> None:
     """Measure the explorer beside TLC; takes a quarter of an hour, and wants Java. Arguments go after --."""
     install(session)
     session.run("python", "benchmarks/explorer/run.py", *session.posargs)
+
+
+@nox.session(python="3.13")
+def search(session: nox.Session) -> None:
+    """Search known-bad lockers beside other tools; arguments go after --."""
+    if session.venv_backend != "none":
+        session.install("-q", "-e", ".[search]")
+    session.run("python", "benchmarks/search/run.py", *session.posargs)
 
 
 @nox.session

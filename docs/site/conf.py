@@ -43,9 +43,10 @@ default_role = "py:obj"
 highlight_language = "text"
 
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "special-members": "__init__"}
+autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
+napoleon_include_init_with_doc = True
 napoleon_numpy_docstring = False
 python_use_unqualified_type_names = True
 add_module_names = False

@@ -26,7 +26,7 @@ from kmutex.picture.svg import svg
 from kmutex.picture.text import text
 from kmutex.teach.explore_page import embedded, page
 from kmutex.teach.lesson import Lesson, find, lessons
-from kmutex.teach.model_lanes import of_broken
+from kmutex.teach.model_timeline import of_broken
 from kmutex.teach.notebook import choices
 from kmutex.testing import FEATURES
 from kmutex_model.broken import BROKEN
@@ -192,7 +192,7 @@ def _within(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
 
 
 COLUMNS = 26
-"""Of the text in a lane: three lanes have their place on a page then."""
+"""The columns of text in a lane: with these, three lanes fit on a page."""
 
 
 class Lanes(SphinxDirective):
@@ -219,7 +219,7 @@ class Lanes(SphinxDirective):
 
 
 class LessonTexts(SphinxDirective):
-    """``lesson-texts``: each lesson as it is asked, with what is told folded away."""
+    """``lesson-texts``: each lesson with its questions; answers are folded."""
 
     def run(self) -> list[nodes.Node]:
         self.env.note_reread()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from kmutex._console import complain
+from kmutex._console import complain, write_whole
 
 
 def add_parser(commands: Any) -> None:
@@ -38,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         return complain(f"{args.output}: {fault}")
     found = embedded()
     try:
-        size = write(args.output, page(found.json))
+        size = write_whole(args.output, page(found.json))
     except OSError as error:
         return complain(f"{args.output}: {error.strerror}")
     print(f"{args.output}: {found.graphs} graphs, {found.states:,} states, {found.steps:,} steps, {size:,} bytes")
@@ -54,32 +52,3 @@ def unfit(path: Path) -> str:
     if not path.absolute().parent.is_dir():
         return "there is no such folder"
     return ""
-
-
-def write(path: Path, text: str) -> int:
-    """Write a text file; readers see the old content or the new, never a part.
-
-    Returns:
-        The number of bytes.
-
-    Raises:
-        OSError: It can't be written; the old file is unchanged.
-    """
-    target = path.resolve()
-    content = text.encode()
-    number, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(content)
-        os.chmod(name, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return len(content)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

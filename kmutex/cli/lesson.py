@@ -33,6 +33,8 @@ exit status:
 """
 COLUMNS = 100
 """The most columns of prose."""
+LONGEST = 40
+"""Of the commands that have their column."""
 
 
 def add_parser(commands: Any) -> None:
@@ -147,7 +149,7 @@ def _show(args: argparse.Namespace) -> int:
         (f"kmutex lesson predict {one.number}", "has answers to choose from, with a run for each"),
         (f"kmutex lesson run {one.number}", "shows what happens"),
         (f"kmutex lesson show {one.number} --answer", "says why, and what to repair"),
-        (f"kmutex lesson show {one.number} --hints", "the same without the why, and some hints"),
+        (f"kmutex lesson show {one.number} --hints", "has the exercise and hints, and not why"),
     )
     return 0
 
@@ -263,7 +265,7 @@ def _start(args: argparse.Namespace) -> int:
     out = console()
     _prose(out, one, "Exercise")
     out.print("The locker is in", Text(f"{args.file}.", "bold"), "When you have repaired it:", soft_wrap=True)
-    _ways_on(out, (grade, ""))
+    out.print(Text(f"  {grade}", "bold"), soft_wrap=True)
     return 0
 
 
@@ -338,7 +340,8 @@ def _code(out: Console, source: str) -> None:
 
 
 def _ways_on(out: Console, *ways: tuple[str, str]) -> None:
-    wide = max(len(command) for command, _ in ways[:2])
+    """What can be called next; a command that is too long for the column stands below what it does."""
+    wide = max(len(command) for command, _ in ways if len(command) <= LONGEST)
     for command, what in ways:
         out.print(
             Text(f"  {what}:" if len(command) > wide else "", "dim"), soft_wrap=True, end="\n" * (len(command) > wide)

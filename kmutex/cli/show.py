@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmutex._console import complain, number_of, seconds, shown, version
-from kmutex.cli.explore import unfit, write
+from kmutex._console import complain, number_of, seconds, shown, version, write_whole
+from kmutex.cli.explore import unfit
 from kmutex.cli.verify import add_options, said_of
 from kmutex.engine.calls import CallsError
 from kmutex.engine.features import UnknownFeatureError, clauses_off
@@ -146,7 +146,7 @@ def write_page(path: Path, subject: Subject, taken: str, schedules: Sequence[str
         clauses_off(subject.without),
         f"kmutex {version()}, Python {sys.version.split()[0]}",
     )
-    size = write(path, text)
+    size = write_whole(path, text)
     many = sum(len(one.runs) for one in recordings)
     broken = [breach for one in recordings for breach in one.runs[0].breaches if breach.promised]
     print(f"{path}: {many} run{'s' * (many != 1)} of {subject.target}, {size:,} bytes")

@@ -1,4 +1,4 @@
-"""Known-bad ways of a call that was cancelled before it began, and of one with a time limit.
+"""Known-bad handling of a call that was cancelled before it began, and of a call with a time limit.
 
 The model has no such calls: `Courses` puts them together from its steps. So the mistakes that can be made in them are
 made here, over the correct model.
@@ -15,7 +15,7 @@ from kmutex_model.state import Config, State
 
 
 class Mistake(Courses):
-    """The courses of a port with one mistake."""
+    """The outcomes of a port with one mistake."""
 
     name: str
     clause: str

@@ -1,6 +1,6 @@
-"""One case played with an adapter: what is sent, what is seen, and which clause a port that does otherwise breaks.
+"""Play one case with an adapter: send commands, observe, and find the clause that a wrong port breaks.
 
-A move is over when the replies, and at level 2 the table, are those of a course. So a right port is never
+A move is over when the replies, and at level 2 the table, are those of an allowed outcome. So a right port is never
 waited for by the clock at level 2. At level 1 a call that waits is known by the silence only.
 """
 
@@ -33,7 +33,7 @@ PORT_FEATURES = {
     "deadline": (),
     "token": (),
 }
-"""What a port may lack, and the clauses that are then not judged."""
+"""Features that a port may lack, and the clauses that are then not judged."""
 PARTS = {
     "done": "calls that are cancelled before they begin",
     "deadline": "time limits other than 0",
@@ -70,14 +70,14 @@ def clauses_unjudged(features: Set[str]) -> frozenset[str]:
 
 
 class CaseVerdict(str, Enum):
-    """How a case ended."""
+    """The verdict of a case."""
 
     PASSED = "passed"
     FAILED = "failed"
     SLOW = "slow"
-    """It failed at level 1, and not again with a longer silence. Not a pass."""
+    """It failed at level 1, but not when repeated with a longer silence. Not a pass."""
     BROKEN = "broken"
-    """The adapter did not keep to the protocol, or died."""
+    """The adapter broke the protocol, or died."""
 
 
 class Played(NamedTuple):
@@ -123,7 +123,7 @@ def play(
     first = _rounds(adapter, case, waits, known, off)
     if first.symptom != "KM-EXPIRED" or first.case.rounds == 1:
         return first
-    # What took long once may have been held up.
+    # A single slow reply may be an accident.
     return _rounds(adapter, case, waits, known, off)
 
 
@@ -144,7 +144,7 @@ def _rounds(adapter: Adapter, case: Case, waits: Waits, known: Set[str], off: Se
         if played.verdict is not CaseVerdict.PASSED:
             break
     if case.keys > 1:
-        # Of hundreds of calls, those that the verdict speaks of.
+        # Of hundreds of calls, only those in the message.
         named = {event.client for event in played.events if f"client {event.client} " in played.message + " "}
         events = tuple(event for event in played.events if event.client in {*named, -1})
         played = played._replace(events=events if named else played.events[-12:])
@@ -172,7 +172,7 @@ def _slow(took: dict[str, list[float]]) -> tuple[str, str] | None:
 
 
 def declared(courses: Sequence[Course], moves: Sequence[Move], features: Set[str]) -> list[Course]:
-    """The courses that a port with these features may take: of a free key an early cancel does what it declares."""
+    """Return the allowed outcomes for a port with these features: an early cancel of a free key ends as declared."""
     left = list(courses)
     for number, move in enumerate(moves if len(features & set(EARLY)) == 1 else ()):
         if move[0].op != "done":
@@ -191,7 +191,7 @@ class _MismatchError(Exception):
 
 
 class _PortError(Exception):
-    """A call that ended as the protocol does not have it."""
+    """A call ended in a form that the protocol does not have."""
 
 
 _PortError.__name__ = "error"
@@ -203,11 +203,11 @@ _UNEXPECTED = {
     "done": "KM-CANCEL",
     "limit": "KM-EXPIRED",
 }
-"""The clause of a command that ended in an error, where the judge sees none in it."""
+"""The clause for a command that ended in an error, if the judge finds no violation."""
 
 
 class _Sent(NamedTuple):
-    """A command that has no reply yet; who makes the call, in the words of the judge; its place in the move."""
+    """A command that has no reply yet; the client for the judge; its position in the move."""
 
     command: Command
     client: int
@@ -241,7 +241,7 @@ class _Player:
         self._waits = waits
         self._stat = "stat" in adapter.features
         self._courses = declared(case.courses, case.moves, adapter.features)
-        # Without `stat` nobody looks at the table. What else shows wrong references is judged all the same.
+        # Without `stat` the table is unknown. Other effects of wrong references are still judged.
         self._judge = Judge(off=clauses_unjudged(adapter.features | {"stat"}) | off, known=known)
         self._off = off
         self._open: dict[int, _Sent] = {}
@@ -258,7 +258,7 @@ class _Player:
         self._beside: dict[str, str] = {}
         """Keys that an unlock was sent for while a call of the same move asked for them, free before; how it ended."""
         self.met: list[str] = []
-        """How calls ended whose cancel came right behind the unlock that granted them the key."""
+        """The ends of calls whose cancel came right after the unlock that granted them the key."""
         self.took: dict[str, list[float]] = {"granted": [], "timeout": []}
         """Seconds of each try that was alone in its move."""
 
@@ -266,7 +266,7 @@ class _Player:
         try:
             if self._adapter.ask("reset").get("result") != "ok":
                 raise AdapterError("its reply to reset is not ok")
-            # What calls of the case before may still say counts for nothing.
+            # Late replies to calls of the last case are ignored.
             self._first_id = self._adapter.last_id + 1
             for number, move in enumerate(self._case.moves):
                 self._make(number, move)
@@ -296,7 +296,7 @@ class _Player:
         watchdog = self._adapter.watchdog()
         pause = 0.0
         while True:
-            # Before there is a last look at what it said.
+            # First, read once more what it sent.
             silence = 0.0 if self._stat else watchdog.silent()
             table = self._table() if self._stat else ()
             replies = [reply for reply in self._adapter.replies(pause) if reply["id"] >= self._first_id]
@@ -340,22 +340,22 @@ class _Player:
 
     @property
     def _all_answered(self) -> bool:
-        """Whether only calls of lock have no reply."""
+        """Return whether only calls of lock have no reply."""
         return all(sent.command.op in ASKING for sent in self._open.values())
 
     def _shown(self, seen: Seen) -> Seen:
-        """What of it this port can show, and is asked for."""
+        """Return the part of an observation that this port can show, and that is judged."""
         table = seen.table if self._stat else ()
         if "KM-IDLE" in self._off:
             table = tuple(row for row in table if row[1] > 0 or row[2] > 0)
         if "KM-REF" in self._off:
-            # Whether a key without waiters is held, only the references would say.
+            # Only the references would show whether a key without waiters is held.
             rows = (row for row in table if row[2] or "KM-IDLE" not in self._off)
             table = tuple((key, waiters + 1, waiters) for key, _, waiters in rows)
         return seen._replace(table=table)
 
     def _rest(self) -> None:
-        """All is quiet, or should be: the judge looks at who waits."""
+        """Let the judge check who waits, in a state that should be quiescent."""
         for key in list(self._beside):
             self._decide(key)
         for sent in self._open.values():
@@ -377,14 +377,14 @@ class _Player:
                 self.met += late
 
     def _name(self, move: Move, seen: Seen, due: list[Seen]) -> None:
-        """Find the clause for a difference that the judge has no word for."""
+        """Find the clause for a difference that the judge does not name."""
         self._judge.ended(Ending.DONE)
         message = f"after {format_moves((move,))}: {seen}; it must be: {' or '.join(map(str, dict.fromkeys(due)))}"
         if not self._judge.findings:
             alike = [one for one in due if one[:2] == seen[:2]]
             refused = [one for one in due if one[::2] == seen[::2] and "unheld" in one.unlocks]
             if alike and refused:
-                # It says that it has ended a grant, and the table that there was none to end.
+                # It says that it has ended a grant, but by the table there was no grant to end.
                 self._judge.differs("KM-UNHELD", message)
             elif not alike and move[0].op == "done":
                 self._judge.differs("KM-CANCEL", message)
@@ -428,7 +428,7 @@ class _Player:
             and holder is None
             and any(sent.step and sent.step.key == key for sent in self._open.values())
         ):
-            # It may find the key taken or not. The judge hears of it when it is known which.
+            # It may find the key taken or free. The judge is told once that is known.
             number = self._adapter.send("unlock", key=key)
             self._open[number] = _Sent(command, len(self._asked), Step("x", key), place)
             self._beside[key] = ""
@@ -445,7 +445,7 @@ class _Player:
         number = self._adapter.send("unlock", key=key, **lease)
         self._open[number] = _Sent(command, client, step, place)
 
-    # -- what comes back -----------------------------------------------------------------------------------------
+    # -- replies -------------------------------------------------------------------------------------------------
 
     def _reply(self, reply: dict[str, Any]) -> None:
         sent = self._open.pop(reply["id"], None)
@@ -504,7 +504,7 @@ class _Player:
         before.append(token)
 
     def _decide(self, key: str, *, released: bool = False) -> None:
-        """Tell the judge what an unlock did that was sent beside a lock of a free key: let go, or nothing."""
+        """Tell the judge the effect of an unlock that was sent together with a lock of a free key, if it had one."""
         if key not in self._beside:
             return
         result = self._beside.pop(key)

@@ -1,4 +1,4 @@
-"""What a check of a port found, as text, JSON, JUnit XML, TAP and HTML."""
+"""The report of a check of a port, as text, JSON, JUnit XML, TAP and HTML."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _STYLE = {0: "green", 1: "bold red", 2: "yellow", 3: "bold red"}
 
 
 class ConformReport:
-    """A result, with what is known to fail taken into account."""
+    """A result, in the light of known failures."""
 
     def __init__(self, result: Result, options: Options, command: Sequence[str], vectors: Sequence[Vector]) -> None:
-        """command: what starts the adapter. vectors: those it was to be put through."""
+        """Make the report. ``command`` starts the adapter; ``vectors`` are all that were planned."""
         self.result = result
         self.options = options
         self.command = list(command)
@@ -61,7 +61,7 @@ class ConformReport:
         )
         """By clause, the vectors that passed and would show, at this level, a known-bad model that breaks it."""
         self.bounds = tuple(map(max, zip(*(played.case.size for played in passed), strict=True))) or (0, 0, 0)
-        """Of the cases that passed, the most keys, the most that wait for one, and the most moves."""
+        """The most keys, the most waiters for one key, and the most moves of cases that passed."""
         self.known: list[Played] = []
         self.flaky: list[Played] = []
         self.failed: list[Played] = []
@@ -92,7 +92,7 @@ class ConformReport:
 
     @property
     def decided(self) -> bool:
-        """Whether every case that was planned has come to a clear end."""
+        """Whether every planned case has a verdict."""
         return not (self.broken or self.slow or self.result.skipped or self.result.farewell)
 
     @property
@@ -173,7 +173,7 @@ class ConformReport:
         ]
 
     def remarks(self) -> list[str]:
-        """What the figures do not say."""
+        """Remarks in addition to the figures."""
         result = self.result
         said = [
             f"without the feature {name}: {lacking(name)} not judged"
@@ -200,14 +200,14 @@ class ConformReport:
         return said
 
     def replay(self, played: Played) -> str:
-        """The command that plays one case again."""
+        """Return the command that replays one case."""
         waits, usual = self.options.waits, Waits()
         timeout = "" if waits.timeout == usual.timeout else f" --timeout {waits.timeout:g}"
         settle = "" if waits.settle == usual.settle else f" --settle {1000 * waits.settle:g}"
         return f"kmutex conform{timeout}{settle} --case {shlex.quote(played.case.id)} -- {shlex.join(self.command)}"
 
     def shown(self) -> list[Played]:
-        """What is worth a picture: failures and breaks, the shortest first."""
+        """The cases that are shown with a timeline: failures and broken adapters, the shortest first."""
         worth = [*self.failed, *self.broken, *self.slow]
         return sorted(worth, key=lambda played: (len(played.case.id), played.case.id))
 
@@ -247,11 +247,11 @@ def clause_rows(report: ConformReport) -> list[ClauseRow]:
 
 _HEADS = ("clause", "result", "vectors passed", "cases that break it")
 _NOT_HERE = ("KM-INTERRUPT", "KM-LOOP", "KM-ALL")
-"""The protocol has no words for these."""
+"""Clauses that the protocol can't test."""
 
 
 def show(report: ConformReport, console: Console) -> None:
-    """The report for people."""
+    """Print the report."""
     result = report.result
     level = "level 2" if "stat" in result.features else "level 1, a black box"
     console.print(Text(f"{result.name}: {level}, {', '.join(sorted(result.features)) or 'no features'}"))
@@ -287,7 +287,7 @@ def show(report: ConformReport, console: Console) -> None:
 
 
 def as_json(report: ConformReport) -> str:
-    """The report for programs; the form is in docs/conform.md."""
+    """Return the report as JSON, as docs/conform.md describes."""
     result = report.result
     body: dict[str, Any] = {
         "format": "kmutex-conform/1",
@@ -427,7 +427,7 @@ article { margin: 2.5rem 0; }
 
 
 def as_html(report: ConformReport) -> str:
-    """A page of its own, without anything from elsewhere."""
+    """Return the report as one page that loads nothing."""
     result = report.result
     text = html.escape
     heads = "".join(f'<th scope="col">{head}</th>' for head in _HEADS)

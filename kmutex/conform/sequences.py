@@ -1,4 +1,4 @@
-"""Random sequences from the model, and smaller forms of one that fails."""
+"""Random sequences from the model, and shrinking one that fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_COURSES = 12
 
 
 def random_case(seed: int, features: frozenset[str]) -> Case:
-    """A case from the model that a port with these features can be put through. The same for the same arguments."""
+    """Return a random case for a port with these features, the same for the same arguments."""
     choice = random.Random(seed)
     length = choice.randint(2, RANDOM_MOVES)
     keys = RANDOM_KEYS[: choice.randint(1, len(RANDOM_KEYS))]
@@ -45,9 +45,9 @@ def random_case(seed: int, features: frozenset[str]) -> Case:
 
 
 def simpler(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
-    """Cases with a little less in them, the boldest first: without a call, a move, a meeting, or a timeout.
+    """Yield shorter sequences, the boldest first: without a call, a move, a meeting, or a timeout.
 
-    Some are no cases.
+    Some of them are not cases.
     """
     calls = sum(command.op in ASKING for move in moves for command in move)
     for size in (len(moves) // 2, 1):
@@ -56,7 +56,7 @@ def simpler(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
     for call in range(calls):
         without = renumbered([tuple(command for command in move if command.call != call) for move in moves])
         yield without
-        # What served this call may be what it needed, so the two go together or not at all.
+        # The unlock that served this call may be needed by it, so the two are dropped together.
         yield from (renumbered([*without[:number], *without[number + 1 :]]) for number in range(len(without)))
     for number, move in enumerate(moves):
         if len(move) > 1:
@@ -70,7 +70,7 @@ def simpler(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
 
 
 def renumbered(moves: Sequence[Move]) -> tuple[Move, ...]:
-    """The moves with their calls counted from 0, without empty moves and without commands of calls that are gone."""
+    """Return the moves with calls renumbered from 0, without empty moves and commands of calls that were dropped."""
     numbers: dict[int, int] = {}
     kept = []
     for move in moves:

@@ -46,7 +46,7 @@ WAITERS = 24
 KEYS = 300
 """Side by side: more than a byte tells apart, and enough that two of them share one of 1,024 locks."""
 ROUNDS = 20
-"""Of what meets in another way each time."""
+"""The number of rounds of cases with races."""
 FIELDS = (
     *("0!a/1?a", "0!a/ua", "0!a/1!a/ua", "0!a/r0", "0+a/1!a/ua/2?a", "0+a/1!a/2+a/ua", "0+a/1+a/2!a/ua"),
     *("0+a/1!b/2+b", "0+a/1+a/2!a/c1", "0+a/1+a/2!a/3+a/ua", "0+a/1?a/2!a/ua", "0+a/1!a/r1", "0+a:50/1?a"),
@@ -60,12 +60,12 @@ FIELDS = (
 class Vector(NamedTuple):
     """A case of the file.
 
-    revision  counts from 1; one more each time the courses of this id have changed
+    revision  counts from 1; one more each time the allowed outcomes of this id have changed
     clauses   those that the models of `kills` and `may_kill` break
     outside   those of them that a black box (level 1) can show broken
-    kills     known-bad models that take none of the courses, so a port like one of them fails
+    kills     known-bad models without an allowed outcome, so a port like one of them fails
     blind     those of `kills` that only the table shows: a black box (level 1) may look right
-    may_kill  known-bad models that can take a wrong course and a right one, as chance will have it
+    may_kill  known-bad models that may have an allowed outcome or a wrong one, by chance
     """
 
     case: Case
@@ -121,7 +121,7 @@ def weighed(case: Case) -> Vector:
 
 
 def _known_bad(case: Case) -> Iterator[tuple[str, str, set[Course]]]:
-    """Each by its name, with the clause that it breaks and the courses that it takes."""
+    """Each by its name, with the clause that it breaks and its outcomes."""
     for broken in BROKEN:
         courses = Courses(case.moves, broken.model, (broken.config.race,))
         yield broken.model.name, broken.clause, set(courses.all(case.moves))
@@ -173,7 +173,7 @@ def wide() -> Iterator[tuple[Case, Case]]:
 
 
 def _ways(clients: int, keys: str) -> Iterator[tuple[Move, ...]]:
-    """A shortest way to each kind of state."""
+    """Yield a shortest sequence to each kind of state."""
     met = set()
     todo: deque[tuple[Move, ...]] = deque([()])
     while todo:
@@ -186,7 +186,7 @@ def _ways(clients: int, keys: str) -> Iterator[tuple[Move, ...]]:
 
 
 class Stand:
-    """Where all calls stand after the moves, on one of the courses."""
+    """The state of all calls after the moves, in one of the allowed outcomes."""
 
     def __init__(self, moves: Sequence[Move], clients: int, keys: str) -> None:
         """clients: calls that may be alive at a time. keys: those that may be used."""
@@ -217,11 +217,11 @@ class Stand:
 
 
 def next_moves(moves: Sequence[Move], clients: int, keys: str) -> list[Move]:
-    """Every kind of move that may follow, where all stands clear, and that a right port can be put through."""
+    """Return every kind of move that may follow in an unambiguous place, and that can be played."""
     stand = Stand(moves, clients, keys)
     following = candidates(stand)
     if not stand.sure:
-        # Where it may stand in two ways, one more lock shows which, and one more unlock.
+        # If there are two possible states, one more lock shows which, and one more unlock.
         following = [(Command("unlock", None, key),) for key in stand.used]
         following += [(stand.ask("lock", key),) for key in stand.used if stand.room]
     return [move for move in following if _right((*moves, move))]

@@ -1,12 +1,12 @@
-"""Programs on an event loop of its own, whose next step is a choice. `trioloop` has another loop, for trio.
+"""Run programs on a special event loop, whose next step is a choice. `trioloop` has another loop, for trio.
 
 asyncio promises that callbacks run in the order in which they were scheduled, and lockers may rely on it, so the
-ready queue keeps its order. What is open is when the world outside acts: a client begins its next step, a task is
-cancelled, a timer fires. Each of these can come before any step of the loop, in any order; the promise and this
-freedom together are all the orders that a real loop can show.
+ready queue keeps its order. The choice is when external events come: a client begins its next step, a task is
+cancelled, a timer fires. Each of them can come before any step of the loop, in any order. Together these are all the
+orders that a real loop can show.
 
-A client pauses where it holds a key (its work would await something there) and not after an unlock: what it does
-next follows in the same step, as code after an unlock does.
+A client pauses when it has got a key (its work would await something there), but not after an unlock: its next step
+follows in the same step of the loop, like code after an unlock.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from kmutex.engine.search import EVENT, Chooser, Move
 from kmutex.engine.threads.locks import World
 
 MOST_IDLE = 600
-"""Loop steps without an event, for each task begun in this phase, after which those who still spin count as waiting."""
+"""Loop steps without an event, per task of this phase, after which tasks that still spin count as waiting."""
 
 _Alternative = tuple[Callable[[], None], int, Move]
-"""What is done, what it costs, and how a chooser sees it."""
+"""The action, its cost, and its description for a chooser."""
 
 _client: contextvars.ContextVar[_Client | None] = contextvars.ContextVar("client", default=None)
 
@@ -67,16 +67,16 @@ class _Timer:
 
 
 class Loop(asyncio.AbstractEventLoop):
-    """As much of an event loop as locks, tasks, futures and timeouts ask for."""
+    """The part of an event loop that locks, tasks, futures and timeouts need."""
 
     def __init__(self) -> None:
         self.ready: deque[asyncio.Handle] = deque()
         self.timers: list[_Timer] = []
         self.begun = 0
-        """Tasks so far."""
+        """The number of tasks so far."""
         self.now = 1000.0
         self.failed: Callable[[BaseException], None] = lambda error: None
-        """Is told of what a callback raised."""
+        """Called with an error that a callback raised."""
 
     def time(self) -> float:
         return self.now
@@ -91,7 +91,8 @@ class Loop(asyncio.AbstractEventLoop):
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        # Of the others, what a task raised is for whoever awaits it, and the rest is said when memory is collected.
+        # Other contexts have no error of a callback: a task's error is for its awaiter, and the rest are warnings of
+        # garbage collection.
         if "handle" in context and "exception" in context:
             self.failed(context["exception"])
 
@@ -137,7 +138,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Within it, this is the running loop. What was to come at its end comes no more."""
+        """Within the block, this is the running loop. At its end, all callbacks and timers are dropped."""
         before = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         try:
@@ -168,7 +169,7 @@ class Loop(asyncio.AbstractEventLoop):
             handle._run()
 
     def fire(self, timer: _Timer) -> None:
-        """Let a timer end now; the clock is at least at its end then."""
+        """Let a timer fire now, and move the clock to its time if that is later."""
         self.timers.remove(timer)
         self.now = max(self.now, timer.when)
         self.ready.append(timer.handle)
@@ -230,7 +231,7 @@ class ClientLoop(Protocol):
 
 
 class LoopRun:
-    """One run of one program on a fresh subject."""
+    """One run of one program on a new subject."""
 
     def __init__(
         self,
@@ -245,12 +246,18 @@ class LoopRun:
         loop: ClientLoop | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
-        """A run of ``program`` on what ``make()`` returns.
+        """Prepare a run.
 
-        keys: the value for a key's letter. timeouts: a cancellable wait asks with a timeout, and that is what ends
-        it; otherwise its task is cancelled. quiet_tail: the last phases of the program in which there is nothing
-        to choose. loop: of runs before this one, for subjects that keep something of theirs; None: a new one.
-        timeout: virtual seconds that a cancellable wait asks for.
+        Args:
+            make: Makes a new subject.
+            program: The program.
+            observer: Gets the events.
+            chooser: Makes the choices.
+            keys: Gives the key for a letter.
+            timeouts: Whether a cancellable wait has a timeout, which ends it. If not, its task is cancelled.
+            quiet_tail: The number of phases at the end without choices.
+            loop: The loop of earlier runs, for subjects that keep objects of it; None for a new one.
+            timeout: Virtual seconds of a cancellable wait.
         """
         self._make = make
         self._phases = deque(enumerate(program.phases))
@@ -272,7 +279,7 @@ class LoopRun:
         self._closing = False
 
     def run(self) -> Ending:
-        """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
+        """Run to the end; raise UncontrolledError or SubjectFailedError if that is not possible."""
         World.loop_time = self._loop.time
         try:
             with self._loop.running():
@@ -315,7 +322,7 @@ class LoopRun:
         except GeneratorExit:
             raise
         except BaseException as error:
-            # Of the observer or of this scheduler: not a finding, and not to be lost in a task.
+            # An error of the observer or of this scheduler: not a finding, and it must not be lost in a task.
             self._error = error
 
     async def _serve(self, me: _Client) -> None:
@@ -343,10 +350,10 @@ class LoopRun:
             raise
         except BaseException as caught:
             if self._closing:
-                raise  # The subject's way of being unwound, not an event of the run.
+                raise  # The subject is being unwound: not an event of the run.
             error = without_frames(caught)
         if error is not None and me.step_ends is not None and me.step_ends <= self._loop.now and step.kind == "~":
-            # It looked at the clock itself.
+            # It has read the clock itself.
             self._observer.cancelled(me.index)
         me.step = me.step_ends = None
         if me.cancelled and me.task is not None and hasattr(me.task, "uncancel"):
@@ -402,10 +409,10 @@ class LoopRun:
         if not self._closing:
             self._observer.failed(without_frames(error))
 
-    # -- who goes on ---------------------------------------------------------------------------------------------
+    # -- the next step -------------------------------------------------------------------------------------------
 
     def _go_on(self) -> Ending | None:
-        """One step of the run; how it ended, if it did."""
+        """Do one step of the run; return how the run ended, if it did."""
         if self._observer.stopped:
             return Ending.STOPPED
         spinning = self._idle > MOST_IDLE * (1 + self._loop.begun - self._begun)
@@ -442,7 +449,7 @@ class LoopRun:
         await self._loop.sleep(seconds)
 
     def go_on(self) -> None:
-        """A subject that makes many calls in one may take as many steps for each as for a whole run."""
+        """Reset the step limit, for a subject that makes many calls in one."""
         self._steps = 0
         self._event()
 
@@ -485,7 +492,7 @@ class LoopRun:
         return cancel
 
     def _end_a_wait(self) -> bool:
-        """Fire the next timer that fires without a choice: one that is due, or a poll."""
+        """Fire the next timer that needs no choice: one that is due, or a poll."""
         for timer in sorted(self._loop.timers, key=lambda timer: timer.when):
             due = timer.when <= self._loop.now
             owner = timer.owner
@@ -501,7 +508,7 @@ class LoopRun:
         return False
 
     def _quiet(self) -> Ending | None:
-        """Nobody can move: the next phase begins, or a wait is cancelled, or the run is over."""
+        """In a quiescent state, begin the next phase, cancel a wait, or end the run."""
         waiting: dict[int, Step] = {}
         overdue = set()
         for client in self._clients:
@@ -512,11 +519,11 @@ class LoopRun:
                 continue
             timer = self._own_timer(client)
             if timer is not None and not client.timed:
-                # The caller's time runs from its call, the timer's from where it was set, and the clock may have
-                # moved between.
+                # The caller's time begins at its call, the timer's when it was set, and the clock may have moved in
+                # between.
                 client.step_ends = max(client.step_ends, timer.when)
                 client.timed = True
-            # A timer for all of its time again does not end the wait in time.
+            # A timer that was set again for the whole timeout does not end the wait in time.
             anew = timer is None or timer.when >= client.step_ends + self._timeout
             if anew and client.step_ends <= self._loop.now:
                 overdue.add(client.index)
@@ -539,14 +546,14 @@ class LoopRun:
             if self._cancellable(client):
                 self._canceller(client)()
             elif client.step is not None and client.step.kind == "~" and client.step_ends is not None:
-                # It waits in nothing that ends by itself: it is overdue.
+                # No timer will end its wait: it is overdue.
                 self._loop.now = max(self._loop.now, client.step_ends)
         for index, steps in phase.steps:
             self._clients[index].steps.extend(steps)
 
 
 def progress() -> None:
-    """For a subject that makes many calls in one: a call of these has come back."""
+    """Note that a call has returned, for a subject that makes many calls in one."""
     me = _client.get()
     if me is not None:
         me.run.go_on()
@@ -567,7 +574,7 @@ def trio_loop() -> ClientLoop:
 
 
 def in_a_loop(call: Callable[[], Any]) -> Any:
-    """What ``call()`` returns where a loop is running."""
+    """Return what ``call()`` returns within a running loop."""
     before = asyncio._get_running_loop()
     asyncio._set_running_loop(Loop())  # type: ignore[abstract]
     try:

@@ -1,11 +1,11 @@
-"""Programs on trio's own scheduler, whose order is a choice.
+"""Run programs on trio's own scheduler, whose order is a choice.
 
-trio runs its tasks in batches: all that can run now, each once, in no order that it promises. What becomes runnable
-meanwhile is for the next batch. So the next step is that of any task of the batch, and the world outside may act before
-each, as it may on an event loop. What a task does, how it is cancelled and when it wakes up is all trio's.
+trio runs its tasks in batches: all that can run now, each once, in an order that it does not promise. Tasks that become
+runnable meanwhile are for the next batch. So the next step is that of any task of the batch, and external events may
+come before each, as on an event loop. trio itself runs, cancels and wakes the tasks.
 
-For this, trio is told to run a batch of one task at a time: it has a switch for tests that are to come out the same
-each time, and shuffles the batch by a random generator of its module, in whose place `_Picker` is put.
+For this, trio must run one task at a time: it has a switch for deterministic tests, and shuffles the batch by a random
+generator of its module, which `_Picker` replaces.
 """
 
 from __future__ import annotations
@@ -18,29 +18,26 @@ from typing import Any, NamedTuple
 
 import trio
 import trio._core._run as _trio
-from outcome import Value
-from sniffio import thread_local as _sniffio
 
 from kmutex.engine.limits import ENDLESS
 from kmutex.engine.observer import UncontrolledError
 from kmutex.engine.threads.patching import REAL_RLOCK
 
-NEEDED = ("_ALLOW_DETERMINISTIC_SCHEDULING", "_r", "GLOBAL_RUN_CONTEXT", "setup_runner", "unrolled_run")
-"""What is used of trio's that it does not promise."""
+NEEDED = (
+    *("_ALLOW_DETERMINISTIC_SCHEDULING", "_r", "GLOBAL_RUN_CONTEXT", "Value"),
+    *("setup_runner", "sniffio_library", "unrolled_run"),
+)
+"""The private names of trio that are used here."""
 APART = 0.001
 """Virtual seconds between two calls with a timeout: trio lets all waits end whose time is over, and so each has its own
 end."""
-
-
 MOST_LAST = 50
-"""Batches in which those who are left at the end of a run are to end."""
-
-
+"""The most batches for ending the remaining tasks of a run."""
 _run: Any = _trio
 
 
 class UnknownTrioError(Exception):
-    """This trio has not what is needed. One line."""
+    """This version of trio lacks a private name. The message is one line."""
 
 
 class _Clock(trio.abc.Clock):
@@ -57,7 +54,7 @@ class _Clock(trio.abc.Clock):
 
 
 class _Picker:
-    """In the place of the random generator by which trio orders a batch: leaves in it the one task that is to run."""
+    """Replaces the random generator by which trio orders a batch: it keeps only the chosen task in it."""
 
     def __init__(self, runner: Any) -> None:
         self._runner = runner
@@ -81,7 +78,7 @@ class _Ends(NamedTuple):
 
 
 class _Task:
-    """A client's task, as a run knows those of an event loop."""
+    """A client's task, with the interface of a task of an event loop."""
 
     def __init__(self, task: Any) -> None:
         self.task = task
@@ -109,26 +106,26 @@ class _Gate:
 
 
 class TrioLoop:
-    """A run of trio's, for the clients of one run of a program: an `eventloop.ClientLoop`, as its methods are."""
+    """A run of trio for the clients of one program: an `eventloop.ClientLoop`."""
 
     def __init__(self) -> None:
-        """UnknownTrioError: this trio has not what is needed."""
+        """Begin a run; raise UnknownTrioError if this version of trio lacks a private name."""
         missing = [name for name in NEEDED if not hasattr(_run, name)]
         if missing:
             raise UnknownTrioError(f"trio {trio.__version__} has no {missing[0]}, by which its order is chosen")
         self._clock = _Clock(1000.0)
         self._runner: Any = None
         self._inputs = ""
-        """What trio says of its input and output before anybody waits for any."""
+        """trio's statistics of input and output before any wait."""
         self._queue: list[Any] = []
         self._batch = 0
-        """How many at the head of the queue are of this batch."""
+        """The number of tasks at the head of the queue that are of this batch."""
         self._clients: list[tuple[Any, _Task]] = []
         self.failed: Callable[[BaseException], None] = lambda error: None
 
     @property
     def begun(self) -> int:
-        """Tasks that there are."""
+        """The number of tasks."""
         return len(self._runner.tasks)
 
     @property
@@ -144,15 +141,15 @@ class TrioLoop:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Within it, trio runs."""
-        loop, library = asyncio._get_running_loop(), _sniffio.name
+        """Within the block, trio runs."""
+        loop, library = asyncio._get_running_loop(), _run.sniffio_library.name
         before = _run._ALLOW_DETERMINISTIC_SCHEDULING, _run._r
         asyncio._set_running_loop(None)
         runner = self._runner = _run.setup_runner(self._clock, [], True, True)
-        runner.entry_queue.lock = REAL_RLOCK()  # Its own is the scheduler's, where `controlled` is in force.
+        runner.entry_queue.lock = REAL_RLOCK()  # Within `controlled`, its own lock would be the scheduler's.
         self._picker = _Picker(runner)
         _run._ALLOW_DETERMINISTIC_SCHEDULING, _run._r = True, self._picker
-        _sniffio.name = "trio"
+        _run.sniffio_library.name = "trio"
         self._run = _run.unrolled_run(runner, self._main, (), host_uses_signal_set_wakeup_fd=True)
         try:
             next(self._run)
@@ -163,7 +160,7 @@ class TrioLoop:
             yield
         finally:
             self._end()
-            _sniffio.name = library
+            _run.sniffio_library.name = library
             _run._ALLOW_DETERMINISTIC_SCHEDULING, _run._r = before
             asyncio._set_running_loop(loop)
         if runner.ki_pending:
@@ -174,7 +171,7 @@ class TrioLoop:
             await trio.sleep_forever()
 
     def _end(self) -> None:
-        """End the run, by cancelling all; by force where somebody does not let himself be cancelled."""
+        """End the run by cancelling all tasks, by force if a task resists."""
         if self._run.gi_frame is None:
             return  # It has failed.
         self._whole.cancel()
@@ -195,12 +192,12 @@ class TrioLoop:
     def _close(self, task: Any) -> None:
         task._abort_func = None  # Of its shield, which ends here, no cancellation is to wake it.
         _run.GLOBAL_RUN_CONTEXT.task = task
-        with suppress(BaseException):  # The run is over, and its verdict given.
+        with suppress(BaseException):  # The run is over, and has its verdict.
             task.coro.close()
         del _run.GLOBAL_RUN_CONTEXT.task
         if task in self._runner.runq:
             self._runner.runq.remove(task)
-        self._runner.task_exited(task, Value(None))
+        self._runner.task_exited(task, _run.Value(None))
 
     def start(self, client: Any, body: Callable[[Any], Coroutine[Any, Any, None]], context: contextvars.Context) -> Any:
         task = _Task(trio.lowlevel.spawn_system_task(body, client, context=context))
@@ -224,7 +221,7 @@ class TrioLoop:
     @property
     def steps(self) -> Sequence[int]:
         self._runner.deadlines.expire(self._clock.now)
-        # trio keeps some who wait in sets, so what becomes runnable in one step has the order in which it began.
+        # trio keeps some waiting tasks in sets, so tasks that become runnable in one step are ordered by their start.
         woken = [task for task in self._runner.runq if task not in self._queue]
         self._queue += sorted(woken, key=lambda task: task._counter)
         if not self._batch:
@@ -235,7 +232,7 @@ class TrioLoop:
         return [numbers.get(task, -1) for task in self._queue[: self._batch]]
 
     def step(self, number: int) -> None:
-        """Let one of them run, up to where it waits."""
+        """Let one of them run until it waits."""
         self._picker.task = self._queue.pop(number)
         self._batch -= 1
         self._run.send([])
@@ -258,8 +255,8 @@ class TrioLoop:
         return None
 
     def fire(self, timer: _Ends) -> None:
-        """Let the time of a scope be over now, and of those whose time is over before."""
+        """Let a scope time out now, and those with an earlier deadline."""
         self._clock.now = max(self._clock.now, timer.when)
 
     def drop(self, task: _Task) -> None:
-        """It is cancelled with all others, as the run ends."""
+        """Do nothing: the task is cancelled with all others at the end of the run."""

@@ -1,10 +1,10 @@
-"""The model of single flights beside a run of real code: who leads, who follows, and where the two part.
+"""Compare a run of a single flight with the model: its leader, its followers, and the first event that differs.
 
-As `beside_model` does for locks. Besides calls and answers a run shows when each run of the work begins and ends. When
-its result is told to all, and when a cancelled leader gives up, is not seen.
+It does for single flights what `beside_model` does for locks. Besides calls and answers, a run shows when each run of
+the work begins and ends. It does not show when the result is told to all, nor when a cancelled leader gives up.
 
-The model has no run that goes on when the call that led it is cancelled; real code may have one. Here it goes on with
-a stand-in for its leader, which nobody is on the page.
+In the model, a run ends when its leader's call is cancelled; in real code it may continue. It then continues here with
+a stand-in for its leader, which the page does not show.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kmutex_model.flight import FLIGHT, IDLE, NOBODY, Caller, Flight, FlightConf
 
 
 class _Call(NamedTuple):
-    """A client's call that is not back."""
+    """A client's call that has not returned."""
 
     kind: str
     asked: bool = False
@@ -31,15 +31,15 @@ class _Call(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """A state of the model, the calls under way, and what was seen of the run that goes on."""
+    """A state of the model, the calls under way, and the observed state of the present run."""
 
     leader: Leader
-    """What the failure of a leader means."""
+    """The effect of a failing leader."""
     state: FlightState
-    """Of the clients, and of a stand-in for each."""
+    """The state of the clients, and of a stand-in for each."""
     calls: tuple[_Call | None, ...]
     run: str = ""
-    """"": it has not begun. Else "going", or how it ended, which its callers were not told yet."""
+    """"" before it begins; then "going"; then how it ended, until its callers are told."""
 
     @property
     def late(self) -> int:
@@ -57,33 +57,33 @@ class _Place(NamedTuple):
         return FlightState(entries, self.state.clients[:clients])
 
     def phase(self, client: int) -> str:
-        """What the client does."""
+        """Return the phase of the client."""
         return self.state.clients[client].phase
 
     @property
     def leads(self) -> int:
-        """Who leads; `NOBODY` where no run goes on."""
+        """The leader; `NOBODY` without a run."""
         flight = self.state.entries[0]
         return NOBODY if flight is None else flight.leader
 
     def leads_for(self, client: int) -> bool:
-        """Whether the run that goes on is of this client's work."""
+        """Return whether the present run is of this client's work."""
         return self.leads in (client, len(self.calls) + client)
 
     def step(self, name: str, client: int) -> _Place:
-        """What the model does next. The run is over if its leader finishes, fails or is cancelled."""
+        """Take a step of the model. The run is over if its leader finishes, fails or is cancelled."""
         config = FlightConfig(len(self.state.clients), 1, self.leader)
         led = self.leads == client
         state = FLIGHT.step(config, self.state, Action(name, client, 0 if name == "request" else None)).state
         return self._replace(state=state, run="" if led else self.run)
 
     def having(self, client: int, call: _Call | None) -> _Place:
-        """The same with another call of this client, or with none."""
+        """Return the place with another call of this client, or without one."""
         return self._replace(calls=(*self.calls[:client], call, *self.calls[client + 1 :]))
 
 
 class FlightWay(Way[_Place]):
-    """The model of one key's flights. leaders: what the failure of a leader may mean."""
+    """The model of one key's flights; ``leaders`` are the possible effects of a failing leader."""
 
     def __init__(self, clients: int, *, leaders: tuple[Leader, ...]) -> None:
         config = FlightConfig(2 * clients, 1, leaders[0])
@@ -118,7 +118,7 @@ class FlightWay(Way[_Place]):
         client = mark.client
         call = place.calls[client] if client >= 0 else None
         if mark.what == "quiet":
-            # Who waits without joining may do its own work later; not where it would be given this run's error.
+            # A call that waits without joining may do its own work later, unless it would get this run's error.
             joins = place.leader == "share"
             calls = [(client, each) for client, each in enumerate(place.calls) if each is not None]
             settled = all(place.phase(c) in ("leading", "following") or not (each.asked or joins) for c, each in calls)
@@ -134,14 +134,14 @@ class FlightWay(Way[_Place]):
         elif mark.what == "cancelled":
             yield place if call is None else place.having(client, call._replace(ended=True))
         elif mark.kind not in DOING:
-            yield place  # The program ends a run of the work. When it has ended is seen.
+            yield place  # The program ends a run of the work. Its end is a later event.
         elif mark.what == "called":
             yield place.having(client, _Call(mark.kind))
         elif call is not None and call.asked:
             yield from self._back(place, mark, call)
 
     def _back(self, place: _Place, mark: Mark, call: _Call) -> Iterator[_Place]:
-        """The call comes back."""
+        """Let the call return."""
         client, phase = mark.client, place.phase(mark.client)
         if phase == {"returned": "told", "raised": "failed"}.get(mark.what):
             yield place.step("wake", client).having(client, None)
@@ -180,19 +180,19 @@ class FlightWay(Way[_Place]):
 
 
 def _own_end(place: _Place) -> str:
-    """How the run that goes on ends, as its leader's call wants it."""
+    """Return how the present run ends, by its leader's call."""
     call = place.calls[place.leads] if place.leads < len(place.calls) else None
     return "failed" if call is not None and call.kind == "f" else "ended"
 
 
 def _may_end(place: _Place, client: int) -> bool:
-    """Whether a run may end by cancellation: that of its leader, whose call may be back."""
+    """Return whether a run may end by the cancellation of its leader, whose call may have returned."""
     call = place.calls[client]
     return place.leads != client or (call is not None and call.ended)
 
 
 def _left_alone(place: _Place, client: int) -> _Place:
-    """The run goes on without the client that led it: its stand-in leads."""
+    """Let the run continue without its leader, whose stand-in leads."""
     standing = len(place.calls) + client
     flight = place.state.entries[0]
     assert flight is not None
@@ -202,6 +202,6 @@ def _left_alone(place: _Place, client: int) -> _Place:
 
 
 def model_of_flights(leader: str) -> Callable[[int], FlightWay] | None:
-    """What makes the model of one key. leader: as `Recording` has it. None: no model is like this."""
+    """Return what makes the model of one key, for the leader of a `Recording`; None if there is no such model."""
     leaders: dict[str, tuple[Leader, ...]] = {"takeover": ("takeover",), "share": ("share",), "": ("takeover", "share")}
     return functools.partial(FlightWay, leaders=leaders[leader]) if leader in leaders else None

@@ -1,7 +1,7 @@
-"""The page of `kmutex show`: runs of real code in one file, to be stepped through, with what else could have happened.
+"""The page of `kmutex show`: runs of real code in one file, to step through, with their variations.
 
-Each run is there with the source, and beside it the model as it goes through the same calls (`beside_model`). What the
-page shows is found here: its scripts walk the recorded runs and know no rule of a lock.
+Each run has the source, and the model that goes through the same calls (`beside_model`). All facts are computed here:
+the scripts walk the recorded runs and have no rules of a lock.
 """
 
 from __future__ import annotations
@@ -25,25 +25,32 @@ from kmutex_model.state import State
 
 SCRIPTS = ("picture.js", "parts.js", "show.js")
 AROUND = 40
-"""Lines of a file that are shown before the first and after the last at which a client stands."""
+"""Lines of a file that are shown before the first and after the last line of a client."""
 
 
 class Story(NamedTuple):
-    """A run to be shown."""
+    """A run on the page."""
 
     command: str
-    """What shows another schedule of the same locker, without that schedule."""
+    """The command for another schedule of the same locker, without that schedule."""
     recording: Recording
 
 
 def page(target: str, taken: str, stories: Sequence[Story], off: Iterable[str], said_by: str) -> str:
-    """The page, as text. target: MODULE:FACTORY. taken: what was taken for what. off: clauses that are not judged.
-    said_by: versions and the like, for its foot."""
+    """Return the page.
+
+    Args:
+        target: MODULE:FACTORY.
+        taken: Which methods are called for what.
+        stories: The runs.
+        off: Clauses that are not judged.
+        said_by: Versions and the like, for the foot of the page.
+    """
     return one_file("show.html", SCRIPTS, data(target, taken, stories, off, said_by))
 
 
 def data(target: str, taken: str, stories: Sequence[Story], off: Iterable[str], said_by: str) -> Json:
-    """What the page embeds."""
+    """Return the data that the page embeds."""
     events: Table[Hashable] = Table()
     states: Table[Hashable] = Table()
     files: Table[str] = Table()
@@ -76,12 +83,12 @@ def data(target: str, taken: str, stories: Sequence[Story], off: Iterable[str], 
 
 
 _NOT_OF_ONE_RUN = ("KM-LOOP", "KM-ALL")
-"""Clauses that other checks than a run of a program are about."""
+"""Clauses that are checked by other means than a run of a program."""
 _OF_CODE = {
     "asking": "is in its call for {key}",
     "leaving": "is in its call that lets go of {key}",
 }
-"""What a client does, as far as it is seen from outside."""
+"""The state of a client, as seen from outside."""
 _OF_FLIGHTS: Json = {
     "phases": {
         "idle": PHASE_WORDS["idle"],
@@ -102,7 +109,7 @@ _OF_FLIGHTS: Json = {
         "queue": "followers",
     },
 }
-"""The same where the subject is a single flight, in its code and in the model, and what those at a key are called."""
+"""The same for a single flight, in its code and in the model, and the names of the roles at a key."""
 
 
 def _story(
@@ -139,7 +146,7 @@ def _run(
     place: Callable[[str], tuple[int, int]],
 ) -> Json:
     total = run.shared + len(run.events)
-    # The table may be wrong where no call shows it: len() says so.
+    # The table may be wrong without a wrong call: len() shows it.
     parts = [at for at in (way.parts if way else -1, *(breach.at for breach in run.breaches)) if at >= 0]
     return {
         "parent": run.parent,
@@ -162,7 +169,7 @@ def _run(
 
 
 def _state(by_key: Sequence[State]) -> Hashable:
-    """One state for all keys: their entries, and what each client does at each key where it does anything."""
+    """Return one state for all keys: their entries, and the state of each client at each of its keys."""
     entries = tuple(None if state.entries[0] is None else tuple(state.entries[0]) for state in by_key)
     clients = tuple(
         tuple(
@@ -176,7 +183,7 @@ def _state(by_key: Sequence[State]) -> Hashable:
 
 
 def _soundest(runs: Sequence[Run]) -> int:
-    """The run that breaks nothing and has most in common with the first; -1: none does, or the first is sound."""
+    """Return the sound run that has most in common with the first; -1 if there is none, or the first is sound."""
     sound = [number for number, run in enumerate(runs) if not run.breaches and run.ended]
     if not sound or not runs[0].breaches:
         return -1
@@ -199,7 +206,7 @@ def _file(name: str, used: Sequence[int]) -> Json:
 
 
 def by_default(kind: str, *, flight: bool, tries: bool) -> str:
-    """The schedule that is shown of a locker in which nothing was found: three clients want one key at once."""
+    """Return the schedule for a locker without a violation: three clients ask for one key at once."""
     level = "locks" if kind == "threads" else "tasks"
     if flight:
         return f"0da 1da 2da | 0ea @{level}"

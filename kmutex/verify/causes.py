@@ -86,7 +86,7 @@ def _about(violation: Violation) -> str:
 def _contains(long: Sequence[Event], short: Sequence[Event]) -> bool:
     """Return whether the events of the short run are in the long one, in this order, under some renaming of clients.
 
-    A lock that waits without a limit counts as any way of asking."""
+    A lock that waits without a limit counts as any kind of request."""
     wanted, had = _moves(short), _moves(long)
     mine = sorted({client for client, _ in wanted})
     theirs = sorted({client for client, _ in had})

@@ -150,7 +150,7 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
     loose = report.causes(Result.NOT_PROMISED)
     for subject, cause in loose if report.status != 1 else ():
         show_violation(console, report, subject, cause.shown, promised=False)
-    # Clauses that are broken in a way that counts are printed there.
+    # Clauses that are also violated are printed there.
     counts = {row.clause for row in report.rows if row.result is Result.VIOLATED}
     broken = [clause for clause in EVERY_CLAUSE if any(clause in cause.clauses for _, cause in loose)]
     broken = [clause for clause in broken if clause not in counts]

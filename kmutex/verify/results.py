@@ -45,7 +45,7 @@ class UnitResult:
     """The text of the bound, if the method has its own."""
 
     def as_plain(self) -> dict[str, Any]:
-        """Return it as JSON values, for the way from the worker to the runner."""
+        """Return it as JSON values, to send it from the worker to the runner."""
         # `asdict` does not make a dict of a Counter.
         return {**asdict(replace(self, witnesses=Counter())), "witnesses": dict(self.witnesses)}
 

@@ -307,7 +307,7 @@ BREAKS = [
     ("PanicsLikeGo", "its last words: panic: all is lost"),
     ("PanicsLikeRust", "its last words: thread 'main' panicked at src/lib.rs:1:1: all is lost"),
     ("LongLine", "it wrote a line of more than 65536 bytes"),
-    ("Binary", "it wrote something that is no JSON"),
+    ("Binary", "it wrote a line that is not JSON"),
     ("SaysItTwice", "which has its reply or was never sent"),
     ("OwnWords", "its reply to unlock is 'done'"),
     ("OddTable", "its reply to stat is not as"),
@@ -317,7 +317,7 @@ BREAKS = [
 STARTS_NOT = [
     ("HangsAtHello", "no reply to hello within 2 s"),
     ("DiesAtOnce", "it ended with status 1 while it was needed; its last words: no such library"),
-    ("OldProtocol", "no hello of protocol 1"),
+    ("OldProtocol", "not a hello of protocol 1"),
     ("OddFeature", "the feature 'quantum', which there is not"),
 ]
 """Adapters that fail, and words of what is said."""
@@ -557,9 +557,9 @@ def test_a_known_failure_that_passes_is_said(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("0+a\n", "has no reason"),
-        ("zero why\n", "is no command"),
-        ("ua x\nua y\n", "there twice"),
-        ("random:KM-NONE why\n", "'KM-NONE' is no clause"),
+        ("zero why\n", "is not a command"),
+        ("ua x\nua y\n", "listed twice"),
+        ("random:KM-NONE why\n", "'KM-NONE' is not a clause"),
     ],
 )
 def test_a_list_of_known_failures_that_is_none(text: str, words: str, tmp_path: Path) -> None:

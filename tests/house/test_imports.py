@@ -89,7 +89,9 @@ def foreign(path: Path, own: str) -> set[str]:
 
 def only_standard_library() -> list[Path]:
     model = sorted((ROOT / "model" / "kmutex_model").rglob("*.py"))
-    return model + sorted((ROOT / "kmutex" / "engine").rglob("*.py"))
+    engine = sorted((ROOT / "kmutex" / "engine").rglob("*.py"))
+    # Loaded for a subject that waits by trio, and so has it.
+    return model + [path for path in engine if path.name != "trioloop.py"]
 
 
 @pytest.mark.parametrize("path", only_standard_library(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -138,11 +138,11 @@ def test_a_table_of_ones_own(file: str, status: int, violated: list[str], capsys
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("TABLE = 1", "TABLE is to be a tuple"),
-        ("TABLE = ()", "TABLE is to be a tuple"),
+        ("TABLE = 1", "TABLE must be a tuple"),
+        ("TABLE = ()", "TABLE must be a tuple"),
         ("x = 1 /", "SyntaxError"),
         ("raise SystemExit(0)", "SystemExit"),
-        ("from kmutex_model.actions import TABLE\nPARTS = 1", "PARTS is to be"),
+        ("from kmutex_model.actions import TABLE\nPARTS = 1", "PARTS must be"),
         ("from kmutex_model.actions import Row, refuse\nTABLE = (Row('fly', 'idle', 'free', refuse),)", "'fly' is no"),
         ("from kmutex_model.actions import Row\nTABLE = (Row('try', 'idle', 'free', lambda t: t.x),)", "can't be read"),
     ],

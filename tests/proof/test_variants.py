@@ -165,7 +165,7 @@ HEAD = "from kmutex_model.proof.lock import Claim, Lock, Move\nfrom kmutex_model
 @pytest.mark.parametrize(
     ("text", "status", "said"),
     [
-        ("LOCK = 1", 3, "LOCK is to be"),
+        ("LOCK = 1", 3, "LOCK must be"),
         (
             f"{HEAD}LOCK = Lock({{}}, (Move('m', 'x', lambda s, c: s.no(c), lambda s, c: {{}}),), (), ())",
             3,

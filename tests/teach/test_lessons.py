@@ -363,6 +363,7 @@ def test_start_writes_the_locker_and_never_over_a_file(tmp_path: Path, capsys: p
     assert told(capsys, "lesson", "start", "2", str(tmp_path / "nowhere" / "mine.py"))[0] == 4
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [

@@ -29,6 +29,7 @@ from kmutex_model.flight import Flight
 from kmutex_model.state import Entry
 from tests.commands import run_here, run_kmutex
 from tests.lockers import flights_asyncio, flights_threads
+from tests.lockers.repaired import Leasing
 
 MOST = 30
 SOUND = {
@@ -36,6 +37,7 @@ SOUND = {
     "two keys": ("0+a+b-b-a 1+b-b @locks", KeyedMutex),
     "interrupts": ("0+a | 1!a-a 2+a-a | 0-a @locks", KeyedMutex),
     "leases": ("0[a | 1+a | 0^a | 0]a 1-a @locks", KeyedMutex),
+    "an old lease": ("0[a | 1[a | 2+a | 0^a | 3oa | 1]a @locks-", Leasing),
     "another's lease": ("0[a | 1+a | 2oa | 0]a 1-a @locks", KeyedMutex),
     "errors": ("0[a | 1+a | 0%a 1-a @locks", KeyedMutex),
     "asyncio": ("0+a-a 1~a-a 2+a-a @tasks", AsyncKeyedMutex),
@@ -186,9 +188,9 @@ FLIGHTS = (
 )
 """Programs of flights: shared, failed, a follower cancelled, two keys, a leader cancelled, one after the other."""
 SOUND_FLIGHTS = (
-    *(flights_threads.SharingFlight, flights_threads.TakeoverFlight, flights_threads.FutureFlight),
-    *(flights_threads.LockedFlight, flights_asyncio.TaskFlight, flights_asyncio.InnerTaskFlight),
-    *(flights_asyncio.FutureFlight, flights_asyncio.LockedFlight, flights_asyncio.SharingFlight),
+    *(flights_asyncio.TaskFlight, flights_asyncio.InnerTaskFlight, flights_asyncio.FutureFlight),
+    *(flights_asyncio.LockedFlight, flights_asyncio.SharingFlight, flights_threads.SharingFlight),
+    *(flights_threads.TakeoverFlight, flights_threads.FutureFlight, flights_threads.LockedFlight),
 )
 BAD_FLIGHTS = {
     "FlightBeginsAnewForThird": "0da 1da 2da | 0ea @locks",

@@ -272,7 +272,7 @@ def test_a_lock_at_the_top_of_a_module_is_the_schedulers(project: pytest.Pyteste
         ("subjects = [{target = 'locks:Drops', with = 'len'}]", "'len' is not a promise"),
         ("subjects = [{target = 'locks:Drops', strict = 1}]", "it must be true or false"),
         ("subjects = [{target = 'locks:Drops', calls = 'a=b'}]", "'a=b' names no call"),
-        ("subjects = [{target = 'locks:Drops', keys = 'big'}]", "'big' is no type of keys"),
+        ("subjects = [{target = 'locks:Drops', keys = 'big'}]", "'big' is not a type of keys"),
         ("subjects = ['locks:Drops', 'locks:Drops']", "is listed twice"),
         ("subjects = ['locks:Drops']\nmode = 'fast'", "not 'fast'"),
         ("subjects = ['locks:Drops']\nsubject = 'x'", "'subject' is unknown"),

@@ -376,13 +376,13 @@ class _NeverWaits:
     [
         (
             _Gives,
-            r"_Gives has no lock for a key .*: looked for .*; found get\(key\); name it with --call",
+            r"_Gives has no known form of a lock for a key .*: looked for .*; found get\(key\); name it with --call",
         ),
         (_NeverWaits, r"a held key is not waited for: acquire\(\) returned False, and there is no time limit"),
         (_OneGate, "two lockers of the factory share more than their keys"),
         (
             lambda maxsize: KeyedMutex(),
-            r"must be given maxsize, and is no lock for a key; write MODULE:<lambda>\(",
+            r"must be given maxsize, and is not a lock for a key; write MODULE:<lambda>\(",
         ),
     ],
 )

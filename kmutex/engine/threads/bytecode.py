@@ -13,6 +13,7 @@ import sys
 import sysconfig
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
@@ -37,13 +38,35 @@ class Bytecode:
         self._own = own
         self.watching = watching
         self._places: dict[CodeType, dict[int, tuple[Access, bool]]] = {}
+        self._alone: set[Any] = set()
+        """Tracers at work in threads that nobody else traces."""
 
-    def follow(self, run: ThreadRun) -> None:
-        """From here on, each of these places is a point of the run, in the calling thread."""
-        if _monitor is None:
-            sys.settrace(self._tracer(run, sys.gettrace()))
-        else:
+    @contextmanager
+    def within(self, run: ThreadRun) -> Iterator[None]:
+        """Meanwhile, each of these places is a point of the run, in the calling thread."""
+        if _monitor is not None:
             _monitor.follow(self)
+            yield
+            return
+        outer = sys.gettrace()
+        tracer = self._tracer(run, outer)
+        if outer is None:
+            self._alone.add(tracer)
+        sys.settrace(tracer)
+        try:
+            yield
+        finally:
+            self._alone.discard(tracer)
+            sys.settrace(outer)
+
+    def pause(self) -> Any:
+        """The calling thread is not traced until what this gives is given to sys.settrace. None: somebody else traces
+        it too, or nobody does."""
+        tracer = sys.gettrace()
+        if tracer not in self._alone:
+            return None
+        sys.settrace(None)
+        return tracer
 
     def met(self) -> bool:
         """Whether there was any such place in the code that has run. A compiled subject has none."""
@@ -63,6 +86,7 @@ class Bytecode:
 
     def _tracer(self, run: ThreadRun, outer: Any) -> _Tracer:
         """A function for sys.settrace. outer: who traced this thread before, and is told all the same."""
+        known = self._places
 
         def enter(frame: FrameType, event: str, arg: Any) -> Any:
             under = None
@@ -71,8 +95,11 @@ class Bytecode:
                 if sys.gettrace() is not enter:
                     # Coverage's tracer puts itself back when it is called.
                     sys.settrace(enter)
-            places = None if run.plain or run.aside or run.abandoning else self.places(frame.f_code)
-            if not places:
+            # Most calls are this scheduler's own, and one look must do for them.
+            places = known.get(frame.f_code)
+            if places is None:
+                places = self.places(frame.f_code)
+            if not places or run.plain or run.aside or run.abandoning:
                 return under
 
             def step(frame: FrameType, event: str, arg: Any) -> Any:
@@ -212,7 +239,7 @@ _READS_CONTENTS = (
 _ASKS = ("UNARY_NOT", "TO_BOOL", "POP_JUMP", "JUMP_IF", "RETURN_VALUE")
 """Of a container: whether there is anything in it. Or it is given to a caller, who may ask that at once."""
 _PLAIN = ("COMPARE_OP", "CONTAINS_OP", "IS_OP", "UNARY_NOT", "TO_BOOL", "LOAD_CONST", "CALL", "PRECALL")
-"""What comes of these is no container, or what is called has met it."""
+"""Instructions whose result is not a container, or is seen by a called function."""
 _WRITES_CONTENTS = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE", "BINARY_SUBSCR", "BINARY_OP")
 """Some dicts make what is asked for and is not there."""
 _OF_CONTAINERS = frozenset(
@@ -280,7 +307,7 @@ _LIBRARY = tuple(
 
 
 _CHECKERS = {str(Path(__file__).resolve().parents[1])}
-"""Folders whose code checks subjects and is none."""
+"""Folders with the checker's code, which is not a subject's."""
 
 
 def no_subject_below(folder: Path) -> None:
