@@ -64,7 +64,7 @@ def test_a_case_is_read_and_written() -> None:
         ("0!a,ua", "is a move by itself"),
         ("0+a/1+a:50,ua", "is a move by itself"),
         ("0+a/1+a:5000", "nobody knows whether 5000 ms are over"),
-        ("0+a:0", "is no command"),
+        ("0+a:0", "is not a command"),
         ("0+a/r0,ua", "twice at once"),
         ("0+a/ua,ua", "twice at once"),
         ("0+a/1+a,2+a,3+a,4+a,5+a", "5 commands at once; 4 is the most"),
