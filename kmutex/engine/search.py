@@ -32,7 +32,7 @@ EVENT = "call or return"
 ASKED, GRANTED, LETTING_GO, LET_GO, OTHER = "asked", "granted", "letting go", "let go", "other"
 """Events seen from outside: the call and return of a lock and of an unlock, and others, such as an error."""
 _IN_ORDER = ({GRANTED, LETTING_GO}, {ASKED, LET_GO})
-"""For whoever judges, two of these commute, but for the grant of a key before or after its holder has begun to let it
+"""For a judge, two of these commute, except the grant of a key before or after its holder has begun to let it
 go (KM-EXCL), and a request before or after that has come back (a try, KM-EXPIRED)."""
 
 
@@ -260,7 +260,7 @@ class ReducedSearch(Search):
     """
 
     def __init__(self, bound: int, alike: Mapping[int, int] = MappingProxyType({})) -> None:
-        """alike: by client, another one who does the same and begins before it."""
+        """Search within a bound; ``alike`` has, by client, another one that does the same and begins before it."""
         super().__init__(bound)
         self._alike = alike
         self.cut_short = 0

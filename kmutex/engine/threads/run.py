@@ -106,7 +106,7 @@ class ThreadRun:
         self._locks = 0
         self._watching = chooser.watches
         self._trail: list[tuple[int, Footprint]] = []
-        """Who has done what since the last choice; what the one who runs has done since then is in the other four."""
+        """The steps since the last choice; those of the running thread since then are in the other four."""
         self._reads: set[Hashable] = set()
         self._writes: set[Hashable] = set()
         self._events: set[Event] = set()
