@@ -87,7 +87,7 @@ def compiled(session: nox.Session) -> None:
 
 
 FREE_THREADED = """\
-no free-threaded Python is on the path (python3.14t, python3.13t). On Debian, with a deb-src line of sid:
+no free-threaded Python is on the path (python3.14t, python3.13t). On Debian, with a deb-src line of trixie or sid:
     apt-get build-dep python3.13 && apt-get source python3.13 && cd python3.13-3.13.*
     ./configure --disable-gil --prefix=$HOME/python3.13t && make -j2 && make install
 and put $HOME/python3.13t/bin on the path. It takes some ten minutes."""
@@ -137,7 +137,7 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def freethreaded(session: nox.Session) -> None:
-    """Run the tests of the drivers, and storms, on a free-threaded Python; arguments after -- are pytest's."""
+    """Test the drivers on a free-threaded Python, with storms, and measure; arguments after -- are pytest's."""
     python = shutil.which("python3.14t") or shutil.which("python3.13t")
     if python is None:
         session.error(FREE_THREADED)
@@ -146,8 +146,11 @@ def freethreaded(session: nox.Session) -> None:
     inside = str(folder / "bin" / "python")
     # Not all of dev has wheels for it.
     needed = ("anyio", "hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "rich", "trio")
-    session.run(inside, "-m", "pip", "install", "-q", "-e", ".", *needed, external=True)
+    # The newest hypothesis has a part in Rust, and a wheel of it for some interpreters only.
+    wheels = ("--only-binary", "hypothesis")
+    session.run(inside, "-m", "pip", "install", "-q", *wheels, "-e", ".", *needed, external=True)
     session.run(inside, "-m", "pytest", "-q", "-n0", *THREADED_TESTS, *session.posargs, external=True)
+    session.run(inside, "benchmarks/locks/scaling.py", external=True)
 
 
 @nox.session

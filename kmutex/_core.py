@@ -26,10 +26,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import islice
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import UnheldKeyError
+from kmutex._errors import UnheldKeyError, not_copied
+from kmutex._mypyc import mypyc_attr
 from kmutex._text import brief
 
 SHOWN = 3
@@ -170,6 +171,39 @@ class LockTable:
 
     def __contains__(self, key: object) -> bool:
         return key in self._entries
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class MutexBase:
+    """The methods that the mutexes for threads, asyncio and anyio share: what they show of their tables."""
+
+    __slots__ = ()
+
+    def _seen_table(self) -> LockTable:
+        raise NotImplementedError
+
+    def _shown(self) -> str:
+        return self._seen_table().shown()
+
+    def __len__(self) -> int:
+        """Return the number of live keys, that is, of keys that are held. 0 when all are idle (KM-IDLE)."""
+        return len(self._seen_table())
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether ``key`` is held now."""
+        return key in self._seen_table()
+
+    def __bool__(self) -> bool:
+        """Return True, even if no key is held."""
+        return True
+
+    def __repr__(self) -> str:
+        """Return the keys that are held, in one line."""
+        return f"<{type(self).__name__} at {id(self):#x}, {self._shown()}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Raise TypeError: a mutex can be neither copied nor pickled. Weak references are possible."""
+        raise not_copied(self)
 
 
 def _as_value(entry: Ticket | OrderedDict[Ticket, Waker | None]) -> Entry:

@@ -28,6 +28,11 @@ def brief(key: object) -> str:
     return f"{text[: LONGEST_NAME - 3]}..." if cut else text
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """``number`` of what is called ``one``; many: what more or fewer are called, where that is not one with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def printable(text: str) -> str:
     """Return ``text`` with escapes for characters that terminals, encodings or XML documents can't take."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kmutex._core import LockTable
+from kmutex._core import LockTable, MutexBase
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import UnheldKeyError, not_copied
+from kmutex._errors import UnheldKeyError
 from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey, distinct
 from kmutex._mypyc import mypyc_attr
 from kmutex._protocol import check_timeout
@@ -129,7 +129,7 @@ class InnerMutex:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class UntypedMutex:
+class UntypedMutex(MutexBase):
     """`kmutex.KeyedMutex` without what mypyc can't compile: the type of its keys, and weak references to it.
 
     In a compiled class, a call of one of its own methods looks for an override, which takes time. So the part that
@@ -242,25 +242,11 @@ class UntypedMutex:
         """Return every live key with its holder, waiters and refs at one moment, as a value that stays (KM-REF)."""
         return self._mutex._seen(self._mutex._table.snapshot)
 
-    def __len__(self) -> int:
-        """Return the number of live keys, that is, of keys that are held. 0 when all are idle (KM-IDLE)."""
-        return len(self._mutex._table)
+    def _seen_table(self) -> LockTable:
+        return self._mutex._table
 
-    def __contains__(self, key: object) -> bool:
-        """Return whether ``key`` is held now."""
-        return key in self._mutex._table
-
-    def __bool__(self) -> bool:
-        """Return True, even if no key is held."""
-        return True
-
-    def __repr__(self) -> str:
-        """Return the keys that are held, in one line."""
-        return f"<{type(self).__name__} at {id(self):#x}, {self._mutex._seen(self._mutex._table.shown)}>"
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """Raise TypeError: a mutex can be neither copied nor pickled. Weak references are possible."""
-        raise not_copied(self)
+    def _shown(self) -> str:
+        return self._mutex._seen(self._mutex._table.shown)
 
 
 class Lease(LeaseOfKey):

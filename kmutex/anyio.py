@@ -11,7 +11,7 @@ import itertools
 import threading
 from collections.abc import Hashable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Generic, NoReturn, SupportsIndex
+from typing import Any, Generic
 
 try:
     import anyio
@@ -25,9 +25,9 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("kmutex.anyio needs anyio: pip install 'kmutex[anyio]'", name=error.name) from None
 
-from kmutex._core import LockTable
+from kmutex._core import LockTable, MutexBase
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import LeaseReusedError, UnheldKeyError, WrongLoopError, not_copied
+from kmutex._errors import LeaseReusedError, UnheldKeyError, WrongLoopError
 from kmutex._lease import NO_TICKET, NOT_ENTERED, distinct
 from kmutex._protocol import K, check_timeout
 from kmutex._text import brief
@@ -38,7 +38,7 @@ _moving = threading.Lock()
 """Held while a mutex moves to another loop: two loops may want it at once."""
 
 
-class AnyioKeyedMutex(Generic[K]):
+class AnyioKeyedMutex(MutexBase, Generic[K]):
     """A mutex for each key, made on demand and removed when idle. For the tasks of one event loop; not re-entrant.
 
     The contract is that of `kmutex.AsyncKeyedMutex`, on either backend. If a cancellation meets a grant, the
@@ -118,25 +118,8 @@ class AnyioKeyedMutex(Generic[K]):
         """Return every live key with its holder, waiters and refs at one moment, as a value that stays (KM-REF)."""
         return self._table.snapshot()
 
-    def __len__(self) -> int:
-        """Return the number of live keys, that is, of keys that are held. 0 when all are idle (KM-IDLE)."""
-        return len(self._table)
-
-    def __contains__(self, key: object) -> bool:
-        """Return whether ``key`` is held now."""
-        return key in self._table
-
-    def __bool__(self) -> bool:
-        """Return True, even if no key is held."""
-        return True
-
-    def __repr__(self) -> str:
-        """Return the keys that are held, in one line."""
-        return f"<{type(self).__name__} at {id(self):#x}, {self._table.shown()}>"
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """Raise TypeError: a mutex can be neither copied nor pickled. Weak references are possible."""
-        raise not_copied(self)
+    def _seen_table(self) -> LockTable:
+        return self._table
 
     async def _acquire(self, keys: tuple[Hashable, ...], ticket: Ticket, timeout: float | None) -> None:
         check_timeout(timeout)

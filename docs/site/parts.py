@@ -26,7 +26,7 @@ from kmutex.picture.svg import svg
 from kmutex.picture.text import text
 from kmutex.teach.explore_page import embedded, page
 from kmutex.teach.lesson import Lesson, find, lessons
-from kmutex.teach.model_lanes import of_broken
+from kmutex.teach.model_timeline import of_broken
 from kmutex.teach.notebook import choices
 from kmutex.testing import FEATURES
 from kmutex_model.broken import BROKEN

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kmutex._console import complain, console, no_folder, shown, write
-from kmutex._text import printable
+from kmutex._text import counted, printable
 from kmutex.picture.files import HELP, drawn, unfit
 from kmutex.picture.rows import Change, Picture, PictureRow
 from kmutex.picture.text import text
@@ -127,7 +127,8 @@ def _progress(
             part = "" if done is None else f"{done:.0%}, "
             rate = lines / max(time.perf_counter() - started, 1e-9)
             found = f", violated: {' '.join(checker.violated)}" if checker.violated else ""
-            counts = f"{lines:,} events, {rate:,.0f} a second, {checker.live_calls:,} calls live"
+            live = counted(checker.live_calls, "call")
+            counts = f"{counted(lines, 'event')}, {rate:,.0f} a second, {live} live"
             display.say(f"{name}: {part}{counts}{found}")
 
         yield update
@@ -246,8 +247,8 @@ def _show(report: LogReport) -> None:
     for remark in (*report.unknown, *report.notes):
         screen.print(Text(printable(remark)), style="yellow", soft_wrap=True)
     counts = (
-        f"{report.events:,} events; keys went idle {report.periods:,} times; at most {report.most_live_calls:,} calls "
-        f"and {report.most_live_keys:,} keys live at once"
+        f"{counted(report.events, 'event')}; keys went idle {counted(report.periods, 'time')}; at most "
+        f"{counted(report.most_live_calls, 'call')} and {counted(report.most_live_keys, 'key')} live at once"
     )
     violated = f" ({', '.join(sorted(finding.clause for finding in report.findings))})" if report.findings else ""
     color = {"pass": "green", "fail": "bold red", "unknown": "yellow"}[report.verdict.value]

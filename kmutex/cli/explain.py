@@ -63,7 +63,7 @@ def _advice(name: str) -> Iterator[str]:
 def _run_that_breaks(name: str, width: int) -> Iterator[str]:
     """Yield the first known-bad model of the clause and its counterexample as a timeline, if there is one."""
     from kmutex.picture.text import text
-    from kmutex.teach.model_lanes import of_broken
+    from kmutex.teach.model_timeline import of_broken
     from kmutex_model.broken import BROKEN
 
     for broken in BROKEN:

@@ -237,7 +237,7 @@ def _known_bad(args: argparse.Namespace) -> int:
 def _draw(path: Path | None, control: ControlLine) -> str:
     """Print the run as a timeline, and write it to a file; return an error message, or ""."""
     from kmutex.picture.text import text
-    from kmutex.teach.model_lanes import picture
+    from kmutex.teach.model_timeline import picture
     from kmutex_model.actions import parse_schedule
     from kmutex_model.broken import BROKEN
     from kmutex_model.explore import Counterexample

@@ -140,7 +140,7 @@ def parse_moves(text: str) -> tuple[Move, ...]:
     if asked != list(range(len(asked))):
         raise CaseError(f"{text!r}: calls are numbered 0, 1, ... in the order in which they are made")
     if len(asked) > MOST_CALLS:
-        raise CaseError(f"{text!r} has {len(asked)} calls; at most {MOST_CALLS} are worked out")
+        raise CaseError(f"{text!r} has {len(asked)} calls; at most {MOST_CALLS} are allowed")
     keys: dict[int, str] = {}
     for move in moves:
         ended = [keys.get(c.call) if c.call is not None else c.key for c in move if c.op in ("lease", "unlock")]

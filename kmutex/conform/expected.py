@@ -254,8 +254,8 @@ def make_case(moves: Sequence[Move], keys: int = 1, rounds: int = 1) -> Case:
             whole.append(move)
             places = frozenset().union(*courses.after(places, move).values())
             if len(places) > MOST_PLACES:
-                ways = f"{len(places)} ways by {format_moves((move,))!r}"
-                raise CaseError(f"{format_moves(tuple(moves))!r} may go {ways}; at most {MOST_PLACES} are worked out")
+                there = f"{len(places)} possible states after {format_moves((move,))!r}"
+                raise CaseError(f"{format_moves(tuple(moves))!r} has {there}; at most {MOST_PLACES} are computed")
         while live := {number for place in places for number, entry in enumerate(place.state.entries) if entry}:
             for number in sorted(live):
                 # If a right port may have released the key already, the observation decides whether to unlock it.
@@ -265,7 +265,7 @@ def make_case(moves: Sequence[Move], keys: int = 1, rounds: int = 1) -> Case:
         name = format_times(tuple(moves), keys, rounds)
         found = courses.all(whole)
         if keys > 1 and len(found) > 1:
-            raise CaseError(f"{name!r} may go {len(found)} ways; a case on many keys goes one")
+            raise CaseError(f"{name!r} has {len(found)} allowed outcomes; a case on many keys must have one")
         return Case(name, tuple(whole), found, _needs(whole, found), keys, rounds)
     except StuckError as stuck:
         text = format_moves(tuple(moves))

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kmutex._clauses import CLAUSES
+from kmutex._text import counted
 from kmutex.conform.known_failures import listing
 from kmutex.conform.player import (
     EARLY,
@@ -119,13 +120,13 @@ class ConformReport:
         names = f" ({', '.join(self.violated)})" if self.violated else ""
         keys, waiters, moves = self.bounds
         parts = [
-            f"{len(result.vectors)} vectors and {len(result.random)} random sequences",
+            f"{counted(len(result.vectors), 'vector')} and {counted(len(result.random), 'random sequence')}",
             f"{self.passed} passed",
             *(f"{len(cases)} {word}" for word, cases in self._groups() if cases),
         ]
         if result.skipped:
             parts.append(f"{result.skipped} not begun")
-        bounds = f"up to {keys} keys, {waiters} waiters and {moves} moves"
+        bounds = f"up to {counted(keys, 'key')}, {counted(waiters, 'waiter')} and {counted(moves, 'move')}"
         said = f"{_WORDS[self.exit_status]}{names}: {', '.join(parts)}, {result.seconds:.1f} s; {bounds}"
         whys: dict[str, str] = {}
         for clause, why in self.unjudged().items():

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from kmutex._clauses import CLAUSES
+from kmutex._text import counted
 from kmutex.trace.events import Call, Header, LogEvent, Recorded, TraceFormatError
 from kmutex.trace.inside import InsideKey
 from kmutex.trace.outside import OutsideKey
@@ -229,9 +230,10 @@ class Checker:
         verdict = LogVerdict.FAIL if findings else LogVerdict.UNKNOWN if self._unknown else LogVerdict.PASS
         notes = []
         if self._backwards:
-            notes.append(f'"at" goes backwards in {self._backwards:,} lines')
+            notes.append(f'"at" goes backwards in {counted(self._backwards, "line")}')
         if not self._ended and self._live:
-            notes.append(f"the log has no end, and {self._live:,} calls are unfinished")
+            unfinished = counted(self._live, "call is", "calls are")
+            notes.append(f"the log has no end, and {unfinished} unfinished")
         if self._violations > len(findings):
             notes.append(f"{self._violations:,} violations in all; the first of each clause is shown")
         return LogReport(
@@ -302,7 +304,7 @@ class Checker:
                 first = first or finding
         if event.keys is not None:
             if event.keys and not self._keys:
-                message = f"all is idle, and the locker still has {event.keys:,} entries"
+                message = f"all is idle, and the locker still has {counted(event.keys, 'entry', 'entries')}"
                 finding = BrokenClause("KM-IDLE", event.line, "", "", message, ())
                 self._violations += 1
                 first = first or self._found.setdefault("KM-IDLE", finding)
@@ -336,7 +338,7 @@ class Checker:
         elif undecided:
             outcome, detail = (
                 ClauseOutcome.UNKNOWN,
-                f"the log does not tell in {undecided:,} of {judged + undecided:,} cases",
+                f"the log does not tell in {undecided:,} of {counted(judged + undecided, 'case')}",
             )
         elif not judged:
             outcome, detail = ClauseOutcome.NOT_EXERCISED, _WITNESS[clause]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from kmutex._text import counted
 from kmutex.trace.events import Call, LogEvent, TraceFormatError, Why
 from kmutex.trace.tally import BrokenAt, GapError, Left, Several, Tally
 
@@ -171,7 +172,8 @@ class InsideKey:
         if event.holder is not None and (why := tally.has_failed(event.key, event.holder)):
             clause, message = _gave_up(why), f"call {event.holder} had failed, and holds the key"
         elif event.refs != live:
-            clause, message = "KM-REF", f"the key has {event.refs} references, and {live} hold it or wait"
+            clause, references = "KM-REF", counted(event.refs or 0, "reference")
+            message = f"the key has {references}, and {live} hold it or wait"
             if kind == "release" and not event.refs:
                 clause = "KM-HANDOFF"
         elif event.holder is not None and event.holder != holder:

@@ -64,7 +64,7 @@ def test_a_case_is_read_and_written() -> None:
         ("0!a,ua", "is a move by itself"),
         ("0+a/1+a:50,ua", "is a move by itself"),
         ("0+a/1+a:5000", "nobody knows whether 5000 ms are over"),
-        ("0+a:0", "is no command"),
+        ("0+a:0", "is not a command"),
         ("0+a/r0,ua", "twice at once"),
         ("0+a/ua,ua", "twice at once"),
         ("0+a/1+a,2+a,3+a,4+a,5+a", "5 commands at once; 4 is the most"),
@@ -86,7 +86,7 @@ def test_a_move_whose_end_nobody_can_know_makes_no_case() -> None:
 
 
 def test_a_case_that_may_go_too_many_ways_is_refused_soon() -> None:
-    with pytest.raises(CaseError, match=r"576 ways by '4.a,5.a,6.a,7.a'; at most 100"):
+    with pytest.raises(CaseError, match=r"576 possible states after '4.a,5.a,6.a,7.a'; at most 100"):
         make_case(parse_moves("0+a,1+a,2+a,3+a/4+a,5+a,6+a,7+a/8+a,9+a,10+a,11+a"))
 
 
@@ -150,7 +150,7 @@ def test_times_that_are_none(text: str) -> None:
 
 
 def test_a_case_on_many_keys_goes_one_way() -> None:
-    with pytest.raises(CaseError, match="2 ways; a case on many keys goes one"):
+    with pytest.raises(CaseError, match="2 allowed outcomes; a case on many keys must have one"):
         make_case(*parse_times("0+a,c0@2"))
 
 

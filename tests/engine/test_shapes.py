@@ -95,7 +95,7 @@ def test_what_it_has_is_found_by_looking() -> None:
     [
         (
             lambda: _Parts(unlock=_key),
-            r"_Parts has no known form of a lock for a key .*; found unlock\(key\); name it with --call lock=",
+            r"_Parts has no known form of a lock for a key: .*; found unlock\(key\); name it with --call lock=",
         ),
         (lambda: _Parts(lock=_key_timeout), r"found lock\(key\);"),
         (lambda: _Parts(lock=3, unlock=_key), r"found unlock\(key\);"),

@@ -55,7 +55,7 @@ def written(tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("data", "status", "last"),
     [
-        (GOOD, 0, "pass: 5 events; keys went idle 1 times; at most 1 calls and 1 keys live at once"),
+        (GOOD, 0, "pass: 5 events; keys went idle 1 time; at most 1 call and 1 key live at once"),
         (BAD, 1, "fail (KM-EXCL): 4 events"),
         (GOOD[:-4], 2, "unknown: 4 events"),
     ],

@@ -376,7 +376,7 @@ class _NeverWaits:
     [
         (
             _Gives,
-            r"_Gives has no known form of a lock for a key .*: looked for .*; found get\(key\); name it with --call",
+            r"_Gives has no known form of a lock for a key: looked for .*; found get\(key\); name it with --call",
         ),
         (_NeverWaits, r"a held key is not waited for: acquire\(\) returned False, and there is no time limit"),
         (_OneGate, "two lockers of the factory share more than their keys"),
