@@ -234,3 +234,85 @@ ACQUITTED: tuple[Slip, ...] = (
     Slip("KM-CANCEL", "wake", "granted", "freed", "the last is idle"),
 )
 """Models that are wrong, and must not be blamed on the clause, in no step."""
+NOT_MET: dict[str, tuple[str, ...]] = {
+    "a key is asked for while another client owns it": (
+        "1x1 request(0,0)",
+        "1x1 request(0,0); release(0)",
+    ),
+    "a free key is asked for while another key is held and waited for": (
+        "1x1 request(0,0)",
+        "3x1 request(1,0); request(0,0); request(2,0)",
+        "3x2 request(0,0); request(1,0); try(2,1)",
+    ),
+    "every client is counted at one key": ("2x2 try(0,1)",),
+    "the last entry is evicted": (
+        "1x1 stray_unlock(0,0)",
+        "2x1 request(0,0); try(1,0)",
+    ),
+    "an entry is evicted while another stays": (
+        "1x1 request(0,0); release(0)",
+        "2x1 request(0,0); try(1,0)",
+        "2x2 request(1,0); stray_unlock(0,1)",
+    ),
+    "a key is granted while two wait, and the older has the larger number": (
+        "1x1 request(0,0)",
+        "3x1 request(1,0); request(2,0); request(0,0); interrupt(2)",
+    ),
+    "a release hands the key to a waiter": (
+        "1x1 try(0,0)",
+        "1x1 request(0,0); release(0)",
+    ),
+    "a newcomer asks after the hand-off and before the call has returned": (
+        "1x1 request(0,0)",
+        "2x1 request(1,0); request(0,0); release(1); interrupt(0)",
+    ),
+    "the oldest of two waiters is cancelled": (
+        "2x1 request(0,0); request(1,0); cancel(1)",
+        "3x1 request(1,0); request(2,0); request(0,0); interrupt(2)",
+    ),
+    "a waiter in the middle of the queue is cancelled": (
+        "2x1 request(1,0); request(0,0); cancel(0)",
+        "4x1 request(3,0); request(0,0); request(1,0); request(2,0); interrupt(1)",
+    ),
+    "a cancel comes after the grant and the next waiter gets it": (
+        "1x1 try(0,0)",
+        "2x1 request(1,0); request(0,0); release(1); cancel(0)",
+    ),
+    "a cancel comes after the grant and the entry is evicted": (
+        "1x1 stale_release(0,0)",
+        "2x1 request(0,0); request(1,0); release(0); cancel(1)",
+    ),
+    "a key that has no holder is unlocked while another key is held": (
+        "1x1 stray_unlock(0,0)",
+        "1x1 request(0,0); release(0)",
+    ),
+    "a call fails at a key that is held and waited for": (
+        "1x1 stray_unlock(0,0)",
+        "2x1 request(0,0); request(1,0); release(0)",
+    ),
+    "an old lease is released while somebody else holds the key": (
+        "1x1 stale_release(0,0)",
+        "1x1 request(0,0); release(0)",
+    ),
+    "an old lease is released after its entry was evicted": (
+        "1x1 try(0,0)",
+        "2x1 request(1,0); stale_release(0,0)",
+    ),
+    "timeout 0 takes a free key": (
+        "1x1 request(0,0)",
+        "2x1 request(1,0); try(0,0)",
+    ),
+    "timeout 0 fails while the key is on its way to a waiter": (
+        "2x1 request(0,0); try(1,0)",
+        "2x1 request(0,0); request(1,0); release(0); request(0,0)",
+    ),
+    "a client is interrupted after its grant and the next waiter gets the key": (
+        "1x1 request(0,0)",
+        "2x1 request(1,0); request(0,0); release(1); interrupt(0)",
+    ),
+    "a client that has waited gets the key, and there was a younger waiter": (
+        "1x1 try(0,0)",
+        "3x1 request(1,0); request(2,0); request(0,0); interrupt(2)",
+    ),
+}
+"""By the statement of a situation: runs of the correct model, with their bounds, whose last step is not that."""

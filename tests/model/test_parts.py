@@ -14,16 +14,19 @@ from pathlib import Path
 import pytest
 
 from kmutex_model import properties
-from kmutex_model.actions import CORRECT
+from kmutex_model.actions import CORRECT, parse_schedule
 from kmutex_model.broken import BROKEN
 from kmutex_model.explore import explore
-from kmutex_model.properties import ALL, KM_LIVE, Property, Transition
-from tests.model.slips import ACQUITTED, CONVICTED, Slip, right_steps, wrong_steps
-from tests.mutants.lost_parts import Less, Mutant, mutants, namespace, part_of_a_check
+from kmutex_model.properties import ALL, KM_LIVE, Property, Transition, make_transition
+from kmutex_model.state import Config
+from tests.model.slips import ACQUITTED, CONVICTED, NOT_MET, Slip, right_steps, wrong_steps
+from tests.mutants.lost_parts import Less, Mutant, conjuncts, mutants, namespace, part_of_a_check
 
 TREE = ast.parse(Path(properties.__file__).read_text(encoding="utf-8"))
-NOT_CHECKS = {"make_transition", "_middle_cancelled", "_cancelled_then"}
+NOT_CHECKS = {"make_transition", "_middle_cancelled"}
 PARTS = tuple(mutants(TREE, part_of_a_check, NOT_CHECKS))
+SITUATIONS = {situation.statement: situation for prop in ALL for situation in prop.sometimes}
+OF_SITUATIONS = tuple(conjuncts(TREE, {"_middle_cancelled", *(prop.clause.replace("-", "_") for prop in ALL)}))
 CALLS = {
     function.name: {one.id for one in ast.walk(function) if isinstance(one, ast.Name)}
     for function in TREE.body
@@ -84,6 +87,18 @@ def test_without_a_part_some_model_is_judged_otherwise(name: str) -> None:
     assert unseen == {lost for function, lost in EQUAL if function == name}
 
 
+@pytest.mark.parametrize("statement", NOT_MET)
+def test_a_step_that_is_almost_a_situation_is_none(statement: str) -> None:
+    """Every clause: what was not put to the test is not said to have been."""
+    assert not any(map(SITUATIONS[statement].seen, almost(statement)))
+
+
+def test_without_a_conjunct_a_situation_is_met_where_it_is_not() -> None:
+    """Every clause: of each conjunct of each situation."""
+    assert len(OF_SITUATIONS) > 30
+    assert [part[:2] for part in OF_SITUATIONS if not _met_by(part)] == []
+
+
 def test_a_part_that_says_nothing_new_is_unseen() -> None:
     """The judge of mutants is not blind."""
     source = "def unheld_is_refused(t):\n    return 'wrong' if t.action.name == 'stray_unlock' and {} else ''\n"
@@ -95,6 +110,34 @@ def test_a_part_that_says_nothing_new_is_unseen() -> None:
     ):
         mutant = Mutant("unheld_is_refused", "", ast.parse(source.format(check)).body[0])
         assert bool(seen_by(mutant)) == seen, check
+
+
+@cache
+def almost(statement: str) -> tuple[Transition, ...]:
+    """The last steps of the runs that are not the situation."""
+    found = []
+    for text in NOT_MET[statement]:
+        bound, _, run = text.partition(" ")
+        clients, keys = map(int, bound.split("x"))
+        config = Config(clients, keys, "keep")
+        *before, last = parse_schedule(run)
+        state = CORRECT.replay(config, tuple(before))[-1].state if before else CORRECT.initial(config)
+        after, outcome = CORRECT.step(config, state, last)
+        found.append(make_transition(config, state, last, outcome, after))
+    return tuple(found)
+
+
+def _met_by(mutant: Mutant) -> bool:
+    try:
+        every = namespace(properties, TREE, mutant, Less())["ALL"]
+        return any(
+            situation.seen(t)
+            for prop in every
+            for situation in prop.sometimes
+            for t in (almost(situation.statement) if situation.statement in NOT_MET else ())
+        )
+    except AttributeError:
+        return True  # It looks into an entry that is not there.
 
 
 def seen_by(mutant: Mutant) -> str:

@@ -12,6 +12,8 @@ import __future__
 import ast
 import copy
 from collections.abc import Callable, Collection, Iterator
+from functools import cache
+from types import CodeType
 from typing import Any, NamedTuple
 
 FIELDS = 3
@@ -43,6 +45,13 @@ def mutants(tree: ast.Module, parts: Parts, leaving: Collection[str] = ()) -> It
             yield from _properties(statement, call)
 
 
+def conjuncts(tree: ast.Module, names: Collection[str]) -> Iterator[Mutant]:
+    """Every mutant of the functions and values of these names that has lost a conjunct or an alternative."""
+    for statement in tree.body:
+        if isinstance(statement, (ast.FunctionDef, ast.Assign)) and _name(statement) in names:
+            yield from _mutants(statement, _conjunct)
+
+
 class Less:
     """A tuple with names without one of its fields, and any other value as it is."""
 
@@ -66,11 +75,27 @@ def namespace(module: Any, tree: ast.Module, mutant: Mutant, less: Less) -> dict
 
     less: is told where a mutant has lost a field; if it was never used, nothing was lost.
     """
-    body = with_mutant(tree, mutant).body
-    kept = [node for node in body if not isinstance(node, (ast.ClassDef, ast.Import, ast.ImportFrom))]
     found = {**vars(module), "less": less}
-    exec(compile(ast.Module(kept, []), str(module.__file__), "exec", __future__.annotations.compiler_flag, True), found)
+    functions, values = _compiled(tree)
+    for code in functions:
+        exec(code, found)
+    exec(_code([mutant.node]), found)
+    for name, code in values:
+        if name != mutant.name:
+            exec(code, found)
     return found
+
+
+@cache
+def _compiled(tree: ast.Module) -> tuple[list[CodeType], list[tuple[str, CodeType]]]:
+    """The functions, and the values in their order by name."""
+    functions = [_code([node]) for node in tree.body if isinstance(node, ast.FunctionDef)]
+    values = [(_name(node), _code([node])) for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))]
+    return functions, values
+
+
+def _code(body: list[ast.stmt]) -> CodeType:
+    return compile(ast.Module(body, []), "a mutant", "exec", __future__.annotations.compiler_flag, True)
 
 
 def _name(node: ast.stmt) -> str:
@@ -87,7 +112,7 @@ def _properties(statement: ast.Assign, call: ast.Call) -> Iterator[Mutant]:
             yield Mutant(_name(statement), f"{keyword.arg}={ast.unparse(keyword.value)}", _placed(fewer, statement))
 
 
-def _mutants(function: ast.FunctionDef, parts: Parts) -> Iterator[Mutant]:
+def _mutants(function: ast.FunctionDef | ast.Assign, parts: Parts) -> Iterator[Mutant]:
     told = {id(one.body[0].value) for one in ast.walk(function) if isinstance(one, ast.FunctionDef)
             and isinstance(one.body[0], ast.Expr)}  # fmt: skip
     told |= {id(part) for text in ast.walk(function) if isinstance(text, ast.JoinedStr) for part in ast.walk(text)
@@ -102,7 +127,7 @@ def _mutants(function: ast.FunctionDef, parts: Parts) -> Iterator[Mutant]:
                 twin = _Put(there, replacement).visit(twin)
             else:
                 setattr(there, place, replacement)
-            yield Mutant(function.name, lost, _placed(twin, function))
+            yield Mutant(_name(function), lost, _placed(twin, function))
 
 
 def _placed(node: ast.stmt, like: ast.stmt) -> ast.stmt:
@@ -117,15 +142,19 @@ class _Put(ast.NodeTransformer):
         return self._replacement if node is self._there else super().generic_visit(node)
 
 
-def part_of_a_check(node: ast.AST) -> Iterator[tuple[str, str | None, Any]]:
-    """The parts of a check that returns what is wrong, or an empty string."""
-    nothing = ast.Constant("")
-    said = ast.unparse(node) if isinstance(node, (ast.expr, ast.stmt)) else ""
+def _conjunct(node: ast.AST) -> Iterator[tuple[str, str | None, Any]]:
     if isinstance(node, ast.BoolOp):
         for place, arg in enumerate(node.values):
             rest = [*node.values[:place], *node.values[place + 1 :]]
             yield ast.unparse(arg), None, rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
-    elif isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and " " in str(node.value)):
+
+
+def part_of_a_check(node: ast.AST) -> Iterator[tuple[str, str | None, Any]]:
+    """The parts of a check that returns what is wrong, or an empty string."""
+    nothing = ast.Constant("")
+    said = ast.unparse(node) if isinstance(node, (ast.expr, ast.stmt)) else ""
+    yield from _conjunct(node)
+    if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and " " in str(node.value)):
         yield said, None, nothing
     elif isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
         for field in range(FIELDS):
