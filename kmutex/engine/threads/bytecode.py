@@ -97,9 +97,11 @@ class Bytecode:
                     sys.settrace(enter)
             # Most calls are this scheduler's own, and one look must do for them.
             places = known.get(frame.f_code)
-            if places is None:
-                places = self.places(frame.f_code)
-            if not places or run.plain or run.aside or run.abandoning:
+            if places is not None and not places:
+                return under
+            if run.plain or run.aside or run.abandoning:
+                return under
+            if not (places := self.places(frame.f_code)):
                 return under
 
             def step(frame: FrameType, event: str, arg: Any) -> Any:
