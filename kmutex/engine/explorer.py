@@ -74,8 +74,10 @@ class Exploration:
     level: Level
     bound: int
     runs: int = 0
+    reduced: bool = False
+    """Whether ways that differ from another within the bound only in the order of steps that commute were left out."""
     complete: bool = False
-    """Whether every way within the bound was run."""
+    """Whether every way within the bound was run, or left out as that allows."""
     estimate: float | None = None
     """How many schedules there are within the bound, where not all were run."""
     by_pct: int = 0
@@ -244,14 +246,15 @@ class Explorer:
         estimate: bool = False,
     ) -> Exploration:
         """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no. told: of each symptom at once.
-        reduced: leave out what differs only in the order of steps that commute, where switches come at locks.
+        reduced: leave out what differs only in the order of steps that commute, where the subject's own code tells what
+        they are on; `Exploration.reduced` says whether.
         estimate: where not all are run, find out how many there are, by further runs, a tenth of those before.
 
         Once a run has broken a clause, MOST_AFTER more are made: they may show what else is broken, or a shorter way.
         """
         result = Exploration(program, level, bound, told=told)
-        commute = reduced and level == "locks" and self._crew is not None and self._told_by_code
-        search = ReducedSearch(bound, program.alike) if commute else Search(bound)
+        result.reduced = reduced and self._crew is not None and self._told_by_code
+        search = ReducedSearch(bound, program.alike) if result.reduced else Search(bound)
         since = 0
         default: Chooser | None = None
         for chooser in search:
@@ -364,7 +367,8 @@ class Explorer:
                 observer,
                 crew=self._crew,
                 keys=keys,
-                bytecode=self._bytecode if level == "bytecode" else self._watch if chooser.watches else None,
+                bytecode=self._watch if chooser.watches else self._bytecode if level == "bytecode" else None,
+                switches=level == "bytecode",
                 quiet_tail=tail,
                 patience=self._patience,
                 timeout=self._timeout,

@@ -10,7 +10,7 @@ within a bound, and `kmutex.engine.strategies` has those that draw.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -150,29 +150,56 @@ class _Trace:
     above the highest of those before it with which it does not commute (Foata's normal form)."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[int, Footprint, int]] = []
+        self._levels: dict[int, tuple[int, ...]] = {}
+        """Of the steps, by who made them."""
+        # The highest level of a step that has read this, written this, shown this, done anything; and of all.
+        self._read: dict[Hashable, int] = {}
+        self._written: dict[Hashable, int] = {}
+        self._shown: dict[Event, int] = {}
+        self._anything = 0
+        self._top = 0
 
     def and_then(self, trail: Sequence[tuple[int, Footprint]]) -> _Trace:
         """The same, and these steps."""
         longer = _Trace()
-        longer._steps = steps = list(self._steps)
+        longer._levels, longer._read, longer._written = dict(self._levels), dict(self._read), dict(self._written)
+        longer._shown, longer._anything, longer._top = dict(self._shown), self._anything, self._top
         for who, footprint in trail:
-            below = [level for other, seen, level in steps if other == who or not footprint.apart(seen)]
-            steps.append((who, footprint, 1 + max(below, default=0)))
+            longer._add(who, footprint)
         return longer
 
+    def _add(self, who: int, footprint: Footprint) -> None:
+        before = self._levels.get(who, ())
+        level = 1 + max(self._below(footprint), before[-1] if before else 0)
+        self._levels[who] = (*before, level)
+        self._top = max(self._top, level)
+        if footprint.anything:
+            self._anything = level
+        for what, levels in ((footprint.reads, self._read), (footprint.writes, self._written)):
+            levels.update((on, max(level, levels.get(on, 0))) for on in what)
+        self._shown.update((event, max(level, self._shown.get(event, 0))) for event in footprint.events)
+
+    def _below(self, footprint: Footprint) -> int:
+        """The highest level of a step that this one does not commute with."""
+        if footprint.anything:
+            return self._top
+        read, written = self._read, self._written
+        below = [self._anything]
+        below += [written.get(on, 0) for on in footprint.reads]
+        below += [max(written.get(on, 0), read.get(on, 0)) for on in footprint.writes]
+        for event in footprint.events:
+            below += [level for other, level in self._shown.items() if not event.apart(other)]
+        return max(below)
+
     @property
-    def begun(self) -> set[int]:
+    def begun(self) -> Set[int]:
         """Who has done anything."""
-        return {who for who, _, _ in self._steps}
+        return self._levels.keys()
 
     @property
     def name(self) -> Hashable:
         """The same for all that differ only in that order."""
-        levels: dict[int, list[int]] = {}
-        for who, _, level in self._steps:
-            levels.setdefault(who, []).append(level)
-        return tuple(sorted((who, tuple(of)) for who, of in levels.items()))
+        return tuple(sorted(self._levels.items()))
 
 
 @dataclass

@@ -28,14 +28,14 @@ _Tracer = Callable[[FrameType, str, Any], Any]
 class Bytecode:
     """The places in the subject's own code where a thread reads or writes what others can see.
 
-    There it may lose the baton between lock operations; or the run, which switches at lock operations only, is told of
-    it, so that it knows what a thread has done between two of these.
+    There it may lose the baton between lock operations. And a run that is told of all these knows what a thread has
+    done between two choices.
     """
 
     def __init__(self, own: Callable[[str], bool], *, watching: bool = False) -> None:
-        """own: whether a file's code is the subject's. watching: runs are told, and do not switch there."""
+        """own: whether a file's code is the subject's. watching: runs are told of places too at which they never switch."""
         self._own = own
-        self.watching = watching
+        self._watching = watching
         self._places: dict[CodeType, dict[int, tuple[Access, bool]]] = {}
 
     def follow(self, run: ThreadRun) -> None:
@@ -56,7 +56,7 @@ class Bytecode:
             return self._places[code]
         except KeyError:
             places = dict(_shared(code) if self._own(code.co_filename) else ())
-            if not self.watching:
+            if not self._watching:
                 places = {offset: place for offset, place in places.items() if place[1]}
             self._places[code] = places
             return places
@@ -71,6 +71,9 @@ class Bytecode:
                 if sys.gettrace() is not enter:
                     # Coverage's tracer puts itself back when it is called.
                     sys.settrace(enter)
+            if not run.followed:
+                sys.settrace(outer)
+                return under
             places = None if run.plain or run.aside or run.abandoning else self.places(frame.f_code)
             if not places:
                 return under
@@ -226,7 +229,9 @@ _OF_CONTAINERS = frozenset(
     *("heappush", "heappop", "heapify", "insort", "insort_left", "insort_right", "bisect", "bisect_left"),
 }
 """Methods and functions that may read and change what a container has."""
-_BUILTINS = frozenset(name for name in dir(builtins) if not name[0].isupper() and not name.startswith("_"))
+_BUILTINS = frozenset(name for name in dir(builtins) if not name[0].isupper() and not name.startswith("_")) | {
+    *("deque", "OrderedDict", "Counter", "defaultdict", "copy", "deepcopy", "chain", "islice"),
+}
 """Functions that may read what a container has."""
 _BY_ANY_NAME = frozenset(
     ("getattr", "setattr", "delattr", "hasattr", "vars", "dir", "globals", "locals", "exec", "eval", "compile")
@@ -236,18 +241,23 @@ _TELLING = frozenset(
 )
 """Names between underscores that say what is read, or are of the subject's own code; the others are a container's, or
 a way to attributes of any name."""
-ITERATORS = "where an iterator stands"
-"""The object of next(). An iterator that was made before is an object of its own, and not what it goes through."""
 
 
 def _shared(code: CodeType) -> Iterator[tuple[int, tuple[Access, bool]]]:
     """The offsets of the instructions that read or write what another thread may see; what that is; and whether
     a run that switches at bytecodes does so there."""
+    instructions = list(dis.get_instructions(code))
+    # What is called was named before, with a switch in between perhaps; whichever of the names it was.
+    named = [_access(one.opname, one.argval) for one in instructions if one.opname.startswith("LOAD")]
+    callees = {access for access in named if access is not None and access[0] in (CONTENTS, UNKNOWN)}
+    called = (UNKNOWN if any(on is UNKNOWN for on, _ in callees) else CONTENTS, any(writes for _, writes in callees))
     before = ""
-    for instruction in dis.get_instructions(code):
+    for instruction in instructions:
         name = instruction.opname
         switches = name.startswith(_SEEN_BY_OTHERS) and not name.startswith("CALL_INTRINSIC")
         access = _access(name, instruction.argval)
+        if callees and switches and name.startswith("CALL"):
+            access = called
         if name.startswith(_ASKS) and (before.startswith(_PLAIN) or name.endswith("NONE")):
             access = None
         before = name
@@ -266,7 +276,7 @@ def _access(name: str, argument: Any) -> Access | None:
         if argument in _BY_ANY_NAME:
             return (UNKNOWN, True)
         if argument in _BUILTINS:
-            return (ITERATORS, True) if argument == "next" else (CONTENTS, False)
+            return (CONTENTS, argument == "next")
     if name.startswith(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT")):
         return (argument, False)
     if name.startswith(_WRITES_CONTENTS):

@@ -61,13 +61,15 @@ class ThreadRun:
         crew: Crew,
         keys: Callable[[str], Any],
         bytecode: Bytecode | None = None,
+        switches: bool = True,
         quiet_tail: int = 0,
         patience: float = 5.0,
         timeout: float = TIMEOUT,
     ) -> None:
         """A run of ``program`` on what ``make()`` returns.
 
-        keys: the value for a key's letter. bytecode: where to switch between lock operations, or nowhere.
+        keys: the value for a key's letter. bytecode: which instructions the run is told of; None: of none. switches:
+        whether threads switch there too, and not at lock operations only.
         quiet_tail: the last phases of the program in which there is nothing to choose.
         patience: seconds without a scheduling point, as Watchdog counts them, before the run counts as out of control.
         timeout: virtual seconds that a cancellable wait asks for.
@@ -86,12 +88,14 @@ class ThreadRun:
         self._crew = crew
         self._keys = keys
         self._bytecode = bytecode
-        self._switches = bytecode is not None and not bytecode.watching
+        self._switches = switches and bytecode is not None
         self._patience = patience
         self._timeout = timeout
         self._clients = [Client(index, timeout) for index in range(program.clients)]
         self._running = self._clients[0]
         self.plain = True
+        self.followed = bytecode is not None
+        """Whether instructions matter still: not once there is nothing left to choose."""
         self._now = 1000.0
         self._steps = 0
         self._most_steps = MOST_STEPS
@@ -485,10 +489,9 @@ class ThreadRun:
 
     # -- who goes on ---------------------------------------------------------------------------------------------
 
-    def _others(self, me: Client) -> Iterator[Client]:
+    def _others(self, me: Client) -> list[Client]:
         at = self._clients.index(me)
-        for step in range(1, len(self._clients)):
-            yield self._clients[(at + step) % len(self._clients)]
+        return self._clients[at + 1 :] + self._clients[:at]
 
     def _count(self, me: Client, sync: bool) -> None:
         self._steps += 1
@@ -622,6 +625,7 @@ class ThreadRun:
             self._rest(me)
         at, phase = self._phases.popleft()
         self.plain = at >= self._plain_from
+        self.followed &= not self.plain
         self._tell(lambda: self._observer.phase(at))
         self._passed(None, anything=True)
         for index in phase.cancel:
@@ -639,7 +643,7 @@ class ThreadRun:
     def _end(self, ending: Ending) -> None:
         if self.ending is None:
             self.ending = ending
-            self.plain = True
+            self.plain, self.followed = True, False
             self._ended.release()
 
     def _trace(self) -> None:
