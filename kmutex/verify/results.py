@@ -25,6 +25,8 @@ class UnitResult:
     unit: Unit
     runs: int = 0
     complete: bool = False
+    reduced: bool = False
+    """Whether runs were left out that differ from another only in the order of steps that commute."""
     endless: int = 0
     seconds: float = 0.0
     longest: int = 0
@@ -209,6 +211,9 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
         return f"{size}, {by_pct:,} by PCT: depth {DEPTH} missed with at most {max(chances):.2%}" if by_pct else size
     bounds = sorted({outcome.unit.bound for outcome in done})
     depth = f"{'-'.join(map(str, bounds))} preemption{'s' if bounds[-1] != 1 else ''}"
+    reduced = any(outcome.reduced for outcome in done)
+    if reduced:
+        depth += " up to steps that commute"
     size = f"{clients} clients, {keys} key{'s' if keys > 1 else ''}, {depth}, {runs:,}"
     whole = sum(outcome.complete for outcome in done)
     planned = len(done) + unrun
@@ -216,8 +221,11 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
         return f"{size} runs"
     there = [outcome.estimate if outcome.estimate is not None else outcome.runs for outcome in done]
     counted = all(outcome.complete or outcome.estimate is not None for outcome in done) and not unrun
-    # What was left out because it shows the same is among those there are: at least this share.
-    share = f", {min(1.0, runs / sum(there)):.0%} of about {sum(there):,.0f} schedules" if counted else ""
+    share = ""
+    if counted:
+        part = f"{min(1.0, runs / sum(there)):.0%}"
+        # A run of a reduced search stands for others too, and tells neither the share nor the number of all.
+        share = f", at least {part} of the schedules" if reduced else f", {part} of about {sum(there):,.0f} schedules"
     return f"{size} runs, {whole} of {planned} programs complete{share}"
 
 
