@@ -230,7 +230,8 @@ class _Node:
     @property
     def running(self) -> int | None:
         """Who could go on, where the choice is whether he does."""
-        return self.moves[0].who if any(self.costs) else None
+        costs = (cost for cost, move in zip(self.costs, self.moves, strict=True) if move.how == "run")
+        return self.moves[0].who if any(costs) else None
 
 
 class _Awake(Chooser):
@@ -270,7 +271,7 @@ class _Awake(Chooser):
             # To try it again behind what commutes with it is to try it now, and costs no more preemptions: it runs
             # on anyway, or what comes after it is a switch that costs nothing.
             ends = len(trail) > 1 and trail[1][0] != move.who
-            if ends or (node.pick == 0 and any(node.costs)):
+            if ends or (node.pick == 0 and node.running is not None):
                 node.slept[node.pick] = trail[0][1]
         self._trace = node.before.and_then(trail)
         self._asleep = node.sleepers(node.pick, trail)

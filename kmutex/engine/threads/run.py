@@ -38,6 +38,8 @@ from kmutex.engine.watchdog import Watchdog
 
 MOST_ALONE = 3_000
 """Instructions that one thread may execute without a lock operation before another gets the baton."""
+EARLY = "early"
+"""How a wait of the subject's own ends before others have done all that they can."""
 LEAST_SLEEP = 1e-6
 """Virtual seconds that a loop of sleeps takes for each: what is over at once would never count as waiting."""
 LEAST_WATCH = 0.05
@@ -201,10 +203,16 @@ class ThreadRun:
             if how:
                 moves.append((how, other))
                 costs.append(1 if self._switches else 0)
+            if self._may_be_early(other):
+                moves.append((EARLY, other))
+                costs.append(1)
         if len(moves) > 1:
             number = self._asked(me, costs, moves)
             how, other = moves[number]
-            if how != "run":
+            if how == EARLY:
+                self._wake_early(other)
+                self._hand_to(me, other)
+            elif how != "run":
                 self._cancel(other, how)
             elif number:
                 self._hand_to(me, other)
@@ -558,18 +566,37 @@ class ThreadRun:
             if able:
                 cancels = [] if self.plain else [(client, client.cancellable()) for client in self._clients]
                 cancels = [(client, how) for client, how in cancels if how]
+                early = [] if self.plain else [client for client in self._clients if self._may_be_early(client)]
                 moves = [("run", client) for client in able] + [(how, client) for client, how in cancels]
-                how, client = moves[self._choose(me, moves)]
+                costs = [0] * len(moves) + [1] * len(early)
+                moves += [(EARLY, client) for client in early]
+                how, client = moves[self._choose(me, moves, costs)]
+                if how == EARLY:
+                    self._wake_early(client)
+                    return client
                 if how == "run":
                     return client
                 self._cancel(client, how)
             elif not self._end_a_wait():
                 self._quiet(me)
 
-    def _choose(self, me: Client, moves: list[tuple[str, Client]]) -> int:
+    def _choose(self, me: Client, moves: list[tuple[str, Client]], costs: list[int] | None = None) -> int:
         if len(moves) == 1 or self.plain:
             return 0
-        return self._asked(me, [0] * len(moves), moves)
+        return self._asked(me, costs or [0] * len(moves), moves)
+
+    def _may_be_early(self, client: Client) -> bool:
+        """Whether its own sleep, or short wait, may be over while others can move. Nobody's call is late by that."""
+        if not client.waits or client.able() or not client.polling() or client.polls >= POLLS:
+            return False
+        ends = client.ends or 0
+        return all(c.step_ends is None or c.step_ends <= self._now or ends < c.step_ends for c in self._clients)
+
+    def _wake_early(self, client: Client) -> None:
+        self._passed(client, anything=True)
+        client.polls += 1
+        self._now = max(self._now, client.ends or 0)
+        client.woken = "expired"
 
     def _end_a_wait(self) -> bool:
         """End the next wait that ends without a choice: one that is due, or a poll."""
