@@ -268,7 +268,7 @@ class LoopRun:
             self._observer.cancelled(me.index)
         me.step = me.step_ends = None
         if me.task is not None and hasattr(me.task, "uncancel"):
-            while me.task.cancelling():
+            for _ in range(me.cancelled + me.again):
                 me.task.uncancel()
         self._event()
         if error is None:
@@ -352,7 +352,7 @@ class LoopRun:
         self._idle += 1
         handle = self._loop.ready.popleft()
         if not handle.cancelled():
-            owner = handle._context.get(_client)
+            owner = handle._context.get(_client)  # type: ignore[attr-defined]
             handle._run()
             if owner is not None:
                 owner.told = owner.cancelled

@@ -80,7 +80,9 @@ class Chooser:
     sees = False
     """Whether it wants to be told the moves."""
     watches = False
-    """Whether it wants to be told what was read and written between two choices."""
+    """Whether it wants to be told what was read and written between two choices: from where the run `is_new` on."""
+    is_new = True
+    """Whether it has left what runs before it have shown."""
 
     def __init__(self, picks: Sequence[int] = ()) -> None:
         self._picks = picks
@@ -246,6 +248,10 @@ class _Awake(Chooser):
         self._prepared = len(nodes)
         self._asleep: dict[int, Footprint] = {}
         self._trace = _Trace()
+
+    @property
+    def is_new(self) -> bool:  # type: ignore[override]
+        return len(self.path) >= self._prepared
 
     def _pick(self, at: int, costs: Sequence[int], moves: Sequence[Move]) -> int:
         if at < self._prepared:

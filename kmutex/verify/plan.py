@@ -14,6 +14,8 @@ from kmutex.engine.explorer import Level
 from kmutex.engine.program import Program, parse
 from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import Shape
+from kmutex.verify.generated import generated
+from kmutex_model.state import Race
 
 Bytecodes = Literal["followed", "none", "unseen"]
 """Of the subject: followed, so that threads switch between them; none was met; this Python does not tell of them."""
@@ -55,7 +57,9 @@ class Unit:
     part: int = 0
     """Which part of a check it is, where that has several."""
     chance: bool = False
-    """Whether it is of the random runs that go on as long as there is time: no part of what is planned."""
+    """Whether it is of what goes on as long as there is time, such as random runs: no part of what is planned."""
+    among: int = 0
+    """How many programs there are of its sort, where they are all that are not longer than so many steps."""
 
     @property
     def ingredients(self) -> frozenset[str]:
@@ -131,6 +135,18 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         chance = "tasks"
     for first in range(SEEDS, SEEDS_APART, SEEDS):
         yield some("chance", busy, chance, first, chance=True)
+        if first == SEEDS and not flight:
+            small = _generated(shape, [*wanted, *wide])
+            bounded = every(
+                "programs from the model", small, *(("locks", 1) if shape.kind == "threads" else ("tasks", 2))
+            )
+            yield [replace(unit, chance=True, among=len(small)) for unit in bounded]
+
+
+def _generated(shape: Shape, chosen: list[Program]) -> list[Program]:
+    kinds = "+-" + "~c" * (shape.timeout or shape.kind == "asyncio") + "?" * shape.tries + "x" * shape.strays
+    race: Race = "keep" if shape.kind == "threads" else "pass"
+    return generated(frozenset(kinds), 1 if shape.striped else 2, race, chosen)
 
 
 def _concurrent(program: Program) -> bool:

@@ -15,6 +15,7 @@ from kmutex.engine.run_judge import BLAMED
 from kmutex.engine.shapes import Shape
 from kmutex.engine.strategies import DEPTH
 from kmutex.verify.evidence import Result, Row, Violation
+from kmutex.verify.generated import SIZE
 from kmutex.verify.plan import Unit
 
 
@@ -217,6 +218,8 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
     size = f"{clients} clients, {keys} key{'s' if keys > 1 else ''}, {depth}, {runs:,}"
     whole = sum(outcome.complete for outcome in done)
     planned = len(done) + unrun
+    if done[0].unit.among:
+        return f"{size} runs, {whole} of the {done[0].unit.among} further programs of up to {SIZE} steps complete"
     if whole == planned:
         return f"{size} runs"
     there = [outcome.estimate if outcome.estimate is not None else outcome.runs for outcome in done]

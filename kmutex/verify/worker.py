@@ -198,8 +198,9 @@ class UnitWorker:
         )
 
     def _may_reduce(self, unit: Unit) -> bool:
-        """Whether the unit may leave out what differs only in the order of steps that commute: of what is done outside
-        of the subject's own code, such as the work of a flight, nothing is known. With a bound of 1 it saves nothing."""
+        """Whether the unit may leave out what differs only in the order of steps that commute.
+
+        Not the work of a flight, of which nothing is known; and with a bound of 1 it would save nothing."""
         return unit.deeper and self._shape.form != "flight" and self._bytecodes == "followed"
 
     def _histories(

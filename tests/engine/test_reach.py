@@ -1,4 +1,4 @@
-"""Mistakes that show only by what once was no choice: a sleep of the locker's own that ends early, a second cancellation
+"""Mistakes that show only by what was no choice: a sleep of the locker's own that ends early, a second cancellation
 while the first is cleaned up after, and hours that pass while somebody waits."""
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kmutex.engine.threads.locks import World
 
@@ -33,31 +33,35 @@ class Bytecode:
     """
 
     def __init__(self, own: Callable[[str], bool], *, watching: bool = False) -> None:
-        """own: whether a file's code is the subject's. watching: runs are told of places too at which they never switch."""
+        """own: whether a file's code is the subject's. watching: of places too at which no run switches."""
         self._own = own
         self._watching = watching
-        self._places: dict[CodeType, dict[int, tuple[Access, bool]]] = {}
+        self._places: dict[CodeType, dict[int, Place]] = {}
 
     def follow(self, run: ThreadRun) -> None:
-        """From here on, each of these places is a point of the run, in the calling thread."""
-        if _monitor is None:
-            sys.settrace(self._tracer(run, sys.gettrace()))
-        else:
+        """From here on, the run is told of each of these places, in the calling thread, also in calls that it is in."""
+        if _monitor is not None:
             _monitor.follow(self)
+            return
+        sys.settrace(self._tracer(run, sys.gettrace()))
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if self.places(frame.f_code):
+                frame.f_trace = self._steps(run, frame, frame.f_trace)
+            frame = frame.f_back
 
     def met(self) -> bool:
         """Whether there was any such place in the code that has run. A compiled subject has none."""
         return any(self._places.values())
 
-    def places(self, code: CodeType) -> dict[int, tuple[Access, bool]]:
-        """The offsets in this code that are such places, what is read or written there, and whether others may come
-        in between."""
+    def places(self, code: CodeType) -> dict[int, Place]:
+        """The offsets in this code that are such places, and what there is about each."""
         try:
             return self._places[code]
         except KeyError:
             places = dict(_shared(code) if self._own(code.co_filename) else ())
             if not self._watching:
-                places = {offset: place for offset, place in places.items() if place[1]}
+                places = {offset: place for offset, place in places.items() if place.switches}
             self._places[code] = places
             return places
 
@@ -74,22 +78,26 @@ class Bytecode:
             if not run.followed:
                 sys.settrace(outer)
                 return under
-            places = None if run.plain or run.aside or run.abandoning else self.places(frame.f_code)
-            if not places:
+            if run.plain or run.aside or run.abandoning or not self.places(frame.f_code):
                 return under
-
-            def step(frame: FrameType, event: str, arg: Any) -> Any:
-                nonlocal under
-                if event != "opcode":
-                    under = None if under is None else under(frame, event, arg)
-                elif frame.f_lasti in places:
-                    run.instruction(*places[frame.f_lasti])
-                return step
-
-            frame.f_trace_opcodes = True
-            return step
+            return self._steps(run, frame, under)
 
         return enter
+
+    def _steps(self, run: ThreadRun, frame: FrameType, under: Any) -> _Tracer:
+        """A function that is told of the instructions of a call. under: who is told all the same."""
+        places = self.places(frame.f_code)
+        frame.f_trace_opcodes = True
+
+        def step(frame: FrameType, event: str, arg: Any) -> Any:
+            nonlocal under
+            if event != "opcode":
+                under = None if under is None else under(frame, event, arg)
+            elif frame.f_lasti in places:
+                run.instruction(places[frame.f_lasti])
+            return step
+
+        return step
 
 
 class _Monitor:
@@ -134,7 +142,7 @@ class _Monitor:
         if place is None:
             return self._watch.DISABLE
         if World.run is not None:
-            World.run.instruction(*place)
+            World.run.instruction(place)
         return None
 
     def told(self, function: Callable[[int], int]) -> set[int]:
@@ -204,6 +212,19 @@ _SEEN_BY_OTHERS = (
 
 Access = tuple[Hashable, bool]
 """What an instruction is on, and whether it may write there."""
+
+
+class Place(NamedTuple):
+    """An instruction that reads or writes what another thread may see."""
+
+    access: Access
+    """Of a call: nothing, as whatever is called was named before, or says it itself."""
+    switches: bool
+    """Whether a run that switches at bytecodes does so there."""
+    called: Access | None
+    """Of a call where a switch may have come since the name of what it calls: what any name in this code may be."""
+
+
 CONTENTS = "what a container has"
 """The object of all that reads or writes the contents of a container, whichever it is."""
 UNKNOWN = "what an instruction does not tell"
@@ -241,28 +262,28 @@ _TELLING = frozenset(
 )
 """Names between underscores that say what is read, or are of the subject's own code; the others are a container's, or
 a way to attributes of any name."""
+ITERATORS = "where an iterator stands"
+"""The object of next(). An iterator that was made before is an object of its own, and not what it goes through."""
 
 
-def _shared(code: CodeType) -> Iterator[tuple[int, tuple[Access, bool]]]:
-    """The offsets of the instructions that read or write what another thread may see; what that is; and whether
-    a run that switches at bytecodes does so there."""
+def _shared(code: CodeType) -> Iterator[tuple[int, Place]]:
+    """The offsets of the instructions that read or write what another thread may see, and what there is about each."""
     instructions = list(dis.get_instructions(code))
-    # What is called was named before, with a switch in between perhaps; whichever of the names it was.
     named = [_access(one.opname, one.argval) for one in instructions if one.opname.startswith("LOAD")]
-    callees = {access for access in named if access is not None and access[0] in (CONTENTS, UNKNOWN)}
-    called = (UNKNOWN if any(on is UNKNOWN for on, _ in callees) else CONTENTS, any(writes for _, writes in callees))
+    callees = {access for access in named if access is not None and access[0] in (CONTENTS, ITERATORS, UNKNOWN)}
+    kinds = {on for on, _ in callees}
+    called = (kinds.pop() if len(kinds) == 1 else UNKNOWN, any(writes for _, writes in callees))
     before = ""
     for instruction in instructions:
         name = instruction.opname
         switches = name.startswith(_SEEN_BY_OTHERS) and not name.startswith("CALL_INTRINSIC")
         access = _access(name, instruction.argval)
-        if callees and switches and name.startswith("CALL"):
-            access = called
         if name.startswith(_ASKS) and (before.startswith(_PLAIN) or name.endswith("NONE")):
             access = None
         before = name
         if switches or access is not None:
-            yield instruction.offset, (access or (None, False), switches)
+            later = called if callees and name.startswith("CALL") else None
+            yield instruction.offset, Place(access or (None, False), switches, later)
 
 
 def _access(name: str, argument: Any) -> Access | None:
@@ -276,7 +297,7 @@ def _access(name: str, argument: Any) -> Access | None:
         if argument in _BY_ANY_NAME:
             return (UNKNOWN, True)
         if argument in _BUILTINS:
-            return (CONTENTS, argument == "next")
+            return (ITERATORS, True) if argument == "next" else (CONTENTS, False)
     if name.startswith(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT")):
         return (argument, False)
     if name.startswith(_WRITES_CONTENTS):

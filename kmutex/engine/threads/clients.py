@@ -43,6 +43,7 @@ class Client:
         """Whether it stood in a wait, and came back from it after the time of its whole call."""
         self.idle = False
         self.done = False
+        self.traced = False
         self.lock: CoopLock | None = None
         self.ended: CoopLock | None = None
         """Of a thread that the subject started: taken until it has ended."""

@@ -31,7 +31,7 @@ from kmutex.engine.search import (
     Footprint,
     Move,
 )
-from kmutex.engine.threads.bytecode import UNKNOWN, Bytecode, where
+from kmutex.engine.threads.bytecode import UNKNOWN, Bytecode, Place, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread, trace_as_others
 from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
 from kmutex.engine.watchdog import Watchdog
@@ -96,8 +96,9 @@ class ThreadRun:
         self._clients = [Client(index, timeout) for index in range(program.clients)]
         self._running = self._clients[0]
         self.plain = True
-        self.followed = bytecode is not None
-        """Whether instructions matter still: not once there is nothing left to choose."""
+        self._watching = chooser.watches and chooser.is_new
+        self.followed = self._switches or self._watching
+        """Whether instructions matter: not once there is nothing left to choose."""
         self._now = 1000.0
         self._steps = 0
         self._most_steps = MOST_STEPS
@@ -107,7 +108,6 @@ class ThreadRun:
         self._ended = real_lock()
         self._ended.acquire()
         self._locks = 0
-        self._watching = chooser.watches
         self._trail: list[tuple[int, Footprint]] = []
         """Who has done what since the last choice; what the one who runs has done since then is in the other four."""
         self._reads: set[Hashable] = set()
@@ -217,18 +217,17 @@ class ThreadRun:
             elif number:
                 self._hand_to(me, other)
 
-    def instruction(self, access: tuple[Hashable, bool], switches: bool) -> None:
-        """A thread is about to execute an instruction that reads, or writes, what others can see.
-
-        switches: where runs that switch at bytecodes do so.
-        """
-        if self.plain or self.aside or self.abandoning or not self.mine():
+    def instruction(self, place: Place) -> None:
+        """A thread is about to execute an instruction that reads, or writes, what others can see."""
+        if self.plain or self.aside or self.abandoning or not self.followed or not self.mine():
             return
-        if switches and self._switches:
-            self.point(access[0])
+        on, writes = place.access
+        if place.switches and self._switches:
+            self.point(on)
+            on, writes = place.called or place.access
         if self._watching:
-            self._anything |= access[0] is UNKNOWN
-            (self._writes if access[1] else self._reads).add(access[0])
+            self._anything |= on is UNKNOWN
+            (self._writes if writes else self._reads).add(on)
 
     def touch(self, what: Hashable) -> None:
         """The running thread reads and writes this in what it does now."""
@@ -260,6 +259,11 @@ class ThreadRun:
         if number < 0:
             self._end(Ending.STOPPED)
             self._rest(me)
+        if not self._watching and chooser.watches and chooser.is_new:
+            # What was done before is known from another run, and to trace it would take most of the time.
+            self._watching = self.followed = True
+            self._anything = False
+            self._trace(me)
         return number
 
     def wait_for(self, lock: CoopLock, timeout: float | None) -> bool:
@@ -347,7 +351,7 @@ class ThreadRun:
             try:
                 if self.abandoning:
                     return
-                self._trace()
+                self._trace(client)
                 body()
             except Abandoned:
                 pass
@@ -373,7 +377,7 @@ class ThreadRun:
         try:
             if self.abandoning:
                 return
-            self._trace()
+            self._trace(me)
             if me is self._clients[0]:
                 # Others may come by while the factory waits for a thread of its own.
                 self._prepare()
@@ -555,6 +559,7 @@ class ThreadRun:
         me.baton.acquire()
         if self.abandoning:
             raise Abandoned
+        self._trace(me)
 
     def _next(self, me: Client) -> Client:
         while True:
@@ -673,6 +678,7 @@ class ThreadRun:
             self.plain, self.followed = True, False
             self._ended.release()
 
-    def _trace(self) -> None:
-        if self._bytecode is not None:
+    def _trace(self, me: Client) -> None:
+        if self._bytecode is not None and self.followed and not me.traced:
+            me.traced = True
             self._bytecode.follow(self)
