@@ -200,8 +200,12 @@ class UnitWorker:
     def _may_reduce(self, unit: Unit) -> bool:
         """Whether the unit may leave out what differs only in the order of steps that commute.
 
-        Not the work of a flight, of which nothing is known; and with a bound of 1 it would save nothing."""
-        return unit.deeper and self._shape.form != "flight" and self._bytecodes == "followed"
+        Not the work of a flight, of which nothing is known. With a bound of 1, with two clients, or where a wait may be
+        ended, which commutes with nothing, it would cost more than it saves (docs/adr/0003-interleaving-engine.md)."""
+        if not unit.deeper or self._shape.form == "flight" or self._bytecodes != "followed":
+            return False
+        program = parse(unit.program)
+        return program.clients > 2 and program.kinds.isdisjoint("~!")
 
     def _histories(
         self,

@@ -131,8 +131,10 @@ def test_two_threads_at_locks_come_before_bytecodes() -> None:
 @pytest.mark.parametrize(
     ("factory", "program", "reduced"),
     [
-        ("kmutex:KeyedMutex", "0+a-a 1+a", True),
-        ("tests.lockers.threads_bad:WeakRegistry", "0+a-a 1+a", False),
+        ("kmutex:KeyedMutex", "0+a 1+a 2+a", True),
+        ("kmutex:KeyedMutex", "0+a-a 1+a", False),
+        ("kmutex:KeyedMutex", "0+a | 1~a 2+a", False),
+        ("tests.lockers.threads_bad:WeakRegistry", "0+a 1+a 2+a", False),
         ("tests.lockers.flights_threads:SharingFlight", "0na 1na", False),
     ],
 )
@@ -145,7 +147,7 @@ def test_only_deeper_passes_are_reduced_and_their_bound_says_so(factory: str, pr
         declared = {"without": (), "unpromised": (), "leaders": (), "lenient": True, "calls": LOOKING}
         worker.take(make, **declared, patience=5.0)
         for deeper in (False, True):
-            unit = Unit(0, "m", "every", program, "locks", 2, most=400, deeper=deeper)
+            unit = Unit(0, "m", "every", program, "locks", 2, most=300, deeper=deeper)
             worker.obey({"unit": asdict(unit), "known": [], "symptoms": [], "told": []})
     whole, less = (UnitResult.from_plain(one["outcome"]) for one in answers if one["kind"] == "outcome")
     assert (whole.reduced, less.reduced) == (False, reduced)
