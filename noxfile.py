@@ -18,6 +18,9 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "types", "imports", "model", "crosshair", "docs", "tests"]
 
 
+SITE = ["python", "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-b", "html", "-c", "docs/site", ".", "build/docs"]
+
+
 def install(session: nox.Session) -> None:
     if session.venv_backend != "none":
         session.install("-q", "-e", ".[dev]")
@@ -84,7 +87,7 @@ def compiled(session: nox.Session) -> None:
 
 
 FREE_THREADED = """\
-no free-threaded Python is on the path (python3.14t, python3.13t). On Debian, with a deb-src line of sid:
+no free-threaded Python is on the path (python3.14t, python3.13t). On Debian, with a deb-src line of trixie or sid:
     apt-get build-dep python3.13 && apt-get source python3.13 && cd python3.13-3.13.*
     ./configure --disable-gil --prefix=$HOME/python3.13t && make -j2 && make install
 and put $HOME/python3.13t/bin on the path. It takes some ten minutes."""
@@ -97,9 +100,44 @@ THREADED_TESTS = (
 )
 
 
+BOUNDED = ("check", "postgres", "anyio", "proof", "docs")
+"""The extras whose dependencies have a lower bound; what the others name is pinned, or only tests need it."""
+LOWEST = (
+    "tests/test_anyio.py",
+    "tests/test_help.py",
+    "tests/docs/test_samples.py::test_a_timeline_is_what_its_replay_shows",
+    "tests/picture",
+    "tests/postgres/test_tokens.py",
+    "tests/proof/test_command.py",
+    "tests/testing",
+    "tests/trace/test_command.py",
+    "tests/verify/test_options.py",
+    "tests/verify/test_report.py",
+)
+"""What is run on them: each dependency at work, in two minutes."""
+
+
+@nox.session(python="3.11")
+def lowest(session: nox.Session) -> None:
+    """Install the oldest dependencies that pyproject.toml allows, and run a quick part of the tests.
+
+    The other sessions install the newest. Needs PostgreSQL, and checks the completion of the shells that are here.
+    """
+    if session.venv_backend == "none":
+        session.error("it installs old versions in an environment of its own: call it without --no-venv")
+    extras = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+    bounds = [line.replace(">=", "==") for extra in BOUNDED for line in extras[extra] if not line.startswith("kmutex[")]
+    tools = ("jsonschema", "pytest==8", "pytest-timeout", "pytest-xdist", "pyyaml", "sybil", "trio")
+    session.install("-q", "-e", f".[{','.join(BOUNDED)}]", *bounds, *tools)
+    session.run("python", "-m", "pip", "list")
+    session.run("python", "-m", "pytest", "-q", "-n0", *LOWEST, *session.posargs)
+    session.run("kmutex", "prove", "--solver", "z3", "--quiet")
+    session.run(*SITE)
+
+
 @nox.session(venv_backend="none")
 def freethreaded(session: nox.Session) -> None:
-    """Run the tests of the drivers, and storms, on a free-threaded Python; arguments after -- are pytest's."""
+    """Test the drivers on a free-threaded Python, with storms, and measure; arguments after -- are pytest's."""
     python = shutil.which("python3.14t") or shutil.which("python3.13t")
     if python is None:
         session.error(FREE_THREADED)
@@ -108,8 +146,11 @@ def freethreaded(session: nox.Session) -> None:
     inside = str(folder / "bin" / "python")
     # Not all of dev has wheels for it.
     needed = ("anyio", "hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "rich", "trio")
-    session.run(inside, "-m", "pip", "install", "-q", "-e", ".", *needed, external=True)
+    # The newest hypothesis has a part in Rust, and a wheel of it for some interpreters only.
+    wheels = ("--only-binary", "hypothesis")
+    session.run(inside, "-m", "pip", "install", "-q", *wheels, "-e", ".", *needed, external=True)
     session.run(inside, "-m", "pytest", "-q", "-n0", *THREADED_TESTS, *session.posargs, external=True)
+    session.run(inside, "benchmarks/locks/scaling.py", external=True)
 
 
 @nox.session
@@ -181,8 +222,7 @@ def crosshair(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation site into build/docs; a warning is an error."""
     install(session)
-    command = ("python", "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-b", "html", "-c", "docs/site")
-    session.run(*command, ".", "build/docs", *session.posargs)
+    session.run(*SITE, *session.posargs)
 
 
 @nox.session
@@ -305,6 +345,14 @@ def explorer(session: nox.Session) -> None:
     """Measure the explorer beside TLC; takes a quarter of an hour, and wants Java. Arguments go after --."""
     install(session)
     session.run("python", "benchmarks/explorer/run.py", *session.posargs)
+
+
+@nox.session(python="3.13")
+def search(session: nox.Session) -> None:
+    """Search known-bad lockers beside other tools; arguments go after --."""
+    if session.venv_backend != "none":
+        session.install("-q", "-e", ".[search]")
+    session.run("python", "benchmarks/search/run.py", *session.posargs)
 
 
 @nox.session

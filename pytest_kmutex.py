@@ -1,6 +1,6 @@
-"""The pytest plugin of kmutex, as far as every run of pytest loads it: nothing of kmutex itself before it is used.
+"""The pytest plugin of kmutex. Every run of pytest loads this module; kmutex itself is loaded on first use.
 
-It is used by ``[tool.kmutex]`` in the pyproject.toml of pytest's root folder, whose subjects are tests then; by
+It is used by ``[tool.kmutex]`` in the pyproject.toml of pytest's root folder, whose subjects become tests; by
 ``@pytest.mark.kmutex`` on a test function that returns a locker; and by `kmutex.testing.KeyedLockerSuite`.
 """
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 FILE = "pyproject.toml"
 MARK = (
     "kmutex(without=(), promises=None, strict=False, calls='', keys='', mode=''): the test function returns a new "
-    "keyed locker at each call, which is judged by the contract of a keyed mutex"
+    "keyed locker at each call, which is checked against the contract of a keyed mutex"
 )
 _USED = "kmutex-used"
-"""The name under which what does the work is registered."""
+"""The name under which the real plugin is registered."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("kmutex").addoption(
         "--kmutex-mode",
         choices=("quick", "full"),
-        help="how much is run of each keyed locker: quick takes some seconds, full a minute or more",
+        help="how thoroughly each keyed locker is checked: quick takes some seconds, full a minute or more",
     )
 
 
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if _has_table(config.rootpath):
         used(config).read_project()
         if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-            # They are folders of tests, and the table stands beside them.
+            # `testpaths` names folders of tests; the table is outside of them.
             config.args.append(str(config.rootpath / FILE))
 
 
@@ -62,13 +62,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def used(config: pytest.Config) -> Plugin:
-    """What does the work, loaded when it is first wanted. UsageError: ``kmutex[check]`` is not installed."""
+    """Return the real plugin, loaded on first use.
+
+    Raises:
+        pytest.UsageError: ``kmutex[check]`` is not installed.
+    """
     plugin: Any = config.pluginmanager.get_plugin(_USED)
     if plugin is None:
         try:
             from kmutex.testing.plugin import Plugin
         except ModuleNotFoundError as error:
-            # The extra is not there, and the error says so in a line.
+            # The extra is not installed, and the error says so in one line.
             raise pytest.UsageError(str(error)) from None
         plugin = Plugin(config)
         config.pluginmanager.register(plugin, _USED)
@@ -77,12 +81,12 @@ def used(config: pytest.Config) -> Plugin:
 
 
 def _has_table(folder: Path) -> bool:
-    """Whether the folder's pyproject.toml has a table for kmutex. Whether that is right, is not asked here."""
+    """Return whether the folder's pyproject.toml has a table for kmutex, right or wrong."""
     try:
         text = (folder / FILE).read_text(encoding="utf-8")
         return "kmutex" in text and "kmutex" in _toml().loads(text).get("tool", {})
     except (OSError, ValueError, TypeError):
-        # pytest itself says what is wrong with such a file.
+        # pytest itself reports such a file.
         return False
 
 

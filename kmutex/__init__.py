@@ -1,8 +1,8 @@
 """A keyed mutex you can check.
 
-`KeyedMutex` is for threads, `AsyncKeyedMutex` for asyncio; both give each key a mutex of its own, made on demand
-and gone when idle. `once` and `async_once` do on top of them what a keyed mutex is for: work that many want is done by
-one. What the mutexes promise is written down clause by clause in specs/clauses.toml.
+`KeyedMutex` is for threads, `AsyncKeyedMutex` for asyncio. Both give each key a mutex of its own, which is made on
+demand and removed when it is idle. `once` and `async_once` use such a mutex for its usual purpose: work that many
+callers want is done by one of them. specs/clauses.toml lists what the mutexes promise, clause by clause.
 """
 
 TYPE_CHECKING = False  # A type checker goes by the name, and to import typing takes longer than all else here.
@@ -62,7 +62,7 @@ _HOMES = {
     "compiled": "_core",
     "once": "_once",
 }
-"""Loaded when asked for: who locks threads waits for no asyncio."""
+"""Loaded on first use, so that a program with threads only does not import asyncio."""
 
 
 def __getattr__(name: str) -> "Any":

@@ -11,11 +11,11 @@ import threading
 from asyncio import _get_running_loop
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
-from kmutex._core import LockTable
+from kmutex._core import LockTable, MutexBase
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import UnheldKeyError, WrongLoopError, not_copied
+from kmutex._errors import UnheldKeyError, WrongLoopError
 from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey, distinct
 from kmutex._mypyc import mypyc_attr
 from kmutex._protocol import check_timeout
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from kmutex._steps import StepLog
 
 LONGEST = 1e9
-"""Seconds of a timer, some thirty years: a loop's clock can't add an integer of any size."""
+"""The longest timer in seconds, some thirty years: a loop's clock can't add an integer of any size."""
 
 
 _moving = threading.Lock()
-"""Held for a mutex to go to another loop: two loops may want it at once."""
+"""Held while a mutex moves to another loop: two loops may want it at once."""
 
 
 class AsyncInnerMutex:
-    """What a mutex and its leases lock by. Theirs alone: compiled, nobody can override what is called within."""
+    """The part that locks, shared by a mutex and its leases. Private, so compiled calls look for no overrides."""
 
     __slots__ = ("_loop", "_table", "_tickets")
 
@@ -46,7 +46,7 @@ class AsyncInnerMutex:
         self._tickets = itertools.count(NO_TICKET + 1)
 
     def _request(self, key: Any, ticket: Ticket, timeout: float | int | None) -> asyncio.Future[None] | None:
-        # A plain function: who waits for nothing need not pay for a second coroutine.
+        # A plain function: a call that does not wait need not pay for a second coroutine.
         if timeout is not None:
             check_timeout(timeout)
         loop = _get_running_loop()
@@ -66,8 +66,8 @@ class AsyncInnerMutex:
                 timer = future.get_loop().call_later(seconds, self._expire, key, ticket, future, timeout)
             await future
         except BaseException:
-            # A granted ticket that is cancelled before its task runs again still stands at the head of the queue:
-            # withdrawing it passes the key on. One that timed out left the queue in `_expire`.
+            # A granted ticket that is cancelled before its task runs again is still the head of the queue: withdrawing
+            # it passes the key on. A ticket that timed out left the queue in `_expire`.
             heir: asyncio.Future[None] | None = self._table.withdraw(key, ticket)
             if heir is not None:
                 self._wake(heir)
@@ -83,7 +83,7 @@ class AsyncInnerMutex:
                 self._table.cancel(key, ticket)
                 error: Exception = self._expired(key, timeout)
             except Exception as failed:
-                error = failed  # Of the key's own methods. Without any the task would wait forever.
+                error = failed  # Raised by the key's own methods. Without an error the task would wait forever.
             future.set_exception(error)
 
     def _release(self, key: Any, ticket: Ticket) -> None:
@@ -95,8 +95,8 @@ class AsyncInnerMutex:
             self._wake(future)
 
     def _wake(self, future: asyncio.Future[None]) -> None:
-        # A future that is done here was cancelled, and its task has not run yet. It holds the key for that long;
-        # when it runs, `_grant` withdraws it and the key goes on.
+        # A future that is done here was cancelled, and its task has not run yet. It holds the key until then; when it
+        # runs, `_grant` withdraws it and the key goes to the next.
         if not future.done():
             future.set_result(None)
 
@@ -108,14 +108,18 @@ class AsyncInnerMutex:
         return f"; {about}" if about else ""
 
     def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
-        """The running loop, which the mutex belongs to now. WrongLoopError: it can't (KM-LOOP)."""
+        """Let the mutex belong to the running loop, and return that loop.
+
+        Raises:
+            WrongLoopError: No loop runs, or the mutex still belongs to another one (KM-LOOP).
+        """
         if running is None:
             raise WrongLoopError("an AsyncKeyedMutex is for asyncio, and no event loop of asyncio runs here")
         with _moving:
             owner = self._loop
             if owner is not running:
-                # Calls that the owner makes meanwhile come here too, and wait. One that was made before this line was
-                # made by a loop that runs, which is looked at after it.
+                # From the next line on, calls from the owner come here too, and wait. An earlier call came from a loop
+                # that runs, and whether the owner runs is checked after that line.
                 self._loop = running
                 if owner is not None and (owner.is_running() or len(self._table)):
                     self._loop = owner
@@ -125,23 +129,37 @@ class AsyncInnerMutex:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class AsyncUntypedMutex:
-    """`kmutex.AsyncKeyedMutex`, but for what mypyc can't compile; see `kmutex._threads.UntypedMutex`."""
+class AsyncUntypedMutex(MutexBase):
+    """`kmutex.AsyncKeyedMutex` without what mypyc can't compile; see `kmutex._threads.UntypedMutex`."""
 
     __slots__ = ("_mutex",)
 
     def __init__(self, *, diagnose: bool = False, record: StepLog | None = None) -> None:
-        """Arguments and errors are those of `KeyedMutex`."""
+        """Make a mutex.
+
+        Args:
+            diagnose: As for `KeyedMutex`.
+            record: As for `KeyedMutex`.
+
+        Raises:
+            KMutexError: ``record`` is the log of another mutex.
+        """
         self._mutex = AsyncInnerMutex(diagnose, record)
 
     async def lock(self, key: Any, timeout: float | int | None = None) -> None:
-        """Return once the calling task holds ``key`` (KM-EXCL). A free key is taken without a pause.
+        """Return once the calling task holds ``key`` (KM-EXCL). A free key is taken without giving up control.
 
-        timeout: seconds; None waits forever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
-        TimeoutError: the time was over before the grant (KM-CANCEL).
-        CancelledError: the task was cancelled; it does not hold the key, and if it was granted, the next does.
-        ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. WrongLoopError: KM-LOOP.
-        Nothing has changed.
+        Args:
+            key: Any hashable value.
+            timeout: Seconds; None waits forever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
+
+        Raises:
+            TimeoutError: The time was over before the grant (KM-CANCEL).
+            CancelledError: The task was cancelled. It does not hold the key; if it was granted, the next waiter
+                holds it (KM-RACE).
+            ValueError: The timeout is negative or NaN. Nothing has changed.
+            TypeError: The key is not hashable. Nothing has changed.
+            WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
         mutex = self._mutex
         ticket = next(mutex._tickets)
@@ -150,12 +168,19 @@ class AsyncUntypedMutex:
             await mutex._grant(key, ticket, future, timeout)
 
     def unlock(self, key: Any) -> None:
-        """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
+        """Release ``key``, whoever holds it. A plain call, without ``await``.
 
-        UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
+        The oldest waiter then holds it (KM-HANDOFF). If nobody waits, its entry is removed (KM-IDLE).
+
+        Args:
+            key: A key that is held.
+
+        Raises:
+            UnheldKeyError: Nobody holds the key. Nothing has changed (KM-UNHELD, KM-ATOMIC).
+            WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
         mutex = self._mutex
-        loop = _get_running_loop()  # None outside of a loop, so nothing need be caught where all is well.
+        loop = _get_running_loop()  # None outside of a loop, where get_running_loop() would raise.
         if loop is None or loop is not mutex._loop:
             mutex._moved_to(loop)
         future: asyncio.Future[None] | None = mutex._table.release(key)
@@ -163,49 +188,58 @@ class AsyncUntypedMutex:
             mutex._wake(future)
 
     def hold(self, key: Any, timeout: float | int | None = None) -> AsyncLease:
-        """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
+        """Hold ``key`` for an ``async with`` block.
+
+        Args:
+            key: As for `lock`.
+            timeout: As for `lock`.
+
+        Returns:
+            A lease for one block. Entering it does what `lock` does, and raises the same errors.
+        """
         return AsyncLease(self._mutex, key, timeout, self)
 
     def hold_all(self, keys: Iterable[Any], timeout: float | int | None = None) -> AsyncLease:
-        """Hold all of ``keys`` for an ``async with`` block, by one request; see `KeyedMutex.hold_all` (KM-ALL)."""
+        """Hold all of ``keys`` for an ``async with`` block, by one request (KM-ALL).
+
+        If entering the block raises, the caller holds no key of them. Callers that hold nothing else never deadlock
+        with each other, whatever keys they name.
+
+        Args:
+            keys: Any hashable values, in any order. A key that is named twice counts once.
+            timeout: Seconds for all keys together; otherwise as for `lock`.
+
+        Returns:
+            A lease for one block. Entering it raises the errors of `lock`.
+
+        Raises:
+            TypeError: A key is not hashable, or ``keys`` is a str or bytes. Nothing has changed.
+        """
         return AsyncLease(_Several(self._mutex), distinct(keys), timeout, self)
 
     def owner(self, key: Any) -> Owner | None:
-        """Who holds ``key``, since when and from where; None where nobody does.
+        """Return who holds ``key``, since when and from where; None if nobody does.
 
-        KMutexError: the mutex was made without ``diagnose=True``.
+        Raises:
+            KMutexError: The mutex was made without ``diagnose=True``.
         """
         from kmutex._owners import owner_in
 
         return owner_in(self._mutex._table, key)
 
     def snapshot(self) -> Mapping[Any, Entry]:
-        """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
+        """Return every live key with its holder, waiters and refs at one moment, as a value that stays (KM-REF)."""
         return self._mutex._table.snapshot()
 
-    def __len__(self) -> int:
-        """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
-        return len(self._mutex._table)
-
-    def __contains__(self, key: object) -> bool:
-        """Whether somebody holds ``key`` just now."""
-        return key in self._mutex._table
-
-    def __bool__(self) -> bool:
-        """True, also where nothing is held: a locker that is there, is there."""
-        return True
-
-    def __repr__(self) -> str:
-        """What is held, in one line."""
-        return f"<{type(self).__name__} at {id(self):#x}, {self._mutex._table.shown()}>"
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """TypeError: neither copied nor pickled. Weak references are possible."""
-        raise not_copied(self)
+    def _seen_table(self) -> LockTable:
+        return self._mutex._table
 
 
 class AsyncLease(LeaseOfKey):
-    """One grant of one key: ``async with km.hold(key) as lease``. Ends its own grant only (KM-TOKEN)."""
+    """One grant of one key: ``async with km.hold(key) as lease``. It ends its own grant only (KM-TOKEN).
+
+    It is for one block: entering it again after a grant raises LeaseReusedError.
+    """
 
     __slots__ = ()
 
@@ -226,10 +260,12 @@ class AsyncLease(LeaseOfKey):
         return self
 
     def release(self) -> None:
-        """End the grant now; the block then ends without a second release. A plain call.
+        """End the grant now; the block then ends without a second release. A plain call, without ``await``.
 
-        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
-        A later holder is not touched.
+        Raises:
+            UnheldKeyError: It was not granted, or it has ended, by an earlier call or by an `unlock` of the key. A
+                later holder keeps the key.
+            WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
         mutex: AsyncInnerMutex = self._mutex
         mutex._release(self._key, self._ticket)
@@ -238,7 +274,7 @@ class AsyncLease(LeaseOfKey):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # As `release`, without another call: most leases end here.
+        # The same as `release`, without another call: most leases end here.
         if self._ticket != NO_TICKET:
             mutex: AsyncInnerMutex = self._mutex
             mutex._release(self._key, self._ticket)
@@ -246,20 +282,20 @@ class AsyncLease(LeaseOfKey):
 
 
 class _Several(AsyncInnerMutex):
-    """The same mutex for a lease of several keys: what is a key to the lease is a tuple of keys here.
+    """The same mutex for a lease of several keys: the lease's key is a tuple of keys.
 
-    A ticket takes its places in all queues in one step of the loop, so that waits lead to older requests only.
+    A ticket joins all queues in one step of the loop, so a request waits for older requests only.
     """
 
     __slots__ = ("_error", "_futures", "_mutex")
 
     def __init__(self, mutex: AsyncInnerMutex) -> None:
         self._mutex, self._table, self._tickets = mutex, mutex._table, mutex._tickets
-        self._loop = None  # The other knows.
+        self._loop = None  # Not used: the other mutex has it.
         self._futures: list[asyncio.Future[None]] = []
-        """Of the keys that were not free, one each."""
+        """One for each key that was not free."""
         self._error: Exception | None = None
-        """Why it ends without a grant, when the time is over."""
+        """Raised when the time is over."""
 
     def _request(self, key: Any, ticket: Ticket, timeout: float | int | None) -> asyncio.Future[None] | None:
         if timeout is not None:
@@ -294,7 +330,7 @@ class _Several(AsyncInnerMutex):
                 timer.cancel()
 
     def _expire(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float | int) -> None:
-        # As for one key. The futures are not failed: one that nobody awaits any more would be complained of.
+        # As for one key. The futures get no exception: asyncio would log one that nobody awaits any more.
         if not all(each.done() for each in self._futures):
             try:
                 self._withdraw(key, ticket, "timeout")
@@ -311,7 +347,7 @@ class _Several(AsyncInnerMutex):
             try:
                 future = self._table.release(one, ticket)
             except UnheldKeyError as error:
-                failed = error  # Somebody unlocked that one. The others are released all the same.
+                failed = error  # Somebody unlocked this key. The others are released all the same.
                 continue
             if future is not None:
                 self._wake(future)
@@ -324,7 +360,7 @@ class _Several(AsyncInnerMutex):
             try:
                 heir = self._table.withdraw(one, ticket, why)
             except Exception as error:
-                failed = error  # Of that key's own methods.
+                failed = error  # Raised by the key's own methods.
                 continue
             if heir is not None:
                 self._wake(heir)

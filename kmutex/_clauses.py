@@ -1,4 +1,4 @@
-"""The ids of the contract, for everything that judges by it. The words are in specs/contract.md."""
+"""The ids of the contract's clauses. specs/contract.md has their text."""
 
 from __future__ import annotations
 

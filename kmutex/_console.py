@@ -1,9 +1,11 @@
-"""What every command shares: a line while it works, a console for what it has to say, how it complains and writes."""
+"""The common part of all commands: progress, the console, error messages, and writing reports."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,13 +28,13 @@ class Display:
         self._status = status
 
     def say(self, text: str) -> None:
-        """One line about what is going on."""
+        """Show one line about the progress."""
         if self._status is not None:
             self._status.update(text)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Room for what is printed meanwhile."""
+        """Hide the progress line while the block prints."""
         if self._status is None:
             yield
             return
@@ -45,11 +47,11 @@ class Display:
 
 @contextmanager
 def shown(*, quiet: bool) -> Iterator[Display]:
-    """A display on standard error, if that is a terminal and nobody asked for quiet."""
+    """Yield a display on standard error, if that is a terminal and --quiet is not given."""
     if quiet or not sys.stderr.isatty():
         yield Display(None)
         return
-    # Whoever only checks an argument waits for no table.
+    # Imported here: a command that only checks its arguments need not load it.
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -61,18 +63,18 @@ def shown(*, quiet: bool) -> Iterator[Display]:
 
 
 def console() -> Console:
-    """Standard output, for tables and colours where it is a terminal."""
+    """Return the console for standard output, with colours if that is a terminal."""
     from rich.console import Console
 
     class OwnConsole(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # Rich would exit with 1, which says here that a clause is violated.
+            raise BrokenPipeError  # Rich would exit with 1, which means here that a clause is violated.
 
     return OwnConsole(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def version() -> str:
-    """The version of this package."""
+    """Return the version of this package."""
     from importlib import metadata
 
     try:
@@ -82,21 +84,21 @@ def version() -> str:
 
 
 def complain(message: str, *, status: int = 4) -> int:
-    """Say one line on standard error; the exit status, which by itself says wrong usage."""
-    # The status is said also where there is nobody to hear why.
+    """Print one line on standard error; return the exit status, by default that of wrong usage."""
+    # The status is returned even if standard error is closed.
     with contextlib.suppress(OSError):
         print(f"kmutex: {message}", file=sys.stderr)
     return status
 
 
 def no_folder(paths: Iterable[Path | None]) -> str:
-    """What is wrong with the paths of files to be written, None among them for those not asked for; "" if nothing."""
+    """Return an error message if the folder of an output file does not exist, else "". None stands for no file."""
     lost = (path for path in paths if path is not None and not path.absolute().parent.is_dir())
     return "".join(f"{path}: there is no such folder" for path in list(lost)[:1])
 
 
 def write(reports: Iterable[tuple[Path | None, Callable[[], str]]]) -> str:
-    """Write each report that has a path, whatever becomes of the others; what went wrong, "" if nothing did."""
+    """Write each report that has a path, even if others fail; return an error message, or ""."""
     faults = []
     for path, text in reports:
         if path is not None:
@@ -107,8 +109,32 @@ def write(reports: Iterable[tuple[Path | None, Callable[[], str]]]) -> str:
     return "; ".join(faults)
 
 
+def write_whole(path: Path, text: str) -> int:
+    """Write a text file; readers see the old content or the new, never a part. A link is followed, the mode is kept.
+
+    Returns:
+        The number of bytes.
+
+    Raises:
+        OSError: It can't be written; the old file is unchanged.
+    """
+    target = path.resolve()
+    content = text.encode(errors="backslashreplace")
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+        if target.exists():
+            part.chmod(target.stat().st_mode & 0o777)
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return len(content)
+
+
 def number_of(unit: str, kind: Callable[[str], Number], least: int, most: int) -> Callable[[str], Number]:
-    """The type of an argument that limits something. kind: float, or int for whole numbers only."""
+    """Return the type of a numeric argument; ``kind`` is float, or int for whole numbers."""
 
     def number(text: str) -> Number:
         try:

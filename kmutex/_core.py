@@ -1,23 +1,23 @@
 """The lock table: who holds which key and who waits for it. No threads, no clock, no awaiting.
 
 An entry is the tickets that asked for its key, oldest first. The first holds the key, the others wait, and their
-number is the reference count. There is nothing else to keep in step, so
+number is the reference count. No other state must be kept consistent with it, so
 
-- two holders, a negative count, or a count that differs from holder + waiters can't be written down;
+- two holders, a negative count, or a count that differs from holder + waiters can't be represented;
 - handing the key over *is* removing the head: the next ticket holds from that step on, and no newcomer,
   who can only append, gets between (KM-HANDOFF);
-- a cancelled waiter leaves its place in the middle in constant time, wherever it stands;
-- the entry goes in the step in which its last ticket goes (KM-IDLE).
+- a cancelled waiter leaves the queue in constant time, wherever it is;
+- the entry is removed in the step in which its last ticket leaves (KM-IDLE).
 
-A key that is taken and let go without anybody waiting is the common case, and needs no queue: its entry is the
-ticket itself. The first waiter makes it a queue, and it stays one until it goes (docs/adr/0005-what-a-lock-costs.md).
+A key that is taken and released without a waiter is the common case, and needs no queue: its entry is the ticket
+itself. The first waiter makes it a queue, and it stays one until it is removed (docs/adr/0005-what-a-lock-costs.md).
 
-Each call makes at most one change, and makes it last. So an exception out of a call, an interrupt included,
-means that the call has changed nothing, or that it has changed everything it meant to (KM-ATOMIC).
+Each call makes at most one change, as its last step. So an exception out of a call, an interrupt included, means that
+the call has changed nothing, or everything that it should change (KM-ATOMIC).
 
 An OrderedDict, not a dict: finding the head of a dict that was emptied from the front walks over the gaps.
 
-The table knows no lock. The driver calls it with its guard held, or from its one event loop.
+The table has no lock of its own. The driver calls it with its guard held, or from its one event loop.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import islice
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import UnheldKeyError
+from kmutex._errors import UnheldKeyError, not_copied
+from kmutex._mypyc import mypyc_attr
 from kmutex._text import brief
 
 SHOWN = 3
 """Keys that a repr names."""
 
 Waker = Any
-"""What a driver needs to tell a waiter of its grant: a gate, a future. The table only keeps it."""
+"""What a driver needs to wake a waiter: a gate or a future. The table only keeps it."""
 
 
 class LockTable:
@@ -48,9 +49,13 @@ class LockTable:
         self._entries: dict[Hashable, Ticket | OrderedDict[Ticket, Waker | None]] = {}
 
     def request(self, key: Hashable, ticket: Ticket, make_waker: Callable[[], Waker]) -> Waker | None:
-        """Ask for ``key``. None: granted. A waker: the ticket waits, and is told by it (KM-EXCL, KM-FIFO)."""
+        """Ask for ``key`` (KM-EXCL, KM-FIFO).
+
+        Returns:
+            None if the key is granted at once. Otherwise the waker by which the grant will be told.
+        """
         entry = self._entries.setdefault(key, ticket)
-        if entry == ticket:  # Not `is`: compiled, a ticket is a C integer, and each object of it another.
+        if entry == ticket:  # Not `is`: a compiled ticket is a C integer, and each of its Python objects is new.
             return None
         waker = make_waker()
         if isinstance(entry, int):
@@ -63,14 +68,21 @@ class LockTable:
         return waker
 
     def request_all(self, keys: Iterable[Hashable], ticket: Ticket, make_waker: Callable[[], Waker]) -> list[Waker]:
-        """Ask for each of ``keys`` in one step (KM-ALL); a waker for each that was not free."""
+        """Ask for each of ``keys`` in one step (KM-ALL), and return a waker for each that was not free."""
         return [waker for key in keys if (waker := self.request(key, ticket, make_waker)) is not None]
 
     def release(self, key: Hashable, ticket: Ticket | None = None) -> Waker | None:
-        """Let go of ``key``; the waker of the ticket that holds it now, None when the key is idle (KM-HANDOFF).
+        """Release ``key`` (KM-HANDOFF).
 
-        With ``ticket``, only where that ticket is the holder (KM-TOKEN).
-        UnheldKeyError: there is no holder, or it is another ticket; nothing has changed (KM-UNHELD).
+        Args:
+            key: The key.
+            ticket: The ticket that must be the holder (KM-TOKEN); None for any.
+
+        Returns:
+            The waker of the new holder; None if the key is idle now.
+
+        Raises:
+            UnheldKeyError: The key has no holder, or another one. Nothing has changed (KM-UNHELD).
         """
         entry = self._entries.get(key)
         if isinstance(entry, int):
@@ -88,10 +100,16 @@ class LockTable:
         raise UnheldKeyError(f"this lease of {brief(key)} has ended; the key has another holder now")
 
     def cancel(self, key: Hashable, ticket: Ticket, why: str = "timeout") -> bool:
-        """Take a waiter out of the queue (KM-CANCEL). False: it does not wait, as the grant was first (KM-RACE).
+        """Take a waiter out of the queue (KM-CANCEL).
 
-        why: for a log, as specs/trace.md has it; a table that writes none takes no notice.
-        It holds the key then, unless another call has unlocked the key since.
+        Args:
+            key: The key.
+            ticket: The waiter's ticket.
+            why: The reason, for a table that writes a log (specs/trace.md).
+
+        Returns:
+            False if the ticket does not wait, because the grant came first (KM-RACE). It then holds the key, unless
+            another call has unlocked it since.
         """
         entry = self._entries.get(key)
         if entry is None or isinstance(entry, int) or ticket not in entry or ticket == next(iter(entry)):
@@ -100,10 +118,15 @@ class LockTable:
         return True
 
     def withdraw(self, key: Hashable, ticket: Ticket, why: str = "cancelled") -> Waker | None:
-        """Undo a request in whatever state it is: not made, waiting, or granted (KM-INTERRUPT).
+        """Undo a request in any state: not made, waiting, or granted (KM-INTERRUPT).
 
-        why: as for `cancel`.
-        The waker of the next holder, where the ticket held the key and somebody waits for it.
+        Args:
+            key: The key.
+            ticket: The ticket of the request.
+            why: As for `cancel`.
+
+        Returns:
+            The waker of the next holder, if the ticket held the key and somebody waits for it; else None.
         """
         entry = self._entries.get(key)
         if entry is None or self.cancel(key, ticket):
@@ -112,30 +135,30 @@ class LockTable:
         return self.release(key, ticket) if holder == ticket else None
 
     def holds(self, key: Hashable, ticket: Ticket) -> bool:
-        """Whether this ticket is the holder of ``key``."""
+        """Return whether this ticket is the holder of ``key``."""
         entry = self._entries.get(key)
         return entry is not None and ticket == (entry if isinstance(entry, int) else next(iter(entry)))
 
     def about(self, key: Hashable) -> str:
-        """What a message says of the holder of ``key``: nothing, here. `kmutex._owners` has a table that knows."""
+        """Return words about the holder of ``key`` for a message. Empty here; `kmutex._owners` has some."""
         return ""
 
     def waker(self, key: Hashable) -> Waker | None:
-        """The waker of the holder of ``key``; None where there is no holder, or it never waited."""
+        """Return the waker of the holder of ``key``; None if there is no holder, or it never waited."""
         entry = self._entries.get(key)
         return None if entry is None or isinstance(entry, int) else next(iter(entry.values()))
 
     def entry(self, key: Hashable) -> Entry | None:
-        """The entry of ``key`` as a value; None when it has none."""
+        """Return the entry of ``key`` as a value; None if the key is idle."""
         entry = self._entries.get(key)
         return None if entry is None else _as_value(entry)
 
     def snapshot(self) -> Mapping[Any, Entry]:
-        """Every live key with its entry, as values that stay as they are."""
+        """Return every live key with its entry, as values that never change."""
         return MappingProxyType({key: _as_value(entry) for key, entry in self._entries.items()})
 
     def shown(self) -> str:
-        """What is held, in a line of bounded length: some keys by name, and how many requests wait for each."""
+        """Return a line of bounded length: some of the held keys, and how many requests wait for each."""
         names = []
         for key, entry in islice(self._entries.items(), SHOWN):
             waiting = 0 if isinstance(entry, int) else len(entry) - 1
@@ -150,6 +173,39 @@ class LockTable:
         return key in self._entries
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class MutexBase:
+    """The methods that the mutexes for threads, asyncio and anyio share: what they show of their tables."""
+
+    __slots__ = ()
+
+    def _seen_table(self) -> LockTable:
+        raise NotImplementedError
+
+    def _shown(self) -> str:
+        return self._seen_table().shown()
+
+    def __len__(self) -> int:
+        """Return the number of live keys, that is, of keys that are held. 0 when all are idle (KM-IDLE)."""
+        return len(self._seen_table())
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether ``key`` is held now."""
+        return key in self._seen_table()
+
+    def __bool__(self) -> bool:
+        """Return True, even if no key is held."""
+        return True
+
+    def __repr__(self) -> str:
+        """Return the keys that are held, in one line."""
+        return f"<{type(self).__name__} at {id(self):#x}, {self._shown()}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Raise TypeError: a mutex can be neither copied nor pickled. Weak references are possible."""
+        raise not_copied(self)
+
+
 def _as_value(entry: Ticket | OrderedDict[Ticket, Waker | None]) -> Entry:
     if isinstance(entry, int):
         return Entry(entry, ())
@@ -158,4 +214,4 @@ def _as_value(entry: Ticket | OrderedDict[Ticket, Waker | None]) -> Entry:
 
 
 compiled: bool = not hasattr(LockTable.request, "__code__")
-"""Whether the lock runs as machine code, which no interrupt can enter: docs/compiled.md says how to build it."""
+"""Whether the lock runs as machine code, which no interrupt can enter. docs/compiled.md says how to build it."""

@@ -3,7 +3,7 @@
 A key is absent, or it has an entry: one holder and the waiters in the order in which they asked.
 Three things can happen to it.
 
-request   absent -> the asker holds.          held -> the asker waits, behind everybody who asked before.
+request   absent -> the caller holds.         held -> the caller waits, behind everybody who asked before.
 release   nobody waits -> the key is absent.  somebody waits -> the oldest waiter holds, at once.
 cancel    a waiter leaves; the holder and the order of the others stay.
 
@@ -16,23 +16,25 @@ functions in every reachable state of the model and for every action there.
 from typing import NamedTuple
 
 Ticket = int
-"""Names one request. Never used twice by one locker."""
+"""The number of one request. A locker never uses it twice."""
 
 
 class Entry(NamedTuple):
-    """What is known of a key that is held: a snapshot, so it never changes."""
+    """The state of a key that is held, at one moment. It never changes."""
 
     holder: Ticket
+    """The request that holds the key."""
     waiters: tuple[Ticket, ...]
+    """The requests that wait for it, oldest first."""
 
     @property
     def refs(self) -> int:
-        """The number of requests that keep the entry alive: one holder and its waiters (KM-REF)."""
+        """The number of requests that keep the entry alive, that is, one holder and its waiters (KM-REF)."""
         return 1 + len(self.waiters)
 
 
 def after_request(entry: Entry | None, ticket: Ticket) -> Entry:
-    """The entry once ``ticket`` has asked for the key (KM-EXCL, KM-FIFO, KM-REF).
+    """Return the entry once ``ticket`` has asked for the key (KM-EXCL, KM-FIFO, KM-REF).
 
     pre: entry is None or ticket != entry.holder
     post: __return__.holder == (ticket if entry is None else entry.holder)
@@ -46,9 +48,9 @@ def after_request(entry: Entry | None, ticket: Ticket) -> Entry:
 
 
 def after_release(holder: Ticket, oldest: Ticket | None, younger: tuple[Ticket, ...]) -> Entry | None:
-    """The entry once ``holder`` has let go; None when nothing is left to keep (KM-HANDOFF, KM-FIFO, KM-IDLE, KM-REF).
+    """Return the entry once ``holder`` has released; None if the key is idle (KM-HANDOFF, KM-FIFO, KM-IDLE, KM-REF).
 
-    The waiters come as the oldest, None where nobody waits, and those behind it.
+    The waiters are given as the oldest, or None if nobody waits, and those behind it.
 
     pre: oldest is not None or younger == ()
     post: (__return__ is None) == (oldest is None)
@@ -62,7 +64,7 @@ def after_release(holder: Ticket, oldest: Ticket | None, younger: tuple[Ticket, 
 
 
 def after_cancel(holder: Ticket, before: tuple[Ticket, ...], ticket: Ticket, after: tuple[Ticket, ...]) -> Entry:
-    """The entry ``Entry(holder, (*before, ticket, *after))`` once the waiter ``ticket`` has left (KM-CANCEL, KM-REF).
+    """Return ``Entry(holder, (*before, ticket, *after))`` once the waiter ``ticket`` has left (KM-CANCEL, KM-REF).
 
     pre: ticket != holder
     post: __return__.holder == holder

@@ -1,16 +1,16 @@
-"""What can go wrong with a lock, beside the ``TimeoutError`` and ``ValueError`` of the standard library."""
+"""The errors of a lock, in addition to ``TimeoutError`` and ``ValueError`` of the standard library."""
 
 
 class KMutexError(Exception):
-    """Any error that is this library's own."""
+    """The base class of this library's errors."""
 
 
 class UnheldKeyError(KMutexError, RuntimeError):
-    """A release of a key that has no holder, or by a lease that no longer holds it (KM-UNHELD, KM-TOKEN)."""
+    """A key was released that nobody holds, or by a lease whose grant has ended (KM-UNHELD, KM-TOKEN)."""
 
 
 class WrongLoopError(KMutexError, RuntimeError):
-    """An async locker was used outside the event loop it belongs to just now (KM-LOOP)."""
+    """An async locker was used outside the event loop that it belongs to (KM-LOOP)."""
 
 
 class LeaseReusedError(KMutexError, RuntimeError):
@@ -18,5 +18,5 @@ class LeaseReusedError(KMutexError, RuntimeError):
 
 
 def not_copied(locker: object) -> TypeError:
-    """The error of whoever would copy or pickle a locker, or a lease: the copy would lock nothing out that it does."""
+    """The error for a try to copy or pickle a locker or a lease: the copy would not exclude the original."""
     return TypeError(f"{type(locker).__name__} can't be copied or pickled, for a copy would be another lock; share it")

@@ -1,4 +1,4 @@
-"""What the lock does without and the checkers need: the extra ``kmutex[check]``."""
+"""The extra ``kmutex[check]``, which the checkers need and the lock does not."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import sys
 from importlib.util import find_spec
 
 PARTS = ("hypothesis", "rich", *(("tomli",) if sys.version_info < (3, 11) else ()))
-"""The packages that it brings."""
+"""Its packages."""
 
 
 def needed_by(what: str) -> str:
-    """One line that says what is missing for ``what`` to work; "" where nothing is."""
+    """Return one line about packages that are missing for ``what``; "" if there are none."""
     missing = [part for part in PARTS if find_spec(part) is None]
     return f"{what} needs {' and '.join(missing)}: pip install 'kmutex[check]'" if missing else ""

@@ -1,7 +1,7 @@
-"""`KeyedMutex` as its users have it: a mutex of `kmutex._threads`, generic in its keys and open to weak references.
+"""`KeyedMutex`, the public class: a mutex of `kmutex._threads` that is generic in its keys and allows weak references.
 
-Not compiled: mypyc lets a generic class free the weak references to it as if they were its own (docs/compiled.md). What
-this class does not define itself runs as compiled.
+Not compiled: mypyc lets a generic class free the weak references to it as if they were its own (docs/compiled.md). The
+inherited methods are compiled.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class KeyedMutex(UntypedMutex, Generic[K]):
-    """A mutex for each key, made on demand and gone when idle. For threads; not re-entrant.
+    """A mutex for each key, made on demand and removed when idle. For threads; not re-entrant.
 
-    Any hashable value is a key; ``KeyedMutex[str]`` tells a type checker which. Waiters are served in the order in
-    which they asked (KM-FIFO), `unlock` passes the key straight to the oldest (KM-HANDOFF), and no call on one key
-    waits for another key (KM-INDEP): the guard of the table is held for a few dictionary steps and never while anybody
-    waits.
+    Any hashable value can be a key. ``KeyedMutex[str]`` tells a type checker the type. Waiters are served in the order
+    in which they asked (KM-FIFO). `unlock` passes the key straight to the oldest waiter (KM-HANDOFF). No call on one
+    key waits for another key (KM-INDEP): the guard of the table is held for a few dictionary operations, and never
+    while a caller waits.
 
-    A thread that locks a key it holds already waits for itself: forever, or until its timeout.
+    A thread that locks a key which it holds already waits for itself: forever, or until its timeout.
     """
 
     __slots__ = ("__weakref__",)

@@ -1,4 +1,4 @@
-"""`AsyncKeyedMutex` as its users have it: a mutex of `kmutex._aio`, with what `kmutex._keyed` adds, for its reasons."""
+"""`AsyncKeyedMutex`, the public class: to `kmutex._aio` what `kmutex._keyed` is to `kmutex._threads`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 
 class AsyncKeyedMutex(AsyncUntypedMutex, Generic[K]):
-    """A mutex for each key, made on demand and gone when idle. For the tasks of one event loop; not re-entrant.
+    """A mutex for each key, made on demand and removed when idle. For the tasks of one event loop; not re-entrant.
 
-    The contract is that of `KeyedMutex`, with two differences. It belongs to the loop that used it last, and raises
-    at once in any other, also where nothing would wait; once that loop has ended, an idle one goes on in the next
-    (KM-LOOP). And a cancellation that meets a grant wins: the call raises CancelledError and the grant goes on to the
-    next waiter (KM-RACE).
+    The contract is that of `KeyedMutex`, with two differences:
+
+    - It belongs to the event loop that used it last, and raises at once in any other, even if no call would wait. Once
+      that loop has ended, an idle mutex can be used in the next (KM-LOOP).
+    - If a cancellation meets a grant, the cancellation wins: the call raises CancelledError, and the key goes to the
+      next waiter (KM-RACE).
     """
 
     __slots__ = ("__weakref__",)

@@ -1,4 +1,4 @@
-"""What a lease is, for threads and for asyncio: one grant of one key, and the end of that grant only (KM-TOKEN)."""
+"""A lease, for threads and for asyncio: it holds one grant of one key, and ends that grant only (KM-TOKEN)."""
 
 from __future__ import annotations
 
@@ -16,29 +16,33 @@ NOT_ENTERED: Ticket = -1
 
 
 def distinct(keys: Iterable[Hashable]) -> tuple[Hashable, ...]:
-    """Each of these keys once. TypeError: one is not hashable, or it is a text or bytes, which is a key itself."""
+    """Return each of these keys once.
+
+    Raises:
+        TypeError: A key is not hashable, or ``keys`` is a str or bytes, which is a single key.
+    """
     if isinstance(keys, (str, bytes)):
         raise TypeError(f"hold_all takes a list or set of keys, and {brief(keys)} is one key")
     return tuple(dict.fromkeys(keys))
 
 
 class LeaseOfKey:
-    """The grant that one entry of one block gets. The drivers add how it is entered and left."""
+    """The grant for one ``with`` block. The drivers add how the block is entered and left."""
 
     __slots__ = ("_key", "_mutex", "_owner", "_ticket", "_timeout")
 
     def __init__(self, mutex: Any, key: Hashable, timeout: float | int | None, owner: object = None) -> None:
         self._mutex = mutex
-        """The driver's. No type variable: docs/compiled.md says what mypyc makes of a generic class."""
+        """The driver's inner mutex. No type variable: docs/compiled.md says what mypyc does with a generic class."""
         self._owner = owner
-        """What its user calls the mutex. As long as there is a lease of it, a weak reference to it must not end."""
+        """The public mutex, kept alive by its leases."""
         self._key = key
         self._timeout = timeout
         self._ticket = NOT_ENTERED
-        """Then NO_TICKET while it waits, the ticket of the grant, and NO_TICKET once that has ended."""
+        """Later NO_TICKET while it waits, then the ticket of the grant, and NO_TICKET once that has ended."""
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """TypeError: neither copied nor pickled."""
+        """Raise TypeError: a lease can be neither copied nor pickled."""
         raise not_copied(self)
 
     def _reused(self) -> LeaseReusedError:

@@ -1,4 +1,4 @@
-"""Lockers that lock nothing, for code that takes any keyed locker and sometimes needs none."""
+"""Lockers that lock nothing, for code that accepts any keyed locker and sometimes needs no lock."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class _NoLease:
     __slots__ = ()
 
     def release(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
 
 class NoopLocker:
-    """A `KeyedLocker` that grants every request at once: no clause of the contract holds, and none is promised."""
+    """A `KeyedLocker` that grants every request at once. It promises no clause of the contract."""
 
     __slots__ = ()
 
@@ -27,11 +27,11 @@ class NoopLocker:
         """Return at once, whatever the key."""
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AbstractContextManager[Releasable]:
-        """A block that holds nothing."""
+        """Return a context manager that holds nothing."""
         return nullcontext(_NoLease())
 
     def hold_all(self, keys: Iterable[Hashable], timeout: float | None = None) -> AbstractContextManager[Releasable]:
-        """A block that holds nothing."""
+        """Return a context manager that holds nothing."""
         return nullcontext(_NoLease())
 
 
@@ -47,11 +47,11 @@ class AsyncNoopLocker:
         """Return at once, whatever the key."""
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Releasable]:
-        """A block that holds nothing."""
+        """Return a context manager that holds nothing."""
         return nullcontext(_NoLease())
 
     def hold_all(
         self, keys: Iterable[Hashable], timeout: float | None = None
     ) -> AbstractAsyncContextManager[Releasable]:
-        """A block that holds nothing."""
+        """Return a context manager that holds nothing."""
         return nullcontext(_NoLease())

@@ -1,4 +1,4 @@
-"""Work that several callers want and one has to do: hold the key, look whether it is done, do it, release."""
+"""Work that several callers want and one must do: hold the key, look whether it is done, do it, release the key."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class Holds(Protocol[K_in]):
-    """What `once` needs of a locker: a block that holds a key."""
+    """The part of a locker that `once` needs."""
 
     def hold(self, key: K_in, /) -> AbstractContextManager[object]: ...
 
 
 class AsyncHolds(Protocol[K_in]):
-    """What `async_once` needs of a locker."""
+    """The part of a locker that `async_once` needs."""
 
     def hold(self, key: K_in, /) -> AbstractAsyncContextManager[object]: ...
 
@@ -31,23 +31,28 @@ def once(
     *,
     timeout: float | None = None,
 ) -> T:
-    """The result of the work named by ``key``, done by this caller only if nobody has done it before.
+    """Return the result of the work that ``key`` names; do the work only if no caller has done it before.
 
-    Callers of one key take turns (KM-EXCL). Each looks in its turn, so of any number at once one does the work and
-    the others find it. What is shared is the work, never a failure: whatever ``do`` raises, the BaseException of an
-    interrupt included, reaches its own caller only, the key goes to the next waiter (KM-HANDOFF), and that one
-    looks, finds nothing and does the work itself. A waiter whose time is over leaves nothing behind (KM-CANCEL).
+    Callers of one key take turns (KM-EXCL), and each looks first: the first does the work, and the others find its
+    result. Results are shared, failures are not. Whatever ``do`` raises, an interrupt included, reaches its own caller
+    only. The key goes to the next waiter (KM-HANDOFF), which looks, finds nothing, and does the work itself. A waiter
+    whose time is over leaves nothing behind (KM-CANCEL).
 
-    locker: any whose ``hold(key)``, or ``hold(key, timeout)`` where there is a timeout, is for with. `NoopLocker`
-    suppresses nothing: who comes before the work is done does it too, at the same time, so ``do`` must then bear that.
-    look: called with the key held; the result if the work is done, else None. It must see what ``do`` of another
-    caller has left, for nothing is kept here: a file, a row, an entry of a dict.
-    do: called with the key held, after ``look`` returned None; its result must not be None. It must not ask for the
-    same key, for lockers are not re-entrant.
-    timeout: seconds that the caller is ready to wait for the key, None forever; the work itself is not timed.
+    Args:
+        locker: Any object whose ``hold(key)`` is a context manager; with a timeout, ``hold(key, timeout)``. With a
+            `NoopLocker`, callers that come before the work is done do it too, at the same time.
+        key: The name of the work.
+        look: Called with the key held. Returns the result if the work is done, else None. It must see what ``do`` of
+            another caller has left (a file, a row, an entry of a dict): nothing is kept here.
+        do: Called with the key held, after ``look`` returned None. Its result must not be None. It must not lock the
+            same key, because lockers are not re-entrant.
+        timeout: Seconds to wait for the key; None waits forever. The work itself has no limit.
 
-    TimeoutError: the key was not granted in time; neither function was called. ValueError, TypeError: as for
-    `KeyedMutex.lock`. What ``look`` or ``do`` raises passes through, with the key released.
+    Raises:
+        TimeoutError: The key was not granted in time. Neither function was called.
+        ValueError: The timeout is negative or NaN. Nothing has changed.
+        TypeError: The key is not hashable. Nothing has changed.
+        BaseException: Whatever ``look`` or ``do`` raised. The key is released.
     """
     hold: Callable[..., AbstractContextManager[Any]] = locker.hold
     with hold(key) if timeout is None else hold(key, timeout):
@@ -65,10 +70,18 @@ async def async_once(
 ) -> T:
     """`once` for the tasks of one event loop; ``look`` and ``do`` are awaited.
 
-    A task that is cancelled in ``do`` fails alone, as with any other error: the next waiter takes over. One that is
-    cancelled while it waits for the key calls neither function, and the others keep their order (KM-CANCEL).
+    A task that is cancelled in ``do`` fails alone, as with any other error: the next waiter takes over. A task that is
+    cancelled while it waits for the key calls neither function, and the other waiters keep their order (KM-CANCEL).
 
-    WrongLoopError: the locker belongs to another loop (KM-LOOP). Other arguments and errors are those of `once`.
+    Args:
+        locker: As for `once`; ``hold`` gives an asynchronous context manager.
+        key: The name of the work.
+        look: As for `once`, awaited.
+        do: As for `once`, awaited.
+        timeout: Seconds to wait for the key; None waits forever.
+
+    Raises:
+        WrongLoopError: The locker belongs to another event loop (KM-LOOP). Other errors are those of `once`.
     """
     hold: Callable[..., AbstractAsyncContextManager[Any]] = locker.hold
     async with hold(key) if timeout is None else hold(key, timeout):

@@ -1,6 +1,6 @@
-"""Who holds a key, since when and from where: a lock table that takes notes, for a mutex made with ``diagnose=True``.
+"""Who holds a key, since when and from where: a lock table with notes, for a mutex made with ``diagnose=True``.
 
-A mutex that was made without has a `LockTable`, and takes not one step for this (tests/test_owners.py counts them).
+Any other mutex has a plain `LockTable` and does no extra step (tests/test_owners.py counts them).
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from kmutex._entry import Ticket
 from kmutex._errors import KMutexError
 
 DEPTH = 16
-"""Frames that are kept of where a key was asked for."""
+"""Stack frames kept for each request."""
 SHOWN = 3
-"""Frames that a message shows."""
+"""Stack frames in a message."""
 
 
 class Owner(NamedTuple):
     """The holder of a key at one moment."""
 
     name: str
-    """Its thread or task, when it asked."""
+    """The name of its thread or task at the request."""
     waited: float
     """Seconds from the request to the grant."""
     held: float
     """Seconds since the grant."""
     stack: tuple[str, ...]
-    """Where it asked, the innermost call first: "FILE:LINE in FUNCTION"."""
+    """The stack of the request as ``FILE:LINE in FUNCTION``, innermost call first."""
 
     def __str__(self) -> str:
-        """One line."""
+        """Return all of it in one line."""
         where = " < ".join(self.stack[:SHOWN])
         return f"{self.name} has held it for {self.held:.3f} s, after a wait of {self.waited:.3f} s; asked at {where}"
 
 
 class _Note:
-    """What is known of one request."""
+    """The note about one request."""
 
     __slots__ = ("asked", "granted", "name", "stack")
 
@@ -51,12 +51,16 @@ class _Note:
 
 
 class WatchedTable(LockTable):
-    """A lock table with a note for each ticket in it. What it grants, and to whom, is the other's to say."""
+    """A lock table with a note for each ticket in it. Its base class decides about grants."""
 
     __slots__ = ("_notes", "_who")
 
     def __init__(self, who: Callable[[], str]) -> None:
-        """who: the name of the caller, as `Owner.name` has it."""
+        """Make an empty table.
+
+        Args:
+            who: Returns the name of the caller, for `Owner.name`.
+        """
         super().__init__()
         self._who = who
         self._notes: dict[Hashable, dict[Ticket, _Note]] = {}
@@ -83,7 +87,7 @@ class WatchedTable(LockTable):
         return waker
 
     def owner(self, key: Hashable) -> Owner | None:
-        """The holder of ``key``; None where there is none, or an interrupt came before its note."""
+        """Return the holder of ``key``; None if nobody holds it, or an interrupt came before the note was written."""
         entry = self.entry(key)
         note = None if entry is None else self._notes.get(key, {}).get(entry.holder)
         if note is None or note.granted is None:
@@ -95,7 +99,7 @@ class WatchedTable(LockTable):
         return "" if owner is None else str(owner)
 
     def _tidy(self, key: Hashable) -> None:
-        """Keep the notes of those that are in the table, and no others; note when its holder got the key."""
+        """Drop the notes of tickets that left the table; note the time of a new grant."""
         entry = self.entry(key)
         if entry is None:
             self._notes.pop(key, None)
@@ -108,15 +112,19 @@ class WatchedTable(LockTable):
 
 
 def owner_in(table: LockTable, key: Hashable) -> Owner | None:
-    """The holder of ``key`` in a table that takes notes. KMutexError: this one takes none."""
-    table = getattr(table, "inner", table)  # One that is recorded is within another.
+    """Return the holder of ``key`` in a table with notes.
+
+    Raises:
+        KMutexError: The table has no notes.
+    """
+    table = getattr(table, "inner", table)  # The table of a recorded mutex wraps the one with notes.
     if not isinstance(table, WatchedTable):
-        raise KMutexError("who holds a key is known where the mutex was made with diagnose=True")
+        raise KMutexError("owner() needs a mutex that was made with diagnose=True")
     return table.owner(key)
 
 
 def _stack() -> tuple[str, ...]:
-    frame = sys._getframe()  # Where this is compiled, it has no frame of its own.
+    frame = sys._getframe()  # A compiled function has no frame of its own.
     found: list[str] = []
     while frame is not None and len(found) < DEPTH:
         # The frames of the mutex itself are the innermost.

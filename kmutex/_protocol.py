@@ -1,4 +1,4 @@
-"""What a keyed locker offers, so that code can take any: the mutex, the no-op, or the reader's own."""
+"""The interface of a keyed locker, for code that accepts any of them: the mutex, the no-op, or one of your own."""
 
 from __future__ import annotations
 
@@ -25,32 +25,46 @@ class Releasable(Protocol):
     """A lease: the right to end one grant, once (KM-TOKEN)."""
 
     def release(self) -> None:
-        """End the grant before its block ends. UnheldKeyError: it has ended already."""
+        """End the grant before its block ends.
+
+        Raises:
+            UnheldKeyError: The grant has ended already.
+        """
 
 
 @runtime_checkable
 class KeyedLocker(Protocol[K_in]):
-    """A keyed locker for threads. ``kmutex.KeyedMutex`` says what each call promises."""
+    """A keyed locker for threads. `kmutex.KeyedMutex` says what each call promises."""
 
-    def lock(self, key: K_in, timeout: float | None = None) -> None: ...
+    def lock(self, key: K_in, timeout: float | None = None) -> None:
+        """Return once the caller holds ``key``, or raise TimeoutError after ``timeout`` seconds."""
 
-    def unlock(self, key: K_in) -> None: ...
+    def unlock(self, key: K_in) -> None:
+        """Release ``key``."""
 
-    def hold(self, key: K_in, timeout: float | None = None) -> AbstractContextManager[Releasable]: ...
+    def hold(self, key: K_in, timeout: float | None = None) -> AbstractContextManager[Releasable]:
+        """Hold ``key`` for a ``with`` block."""
 
 
 @runtime_checkable
 class AsyncKeyedLocker(Protocol[K_in]):
-    """A keyed locker for asyncio. ``kmutex.AsyncKeyedMutex`` says what each call promises."""
+    """A keyed locker for asyncio. `kmutex.AsyncKeyedMutex` says what each call promises."""
 
-    async def lock(self, key: K_in, timeout: float | None = None) -> None: ...
+    async def lock(self, key: K_in, timeout: float | None = None) -> None:
+        """Return once the calling task holds ``key``, or raise TimeoutError after ``timeout`` seconds."""
 
-    def unlock(self, key: K_in) -> None: ...
+    def unlock(self, key: K_in) -> None:
+        """Release ``key``."""
 
-    def hold(self, key: K_in, timeout: float | None = None) -> AbstractAsyncContextManager[Releasable]: ...
+    def hold(self, key: K_in, timeout: float | None = None) -> AbstractAsyncContextManager[Releasable]:
+        """Hold ``key`` for an ``async with`` block."""
 
 
 def check_timeout(timeout: float | None) -> None:
-    """ValueError unless ``timeout`` is None or a number of seconds from 0 up; NaN is refused (KM-EXPIRED)."""
+    """Check a timeout (KM-EXPIRED).
+
+    Raises:
+        ValueError: It is neither None nor a number of seconds from 0 up. NaN is refused.
+    """
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout must be None or at least 0 seconds, not {timeout!r}")

@@ -1,4 +1,4 @@
-"""A process of its own for code that nobody has read: how it is started, what it may use, and how it ends."""
+"""A separate process for unknown code: its start, its limits, and its end."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from pathlib import Path
 from typing import Any
 
 BEAT = 0.2
-"""Real seconds between two looks at whether the parent is still there."""
+"""Real seconds between two checks whether the parent still exists."""
 LARGEST_FILE = 64 * 2**20
-"""Bytes that a confined process may write to one file."""
+"""The most bytes that a confined process may write to one file."""
 
 _real_sleep = time.sleep
 
 
 @dataclass(frozen=True)
 class Confinement:
-    """What a process may use."""
+    """The limits of a process."""
 
     folder: Path
-    """Where it stands; what it imports is looked for there first."""
+    """Its current folder, which is also searched first for imports."""
     megabytes: int
-    """Of address space."""
+    """The limit on address space."""
     seconds: float
-    """Of processor time. The parent enforces real time."""
+    """The limit on processor time. The parent enforces real time."""
 
 
 def start(
@@ -45,12 +45,12 @@ def start(
     inside: Callable[[list[str]], list[str]] = lambda command: command,
     **pipes: Any,
 ) -> subprocess.Popen[str]:
-    """A new interpreter, in a process group of its own, that runs ``main()`` of a module of this package.
+    """Start a new interpreter, in its own process group, that runs ``main()`` of a module of this package.
 
-    config: what its `argument` returns there. folder: where it stands; None: where this process does. inside: gives
-    the command that runs a command in a container.
+    ``config`` is the result of `argument` in that process. ``folder`` is its current folder, by default that of this
+    process. ``inside`` gives the command that runs a command in a container.
     """
-    # The folder in which the user stands must not come before this package and the standard library.
+    # The user's current folder must not come before this package and the standard library.
     start = f"import sys; sys.path[:] = sys.argv.pop().split('\\n'); from {module} import main; main()"
     # From 3.13 on, Python itself imports something for -c.
     safe = ["-P"] if sys.version_info >= (3, 11) else []
@@ -77,30 +77,34 @@ def start(
 
 
 def argument() -> dict[str, Any]:
-    """In the process that `start` made: its config, and the "parent" that it has to end with."""
+    """Return, in a process made by `start`, its config, with the "parent" whose end it must share."""
     config: dict[str, Any] = json.loads(sys.argv[1])
     return config
 
 
 def end_with(parent: int) -> None:
-    """In a thread: end this process, and what was started in it, when the one that started it is gone."""
+    """End this process and its children when its parent has ended. Runs in a thread."""
     while os.getppid() == parent:
         _real_sleep(BEAT)
     os.killpg(0, signal.SIGKILL)
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """End a process, and what it has left in its group, and wait for its end."""
+    """Kill a process and the rest of its group, and wait for its end."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def confine(megabytes: int, seconds: float, *, deletes: bool = False) -> None:
-    """Keep this process within limits, for clumsy code. It is no jail: the code runs with all rights of its user.
+    """Limit this process, for clumsy code. It is not a jail: the code runs with all rights of its user.
 
-    megabytes: of address space. seconds: of processor time. deletes: whether it may delete and rename files.
-    It may start no process. What is refused raises PermissionError.
+    It may not start processes. What is refused raises PermissionError.
+
+    Args:
+        megabytes: The limit on address space.
+        seconds: The limit on processor time.
+        deletes: Whether it may delete and rename files.
     """
     limits = (
         (resource.RLIMIT_AS, megabytes * 2**20),
@@ -110,7 +114,7 @@ def confine(megabytes: int, seconds: float, *, deletes: bool = False) -> None:
     )
     for what, most in limits:
         _, hard = resource.getrlimit(what)
-        # Some systems know a limit and refuse to set it.
+        # Some systems have a limit but refuse to set it.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
     sys.dont_write_bytecode = True
@@ -121,7 +125,7 @@ def confine(megabytes: int, seconds: float, *, deletes: bool = False) -> None:
             raise PermissionError(f"{refused[event]} is not allowed here ({event})")
 
     sys.addaudithook(hook)
-    # multiprocessing starts its processes by this, and nothing is audited there.
+    # multiprocessing starts processes by this function, which has no audit event.
     _posixsubprocess.fork_exec = _no_process
 
 

@@ -1,4 +1,4 @@
-"""The files of specs/, as an installation carries them or as they stand in a checkout."""
+"""The files of specs/, from an installation or a checkout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def path(name: str) -> Traversable:
-    """The file ``name`` of specs/, for example "clauses.toml". FileNotFoundError: there is none."""
+    """Return the file ``name`` of specs/, for example "clauses.toml"; raise FileNotFoundError if there is none."""
     installed = files("kmutex") / "_specs_data"
     checkout = Path(__file__).resolve().parents[1] / "specs"
     found = (installed if installed.is_dir() else checkout) / name
@@ -21,5 +21,5 @@ def path(name: str) -> Traversable:
 
 
 def read(name: str) -> str:
-    """The text of the file ``name`` of specs/. FileNotFoundError: there is none."""
+    """Return the text of the file ``name`` of specs/; raise FileNotFoundError if there is none."""
     return path(name).read_text(encoding="utf-8")

@@ -1,13 +1,13 @@
 """A log of each step of a lock table, for a mutex made with ``record=StepLog(file)``: specs/trace.md, "inside".
 
-A mutex that was made without has a `LockTable`, and takes not one step for this; tests/trace/test_steps.py counts them.
+Any other mutex has a plain `LockTable` and does no extra step; tests/trace/test_steps.py counts them.
 
-The lines of a step are written in the step itself, where its driver guards the table, so their order is the order of
-the steps. `refs` and `holder` are looked up in the table, after the step; nothing here believes what the step should
-have done.
+The lines of a step are written within the step, under the driver's guard, so their order is the order of the steps.
+`refs` and `holder` are read from the table after the step; they are not derived from what the step should have done.
 
 A line that can't be written never harms the lock: recording stops for good, the error is kept in `StepLog.error`, and
-every call goes on. A log with a missing line in its middle could accuse a correct lock; one that just ends can't.
+every call works as before. A log with a missing line in the middle could accuse a correct lock; a log that just ends
+can't.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kmutex._errors import KMutexError, UnheldKeyError
 
 
 class Lines(Protocol):
-    """What a log needs of a text file that is open for writing."""
+    """The part of a text file, open for writing, that a log needs."""
 
     def write(self, text: str, /) -> object: ...
 
@@ -31,19 +31,19 @@ class Lines(Protocol):
 
 
 class KeyTexts:
-    """The text that a log has for each live key: two keys have two, and equal keys have one."""
+    """The text of each live key in a log: different keys have different texts, equal keys the same."""
 
     def __init__(self) -> None:
         self._of: dict[Hashable, str] = {}
         self._used: set[str] = set()
 
     def text(self, key: Hashable) -> str:
-        """The text of ``key``, which is live until `drop`. A text is its own, unless it begins like other values'."""
+        """Return the text of ``key``, valid until `drop`. A str is its own text, unless it begins with "<"."""
         text = self._of.get(key)
         if text is None:
             plain = text = key if type(key) is str and not key.startswith("<") else f"<{type(key).__name__}> {key!r}"
             number = 1
-            while text in self._used:  # Of a key that is another and reads the same.
+            while text in self._used:  # Another key has the same repr.
                 number += 1
                 text = f"<{number}> {plain}"
             self._of[key] = text
@@ -51,23 +51,24 @@ class KeyTexts:
         return text
 
     def drop(self, key: Hashable) -> None:
-        """It is idle."""
+        """Forget ``key``, which is idle now."""
         text = self._of.pop(key, None)
         if text is not None:
             self._used.discard(text)
 
 
 class StepLog:
-    """Where one mutex writes its steps: ``KeyedMutex(record=StepLog(file))``, or an `AsyncKeyedMutex`."""
+    """The log of one mutex: ``KeyedMutex(record=StepLog(file))``, or an `AsyncKeyedMutex`."""
 
     def __init__(self, out: Lines) -> None:
-        """Writes the first line.
+        """Write the first line.
 
-        out: a text file, open for writing, or anything with ``write`` and ``flush``. It is written to while the guard
-        of the mutex is held, so it should not wait for anybody, and it is flushed by `close` only.
+        Args:
+            out: A text file, open for writing, or any object with ``write`` and ``flush``. Lines are written while the
+                guard of the mutex is held, so a write should not block. Only `close` flushes it.
         """
         self.error: BaseException | None = None
-        """What has stopped the recording; None as long as nothing has."""
+        """The error that stopped the recording, else None."""
         self._out = out
         self._texts = KeyTexts()
         self._table: LockTable | None = None
@@ -76,10 +77,12 @@ class StepLog:
         out.write('{"trace": 1, "recorded": "inside"}\n')
 
     def close(self) -> None:
-        """Write the end, which says that all is idle: every caller has come back, and every key is unlocked.
+        """Write the last line, which claims that every call has returned and every key is unlocked.
 
-        A log that is not closed makes no such claim, and its last calls are unfinished. The file is flushed and stays
-        open. Raises `error`, if recording was stopped by one.
+        In a log without that line, the last calls count as unfinished. The file is flushed and stays open.
+
+        Raises:
+            BaseException: `error`, if one stopped the recording.
         """
         if self._begins():
             keys = 0 if self._table is None else len(self._table)
@@ -93,18 +96,22 @@ class StepLog:
         if self.error is not None:
             raise self.error
 
-    # -- for the table: each call in one turn of its guard ---------------------------------------------------------
+    # -- for the table: each call is made under its guard ----------------------------------------------------------
 
     def _takes(self, table: LockTable) -> None:
-        """The steps are those of this table. KMutexError: the log has another."""
+        """Record the steps of this table.
+
+        Raises:
+            KMutexError: The log has another table.
+        """
         if self._table is not None:
             raise KMutexError("this log has the steps of another mutex; each mutex needs a log of its own")
         self._table = table
 
     def _begins(self) -> bool:
-        """A step begins, and ends with `_ends`. False: nothing is recorded any more."""
-        # A signal handler or a __del__ may lock in the middle of a step of the same thread, and an interrupt may have
-        # kept the step before from its lines. Either way some are missing from here on.
+        """Begin a step, which `_ends` ends; return False if recording has stopped."""
+        # A signal handler or a __del__ may lock in the middle of a step of the same thread, or an interrupt may have
+        # come between the last step and its lines. Either way lines are missing from here on.
         if self._busy:
             self._stop(KMutexError("interrupted between a step and its line"))
         if self.error is not None or self._closed:
@@ -120,7 +127,7 @@ class StepLog:
             self.error = error
 
     def _stray(self) -> int:
-        """A name for a call that no ticket is of."""
+        """Return a number for a call without a ticket."""
         self._strays += 1
         return -self._strays
 
@@ -142,22 +149,28 @@ class StepLog:
 
 
 class RecordedTable(LockTable):
-    """A lock table that writes what another one does, and looks at its entries. What is granted, the other says."""
+    """A lock table that logs what another one does. The other one decides about grants."""
 
     __slots__ = ("_asked", "_last", "_log", "_loop", "_where", "inner")
 
     def __init__(self, inner: LockTable, log: StepLog, where: Callable[[], object] | None = None) -> None:
-        """where: the event loop that runs; None for threads, whose lines name none."""
+        """Wrap a table.
+
+        Args:
+            inner: The table that locks.
+            log: Where the lines go.
+            where: Returns the running event loop; None for threads, whose lines name no loop.
+        """
         super().__init__()
         log._takes(inner)
         self.inner = inner
-        self._entries = inner._entries  # The same: all that only looks needs no word here.
+        self._entries = inner._entries  # Shared, so that the methods that only read need no override.
         self._log = log
         self._where = where
         self._last: object = None
         self._loop = 0
         self._asked = 0
-        """How many keys the request that is being made asks for at once; 0: one."""
+        """How many keys the present request asks for at once; 0 for a request of one key."""
 
     def request(self, key: Hashable, ticket: Ticket, make_waker: Callable[[], Waker]) -> Waker | None:
         log, before = self._log, self._look(key)
@@ -239,7 +252,7 @@ class RecordedTable(LockTable):
         return self.inner.about(key)
 
     def _look(self, key: Hashable) -> tuple[Ticket, int]:
-        """The holder of the key and its references; twice 0 where it has no entry."""
+        """Return the holder of the key and its number of references; (0, 0) if it has no entry."""
         entry = self._entries.get(key)
         if entry is None:
             return 0, 0
@@ -250,25 +263,25 @@ class RecordedTable(LockTable):
         return entry is not None and (ticket == entry if isinstance(entry, int) else ticket in entry)
 
     def _gone(self, event: str, key: Hashable, call: int, before: tuple[Ticket, int], more: str) -> None:
-        """The lines of a step by which one has left: its own, and the grant to the next holder."""
+        """Write the lines of a step in which a ticket has left: its own, and the grant to the next holder."""
         holder, refs = self._look(key)
         self._log._line(event, key, call, holder, refs, more + self._at_loop())
         if refs and holder != before[0]:
             self._log._line("grant", key, holder, holder, refs)
 
     def _broken_off(self, key: Hashable, before: tuple[Ticket, int], error: BaseException) -> None:
-        """The step raised what it does not promise. If it has changed something, it has no line."""
+        """End a step that raised an unexpected error. If it has changed something, the log stops: its line is lost."""
         if self._look(key) != before:
             self._log._stop(error)
         self._log._ends()
 
     def _at_loop(self) -> str:
-        """The number of the event loop that runs; another one where it is not the one of the step before."""
+        """Return the number of the running event loop, a new one if the loop changed since the last step."""
         if self._where is None:
             return ""
         here = self._where()
         if here is None:
-            # A request of a loop that has ended is cleared away.
+            # A leftover request of a loop that has ended.
             return ""
         if here is not self._last:
             self._last = here

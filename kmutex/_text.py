@@ -1,26 +1,26 @@
-"""Words for messages: what an error says, and what a key is called, in one line that can be shown anywhere."""
+"""Texts for messages: an error or a key in one line that can be shown anywhere."""
 
 from __future__ import annotations
 
 
 def said(error: BaseException) -> str:
-    """The error's type and the first line of its words, printable; the type alone where it has no words."""
+    """Return the error's type and the first line of its message, printable; the type alone without a message."""
     name = type(error).__name__
     try:
         lines = str(error).strip().splitlines()
     except BaseException:
-        lines = []  # The words are the subject's code too.
+        lines = []  # The error's __str__ is the subject's code too.
     return printable(f"{name}: {lines[0]}" if lines else name)
 
 
 LONGEST_NAME = 100
-"""Characters of a key in a message."""
+"""The most characters of a key in a message."""
 
 
 def brief(key: object) -> str:
-    """``key`` as a message names it: its repr, cut where that is long; its type where it has none."""
+    """Return a short name of ``key`` for a message: its repr, cut if it is long; its type if the repr fails."""
     try:
-        # Of a long text only what is shown is spelled out.
+        # Only the part of a long text that is shown is formatted.
         text = repr(key[:LONGEST_NAME] if type(key) is str or type(key) is bytes else key)
         cut = len(text) > LONGEST_NAME
     except Exception:
@@ -28,6 +28,11 @@ def brief(key: object) -> str:
     return f"{text[: LONGEST_NAME - 3]}..." if cut else text
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """``number`` of what is called ``one``; many: what more or fewer are called, where that is not one with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def printable(text: str) -> str:
-    """``text`` with an escape for what no terminal, encoding or XML document may get as it is."""
+    """Return ``text`` with escapes for characters that terminals, encodings or XML documents can't take."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kmutex._core import LockTable
+from kmutex._core import LockTable, MutexBase
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import UnheldKeyError, not_copied
+from kmutex._errors import UnheldKeyError
 from kmutex._lease import NO_TICKET, NOT_ENTERED, LeaseOfKey, distinct
 from kmutex._mypyc import mypyc_attr
 from kmutex._protocol import check_timeout
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# `float | int`, wherever a timeout is taken: of a plain float, a compiled call makes one, and 10**400 has none.
+# Timeouts are `float | int`: a compiled call would convert an int to a plain float, and 10**400 has no float.
 
 
 class InnerMutex:
-    """What a mutex and its leases lock by. Theirs alone: compiled, nobody can override what is called within."""
+    """The part that locks, shared by a mutex and its leases. Private, so compiled calls look for no overrides."""
 
     __slots__ = ("_guard", "_table", "_tickets")
 
@@ -41,12 +41,11 @@ class InnerMutex:
         self._tickets = itertools.count(NO_TICKET + 1)
 
     def _acquire(self, key: Any, ticket: Ticket, timeout: float | int | None) -> bool:
-        # False: the time is over. The caller settles the ticket if anything is raised here, or by an interrupt on the
-        # way back to it; so what is no interrupt is not raised here.
-        # Asking and queueing are one step under the guard: whoever releases the key next sees the waiter,
-        # so there is no moment in which a wake-up can be lost.
-        # Nothing says what type a gate is: compiled, its calls would be held to it, and gevent's release() returns more
-        # than None.
+        # Returns False if the time is over. If anything is raised here, or an interrupt strikes before the caller has
+        # the result, the caller settles the ticket; so only unexpected errors are raised here.
+        # Asking and queueing are one step under the guard: the next release of the key sees the waiter, so no wake-up
+        # can be lost.
+        # A gate has no type annotation: compiled calls would enforce it, and gevent's release() returns more than None.
         guard = self._guard
         try:
             guard.acquire()
@@ -60,12 +59,12 @@ class InnerMutex:
             raise
         if gate is None or _pass(gate, timeout):
             return True
-        # The time is over, but the grant may have come since. Only the table knows, under the guard.
+        # The time is over, but the grant may have come since. Only the table can tell, under the guard.
         with self._guard:
             return not self._table.cancel(key, ticket, "refused" if timeout == 0 else "timeout")
 
     def _release(self, key: Any, ticket: Ticket | None) -> None:
-        # The caller settles if anything but UnheldKeyError is raised here.
+        # If anything but UnheldKeyError is raised here, the caller settles.
         guard = self._guard
         try:
             guard.acquire()
@@ -81,7 +80,7 @@ class InnerMutex:
             raise
 
     def _seen(self, look: Callable[[], T]) -> T:
-        """What ``look`` gives, which looks at the table at one moment."""
+        """Return what ``look`` returns, which reads the table in one step."""
         try:
             with self._guard:
                 return look()
@@ -97,26 +96,31 @@ class InnerMutex:
         return f"; {about}" if about else ""
 
     def _give_back(self) -> None:
-        # An interrupt may strike after the last line under the guard and before the guard is let go.
-        # `_acquire` and `_release` don't leave it to this: of two signals at one moment, the second raises where the
-        # next Python function begins. So they release it where they catch. From CPython 3.11 on no signal is looked
-        # for before that call; where one is, and after it, the caller's `_settle` is there for what is left.
-        # Nor do they say `with`, which takes far longer than the two calls (docs/adr/0005-what-a-lock-costs.md).
-        with contextlib.suppress(RuntimeError):  # It is not this thread's.
+        # An interrupt may strike after the last line under the guard and before the guard is released.
+        # `_acquire` and `_release` do not call this: of two signals at once, the second is raised where the next Python
+        # function begins. So they release the guard where they catch. CPython 3.11 and later check for no signal before
+        # that call. Where an older one does, and after the call, the caller's `_settle` does the rest.
+        # They do not use `with` either, which takes far longer than the two calls (docs/adr/0005-what-a-lock-costs.md).
+        with contextlib.suppress(RuntimeError):  # This thread does not own it.
             self._guard.release()
 
     def _settle(self, key: Any, ticket: Ticket, why: str = "interrupted") -> None:
-        """Put in order what an exception has left of a call, wherever it struck (KM-INTERRUPT). why: as for the table.
+        """Undo a call that an exception has cut short, wherever it struck (KM-INTERRUPT).
 
-        Nothing is left of the ticket: no place in the queue and no grant, which goes on to the next. The holder of the
-        key, whoever it is by then, has its gate open: the interrupt may have come between a hand-over and its gate. To
-        open the gate of a holder that is through it already changes nothing, since a gate is passed once.
+        The ticket leaves the queue, and its grant, if any, goes to the next waiter. The gate of the present holder is
+        opened: the interrupt may have come between a handover and its gate. Opening the gate of a holder that has
+        passed it changes nothing, because a gate is passed once.
+
+        Args:
+            key: The key of the call.
+            ticket: The ticket of the call.
+            why: The reason for a log, as for `LockTable.withdraw`.
         """
         self._give_back()
         try:
             hash(key)
         except TypeError:
-            return  # The table has refused it: there is nothing to undo.
+            return  # The table refused the key, so there is nothing to undo.
         with self._guard:
             self._table.withdraw(key, ticket, why)
             gate = self._table.waker(key)
@@ -125,30 +129,42 @@ class InnerMutex:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class UntypedMutex:
-    """`kmutex.KeyedMutex`, but for what mypyc can't compile: the type of its keys, and weak references to it.
+class UntypedMutex(MutexBase):
+    """`kmutex.KeyedMutex` without what mypyc can't compile: the type of its keys, and weak references to it.
 
-    Where it is compiled, a call of one of its own methods would look for an override, which takes time. So what locks
-    is in another object.
+    In a compiled class, a call of one of its own methods looks for an override, which takes time. So the part that
+    locks is another object.
     """
 
     __slots__ = ("_mutex",)
 
     def __init__(self, *, diagnose: bool = False, record: StepLog | None = None) -> None:
-        """diagnose: note who asks for each key, when and where; see `owner`. It makes each call some times slower.
+        """Make a mutex.
 
-        record: a log of this mutex's own, ``kmutex.trace.StepLog(file)``, for `kmutex check-trace`; so does it.
-        KMutexError: it is the log of another mutex.
+        Args:
+            diagnose: Note who asks for each key, when and where; see `owner`. Each call is then several times slower.
+            record: A log for `kmutex check-trace`, as ``kmutex.trace.StepLog(file)``. Each mutex needs a log of its
+                own. Each call is then several times slower.
+
+        Raises:
+            KMutexError: ``record`` is the log of another mutex.
         """
         self._mutex = InnerMutex(diagnose, record)
 
     def lock(self, key: Any, timeout: float | int | None = None) -> None:
         """Return once the caller holds ``key`` (KM-EXCL).
 
-        timeout: seconds; None waits forever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
-        TimeoutError: the time is over and the caller does not hold the key (KM-CANCEL). A grant that came
-        before the caller could leave the queue is kept, so the call returns although its time is over (KM-RACE).
-        ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. Nothing has changed.
+        A grant that comes before the caller has left the queue is kept: the call then returns, even if its time is
+        over (KM-RACE).
+
+        Args:
+            key: Any hashable value.
+            timeout: Seconds; None waits forever, 0 takes a free key and otherwise raises at once (KM-EXPIRED).
+
+        Raises:
+            TimeoutError: The time is over and the caller does not hold the key (KM-CANCEL).
+            ValueError: The timeout is negative or NaN. Nothing has changed.
+            TypeError: The key is not hashable. Nothing has changed.
         """
         if timeout is not None:
             check_timeout(timeout)
@@ -163,9 +179,15 @@ class UntypedMutex:
         raise mutex._expired(key, timeout)
 
     def unlock(self, key: Any) -> None:
-        """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
+        """Release ``key``, whoever holds it.
 
-        UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC).
+        The oldest waiter then holds it (KM-HANDOFF). If nobody waits, its entry is removed (KM-IDLE).
+
+        Args:
+            key: A key that is held.
+
+        Raises:
+            UnheldKeyError: Nobody holds the key. Nothing has changed (KM-UNHELD, KM-ATOMIC).
         """
         try:
             self._mutex._release(key, None)
@@ -176,22 +198,40 @@ class UntypedMutex:
             raise
 
     def hold(self, key: Any, timeout: float | int | None = None) -> Lease:
-        """Hold ``key`` for a ``with`` block. Arguments and errors are those of `lock`, raised on entry."""
+        """Hold ``key`` for a ``with`` block.
+
+        Args:
+            key: As for `lock`.
+            timeout: As for `lock`.
+
+        Returns:
+            A lease for one block. Entering it does what `lock` does, and raises the same errors.
+        """
         return Lease(self._mutex, key, timeout, self)
 
     def hold_all(self, keys: Iterable[Any], timeout: float | int | None = None) -> Lease:
-        """Hold all of ``keys`` for a ``with`` block, by one request: all of them, or none where it raises (KM-ALL).
+        """Hold all of ``keys`` for a ``with`` block, by one request (KM-ALL).
 
-        keys: in any order; one that is named twice counts once. Callers that hold nothing else never wait for each
-        other in a circle, whatever keys they name. Other arguments and errors are those of `lock`, raised on entry.
-        TypeError: a key is not hashable, or ``keys`` is a text. Nothing has changed.
+        If entering the block raises, the caller holds no key of them. Callers that hold nothing else never deadlock
+        with each other, whatever keys they name.
+
+        Args:
+            keys: Any hashable values, in any order. A key that is named twice counts once.
+            timeout: Seconds for all keys together; otherwise as for `lock`.
+
+        Returns:
+            A lease for one block. Entering it raises the errors of `lock`.
+
+        Raises:
+            TypeError: A key is not hashable, or ``keys`` is a str or bytes. Nothing has changed.
         """
         return Lease(_Several(self._mutex), distinct(keys), timeout, self)
 
     def owner(self, key: Any) -> Owner | None:
-        """Who holds ``key``, since when and from where; None where nobody does.
+        """Return who holds ``key``, since when and from where; None if nobody does.
 
-        KMutexError: the mutex was made without ``diagnose=True``.
+        Raises:
+            KMutexError: The mutex was made without ``diagnose=True``.
         """
         from kmutex._owners import owner_in
 
@@ -199,32 +239,21 @@ class UntypedMutex:
         return mutex._seen(lambda: owner_in(mutex._table, key))
 
     def snapshot(self) -> Mapping[Any, Entry]:
-        """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
+        """Return every live key with its holder, waiters and refs at one moment, as a value that stays (KM-REF)."""
         return self._mutex._seen(self._mutex._table.snapshot)
 
-    def __len__(self) -> int:
-        """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
-        return len(self._mutex._table)
+    def _seen_table(self) -> LockTable:
+        return self._mutex._table
 
-    def __contains__(self, key: object) -> bool:
-        """Whether somebody holds ``key`` just now."""
-        return key in self._mutex._table
-
-    def __bool__(self) -> bool:
-        """True, also where nothing is held: a locker that is there, is there."""
-        return True
-
-    def __repr__(self) -> str:
-        """What is held, in one line."""
-        return f"<{type(self).__name__} at {id(self):#x}, {self._mutex._seen(self._mutex._table.shown)}>"
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """TypeError: neither copied nor pickled. Weak references are possible."""
-        raise not_copied(self)
+    def _shown(self) -> str:
+        return self._mutex._seen(self._mutex._table.shown)
 
 
 class Lease(LeaseOfKey):
-    """One grant of one key, as a context manager: ``with km.hold(key) as lease``; ends its own only (KM-TOKEN)."""
+    """One grant of one key: ``with km.hold(key) as lease``. It ends its own grant only (KM-TOKEN).
+
+    It is for one block: entering it again after a grant raises LeaseReusedError.
+    """
 
     __slots__ = ()
 
@@ -249,10 +278,13 @@ class Lease(LeaseOfKey):
         raise mutex._expired(self._key, timeout)
 
     def release(self) -> None:
-        """End the grant now; the block then ends without a second release. It ends if interrupted too (KM-INTERRUPT).
+        """End the grant now; the block then ends without a second release.
 
-        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
-        A later holder is not touched.
+        The grant ends even if an interrupt strikes this call (KM-INTERRUPT).
+
+        Raises:
+            UnheldKeyError: It was not granted, or it has ended, by an earlier call or by an `unlock` of the key. A
+                later holder keeps the key.
         """
         try:
             mutex: InnerMutex = self._mutex
@@ -268,7 +300,7 @@ class Lease(LeaseOfKey):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            # As `release`, without another call: most leases end here.
+            # The same as `release`, without another call: most leases end here.
             if self._ticket != NO_TICKET:
                 mutex: InnerMutex = self._mutex
                 mutex._release(self._key, self._ticket)
@@ -280,7 +312,7 @@ class Lease(LeaseOfKey):
             raise
 
     def _finish(self) -> None:
-        # The block is left either way, so what an interrupt has kept from being released is released.
+        # The block ends in any case, so a key that an interrupt has kept held is released here.
         ticket = self._ticket
         if ticket > NO_TICKET:
             self._ticket = NO_TICKET
@@ -288,11 +320,11 @@ class Lease(LeaseOfKey):
 
 
 class _Several(InnerMutex):
-    """The same mutex for a lease of several keys: what is a key to the lease is a tuple of keys here.
+    """The same mutex for a lease of several keys: the lease's key is a tuple of keys.
 
-    A ticket takes its places in all queues in one step under the guard. So whoever stands before it in one queue asked
-    before it, and those before it in another can't wait for it: waits lead to older requests only, and never in a
-    circle. Places that come to be the first are held while it waits for the others.
+    A ticket joins all queues in one step under the guard. So every request before it in any queue is older, and a
+    request waits for older requests only: there is no cycle. A key whose turn comes is held while the ticket waits for
+    the other keys.
     """
 
     __slots__ = ()
@@ -301,7 +333,7 @@ class _Several(InnerMutex):
         self._guard, self._table, self._tickets = mutex._guard, mutex._table, mutex._tickets
 
     def _acquire(self, key: Any, ticket: Ticket, timeout: float | int | None) -> bool:
-        # What is raised here is settled by the caller, as for one key.
+        # The caller settles after an error here, as for one key.
         end = None if timeout is None else time.monotonic() + min(timeout, threading.TIMEOUT_MAX)
         guard, table = self._guard, self._table
         try:
@@ -309,7 +341,7 @@ class _Several(InnerMutex):
             gates = table.request_all(key, ticket, _closed_gate)
             refused = timeout == 0 and bool(gates)
             if refused:
-                # In the same step: nobody is refused a key for the sake of a request that gets none.
+                # In the same step: nobody is refused a key because of a request that gets none.
                 for one in key:
                     table.withdraw(one, ticket, "refused")
             guard.release()
@@ -339,7 +371,7 @@ class _Several(InnerMutex):
             try:
                 super()._release(one, ticket)
             except UnheldKeyError as error:
-                failed = error  # Somebody unlocked that one. The others are released all the same.
+                failed = error  # Somebody unlocked this key. The others are released all the same.
         if failed is not None:
             raise failed
 
@@ -349,7 +381,7 @@ class _Several(InnerMutex):
             try:
                 super()._settle(one, ticket, why)
             except Exception as error:
-                failed = error  # Of that key's own methods.
+                failed = error  # Raised by the key's own methods.
         if failed is not None:
             raise failed
 
@@ -380,7 +412,7 @@ def _closed_gate() -> threading.Lock:
 
 
 def _pass(gate: threading.Lock, timeout: float | int | None) -> bool:
-    """Wait until the gate is opened: True. False: the time is over."""
+    """Wait until the gate is opened; return False if the time is over first."""
     if timeout is None:
         return gate.acquire()
     return gate.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))

@@ -1,4 +1,4 @@
-"""How a locker may say that the time is over."""
+"""The errors by which a locker may report that the time is over."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Generic, NoReturn, SupportsIndex
+from typing import Any, Generic
 
 try:
     import anyio
@@ -25,25 +25,26 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("kmutex.anyio needs anyio: pip install 'kmutex[anyio]'", name=error.name) from None
 
-from kmutex._core import LockTable
+from kmutex._core import LockTable, MutexBase
 from kmutex._entry import Entry, Ticket
-from kmutex._errors import LeaseReusedError, WrongLoopError, not_copied
-from kmutex._lease import NO_TICKET, NOT_ENTERED
+from kmutex._errors import LeaseReusedError, UnheldKeyError, WrongLoopError
+from kmutex._lease import NO_TICKET, NOT_ENTERED, distinct
 from kmutex._protocol import K, check_timeout
 from kmutex._text import brief
 
 LONGEST = 1e9
-"""Seconds of a deadline, some thirty years: a clock can't add an integer of any size."""
+"""The longest timeout in seconds, some thirty years: a clock can't add an integer of any size."""
 _moving = threading.Lock()
-"""Held for a mutex to go to another loop: two loops may want it at once."""
+"""Held while a mutex moves to another loop: two loops may want it at once."""
 
 
-class AnyioKeyedMutex(Generic[K]):
-    """A mutex for each key, made on demand and gone when idle. For the tasks of one event loop; not re-entrant.
+class AnyioKeyedMutex(MutexBase, Generic[K]):
+    """A mutex for each key, made on demand and removed when idle. For the tasks of one event loop; not re-entrant.
 
-    The contract is that of `kmutex.AsyncKeyedMutex`: a cancellation that meets a grant wins, so the call raises and
-    the grant goes on to the next waiter (KM-RACE), on either backend. A grant that beat the timeout is kept. An idle
-    one goes on in the next loop, of either backend, once its own has ended (KM-LOOP).
+    The contract is that of `kmutex.AsyncKeyedMutex`, on either backend. If a cancellation meets a grant, the
+    cancellation wins: the call raises and the key goes to the next waiter (KM-RACE). A grant that came before the
+    timeout is kept. Once its event loop has ended, an idle mutex can be used in the next loop, of either backend
+    (KM-LOOP).
     """
 
     __slots__ = ("__weakref__", "_loop", "_table", "_tickets")
@@ -54,91 +55,124 @@ class AnyioKeyedMutex(Generic[K]):
         self._tickets = itertools.count(NO_TICKET + 1)
 
     async def lock(self, key: K, timeout: float | None = None) -> None:
-        """Return once the calling task holds ``key`` (KM-EXCL). A checkpoint, also where the key is free.
+        """Return once the calling task holds ``key`` (KM-EXCL). A checkpoint, even if the key is free.
 
-        timeout: seconds; None waits forever, 0 takes a free key and otherwise raises (KM-EXPIRED).
-        TimeoutError: the time was over before the grant (KM-CANCEL).
-        The backend's cancellation: the task does not hold the key, and if it was granted, the next does.
-        ValueError: the timeout is negative or NaN. TypeError: the key is not hashable. WrongLoopError: KM-LOOP.
-        Nothing has changed.
+        If the task is cancelled, the backend's cancellation is raised. The task then does not hold the key; if it was
+        granted, the next waiter holds it (KM-RACE).
+
+        Args:
+            key: Any hashable value.
+            timeout: Seconds; None waits forever, 0 takes a free key and otherwise raises (KM-EXPIRED).
+
+        Raises:
+            TimeoutError: The time was over before the grant (KM-CANCEL).
+            ValueError: The timeout is negative or NaN. Nothing has changed.
+            TypeError: The key is not hashable. Nothing has changed.
+            WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
-        await self._acquire(key, next(self._tickets), timeout)
+        await self._acquire((key,), next(self._tickets), timeout)
 
     def unlock(self, key: K) -> None:
-        """Release ``key``, whoever holds it: to the oldest waiter, or the entry goes (KM-HANDOFF, KM-IDLE).
+        """Release ``key``, whoever holds it. A plain call, and not a checkpoint.
 
-        A plain call, and no checkpoint.
-        UnheldKeyError: nobody holds it; nothing has changed (KM-UNHELD, KM-ATOMIC). WrongLoopError: KM-LOOP.
+        The oldest waiter then holds it (KM-HANDOFF). If nobody waits, its entry is removed (KM-IDLE).
+
+        Args:
+            key: A key that is held.
+
+        Raises:
+            UnheldKeyError: Nobody holds the key. Nothing has changed (KM-UNHELD, KM-ATOMIC).
+            WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
         self._here()
         self._wake(self._table.release(key))
 
     def hold(self, key: K, timeout: float | None = None) -> AnyioLease:
-        """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry."""
-        return AnyioLease(self, key, timeout)
+        """Hold ``key`` for an ``async with`` block.
+
+        Args:
+            key: As for `lock`.
+            timeout: As for `lock`.
+
+        Returns:
+            A lease for one block. Entering it does what `lock` does, and raises the same errors.
+        """
+        return AnyioLease(self, (key,), timeout)
+
+    def hold_all(self, keys: Iterable[K], timeout: float | None = None) -> AnyioLease:
+        """Hold several keys for an ``async with`` block, by one request: all of them, or none (KM-ALL).
+
+        Args:
+            keys: As for `kmutex.KeyedMutex.hold_all`.
+            timeout: As for `lock`.
+
+        Returns:
+            A lease for one block. Entering it raises the errors of `lock`.
+
+        Raises:
+            TypeError: A key is not hashable, or ``keys`` is a str or bytes. Nothing has changed.
+        """
+        return AnyioLease(self, distinct(keys), timeout)
 
     def snapshot(self) -> Mapping[K, Entry]:
-        """Every live key with its holder, waiters and refs at one moment; it does not change afterwards (KM-REF)."""
+        """Return every live key with its holder, waiters and refs at one moment, as a value that stays (KM-REF)."""
         return self._table.snapshot()
 
-    def __len__(self) -> int:
-        """The number of live keys: held, with waiters or without. 0 when all is idle (KM-IDLE)."""
-        return len(self._table)
+    def _seen_table(self) -> LockTable:
+        return self._table
 
-    def __contains__(self, key: object) -> bool:
-        """Whether somebody holds ``key`` just now."""
-        return key in self._table
-
-    def __bool__(self) -> bool:
-        """True, also where nothing is held: a locker that is there, is there."""
-        return True
-
-    def __repr__(self) -> str:
-        """What is held, in one line."""
-        return f"<{type(self).__name__} at {id(self):#x}, {self._table.shown()}>"
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """TypeError: neither copied nor pickled. Weak references are possible."""
-        raise not_copied(self)
-
-    async def _acquire(self, key: Any, ticket: Ticket, timeout: float | None) -> None:
+    async def _acquire(self, keys: tuple[Hashable, ...], ticket: Ticket, timeout: float | None) -> None:
         check_timeout(timeout)
+        for key in keys:
+            hash(key)  # Refused before anything has changed.
         self._here()
         await checkpoint_if_cancelled()
-        granted = self._table.request(key, ticket, anyio.Event)
         try:
-            if granted is None:
+            grants = self._table.request_all(keys, ticket, anyio.Event)
+            if not grants:
                 await cancel_shielded_checkpoint()
+            elif timeout == 0:
+                self._withdraw(keys, ticket)
+                await checkpoint()
+                raise _expired(keys, timeout)
             else:
-                await self._wait(key, ticket, granted, timeout)
+                await _granted(keys, grants, timeout)
         except BaseException:
-            # A ticket that was granted and cancelled stands at the head of the queue: withdrawing it passes the key on.
-            self._wake(self._table.withdraw(key, ticket))
+            self._withdraw(keys, ticket)
             raise
 
-    async def _wait(self, key: Any, ticket: Ticket, granted: anyio.Event, timeout: float | None) -> None:
-        if timeout == 0:
-            self._table.cancel(key, ticket)
-            await checkpoint()
-            raise TimeoutError(f"no grant of {brief(key)} within {timeout} s")
-        with anyio.move_on_after(None if timeout is None else min(timeout, LONGEST)) as scope:
-            await granted.wait()
-        if scope.cancelled_caught and self._table.cancel(key, ticket):
-            raise TimeoutError(f"no grant of {brief(key)} within {timeout} s")
-        # asyncio has raised by now if a cancellation met the grant. trio would let the next checkpoint say so, which is
-        # the caller's, who would hold the key then.
-        await checkpoint_if_cancelled()
+    def _withdraw(self, keys: tuple[Hashable, ...], ticket: Ticket) -> None:
+        # A ticket that was granted and cancelled stands at the head of the queue: withdrawing it passes the key on.
+        failed: Exception | None = None
+        for key in keys:
+            try:
+                self._wake(self._table.withdraw(key, ticket))
+            except Exception as error:
+                failed = error  # Of that key's own methods.
+        if failed is not None:
+            raise failed
 
-    def _release(self, key: Any, ticket: Ticket) -> None:
+    def _release(self, keys: tuple[Hashable, ...], ticket: Ticket) -> None:
         self._here()
-        self._wake(self._table.release(key, ticket))
+        failed: UnheldKeyError | None = None
+        for key in keys:
+            try:
+                self._wake(self._table.release(key, ticket))
+            except UnheldKeyError as error:
+                failed = error  # Somebody unlocked that one. The others are released all the same.
+        if failed is not None:
+            raise failed
 
     def _wake(self, granted: anyio.Event | None) -> None:
         if granted is not None:
             granted.set()
 
     def _here(self) -> None:
-        """The mutex belongs to the running loop now. WrongLoopError: it can't (KM-LOOP)."""
+        """Let the mutex belong to the running loop.
+
+        Raises:
+            WrongLoopError: No loop runs, or the mutex still belongs to another one (KM-LOOP).
+        """
         try:
             running = current_token()
         except Exception:
@@ -155,6 +189,25 @@ class AnyioKeyedMutex(Generic[K]):
                 raise WrongLoopError(f"this AnyioKeyedMutex belongs to another event loop, {why}")
 
 
+async def _granted(keys: tuple[Hashable, ...], grants: list[anyio.Event], timeout: float | None) -> None:
+    with anyio.move_on_after(None if timeout is None else min(timeout, LONGEST)) as scope:
+        for granted in grants:
+            await granted.wait()
+    if scope.cancelled_caught and not all(granted.is_set() for granted in grants):
+        raise _expired(keys, timeout)
+    # asyncio has raised by now if a cancellation met the grant. trio would let the next checkpoint say so, which is
+    # the caller's, who would hold the key then.
+    await checkpoint_if_cancelled()
+
+
+def _expired(keys: tuple[Hashable, ...], timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"no grant of {_named(keys)} within {timeout} s")
+
+
+def _named(keys: tuple[Hashable, ...]) -> str:
+    return brief(keys[0] if len(keys) == 1 else keys)
+
+
 def _runs(loop: EventLoopToken) -> bool:
     native: Any = loop.native_token
     if hasattr(native, "is_running"):
@@ -167,22 +220,25 @@ def _runs(loop: EventLoopToken) -> bool:
 
 
 class AnyioLease:
-    """One grant of one key: ``async with km.hold(key) as lease``. Ends its own grant only (KM-TOKEN)."""
+    """One grant of one key: ``async with km.hold(key) as lease``. It ends its own grant only (KM-TOKEN).
+
+    It is for one block: entering it again after a grant raises `kmutex.LeaseReusedError`.
+    """
 
     # No LeaseOfKey: where that is compiled, no class in Python can inherit from it.
-    __slots__ = ("_key", "_mutex", "_ticket", "_timeout")
+    __slots__ = ("_keys", "_mutex", "_ticket", "_timeout")
 
-    def __init__(self, mutex: AnyioKeyedMutex[Any], key: Hashable, timeout: float | int | None) -> None:
-        self._mutex, self._key, self._timeout = mutex, key, timeout
+    def __init__(self, mutex: AnyioKeyedMutex[Any], keys: tuple[Hashable, ...], timeout: float | None) -> None:
+        self._mutex, self._keys, self._timeout = mutex, keys, timeout
         self._ticket = NOT_ENTERED
 
     async def __aenter__(self) -> AnyioLease:
         if self._ticket != NOT_ENTERED:
-            raise LeaseReusedError(f"this lease of {brief(self._key)} was used; call hold() again")
+            raise LeaseReusedError(f"this lease of {_named(self._keys)} was used; call hold() again")
         self._ticket = NO_TICKET
         try:
             ticket = next(self._mutex._tickets)
-            await self._mutex._acquire(self._key, ticket, self._timeout)
+            await self._mutex._acquire(self._keys, ticket, self._timeout)
         except BaseException:
             self._ticket = NOT_ENTERED
             raise
@@ -197,10 +253,12 @@ class AnyioLease:
             self.release()
 
     def release(self) -> None:
-        """End the grant now; the block then ends without a second release. A plain call.
+        """End the grant now; the block then ends without a second release. A plain call, and not a checkpoint.
 
-        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key.
-        A later holder is not touched.
+        Raises:
+            UnheldKeyError: It was not granted, or it has ended, by an earlier call or by an `unlock` of the key. A
+                later holder keeps the key.
+            WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
-        self._mutex._release(self._key, self._ticket)
+        self._mutex._release(self._keys, self._ticket)
         self._ticket = NO_TICKET

@@ -13,6 +13,7 @@ import pytest
 
 from kmutex.engine.threads import one_core
 from tests import browser
+from tests.part import part_of
 
 # An example of a busy machine's takes as long as that likes.
 hypothesis.settings.register_profile("tests", deadline=None)
@@ -49,7 +50,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--part", metavar="K/N", help="of the tests that are long, the K-th of every N only")
+    parser.addoption("--part", type=part_of, metavar="K/N", help="of the tests that are long, the K-th of every N only")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -62,9 +63,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker("long")
             cases[test] += 1
     if part := config.getoption("--part"):
-        number, of = (int(text) for text in part.split("/"))
         others = [item for item in items if item.get_closest_marker("long")]
-        del others[number - 1 :: of]
+        del others[part]
         left_out = set(others)
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=others)

@@ -293,6 +293,10 @@ class Grouped:
         held: AbstractAsyncContextManager[Any] = self.locker.hold(key, timeout)
         return held
 
+    def hold_all(self, keys: Iterable[Hashable], timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
+        held: AbstractAsyncContextManager[Any] = self.locker.hold_all(keys, timeout)
+        return held
+
     def start(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> Client[T]:
         client: Client[T] = Client()
         self.group.start_soon(client.work, call, *arguments)

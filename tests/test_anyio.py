@@ -162,6 +162,31 @@ async def test_a_chain_of_cancelled_waiters_is_passed_over(driver: Grouped) -> N
     assert mutex.snapshot() == {"k": Entry(order[3], ())}
 
 
+@pytest.mark.parametrize("first", [0, 1, 2])
+@grouped
+async def test_a_cancelled_request_for_several_leaves_all_queues(driver: Grouped, first: int) -> None:
+    """KM-ALL, KM-CANCEL, KM-RACE: with none of its keys, with some, and in the step in which it got the last."""
+    mutex = driver.locker
+    keys = ["a", "b"]
+    for key in keys:
+        await driver.lock(key)
+    victim = driver.start(driver.hold_all(["b", "a"]).__aenter__)
+    await driver.settle()
+    others = [await driver.start_waiter(key) for key in keys]
+    for key in keys[:first]:
+        driver.unlock(key)
+        if key == "a":
+            await driver.settle()
+    victim.scope.cancel()
+    await driver.settle()
+    assert victim.scope.cancelled_caught
+    assert [other.done() for other in others] == [True, True][:first] + [False, False][first:]
+    for key in keys[first:] + keys:
+        driver.unlock(key)
+        await driver.settle()
+    assert len(mutex) == 0
+
+
 @grouped
 async def test_a_scope_around_the_wait_is_a_timeout_like_any_other(driver: Grouped) -> None:
     """KM-CANCEL"""

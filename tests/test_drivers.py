@@ -445,7 +445,7 @@ async def test_leases_of_two_clients_hand_over(driver: Driver) -> None:
     assert len(driver.locker) == 0
 
 
-@both
+@every
 async def test_several_keys_are_held_by_one_request(driver: Driver) -> None:
     """KM-ALL, KM-EXCL, KM-IDLE: each once, by one ticket; none of them makes an empty block."""
     mutex = driver.locker
@@ -463,7 +463,7 @@ async def test_several_keys_are_held_by_one_request(driver: Driver) -> None:
         assert len(mutex) == 0
 
 
-@both
+@every
 async def test_a_request_for_several_waits_in_all_queues_at_once(driver: Driver) -> None:
     """KM-ALL, KM-FIFO: who asks later for the one key that was free waits behind it, and gets it when it gives up."""
     mutex = driver.locker
@@ -486,7 +486,7 @@ async def test_a_request_for_several_waits_in_all_queues_at_once(driver: Driver)
     assert len(mutex) == 0
 
 
-@both
+@every
 async def test_a_request_for_several_whose_time_is_over_leaves_all_queues(driver: Driver) -> None:
     """KM-ALL, KM-CANCEL, KM-EXPIRED: what it was first for goes to the next; timeout 0 takes its places not at all."""
     mutex = driver.locker
@@ -502,7 +502,7 @@ async def test_a_request_for_several_whose_time_is_over_leaves_all_queues(driver
     assert len(mutex) == 0
 
 
-@both
+@every
 async def test_two_that_name_their_keys_in_other_orders_never_wait_for_each_other(driver: Driver) -> None:
     """KM-ALL, KM-LIVE: a hundred times each, with others that take one of the keys alone."""
 
@@ -517,7 +517,7 @@ async def test_two_that_name_their_keys_in_other_orders_never_wait_for_each_othe
     assert len(driver.locker) == 0
 
 
-@both
+@every
 async def test_a_failed_request_for_several_changes_nothing(driver: Driver) -> None:
     """KM-ALL, KM-ATOMIC: an argument that is none, and a text, which is one key."""
     mutex = driver.locker
@@ -530,7 +530,7 @@ async def test_a_failed_request_for_several_changes_nothing(driver: Driver) -> N
     assert len(mutex) == 0
 
 
-@both
+@every
 async def test_a_lease_of_several_ends_its_own_grants(driver: Driver) -> None:
     """KM-ALL, KM-TOKEN: where one of them was unlocked by its key, the others are let go, and a later holder stays."""
     mutex = driver.locker

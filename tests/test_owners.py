@@ -89,7 +89,7 @@ async def test_no_note_outlives_its_request(driver: Driver) -> None:
 async def test_without_it_nothing_is_known(driver: Driver) -> None:
     """And it says what to do."""
     await driver.lock("k")
-    with pytest.raises(KMutexError, match=r"^who holds a key is known where the mutex was made with diagnose=True$"):
+    with pytest.raises(KMutexError, match=r"^owner\(\) needs a mutex that was made with diagnose=True$"):
         driver.locker.owner("k")
 
 

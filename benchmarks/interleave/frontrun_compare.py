@@ -1,6 +1,6 @@
-"""Speed and reach of interleaving engines on one small keyed lock.
+"""What frontrun reaches on one small keyed lock. benchmarks/search has its speed.
 
-    python benchmarks/interleave/frontrun_compare.py [--rounds 3] [--limit 20]
+    python benchmarks/interleave/frontrun_compare.py
 
 Needs the dev extra, which brings frontrun 0.7.0. The figures of docs/adr/0003-interleaving-engine.md come from here.
 """
@@ -12,7 +12,6 @@ import importlib
 import inspect
 import os
 import platform
-import statistics
 import sys
 import threading
 import time
@@ -29,10 +28,6 @@ try:
 except ImportError:
     sys.exit("frontrun is not installed; pip install frontrun==0.7.0")
 
-from kmutex.engine.judge import Judge
-from kmutex.engine.program import parse
-from kmutex.engine.search import Search as Search_
-from kmutex.engine.threads import Bytecode, Crew, ThreadRun, replaced
 
 KEY = "k"
 
@@ -71,22 +66,6 @@ class CountInsideGuard:
             entry[0].release()
 
 
-class CountOutsideGuard(CountInsideGuard):
-    """Known bad: an unlock can evict the entry between another's look-up and its count."""
-
-    def lock(self, key: str, timeout: float = -1) -> bool:
-        with self.guard:
-            entry = self.entry(key)
-        entry[1] = entry[1] + 1
-        taken: bool = entry[0].acquire(timeout=timeout)
-        return taken
-
-    def unlock(self, key: str) -> None:
-        entry = self.table[key]
-        self.drop(key, entry)
-        entry[0].release()
-
-
 class TimeoutKeepsCount(CountInsideGuard):
     """Known bad: a waiter that gives up leaves its count behind."""
 
@@ -109,94 +88,6 @@ class World:
     order: tuple[int, ...] = ()
     lock: Any = None
     other: Any = None
-
-
-def visit(world: World) -> None:
-    try:
-        world.km.lock(KEY)
-        world.inside = world.inside + 1
-        if world.inside > 1:
-            world.overlap = True
-        world.inside = world.inside - 1
-        world.km.unlock(KEY)
-    except (KeyError, RuntimeError) as error:
-        world.errors.append(repr(error))
-
-
-def sound(world: World) -> bool:
-    return not world.overlap and not world.errors and not world.km.table
-
-
-@dataclass(frozen=True)
-class Search:
-    """One search: its verdict, how many executions it ran, and for how many seconds."""
-
-    holds: bool | None
-    executions: int
-    seconds: float
-
-
-def search_with_frontrun(subject: type[CountInsideGuard], threads: int, bound: int, limit: float) -> Search:
-    started = time.perf_counter()
-    result = frontrun.explore(
-        setup=lambda: World(subject()),
-        workers=visit,
-        count=threads,
-        invariant=sound,
-        preemption_bound=bound,
-        detect_io=False,
-        reproduce_on_failure=0,
-        total_timeout=limit,
-        max_executions=1_000_000,
-    )
-    return Search(result.property_holds, result.num_explored, time.perf_counter() - started)
-
-
-def search_with_kmutex(subject: type[CountInsideGuard], threads: int, bound: int, limit: float) -> Search:
-    """The engine of ``kmutex verify``: the same visits as a program, the judge in the place of the invariant."""
-    started = time.perf_counter()
-    program = parse(" ".join(f"{number}+k-k" for number in range(threads)))
-    search = Search_(bound)
-    executions, holds = 0, True
-    with replaced():
-        crew = Crew()
-        bytecode = Bytecode(lambda filename: filename == __file__)
-        for chooser in search:
-            judge = Judge(off={"KM-FIFO", "KM-HANDOFF"})
-            run = ThreadRun(subject, program, chooser, judge, crew=crew, keys=lambda letter: letter, bytecode=bytecode)
-            judge.ended(run.run())
-            executions += 1
-            holds = not judge.findings
-            if not holds or time.perf_counter() - started > limit:
-                break
-    verdict = False if not holds else True if search.complete else None
-    return Search(verdict, executions, time.perf_counter() - started)
-
-
-ENGINES: dict[str, Callable[[type[CountInsideGuard], int, int, float], Search]] = {
-    "frontrun": search_with_frontrun,
-    "kmutex": search_with_kmutex,
-}
-
-
-def print_speed(rounds: int, limit: float) -> None:
-    print(f"\nspeed: preemption bound 2, median of {rounds} rounds, each stopped after {limit:g} s")
-    print("(executions as a range: the rounds of one search did not agree)")
-    print(f"{'engine':10} {'subject':18} {'threads':>7} {'verdict':>8} {'executions':>10} {'seconds':>8} {'per s':>7}")
-    for name, search in ENGINES.items():
-        for subject in (CountInsideGuard, CountOutsideGuard):
-            for threads in (2, 3):
-                runs = [search(subject, threads, 2, limit) for _ in range(rounds)]
-                seconds = statistics.median(run.seconds for run in runs)
-                counts = sorted({run.executions for run in runs})
-                executions = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
-                rate = statistics.median(run.executions / run.seconds for run in runs)
-                verdicts = "/".join(sorted({str(run.holds) for run in runs}))
-                cut = " (stopped by the limit)" if any(run.seconds >= limit for run in runs) else ""
-                print(
-                    f"{name:10} {subject.__name__:18} {threads:7} {verdicts:>8} {executions:>10} "
-                    f"{seconds:8.3f} {rate:7.0f}{cut}"
-                )
 
 
 Worker = Callable[[World], object]
@@ -334,14 +225,11 @@ def print_choices() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds per row of the speed table")
-    parser.add_argument("--limit", type=float, default=20.0, help="seconds after which one search is stopped")
-    arguments = parser.parse_args()
+    parser.parse_args()
     print(
         f"Python {platform.python_version()}, frontrun {frontrun.__version__}, "
         f"{os.cpu_count()} cores, {platform.machine()}"
     )
-    print_speed(arguments.rounds, arguments.limit)
     print_orders()
     print_timeouts()
     print_choices()

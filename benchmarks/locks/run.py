@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -50,8 +51,11 @@ QUEUES, QUICK_QUEUES = (100, 1_000, 10_000), (20, 40)
 DISTINCT, QUICK_DISTINCT = 1_000_000, 1_000
 COUNTED = ("lock", "block")
 """Rows whose instructions are counted."""
+INSTRUCTIONS = "-instructions"
+"""What their names end in."""
 COUNTS = (2_000, 12_000)
 """How often the work is done under valgrind: the difference is what counts, so the start of Python does not."""
+VALGRIND = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 REMEMBERED = ("rounds", "passes", "seed", "queues", "distinct", "only", "kind")
 """Options without which a run's figures can't be shown again."""
 KINDS = {"threads": "Threads", "asyncio": "asyncio"}
@@ -106,7 +110,7 @@ def measure(options: argparse.Namespace, chosen: Sequence[Row], say: Callable[[s
         for row in chosen:
             if row.name in COUNTED:
                 say(f"instructions, {row.kind}: {row.title}")
-                found.samples += counted(row, [one for one in SUBJECTS if row.applies(one)], found, options.subject)
+                found.samples += counted(row, [one for one in SUBJECTS if row.applies(one)], found)
     return found
 
 
@@ -136,39 +140,42 @@ def take(found: Measured, event: Mapping[str, Any], number: int, say: Callable[[
         found.python, found.gil, found.compiled = event["python"], event["gil"], event["compiled"]
 
 
-def counted(row: Row, subjects: Sequence[Subject], found: Measured, wanted: Sequence[str]) -> list[Sample]:
+def counted(row: Row, subjects: Sequence[Subject], found: Measured) -> list[Sample]:
     """Instructions for one operation, of each subject that was measured in the row."""
     measured = {one.subject for one in found.samples if (one.kind, one.row) == (row.kind, row.name)}
     result = []
     for subject in subjects:
         if subject.name not in measured:
             continue
-        few, many = (instructions(row, subject, times) for times in COUNTS)
+        # Compiling a module costs more than the work: both runs find all modules compiled, in a place of their own.
+        with tempfile.TemporaryDirectory() as compiled:
+            work(row, subject, 1, compiled)
+            few, many = (instructions(row, subject, times, compiled) for times in COUNTS)
         times = COUNTS[1] - COUNTS[0]
         figure = (many - few) / times
-        result.append(
-            Sample(row.kind, f"{row.name}-instructions", subject.name, 1, 0, figure, None, COUNTS[1] - COUNTS[0])
-        )
+        result.append(Sample(row.kind, row.name + INSTRUCTIONS, subject.name, 1, 0, figure, None, times))
     return result
 
 
-def instructions(row: Row, subject: Subject, times: int) -> int:
+def instructions(row: Row, subject: Subject, times: int, compiled: str) -> int:
     """Of a whole process that does the work so many times. FailedError: valgrind did not say."""
+    said = work(row, subject, times, compiled, "valgrind", *VALGRIND)
+    if told := re.search(r"I\s+refs:\s+([\d,]+)", said):
+        return int(told[1].replace(",", ""))
+    raise FailedError(f"valgrind counted nothing: {said[-400:]}")
+
+
+def work(row: Row, subject: Subject, times: int, compiled: str, *under: str) -> str:
+    """Do the work in a process of its own. compiled: the folder of its compiled modules. Returns what it said."""
     plan = {"instructions": [subject.kind, subject.name], "row": [row.kind, row.name], "times": times}
-    command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
-    done = subprocess.run(
-        [*command, sys.executable, str(CHILD)],
-        input=json.dumps(plan),
-        capture_output=True,
-        text=True,
-        # The order of a set must be the same in both runs.
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-        check=False,
-    )
-    told = re.search(r"I\s+refs:\s+([\d,]+)", done.stderr)
-    if done.returncode or told is None:
-        raise FailedError(f"valgrind ended with {done.returncode}: {done.stderr[-400:]}")
-    return int(told[1].replace(",", ""))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    # The order of a set must be the same in all runs.
+    environment |= {"PYTHONHASHSEED": "0", "PYTHONPYCACHEPREFIX": compiled}
+    command = [*under, sys.executable, str(CHILD)]
+    done = subprocess.run(command, input=json.dumps(plan), capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise FailedError(f"{command[0]} ended with {done.returncode}: {done.stderr[-400:]}")
+    return done.stderr
 
 
 def all_rows(options: argparse.Namespace) -> list[Row]:
@@ -183,7 +190,7 @@ def with_instructions(chosen: Sequence[Row]) -> list[Row]:
         if row.name in COUNTED:
             shown.append(
                 Row(
-                    f"{row.name}-instructions",
+                    row.name + INSTRUCTIONS,
                     row.kind,
                     f"instructions: {row.title}",
                     row.run,
@@ -223,6 +230,11 @@ def cells(row: Row, one: Standing) -> tuple[str, ...]:
     )
 
 
+def counted_cell(row: Row, one: Standing) -> str:
+    """What was counted and not timed, and the ratio if there is one."""
+    return shown_figure(row, one) + (f" ({shown_median(one.to_ours)})" if one.to_ours else "")
+
+
 def of_row(row: Row, found: Sequence[Standing]) -> list[Standing]:
     here = [one for one in found if (one.kind, one.row) == (row.kind, row.name)]
     return sorted(here, key=lambda one: one.figure.median)
@@ -247,6 +259,32 @@ def goal_line(goal: Goal) -> str:
     return f"{'met' if goal.met else 'NOT MET'}: {KINDS[goal.kind]}, {goal.row}: {goal.what} ({goal.figure})"
 
 
+def page_table(title: str, columns: Sequence[str], cells_of: Mapping[str, Sequence[str]]) -> list[str]:
+    """A table of the page, a line for each subject; nothing where there is none."""
+    if not cells_of:
+        return []
+    head = [f"**{title}**", "", f"| {' | '.join(('subject', *columns))} |", f"| --- |{' ---: |' * len(columns)}"]
+    return [*head, *(f"| {' | '.join((subject, *cells))} |" for subject, cells in cells_of.items()), ""]
+
+
+def tables_of(kind: str, rows: Sequence[Row], found: Sequence[Standing]) -> list[str]:
+    """One for each row that is timed, with its instructions if they were counted, and one of all bytes."""
+    counted = [row for row in rows if row.counted]
+    counts = {row.name: {one.subject: counted_cell(row, one) for one in of_row(row, found)} for row in counted}
+    lines = []
+    for row in rows:
+        if not row.counted:
+            columns, cells_of = COLUMNS[1:], {one.subject: cells(row, one)[1:] for one in of_row(row, found)}
+            if told := counts.pop(row.name + INSTRUCTIONS, None):
+                columns = (*columns, "instructions (x kmutex)")
+                cells_of = {subject: (*shown, told[subject]) for subject, shown in cells_of.items()}
+            lines += page_table(f"{KINDS[kind]}: {row.title}, for one operation", columns, cells_of)
+    titles = [row.title.removeprefix("bytes ") for row in counted if row.name in counts]
+    subjects = dict.fromkeys(subject for told in counts.values() for subject in told)
+    in_bytes = {subject: [told.get(subject, "") for told in counts.values()] for subject in subjects}
+    return [*lines, *page_table(f"{KINDS[kind]}: bytes (x kmutex)", titles, in_bytes)]
+
+
 def markdown(
     options: argparse.Namespace,
     facts: Mapping[str, Any],
@@ -258,15 +296,8 @@ def markdown(
     """The section of the page that a run writes."""
     lines = [f"### {title_of(facts)}", ""]
     lines += [*conditions(options, facts), ""]
-    for row in shown:
-        here = of_row(row, found)
-        if not here:
-            continue
-        unit = "" if row.counted else ", for one operation"
-        lines += [f"**{KINDS[row.kind]}: {row.title}{unit}**", ""]
-        lines += [f"| {' | '.join(COLUMNS)} |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
-        lines += [f"| {' | '.join(cells(row, one))} |" for one in here]
-        lines.append("")
+    for kind in KINDS:
+        lines += tables_of(kind, [row for row in shown if row.kind == kind], found)
     lines += ["**Goals**", "", *(f"- {goal_line(goal)}" for goal in reached), ""]
     versions = ", ".join(
         dict.fromkeys(f"{name.partition(' (')[0]} {version}" for name, version in measured.versions.items() if version)
@@ -283,14 +314,6 @@ def subjects_table() -> list[str]:
         role = "a peer" if one.peer else "this library" if one.name == OURS else "a reference"
         lines.append(f"| {one.name} | {one.kind} | {role} | {one.note or 'as it is'} |")
     return [*lines, "", "Looked at and left out:", "", *(f"- {name}: {why}." for name, why in LEFT_OUT)]
-
-
-def goals_table(reached: Sequence[Goal]) -> list[str]:
-    """The section of a page that says what was reached."""
-    lines = ["| row | goal | figure | |", "| --- | --- | --- | --- |"]
-    met = {True: "met", False: "**not met**"}
-    lines += [f"| {KINDS[one.kind]}: {one.row} | {one.what} | {one.figure} | {met[one.met]} |" for one in reached]
-    return lines
 
 
 def table_of(row: Row, here: Sequence[Standing]) -> Table:
@@ -461,7 +484,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sections = {
         "subjects": subjects_table(),
         section: markdown(options, facts, shown, found, measured, reached),
-        f"goals, {section}": goals_table(reached),
     }
     for path in options.write:
         write(path, COMMAND, sections)

@@ -17,7 +17,7 @@ import random
 import threading
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,6 @@ LEAST_SLEEP = 1e-6
 STACK_BYTES = 256 * 1024
 
 Take = Callable[[Hashable], None]
-AsyncTake = Callable[[Hashable], Awaitable[None]]
 
 
 class NotExclusiveError(Exception):

@@ -20,7 +20,7 @@ author = "the kmutex authors"
 project_copyright = "the kmutex authors"
 release = version = tomllib.loads((HERE.parents[1] / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "parts"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "parts"]
 root_doc = "README"
 include_patterns = [
     "README.md",
@@ -28,6 +28,7 @@ include_patterns = [
     "SECURITY.md",
     "CHANGELOG.md",
     "docs/*.md",
+    "docs/start/*.md",
     "docs/api/*.rst",
     "docs/adr/*.md",
     "specs/*.md",
@@ -45,6 +46,8 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
+napoleon_include_init_with_doc = True
+napoleon_numpy_docstring = False
 python_use_unqualified_type_names = True
 add_module_names = False
 

@@ -1,6 +1,5 @@
 """What the site has beyond the pages of the repository: an extension of Sphinx.
 
-- Docstrings say "timeout: seconds. TimeoutError: ..." in plain text; here that becomes a list of arguments and errors.
 - The id of a clause links to the contract.
 - ``lanes`` draws the counterexamples of the known-bad models, found as the page is built.
 - ``lesson-texts`` has the lessons, with the runs that are found as the page is built.
@@ -10,9 +9,8 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from kmutex.picture.svg import svg
 from kmutex.picture.text import text
 from kmutex.teach.explore_page import embedded, page
 from kmutex.teach.lesson import Lesson, find, lessons
-from kmutex.teach.model_lanes import of_broken
+from kmutex.teach.model_timeline import of_broken
 from kmutex.teach.notebook import choices
 from kmutex.testing import FEATURES
 from kmutex_model.broken import BROKEN
@@ -37,6 +35,17 @@ CONTRACT = "specs/contract"
 EXPLORE = "explore.html"
 
 CONTENTS = """
+
+```{toctree}
+:hidden:
+:caption: Begin here
+
+docs/start/newcomers
+docs/start/ci
+docs/start/porters
+docs/start/teachers
+docs/faq
+```
 
 ```{toctree}
 :hidden:
@@ -143,84 +152,6 @@ def add_to_page(app: Sphinx, docname: str, content: list[str]) -> None:
         content[0] = title + blank + BUILT + rest
 
 
-# -- docstrings --------------------------------------------------------------------------------------------------------
-
-_ERROR = r"[A-Z]\w*Error"
-_ERRORS = re.compile(rf"{_ERROR}(, {_ERROR})*")
-_UNCHANGED = "Nothing has changed."
-"""At the end of a paragraph it is said of all the errors before it."""
-_NAMED = re.compile(r"(?:(?<=[.;] )|^)(?P<names>\w+(, \w+)*): ")
-
-
-def fields(paragraph: str, arguments: set[str]) -> Iterator[str]:
-    """The paragraph, with a field for each argument and error that it speaks of."""
-    found = [
-        match
-        for match in _NAMED.finditer(paragraph)
-        if _ERRORS.fullmatch(match["names"]) or set(match["names"].split(", ")) <= arguments
-    ]
-    paragraph, changed, _ = paragraph.partition(_UNCHANGED)
-    first = paragraph[: found[0].start()] if found else paragraph
-    if first.strip():
-        yield from (first.strip(), "")
-    for at, match in enumerate(found):
-        end = found[at + 1].start() if at + 1 < len(found) else len(paragraph)
-        words = paragraph[match.end() : end].strip()
-        # What is said of errors is a clause of the sentence before; in a list it stands alone.
-        words = words.rstrip(".;") + "."
-        kind = "raises" if _ERRORS.fullmatch(match["names"]) else "param"
-        yield f":{kind} {match['names']}: {words}"
-    if found:
-        yield ""
-    if changed:
-        yield from (changed, "")
-
-
-def blocks(text: str) -> Iterator[str]:
-    """What stands between blank lines; code with its blank lines is one."""
-    code: list[str] = []
-    for block in text.strip("\n").split("\n\n"):
-        if block.startswith("    "):
-            code.append(block)
-            continue
-        if code:
-            yield "\n\n".join(code)
-            code = []
-        yield block
-    if code:
-        yield "\n\n".join(code)
-
-
-def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Plain text, as docstrings have it, to reStructuredText."""
-    try:
-        arguments = set(inspect.signature(obj).parameters)
-    except (TypeError, ValueError):
-        arguments = set()
-    made: list[str] = []
-    if what == "data" and obj.__doc__ == type(obj).__doc__:
-        lines.clear()  # A value says nothing of itself, and what its type says is no news.
-    for block in blocks("\n".join(lines)):
-        part = block.split("\n")
-        if block.startswith("    "):
-            # What was introduced by "::" is a block of code already.
-            if not (made and any(line.endswith("::") for line in made[-2:])):
-                made += [".. code-block:: python", ""]
-            made += [*part, ""]
-        elif block.lstrip().startswith(("- ", "::", "..", ":")):
-            made += [*part, ""]
-        else:
-            made += fields(" ".join(line.strip() for line in part), arguments)
-    lines[:] = made
-
-
-def skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """What has no words of its own: a field of a tuple, which the signature has already, and what pytest calls."""
-    if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") or name == "pytest_generate_tests":
-        return True
-    return None
-
-
 # -- clauses -----------------------------------------------------------------------------------------------------------
 
 _CLAUSE = re.compile("|".join(sorted(CLAUSES, reverse=True)))
@@ -261,7 +192,7 @@ def _within(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
 
 
 COLUMNS = 26
-"""Of the text in a lane: three lanes have their place on a page then."""
+"""The columns of text in a lane: with these, three lanes fit on a page."""
 
 
 class Lanes(SphinxDirective):
@@ -288,7 +219,7 @@ class Lanes(SphinxDirective):
 
 
 class LessonTexts(SphinxDirective):
-    """``lesson-texts``: each lesson as it is asked, with what is told folded away."""
+    """``lesson-texts``: each lesson with its questions; answers are folded."""
 
     def run(self) -> list[nodes.Node]:
         self.env.note_reread()
@@ -359,8 +290,6 @@ def add_files(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("source-read", add_to_page)
-    app.connect("autodoc-process-docstring", docstring)
-    app.connect("autodoc-skip-member", skip)
     app.connect("doctree-resolved", link_clauses)
     app.connect("build-finished", add_files)
     app.add_directive("lanes", Lanes)

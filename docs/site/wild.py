@@ -8,14 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.lockers.catalogue import Row, entries, sentence  # noqa: E402
 
 HEAD = """# Found in the wild
 
@@ -40,33 +37,29 @@ are those of [the contract](../specs/contract.md), the best name of the mistake.
 """
 
 
-def project(row: dict[str, Any]) -> tuple[str, str]:
+def project(row: Row) -> tuple[str, str]:
     """The project and the number in it, of a row's source."""
-    name, _, number = str(row["source"]).partition("#")
+    name, _, number = row.source.partition("#")
     return (name, number) if number else ("python/cpython", name)
 
 
-def clause(row: dict[str, Any]) -> str:
-    """The best clause of a row."""
-    return str(row["clauses"][0])
+def line(row: Row) -> str:
+    """The line of a bug: its docstring begins with the clause."""
+    mistake = sentence(row).removeprefix(f"{row.clauses[0]}: ")
+    cells = (*project(row), row.language, mistake[0].upper() + mistake[1:], row.clauses[0], row.shape, f"`{row.name}`")
+    return f"| {' | '.join(cells)} |\n"
 
 
 def page() -> str:
     """The whole page."""
-    rows = tomllib.loads((ROOT / "tests" / "lockers" / "wild.toml").read_text(encoding="utf-8"))
-    bugs = {name: row for name, row in rows.items() if row["expect"] != "holds"}
-    lines = sorted(
-        f"| {project(row)[0]} | {project(row)[1]} | {row['language']} | {row['note']} | {clause(row)} "
-        f"| {row.get('shape', 'lock')} | `{name}` |\n"
-        for name, row in bugs.items()
-    )
-    languages = sorted({row["language"] for row in bugs.values()})
+    bugs = entries(origin="wild", expect=("violation", "noted"))
+    languages = sorted({row.language for row in bugs})
     head = HEAD.format(
         bugs=len(bugs),
-        projects=len({project(row)[0] for row in bugs.values()}),
+        projects=len({project(row)[0] for row in bugs}),
         languages=f"{', '.join(languages[:-1])} and {languages[-1]}",
     )
-    return head + "".join(lines) + TAIL
+    return head + "".join(sorted(map(line, bugs))) + TAIL
 
 
 def main() -> None:

@@ -4,12 +4,13 @@
     kmutex conform -- python examples/adapters/adapter.py kmutex:AsyncKeyedMutex
 
 The protocol is in specs/protocol.md. This is also the shortest whole adapter there is to read. A locker for threads has
-no way to end one of its waits from outside, so it is driven without the feature `cancel`.
+no way to end one of its waits from outside, so it is driven without the features `cancel` and `done`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import json
@@ -45,13 +46,17 @@ def stat(locker: Any, number: int) -> None:
     say(number, keys=rows)
 
 
+def limits(command: dict[str, Any]) -> dict[str, float]:
+    """The time limit of a call of lock, in seconds."""
+    return {"timeout": command["timeout"] / 1000} if "timeout" in command else {}
+
+
 def in_a_thread(locker: Any, command: dict[str, Any]) -> None:
     """One call of lock in a thread of its own."""
 
     def call() -> None:
-        timeout = {"timeout": command["timeout"]} if "timeout" in command else {}
         try:
-            locker.lock(command["key"], **timeout)
+            locker.lock(command["key"], **limits(command))
         except TimeoutError:
             say(command["id"], "timeout")
         except Exception as error:
@@ -64,8 +69,17 @@ def in_a_thread(locker: Any, command: dict[str, Any]) -> None:
 
 def in_a_task(locker: Any, command: dict[str, Any]) -> asyncio.Task[None]:
     """One call of lock in a task of its own, which may be cancelled before it begins."""
-    timeout = {"timeout": command["timeout"]} if "timeout" in command else {}
-    task = asyncio.ensure_future(locker.lock(command["key"], **timeout))
+
+    async def call() -> None:
+        if command.get("done"):
+            # The lock is told where it first waits. At a free key it may not wait, and the cancel comes after it.
+            task.cancel()
+        await locker.lock(command["key"], **limits(command))
+        if command.get("done"):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(call())
     task.add_done_callback(lambda ended: answer(command, ended))
     return task
 
@@ -90,7 +104,7 @@ def hello(command: dict[str, Any], name: str, locker: Any, *more: str) -> None:
     if hasattr(locker, "snapshot"):
         features.append("stat")
     if "timeout" in inspect.signature(locker.lock).parameters:
-        features.append("try")
+        features += ["try", "deadline"]
     say(command["id"], protocol=1, name=name, features=features)
 
 
@@ -122,7 +136,7 @@ async def serve_asyncio(name: str, make: Callable[[], Any]) -> None:
     while line := await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline):
         command = json.loads(line)
         if command["op"] == "hello":
-            hello(command, name, locker, "cancel", "pass")
+            hello(command, name, locker, "cancel", "pass", "done")
         elif command["op"] == "lock":
             tasks[command["id"]] = in_a_task(locker, command)
         elif command["op"] == "cancel":

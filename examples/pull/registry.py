@@ -248,7 +248,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Truncate:
-    """Fault: send ``keep`` bytes and close. Announced as the length is the full one, or ``keep`` if ``announced``."""
+    """Fault: send ``keep`` bytes only. The length says so if ``announced``; else it is the full one, and we close."""
 
     keep: int = 0
     announced: bool = False
@@ -489,7 +489,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif isinstance(fault, Truncate):
             data = data[: fault.keep]
             length = len(data) if fault.announced else length
-            self.close_connection = True
+            # A whole answer leaves the connection open: a client that uses it again must not meet its end.
+            self.close_connection = not fault.announced
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(length))

@@ -3,36 +3,11 @@
 `kmutex prove examples/tables/permits.py` proves it for any number of clients, keys and permits.
 """
 
+from queued import ONE_PLACE, QUEUE, WHERE, at, come_back, give_up, idle, join, nobody_queued, nothing, owns, promised
+
 from kmutex_model.proof import claims
-from kmutex_model.proof.lock import (
-    LINE,
-    Claim,
-    Live,
-    Lock,
-    Move,
-    Part,
-    Relation,
-    View,
-    is_oldest,
-    joined,
-    left,
-    minus,
-    more,
-    plus,
-)
-from kmutex_model.proof.logic import Term, both, choose, every, implies, no, same, some
-
-
-def owns(s: View, c: Term, k: Term) -> Term:
-    return s.granted(c, k) | s.holding(c, k)
-
-
-def at(s: View, c: Term, k: Term) -> Term:
-    return s.waiting(c, k) | owns(s, c, k)
-
-
-def idle(s: View, c: Term) -> Term:
-    return claims.idle(s, at, c)
+from kmutex_model.proof.lock import Claim, Live, Lock, Move, Part, Relation, View, is_oldest, left, minus, more, plus
+from kmutex_model.proof.logic import Term, choose, every, implies, no, same
 
 
 def has_permit(s: View, k: Term) -> Term:
@@ -40,31 +15,11 @@ def has_permit(s: View, k: Term) -> Term:
     return no(s.used(k).at_least(s.limit(k)))
 
 
-def nobody_queued(s: View, k: Term) -> Term:
-    return every(lambda d: ~s.queued(k, d))
-
-
 # Effects
 
 
 def enter(s: View, c: Term, k: Term) -> dict[str, Relation]:
     return {"used": more(s.used, 1, k), "present": plus(s.present, k), "holding": plus(s.holding, c, k)}
-
-
-def join(s: View, c: Term, k: Term) -> dict[str, Relation]:
-    return {**joined(s, k, c), "waiting": plus(s.waiting, c, k)}
-
-
-def nothing(s: View, c: Term, k: Term) -> dict[str, Relation]:
-    return {}
-
-
-def come_back(s: View, c: Term, k: Term) -> dict[str, Relation]:
-    return {"granted": minus(s.granted, c, k), "holding": plus(s.holding, c, k)}
-
-
-def give_up(s: View, c: Term, k: Term) -> dict[str, Relation]:
-    return {**left(s, k, lambda d: same(d, c)), "waiting": minus(s.waiting, c, k)}
 
 
 def put_back(s: View, c: Term, k: Term) -> dict[str, Relation]:
@@ -114,21 +69,13 @@ MOVES = (
 # What is true of every state
 
 
-def one_place(s: View) -> Term:
-    apart = every(lambda c, j, k: implies(at(s, c, j) & at(s, c, k), same(j, k)))
-    w, g, h = s.waiting, s.granted, s.holding
-    return apart & every(lambda c, k: both(no(w(c, k) & g(c, k)), no(w(c, k) & h(c, k)), no(g(c, k) & h(c, k))))
-
-
 PARTS = (
-    Part("one place", one_place),
+    ONE_PLACE,
     Part("permits are counted", lambda s: every(lambda k: same(s.used(k), s.owners(k)))),
     Part("no more than there are", lambda s: every(lambda k: s.limit(k).at_least(s.used(k)))),
     Part("who waits has no permit left", lambda s: every(lambda k, c: implies(s.queued(k, c), ~has_permit(s, k)))),
     Part("an entry has an owner", lambda s: every(lambda k: same(s.present(k), s.used(k).at_least(1)))),
-    Part("the queue is who waits", lambda s: every(lambda k, c: same(s.queued(k, c), s.waiting(c, k)))),
-    Part("the queue is in order", lambda s: every(lambda k, a, b: same(s.ahead(k, a, b), s.order(k, a, b)))),
-    *LINE,
+    *QUEUE,
 )
 
 # What is promised
@@ -149,64 +96,34 @@ LOCK = Lock(
     relations={
         "present": (("Key",), "Bool"),
         "used": (("Key",), "Int"),
-        "queued": (("Key", "Client"), "Bool"),
-        "ahead": (("Key", "Client", "Client"), "Bool"),
-        "waiting": (("Client", "Key"), "Bool"),
-        "granted": (("Client", "Key"), "Bool"),
-        "holding": (("Client", "Key"), "Bool"),
+        **WHERE,
     },
     counts={"owners": owns},
     rigid={"limit": (("Key",), (1, 2))},
     facts=lambda s: every(lambda k: s.limit(k).at_least(1)),
     moves=MOVES,
     parts=PARTS,
-    claims=(
+    claims=promised(
         Claim(
             "KM-EXCL",
             "at most `limit` clients own a key",
             in_state=lambda s: every(lambda k: s.limit(k).at_least(s.owners(k))),
         ),
-        Claim("KM-INDEP", "keys do not meet, and a key nobody is at is granted at once", on_step=claims.keys_apart(at)),
         Claim(
             "KM-REF",
             "the table counts the permits that are owned",
             in_state=lambda s: every(lambda k: same(s.used(k), s.owners(k))),
         ),
         Claim(
-            "KM-IDLE",
-            "a key that nobody is at has no entry",
-            in_state=lambda s: every(lambda k: implies(s.present(k), some(lambda c: at(s, c, k)))),
-        ),
-        Claim("KM-FIFO", "nobody gets a permit before one that asked earlier", on_step=claims.in_order(owns)),
-        Claim(
             "KM-HANDOFF",
             "while somebody waits all permits are owned, and a release gives one to the oldest waiter",
             in_state=work_conserving,
             on_step=claims.where(claims.went_on(at), "release"),
         ),
-        Claim(
-            "KM-CANCEL",
-            "a cancelled waiter is gone, and others keep their places",
-            in_state=claims.nothing_left_of_the_idle(at, lambda s, c, k: s.queued(k, c)),
-            on_step=claims.where(claims.left_alone(at, owns), "cancel", "cancelled"),
-        ),
-        Claim(
-            "KM-RACE",
-            "a cancel after the grant passes the permit on",
-            on_step=claims.where(claims.went_on(at), "cancel", "passed on"),
-        ),
         Claim("KM-UNHELD", "who has no permit can give none back", on_step=claims.refused),
-        Claim("KM-ATOMIC", "a call that fails changes nothing", on_step=claims.failed_changes_nothing),
-        Claim("KM-TOKEN", "a grant is ended by its own client only", on_step=claims.own_grant_only(owns)),
         Claim("KM-EXPIRED", "timeout 0 takes a permit that is left, or fails without a trace", on_step=timeout_zero),
-        Claim(
-            "KM-INTERRUPT",
-            "an interrupted call leaves nothing behind, and a grant goes on",
-            on_step=lambda x: both(
-                claims.where(claims.left_alone(at, owns), "interrupt", "interrupted")(x),
-                claims.where(claims.went_on(at), "interrupt", "interrupted late")(x),
-            ),
-        ),
+        stands=lambda s, c, k: s.queued(k, c),
+        what="permit",
     ),
     live=Live(
         "every waiter is served, if every owner lets go in the end",

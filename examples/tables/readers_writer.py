@@ -4,39 +4,11 @@
 A reader that asks while anybody waits joins the queue, so that no writer starves.
 """
 
+from queued import ONE_PLACE, QUEUE, WHERE, at, come_back, idle, join, nobody_queued, nothing, owns, promised
+
 from kmutex_model.proof import claims
-from kmutex_model.proof.lock import (
-    LINE,
-    Claim,
-    Live,
-    Lock,
-    Move,
-    Part,
-    Relation,
-    View,
-    is_oldest,
-    joined,
-    left,
-    minus,
-    plus,
-)
+from kmutex_model.proof.lock import Claim, Live, Lock, Move, Part, Relation, View, is_oldest, left, minus, plus
 from kmutex_model.proof.logic import Term, both, choose, either, every, implies, no, same, some
-
-
-def owns(s: View, c: Term, k: Term) -> Term:
-    return s.granted(c, k) | s.holding(c, k)
-
-
-def at(s: View, c: Term, k: Term) -> Term:
-    return s.waiting(c, k) | owns(s, c, k)
-
-
-def idle(s: View, c: Term) -> Term:
-    return claims.idle(s, at, c)
-
-
-def nobody_queued(s: View, k: Term) -> Term:
-    return every(lambda d: ~s.queued(k, d))
 
 
 def free_to_read(s: View, k: Term) -> Term:
@@ -60,20 +32,8 @@ def enter_to_write(s: View, c: Term, k: Term) -> dict[str, Relation]:
     return {**enter_to_read(s, c, k), "writes": plus(s.writes, c, k)}
 
 
-def join_to_read(s: View, c: Term, k: Term) -> dict[str, Relation]:
-    return {**joined(s, k, c), "waiting": plus(s.waiting, c, k)}
-
-
 def join_to_write(s: View, c: Term, k: Term) -> dict[str, Relation]:
-    return {**join_to_read(s, c, k), "writes": plus(s.writes, c, k)}
-
-
-def nothing(s: View, c: Term, k: Term) -> dict[str, Relation]:
-    return {}
-
-
-def come_back(s: View, c: Term, k: Term) -> dict[str, Relation]:
-    return {"granted": minus(s.granted, c, k), "holding": plus(s.holding, c, k)}
+    return {**join(s, c, k), "writes": plus(s.writes, c, k)}
 
 
 def gone(s: View, c: Term, k: Term) -> dict[str, Relation]:
@@ -205,7 +165,7 @@ def asks(name: str, outcome: str, waits_to_read, waits_to_write) -> tuple[Move, 
 
 
 MOVES = (
-    *asks("request", "waiting", join_to_read, join_to_write),
+    *asks("request", "waiting", join, join_to_write),
     *asks("try", "timeout", nothing, nothing),
     Move("wake", "returned", lambda s, c, k: s.granted(c, k), come_back),
     *gives_up("cancel", "cancelled"),
@@ -217,12 +177,6 @@ MOVES = (
 )
 
 # What is true of every state
-
-
-def one_place(s: View) -> Term:
-    apart = every(lambda c, j, k: implies(at(s, c, j) & at(s, c, k), same(j, k)))
-    w, g, h = s.waiting, s.granted, s.holding
-    return apart & every(lambda c, k: both(no(w(c, k) & g(c, k)), no(w(c, k) & h(c, k)), no(g(c, k) & h(c, k))))
 
 
 def writers_alone(s: View) -> Term:
@@ -240,16 +194,14 @@ def a_writer_is_there(s: View) -> Term:
 
 
 PARTS = (
-    Part("one place", one_place),
+    ONE_PLACE,
     Part("the holders own", lambda s: every(lambda k, c: same(s.holder(k, c), owns(s, c, k)))),
     Part("writers are alone", writers_alone),
     Part("who writes is there", lambda s: every(lambda k, c: implies(s.writes(c, k), at(s, c, k)))),
     Part("a reader waits for a writer", a_writer_is_there),
     Part("an entry has a holder", lambda s: every(lambda k: implies(s.present(k), some(lambda c: s.holder(k, c))))),
     Part("only an entry has", lambda s: every(lambda k, c: implies(s.holder(k, c) | s.queued(k, c), s.present(k)))),
-    Part("the queue is who waits", lambda s: every(lambda k, c: same(s.queued(k, c), s.waiting(c, k)))),
-    Part("the queue is in order", lambda s: every(lambda k, a, b: same(s.ahead(k, a, b), s.order(k, a, b)))),
-    *LINE,
+    *QUEUE,
 )
 
 # What is promised
@@ -286,62 +238,29 @@ LOCK = Lock(
     relations={
         "present": (("Key",), "Bool"),
         "holder": (("Key", "Client"), "Bool"),
-        "queued": (("Key", "Client"), "Bool"),
-        "ahead": (("Key", "Client", "Client"), "Bool"),
-        "waiting": (("Client", "Key"), "Bool"),
-        "granted": (("Client", "Key"), "Bool"),
-        "holding": (("Client", "Key"), "Bool"),
+        **WHERE,
         "writes": (("Client", "Key"), "Bool"),
     },
     moves=MOVES,
     parts=PARTS,
-    claims=(
+    claims=promised(
         Claim(
             "KM-EXCL",
             "who writes owns the key alone",
             in_state=lambda s: every(lambda k, a, b: implies(writes_at(s, a, k) & owns(s, b, k), same(a, b))),
         ),
-        Claim("KM-INDEP", "keys do not meet, and a key nobody is at is granted at once", on_step=claims.keys_apart(at)),
         Claim(
             "KM-REF",
             "the table names the owners, all and no others",
             in_state=lambda s: every(lambda k, c: same(s.present(k) & s.holder(k, c), owns(s, c, k))),
         ),
         Claim(
-            "KM-IDLE",
-            "a key that nobody is at has no entry",
-            in_state=lambda s: every(lambda k: implies(s.present(k), some(lambda c: at(s, c, k)))),
-        ),
-        Claim("KM-FIFO", "nobody gets a key before one that asked earlier", on_step=claims.in_order(owns)),
-        Claim(
             "KM-HANDOFF",
             "while somebody waits the key is owned, and the last release gives it to the oldest waiter",
             in_state=lambda s: every(lambda k, w: implies(s.waiting(w, k), some(lambda c: owns(s, c, k)))),
             on_step=claims.where(claims.went_on(at, nobody_else_owns), "release"),
         ),
-        Claim(
-            "KM-CANCEL",
-            "a cancelled waiter is gone, and others keep their places",
-            in_state=claims.nothing_left_of_the_idle(at, lambda s, c, k: either(s.queued(k, c), s.holder(k, c))),
-            on_step=claims.where(claims.left_alone(at, owns), "cancel", "cancelled"),
-        ),
-        Claim(
-            "KM-RACE",
-            "a cancel after the grant passes the key on",
-            on_step=claims.where(claims.went_on(at, nobody_else_owns), "cancel", "passed on"),
-        ),
-        Claim("KM-UNHELD", "who has not locked can't unlock", on_step=claims.refused),
-        Claim("KM-ATOMIC", "a call that fails changes nothing", on_step=claims.failed_changes_nothing),
-        Claim("KM-TOKEN", "a grant is ended by its own client only", on_step=claims.own_grant_only(owns)),
         Claim("KM-EXPIRED", "timeout 0 takes a key that is free, or fails without a trace", on_step=timeout_zero),
-        Claim(
-            "KM-INTERRUPT",
-            "an interrupted call leaves nothing behind, and a grant goes on",
-            on_step=lambda x: both(
-                claims.where(claims.left_alone(at, owns), "interrupt", "interrupted")(x),
-                claims.where(claims.went_on(at, nobody_else_owns), "interrupt", "interrupted late")(x),
-            ),
-        ),
         Claim(
             "sharing",
             "a reader waits only where a writer is, and has a key at once that only readers are at",
@@ -350,6 +269,8 @@ LOCK = Lock(
             ),
             on_step=shared,
         ),
+        stands=lambda s, c, k: either(s.queued(k, c), s.holder(k, c)),
+        due=nobody_else_owns,
     ),
     live=Live(
         "every waiter is served, if every owner lets go in the end",

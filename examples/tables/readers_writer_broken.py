@@ -3,8 +3,9 @@
 `kmutex prove examples/tables/readers_writer_broken.py` shows the run.
 """
 
+from queued import idle, join, nothing
 from readers_writer import LOCK as SOUND
-from readers_writer import enter_to_read, idle, join_to_read, nothing
+from readers_writer import enter_to_read
 
 from kmutex_model.proof.lock import Move, View
 from kmutex_model.proof.logic import Term, every, no
@@ -24,7 +25,7 @@ def not_free(s: View, c: Term, k: Term) -> Term:
 
 LOCK = SOUND.replacing(
     Move("request_read", "granted", free, enter_to_read, "free", keyed=True),
-    Move("request_read", "waiting", not_free, join_to_read, "not free", keyed=True),
+    Move("request_read", "waiting", not_free, join, "not free", keyed=True),
     Move("try_read", "granted", free, enter_to_read, "free", keyed=True),
     Move("try_read", "timeout", not_free, nothing, "not free", keyed=True),
 )

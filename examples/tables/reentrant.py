@@ -3,40 +3,11 @@
 `kmutex prove examples/tables/reentrant.py` proves it for any number of clients and keys, and any depth.
 """
 
+from queued import ONE_PLACE, QUEUE, WHERE, at, come_back, give_up, idle, join, nobody_queued, nothing, owns, promised
+
 from kmutex_model.proof import claims
-from kmutex_model.proof.lock import (
-    LINE,
-    Claim,
-    Live,
-    Lock,
-    Move,
-    Part,
-    Relation,
-    View,
-    is_oldest,
-    joined,
-    left,
-    minus,
-    more,
-    plus,
-)
+from kmutex_model.proof.lock import Claim, Live, Lock, Move, Part, Relation, View, is_oldest, left, minus, more, plus
 from kmutex_model.proof.logic import Term, both, choose, either, every, implies, no, number, same, some, truth
-
-
-def owns(s: View, c: Term, k: Term) -> Term:
-    return s.granted(c, k) | s.holding(c, k)
-
-
-def at(s: View, c: Term, k: Term) -> Term:
-    return s.waiting(c, k) | owns(s, c, k)
-
-
-def idle(s: View, c: Term) -> Term:
-    return claims.idle(s, at, c)
-
-
-def nobody_queued(s: View, k: Term) -> Term:
-    return every(lambda d: ~s.queued(k, d))
 
 
 def set_to(numbers: Relation, value: int, *place: Term) -> Relation:
@@ -56,14 +27,6 @@ def enter(s: View, c: Term, k: Term) -> dict[str, Relation]:
     }
 
 
-def join(s: View, c: Term, k: Term) -> dict[str, Relation]:
-    return {**joined(s, k, c), "waiting": plus(s.waiting, c, k)}
-
-
-def nothing(s: View, c: Term, k: Term) -> dict[str, Relation]:
-    return {}
-
-
 def again(s: View, c: Term, k: Term) -> dict[str, Relation]:
     """The owner locks again."""
     return {"count": more(s.count, 1, k), "depth": more(s.depth, 1, c, k)}
@@ -72,14 +35,6 @@ def again(s: View, c: Term, k: Term) -> dict[str, Relation]:
 def once_less(s: View, c: Term, k: Term) -> dict[str, Relation]:
     """The owner has locked more often, and still owns the key."""
     return {"count": more(s.count, -1, k), "depth": more(s.depth, -1, c, k)}
-
-
-def come_back(s: View, c: Term, k: Term) -> dict[str, Relation]:
-    return {"granted": minus(s.granted, c, k), "holding": plus(s.holding, c, k)}
-
-
-def give_up(s: View, c: Term, k: Term) -> dict[str, Relation]:
-    return {**left(s, k, lambda d: same(d, c)), "waiting": minus(s.waiting, c, k)}
 
 
 def gone(s: View, c: Term, k: Term) -> dict[str, Relation]:
@@ -146,12 +101,6 @@ MOVES = (
 # What is true of every state
 
 
-def one_place(s: View) -> Term:
-    apart = every(lambda c, j, k: implies(at(s, c, j) & at(s, c, k), same(j, k)))
-    w, g, h = s.waiting, s.granted, s.holding
-    return apart & every(lambda c, k: both(no(w(c, k) & g(c, k)), no(w(c, k) & h(c, k)), no(g(c, k) & h(c, k))))
-
-
 def depth_of_owners(s: View) -> Term:
     """Who owns a key has locked it once at least, once if its call has yet to return; nobody else has."""
 
@@ -171,7 +120,7 @@ def count_is_depth(s: View) -> Term:
 
 
 PARTS = (
-    Part("one place", one_place),
+    ONE_PLACE,
     Part("the holder owns", lambda s: every(lambda k, c: same(s.holder(k, c), owns(s, c, k)))),
     Part("one holder", lambda s: every(lambda k, a, b: implies(s.holder(k, a) & s.holder(k, b), same(a, b)))),
     Part("who is counted", depth_of_owners),
@@ -179,9 +128,7 @@ PARTS = (
     Part("an absent key counts nothing", lambda s: every(lambda k: s.present(k) | same(s.count(k), number(0)))),
     Part("an entry has a holder", lambda s: every(lambda k: implies(s.present(k), some(lambda c: s.holder(k, c))))),
     Part("only an entry has", lambda s: every(lambda k, c: implies(s.holder(k, c) | s.queued(k, c), s.present(k)))),
-    Part("the queue is who waits", lambda s: every(lambda k, c: same(s.queued(k, c), s.waiting(c, k)))),
-    Part("the queue is in order", lambda s: every(lambda k, a, b: same(s.ahead(k, a, b), s.order(k, a, b)))),
-    *LINE,
+    *QUEUE,
 )
 
 # What is promised
@@ -213,22 +160,17 @@ LOCK = Lock(
         "present": (("Key",), "Bool"),
         "holder": (("Key", "Client"), "Bool"),
         "count": (("Key",), "Int"),
-        "queued": (("Key", "Client"), "Bool"),
-        "ahead": (("Key", "Client", "Client"), "Bool"),
-        "waiting": (("Client", "Key"), "Bool"),
-        "granted": (("Client", "Key"), "Bool"),
-        "holding": (("Client", "Key"), "Bool"),
+        **WHERE,
         "depth": (("Client", "Key"), "Int"),
     },
     moves=MOVES,
     parts=PARTS,
-    claims=(
+    claims=promised(
         Claim(
             "KM-EXCL",
             "of two clients, at most one has locked a key more often than it has unlocked it",
             in_state=lambda s: every(lambda k, a, b: implies(locked(s, a, k) & locked(s, b, k), same(a, b))),
         ),
-        Claim("KM-INDEP", "keys do not meet, and a key nobody is at is granted at once", on_step=claims.keys_apart(at)),
         Claim(
             "KM-REF",
             "the table counts how often the owner has locked",
@@ -240,41 +182,14 @@ LOCK = Lock(
             ),
         ),
         Claim(
-            "KM-IDLE",
-            "a key that nobody is at has no entry",
-            in_state=lambda s: every(lambda k: implies(s.present(k), some(lambda c: at(s, c, k)))),
-        ),
-        Claim("KM-FIFO", "nobody gets a key before one that asked earlier", on_step=claims.in_order(owns)),
-        Claim(
             "KM-HANDOFF",
             "while somebody waits the key is owned, and the last unlock gives it to the oldest waiter",
             in_state=lambda s: every(lambda k, w: implies(s.waiting(w, k), some(lambda c: owns(s, c, k)))),
             on_step=claims.where(claims.went_on(at), "release"),
         ),
-        Claim(
-            "KM-CANCEL",
-            "a cancelled waiter is gone, and others keep their places",
-            in_state=claims.nothing_left_of_the_idle(at, lambda s, c, k: either(s.queued(k, c), s.holder(k, c))),
-            on_step=claims.where(claims.left_alone(at, owns), "cancel", "cancelled"),
-        ),
-        Claim(
-            "KM-RACE",
-            "a cancel after the grant passes the key on",
-            on_step=claims.where(claims.went_on(at), "cancel", "passed on"),
-        ),
-        Claim("KM-UNHELD", "who has not locked can't unlock", on_step=claims.refused),
-        Claim("KM-ATOMIC", "a call that fails changes nothing", on_step=claims.failed_changes_nothing),
-        Claim("KM-TOKEN", "a grant is ended by its own client only", on_step=claims.own_grant_only(owns)),
         Claim("KM-EXPIRED", "timeout 0 takes a key that no other has, or fails without a trace", on_step=timeout_zero),
-        Claim(
-            "KM-INTERRUPT",
-            "an interrupted call leaves nothing behind, and a grant goes on",
-            on_step=lambda x: both(
-                claims.where(claims.left_alone(at, owns), "interrupt", "interrupted")(x),
-                claims.where(claims.went_on(at), "interrupt", "interrupted late")(x),
-            ),
-        ),
         Claim("nesting", "the owner is let in at once, and has the key until its last unlock", on_step=nested),
+        stands=lambda s, c, k: either(s.queued(k, c), s.holder(k, c)),
     ),
     live=Live(
         "every waiter is served, if every owner unlocks for the last time in the end",

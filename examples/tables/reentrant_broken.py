@@ -3,8 +3,9 @@
 `kmutex prove examples/tables/reentrant_broken.py` shows an owner that loses its key in the middle.
 """
 
+from queued import nobody_queued
 from reentrant import LOCK as SOUND
-from reentrant import evict, hand_on, nobody_queued
+from reentrant import evict, hand_on
 
 from kmutex_model.proof.lock import Move, is_oldest
 

@@ -1,4 +1,4 @@
-"""The command: kmutex COMMAND. What each does stands in its own module; here is what they share at the top."""
+"""The command: kmutex COMMAND. Each command has its own module; here is what they share."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from pathlib import Path
 from kmutex._console import complain, version
 from kmutex._extra import needed_by
 from kmutex._text import said
+from kmutex.cli._examples import add_examples
 
 EXIT_STATUS = """\
 exit status:
   0  holds, conforms, passes
   1  a clause is violated
   2  inconclusive: out of time, unknown, not confirmed, or never put to the test
-  3  what was to be checked could not be put to work
+  3  the subject could not be run
   4  usage: wrong arguments, a schedule that does not fit, or kmutex[check] is not installed
-kmutex COMMAND --help says what they mean there.
+kmutex COMMAND --help says what they mean for that command.
 """
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What is wrong with an output that takes no more. Of the files that it has to write, a command says it itself."""
+"""Errors of a full output. A command reports errors of its own output files itself."""
 
 NOT_ON_WINDOWS = ("_posixsubprocess", "resource")
-"""Modules by which a process is kept within limits. Python has them on Linux and macOS."""
+"""Modules for limits on processes. Python has them on Linux and macOS."""
 ELSEWHERE = (
     "this command runs code in processes that it limits, and Python has no {} here: on Windows use WSL; "
     "the locks, kmutex explore and kmutex lesson work without"
@@ -40,11 +41,11 @@ ELSEWHERE = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status."""
     _open_standard_streams()
-    # What a subject says may be in no encoding that standard output has.
+    # A subject's output may not fit the encoding of standard output.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     ends = [signal.SIGTERM]
-    # Who started it by nohup wants it to go on.
+    # After nohup, it should continue.
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         ends.append(signal.SIGHUP)
     before = {number: signal.signal(number, _terminated) for number in ends}
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         complain("interrupted")
         status = 130
     except BrokenPipeError:
-        # Nobody reads any more.
+        # The reader has closed the pipe.
         _drop_output()
         status = 141
     except Exception as error:
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif isinstance(error, ModuleNotFoundError) and error.name in NOT_ON_WINDOWS:
             status = complain(ELSEWHERE.format(error.name), status=3)
         else:
-            # Ours, not the subject's: nothing was decided, and the place is what a report of it needs.
+            # An error of kmutex, not of the subject: there is no verdict, and a bug report needs the place.
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(place.filename).name}:{place.lineno}"
             status = complain(f"an error of kmutex itself, please report it: {said(error)}, at {where}", status=2)
@@ -77,19 +78,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _open_standard_streams() -> None:
-    """Python has None for a stream that was closed by whoever started it; in their order, each gets its own number."""
+    """Replace streams that are None because they were closed; in this order, each gets its own file descriptor."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _drop_output() -> None:
-    """The interpreter flushes once more at its end."""
+    """Discard the output, which the interpreter would flush again at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminated(number: int, frame: object) -> None:
-    """End as after an exception, so that the workers end too."""
+    """Exit by an exception, so that the workers end too."""
     raise SystemExit(128 + number)
 
 
@@ -115,12 +116,13 @@ COMMANDS = {
     "explore": "explore",
     "lesson": "lesson",
     "grade": "grade",
+    "completion": "completion",
 }
-"""Each command, and the module that has it."""
+"""Each command, and its module."""
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    # The others are needed only to name them all.
+    # The other commands are needed only for a list of them.
     wanted = [argv[0]] if argv and argv[0] in COMMANDS else list(COMMANDS)
     parser = _Parser(
         prog="kmutex",
@@ -128,11 +130,17 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in wanted:
         importlib.import_module(f"kmutex.cli.{COMMANDS[name]}").add_parser(commands)
+    add_examples(parser)
     return parser
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser with all commands."""
+    return _parser([])
 
 
 def _main(argv: list[str]) -> int:

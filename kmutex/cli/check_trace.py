@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kmutex._console import complain, console, no_folder, shown, write
-from kmutex._text import printable
+from kmutex._text import counted, printable
 from kmutex.picture.files import HELP, drawn, unfit
 from kmutex.picture.rows import Change, Picture, PictureRow
 from kmutex.picture.text import text
@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what `add_parser` parsed; the exit status."""
+    """Run the command; return the exit status."""
     from kmutex.trace.events import TraceFormatError
     from kmutex.trace.reader import check
 
@@ -96,7 +96,7 @@ def _same(one: Path, other: Path) -> bool:
 
 @contextmanager
 def _opened(file: str) -> Iterator[tuple[Stream, Callable[[], float | None]]]:
-    """The log as bytes, and how much of the file is read: from 0 to 1, None where that is not known."""
+    """Open the log; yield it as bytes, and a function for the part that was read: from 0 to 1, or None if unknown."""
     if file == "-":
         yield cast("Stream", sys.stdin.buffer), lambda: None
         return
@@ -118,7 +118,7 @@ def _opened(file: str) -> Iterator[tuple[Stream, Callable[[], float | None]]]:
 def _progress(
     name: str, share: Callable[[], float | None], *, quiet: bool
 ) -> Iterator[Callable[[int, Checker], None] | None]:
-    """A line on standard error, if that is a terminal and nobody asked for quiet."""
+    """Yield a function that shows progress on standard error, if that is a terminal and --quiet is not given."""
     started = time.perf_counter()
     with shown(quiet=quiet) as display:
 
@@ -127,14 +127,15 @@ def _progress(
             part = "" if done is None else f"{done:.0%}, "
             rate = lines / max(time.perf_counter() - started, 1e-9)
             found = f", violated: {' '.join(checker.violated)}" if checker.violated else ""
-            counts = f"{lines:,} events, {rate:,.0f} a second, {checker.live_calls:,} calls live"
+            live = counted(checker.live_calls, "call")
+            counts = f"{counted(lines, 'event')}, {rate:,.0f} a second, {live} live"
             display.say(f"{name}: {part}{counts}{found}")
 
         yield update
 
 
 def as_json(report: LogReport, *, file: str, seconds: float) -> str:
-    """The report as JSON. The form is in specs/trace.md."""
+    """Return the report as JSON, as specs/trace.md describes."""
     body = {
         "format": "kmutex-check-trace/1",
         "file": file,
@@ -174,7 +175,7 @@ _CHANGES: dict[str, Change] = {
 
 
 def picture(finding: BrokenClause) -> Picture:
-    """The last lines of the key: a lane for each call, the numbers of the lines in the margin."""
+    """Return a timeline of the key's last lines: a column for each call, with line numbers in the margin."""
     calls = list(dict.fromkeys(event.call for event in finding.events if event.kind != "end"))
     rows = [
         PictureRow(None, _text(event), side=str(event.line))
@@ -188,7 +189,7 @@ def picture(finding: BrokenClause) -> Picture:
 
 
 def _change(event: LogEvent, finding: BrokenClause) -> Change:
-    # An unlock by a call that was never seen to ask or to have the key ends no grant of its own.
+    # An unlock by a call that was never seen to ask or to hold does not end its own grant.
     before = (one for one in finding.events if one.call == event.call and one.line < event.line)
     if event.kind == "release" and not any(one.kind == "grant" for one in before):
         return "calls"
@@ -196,7 +197,7 @@ def _change(event: LogEvent, finding: BrokenClause) -> Change:
 
 
 def first_picture(report: LogReport) -> Picture:
-    """Of the violation that comes first in the log and has lines to show, with what is wrong as the last row."""
+    """Return the timeline of the first violation that has lines, with its message as the last row."""
     finding = min((one for one in report.findings if one.events), key=lambda one: one.line)
     shown = picture(finding)
     return shown._replace(rows=(*shown.rows, PictureRow(None, _said(finding))))
@@ -246,8 +247,8 @@ def _show(report: LogReport) -> None:
     for remark in (*report.unknown, *report.notes):
         screen.print(Text(printable(remark)), style="yellow", soft_wrap=True)
     counts = (
-        f"{report.events:,} events; keys went idle {report.periods:,} times; at most {report.most_live_calls:,} calls "
-        f"and {report.most_live_keys:,} keys live at once"
+        f"{counted(report.events, 'event')}; keys went idle {counted(report.periods, 'time')}; at most "
+        f"{counted(report.most_live_calls, 'call')} and {counted(report.most_live_keys, 'key')} live at once"
     )
     violated = f" ({', '.join(sorted(finding.clause for finding in report.findings))})" if report.findings else ""
     color = {"pass": "green", "fail": "bold red", "unknown": "yellow"}[report.verdict.value]

@@ -1,4 +1,4 @@
-"""kmutex conform: the arguments, and what is done with them."""
+"""kmutex conform: its arguments, and running it."""
 
 from __future__ import annotations
 
@@ -100,12 +100,12 @@ _jobs = number_of("cases", int, 1, 64)
 
 def _some(text: str) -> int:
     if _count(text) == 0:
-        raise argparse.ArgumentTypeError("it must be more than 0: without any silence no call is seen to wait")
+        raise argparse.ArgumentTypeError("it must be more than 0: a call counts as waiting after some silence only")
     return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the command; return the exit status."""
     try:
         known = read_known(args.known_failures) if args.known_failures else {}
         flaky = read_known(args.known_flaky) if args.known_flaky else {}
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if fault := unfit(args.picture) or no_folder((*files, args.picture)) or _unfit_clauses(args.without):
         return complain(fault)
     if args.picture is not None and case is None:
-        return complain("--picture is of one case: name it with --case")
+        return complain("--picture draws one case: name it with --case")
     if case is not None and (any(files) or args.chosen or args.skip):
         return complain("--case shows one case; leave out --json, --junit, --tap, --html, --run and --skip")
     options = Options(
@@ -153,12 +153,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _unfit_clauses(without: Sequence[str]) -> str:
-    """What is wrong with the clauses that are not to be judged; "" if nothing."""
+    """Return an error message if the clauses for --without can't be left out, else ""."""
     for clause in without:
         if clause not in CLAUSES:
-            return f"--without {clause}: there is no such clause; there are {', '.join(CLAUSES)}"
+            return f"--without {clause}: there is no such clause; the clauses are {', '.join(CLAUSES)}"
         if clause in ALWAYS:
-            return f"--without {clause}: without it nothing is left to judge"
+            return f"--without {clause}: then no clause is left to judge"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""kmutex explain: the arguments, and what is done with them."""
+"""kmutex explain: its arguments, and running it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,8 @@ from kmutex._clauses import EVERY_CLAUSE
 from kmutex._console import complain
 
 EPILOG = """\
-examples:
-  kmutex explain              every clause and its title
-  kmutex explain KM-REF       what it says, how to keep it, and a run that breaks it
-  kmutex explain ref          the same
-
 exit status:
-  0  it was explained
+  0  explained
   4  usage: there is no such clause
 """
 WIDEST = 100
@@ -39,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the arguments say: 0, or 4 where there is no such clause."""
+    """Run the command; return 0, or 4 if there is no such clause."""
     from kmutex.teach.clauses import clause_of
 
     if args.clause is None:
@@ -58,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _advice(name: str) -> Iterator[str]:
-    """What the contract for porters has of it, by paragraphs."""
+    """Yield the paragraphs of the contract for porters about a clause."""
     _, _, rest = _specs.read("contract.md").partition(f"\n### {name}: ")
     _, _, body = rest.partition("\n")
     for part in body.partition("\n#")[0].strip().split("\n\n"):
@@ -66,9 +61,9 @@ def _advice(name: str) -> Iterator[str]:
 
 
 def _run_that_breaks(name: str, width: int) -> Iterator[str]:
-    """The first known-bad model of the clause, and its counterexample as a timeline, where a model breaks it."""
+    """Yield the first known-bad model of the clause and its counterexample as a timeline, if there is one."""
     from kmutex.picture.text import text
-    from kmutex.teach.model_lanes import of_broken
+    from kmutex.teach.model_timeline import of_broken
     from kmutex_model.broken import BROKEN
 
     for broken in BROKEN:

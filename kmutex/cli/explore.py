@@ -1,25 +1,24 @@
-"""The subcommands that teach: `kmutex explore`."""
+"""kmutex explore: its arguments, and running it; and writing a file so that readers never see a part of it."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from kmutex._console import complain
+from kmutex._console import complain, write_whole
 
 
 def add_parser(commands: Any) -> None:
-    """Add the subcommands to those of the command line. commands: what `add_subparsers` returned."""
+    """Add the command to ``commands``, which `add_subparsers` returned."""
     explore = commands.add_parser(
         "explore",
         help="write a page on which you are the scheduler of the model",
         description=(
             "Write one HTML file with the model's whole state graph, to be opened in any browser, without a\n"
             "network. You choose each next step and see the keys, their queues and the clauses; you can watch\n"
-            "runs, predict steps, break the broken models, and compare one with the correct model.\n"
+            "runs, predict steps, break the broken models, and compare one with the correct model; and\n"
+            "answer the questions of the lessons, each by a run of real code.\n"
             "docs/explore.md says how to use it in class."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -29,7 +28,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the arguments say: 0, or 4 where the file cannot be written."""
+    """Run the command; return 0, or 4 if the file can't be written."""
     from kmutex.teach.explore_page import embedded, page
 
     fault = unfit(args.output)
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         return complain(f"{args.output}: {fault}")
     found = embedded()
     try:
-        size = write(args.output, page(found.json))
+        size = write_whole(args.output, page(found.json))
     except OSError as error:
         return complain(f"{args.output}: {error.strerror}")
     print(f"{args.output}: {found.graphs} graphs, {found.states:,} states, {found.steps:,} steps, {size:,} bytes")
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def unfit(path: Path) -> str:
-    """Why nothing can be written there, or an empty string."""
+    """Return why no file can be written at this path, or ""."""
     if path.is_dir():
         return "is a folder, not a file"
     if path.exists() and not path.is_file():
@@ -53,26 +52,3 @@ def unfit(path: Path) -> str:
     if not path.absolute().parent.is_dir():
         return "there is no such folder"
     return ""
-
-
-def write(path: Path, text: str) -> int:
-    """Write a text file so that whoever reads it sees the old content or the new, never a part; its bytes.
-    OSError: it cannot be written, and what was there is untouched."""
-    target = path.resolve()
-    content = text.encode()
-    number, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(content)
-        os.chmod(name, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return len(content)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,4 +1,4 @@
-"""kmutex grade: the arguments, and how a learner is answered. A class is answered in grade_class.py."""
+"""kmutex grade: its arguments, and the answer to one learner. grade_class.py is for a class."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXIT_STATUS = """\
 exit status, of a locker:
-  0  no clause was found broken, at the bounds that kmutex verify states
+  0  no clause is violated, within the bounds that kmutex verify states
   1  a clause is violated
   2  inconclusive: out of time, or a clause was never tested
   3  the code could not be run: not Python, nothing called NAME, hangs, ends the process, out of memory
@@ -43,17 +43,17 @@ of tests:
   4  usage
 """
 NARROW = 80
-"""Columns below which the table of tests breaks words."""
+"""In fewer columns, the table of tests breaks words."""
 LEAST_DETAIL = 8
-"""Columns that its details have at least."""
+"""The least width of its details, in columns."""
 SECONDS = 20.0
 SECONDS_OF_A_CLASS = 120.0
-"""The work is fixed there: this is for what does not come to its end."""
+"""The limit for a locker in a class. The work is fixed, so it is for lockers that hang."""
 MEGABYTES = 1024
 
 
 def add_parser(commands: Any) -> None:
-    """Add the subcommand to those of the command line. commands: what `add_subparsers` returned."""
+    """Add the command to ``commands``, which `add_subparsers` returned."""
     grade: argparse.ArgumentParser = commands.add_parser(
         "grade",
         help="judge a learner's locker, or a learner's tests",
@@ -78,7 +78,7 @@ def add_parser(commands: Any) -> None:
         action="append",
         default=[],
         metavar="FEATURE",
-        help=f"declare that the locker lacks a feature, beside those that the lesson lacks: {', '.join(FEATURES)}",
+        help=f"declare that the locker lacks a feature, in addition to those of the lesson: {', '.join(FEATURES)}",
     )
     grade.add_argument(
         "--seconds",
@@ -115,7 +115,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the command; return the exit status."""
     from kmutex.teach.lesson import NoSuchLessonError, lesson
     from kmutex.teach.points import SchemeError, scheme, usual
 
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _one(args: argparse.Namespace, one: Lesson | None, without: tuple[str, ...], by: Scheme) -> int:
-    """Answer one learner, with the score where that is asked for."""
+    """Answer one learner, with the score if there is a scheme."""
     from kmutex.teach.grade_inside import REFUSED
 
     begun, reason = time.monotonic(), ""
@@ -197,9 +197,7 @@ def _answer(out: Console, handed_in: Submission, one: Lesson | None, without: tu
     if one is not None:
         broken = any(one.clause in finding.clauses for finding in result.findings)
         if not broken and result.lesson_runs:
-            said = (
-                f"lesson {one.number}: its program shows nothing any more, in {result.lesson_runs:,} ways of running it"
-            )
+            said = f"lesson {one.number}: its program breaks no clause any more, in {result.lesson_runs:,} schedules"
             out.print(Text(said, "green"), soft_wrap=True)
     for finding in result.findings:
         out.print()
@@ -222,7 +220,7 @@ def _answer(out: Console, handed_in: Submission, one: Lesson | None, without: tu
 
 def _show(out: Console, finding: Explained) -> None:
     out.print(Text(f"{finding.clause.id}: {finding.clause.title}", "bold red"))
-    # Prose is broken between words at a terminal, and not at all elsewhere.
+    # Prose is wrapped between words at a terminal, and not at all elsewhere.
     whole = not out.is_terminal
     out.print(Text(f"The contract: {finding.clause.statement}"), soft_wrap=whole)
     out.print(Text(f"Here: {finding.message}"), soft_wrap=whole)
@@ -231,7 +229,7 @@ def _show(out: Console, finding: Explained) -> None:
         out.print(Text(finding.picture), soft_wrap=True)
         out.print()
     if finding.replay:
-        out.print(Text("See it again:  ", "dim") + Text(finding.replay), soft_wrap=True)
+        out.print(Text("Replay it:     ", "dim") + Text(finding.replay), soft_wrap=True)
     if finding.lesson is not None:
         said = f"kmutex lesson show {finding.lesson.number}"
         out.print(Text("Read about it: ", "dim") + Text(f"{said}  ({finding.lesson.title})"), soft_wrap=True)
@@ -266,7 +264,7 @@ def _answer_tests(out: Console, path: Path, table: list[Met]) -> None:
 
     out.print(Text(str(path), "bold"), soft_wrap=True)
     rows = Table(pad_edge=False, box=SIMPLE_HEAD)
-    # At a narrow terminal, words are broken rather than left out.
+    # At a narrow terminal, words are broken rather than dropped.
     for name in ("locker", "for", "breaks", "result"):
         rows.add_column(name, no_wrap=out.width >= NARROW, overflow="fold")
     rows.add_column("", overflow="fold", min_width=LEAST_DETAIL)

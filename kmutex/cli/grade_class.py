@@ -1,4 +1,4 @@
-"""kmutex grade FOLDER: a class. What is checked first, the lines while it goes on, and the table at its end."""
+"""kmutex grade FOLDER: a class. The checks before it, the progress lines, and the table at its end."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ STYLE = {"holds": "green", "pass": "green", "violated": "bold red", "not yet": "
 
 
 def is_class(text: str) -> bool:
-    """Whether this is a class, and no file of one learner's."""
+    """Return whether this is a class, not the file of one learner."""
     return Path(text).is_dir() or text.lower().endswith(".zip")
 
 
 def run(args: argparse.Namespace, one: Lesson | None, without: tuple[str, ...], by: Scheme) -> int:
-    """Grade it; the exit status: 0 if each submission was graded, 3 if one could not be, or nothing may run here."""
+    """Grade a class; return 0 if each submission was graded, 3 if one could not be, or no container works here."""
     from kmutex.teach.alike import alike, groups
     from kmutex.teach.class_report import marked, written
     from kmutex.teach.container import NEEDED, TRUSTED, find
@@ -104,7 +104,7 @@ def _answer(graded: list[Marked], asked: Asked, container: Container, out: Path)
         more = Text("; ".join(text for text in said if text))
         table.add_row(Text(record.student), Text(record.file), verdict, f"{one.score:g}", f"{record.seconds:.0f}", more)
     screen.print(table)
-    # What was left out is of the mode, and the same for lockers of one shape.
+    # What was left out depends on the mode, and is the same for lockers of one shape.
     for line in dict.fromkeys(line for one in graded for line in one.grade.get("left_out", ())):
         screen.print(f"left out: {line}", style="dim", markup=False, soft_wrap=True)
     where = "with the rights of this user" if container.name == "none" else f"each in a container ({container.name})"

@@ -1,6 +1,6 @@
 """kmutex lesson: list, show, predict, run, start, notebook, slides.
 
-It asks before it tells: what happens is shown by `run`, why by --answer.
+It asks before it explains: `run` shows what happens, and --answer says why.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ EXIT_STATUS = """\
 exit status:
   0  done; predict: the answer is right
   1  predict: the answer is wrong
-  2  the run that a lesson is about was not found, so nothing is shown
-  4  usage: no such lesson or answer, a file that is there already or cannot be written
+  2  the run of the lesson was not found, so nothing is shown
+  4  usage: no such lesson or answer, or a file that exists already or cannot be written
 """
 COLUMNS = 100
-"""The widest that prose is set."""
+"""The most columns of prose."""
+LONGEST = 40
+"""Of the commands that have their column."""
 
 
 def add_parser(commands: Any) -> None:
-    """Add the subcommand to those of the command line. commands: what `add_subparsers` returned."""
+    """Add the command to ``commands``, which `add_subparsers` returned."""
     lesson: argparse.ArgumentParser = commands.add_parser(
         "lesson",
         help="lockers with one mistake each, in order: see the run that shows it, and repair it",
@@ -52,10 +54,10 @@ def add_parser(commands: Any) -> None:
     actions.add_parser("list", help="all lessons, in order").set_defaults(act=_list)
     show = actions.add_parser("show", help="the situation, the code and the question; with --answer, the explanation")
     show.add_argument("number", type=_number, metavar="N", help="or P1, P2: lessons about the proof")
-    show.add_argument("--answer", action="store_true", help="tell what happens and why, and say what to repair")
+    show.add_argument("--answer", action="store_true", help="explain what happens and why, and what to repair")
     show.add_argument("--hints", action="store_true", help="the exercise and its hints")
     show.set_defaults(act=_show)
-    predict = actions.add_parser("predict", help="a question with answers to choose from, each held against a run")
+    predict = actions.add_parser("predict", help="a question with answers to choose from, each checked by a run")
     predict.add_argument("number", type=int, metavar="N")
     predict.add_argument("--answer", metavar="LETTER", help="a, b, c or d; asked for at a terminal")
     predict.set_defaults(act=_predict)
@@ -82,21 +84,21 @@ def add_parser(commands: Any) -> None:
 def _number(text: str) -> int | str:
     found = re.fullmatch(r"\d+|[Pp]\d+", text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no lesson: give a number, or P1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a lesson: give a number, or P1")
     return int(text) if text.isdecimal() else text.upper()
 
 
 def _span(text: str) -> range:
-    """The lessons from one to another."""
+    """Return the numbers of a range of lessons."""
     found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     numbers = range(0) if found is None else range(int(found[1]), int(found[2] or found[1]) + 1)
     if not numbers:
-        raise argparse.ArgumentTypeError(f"{text!r} is no lesson nor several: give N, or N-M in their order")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a lesson nor a range: give N, or N-M in their order")
     return numbers
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the arguments say; the exit status."""
+    """Run the command; return the exit status."""
     from kmutex.teach.lesson import NoSuchLessonError
 
     act: Callable[[argparse.Namespace], int] = args.act
@@ -144,10 +146,10 @@ def _show(args: argparse.Namespace) -> int:
     out.print("Answer before you look. Then:")
     _ways_on(
         out,
-        (f"kmutex lesson predict {one.number}", "has answers to choose from, and a run for each"),
+        (f"kmutex lesson predict {one.number}", "has answers to choose from, with a run for each"),
         (f"kmutex lesson run {one.number}", "shows what happens"),
         (f"kmutex lesson show {one.number} --answer", "says why, and what to repair"),
-        (f"kmutex lesson show {one.number} --hints", "the same without the why, and some hints"),
+        (f"kmutex lesson show {one.number} --hints", "has the exercise and hints, and not why"),
     )
     return 0
 
@@ -187,7 +189,7 @@ def _predict(args: argparse.Namespace) -> int:
             return 0
     choice = letters.get(given.strip().lower())  # type: ignore[assignment]
     if choice is None:
-        return complain(f"{given!r} is no answer to lesson {one.number}; they are {', '.join(letters)}")
+        return complain(f"{given!r} is not an answer to lesson {one.number}; they are {', '.join(letters)}")
     out.print(Text("Right." if choice.right else "No.", "bold green" if choice.right else "bold red"))
     out.print(Text(textwrap.fill(f"{choice.letter}  {choice.text}", width, subsequent_indent="   "), "dim"))
     out.print()
@@ -219,7 +221,7 @@ def _run(args: argparse.Namespace) -> int:
         shown = drawing(found.events if args.lines else found.short)
         if fault := write(((args.picture, lambda: drawn(shown, args.picture)),)):
             return complain(fault)
-    out.print(Text(f"Tried {found.runs} way{'s' * (found.runs > 1)} of running it. This one breaks {one.clause}:"))
+    out.print(Text(f"Tried {found.runs} schedule{'s' * (found.runs > 1)}. This one breaks {one.clause}:"))
     out.print()
     again = "" if one.by else f" --replay {shlex.quote(str(found.schedule))}"
     page = f"kmutex show {one.target}{one.options} -o page.html{again}"
@@ -228,19 +230,19 @@ def _run(args: argparse.Namespace) -> int:
     for line in picture:
         verdict = line.startswith(">>")
         out.print(Text(line, style="bold red" if verdict else ""), soft_wrap=True, end="")
-        # At a terminal, the Enter that is waited for ends the line.
+        # At a terminal, the user's Enter ends the line.
         if not (args.step and asked):
             out.print()
         elif not _enter(""):
             return 0
     out.print()
-    out.print(Text("A number is a line of the code, at which that client stands while others go on.", "dim"))
+    out.print(Text("A number is a line of the code, at which that client is while others run.", "dim"))
     out.print()
     _ways_on(
         out,
         (f"kmutex lesson show {one.number} --answer", "says why, and what to repair"),
         (f"kmutex lesson run {one.number} --lines", "every line that was executed"),
-        (f"kmutex verify {one.target}{one.options}{again}", "plays it again" if again else "has it among others"),
+        (f"kmutex verify {one.target}{one.options}{again}", "replays it" if again else "has it among others"),
         *stepped,
     )
     return 0
@@ -252,7 +254,7 @@ def _start(args: argparse.Namespace) -> int:
 
     one = lesson(args.number)
     path = str(args.file)
-    # A folder may be called -d.
+    # A path may begin with a hyphen.
     grade = f"kmutex grade {shlex.quote(f'./{path}' if path.startswith('-') else path)} --lesson {one.number}"
     try:
         module_of(args.file)
@@ -263,7 +265,7 @@ def _start(args: argparse.Namespace) -> int:
     out = console()
     _prose(out, one, "Exercise")
     out.print("The locker is in", Text(f"{args.file}.", "bold"), "When you have repaired it:", soft_wrap=True)
-    _ways_on(out, (grade, ""))
+    out.print(Text(f"  {grade}", "bold"), soft_wrap=True)
     return 0
 
 
@@ -284,12 +286,12 @@ def _slides(args: argparse.Namespace) -> int:
 
 
 def _written(path: Path, text: str) -> str:
-    """Write it to a new file; what is wrong, "" if nothing is."""
+    """Write a new file; return an error message, or ""."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        return f"{path}: is there already, and is left as it is"
+        return f"{path}: exists already, and was not changed"
     except OSError as error:
         return f"{path}: {error.strerror}"
     return ""
@@ -300,12 +302,12 @@ def _at_a_terminal() -> bool:
 
 
 def _enter(prompt: str) -> bool:
-    """Wait for Enter; False where the input is at its end."""
+    """Wait for Enter; return False at the end of the input."""
     return _asked(prompt) is not None
 
 
 def _asked(prompt: str) -> str | None:
-    """A line of the input; None where that is at its end."""
+    """Return a line of the input; None at its end."""
     try:
         return input(prompt)
     except EOFError:
@@ -338,7 +340,8 @@ def _code(out: Console, source: str) -> None:
 
 
 def _ways_on(out: Console, *ways: tuple[str, str]) -> None:
-    wide = max(len(command) for command, _ in ways[:2])
+    """What can be called next; a command that is too long for the column stands below what it does."""
+    wide = max(len(command) for command, _ in ways if len(command) <= LONGEST)
     for command, what in ways:
         out.print(
             Text(f"  {what}:" if len(command) > wide else "", "dim"), soft_wrap=True, end="\n" * (len(command) > wide)

@@ -1,4 +1,4 @@
-"""kmutex prove: the arguments, and what is done with them."""
+"""kmutex prove: its arguments, and running it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from kmutex_model.proof.prove import ControlLine, Line
 
 DESCRIPTION = """\
-Prove each clause of the contract for the model, with any number of clients and keys, by z3, and by cvc5 too where it
-is installed. docs/proof.md explains the proof. Beside it: every broken model must fail an obligation of its own
-clause, each part of the invariant must be needed, and relations and model must agree on every state up to a bound.
+Prove each clause of the contract for the model, with any number of clients and keys, by z3, and by cvc5 too if it is
+installed. docs/proof.md explains the proof. The command also checks that every broken model fails an obligation of its
+clause, that each part of the invariant is needed, and that relations and model agree on every state up to a bound.
 """
 EXIT_STATUS = """\
 exit status:
@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
     prove.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --known-bad: {HELP}")
     prove.add_argument("--lesson", type=int, metavar="N", help="find the missing part of the invariant")
     prove.add_argument("--answer", metavar="FORMULA", help="with --lesson: your part, graded by the solver")
-    prove.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON")
+    prove.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
     prove.add_argument(
         "--seconds",
         type=seconds,
@@ -69,13 +69,13 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the command; return the exit status."""
     from kmutex_model.proof.solvers import NoSolverError
 
     if fault := unfit(args.picture) or no_folder((args.json, args.picture)):
         return complain(fault)
     if args.picture is not None and args.known_bad is None:
-        return complain("--picture is of one broken model: name it with --known-bad")
+        return complain("--picture draws one broken model: name it with --known-bad")
     if args.known_bad is not None and (args.all or args.json):
         return complain("--known-bad shows one broken model; leave out --all and --json")
     if sum(given is not None for given in (args.file, args.known_bad, args.lesson)) > 1:
@@ -99,7 +99,7 @@ def _prove(args: argparse.Namespace) -> int:
     from kmutex.verify.evidence import exit_status
     from kmutex_model.proof.solvers import solvers
 
-    solvers(args.solver)  # What is missing is said before any work.
+    solvers(args.solver)  # Missing solvers are reported before any work.
     with shown(quiet=args.quiet) as display:
         found = proof.whole(args.solver, display.say)
     rows = proof.rows(found)
@@ -235,9 +235,9 @@ def _known_bad(args: argparse.Namespace) -> int:
 
 
 def _draw(path: Path | None, control: ControlLine) -> str:
-    """Print the run as a picture, and write it; what went wrong, "" if nothing did."""
+    """Print the run as a timeline, and write it to a file; return an error message, or ""."""
     from kmutex.picture.text import text
-    from kmutex.teach.model_lanes import picture
+    from kmutex.teach.model_timeline import picture
     from kmutex_model.actions import parse_schedule
     from kmutex_model.broken import BROKEN
     from kmutex_model.explore import Counterexample
@@ -256,7 +256,7 @@ def _draw(path: Path | None, control: ControlLine) -> str:
 
 
 def as_json(found: Proof, status: int) -> str:
-    """What was found as JSON. The form is in docs/proof.md."""
+    """Return the result as JSON, as docs/proof.md describes."""
     from kmutex.verify.evidence import VERDICT
 
     tied = found.tied

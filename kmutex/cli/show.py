@@ -1,4 +1,4 @@
-"""kmutex show: runs of a locker's own code as a page to step through."""
+"""kmutex show: its arguments, and running it. It writes a page to step through runs of a locker's own code."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmutex._console import complain, number_of, seconds, shown, version
-from kmutex.cli.explore import unfit, write
+from kmutex._console import complain, number_of, seconds, shown, version, write_whole
+from kmutex.cli.explore import unfit
 from kmutex.cli.verify import add_options, said_of
 from kmutex.engine.calls import CallsError
 from kmutex.engine.features import UnknownFeatureError, clauses_off
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from kmutex.verify.project import Subject
 
 RUNS = 120
-"""Of each run that is shown, so many with it that part from it."""
+"""The number of variations of each run that is shown."""
 SECONDS = 30.0
-"""Real seconds for the search, where no schedule is given."""
+"""Real seconds for the search, if no schedule is given."""
 MOST_STORIES = 6
-"""Of a locker with more mistakes, the first are shown."""
+"""The most violations that are shown."""
 EXIT_STATUS = """\
 exit status:
   0  the page is written, and its run breaks no clause
   1  the page is written, and a run on it breaks a clause
-  3  the subject could not be put to work: no such module, not a locker, hangs, leaves the process
+  3  the subject could not be run: no such module, not a locker, hangs, leaves the process
   4  usage: wrong arguments, a schedule that does not fit, a page that cannot be written
 """
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command to those of the command line. commands: what `add_subparsers` returned."""
+    """Add the command to ``commands``, which `add_subparsers` returned."""
     show: argparse.ArgumentParser = commands.add_parser(
         "show",
         help="write a page on which you step through a run of a locker's own code",
@@ -65,7 +65,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the arguments say; the exit status."""
+    """Run the command; return the exit status."""
     from dataclasses import replace
 
     from kmutex.verify.runner import ReplayError, SubjectError, verify
@@ -110,10 +110,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write_page(path: Path, subject: Subject, taken: str, schedules: Sequence[str], runs: int) -> int:
-    """Record the runs that the schedules say and write the page, and say how large it is; the exit status.
+    """Record the runs of the schedules, write the page, and print its size.
 
-    taken: what was taken for what, as far as it is known. runs: as the option. SubjectError, ReplayError: there is
-    nothing to show. OSError: it can't be written, and what was there is untouched.
+    Args:
+        path: The file.
+        subject: The locker and what is declared of it.
+        taken: Which methods are called for what, if known.
+        schedules: The schedules, as text.
+        runs: As for the option --runs.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SubjectError: The subject could not be run.
+        ReplayError: A schedule does not fit the subject.
+        OSError: The page can't be written; the old file is unchanged.
     """
     from kmutex.teach.show_page import Story, page
     from kmutex.verify.runner import record
@@ -134,7 +146,7 @@ def write_page(path: Path, subject: Subject, taken: str, schedules: Sequence[str
         clauses_off(subject.without),
         f"kmutex {version()}, Python {sys.version.split()[0]}",
     )
-    size = write(path, text)
+    size = write_whole(path, text)
     many = sum(len(one.runs) for one in recordings)
     broken = [breach for one in recordings for breach in one.runs[0].breaches if breach.promised]
     print(f"{path}: {many} run{'s' * (many != 1)} of {subject.target}, {size:,} bytes")

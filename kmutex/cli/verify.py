@@ -1,4 +1,4 @@
-"""kmutex verify: the arguments, and what is done with them."""
+"""kmutex verify: its arguments, and running it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "github", "sarif")
 SECONDS = 30.0
-"""Real seconds for one subject, where nothing is said of it."""
+"""The default limit for one subject, in real seconds."""
 STANDARD_OUTPUT = Path("-")
 EXIT_STATUS = """\
 exit status:
   0  every clause that applies and that counts holds, at the bounds that the table states
   1  a clause is violated
   2  inconclusive: out of time, unknown, not confirmed, or never put to the test
-  3  the subject could not be put to work: no such module, not a locker, hangs, leaves the process
+  3  the subject could not be run: no such module, not a locker, hangs, leaves the process
   4  usage: wrong arguments, a schedule that does not fit, or kmutex[check] is not installed
 Of several subjects the worst counts: 1, then 3, then 2, then 0.
 """
@@ -62,7 +62,7 @@ def add_parser(commands: Any) -> None:
     )
     verify.add_argument("subjects", nargs="*", metavar="MODULE:FACTORY", help="the lockers to check")
     add_options(verify)
-    much = verify.add_argument_group("how much is done")
+    much = verify.add_argument_group("amount of work")
     limit = much.add_mutually_exclusive_group()
     limit.add_argument("--seconds", type=seconds, metavar="N", help="time limit for one subject (30)")
     limit.add_argument(
@@ -71,7 +71,7 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="a fixed amount of work: the whole plan, with at most N runs of each program by each method",
     )
-    much.add_argument("--all", action="store_true", help="go on after a violation, as long as without one")
+    much.add_argument("--all", action="store_true", help="continue after a violation, as long as without one")
     much.add_argument("--require-complete", action="store_true", help="planned work that was not run is inconclusive")
     much.add_argument(
         "--seed", type=number_of("seeds", int, 0, 2**31), default=0, metavar="N", help="seed of the random runs (0)"
@@ -79,7 +79,7 @@ def add_parser(commands: Any) -> None:
     much.add_argument(
         "--jobs", type=number_of("processes", int, 1, 64), metavar="N", help="processes that share the work (2)"
     )
-    verify.add_argument("--replay", metavar="SCHEDULE", help="run one schedule again and show what happens")
+    verify.add_argument("--replay", metavar="SCHEDULE", help="replay one schedule and show what happens")
     verify.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --replay: {HELP}")
     verify.add_argument(
         "--html",
@@ -100,7 +100,7 @@ def add_parser(commands: Any) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what a subject is held to and how it is called."""
+    """Add the options for the promises of a subject and for the names of its methods."""
     parser.add_argument(
         "--without", action="append", default=[], metavar="FEATURE", help="declare that the locker lacks a feature"
     )
@@ -126,7 +126,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def said_of(args: argparse.Namespace) -> Subject:
-    """What these options say, of no target yet. UnknownFeatureError, CallsError: they say something wrong."""
+    """Return these options as a subject without a target.
+
+    Raises:
+        UnknownFeatureError: A feature or promise is unknown.
+        CallsError: --call or --keys can't be read.
+    """
     from kmutex.verify.project import Subject
 
     without, promises = _names(args.without), _promises(args)
@@ -136,7 +141,7 @@ def said_of(args: argparse.Namespace) -> Subject:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the command; return the exit status."""
     from kmutex.verify.project import ProjectError, Subject, read_project
     from kmutex.verify.target import TargetError, target_of
 
@@ -149,15 +154,15 @@ def run(args: argparse.Namespace) -> int:
     if fault := unfit(args.picture) or no_folder((args.json, args.junit, args.picture, args.html)):
         return complain(fault)
     if args.json == STANDARD_OUTPUT and args.format != "text":
-        return complain(f"--json - and --format {args.format} both want standard output; give --json a file")
+        return complain(f"--json - and --format {args.format} both need standard output; give --json a file")
     if args.picture is not None and args.replay is None:
-        return complain("--picture is of one run: give its schedule with --replay")
+        return complain("--picture draws one run: give its schedule with --replay")
     if not args.subjects and (args.replay is not None or said != Subject("")):
         return complain("--replay, --without, --with, --call and --keys need a subject, MODULE:FACTORY")
     if args.replay is not None and (len(args.subjects) > 1 or args.format != "text"):
         return complain("--replay runs one schedule on one subject, and shows it as text")
     if args.html is not None and len(args.subjects) != 1:
-        return complain("--html is of one subject: name it, MODULE:FACTORY")
+        return complain("--html needs exactly one subject, MODULE:FACTORY")
     if args.replay is not None:
         return _replay(args, replace(said, target=args.subjects[0]))
     try:
@@ -175,25 +180,25 @@ def _names(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _promises(args: argparse.Namespace) -> tuple[str, ...] | None:
-    """What the locker is said to promise; None: nothing was said of it."""
+    """Return the promises of the options; None if there are none."""
     return (*(PROMISES if args.strict else ()), *_names(args.promises)) or None
 
 
 class _Output:
-    """Standard output, in the form that was asked for, and the reports that go to files."""
+    """Standard output in its form, and the reports that go to files."""
 
     def __init__(self, args: argparse.Namespace, display: Display) -> None:
         self._args = args
         self._display = display
         self._started = time.perf_counter()
         self._spoken = args.format != "sarif" and args.json != STANDARD_OUTPUT
-        """Whether a reader is told in words."""
+        """Whether standard output is text."""
         self._gone = False
-        """Whether the reader has left before the end."""
+        """Whether the reader has closed the pipe before the end."""
 
     @contextmanager
     def _printing(self) -> Iterator[None]:
-        """What is printed is seen at once. Where nobody reads, the check goes on for the files' sake."""
+        """Flush what the block prints. If nobody reads it, the check continues, for the files."""
         with self._display.aside():
             try:
                 yield
@@ -202,13 +207,13 @@ class _Output:
                 self._gone, self._spoken = True, False
 
     def begin(self, subject: str) -> None:
-        """A subject's turn; said where there are several."""
+        """Begin a subject; print its name if there are several."""
         if self._spoken and len(self._args.subjects) > 1:
             with self._printing():
                 console().print(f"== {subject}", markup=False, style="bold", soft_wrap=True)
 
     def found(self, report: Report, subject: str, violation: Violation) -> None:
-        """A violation, when it is found."""
+        """Print a violation as soon as it is found."""
         if not self._spoken:
             return
         from kmutex.verify.formats import annotation
@@ -220,7 +225,7 @@ class _Output:
             show_violation(console(), report, subject, violation)
 
     def end(self, report: Report, took: float) -> None:
-        """What the subject is judged to be."""
+        """Print the report of a subject."""
         if report.failed:
             self._remark("error", f"cannot verify {report.subject}", report.failed)
             complain(f"cannot verify {report.subject}: {report.failed}")
@@ -244,7 +249,11 @@ class _Output:
                 print(remark(level, title, words))
 
     def files(self, reports: Sequence[Report]) -> str:
-        """Write them all; what went wrong. BrokenPipeError: nobody read to the end."""
+        """Write all files; return an error message, or "".
+
+        Raises:
+            BrokenPipeError: The reader has closed the pipe before the end.
+        """
         from kmutex.verify import formats
 
         args = self._args
@@ -287,7 +296,7 @@ def _verify(args: argparse.Namespace, subjects: Sequence[Subject], project: Proj
 
 
 def _page(args: argparse.Namespace, subjects: Sequence[Subject], reports: Sequence[Report]) -> str:
-    """Write the page of --html, where it is wanted and there is something to see; what went wrong."""
+    """Write the page of --html, if there is a run to show; return an error message, or ""."""
     if args.html is None or reports[0].failed:
         return ""
     from kmutex.cli.show import RUNS, write_page
@@ -349,7 +358,11 @@ def _one(
 
 
 def _saved(subject: Subject, project: Project | None, found: Callable[[Violation], None]) -> list[Row]:
-    """What the first saved schedule gives that breaks anything still. SubjectError."""
+    """Return the rows of the first saved schedule that still breaks a clause.
+
+    Raises:
+        SubjectError: The subject could not be run.
+    """
     if project is None:
         return []
     from kmutex.verify.project import schedules_of
@@ -357,7 +370,7 @@ def _saved(subject: Subject, project: Project | None, found: Callable[[Violation
     from kmutex.verify.runner import ReplayError, replay
 
     for schedule in schedules_of(project.saved(), subject):
-        # One that no longer fits the subject says nothing of it.
+        # A schedule that no longer fits the subject is skipped.
         with suppress(ReplayError):
             again = replay(
                 subject.target,
@@ -444,11 +457,11 @@ def _replay(args: argparse.Namespace, subject: Subject) -> int:
     for violation in unkept:
         print(f"\n{', '.join(violation.clauses)}, not promised: {violation.message}")
     if left_at is not None:
-        print(f"\nchoice {left_at} is not there as it was recorded: from there on, the default schedule was run")
+        print(f"\nchoice {left_at} differs from the recorded run; from there on, the default schedule was run")
     if fault:
         return complain(fault)
     if endless and not found:
-        print("\nthe run has no end within the step limit, so nothing is decided")
+        print("\nthe run did not end within the step limit, so there is no verdict")
         return 2
     if not found and not unkept:
         print("\nno clause is violated in this run")

@@ -1,6 +1,6 @@
-"""An adapter as a process: started, spoken to, and gone without a trace, whatever it does.
+"""An adapter as a process: its start, its messages, and its end without traces, whatever it does.
 
-Nothing here waits for the adapter without a limit: not for its replies, nor for it to read, nor for it to end.
+Every wait for the adapter has a limit: for its replies, for it to read, and for its end.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from kmutex._text import printable
 from kmutex.engine.watchdog import Watchdog
 
 MOST_BYTES = 65_536
-"""Of one line; specs/protocol.md."""
+"""The most bytes of one line (specs/protocol.md)."""
 MOST_REPLIES = 10_000
-"""Replies that may lie about unread. An adapter that says more is not answering, it babbles."""
+"""The most unread replies. An adapter that sends more does not answer commands."""
 LAST_WORDS = 2_000
-"""Bytes of its standard error that are kept."""
+"""The bytes of its standard error that are kept."""
 PROTOCOL = 1
 _CAUSE = re.compile(
     r"(fatal error|panic): |thread '.*' .*panicked at |terminate called |Exception in thread |"
     r"[\w.]+(Error|Exception)(: |$)"
 )
-"""How the line begins, in many languages, that says why a process ends; a stack follows, or comes before."""
+"""The beginning of a line with the reason why a process ends, in many languages, before or after a stack."""
 
 
 class AdapterError(Exception):
-    """The adapter did not keep to the protocol, or is gone. One line."""
+    """The adapter broke the protocol, or has ended. The message is one line."""
 
 
 class Adapter:
-    """A running adapter. After `end` it is gone, and all that it started."""
+    """A running adapter. `end` kills it, and all processes that it started."""
 
     def __init__(self, command: Sequence[str], *, patience: float) -> None:
         """command: what starts it. patience: seconds for a reply that is due at once.
@@ -47,6 +47,8 @@ class Adapter:
         self._patience = patience
         self.last_id = 0
         """Of the commands that were sent."""
+        self.usual_answer = 0.0
+        """Seconds from a command to what is said of it, a moving average."""
         self._unsent = b""
         self._unread = b""
         self._stderr = b""
@@ -77,7 +79,7 @@ class Adapter:
         reply = self.ask("hello", seconds=seconds, protocol=PROTOCOL)
         features = reply.get("features")
         if reply.get("protocol") != PROTOCOL or not isinstance(reply.get("name"), str):
-            raise AdapterError(f"its hello is no hello of protocol {PROTOCOL}: {_cut(json.dumps(reply))}")
+            raise AdapterError(f"its hello is not a hello of protocol {PROTOCOL}: {_cut(json.dumps(reply))}")
         if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
             raise AdapterError(f"its hello has no list of features: {_cut(json.dumps(reply))}")
         self.name = _cut(reply["name"])
@@ -107,6 +109,10 @@ class Adapter:
                 left = limit - watchdog.silent()
                 if left <= 0:
                     raise AdapterError(f"no reply to {op} within {limit:g} s{self._words()}")
+
+    def answers_within(self, seconds: float) -> None:
+        """Take note of how long it has taken to answer a command."""
+        self.usual_answer += (seconds - self.usual_answer) / 8
 
     def watchdog(self) -> Watchdog:
         """What counts its silence from now on: a busy machine fails no port."""
@@ -187,7 +193,7 @@ class Adapter:
             try:
                 reply = json.loads(line.decode())
             except (ValueError, RecursionError):
-                raise AdapterError(f"it wrote something that is no JSON on a line: {_cut(repr(line))}") from None
+                raise AdapterError(f"it wrote a line that is not JSON: {_cut(repr(line))}") from None
             if not isinstance(reply, dict) or type(reply.get("id")) is not int:
                 raise AdapterError(f"it wrote a reply without a number as its id: {_cut(line.decode())}")
             if not 0 < reply["id"] <= self.last_id:
@@ -196,7 +202,7 @@ class Adapter:
                 )
             self._replies.append(reply)
         if len(self._replies) > MOST_REPLIES:
-            raise AdapterError(f"it wrote more than {MOST_REPLIES} replies that nobody asked for")
+            raise AdapterError(f"it wrote more than {MOST_REPLIES} replies without a command")
 
     def _gone(self) -> AdapterError:
         try:

@@ -1,16 +1,18 @@
-"""A case: what is sent to a port, move by move, and every course that a right port may take.
+"""A case: what is sent to a port, move by move, and every outcome that is allowed.
 
     0+a/1+a/ua,c1
 
-Moves are divided by ``/``. The commands of one move, divided by ``,``, are sent at once, so that they may meet in
-any order; the next move is sent when all is quiet.
+Moves are separated by ``/``. The commands of one move, separated by ``,``, are sent at once, so they may meet in any
+order; the next move is sent in a quiescent state.
 
     0+a  call 0: lock a             ua  unlock a
     0?a  call 0: lock a, timeout 0  c0  cancel call 0
+    0!a  call 0: lock a, cancelled before it begins
+    0+a:50  call 0: lock a within 50 ms
     r0   release the lease that call 0 got
 
-Calls are numbered from 0 in the order in which they are made. The text names the case: it is its id, and what
-``--case`` takes. After its moves every case is drained: each key that may be held is unlocked until all is idle.
+Calls are numbered from 0 in the order in which they are made. The text is the id of the case, and the argument of
+``--case``. After its moves every case is drained: each key that may be held is unlocked until all keys are idle.
 
     0+a/1+a/ua@300      on 300 keys side by side, each move on all of them at once
     0+a/1+a/ua,c1*20    20 times in a row
@@ -23,42 +25,58 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 MOST_CALLS = 40
-"""Calls of one case, on one key. What a right port may do is worked out step by step; more would take long."""
+"""The most calls of one case, on one key. The allowed outcomes are computed step by step; more would take long."""
 MOST_AT_ONCE = 4
-"""Commands of one move, for the same reason."""
+"""The most commands of one move, for the same reason."""
+
+SHORT = 1_000
+"""Milliseconds. A time limit up to this is over within its move, where the call waits."""
+LONG = 10_000
+"""Milliseconds. From this on a time limit is not over in the case."""
+_ASKING = {"+": "lock", "?": "try", "!": "done", ":": "limit"}
+ASKING = frozenset(_ASKING.values())
+"""Commands that are calls of lock."""
 
 _COMMAND = re.compile(
-    r"(?P<call>\d{1,2})(?P<ask>[+?])(?P<asked>[a-z])|u(?P<key>[a-z])|(?P<end>[cr])(?P<ended>\d{1,2})", re.ASCII
+    r"(?P<call>\d{1,2})(?P<ask>[+?!])(?P<asked>[a-z])|(?P<limited>\d{1,2})\+(?P<within>[a-z]):(?P<ms>[1-9]\d{0,5})|"
+    r"u(?P<key>[a-z])|(?P<end>[cr])(?P<ended>\d{1,2})",
+    re.ASCII,
 )
 
 
 class CaseError(ValueError):
-    """The text is not a case, or no port can be put through it. One line."""
+    """The text is not a case, or can't be played. The message is one line."""
 
 
 class Command(NamedTuple):
     """One thing to send. `call` is None for "unlock", `key` for "cancel" and "lease"."""
 
     op: str
-    """lock, try, unlock, cancel, lease (unlock the grant of one call), or free: unlock, if a call has the key."""
+    """lock, try, done (cancelled before it begins), limit (within a time), unlock, cancel, lease (unlock the grant of
+    one call), or free: unlock, if a call has the key."""
     call: int | None
     key: str | None
+    ms: int | None = None
+    """The time limit of "limit", else None."""
 
     def __str__(self) -> str:
         if self.op in ("unlock", "free"):
             return f"u{self.key}"
         if self.op in _ENDING:
             return f"{_ENDING[self.op]}{self.call}"
-        return f"{self.call}{'+' if self.op == 'lock' else '?'}{self.key}"
+        if self.op == "limit":
+            return f"{self.call}+{self.key}:{self.ms}"
+        return f"{self.call}{_SIGNS[self.op]}{self.key}"
 
 
 _ENDING = {"cancel": "c", "lease": "r"}
+_SIGNS = {op: sign for sign, op in _ASKING.items()}
 
 Move = tuple[Command, ...]
 
 
 class Seen(NamedTuple):
-    """What a move showed once all was quiet.
+    """The observation of a move, in the quiescent state after it.
 
     calls    how calls of lock ended in it: (call, "granted" | "cancelled" | "timeout"), by call
     unlocks  how the unlocks in it ended, in the order in which they were sent: "released" | "unheld"
@@ -76,22 +94,22 @@ class Seen(NamedTuple):
 
 
 Course = tuple[Seen, ...]
-"""One Seen for each move."""
+"""An allowed outcome of a case: one Seen for each move."""
 
 
 class Case(NamedTuple):
-    """A case, and the courses that a port may take through it."""
+    """A case, and its allowed outcomes."""
 
     id: str
     moves: tuple[Move, ...]
-    """With those that drain it."""
+    """The moves, including those that drain it."""
     courses: tuple[Course, ...]
     needs: tuple[str, ...]
-    """Features of specs/protocol.md without which it says nothing."""
+    """Features of specs/protocol.md that it needs."""
     keys: int = 1
-    """On so many keys it is played side by side; see `spread`."""
+    """The number of keys on which it is played in parallel; see `spread`."""
     rounds: int = 1
-    """So many times it is played in a row."""
+    """How many times it is played in a row."""
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -107,16 +125,22 @@ def format_moves(moves: tuple[Move, ...]) -> str:
 
 
 def parse_moves(text: str) -> tuple[Move, ...]:
-    """The moves that a text says. CaseError: it says none."""
+    """Parse moves.
+
+    Raises:
+        CaseError: The text is not a case.
+    """
     moves = tuple(tuple(_command(part) for part in move.split(",")) for move in text.split("/"))
     for move in moves:
         if len(move) > MOST_AT_ONCE:
             raise CaseError(f"{format_moves((move,))!r} is {len(move)} commands at once; {MOST_AT_ONCE} is the most")
-    asked = [command.call for move in moves for command in move if command.op in ("lock", "try")]
+        if len(move) > 1 and any(command.op in ("done", "limit") for command in move):
+            raise CaseError(f"{format_moves((move,))!r}: a call with ! or a time limit is a move by itself")
+    asked = [command.call for move in moves for command in move if command.op in ASKING]
     if asked != list(range(len(asked))):
         raise CaseError(f"{text!r}: calls are numbered 0, 1, ... in the order in which they are made")
     if len(asked) > MOST_CALLS:
-        raise CaseError(f"{text!r} has {len(asked)} calls; at most {MOST_CALLS} are worked out")
+        raise CaseError(f"{text!r} has {len(asked)} calls; at most {MOST_CALLS} are allowed")
     keys: dict[int, str] = {}
     for move in moves:
         ended = [keys.get(c.call) if c.call is not None else c.key for c in move if c.op in ("lease", "unlock")]
@@ -134,15 +158,19 @@ def parse_moves(text: str) -> tuple[Move, ...]:
 
 _TIMES = re.compile(r"(?P<moves>[^@*]*)(@(?P<keys>\d{1,3}))?(\*(?P<rounds>\d{1,4}))?", re.ASCII)
 MOST_KEYS = 500
-"""Side by side: `stat` has all of them in one line."""
+"""The most keys in parallel: `stat` has all of them in one line."""
 
 
 def parse_times(text: str) -> tuple[tuple[Move, ...], int, int]:
-    """The moves that a text says, on how many keys, and how many times in a row. CaseError: it says none."""
+    """Parse moves, the number of keys, and the number of rounds.
+
+    Raises:
+        CaseError: The text is not a case.
+    """
     match = _TIMES.fullmatch(text)
     if match is None:
         raise CaseError(
-            f"{text!r} is no case; behind its moves a case has @KEYS, *TIMES, both in this order, or neither"
+            f"{text!r} is not a case; after its moves a case has @KEYS, *TIMES, both in this order, or neither"
         )
     keys, rounds = int(match["keys"] or 1), int(match["rounds"] or 1)
     if not 1 <= keys <= MOST_KEYS or not rounds:
@@ -156,14 +184,14 @@ def format_times(moves: tuple[Move, ...], keys: int = 1, rounds: int = 1) -> str
 
 
 def spread(case: Case) -> Case:
-    """The same case as it is sent: a copy of it on each key, whose moves are made together.
+    """Return the case as it is sent: a copy on each key, with the moves of all copies together.
 
-    Keys do not touch each other (KM-INDEP), so what is right for one is right for all at once.
+    Keys are independent (KM-INDEP), so an outcome that is right for one is right for all together.
     """
     if case.keys == 1:
         return case
     (course,) = case.courses
-    made = sum(command.op in ("lock", "try") for move in case.moves for command in move)
+    made = sum(command.op in ASKING for move in case.moves for command in move)
     names = list(key_names(case.keys))
     copies = range(case.keys)
 
@@ -172,7 +200,7 @@ def spread(case: Case) -> Case:
 
     def renamed(command: Command, copy: int) -> Command:
         call = None if command.call is None else copy * made + command.call
-        return Command(command.op, call, None if command.key is None else name(command.key, copy))
+        return command._replace(call=call, key=None if command.key is None else name(command.key, copy))
 
     moves = tuple(tuple(renamed(command, copy) for copy in copies for command in move) for move in case.moves)
     seen = tuple(
@@ -187,7 +215,7 @@ def spread(case: Case) -> Case:
 
 
 def key_names(count: int) -> Iterator[str]:
-    """So many keys that are easily taken for each other: by their length, their beginning, their end, their case."""
+    """Yield keys that are easily confused: by their length, their beginning, their end, or their case."""
     odd = ("a", "A", "a ", "", " ", "aa", "\u00e9", "e\u0301", "__proto__", "constructor", "0", "00")
     yield from odd[:count]
     for number in range(count - len(odd)):
@@ -198,9 +226,16 @@ def key_names(count: int) -> Iterator[str]:
 def _command(part: str) -> Command:
     match = _COMMAND.fullmatch(part)
     if match is None:
-        raise CaseError(f"{part!r} is no command; commands are 0+a 0?a ua c0 r0, moves are divided by /")
+        raise CaseError(
+            f"{part!r} is not a command; commands are 0+a 0?a 0!a 0+a:50 ua c0 r0, moves are separated by /"
+        )
     if match["ask"]:
-        return Command("lock" if match["ask"] == "+" else "try", int(match["call"]), match["asked"])
+        return Command(_ASKING[match["ask"]], int(match["call"]), match["asked"])
+    if match["ms"]:
+        ms = int(match["ms"])
+        if SHORT < ms < LONG:
+            raise CaseError(f"{part!r}: nobody knows whether {ms} ms are over; up to {SHORT}, or {LONG} and more")
+        return Command("limit", int(match["limited"]), match["within"], ms)
     if match["key"]:
         return Command("unlock", None, match["key"])
     return Command("cancel" if match["end"] == "c" else "lease", int(match["ended"]), None)
@@ -224,7 +259,8 @@ def case_as_json(case: Case) -> dict[str, Any]:
 def case_from_json(body: Mapping[str, Any]) -> Case:
     """The case that `case_as_json` wrote."""
     moves = tuple(
-        tuple(Command(part["op"], part.get("call"), part.get("key")) for part in move) for move in body["moves"]
+        tuple(Command(part["op"], part.get("call"), part.get("key"), part.get("ms")) for part in move)
+        for move in body["moves"]
     )
     courses = tuple(tuple(_seen_from_json(seen) for seen in course) for course in body["courses"])
     return Case(body["id"], moves, courses, tuple(body["needs"]), body.get("keys", 1), body.get("rounds", 1))

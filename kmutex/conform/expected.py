@@ -1,9 +1,10 @@
-"""What a port may do with a case, worked out from the model: every order in which the commands of a move can meet.
+"""The allowed outcomes of a case, computed from the model: every order in which the commands of a move can meet.
 
-A call is a client of the model. The kit sees less than the model does: how calls and unlocks end, and the table
-when all is quiet. A client that owns its key and whose call has not returned ("granted") is on its way, so all is
-quiet when no client is. A cancel that meets such a grant may end either way, whatever the port decided (KM-RACE):
-from outside nobody can tell which of the two came first.
+A call is a client of the model. The kit sees less than the model: how calls and unlocks end, and the table in quiescent
+states. A client that owns its key but whose call has not returned ("granted") can still move, so a state is quiescent
+if there is no such client. A cancel that meets such a grant may end either way, whatever the port has declared
+(KM-RACE): from outside it is unknown which of the two came first. A call that was cancelled before it began, or whose
+time limit passes, is a request and its cancel in one step; a request of the first kind may also be refused a free key.
 """
 
 from __future__ import annotations
@@ -12,65 +13,67 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import permutations
 from typing import NamedTuple
 
-from kmutex.conform.case import Case, CaseError, Command, Course, Move, Seen, format_moves, format_times
+from kmutex.conform.case import ASKING, SHORT, Case, CaseError, Command, Course, Move, Seen, format_moves, format_times
 from kmutex_model.actions import CORRECT, Action, Model, NotEnabledError
 from kmutex_model.state import Config, Race, State, owners
 
 _ENDS = {"granted": "granted", "returned": "granted", "kept": "granted", "cancelled": "cancelled", "timeout": "timeout"}
-"""Outcomes of the model that end a call, in the words of the protocol."""
+"""Outcomes of the model that end a call, by their names in the protocol."""
 
 
 _LOST = Seen((), ("lost",), ())
 
 
 class Place(NamedTuple):
-    """Where a run of the model stands between two moves: its state, and which calls have ended."""
+    """A run of the model between two moves: its state, and the calls that have ended."""
 
     state: State
     done: frozenset[int]
-    """Calls that have ended, by a return or an error. The others wait or are not made yet."""
+    """Calls that have ended, by a return or an error. The others wait, or were not made yet."""
     got: frozenset[int] = frozenset()
     """Those of them that returned with the key."""
 
 
 _Ahead = tuple[State, int, tuple[tuple[int, str], ...], tuple[tuple[int, str], ...]]
-"""On the way through a move: the state, the commands that were given, and how calls and unlocks have ended."""
+"""Within a move: the state, the commands that were given, and how calls and unlocks have ended."""
 
 
 MOST_PLACES = 100
-"""Where a case may stand at one time. More of them are not worked out."""
+"""The most places of a case between two moves. Cases with more are refused."""
 MOST_COURSES = 500
-"""Ways that a case may go from its beginning to its end, likewise."""
+"""The most allowed outcomes of a case. Cases with more are refused."""
 
 
 class StuckError(Exception):
-    """The model has no step for a command: such as an unlock of a key whose new owner's call has not returned."""
+    """The model has no step for a command, such as an unlock of a key whose new owner's call has not returned."""
 
 
 class Courses:
-    """The courses of a model through one case after another."""
+    """The allowed outcomes of cases, by a model."""
 
     def __init__(self, moves: Sequence[Move], model: Model = CORRECT, races: Sequence[Race] = ("keep", "pass")) -> None:
-        """moves: all that will be asked about, or more. races: who may win where a cancel meets a grant."""
+        """Prepare for these moves. ``races`` tells what may win when a cancel meets a grant."""
         commands = [command for move in moves for command in move]
-        # Clients count down where calls count up: a model that serves by number must not look as if it served by age.
-        self._first = sum(command.op in ("lock", "try") for command in commands)
+        # Clients are numbered in reverse: a model that serves by number must not look as if it served by age.
+        self._first = sum(command.op in ASKING for command in commands)
         self.keys = tuple(sorted({command.key for command in commands if command.key is not None}))
         self._configs = tuple(Config(self._first + 1, max(1, len(self.keys)), race) for race in races)
         self._asked = {c.call: self.keys.index(c.key) for c in commands if c.key is not None and c.call is not None}
         self._model = model
+        self.brief = {c.call for c in commands if c.op == "limit" and (c.ms or 0) <= SHORT}
+        """Calls whose time limit is over within their move."""
 
     def queue(self, place: Place, key: str) -> tuple[int, ...]:
-        """The call that holds the key and those that wait for it; () where it is free."""
+        """Return the call that holds the key and those that wait for it; () if it is free."""
         entry = place.state.entries[self.keys.index(key)]
         return () if entry is None else tuple(self._first - client for client in (entry.holder, *entry.queue))
 
     def start(self) -> frozenset[Place]:
-        """The only place before the first move."""
+        """Return the only place before the first move."""
         return frozenset({Place(self._model.initial(self._configs[0]), frozenset())})
 
     def after(self, places: Iterable[Place], move: Move) -> dict[Seen, frozenset[Place]]:
-        """What may be seen of a move that is made in one of these places, and where it then may stand."""
+        """Return the possible observations of a move in one of these places, with the places after each."""
         found: dict[Seen, set[Place]] = {}
         for place in places:
             for seen, after in self._outcomes(place, move):
@@ -78,10 +81,11 @@ class Courses:
         return {seen: frozenset(after) for seen, after in found.items()}
 
     def all(self, moves: Sequence[Move]) -> tuple[Course, ...]:
-        """Every course through the moves, in a fixed order.
+        """Return every allowed outcome of the moves, in a fixed order.
 
-        StuckError: the correct model has no step somewhere, so nothing is known of right ports. A broken one has lost
-        its way there, on a course that is nobody else's.
+        Raises:
+            StuckError: The correct model has no step somewhere, so the right outcome is unknown. (A broken model is
+                simply wrong there.)
         """
         courses: list[tuple[Course, frozenset[Place]]] = [((), self.start())]
         for move in moves:
@@ -92,12 +96,12 @@ class Courses:
             ]
             if len(courses) > MOST_COURSES and self._model is CORRECT:
                 text = format_moves(tuple(moves))
-                raise CaseError(f"{text!r} may go more than {MOST_COURSES} ways, which are not worked out")
+                raise CaseError(f"{text!r} has more than {MOST_COURSES} possible outcomes, which is too many")
         return tuple(course for course, _ in courses)
 
     def _outcomes(self, place: Place, move: Move) -> set[tuple[Seen, Place]]:
         found = set()
-        # Only where a cancel can meet a grant does it matter who wins.
+        # The race matters only if a cancel can meet a grant.
         meets = len(move) > 1 and any(command.op == "cancel" for command in move)
         for config in self._configs if meets else self._configs[:1]:
             for order in set(permutations(range(len(move)))):
@@ -105,7 +109,7 @@ class Courses:
         return found
 
     def _in_order(self, config: Config, place: Place, move: Move, order: Sequence[int]) -> set[tuple[Seen, Place]]:
-        """The commands in this order, with the calls that got a key returning at any time between."""
+        """Run the commands in this order; calls that got a key may return at any time in between."""
         todo: list[_Ahead] = [(place.state, 0, (), ())]
         met: set[_Ahead] = set(todo)
         found = set()
@@ -123,20 +127,21 @@ class Courses:
                     if command.op == "lock" and Command("cancel", command.call, None) in (
                         move[n] for n in order[:sent]
                     ):
-                        # The call was told to give up before it had begun.
-                        after, outcome = state, "cancelled"
+                        # The call was cancelled before it had begun.
+                        steps = [(state, "cancelled")]
                     else:
                         got = place.got | {c for c, how in calls if how == "granted"}
-                        after, outcome = self._step(config, state, command, place.done | {c for c, _ in calls}, got)
-                    if command.op == "free" and not outcome:
-                        pass
-                    elif command.call is None or command.op == "lease":
-                        unlocks = tuple(sorted((*unlocks, (order[sent], outcome))))
-                    else:
-                        calls = _ended(calls, command.call, outcome)
-                    following.append((after, sent + 1, calls, unlocks))
+                        steps = self._steps(config, state, command, place.done | {c for c, _ in calls}, got)
+                    for after, outcome in steps:
+                        if command.op == "free" and not outcome:
+                            following.append((after, sent + 1, calls, unlocks))
+                        elif command.call is None or command.op == "lease":
+                            ended = tuple(sorted((*unlocks, (order[sent], outcome))))
+                            following.append((after, sent + 1, calls, ended))
+                        else:
+                            following.append((after, sent + 1, _ended(calls, command.call, outcome), unlocks))
             except (StuckError, AssertionError):
-                # A broken model may come to a state of which its own steps know nothing.
+                # A broken model may reach a state that its own steps can't handle.
                 if self._model is CORRECT:
                     raise
                 found.add((_LOST, place))
@@ -157,7 +162,7 @@ class Courses:
         return found
 
     def _wakes(self, config: Config, state: State) -> Iterator[tuple[int, State, str]]:
-        """Each client that may return from its call now, with what follows."""
+        """Yield each client that may return from its call now, with the state and outcome."""
         for number, client in enumerate(state.clients):
             if client.key is not None:
                 try:
@@ -166,11 +171,40 @@ class Courses:
                     continue
                 yield number, after, outcome
 
+    def _steps(
+        self, config: Config, state: State, command: Command, done: frozenset[int], got: frozenset[int]
+    ) -> list[tuple[State, str]]:
+        """The states that a command may lead to, each with the model's word for its outcome."""
+        if command.op not in ("done", "limit"):
+            return [self._step(config, state, command, done, got)]
+        assert command.call is not None
+        assert command.key is not None
+        client = self._first - command.call
+        request = Action("request", client, self.keys.index(command.key))
+        if command.op == "done":
+            return self.told_before(config, state, request)
+        return [self.within(config, state, request, brief=command.call in self.brief)]
+
+    def told_before(self, config: Config, state: State, request: Action) -> list[tuple[State, str]]:
+        """A call that is cancelled before it begins. It takes a free key or does not, and never waits."""
+        asked, outcome = self._take(config, state, request)
+        if outcome != "waiting":
+            return [(asked, outcome), (state, "cancelled")]
+        return [self._take(config, asked, Action("cancel", request.client))]
+
+    def within(self, config: Config, state: State, request: Action, *, brief: bool) -> tuple[State, str]:
+        """A call with a time limit. brief: one that is over before the next move."""
+        asked, outcome = self._take(config, state, request)
+        if outcome != "waiting" or not brief:
+            return asked, outcome
+        gone, _ = self._take(config, asked, Action("cancel", request.client))
+        return gone, "timeout"
+
     def _step(
         self, config: Config, state: State, command: Command, done: frozenset[int], got: frozenset[int]
     ) -> tuple[State, str]:
-        """The state after a command, and the model's word for its outcome; "" where nothing happened."""
-        # One client more than calls, for unlocks by somebody who holds nothing.
+        """Return the state after a command, and the model's outcome; "" if it had no effect."""
+        # One client more than calls, for unlocks by a client that holds nothing.
         client = 0 if command.call is None else self._first - command.call
         key = None if command.key is None else self.keys.index(command.key)
         phase = state.clients[client].phase
@@ -207,9 +241,10 @@ def _ended(calls: tuple[tuple[int, str], ...], call: int, outcome: str) -> tuple
 
 
 def make_case(moves: Sequence[Move], keys: int = 1, rounds: int = 1) -> Case:
-    """The case of these moves: drained, with its courses. CaseError: no right port can be put through it.
+    """Return the case of these moves, drained, with its allowed outcomes. A case on many keys has only one.
 
-    keys, rounds: see `Case`. A case on many keys has one course.
+    Raises:
+        CaseError: The right outcome is unknown, or there are too many.
     """
     courses = Courses(moves)
     places = courses.start()
@@ -219,29 +254,32 @@ def make_case(moves: Sequence[Move], keys: int = 1, rounds: int = 1) -> Case:
             whole.append(move)
             places = frozenset().union(*courses.after(places, move).values())
             if len(places) > MOST_PLACES:
-                ways = f"{len(places)} ways by {format_moves((move,))!r}"
-                raise CaseError(f"{format_moves(tuple(moves))!r} may go {ways}; at most {MOST_PLACES} are worked out")
+                there = f"{len(places)} possible states after {format_moves((move,))!r}"
+                raise CaseError(f"{format_moves(tuple(moves))!r} has {there}; at most {MOST_PLACES} are computed")
         while live := {number for place in places for number, entry in enumerate(place.state.entries) if entry}:
             for number in sorted(live):
-                # Where a right port may have let go of the key already, only what was seen says whether to unlock it.
+                # If a right port may have released the key already, the observation decides whether to unlock it.
                 sure = all(place.state.entries[number] for place in places)
                 whole.append((Command("unlock" if sure else "free", None, courses.keys[number]),))
                 places = frozenset().union(*courses.after(places, whole[-1]).values())
         name = format_times(tuple(moves), keys, rounds)
         found = courses.all(whole)
         if keys > 1 and len(found) > 1:
-            raise CaseError(f"{name!r} may go {len(found)} ways; a case on many keys goes one")
+            raise CaseError(f"{name!r} has {len(found)} allowed outcomes; a case on many keys must have one")
         return Case(name, tuple(whole), found, _needs(whole, found), keys, rounds)
     except StuckError as stuck:
         text = format_moves(tuple(moves))
         raise CaseError(f"{text!r} unlocks a key whose new holder may not know of it yet ({stuck})") from None
 
 
+_NEEDS = {"cancel": "cancel", "try": "try", "lease": "lease", "done": "done", "limit": "deadline"}
+
+
 def _needs(moves: Sequence[Move], courses: Sequence[Course]) -> tuple[str, ...]:
-    """The features without which a right port could take another course, or none."""
+    """Return the features without which a right port could have another outcome."""
     commands = [command for move in moves for command in move]
     seen = [seen for course in courses for seen in course]
-    needs = {command.op for command in commands} & {"cancel", "try", "lease"}
+    needs = {_NEEDS[command.op] for command in commands if command.op in _NEEDS}
     if any(waiters > 1 for one in seen for _, _, waiters in one.table):
         needs.add("fifo")
     live: set[str] = set()
@@ -255,8 +293,8 @@ def _needs(moves: Sequence[Move], courses: Sequence[Course]) -> tuple[str, ...]:
 
 
 def _newcomer_meets_release(move: Move, live: set[str]) -> bool:
-    """live: keys that may be held when the move is made. At another there is nobody whom a newcomer overtakes."""
-    asking = [command for command in move if command.op in ("lock", "try")]
+    """Return whether a lock meets a release of a key in ``live``, which may be held. At other keys nobody waits."""
+    asking = [command for command in move if command.op in ASKING]
     asked = {command.key for command in asking if command.key in live or len(asking) > 1}
     made = {command.call for command in asking}
     ends = any(command.op in ("lease", "cancel") and command.call not in made for command in move)

@@ -1,4 +1,4 @@
-"""Lists of what is known to fail, each entry with the reason.
+"""Lists of known failures, each with its reason.
 
 # a comment
 0+a/1+a/c1/2?a/r1      leases are not counted yet, see issue 12
@@ -16,21 +16,21 @@ from kmutex._clauses import CLAUSES
 from kmutex.conform.case import CaseError, parse_times
 
 ANY = "..."
-"""In a pattern: any text, also none."""
+"""In a pattern: any text, even empty."""
 _RANDOM = "random:"
 
 
 class KnownError(ValueError):
-    """The file can't be used. One line."""
+    """The file can't be used. The message is one line."""
 
 
 def names(pattern: str, name: str) -> bool:
-    """Whether the pattern, which may have `ANY` in it, names this id or clause."""
+    """Return whether the pattern, which may contain `ANY`, matches this id or clause."""
     return bool(re.fullmatch(".*".join(map(re.escape, pattern.split(ANY))), name))
 
 
 def listing(entries: Mapping[str, str], name: str, broken: Iterable[str] = ()) -> str:
-    """The reason that a list has for a case, "" if it has none. broken: of a random sequence, the clauses it breaks."""
+    """Return the reason in a list for a case, or "". ``broken`` has the clauses that a random sequence breaks."""
     broken = set(broken)
     for entry, reason in entries.items():
         of_random = entry.startswith(_RANDOM)
@@ -53,15 +53,15 @@ def read_known(path: Path) -> dict[str, str]:
         if name.startswith(_RANDOM):
             unknown = set(name[len(_RANDOM) :].split(",")) - set(CLAUSES)
             if unknown:
-                raise KnownError(f"{path}:{number}: {min(unknown)!r} is no clause")
+                raise KnownError(f"{path}:{number}: {min(unknown)!r} is not a clause")
         elif ANY not in name:
             try:
                 parse_times(name)
             except CaseError as error:
                 raise KnownError(f"{path}:{number}: {error}") from None
         if not reason.strip():
-            raise KnownError(f"{path}:{number}: {name} has no reason; write it behind the id")
+            raise KnownError(f"{path}:{number}: {name} has no reason; write it after the id")
         if name in known:
-            raise KnownError(f"{path}:{number}: {name} is there twice")
+            raise KnownError(f"{path}:{number}: {name} is listed twice")
         known[name] = reason.strip()
     return known

@@ -1,6 +1,6 @@
-"""One case played with an adapter: what is sent, what is seen, and which clause a port that does otherwise breaks.
+"""Play one case with an adapter: send commands, observe, and find the clause that a wrong port breaks.
 
-A move is over when the replies, and at level 2 the table, are those of a course. So a right port is never
+A move is over when the replies, and at level 2 the table, are those of an allowed outcome. So a right port is never
 waited for by the clock at level 2. At level 1 a call that waits is known by the silence only.
 """
 
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Set
+import zlib
+from collections.abc import Sequence, Set
 from enum import Enum
 from statistics import median
 from typing import Any, NamedTuple
 
 from kmutex._text import printable
 from kmutex.conform.adapter import Adapter, AdapterError
-from kmutex.conform.case import Case, Command, Move, Seen, format_moves, spread
+from kmutex.conform.case import ASKING, LONG, SHORT, Case, Command, Course, Move, Seen, format_moves, spread
 from kmutex.engine.judge import Judge
 from kmutex.engine.observer import Ending
 from kmutex.engine.program import Step
@@ -28,16 +29,39 @@ PORT_FEATURES = {
     "lease": ("KM-TOKEN",),
     "unheld": ("KM-UNHELD", "KM-ATOMIC"),
     "stat": ("KM-REF", "KM-IDLE"),
+    "done": (),
+    "deadline": (),
+    "token": (),
 }
-"""What a port may lack, and the clauses that are then not judged."""
-TOLD = ("keep", "pass")
+"""Features that a port may lack, and the clauses that are then not judged."""
+PARTS = {
+    "done": "calls that are cancelled before they begin",
+    "deadline": "time limits other than 0",
+    "token": "tokens that rise",
+}
+"""What is not judged without the features that no clause depends on as a whole."""
+RACES = ("keep", "pass")
 """Features that leave nothing out. A port that declares one of them has to do so where a cancel follows an unlock."""
+EARLY = ("take", "refuse")
+"""The same of a free key and a call that is cancelled before it begins."""
+TOLD = (*RACES, *EARLY)
+EARLIEST = 0.9
+"""Of a time limit: no clock is so wrong that a call may time out before this part of it."""
 MEETINGS = 10
 """So many cancels must have come right behind a grant before it counts that the call never gave up."""
+LEAST = 1 / 16
+"""Of the silence that means waiting, this part is the least that will do."""
+PATIENTLY = 8
+"""One case in so many."""
 TRIES = 5
 """So many tries must have been refused, and as many granted, before it counts how long they took."""
 SLOWER = 25
 """So many times as long as the usual granted try takes no right port's fastest refused one."""
+
+
+def lacking(name: str) -> str:
+    """What is not judged of a port without this feature."""
+    return ", ".join(PORT_FEATURES[name]) or PARTS[name]
 
 
 def clauses_unjudged(features: Set[str]) -> frozenset[str]:
@@ -46,14 +70,14 @@ def clauses_unjudged(features: Set[str]) -> frozenset[str]:
 
 
 class CaseVerdict(str, Enum):
-    """How a case ended."""
+    """The verdict of a case."""
 
     PASSED = "passed"
     FAILED = "failed"
     SLOW = "slow"
-    """It failed at level 1, and not again with a longer silence. Not a pass."""
+    """It failed at level 1, but not when repeated with a longer silence. Not a pass."""
     BROKEN = "broken"
-    """The adapter did not keep to the protocol, or died."""
+    """The adapter broke the protocol, or died."""
 
 
 class Played(NamedTuple):
@@ -76,10 +100,16 @@ class Played(NamedTuple):
 
 
 class Waits(NamedTuple):
-    """How long to wait: seconds until what must come has come, and of the silence that means waiting at level 1."""
+    """How long to wait, in seconds.
+
+    timeout  until what must come has come
+    settle   of the silence that means waiting at level 1
+    haste    0, or so many times as long as the port usually takes to answer will do as well; see `_Player._settle`
+    """
 
     timeout: float = 5.0
     settle: float = 0.02
+    haste: int = 0
 
 
 def play(
@@ -93,7 +123,7 @@ def play(
     first = _rounds(adapter, case, waits, known, off)
     if first.symptom != "KM-EXPIRED" or first.case.rounds == 1:
         return first
-    # What took long once may have been held up.
+    # A single slow reply may be an accident.
     return _rounds(adapter, case, waits, known, off)
 
 
@@ -114,7 +144,7 @@ def _rounds(adapter: Adapter, case: Case, waits: Waits, known: Set[str], off: Se
         if played.verdict is not CaseVerdict.PASSED:
             break
     if case.keys > 1:
-        # Of hundreds of calls, those that the verdict speaks of.
+        # Of hundreds of calls, only those in the message.
         named = {event.client for event in played.events if f"client {event.client} " in played.message + " "}
         events = tuple(event for event in played.events if event.client in {*named, -1})
         played = played._replace(events=events if named else played.events[-12:])
@@ -123,7 +153,7 @@ def _rounds(adapter: Adapter, case: Case, waits: Waits, known: Set[str], off: Se
 
 def _undeclared(features: Set[str], met: list[str]) -> tuple[str, str] | None:
     """What is wrong with the ends of calls whose cancel came behind the unlock that granted them the key."""
-    if len(features & set(TOLD)) != 1:
+    if len(features & set(RACES)) != 1:
         return None
     if "keep" in features and "cancelled" in met:
         return "KM-RACE", "it declares keep, and a call that had its grant before the cancel gave it up"
@@ -141,21 +171,43 @@ def _slow(took: dict[str, list[float]]) -> tuple[str, str] | None:
     return None
 
 
+def declared(courses: Sequence[Course], moves: Sequence[Move], features: Set[str]) -> list[Course]:
+    """Return the allowed outcomes for a port with these features: an early cancel of a free key ends as declared."""
+    left = list(courses)
+    for number, move in enumerate(moves if len(features & set(EARLY)) == 1 else ()):
+        if move[0].op != "done":
+            continue
+        taken = [course for course in courses if "granted" in dict(course[number].calls).values()]
+        if "refuse" in features:
+            left = [course for course in left if course not in taken]
+        else:
+            free = [course[:number] for course in taken]
+            left = [course for course in left if course in taken or course[:number] not in free]
+    return left
+
+
 class _MismatchError(Exception):
     """The observation matches no allowed outcome. str() describes it where the judge found nothing."""
 
 
 class _PortError(Exception):
-    """A call that ended as the protocol does not have it."""
+    """A call ended in a form that the protocol does not have."""
 
 
 _PortError.__name__ = "error"
-_UNEXPECTED = {"unlock": "KM-UNHELD", "free": "KM-UNHELD", "lease": "KM-TOKEN", "cancel": "KM-CANCEL"}
-"""The clause of a command that ended in an error, where the judge sees none in it."""
+_UNEXPECTED = {
+    "unlock": "KM-UNHELD",
+    "free": "KM-UNHELD",
+    "lease": "KM-TOKEN",
+    "cancel": "KM-CANCEL",
+    "done": "KM-CANCEL",
+    "limit": "KM-EXPIRED",
+}
+"""The clause for a command that ended in an error, if the judge finds no violation."""
 
 
 class _Sent(NamedTuple):
-    """A command that has no reply yet; who makes the call, in the words of the judge; its place in the move."""
+    """A command that has no reply yet; the client for the judge; its position in the move."""
 
     command: Command
     client: int
@@ -168,6 +220,8 @@ class _Sent(NamedTuple):
 _WORDS = {
     "lock": ("granted", "cancelled"),
     "try": ("granted", "timeout"),
+    "done": ("granted", "cancelled"),
+    "limit": ("granted", "timeout", "cancelled"),
     "unlock": ("released", "unheld"),
     "free": ("released", "unheld"),
     "lease": ("released", "unheld"),
@@ -186,23 +240,25 @@ class _Player:
         self._case = case
         self._waits = waits
         self._stat = "stat" in adapter.features
-        self._courses = list(case.courses)
-        # Without `stat` nobody looks at the table. What else shows wrong references is judged all the same.
+        self._courses = declared(case.courses, case.moves, adapter.features)
+        # Without `stat` the table is unknown. Other effects of wrong references are still judged.
         self._judge = Judge(off=clauses_unjudged(adapter.features | {"stat"}) | off, known=known)
         self._off = off
         self._open: dict[int, _Sent] = {}
         self._first_id = 0
         self._ids: dict[int, int] = {}
         self._holder: dict[str, int] = {}
-        self._asked = {c.call: c.key for move in case.moves for c in move if c.op in ("lock", "try")}
-        self._cancelling = {c.call for move in case.moves for c in move if c.op == "cancel"}
+        self._asked = {c.call: c.key for move in case.moves for c in move if c.op in ASKING}
+        self._cancelling = {c.call for move in case.moves for c in move if c.op in ("cancel", "done", "limit")}
+        self._tokens: dict[str, list[int]] = {}
+        """By key: the highest of the moves before, and those of this move."""
         self._calls: dict[int, str] = {}
         self._unlocks: dict[int, str] = {}
         self._said: list[tuple[Command, str]] = []
         self._beside: dict[str, str] = {}
         """Keys that an unlock was sent for while a call of the same move asked for them, free before; how it ended."""
         self.met: list[str] = []
-        """How calls ended whose cancel came right behind the unlock that granted them the key."""
+        """The ends of calls whose cancel came right after the unlock that granted them the key."""
         self.took: dict[str, list[float]] = {"granted": [], "timeout": []}
         """Seconds of each try that was alone in its move."""
 
@@ -210,7 +266,7 @@ class _Player:
         try:
             if self._adapter.ask("reset").get("result") != "ok":
                 raise AdapterError("its reply to reset is not ok")
-            # What calls of the case before may still say counts for nothing.
+            # Late replies to calls of the last case are ignored.
             self._first_id = self._adapter.last_id + 1
             for number, move in enumerate(self._case.moves):
                 self._make(number, move)
@@ -232,13 +288,15 @@ class _Player:
 
     def _make(self, number: int, move: Move) -> None:
         self._calls, self._unlocks, self._said = {}, {}, []
+        self._tokens = {key: [max(tokens)] for key, tokens in self._tokens.items()}
         waiting = [(sent.command.call, sent.command.key) for sent in self._open.values()]
+        settle = self._settle(number)
         for place, command in enumerate(move):
             self._send(command, place, move)
         watchdog = self._adapter.watchdog()
         pause = 0.0
         while True:
-            # Before there is a last look at what it said.
+            # First, read once more what it sent.
             silence = 0.0 if self._stat else watchdog.silent()
             table = self._table() if self._stat else ()
             replies = [reply for reply in self._adapter.replies(pause) if reply["id"] >= self._first_id]
@@ -247,6 +305,8 @@ class _Player:
             if self._judge.findings:
                 raise _MismatchError
             if replies:
+                if move[0].op != "limit":
+                    self._adapter.answers_within(watchdog.silent())
                 watchdog.sign()
                 pause = 0.0
                 continue
@@ -255,7 +315,7 @@ class _Player:
             fitting = [course for course in self._courses if self._shown(course[number]) == seen]
             if fitting and self._all_answered:
                 # The silence is waited for however long it is: what must come has come.
-                if self._stat or not self._open or silence >= self._waits.settle:
+                if self._stat or not self._open or silence >= settle:
                     self._courses = fitting
                     self._rest()
                     self._meeting(move, waiting)
@@ -263,29 +323,44 @@ class _Player:
             elif watchdog.silent() >= self._waits.timeout:
                 self._rest()
                 self._name(move, seen, [self._shown(course[number]) for course in self._courses])
-            left = self._waits.settle - silence if fitting and not self._stat else 0.02
+            left = settle - silence if fitting and not self._stat else 0.02
             pause = min(0.02, 0.0005 + 2 * pause, max(0.0005, left))
+
+    def _settle(self, number: int) -> float:
+        """The silence that means waiting after this move.
+
+        In haste it is a part of the usual one. What comes too late shows in a later move as well, except behind the
+        last wait of a case; so one case in `PATIENTLY` has the usual silence there.
+        """
+        usual = self._waits.settle
+        later = any(row[2] for course in self._courses for seen in course[number + 1 :] for row in seen.table)
+        if not self._waits.haste or (not later and zlib.crc32(self._case.id.encode()) % PATIENTLY == 0):
+            return usual
+        return min(usual, max(LEAST * usual, self._waits.haste * self._adapter.usual_answer))
 
     @property
     def _all_answered(self) -> bool:
-        """Whether only calls of lock have no reply."""
-        return all(sent.command.op in ("lock", "try") for sent in self._open.values())
+        """Return whether only calls of lock have no reply."""
+        return all(sent.command.op in ASKING for sent in self._open.values())
 
     def _shown(self, seen: Seen) -> Seen:
-        """What of it this port can show, and is asked for."""
+        """Return the part of an observation that this port can show, and that is judged."""
         table = seen.table if self._stat else ()
         if "KM-IDLE" in self._off:
             table = tuple(row for row in table if row[1] > 0 or row[2] > 0)
         if "KM-REF" in self._off:
-            # Whether a key without waiters is held, only the references would say.
+            # Only the references would show whether a key without waiters is held.
             rows = (row for row in table if row[2] or "KM-IDLE" not in self._off)
             table = tuple((key, waiters + 1, waiters) for key, _, waiters in rows)
         return seen._replace(table=table)
 
     def _rest(self) -> None:
-        """All is quiet, or should be: the judge looks at who waits."""
+        """Let the judge check who waits, in a state that should be quiescent."""
         for key in list(self._beside):
             self._decide(key)
+        for sent in self._open.values():
+            if (sent.command.ms or LONG) <= SHORT:
+                self._judge.cancelled(sent.client, alone=True)
         self._judge.quiet({sent.client: sent.step for sent in self._open.values() if sent.step}, frozenset())
         if self._judge.findings:
             raise _MismatchError
@@ -294,7 +369,7 @@ class _Player:
         """Note what this port did where a cancel came behind the grant, by the order in which it says it worked."""
         if [command.op for command in move] == ["unlock", "cancel"] and waiting == [(move[1].call, move[0].key)]:
             ends = {command.op: (place, how) for place, (command, how) in enumerate(self._said)}
-            late = [how for command, how in self._said if command.op == "lock" and command.call == move[1].call]
+            late = [how for command, how in self._said if command.op in ASKING and command.call == move[1].call]
             called = [place for place, (command, _) in enumerate(self._said) if command.call == move[1].call]
             # A grant that is said before the cancel may have been back when that came.
             meets = late == ["cancelled"] or called[-1:] > [ends["cancel"][0]]
@@ -302,15 +377,17 @@ class _Player:
                 self.met += late
 
     def _name(self, move: Move, seen: Seen, due: list[Seen]) -> None:
-        """Find the clause for a difference that the judge has no word for."""
+        """Find the clause for a difference that the judge does not name."""
         self._judge.ended(Ending.DONE)
         message = f"after {format_moves((move,))}: {seen}; it must be: {' or '.join(map(str, dict.fromkeys(due)))}"
         if not self._judge.findings:
             alike = [one for one in due if one[:2] == seen[:2]]
             refused = [one for one in due if one[::2] == seen[::2] and "unheld" in one.unlocks]
             if alike and refused:
-                # It says that it has ended a grant, and the table that there was none to end.
+                # It says that it has ended a grant, but by the table there was no grant to end.
                 self._judge.differs("KM-UNHELD", message)
+            elif not alike and move[0].op == "done":
+                self._judge.differs("KM-CANCEL", message)
             elif any(one.calls == seen.calls for one in due) and not alike:
                 self._judge.differs("KM-TOKEN", message)
             elif not alike:
@@ -322,16 +399,19 @@ class _Player:
         raise _MismatchError(message)
 
     def _send(self, command: Command, place: int, move: Move) -> None:
-        if command.op in ("lock", "try"):
+        if command.op in ASKING:
             assert command.call is not None
             assert command.key is not None
             kind = "?" if command.op == "try" else "~" if command.call in self._cancelling else "+"
             step = Step(kind, command.key)
             self._judge.called(command.call, step)
-            timeout = {"timeout": 0} if command.op == "try" else {}
-            number = self._adapter.send("lock", key=command.key, **timeout)
+            if command.op == "done":
+                self._judge.cancelled(command.call, alone=True)
+            at = time.monotonic() if len(move) == 1 or command.op == "limit" else 0.0
+            fields: dict[str, Any] = {"try": {"timeout": 0}, "limit": {"timeout": command.ms}, "done": {"done": True}}
+            number = self._adapter.send("lock", key=command.key, **fields.get(command.op, {}))
             self._ids[command.call] = number
-            self._open[number] = _Sent(command, command.call, step, place, time.monotonic() if len(move) == 1 else 0.0)
+            self._open[number] = _Sent(command, command.call, step, place, at)
         elif command.op == "cancel":
             assert command.call is not None
             self._judge.cancelled(command.call)
@@ -348,7 +428,7 @@ class _Player:
             and holder is None
             and any(sent.step and sent.step.key == key for sent in self._open.values())
         ):
-            # It may find the key taken or not. The judge hears of it when it is known which.
+            # It may find the key taken or free. The judge is told once that is known.
             number = self._adapter.send("unlock", key=key)
             self._open[number] = _Sent(command, len(self._asked), Step("x", key), place)
             self._beside[key] = ""
@@ -365,7 +445,7 @@ class _Player:
         number = self._adapter.send("unlock", key=key, **lease)
         self._open[number] = _Sent(command, client, step, place)
 
-    # -- what comes back -----------------------------------------------------------------------------------------
+    # -- replies -------------------------------------------------------------------------------------------------
 
     def _reply(self, reply: dict[str, Any]) -> None:
         sent = self._open.pop(reply["id"], None)
@@ -386,8 +466,13 @@ class _Player:
         self._said.append((sent.command, result))
         if sent.step is None:
             return
-        if sent.command.op in ("lock", "try"):
+        if sent.command.op in ASKING:
             self._calls[sent.client] = result
+            if sent.command.op == "limit" and result == "timeout":
+                if time.monotonic() - sent.at >= EARLIEST * (sent.command.ms or 0) / 1000:
+                    self._judge.cancelled(sent.client, alone=True)
+            elif result == "granted":
+                self._token(sent, reply)
             if sent.command.op == "try" and sent.at:
                 self.took[result].append(time.monotonic() - sent.at)
         else:
@@ -405,8 +490,21 @@ class _Player:
             self._holder.setdefault(sent.step.key, sent.client)
         self._judge.returned(sent.client, sent.step)
 
+    def _token(self, sent: _Sent, reply: dict[str, Any]) -> None:
+        """Compare the token of a grant with those of the key's grants before, if the port has them."""
+        if "token" not in self._adapter.features:
+            return
+        token, key = reply.get("token"), sent.command.key or ""
+        if type(token) is not int:
+            raise AdapterError(f"its reply to a granted lock has no whole number as its token: {token!r}")
+        before = self._tokens.setdefault(key, [])
+        # Of the grants of one move nobody knows the order.
+        if before and (token <= before[0] or token in before):
+            self._judge.differs("KM-TOKEN", f"call {sent.client} got {key} with the token {token}, after {max(before)}")
+        before.append(token)
+
     def _decide(self, key: str, *, released: bool = False) -> None:
-        """Tell the judge what an unlock did that was sent beside a lock of a free key: let go, or nothing."""
+        """Tell the judge the effect of an unlock that was sent together with a lock of a free key, if it had one."""
         if key not in self._beside:
             return
         result = self._beside.pop(key)

@@ -18,14 +18,14 @@ from typing import Any
 
 from kmutex import _specs
 
-VERSION = "2.0.0"
+VERSION = "2.1.0"
 FILES = ("vectors.json", "vectors.schema.json", "vectors.md", "player.md", "contract.md", "protocol.md")
-"""Of specs/."""
+"""The files of specs/ in the release."""
 MANIFEST = "MANIFEST.json"
 
 
 class ReleaseError(ValueError):
-    """It can't be released so. One line."""
+    """The release is not possible. The message is one line."""
 
 
 def contents(version: str = VERSION) -> dict[str, bytes]:
@@ -48,7 +48,7 @@ def contents(version: str = VERSION) -> dict[str, bytes]:
 def archive(files: Mapping[str, bytes], version: str = VERSION) -> bytes:
     """These files in a folder of the release's name, packed."""
     packed = io.BytesIO()
-    # No time and no owner, so that the archive says nothing but what is in it.
+    # No time and no owner, so that the archive depends on its content only.
     with (
         gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as out,
         tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar,
@@ -78,7 +78,7 @@ def unpacked(packed: bytes) -> dict[str, bytes]:
 
 
 def change(before: Mapping[str, Any], now: Mapping[str, Any]) -> int:
-    """Which part of a version must rise from one vector file to another: 0 major, 1 minor, 2 patch."""
+    """Return the part of the version that must change between two vector files: 0 major, 1 minor, 2 patch."""
     old, new = ({one["id"]: one for one in file["vectors"]} for file in (before, now))
     asked = ("revision", "needs", "keys", "rounds", "moves", "courses")
     if before["format"] != now["format"] or any(

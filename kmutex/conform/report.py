@@ -1,4 +1,4 @@
-"""What a check of a port found, as text, JSON, JUnit XML, TAP and HTML."""
+"""The report of a check of a port, as text, JSON, JUnit XML, TAP and HTML."""
 
 from __future__ import annotations
 
@@ -16,8 +16,19 @@ from rich.table import Table
 from rich.text import Text
 
 from kmutex._clauses import CLAUSES
+from kmutex._text import counted
 from kmutex.conform.known_failures import listing
-from kmutex.conform.player import PORT_FEATURES, CaseVerdict, Played, Waits, clauses_unjudged
+from kmutex.conform.player import (
+    EARLY,
+    PARTS,
+    PORT_FEATURES,
+    RACES,
+    CaseVerdict,
+    Played,
+    Waits,
+    clauses_unjudged,
+    lacking,
+)
 from kmutex.conform.run import ENOUGH, Options, Result
 from kmutex.conform.vectors import Vector
 from kmutex.engine.timeline import picture, timeline
@@ -30,10 +41,10 @@ _STYLE = {0: "green", 1: "bold red", 2: "yellow", 3: "bold red"}
 
 
 class ConformReport:
-    """A result, with what is known to fail taken into account."""
+    """A result, in the light of known failures."""
 
     def __init__(self, result: Result, options: Options, command: Sequence[str], vectors: Sequence[Vector]) -> None:
-        """command: what starts the adapter. vectors: those it was to be put through."""
+        """Make the report. ``command`` starts the adapter; ``vectors`` are all that were planned."""
         self.result = result
         self.options = options
         self.command = list(command)
@@ -51,7 +62,7 @@ class ConformReport:
         )
         """By clause, the vectors that passed and would show, at this level, a known-bad model that breaks it."""
         self.bounds = tuple(map(max, zip(*(played.case.size for played in passed), strict=True))) or (0, 0, 0)
-        """Of the cases that passed, the most keys, the most that wait for one, and the most moves."""
+        """The most keys, the most waiters for one key, and the most moves of cases that passed."""
         self.known: list[Played] = []
         self.flaky: list[Played] = []
         self.failed: list[Played] = []
@@ -82,7 +93,7 @@ class ConformReport:
 
     @property
     def decided(self) -> bool:
-        """Whether every case that was planned has come to a clear end."""
+        """Whether every planned case has a verdict."""
         return not (self.broken or self.slow or self.result.skipped or self.result.farewell)
 
     @property
@@ -109,13 +120,13 @@ class ConformReport:
         names = f" ({', '.join(self.violated)})" if self.violated else ""
         keys, waiters, moves = self.bounds
         parts = [
-            f"{len(result.vectors)} vectors and {len(result.random)} random sequences",
+            f"{counted(len(result.vectors), 'vector')} and {counted(len(result.random), 'random sequence')}",
             f"{self.passed} passed",
             *(f"{len(cases)} {word}" for word, cases in self._groups() if cases),
         ]
         if result.skipped:
             parts.append(f"{result.skipped} not begun")
-        bounds = f"up to {keys} keys, {waiters} waiters and {moves} moves"
+        bounds = f"up to {counted(keys, 'key')}, {counted(waiters, 'waiter')} and {counted(moves, 'move')}"
         said = f"{_WORDS[self.exit_status]}{names}: {', '.join(parts)}, {result.seconds:.1f} s; {bounds}"
         whys: dict[str, str] = {}
         for clause, why in self.unjudged().items():
@@ -123,7 +134,7 @@ class ConformReport:
         return f"{said}; not judged: {', '.join(f'{clauses} ({why})' for why, clauses in whys.items())}"
 
     def unjudged(self) -> dict[str, str]:
-        """By clause that is neither said to hold nor violated, why."""
+        """By clause that is neither said to hold nor violated, or part of one, why."""
         features = self.result.features
         lacks = {clause: name for name, clauses in PORT_FEATURES.items() if name not in features for clause in clauses}
         shown = {clause for vector in self.vectors for clause in vector.clauses}
@@ -142,7 +153,14 @@ class ConformReport:
                 found[row.clause] = "only stat shows it"
             else:
                 found[row.clause] = "no case that tests it passed"
-        return found | dict.fromkeys(_NOT_HERE, "no words in the protocol")
+        found |= dict.fromkeys(_NOT_HERE, "no words in the protocol")
+        tried = {name for played in self.result.played for name in played.case.needs} | {"token"}
+        for name, part in PARTS.items():
+            if name not in features:
+                found[part] = f"no {name}"
+            elif name not in tried:
+                found[part] = "no case that tests them was played"
+        return found
 
     def _groups(self) -> list[tuple[str, Sequence[object]]]:
         return [
@@ -156,10 +174,10 @@ class ConformReport:
         ]
 
     def remarks(self) -> list[str]:
-        """What the figures do not say."""
+        """Remarks in addition to the figures."""
         result = self.result
         said = [
-            f"without the feature {name}: {', '.join(PORT_FEATURES[name])} not judged"
+            f"without the feature {name}: {lacking(name)} not judged"
             + (f", {count} vectors left out" if (count := result.left_out.get(name)) else "")
             for name in PORT_FEATURES
             if name not in result.features
@@ -167,8 +185,10 @@ class ConformReport:
         said += [f"{clause} was shown broken {ENOUGH} times, and not asked for after that" for clause in result.broken]
         left = Counter(reason for reason in result.unplayed.values() if not reason.startswith(("needs ", "not begun")))
         said += [f"{count} vectors: {reason}" for reason, count in left.items()]
-        if "cancel" in result.features and len(result.features & {"keep", "pass"}) != 1:
+        if "cancel" in result.features and len(result.features & set(RACES)) != 1:
             said.append("KM-RACE: not one of keep and pass is declared, so either was right each time")
+        if "done" in result.features and len(result.features & set(EARLY)) != 1:
+            said.append("KM-CANCEL: not one of take and refuse is declared, so either was right each time")
         said += [f"{name} is listed as a known failure and passed: take it out of the list" for name in self.healed]
         said += [f"{name} is listed as a known failure and was not played" for name in self.never]
         if self.slow:
@@ -181,14 +201,14 @@ class ConformReport:
         return said
 
     def replay(self, played: Played) -> str:
-        """The command that plays one case again."""
+        """Return the command that replays one case."""
         waits, usual = self.options.waits, Waits()
         timeout = "" if waits.timeout == usual.timeout else f" --timeout {waits.timeout:g}"
         settle = "" if waits.settle == usual.settle else f" --settle {1000 * waits.settle:g}"
         return f"kmutex conform{timeout}{settle} --case {shlex.quote(played.case.id)} -- {shlex.join(self.command)}"
 
     def shown(self) -> list[Played]:
-        """What is worth a picture: failures and breaks, the shortest first."""
+        """The cases that are shown with a timeline: failures and broken adapters, the shortest first."""
         worth = [*self.failed, *self.broken, *self.slow]
         return sorted(worth, key=lambda played: (len(played.case.id), played.case.id))
 
@@ -228,11 +248,11 @@ def clause_rows(report: ConformReport) -> list[ClauseRow]:
 
 _HEADS = ("clause", "result", "vectors passed", "cases that break it")
 _NOT_HERE = ("KM-INTERRUPT", "KM-LOOP", "KM-ALL")
-"""The protocol has no words for these."""
+"""Clauses that the protocol can't test."""
 
 
 def show(report: ConformReport, console: Console) -> None:
-    """The report for people."""
+    """Print the report."""
     result = report.result
     level = "level 2" if "stat" in result.features else "level 1, a black box"
     console.print(Text(f"{result.name}: {level}, {', '.join(sorted(result.features)) or 'no features'}"))
@@ -268,7 +288,7 @@ def show(report: ConformReport, console: Console) -> None:
 
 
 def as_json(report: ConformReport) -> str:
-    """The report for programs; the form is in docs/conform.md."""
+    """Return the report as JSON, as docs/conform.md describes."""
     result = report.result
     body: dict[str, Any] = {
         "format": "kmutex-conform/1",
@@ -408,7 +428,7 @@ article { margin: 2.5rem 0; }
 
 
 def as_html(report: ConformReport) -> str:
-    """A page of its own, without anything from elsewhere."""
+    """Return the report as one page that loads nothing."""
     result = report.result
     text = html.escape
     heads = "".join(f'<th scope="col">{head}</th>' for head in _HEADS)

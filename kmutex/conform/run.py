@@ -3,10 +3,10 @@
 At level 2 nothing is guessed, and a case that fails has failed. At level 1, and where cases go side by side, it is
 played again by itself, with a longer silence, before it is believed: a slow machine looks like a wrong order there, and
 adapters that lock the same thing disturb each other. Random sequences come from the model, by a seed that is reported.
-The first that fails is made smaller as long as it goes on failing.
+The first that fails is shrunk as long as it still fails.
 
-What has failed in the same way a few times is known, and not asked again: it would hide the rest, and cost a time limit
-each time.
+A clause that has failed several times is no longer tested: it would hide other failures, and cost a time limit each
+time.
 """
 
 from __future__ import annotations
@@ -24,30 +24,32 @@ from kmutex.conform.adapter import Adapter, AdapterError
 from kmutex.conform.case import Case, CaseError, parse_moves
 from kmutex.conform.expected import make_case
 from kmutex.conform.known_failures import listing, names
-from kmutex.conform.player import PORT_FEATURES, TOLD, CaseVerdict, Played, Waits, play
+from kmutex.conform.player import PORT_FEATURES, TOLD, CaseVerdict, Played, Waits, lacking, play
 from kmutex.conform.sequences import random_case, simpler
 from kmutex.conform.vectors import Vector
 
 PATIENT = 8
-"""How many times as long the silence of level 1 is when a failure is played again."""
+"""The factor for the silence of level 1 when a failure is repeated."""
 MOST_BROKEN = 3
-"""Cases on which an adapter may break before there is no sense in going on."""
+"""After this number of cases that broke the adapter, the check ends."""
 ENOUGH = 3
-"""Failures by one clause after which it is not asked for any more."""
+"""After this number of failures, a clause is no longer tested."""
 ALWAYS = ("KM-EXCL", "KM-LIVE")
-"""Without these nothing is left to judge."""
+"""These clauses can't be left out."""
 HASTE = 5
 """After a failure the time limit is so many times shorter, down to a second: the port has failed by then."""
+TIMES = 2
+"""At level 1: so many times the port's usual time to answer is the silence that will do, until that was too short."""
 SIDE_BY_SIDE = 8
-"""Cases at a time at level 1, where most of the time is silence."""
+"""The number of parallel cases at level 1, where most of the time is silence."""
 
 
 class StartError(Exception):
-    """The adapter could not be put to work. One line; the exit status is 3."""
+    """The adapter could not be started. The message is one line; the exit status is 3."""
 
 
 class LackError(Exception):
-    """The case needs a feature that the port has not declared, so nothing is known of it. One line; status 2."""
+    """The case needs a feature that the port has not declared. The message is one line; the exit status is 2."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Options:
     whole: bool = False
 
     def chooses(self, vector: Vector) -> bool:
-        """Whether the vector is one of those that were chosen."""
+        """Return whether the vector was chosen."""
         of = (vector.case.id, *vector.clauses)
         chosen = not self.chosen or any(names(pattern, name) for pattern in self.chosen for name in of)
         return chosen and not any(names(pattern, name) for pattern in self.skip for name in of)
@@ -118,7 +120,7 @@ class Result:
     jobs: int = 1
     seconds: float = 0.0
     farewell: str = ""
-    """Why its end was not a clean one; "" if it was."""
+    """Why the adapter did not end cleanly, or ""."""
 
     @property
     def played(self) -> list[Played]:
@@ -138,7 +140,7 @@ class Result:
         return "breaks only what a listed case breaks" if not vector and broken >= set(played.clauses) > set() else ""
 
     def excused(self, played: Played, options: Options) -> bool:
-        """Whether a case that failed is a known failure or a flaky one."""
+        """Return whether a case that failed is listed as known or flaky."""
         return bool(self.listed(played, options.known) or self.listed(played, options.flaky))
 
 
@@ -152,7 +154,7 @@ class _Seat:
     def __init__(self) -> None:
         self.adapter: Adapter | None = None
         self.worked = False
-        """Whether one has said hello here."""
+        """Whether an adapter has sent its hello here."""
 
     def drop(self) -> None:
         if self.adapter is not None:
@@ -161,7 +163,7 @@ class _Seat:
 
 
 class _Gate:
-    """Lets cases be played beside each other, or one of them alone."""
+    """Lets cases be played in parallel, or one of them alone."""
 
     def __init__(self) -> None:
         self._news = threading.Condition()
@@ -223,7 +225,8 @@ class Conformance:
         self.result = Result()
 
     def check(self, vectors: Sequence[Vector]) -> Result:
-        """Play the vectors and random sequences. StartError: the adapter does not start or says no proper hello."""
+        """Play the vectors and random sequences; raise StartError if the adapter does not start properly."""
+        self._waits = self._waits._replace(haste=TIMES)
         try:
             self._meet()
             self.result.jobs = self._options.jobs or (1 if "stat" in self.result.features else SIDE_BY_SIDE)
@@ -236,13 +239,12 @@ class Conformance:
         return self.result
 
     def one(self, case: Case) -> Played:
-        """Play one case and no more. StartError, LackError."""
+        """Play one case; raise StartError or LackError if that is not possible."""
         try:
             self._meet()
-            lacking = [name for name in case.needs if name not in self.result.features]
-            if lacking:
-                off = ", ".join(clause for name in lacking for clause in PORT_FEATURES[name])
-                raise LackError(f"{case.id} needs {', '.join(lacking)}, which the adapter has not declared ({off})")
+            if lacks := [name for name in case.needs if name not in self.result.features]:
+                off = ", ".join(map(lacking, lacks))
+                raise LackError(f"{case.id} needs {', '.join(lacks)}, which the adapter has not declared ({off})")
             if reason := self._left_out(case):
                 raise LackError(f"{case.id}: {reason}")
             return self._play(case, self._seats[0])
@@ -293,7 +295,7 @@ class Conformance:
     # -- one case ------------------------------------------------------------------------------------------------
 
     def _play(self, case: Case, seat: _Seat) -> Played:
-        """Play it, and where silence or a neighbour may be to blame, once more alone with a longer silence."""
+        """Play a case; repeat it alone with a longer silence if silence or a parallel case may be the cause."""
         begun = time.monotonic()
         for _ in range(self._options.repeat):
             with self._gate.beside():
@@ -303,10 +305,18 @@ class Conformance:
         # Two holders at a time are seen by what was said, and by no silence.
         unsure = "stat" not in self.result.features or self.result.jobs > 1
         if played.verdict is CaseVerdict.FAILED and unsure and played.symptom != "KM-EXCL":
-            patient = self._waits._replace(settle=PATIENT * self._waits.settle)
+            hasty, usual = self._waits.haste, self._waits._replace(haste=0)
             with self._gate.alone():
-                second = self._attempt(case, patient, seat)
+                second = self._attempt(case, usual._replace(settle=PATIENT * usual.settle), seat)
             passed = second.verdict is CaseVerdict.PASSED
+            if passed and hasty and "stat" not in self.result.features:
+                with self._gate.beside():
+                    third = self._attempt(case, usual, seat)
+                if third.verdict is CaseVerdict.PASSED:
+                    # It was the haste: this port is waited for longer from now on.
+                    with self._guard:
+                        self._waits = self._waits._replace(haste=max(self._waits.haste, 8 * hasty))
+                    return third._replace(seconds=time.monotonic() - begun)
             played = played._replace(verdict=CaseVerdict.SLOW) if passed else second
         return played._replace(seconds=time.monotonic() - begun)
 
@@ -326,7 +336,7 @@ class Conformance:
         return played
 
     def _left_out(self, case: Case) -> str:
-        """Why the case is not to be played, though the port has the features; "" if it is."""
+        """Return why the case is not played although the port has the features, or ""."""
         off = self._options.without if listing(self._options.known, case.id) else self._off
         named = {command.key for move in case.moves for command in move if command.key is not None}
         tied = [clause for name in case.needs for clause in PORT_FEATURES[name]]
@@ -359,7 +369,7 @@ class Conformance:
                 try:
                     self._again(seat)
                 except StartError:
-                    # Some adapters can be there only once. The first seat goes on.
+                    # Some adapters can run only once at a time. The first seat continues.
                     seat.drop()
                     with self._guard:
                         self._seats.remove(seat)
@@ -396,11 +406,11 @@ class Conformance:
         fitting = []
         self._tests = {vector.case.id: vector.clauses for vector in vectors}
         for vector in vectors:
-            lacking = [name for name in vector.case.needs if name not in result.features]
-            for name in lacking:
+            lacks = [name for name in vector.case.needs if name not in result.features]
+            for name in lacks:
                 result.left_out[name] = result.left_out.get(name, 0) + 1
-            if lacking:
-                result.unplayed[vector.case.id] = f"needs {', '.join(lacking)}"
+            if lacks:
+                result.unplayed[vector.case.id] = f"needs {', '.join(lacks)}"
             elif not self._options.chooses(vector):
                 result.unplayed[vector.case.id] = "left out by --run or --skip"
             else:
@@ -436,9 +446,9 @@ class Conformance:
         return not (self._lost or enough or self._broke >= MOST_BROKEN)
 
     def _learn(self, played: Played) -> None:
-        """Ask for no more than there is still to be known."""
+        """Stop testing clauses that have failed often enough."""
         usual = self._options.waits
-        self._waits = usual._replace(timeout=min(usual.timeout, max(1.0, usual.timeout / HASTE)))
+        self._waits = self._waits._replace(timeout=min(usual.timeout, max(1.0, usual.timeout / HASTE)))
         clause = next(iter(played.clauses), "KM-LIVE")
         self._times[clause] += 1
         if self._times[clause] >= ENOUGH and clause not in (*ALWAYS, *self._off) and not self._options.whole:
@@ -483,12 +493,12 @@ class Conformance:
         return self.result.features - off
 
     def _is_news(self, played: Played) -> bool:
-        """Whether the case shows something that was not known."""
+        """Return whether the failure is not a known one."""
         bad = played.verdict in (CaseVerdict.FAILED, CaseVerdict.BROKEN)
         return bad and not self.result.excused(played, self._options)
 
     def _smaller(self, played: Played) -> Played:
-        """The smallest case that a step by step search finds to end in the same way, and in no known one."""
+        """Shrink a case step by step, as long as it has the same result and is not a known failure."""
         first = played
         at = True
         while at:

@@ -1,11 +1,11 @@
-"""Random sequences from the model, and smaller forms of one that fails."""
+"""Random sequences from the model, and shrinking one that fails."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
 
-from kmutex.conform.case import Case, CaseError, Move
+from kmutex.conform.case import ASKING, Case, CaseError, Move
 from kmutex.conform.expected import make_case
 from kmutex.conform.vectors import Stand, candidates
 
@@ -18,7 +18,7 @@ MOST_COURSES = 12
 
 
 def random_case(seed: int, features: frozenset[str]) -> Case:
-    """A case from the model that a port with these features can be put through. The same for the same arguments."""
+    """Return a random case for a port with these features, the same for the same arguments."""
     choice = random.Random(seed)
     length = choice.randint(2, RANDOM_MOVES)
     keys = RANDOM_KEYS[: choice.randint(1, len(RANDOM_KEYS))]
@@ -45,18 +45,18 @@ def random_case(seed: int, features: frozenset[str]) -> Case:
 
 
 def simpler(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
-    """Cases with a little less in them, the boldest first: without a call, a move, a meeting, or a timeout.
+    """Yield shorter sequences, the boldest first: without a call, a move, a meeting, or a timeout.
 
-    Some are no cases.
+    Some of them are not cases.
     """
-    calls = sum(command.op in ("lock", "try") for move in moves for command in move)
+    calls = sum(command.op in ASKING for move in moves for command in move)
     for size in (len(moves) // 2, 1):
         for start in range(0, len(moves), size) if size else ():
             yield renumbered([*moves[:start], *moves[start + size :]])
     for call in range(calls):
         without = renumbered([tuple(command for command in move if command.call != call) for move in moves])
         yield without
-        # What served this call may be what it needed, so the two go together or not at all.
+        # The unlock that served this call may be needed by it, so the two are dropped together.
         yield from (renumbered([*without[:number], *without[number + 1 :]]) for number in range(len(without)))
     for number, move in enumerate(moves):
         if len(move) > 1:
@@ -64,13 +64,13 @@ def simpler(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
                 yield renumbered([*moves[:number], tuple(c for c in move if c != command), *moves[number + 1 :]])
             yield renumbered([*moves[:number], *((command,) for command in move), *moves[number + 1 :]])
         for place, command in enumerate(move):
-            if command.op == "try":
-                lock = (*move[:place], command._replace(op="lock"), *move[place + 1 :])
+            if command.op in ASKING - {"lock"}:
+                lock = (*move[:place], command._replace(op="lock", ms=None), *move[place + 1 :])
                 yield (*moves[:number], lock, *moves[number + 1 :])
 
 
 def renumbered(moves: Sequence[Move]) -> tuple[Move, ...]:
-    """The moves with their calls counted from 0, without empty moves and without commands of calls that are gone."""
+    """Return the moves with calls renumbered from 0, without empty moves and commands of calls that were dropped."""
     numbers: dict[int, int] = {}
     kept = []
     for move in moves:
@@ -78,7 +78,7 @@ def renumbered(moves: Sequence[Move]) -> tuple[Move, ...]:
         for command in move:
             if command.call is None:
                 commands.append(command)
-            elif command.op in ("lock", "try"):
+            elif command.op in ASKING:
                 numbers[command.call] = len(numbers)
                 commands.append(command._replace(call=numbers[command.call]))
             elif command.call in numbers:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from kmutex import _specs
 from kmutex.conform.case import (
+    ASKING,
     Case,
     CaseError,
     Command,
@@ -34,6 +35,7 @@ from kmutex.conform.case import (
     spread,
 )
 from kmutex.conform.expected import Courses, make_case
+from kmutex.conform.mistakes import MISTAKES
 from kmutex_model.broken import BROKEN
 
 FORMAT = "kmutex-vectors/2"
@@ -44,18 +46,26 @@ WAITERS = 24
 KEYS = 300
 """Side by side: more than a byte tells apart, and enough that two of them share one of 1,024 locks."""
 ROUNDS = 20
-"""Of what meets in another way each time."""
+"""The number of rounds of cases with races."""
+FIELDS = (
+    *("0!a/1?a", "0!a/ua", "0!a/1!a/ua", "0!a/r0", "0+a/1!a/ua/2?a", "0+a/1!a/2+a/ua", "0+a/1+a/2!a/ua"),
+    *("0+a/1!b/2+b", "0+a/1+a/2!a/c1", "0+a/1+a/2!a/3+a/ua", "0+a/1?a/2!a/ua", "0+a/1!a/r1", "0+a:50/1?a"),
+    *("0+a/1+a:50/ua/2?a", "0+a/1+a:50/2+a/ua", "0+a/1+a/2+a:50/ua", "0+a/1+a:50/2+b", "0+a/1+a:60000/ua"),
+    *("0+a/1+a:60000/2+a:50/ua", "0+a/1+a:60000/2+a/ua", "0+a/1+a:60000/c1", "0+a/1+a:50/r1"),
+    *("0+a:60000/1+a:50/ua", "0+a:50/1+a:50/2?a", "0+a/1+a:50/2+a:50/3+a/ua"),
+)
+"""Cases of calls that are cancelled before they begin, and of calls with a time limit."""
 
 
 class Vector(NamedTuple):
     """A case of the file.
 
-    revision  counts from 1; one more each time the courses of this id have changed
+    revision  counts from 1; one more each time the allowed outcomes of this id have changed
     clauses   those that the models of `kills` and `may_kill` break
     outside   those of them that a black box (level 1) can show broken
-    kills     known-bad models that take none of the courses, so a port like one of them fails
+    kills     known-bad models without an allowed outcome, so a port like one of them fails
     blind     those of `kills` that only the table shows: a black box (level 1) may look right
-    may_kill  known-bad models that can take a wrong course and a right one, as chance will have it
+    may_kill  known-bad models that may have an allowed outcome or a wrong one, by chance
     """
 
     case: Case
@@ -76,7 +86,7 @@ def made(before: Iterable[Vector] = ()) -> tuple[Vector, ...]:
     """The vectors, from the model. before: those that there were, for their revisions."""
     old = {vector.case.id: vector for vector in before}
     vectors = []
-    plain = map(make_case, chosen())
+    plain = map(make_case, (*chosen(), *map(parse_moves, FIELDS)))
     for case, small in (*((case, case) for case in plain), *wide()):
         vector = weighed(small)._replace(case=case)
         if vector.kills or vector.may_kill:
@@ -91,24 +101,33 @@ def weighed(case: Case) -> Vector:
     right = set(case.courses)
     right_outside = {_outside(course) for course in right}
     clauses, outside, kills, blind, may_kill = set(), set(), [], [], []
-    for broken in BROKEN:
-        its = set(Courses(case.moves, broken.model, (broken.config.race,)).all(case.moves))
+    for name, clause, its in _known_bad(case):
         if its <= right and its:
             continue
-        clauses.add(broken.clause)
+        clauses.add(clause)
         its_outside = {_outside(course) for course in its}
         if its & right:
-            may_kill.append(broken.model.name)
+            may_kill.append(name)
             if not its_outside <= right_outside:
-                outside.add(broken.clause)
+                outside.add(clause)
             continue
-        kills.append(broken.model.name)
+        kills.append(name)
         if its_outside & right_outside:
-            blind.append(broken.model.name)
+            blind.append(name)
         else:
-            outside.add(broken.clause)
+            outside.add(clause)
     names = [tuple(dict.fromkeys(names)) for names in (kills, blind, may_kill)]
     return Vector(case, 1, tuple(sorted(clauses)), tuple(sorted(outside)), *names)
+
+
+def _known_bad(case: Case) -> Iterator[tuple[str, str, set[Course]]]:
+    """Each by its name, with the clause that it breaks and its outcomes."""
+    for broken in BROKEN:
+        courses = Courses(case.moves, broken.model, (broken.config.race,))
+        yield broken.model.name, broken.clause, set(courses.all(case.moves))
+    if {"done", "deadline"} & set(case.needs):
+        for mistake in MISTAKES:
+            yield mistake.name, mistake.clause, set(mistake(case.moves).all(case.moves))
 
 
 def _outside(course: Course) -> Course:
@@ -145,7 +164,7 @@ def wide() -> Iterator[tuple[Case, Case]]:
     yield queue(WAITERS, WAITERS // 2), queue(3, 2)
     yield queue(WAITERS, WAITERS), queue(3, 3)
     # A table that grows, is waited at, is given up at, and is used again.
-    for text in ("0+a/1+a/ua", "0+a/ua/1+a", "0+a/1+a/c1", "0+a/1?a"):
+    for text in ("0+a/1+a/ua", "0+a/ua/1+a", "0+a/1+a/c1", "0+a/1?a", "0+a/1!a/ua", "0+a/1+a:50/ua"):
         yield make_case(parse_moves(text), keys=KEYS), make_case(parse_moves(text), keys=2)
     # What has a window: a stray unlock beside a lock, a cancel right behind its lock or behind the grant, tries around
     # a hand-over. And tries in turn of a held key and of a free one, for how long they take.
@@ -154,7 +173,7 @@ def wide() -> Iterator[tuple[Case, Case]]:
 
 
 def _ways(clients: int, keys: str) -> Iterator[tuple[Move, ...]]:
-    """A shortest way to each kind of state."""
+    """Yield a shortest sequence to each kind of state."""
     met = set()
     todo: deque[tuple[Move, ...]] = deque([()])
     while todo:
@@ -167,11 +186,11 @@ def _ways(clients: int, keys: str) -> Iterator[tuple[Move, ...]]:
 
 
 class Stand:
-    """Where all calls stand after the moves, on one of the courses."""
+    """The state of all calls after the moves, in one of the allowed outcomes."""
 
     def __init__(self, moves: Sequence[Move], clients: int, keys: str) -> None:
         """clients: calls that may be alive at a time. keys: those that may be used."""
-        self.made = sum(command.op in ("lock", "try") for move in moves for command in move)
+        self.made = sum(command.op in ASKING for move in moves for command in move)
         courses = Courses([*moves, tuple(Command("unlock", None, key) for key in keys)])
         places = courses.start()
         for move in moves:
@@ -187,9 +206,7 @@ class Stand:
         self.used = sorted({command.key for move in moves for command in move if command.key is not None})
         # Of keys that look alike, the first will do.
         self.keys = [key for number, key in enumerate(keys) if not self._looks_like_one_of(key, keys[:number])]
-        self.tickets = {
-            command.call: command.key for move in moves for command in move if command.op in ("lock", "try")
-        }
+        self.tickets = {command.call: command.key for move in moves for command in move if command.op in ASKING}
 
     def _looks_like_one_of(self, key: str, others: str) -> bool:
         return len(self.queues[key]) in {len(self.queues[other]) for other in others}
@@ -200,11 +217,11 @@ class Stand:
 
 
 def next_moves(moves: Sequence[Move], clients: int, keys: str) -> list[Move]:
-    """Every kind of move that may follow, where all stands clear, and that a right port can be put through."""
+    """Return every kind of move that may follow in an unambiguous place, and that can be played."""
     stand = Stand(moves, clients, keys)
     following = candidates(stand)
     if not stand.sure:
-        # Where it may stand in two ways, one more lock shows which, and one more unlock.
+        # If there are two possible states, one more lock shows which, and one more unlock.
         following = [(Command("unlock", None, key),) for key in stand.used]
         following += [(stand.ask("lock", key),) for key in stand.used if stand.room]
     return [move for move in following if _right((*moves, move))]

@@ -1,9 +1,8 @@
-"""How many schedules there are within a bound, from a few of them; and what a strategy may have missed.
+"""Estimate the number of schedules within a bound from a few of them; and the chance that a strategy missed a mistake.
 
-Counting by probes: each goes from the root of the tree of choices to a leaf, and stands for as many leaves as the
-inverse of the chance by which it came there (Knuth 1975). Alternatives are drawn by how many leaves would be behind
-each if all schedules had the choices that the default one has. So a probe's weight varies little, and the mean of two
-hundred is near the number.
+Each probe goes from the root of the tree of choices to a leaf, and counts for as many leaves as the inverse of its
+probability (Knuth 1975). Each alternative is drawn in proportion to the leaves behind it, if all schedules had the
+choices of the default schedule. So a probe's weight varies little, and the mean of two hundred is near the number.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from collections.abc import Sequence
 from kmutex.engine.search import Chooser, Move
 
 PROBES = 200
-"""Runs that an estimate is made from."""
+"""The number of runs for an estimate."""
 LEAST_PROBES = 40
-"""With fewer, none is made."""
+"""With fewer runs, no estimate is made."""
 
 
 class Ahead:
-    """How many schedules there would be from each choice on, if all had the choices of one of them."""
+    """The number of schedules from each choice on, if all had the choices of one of them."""
 
     def __init__(self, path: Sequence[tuple[int, Sequence[int]]], bound: int) -> None:
-        """path: of the default schedule. bound: preemptions."""
+        """Take the path of the default schedule, and the bound on preemptions."""
         self._leaves = [[1.0] * (bound + 1)]
         for _, costs in reversed(path):
             after = self._leaves[-1]
@@ -33,7 +32,7 @@ class Ahead:
         self._leaves.reverse()
 
     def leaves(self, at: int, left: int) -> float:
-        """From this choice on, with so many preemptions left."""
+        """Return the number from this choice on, with so many preemptions left."""
         return self._leaves[at][left] if at < len(self._leaves) else 1.0
 
 
@@ -56,9 +55,9 @@ class Probe(Chooser):
 
 
 def missed(runs: int, clients: int, choices: int, depth: int) -> float:
-    """The chance, at the most, that so many runs of PCT have all missed a mistake of this depth.
+    """Return an upper bound on the probability that all of these runs of PCT missed a mistake of this depth.
 
-    It is one that shows wherever ``depth`` steps come in one order. By PCT's bound each run finds it with a chance of
-    at least 1/(n k^(d-1)), for n clients and k choices.
+    Such a mistake shows whenever ``depth`` steps come in one order. By PCT's bound, each run finds it with a
+    probability of at least 1/(n k^(d-1)), for n clients and k choices.
     """
     return float((1.0 - 1.0 / (max(1, clients) * max(1, choices) ** (depth - 1))) ** runs)

@@ -1,12 +1,12 @@
-"""Programs on an event loop of its own, whose next step is a choice.
+"""Run programs on a special event loop, whose next step is a choice. `trioloop` has another loop, for trio.
 
 asyncio promises that callbacks run in the order in which they were scheduled, and lockers may rely on it, so the
-ready queue keeps its order. What is open is when the world outside acts: a client begins its next step, a task is
-cancelled, a timer fires. Each of these can come before any step of the loop, in any order; the promise and this
-freedom together are all the orders that a real loop can show.
+ready queue keeps its order. The choice is when external events come: a client begins its next step, a task is
+cancelled, a timer fires. Each of them can come before any step of the loop, in any order. Together these are all the
+orders that a real loop can show.
 
-A client pauses where it holds a key (its work would await something there) and not after an unlock: what it does
-next follows in the same step, as code after an unlock does.
+A client pauses when it has got a key (its work would await something there), but not after an unlock: its next step
+follows in the same step of the loop, like code after an unlock.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import asyncio
 import contextvars
 import inspect
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, Protocol
 
 from kmutex._text import said
 from kmutex.engine.faces import settled
@@ -27,12 +29,10 @@ from kmutex.engine.search import EVENT, Chooser, Move
 from kmutex.engine.threads.locks import World
 
 MOST_IDLE = 600
-"""Loop steps without an event, for each task begun in this phase, after which those who still spin count as waiting."""
+"""Loop steps without an event, per task of this phase, after which tasks that still spin count as waiting."""
 
 _Alternative = tuple[Callable[[], None], int, Move]
-"""What is done, what it costs, and how a chooser sees it."""
-_STEP = Move(-1, "run")
-"""The next step of the loop, whosever it is."""
+"""The action, its cost, and its description for a chooser."""
 
 _client: contextvars.ContextVar[_Client | None] = contextvars.ContextVar("client", default=None)
 
@@ -45,8 +45,8 @@ class _Client:
         self.step: Step | None = None
         self.step_ends: float | None = None
         self.timed = False
-        self.gate: asyncio.Future[None] | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.gate: Any = None
+        self.task: Any = None
         self.cancelled = False
         self.told = False
         """Whether anything of it has run since it was cancelled."""
@@ -69,18 +69,22 @@ class _Timer:
         self.handle = handle
         self.owner = owner
 
+    @property
+    def when(self) -> float:
+        return self.handle.when()
+
 
 class Loop(asyncio.AbstractEventLoop):
-    """As much of an event loop as locks, tasks, futures and timeouts ask for."""
+    """The part of an event loop that locks, tasks, futures and timeouts need."""
 
     def __init__(self) -> None:
         self.ready: deque[asyncio.Handle] = deque()
         self.timers: list[_Timer] = []
         self.begun = 0
-        """Tasks so far."""
+        """The number of tasks so far."""
         self.now = 1000.0
         self.failed: Callable[[BaseException], None] = lambda error: None
-        """Is told of what a callback raised."""
+        """Called with an error that a callback raised."""
 
     def time(self) -> float:
         return self.now
@@ -95,7 +99,8 @@ class Loop(asyncio.AbstractEventLoop):
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        # Of the others, what a task raised is for whoever awaits it, and the rest is said when memory is collected.
+        # Other contexts have no error of a callback: a task's error is for its awaiter, and the rest are warnings of
+        # garbage collection.
         if "handle" in context and "exception" in context:
             self.failed(context["exception"])
 
@@ -139,20 +144,105 @@ class Loop(asyncio.AbstractEventLoop):
     def run_in_executor(self, *_: Any) -> Any:  # type: ignore[override]
         raise UncontrolledError("the subject hands work to an executor, which the scheduler does not replace")
 
-    def forget(self) -> None:
-        """What was to come in a run that is over comes no more."""
-        self.ready.clear()
-        self.timers.clear()
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within the block, this is the running loop. At its end, all callbacks and timers are dropped."""
+        before = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
+        try:
+            yield
+        finally:
+            self.ready.clear()
+            self.timers.clear()
+            asyncio._set_running_loop(before)
+
+    def start(
+        self, client: _Client, body: Callable[[_Client], Coroutine[Any, Any, None]], context: contextvars.Context
+    ) -> Any:
+        return self.create_task(body(client), context=context)
+
+    def call(self, task: Any, call: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
+        return call
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    @property
+    def steps(self) -> Sequence[int]:
+        return [-1] if self.ready else []
+
+    def step(self, number: int) -> None:
+        handle = self.ready.popleft()
+        if not handle.cancelled():
+            owner = handle._context.get(_client)  # type: ignore[attr-defined]
+            handle._run()
+            if owner is not None:
+                owner.told = owner.cancelled
 
     def fire(self, timer: _Timer) -> None:
-        """Let a timer end now; the clock is at least at its end then."""
+        """Let a timer fire now, and move the clock to its time if that is later."""
         self.timers.remove(timer)
-        self.now = max(self.now, timer.handle.when())
+        self.now = max(self.now, timer.when)
         self.ready.append(timer.handle)
+
+    def drop(self, task: asyncio.Task[None]) -> None:
+        """End a client's coroutine wherever it waits; what the subject does about it is its last word."""
+        if task.done():
+            return
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        coroutine = task.get_coro()
+        try:
+            if inspect.iscoroutine(coroutine):
+                coroutine.close()
+        except BaseException:
+            return  # The run is over, and its verdict given.
+
+
+class ClientLoop(Protocol):
+    """What a run asks of the loop that its clients are tasks of."""
+
+    now: float
+    """Virtual seconds."""
+    failed: Callable[[BaseException], None]
+
+    @property
+    def begun(self) -> int: ...
+
+    @property
+    def timers(self) -> Sequence[Any]:
+        """What ends waits by the clock: each has an `owner`, and `when` it does."""
+        ...
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """What could run next, by whose turn it is: a client's number, or -1."""
+        ...
+
+    def step(self, number: int) -> None: ...
+
+    def time(self) -> float: ...
+
+    def running(self) -> AbstractContextManager[None]: ...
+
+    def create_future(self) -> Any: ...
+
+    def start(self, client: Any, body: Callable[[Any], Coroutine[Any, Any, None]], context: contextvars.Context) -> Any:
+        """The task of a client, which can be cancelled."""
+        ...
+
+    def call(self, task: Any, call: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
+        """A call of this task's, in what it is cancelled by."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+    def fire(self, timer: Any) -> None: ...
+
+    def drop(self, task: Any) -> None: ...
 
 
 class LoopRun:
-    """One run of one program on a fresh subject."""
+    """One run of one program on a new subject."""
 
     def __init__(
         self,
@@ -164,15 +254,21 @@ class LoopRun:
         keys: Callable[[str], Any],
         timeouts: bool = False,
         quiet_tail: int = 0,
-        loop: Loop | None = None,
+        loop: ClientLoop | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
-        """A run of ``program`` on what ``make()`` returns.
+        """Prepare a run.
 
-        keys: the value for a key's letter. timeouts: a cancellable wait asks with a timeout, and that is what ends
-        it; otherwise its task is cancelled. quiet_tail: the last phases of the program in which there is nothing
-        to choose. loop: of runs before this one, for subjects that keep something of theirs; None: a new one.
-        timeout: virtual seconds that a cancellable wait asks for.
+        Args:
+            make: Makes a new subject.
+            program: The program.
+            observer: Gets the events.
+            chooser: Makes the choices.
+            keys: Gives the key for a letter.
+            timeouts: Whether a cancellable wait has a timeout, which ends it. If not, its task is cancelled.
+            quiet_tail: The number of phases at the end without choices.
+            loop: The loop of earlier runs, for subjects that keep objects of it; None for a new one.
+            timeout: Virtual seconds of a cancellable wait.
         """
         self._make = make
         self._phases = deque(enumerate(program.phases))
@@ -182,7 +278,7 @@ class LoopRun:
         self._keys = keys
         self._timeouts = timeouts
         self._clients = [_Client(index, self) for index in range(program.clients)]
-        self._loop = Loop() if loop is None else loop  # type: ignore[abstract]
+        self._loop: ClientLoop = Loop() if loop is None else loop  # type: ignore[abstract]
         self._loop.failed = self._failed
         self._timeout = timeout
         self._plain = True
@@ -194,25 +290,29 @@ class LoopRun:
         self._closing = False
 
     def run(self) -> Ending:
-        """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
-        before, World.loop_time = asyncio._get_running_loop(), self._loop.time
-        asyncio._set_running_loop(self._loop)
+        """Run to the end; raise UncontrolledError or SubjectFailedError if that is not possible."""
+        World.loop_time = self._loop.time
         try:
-            self._begin()
-            ending = None
-            while ending is None:
-                self._steps += 1
-                ending = Ending.ENDLESS if self._steps > MOST_STEPS else self._go_on()
-                if self._error is not None:
-                    raise self._error
-            return ending
+            with self._loop.running():
+                try:
+                    return self._to_the_end()
+                finally:
+                    self._closing = True
+                    for client in self._clients:
+                        if client.task is not None:
+                            self._loop.drop(client.task)
         finally:
-            self._closing = True
-            for client in self._clients:
-                _close(client)
-            self._loop.forget()
-            asyncio._set_running_loop(before)
             World.loop_time = None
+
+    def _to_the_end(self) -> Ending:
+        self._begin()
+        ending = None
+        while ending is None:
+            self._steps += 1
+            ending = Ending.ENDLESS if self._steps > MOST_STEPS else self._go_on()
+            if self._error is not None:
+                raise self._error
+        return ending
 
     def _begin(self) -> None:
         try:
@@ -223,9 +323,9 @@ class LoopRun:
         for client in self._clients:
             context = contextvars.copy_context()
             context.run(_client.set, client)
-            client.task = self._loop.create_task(self._body(client), context=context)
-        while self._loop.ready:
-            self._step()
+            client.task = self._loop.start(client, self._body, context)
+        while self._loop.steps:
+            self._step(0)
 
     async def _body(self, me: _Client) -> None:
         try:
@@ -233,7 +333,7 @@ class LoopRun:
         except GeneratorExit:
             raise
         except BaseException as error:
-            # Of the observer or of this scheduler: not a finding, and not to be lost in a task.
+            # An error of the observer or of this scheduler: not a finding, and it must not be lost in a task.
             self._error = error
 
     async def _serve(self, me: _Client) -> None:
@@ -256,15 +356,15 @@ class LoopRun:
         self._observer.called(me.index, step)
         error: BaseException | None = None
         try:
-            await self._call(me, step, self._timeout if timed else None)
+            await self._loop.call(me.task, self._call(me, step, self._timeout if timed else None))
         except (GeneratorExit, UncontrolledError):
             raise
         except BaseException as caught:
             if self._closing:
-                raise  # The subject's way of being unwound, not an event of the run.
+                raise  # The subject is being unwound: not an event of the run.
             error = without_frames(caught)
         if error is not None and me.step_ends is not None and me.step_ends <= self._loop.now and step.kind == "~":
-            # It looked at the clock itself.
+            # It has read the clock itself.
             self._observer.cancelled(me.index)
         me.step = me.step_ends = None
         if me.task is not None and hasattr(me.task, "uncancel"):
@@ -321,19 +421,20 @@ class LoopRun:
         if not self._closing:
             self._observer.failed(without_frames(error))
 
-    # -- who goes on ---------------------------------------------------------------------------------------------
+    # -- the next step -------------------------------------------------------------------------------------------
 
     def _go_on(self) -> Ending | None:
-        """One step of the run; how it ended, if it did."""
+        """Do one step of the run; return how the run ended, if it did."""
         if self._observer.stopped:
             return Ending.STOPPED
         spinning = self._idle > MOST_IDLE * (1 + self._loop.begun - self._begun)
         moves: list[_Alternative] = []
-        if self._loop.ready and not spinning:
-            moves.append((self._step, 0, _STEP))
+        steps = self._loop.steps
+        if not spinning:
+            moves += [(partial(self._step, at), min(1, at), Move(who, "run")) for at, who in enumerate(steps)]
         for client in self._clients:
             if client.openable:
-                cost = 1 if moves and self._loop.ready else 0
+                cost = 1 if moves and steps else 0
                 moves.append((self._opener(client), cost, Move(client.index, "run", EVENT)))
         if not moves:
             return None if self._end_a_wait() else self._quiet()
@@ -348,22 +449,20 @@ class LoopRun:
             pick = self._chooser.choose([cost for _, cost, _ in moves], [move for _, _, move in moves])
         moves[pick][0]()
 
-    def _step(self) -> None:
+    def _step(self, number: int) -> None:
         self._idle += 1
-        handle = self._loop.ready.popleft()
-        if not handle.cancelled():
-            owner = handle._context.get(_client)  # type: ignore[attr-defined]
-            handle._run()
-            if owner is not None:
-                owner.told = owner.cancelled
+        self._loop.step(number)
 
     def _event(self) -> None:
         self._idle = 0
         for client in self._clients:
             client.polls = 0
 
+    async def sleep(self, seconds: float) -> None:
+        await self._loop.sleep(seconds)
+
     def go_on(self) -> None:
-        """A subject that makes many calls in one may take as many steps for each as for a whole run."""
+        """Reset the step limit, for a subject that makes many calls in one."""
         self._steps = 0
         self._event()
 
@@ -390,9 +489,9 @@ class LoopRun:
             return client.cleans_up and client.step.kind in "~!" and not self._timeouts
         return self._own_timer(client) is not None if self._timeouts else True
 
-    def _own_timer(self, client: _Client) -> _Timer | None:
+    def _own_timer(self, client: _Client) -> Any:
         mine = [timer for timer in self._loop.timers if timer.owner is client]
-        return min(mine, key=lambda timer: timer.handle.when(), default=None)
+        return min(mine, key=lambda timer: timer.when, default=None)
 
     def _canceller(self, client: _Client) -> Callable[[], None]:
         def cancel() -> None:
@@ -409,16 +508,16 @@ class LoopRun:
 
         return cancel
 
-    def _early(self) -> list[_Timer]:
+    def _early(self) -> list[Any]:
         """Timers of the subject's own that may fire while others can move. Nobody's call is late by that."""
         ends = [c.step_ends for c in self._clients if c.step_ends is not None and c.step_ends > self._loop.now]
         return [
             timer
             for timer in self._loop.timers
-            if timer.owner is not None and timer.owner.polls < POLLS and all(timer.handle.when() < end for end in ends)
+            if timer.owner is not None and timer.owner.polls < POLLS and all(timer.when < end for end in ends)
         ]
 
-    def _firer(self, timer: _Timer) -> Callable[[], None]:
+    def _firer(self, timer: Any) -> Callable[[], None]:
         def fire() -> None:
             assert timer.owner is not None
             timer.owner.polls += 1
@@ -427,11 +526,11 @@ class LoopRun:
         return fire
 
     def _end_a_wait(self) -> bool:
-        """Fire the next timer that fires without a choice: one that is due, or a poll."""
-        for timer in sorted(self._loop.timers, key=lambda timer: timer.handle.when()):
-            due = timer.handle.when() <= self._loop.now
+        """Fire the next timer that needs no choice: one that is due, or a poll."""
+        for timer in sorted(self._loop.timers, key=lambda timer: timer.when):
+            due = timer.when <= self._loop.now
             owner = timer.owner
-            asked = owner is not None and owner.step_ends is not None and timer.handle.when() >= owner.step_ends
+            asked = owner is not None and owner.step_ends is not None and timer.when >= owner.step_ends
             if due or (not asked and (owner is None or owner.polls < POLLS)):
                 if owner is not None:
                     owner.polls += 1
@@ -443,7 +542,7 @@ class LoopRun:
         return False
 
     def _quiet(self) -> Ending | None:
-        """Nobody can move: the next phase begins, or a wait is cancelled, or the run is over."""
+        """In a quiescent state, begin the next phase, cancel a wait, or end the run."""
         waiting: dict[int, Step] = {}
         overdue = set()
         for client in self._clients:
@@ -454,12 +553,12 @@ class LoopRun:
                 continue
             timer = self._own_timer(client)
             if timer is not None and not client.timed:
-                # The caller's time runs from its call, the timer's from where it was set, and the clock may have
-                # moved between.
-                client.step_ends = max(client.step_ends, timer.handle.when())
+                # The caller's time begins at its call, the timer's when it was set, and the clock may have moved in
+                # between.
+                client.step_ends = max(client.step_ends, timer.when)
                 client.timed = True
-            # A timer for all of its time again does not end the wait in time.
-            anew = timer is None or timer.handle.when() >= client.step_ends + self._timeout
+            # A timer that was set again for the whole timeout does not end the wait in time.
+            anew = timer is None or timer.when >= client.step_ends + self._timeout
             if anew and client.step_ends <= self._loop.now:
                 overdue.add(client.index)
         self._observer.quiet(waiting, frozenset(overdue))
@@ -481,38 +580,38 @@ class LoopRun:
             if self._cancellable(client):
                 self._canceller(client)()
             elif client.step is not None and client.step.kind == "~" and client.step_ends is not None:
-                # It waits in nothing that ends by itself: it is overdue.
+                # No timer will end its wait: it is overdue.
                 self._loop.now = max(self._loop.now, client.step_ends)
         for index, steps in phase.steps:
             self._clients[index].steps.extend(steps)
 
 
 def progress() -> None:
-    """For a subject that makes many calls in one: a call of these has come back."""
+    """Note that a call has returned, for a subject that makes many calls in one."""
     me = _client.get()
     if me is not None:
         me.run.go_on()
 
 
+async def sleep(seconds: float) -> None:
+    """Virtual seconds, for a client."""
+    me = _client.get()
+    assert me is not None
+    await me.run.sleep(seconds)
+
+
+def trio_loop() -> ClientLoop:
+    """A loop of trio's, which is loaded for those who have it. UnknownTrioError: it is not known here."""
+    from kmutex.engine.trioloop import TrioLoop
+
+    return TrioLoop()
+
+
 def in_a_loop(call: Callable[[], Any]) -> Any:
-    """What ``call()`` returns where a loop is running."""
+    """Return what ``call()`` returns within a running loop."""
     before = asyncio._get_running_loop()
     asyncio._set_running_loop(Loop())  # type: ignore[abstract]
     try:
         return call()
     finally:
         asyncio._set_running_loop(before)
-
-
-def _close(client: _Client) -> None:
-    """End a client's coroutine wherever it waits; what the subject does about it is its last word."""
-    task = client.task
-    if task is None or task.done():
-        return
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
-    coroutine = task.get_coro()
-    try:
-        if inspect.iscoroutine(coroutine):
-            coroutine.close()
-    except BaseException:
-        return  # The run is over, and its verdict given.

@@ -1,4 +1,4 @@
-"""Running a locker through a program in every way up to a bound, and one way again from its text."""
+"""Run a program in every schedule up to a bound, or replay one schedule from its text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from kmutex.engine.estimate import LEAST_PROBES, PROBES, Ahead, Probe
-from kmutex.engine.eventloop import Loop, LoopRun
+from kmutex.engine.eventloop import Loop, LoopRun, trio_loop
 from kmutex.engine.faces import Face
 from kmutex.engine.judge import Judge
 from kmutex.engine.keys import Spelling, key_of
@@ -26,21 +26,24 @@ from kmutex.engine.strategies import PCT, PORTFOLIO, drawn
 from kmutex.engine.threads import Bytecode, Crew, ThreadRun, acts_unseen, foreign
 
 Level = Literal["locks", "bytecode", "tasks", "timeouts"]
-"""Where a switch may come. Threads: at lock operations only, or at bytecodes as well. asyncio: a wait ends because its
-task is cancelled, or because its timeout fires."""
+"""Where the scheduler may switch. Threads: at lock operations only, or at bytecodes too. asyncio: how a wait ends, by
+cancelling its task or by its timeout."""
 
 MOST_AFTER = 400
-"""Runs of a program that are made after the first that breaks a clause."""
+"""The most runs of a program after the first that breaks a clause."""
 
 _SCHEDULE = re.compile(r"(?P<program>.+?) @(?P<level>locks|bytecode|tasks|timeouts)(?P<tries>-)?(?P<picks>( \d+:\d+)*)")
 
 
 class Schedule(NamedTuple):
-    """One run, as text: what the clients do, where switches may come, and which choices were not the plain ones."""
+    """One run: what the clients do, and the choices that differ from the default schedule. ``str()`` gives its text."""
 
     program: Program
+    """What the clients do."""
     level: Level
+    """Where the scheduler may switch, that is, "locks", "bytecode", "tasks" or "timeouts"."""
     picks: tuple[tuple[int, int], ...]
+    """The number of each choice that is not the default, and the alternative that was taken."""
     tries: bool = True
     """Whether the epilogue may call lock with timeout 0."""
 
@@ -50,10 +53,17 @@ class Schedule(NamedTuple):
 
 
 def parse_schedule(text: str) -> Schedule:
-    """The schedule that ``text`` says. ProgramError: it says none."""
+    """Return the schedule that ``text`` describes.
+
+    Args:
+        text: As `Schedule` prints it: ``PROGRAM @LEVEL CHOICE:ALTERNATIVE ...``.
+
+    Raises:
+        ProgramError: It is not the text of a schedule.
+    """
     found = _SCHEDULE.fullmatch(text.strip())
     if found is None:
-        raise ProgramError(f"{text!r} is no schedule: it reads PROGRAM @LEVEL CHOICE:ALTERNATIVE ...")
+        raise ProgramError(f"{text!r} is not a schedule: write PROGRAM @LEVEL CHOICE:ALTERNATIVE ...")
     picks = tuple((int(at), int(pick)) for at, _, pick in (word.partition(":") for word in found["picks"].split()))
     level: Level = found["level"]  # type: ignore[assignment]
     return Schedule(parse(found["program"]), level, picks, found["tries"] is None)
@@ -68,7 +78,7 @@ class Found(NamedTuple):
 
 @dataclass
 class Exploration:
-    """What running a program in many ways gave."""
+    """The result of running a program in many schedules."""
 
     program: Program
     level: Level
@@ -77,47 +87,47 @@ class Exploration:
     reduced: bool = False
     """Whether ways that differ from another within the bound only in the order of steps that commute were left out."""
     complete: bool = False
-    """Whether every way within the bound was run, or left out as that allows."""
+    """Whether every schedule within the bound was run, or skipped as `reduced` allows."""
     estimate: float | None = None
-    """How many schedules there are within the bound, where not all were run."""
+    """The estimated number of schedules within the bound, if not all were run."""
     by_pct: int = 0
-    """Runs whose schedule `PCT` has drawn."""
+    """The number of runs whose schedule was drawn by `PCT`."""
     endless: int = 0
     longest: int = 0
     found: dict[str, Found] = field(default_factory=dict)
     """By symptom: the shortest run that shows it."""
     unpromised: dict[str, Found] = field(default_factory=dict)
-    """The same of clauses that the locker does not promise, by the clause."""
+    """The same for clauses that the locker does not promise, by clause."""
     exited: str | None = None
     uncountable: bool = False
-    """Whether len() could not be asked at a quiet moment."""
+    """Whether len() could not be called in a quiescent state."""
     witnesses: Counter[str] = field(default_factory=Counter)
     last: RunJudge | None = None
     """The judge of the last run."""
     left_at: int | None = None
-    """The choice from which on a replayed run is not as it was recorded; None: it fits to its end."""
+    """The first choice at which a replay differs from the recorded run; None if it is the same."""
 
     told: Callable[[Found, bool], None] = lambda found, promised: None
-    """Is told of the first run of each symptom, as soon as it has ended, and whether it breaks what is promised."""
+    """Called with the first run of each symptom, as soon as it has ended, and whether the clause is promised."""
 
     @property
     def breaches(self) -> list[Found]:
-        """All that was found broken, promised or not."""
+        """All broken clauses, promised or not."""
         return [*self.found.values(), *self.unpromised.values()]
 
     def add(self, finding: Finding, schedule: Schedule) -> None:
-        """Keep it if it is the first of its symptom, or shorter."""
+        """Keep a finding if it is the first of its symptom, or shorter."""
         if _keep(self.found, finding.symptom, Found(finding, schedule)):
             self.told(self.found[finding.symptom], True)
 
     def add_unpromised(self, finding: Finding, schedule: Schedule) -> None:
-        """The same of what is not promised."""
+        """Keep a finding about a clause that is not promised."""
         if _keep(self.unpromised, finding.clauses[0], Found(finding, schedule)):
             self.told(self.unpromised[finding.clauses[0]], False)
 
 
 def _keep(shortest: dict[str, Found], name: str, found: Found) -> bool:
-    """Whether it is the first of its name."""
+    """Keep it if it is the first of its name, or shorter; return whether it is the first."""
     before = shortest.get(name)
     if before is None or _size(*found) < _size(*before):
         shortest[name] = found
@@ -142,14 +152,25 @@ class Explorer:
         strays: bool = True,
         keys: Callable[[str], Any] | Spelling = key_of,
         loop: Loop | None = None,
+        trio: bool = False,
         patience: float = 5.0,
         judging: Callable[..., RunJudge] = Judge,
     ) -> None:
-        """crew: for a thread subject, which must be made within `kmutex.engine.threads.replaced`; None for asyncio.
-        off: clauses that are not judged. unpromised: clauses whose breaches are no violations. tries: whether the
-        locker can be asked without waiting. strays: whether the unlock of an unheld key can be asked. keys: the value
-        for a key's letter. loop: of all runs; None: each has its own. patience: seconds without a scheduling point
-        before a run counts as out of control. judging: makes the judge of a run, with the arguments of `Judge`."""
+        """Make an explorer.
+
+        Args:
+            make: Makes a new subject.
+            crew: The threads, for a subject that was made within `kmutex.engine.threads.replaced`; None for asyncio.
+            off: Clauses that are not judged.
+            unpromised: Clauses that may be broken without a violation.
+            tries: Whether the locker can be asked without waiting.
+            strays: Whether an unheld key can be unlocked.
+            keys: Gives the key for a letter of a program.
+            loop: The event loop of all runs; None for a new one in each run.
+            trio: Whether the tasks are trio's; each run then has a loop of trio's.
+            patience: Seconds without a scheduling point until a run counts as out of control.
+            judging: Makes the judge of a run, with the arguments of `Judge`.
+        """
         self._make = make
         self._crew = crew
         self._off = off
@@ -158,6 +179,7 @@ class Explorer:
         self._strays = strays
         self._keys = keys
         self._loop = loop
+        self._trio = trio
         self._afterwards = True
         self._timeout = TIMEOUT
         self._patience = patience
@@ -175,10 +197,10 @@ class Explorer:
         unpromised: Set[str] = frozenset(),
         patience: float = 5.0,
     ) -> Explorer:
-        """For what a factory was fitted to; the other arguments as for the class."""
+        """Make an explorer for an adapted factory; the other arguments are those of the class."""
         shape = fitted.shape
         keys = Spelling(shape.keys, own=shape.shared)
-        loop = Loop() if shape.shared else None  # type: ignore[abstract]
+        loop = Loop() if shape.shared and not shape.trio else None  # type: ignore[abstract]
         return cls(
             fitted.make,
             crew=crew,
@@ -188,6 +210,7 @@ class Explorer:
             strays=shape.strays,
             keys=keys,
             loop=loop,
+            trio=shape.trio,
             patience=patience,
         )
 
@@ -202,11 +225,16 @@ class Explorer:
         timeout: float = TIMEOUT,
         tries: bool = True,
     ) -> Explorer:
-        """The same for another factory, or with other keys, or by another judge, or with one loop for all runs.
+        """Return the same explorer with another factory, other keys, another judge, or one loop for all runs.
 
-        tries: whether that can be asked without waiting, where this can.
-        afterwards: whether the epilogue of a lock asks if the key is as good as new, once all have let go of it.
-        timeout: virtual seconds that a cancellable wait asks for.
+        Args:
+            make: Another factory.
+            keys: Gives the key for a letter of a program.
+            judging: Makes the judge of a run.
+            loop: The event loop of all runs.
+            tries: Whether that factory's locker can be asked without waiting, if this one's can.
+            afterwards: Whether the epilogue checks that each key is as good as new once it is released.
+            timeout: Virtual seconds of a cancellable wait.
         """
         other = copy.copy(self)
         other._make = make
@@ -221,16 +249,16 @@ class Explorer:
 
     @functools.cached_property
     def _told_by_code(self) -> bool:
-        """Whether the subject does all that it does by its own code, and nothing when an object goes."""
+        """Whether the subject acts by its own code only, and not when an object is freed."""
         return not acts_unseen(self._make)
 
     @property
     def judging(self) -> Callable[..., RunJudge]:
-        """What makes the judge of a run."""
+        """Return what makes the judge of a run."""
         return self._judging
 
     def keys_of_a_run(self) -> Callable[[str], Any]:
-        """The values for the letters of the next run."""
+        """Return the function from letters to keys for the next run."""
         return self._keys.of_a_run() if isinstance(self._keys, Spelling) else self._keys
 
     def every(
@@ -245,12 +273,19 @@ class Explorer:
         reduced: bool = False,
         estimate: bool = False,
     ) -> Exploration:
-        """Every way with at most ``bound`` preemptions, until ``go_on(runs)`` says no. told: of each symptom at once.
-        reduced: leave out what differs only in the order of steps that commute, where the subject's own code tells what
-        they are on; `Exploration.reduced` says whether.
-        estimate: where not all are run, find out how many there are, by further runs, a tenth of those before.
+        """Run every schedule with at most ``bound`` preemptions.
 
-        Once a run has broken a clause, MOST_AFTER more are made: they may show what else is broken, or a shorter way.
+        Once a run has broken a clause, MOST_AFTER more are made: they may break other clauses, or be shorter.
+
+        Args:
+            program: The program.
+            level: Where the scheduler may switch.
+            bound: The most preemptions.
+            go_on: Called with the number of runs; False ends the search.
+            known: Symptoms of simpler programs.
+            told: Called with the first run of each symptom at once.
+            reduced: Skip schedules that differ only in the order of steps that commute, if switches come at locks.
+            estimate: If not all are run, estimate their number by further runs, a tenth of those before.
         """
         result = Exploration(program, level, bound, told=told)
         result.reduced = reduced and self._crew is not None and self._told_by_code
@@ -291,7 +326,7 @@ class Explorer:
         go_on: Callable[[int], bool] = lambda runs: True,
         told: Callable[[Found, bool], None] = lambda found, promised: None,
     ) -> Exploration:
-        """The default schedule, and one for each seed, drawn by the strategies of these names in turn."""
+        """Run the default schedule, and one for each seed, drawn by the strategies of these names in turn."""
         result = Exploration(program, level, 0, told=told)
         for chooser in drawn(seeds, names):
             self._once(result, chooser, known)
@@ -308,8 +343,14 @@ class Explorer:
         judging: Callable[..., RunJudge] | None = None,
         choosing: Callable[[Sequence[int]], Chooser] = Chooser,
     ) -> Exploration:
-        """The one run that a schedule says, as far as it fits. judging: makes its judge, instead of the explorer's.
-        choosing: makes the chooser that follows the picks."""
+        """Replay a schedule as far as it fits.
+
+        Args:
+            schedule: The schedule.
+            known: Symptoms of simpler programs.
+            judging: Makes its judge, instead of the explorer's.
+            choosing: Makes the chooser that follows the picks.
+        """
         result = Exploration(schedule.program, schedule.level, 0)
         self._tries = schedule.tries
         chooser = choosing(picks_of(dict(schedule.picks)))
@@ -344,12 +385,12 @@ class Explorer:
                 result.add_unpromised(finding, schedule)
 
     def meets_bytecodes(self, program: Program) -> bool:
-        """Whether this program runs any bytecode of the subject's own at which a thread may lose the baton."""
+        """Return whether this program runs any bytecode of the subject at which a thread can be preempted."""
         self.every(program, "bytecode", 0)
         return self._bytecode.met()
 
     def run(self, program: Program, level: Level, chooser: Chooser, observer: Observer) -> Ending:
-        """One run of a program and its epilogue."""
+        """Run a program and its epilogue once."""
         whole, tail = with_epilogue(program, tries=self._tries, strays=self._strays, afterwards=self._afterwards)
         keys = self.keys_of_a_run()
         made: list[Any] = []
@@ -382,11 +423,11 @@ class Explorer:
                 keys=keys,
                 timeouts=level == "timeouts",
                 quiet_tail=tail,
-                loop=self._loop,
+                loop=trio_loop() if self._trio else self._loop,
                 timeout=self._timeout,
             )
         ending = run.run()
-        # What a broken run leaves held, the next would meet where all share a table.
+        # If all runs share a table, the next run would find the keys that a broken run left held.
         if self._loop is not None and made and isinstance(made[0], Face):
             made[0].let_go()
         return ending

@@ -1,10 +1,10 @@
-"""The one face, lock(key, timeout) and unlock(key), before whatever form a keyed lock has.
+"""Adapters from any form of keyed lock to one interface, lock(key, timeout) and unlock(key).
 
-A `Way` says how a subject is called: which method takes the key, and what is done with its answer. A face does it. It
-keeps, for each client, what the client must have to let go again: the block it is in, its lock, its token. Who is
-cancelled or interrupted on the way in has nothing of that, and so can't let go.
+A `Way` describes how a subject is called: the method that takes the key, and what to do with its answer. A `Face` does
+it. For each client it keeps what the client needs for the release: its block, its lock, or its token. A client that is
+cancelled or interrupted while it enters has none of these, and so can't release.
 
-A face calls the subject and nothing else. It needs the standard library only, so that a recorder can have it as well.
+A face calls the subject and nothing else. It needs the standard library only, so that a recorder can use it too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import _thread
 import asyncio
 import contextlib
 import inspect
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,28 +25,28 @@ Closes = Literal["key", "token", "both", "handle"]
 Form = Literal["lock", "acquire", "get", "block", "key", "flight"]
 
 FOREVER = 1e6
-"""Seconds that are asked for where a call that says nothing would give up: the schedulers take that for no limit."""
+"""The timeout for calls that would give up without one. The schedulers treat it as no limit."""
 
 
 class NotGrantedError(Exception):
-    """A call without a time limit came back without the lock, and without an error."""
+    """A call without a time limit returned without the lock, and without an error."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """How a call is told not to wait, or how long. Names of parameters; "" where there is none."""
+    """The names of a call's parameters for not waiting and for a timeout; "" if there is none."""
 
     timeout: str = ""
     scale: float = 1.0
-    """How many of its units make a second."""
+    """How many of its units are one second."""
     blocking: str = ""
     by_blocking: bool = False
-    """Not to wait is said by ``blocking``, though there is a timeout: 0 does not mean it there."""
+    """Whether only ``blocking`` means not to wait, since a timeout of 0 does not."""
     endless: bool = False
-    """A plain call gives up by itself, so it is told to wait."""
+    """Whether a call without a timeout gives up by itself, so that it needs one."""
 
     def arguments(self, seconds: float | None) -> dict[str, Any]:
-        """For a call that waits so long; None: for as long as it takes."""
+        """Return the arguments for a call with this timeout; None for no limit."""
         if seconds is None:
             if not self.endless:
                 return {}
@@ -54,37 +55,37 @@ class Limit:
         if self.timeout and not (seconds == 0 and self.by_blocking):
             return {self.timeout: seconds if self.scale == 1.0 else int(seconds * self.scale)}
         if not self.blocking:
-            raise TypeError(f"it takes no timeout, and was given one of {seconds:g} s")
+            raise TypeError(f"it takes no timeout, but was given one of {seconds:g} s")
         return {self.blocking: False}
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a subject is called."""
+    """How to call a subject."""
 
     form: Form
     by: Literal["calls", "lock", "block"]
-    """Calls of the subject's; a lock that it gives, which is then asked; or a block that it gives, which is entered."""
+    """By methods of the subject; by a lock that it returns; or by a block that it returns."""
     open: str = ""
-    """The method that takes the key; "": the subject itself is called with it."""
+    """The method that takes the key; "" if the subject itself is called."""
     close: str = ""
-    """The method that lets go: of the lock, of the handle that ``open`` gave, or of the subject."""
+    """The method that releases: of the lock, of the handle that ``open`` returned, or of the subject."""
     closes: Closes = "key"
-    """What the subject's method is given, where it is by calls; a handle has the method itself."""
+    """The arguments of the subject's method that releases. A handle has its own method."""
     asks: str = ""
-    """The method of the lock that waits; "" where it is held when it is given."""
+    """The method of the lock that waits; "" if the lock is held when it is returned."""
     back: str = ""
-    """The subject's method that takes back a lock that was given, when ``close`` has let go of it; or which lets go of
-    it, where there is no ``close``. ``closes`` says what it is given."""
+    """The subject's method that takes back a lock after ``close`` has released it; or that releases it, if there is no
+    ``close``. ``closes`` describes its arguments."""
     trying: str = ""
-    """A method of the subject that takes the key and never waits."""
+    """A method that takes the key and never waits."""
     limit: Limit = Limit()
     refused: tuple[type[BaseException], ...] = TIMED_OUT
-    """What is raised when the time is over."""
+    """The errors that mean that the time is over."""
     none_refused: bool = False
-    """None is returned when the time is over."""
+    """Whether None is returned when the time is over."""
     owner: str = ""
-    """The parameter by which both calls are told who calls."""
+    """The parameter of both methods for the name of the caller."""
 
     @property
     def tries(self) -> bool:
@@ -92,33 +93,40 @@ class Way:
         return bool(self.limit.timeout or self.limit.blocking or self.trying)
 
     def returns(self, key: Any, given: Any) -> tuple[Any, ...]:
-        """What the subject's method is given that lets go, or takes back."""
+        """Return the arguments of the subject's method that releases, or takes back."""
         return {"key": (key,), "token": (given,)}.get(self.closes, (key, given))
 
 
 def bare(subject: Any) -> Any:
-    """The subject itself, where it has a face."""
+    """Return the subject behind a face, or the object itself."""
     return subject.subject if isinstance(subject, Face) else subject
 
 
 class Face:
-    """What both kinds have. The calls are written once, as coroutines; for threads they are driven at one go."""
+    """The common part of both kinds. Calls are written once, as coroutines; for threads they are run in one go."""
 
     _enter, _exit = "__enter__", "__exit__"
 
     def __init__(
         self, subject: Any, way: Way, *, before: int = 0, watch: Callable[[Any], object] | None = None
     ) -> None:
-        """before: live keys that are not its own. watch: is given each answer and error of a call for a lock."""
+        """Adapt a subject.
+
+        Args:
+            subject: The subject.
+            way: How to call it.
+            before: The number of live keys that belong to others.
+            watch: Called with each answer and error of a call for a lock.
+        """
         self.subject = subject
         self._way = way
         self._before = before
         self._watch = watch
         self._kept: dict[tuple[object, Any], list[Any]] = {}
-        """By client and key: what the client lets go with, the innermost last."""
+        """By client and key: what the client needs for the release, the innermost last."""
 
     def _client(self) -> object:
-        """Who calls."""
+        """Return the calling client."""
         return _thread.get_ident()
 
     async def _lock(self, key: Any, timeout: float | None) -> None:
@@ -182,7 +190,7 @@ class Face:
             await self._end(key, kept)
 
     async def _end(self, key: Any, kept: Any) -> None:
-        """Let go with what the lock gave."""
+        """Release with what the lock returned."""
         way = self._way
         if way.closes == "handle":
             await settled(getattr(kept, way.close)())
@@ -194,7 +202,7 @@ class Face:
         await settled(getattr(self.subject, way.back)(*way.returns(key, lock)))
 
     async def _not_got(self, key: Any, lock: Any) -> None:
-        """What was lent is given back by who waited for it in vain, as at the end of a try statement."""
+        """Take back a lent lock whose wait has failed, as at the end of a try statement."""
         way = self._way
         if way.back and lock is not None and (way.by == "block" or (way.close and way.asks)):
             await self._give_back(key, lock)
@@ -216,7 +224,7 @@ class Face:
                 raise
 
     def let_go(self) -> None:
-        """Nobody is there any more: what outlives this subject is free again, as far as that needs no waiting."""
+        """Release, at the end of a run, what outlives this subject, as far as that needs no waiting."""
         for kept in [one for stack in self._kept.values() for one in stack]:
             with contextlib.suppress(BaseException):
                 if self._way.by == "lock" and self._way.close:
@@ -233,7 +241,7 @@ class Face:
         return {self._way.owner: f"client {hash(self._client())}"} if self._way.owner else {}
 
     def taken(self, key: Any) -> Any:
-        """What the calling client lets go with; what another has where it has nothing; None if nobody has."""
+        """Return what the caller needs for the release; that of another client if it has none; else None."""
         mine = (self._client(), key)
         if mine not in self._kept:
             mine = next((whose for whose in list(self._kept) if whose[1] == key), mine)
@@ -247,7 +255,7 @@ class Face:
 
 
 class _Lease:
-    """A hold of a key by what its lock gave, which may be used too often, or too late."""
+    """A hold of a key by what its lock returned, which may be released too often, or too late."""
 
     def __init__(self, holder: Any, key: Any, timeout: float | None = None) -> None:
         self._holder = holder
@@ -259,9 +267,9 @@ class _Lease:
 
 class _ThreadLease(_Lease):
     def release(self) -> None:
-        """Let go with it, whether that has been done before or not."""
+        """Release, whether or not that was done before."""
         self._holder.end(self._key, self._given)
-        self._released = True  # If it was refused, the block has still to let go.
+        self._released = True  # Set late: if the release was refused, the end of the block must still release.
 
     def __enter__(self) -> _ThreadLease:
         self._holder.lock(self._key, self._timeout)
@@ -275,7 +283,7 @@ class _ThreadLease(_Lease):
 
 class _TaskLease(_Lease):
     async def release(self) -> None:
-        """The same."""
+        """Release, whether or not that was done before."""
         await self._holder.end(self._key, self._given)
         self._released = True
 
@@ -293,11 +301,11 @@ class ThreadFace(Face):
     """For threads."""
 
     def lock(self, key: Any, timeout: float | None = None) -> None:
-        """Wait for the key. TimeoutError: the time is over."""
+        """Wait for the key; raise TimeoutError if the time is over."""
         driven(self._lock(key, timeout))
 
     def unlock(self, key: Any) -> None:
-        """Let go of the key."""
+        """Release the key."""
         driven(self._unlock(key))
 
     def leave(self, key: Any, error: BaseException) -> None:
@@ -305,7 +313,7 @@ class ThreadFace(Face):
         driven(self._leave(key, error))
 
     def end(self, key: Any, given: Any) -> None:
-        """Let go of the key with what its lock gave."""
+        """Release the key with what its lock returned."""
         driven(self._end(key, given))
 
 
@@ -315,15 +323,14 @@ class TaskFace(Face):
     _enter, _exit = "__aenter__", "__aexit__"
 
     def _client(self) -> object:
-        # The task itself, not its id: that may be another's once it is gone.
-        return asyncio.current_task()
+        return current_task()
 
     async def lock(self, key: Any, timeout: float | None = None) -> None:
-        """Wait for the key. TimeoutError: the time is over."""
+        """Wait for the key; raise TimeoutError if the time is over."""
         await self._lock(key, timeout)
 
     async def unlock(self, key: Any) -> None:
-        """Let go of the key."""
+        """Release the key."""
         await self._unlock(key)
 
     async def leave(self, key: Any, error: BaseException) -> None:
@@ -331,13 +338,18 @@ class TaskFace(Face):
         await self._leave(key, error)
 
     async def end(self, key: Any, given: Any) -> None:
-        """Let go of the key with what its lock gave."""
+        """Release the key with what its lock returned."""
         await self._end(key, given)
 
 
 def face_class(kind: Kind, *, counts: bool = False, leases: Literal["", "hold", "token"] = "") -> type[Face]:
-    """The class of faces for this kind. counts: with len(), of what was not there before. leases: with hold(), by the
-    subject's own or by what its lock gives."""
+    """Return the class of faces for this kind.
+
+    Args:
+        kind: "threads" or "asyncio".
+        counts: Whether it has len(), without keys that were live before.
+        leases: Whether it has hold(), by the subject's own hold or by what its lock returns.
+    """
     base = ThreadFace if kind == "threads" else TaskFace
     body: dict[str, Any] = {}
     if counts:
@@ -350,23 +362,34 @@ def face_class(kind: Kind, *, counts: bool = False, leases: Literal["", "hold", 
     return type(base.__name__, (base,), body) if body else base
 
 
+def current_task() -> object:
+    """Return the running task, of asyncio or of trio; raise RuntimeError if there is none.
+
+    The task itself, not its id: that may be another's once it is gone.
+    """
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return trio.lowlevel.current_task()
+    return asyncio.current_task()
+
+
 def is_block(thing: Any) -> bool:
-    """Whether it is for with or async with."""
+    """Return whether it is a context manager, synchronous or asynchronous."""
     return any(hasattr(type(thing), name) for name in ("__enter__", "__aenter__"))
 
 
 async def settled(answer: Any) -> Any:
-    """What a call gave, awaited where it is to be."""
+    """Return an answer, awaited if necessary."""
     return await answer if inspect.isawaitable(answer) else answer
 
 
 async def _opened(answer: Any) -> Any:
-    """What a call gives that gives a lock or a block; some are awaited first, and some can be both."""
+    """Return the lock or block of a call; some are awaited first, and some can be used either way."""
     return answer if is_block(answer) else await settled(answer)
 
 
 def driven(call: Coroutine[Any, Any, None]) -> None:
-    """Run a call that waits in no loop to its end."""
+    """Run a call to its end that waits in no event loop."""
     try:
         call.send(None)
     except StopIteration:

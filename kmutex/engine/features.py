@@ -1,4 +1,4 @@
-"""What a locker may do without, by declaration, and what it must have promised before it is held to it."""
+"""The features that a locker may be declared to lack, and those that count only if it promises them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Feature(NamedTuple):
     clauses: tuple[str, ...]
     """The clauses that are then not judged."""
     meaning: str
-    """What a locker without it does."""
+    """What a locker without it does, as a phrase after "it"."""
 
 
 FEATURES = {
@@ -31,15 +31,15 @@ FEATURES = {
 
 
 PROMISES = ("fifo", "interrupt", "loop")
-"""Features that are no part of being a keyed mutex: a locker is held to them only if it promises them."""
+"""Features that a keyed mutex need not have. They are judged only if the locker promises them."""
 LEADERS = {
     "takeover": "when the work of a single flight fails, the next caller does it",
     "share": "when the work of a single flight fails, all who wait for it get the error",
     "cancel": "a cancelled caller whose work is run cancels all who wait for it",
 }
-"""What a single flight can be declared to do; the first two are found by looking where neither is declared."""
+"""What a single flight can be declared to do. If neither of the first two is declared, a trial finds out which."""
 _OWN = "kmutex"
-"""The package whose lockers promise them all."""
+"""The package whose lockers promise all of PROMISES."""
 
 
 class UnknownFeatureError(ValueError):
@@ -47,19 +47,30 @@ class UnknownFeatureError(ValueError):
 
 
 def clauses_off(without: Iterable[str]) -> frozenset[str]:
-    """The clauses that are not judged without these features. UnknownFeatureError: one of them is unknown."""
+    """Return the clauses that are not judged for a locker that lacks these features.
+
+    Args:
+        without: Names of `FEATURES`.
+
+    Raises:
+        UnknownFeatureError: A name is unknown.
+    """
     names = list(without)
     unknown = [name for name in names if name not in FEATURES]
     if unknown:
-        raise UnknownFeatureError(f"{unknown[0]!r} is no feature; the features are {', '.join(FEATURES)}")
+        raise UnknownFeatureError(f"{unknown[0]!r} is not a feature; the features are {', '.join(FEATURES)}")
     return frozenset(clause for name in names for clause in FEATURES[name].clauses)
 
 
 def unpromised(promises: Iterable[str] | None, module: str) -> frozenset[str]:
-    """The features that are not promised. A broken one is told, and is no violation.
+    """Return the features that are not promised. The report mentions one that does not hold, without a violation.
 
-    promises: those of `PROMISES` that the locker makes; None: all where its factory is in this package, else none.
-    module: where the factory is. UnknownFeatureError: a promise is unknown, and not one of `LEADERS`.
+    Args:
+        promises: Names of `PROMISES` or `LEADERS`. None: all for a factory of this package, else no promise.
+        module: The module of the factory.
+
+    Raises:
+        UnknownFeatureError: A name is unknown, or two of them exclude each other.
     """
     if promises is None:
         promises = PROMISES if module.partition(".")[0] == _OWN else ()
@@ -67,7 +78,7 @@ def unpromised(promises: Iterable[str] | None, module: str) -> frozenset[str]:
     unknown = [name for name in names if name not in PROMISES]
     if unknown:
         known = ", ".join((*PROMISES, *LEADERS))
-        raise UnknownFeatureError(f"{unknown[0]!r} is no promise; a locker may promise {known}")
+        raise UnknownFeatureError(f"{unknown[0]!r} is not a promise; a locker may promise {known}")
     if {"takeover", "share"} <= set(promises):
         raise UnknownFeatureError("takeover and share exclude each other; declare one")
     return frozenset(PROMISES) - frozenset(names)

@@ -1,8 +1,8 @@
-"""A subject that suppresses duplicates, on the bench: the program says when the work that it runs ends, and how.
+"""Drive a subject that suppresses duplicates: the program decides when and how the work ends.
 
-The subject has ``do(key, work)``: plain for threads, awaited for asyncio, where ``work`` is a coroutine function. Its
-callers bring work of their own each, so it is known whose work is run, and each run gives a result or an error of its
-own, so it is known what a caller was given.
+The subject has ``do(key, work)``: a plain call for threads, awaited for asyncio, where ``work`` is a coroutine
+function. Each caller brings its own work, so it is known whose work is run; each run gives its own result or error, so
+it is known which run a caller's result is of.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kmutex.engine.ways import FlightCall
 
 
 class FlightFace:
-    """The one face, do(key, work), before whatever form a single flight has. For threads."""
+    """Adapts any form of single flight to do(key, work). For threads."""
 
     def __init__(self, subject: Any, call: FlightCall) -> None:
         self.subject = subject
@@ -40,7 +40,7 @@ class FlightFace:
         if not self._call.decorates:
             given = work() if self._call.awaitable else work
             return self._called(given, key) if self._call.function_first else self._called(key, given)
-        # A thread of the crew serves many runs, and would keep the work of each.
+        # A thread of the crew serves many runs, and would keep the work of each alive.
         before = self._work.set(work)
         try:
             return self._called(key)
@@ -52,7 +52,7 @@ class FlightFace:
         return self.subject.forget(key)
 
     def _decorated(self) -> Callable[[Any], Any]:
-        # Who runs it is known by the context: a decorated function is told the key and nothing of its caller's.
+        # The caller is known by the context: a decorated function gets the key only.
         return lambda key: self._work.get()()
 
 
@@ -63,7 +63,7 @@ class AsyncFlightFace(FlightFace):
         """What the subject gives for the key and the work."""
         if self._call.by_key or not self._call.decorates:
             return await super().do(key, work)
-        # The context is the task's, and goes with it.
+        # The context ends with the task.
         self._work.set(work)
         return await self._called(key)
 
@@ -81,27 +81,27 @@ class AsyncFlightFace(FlightFace):
 
 
 def flight_face(kind: Kind, *, counts: bool = False) -> type[FlightFace]:
-    """The class of faces for this kind. counts: with len()."""
+    """Return the adapter class for this kind; ``counts`` adds len()."""
     base = FlightFace if kind == "threads" else AsyncFlightFace
     return type(base.__name__, (base,), {"__len__": lambda self: len(self.subject)}) if counts else base
 
 
 class WorkRun:
-    """One run of the work of a key, and the result that it gives if it ends well."""
+    """One run of the work of a key. It is its own result if it succeeds."""
 
     def __init__(self, client: int, key: str) -> None:
-        """client: whose work it is. key: the letter."""
+        """Make a run of a client's work for a letter."""
         self.client = client
         self.key = key
         self.how = ""
-        """How it ended: "ended", "failed" or "cancelled"; empty while it goes on."""
+        """How it ended: "ended", "failed" or "cancelled"; empty until then."""
 
     def __repr__(self) -> str:
         return f"<the result of client {self.client}'s work for {self.key}>"
 
 
 class WorkFailedError(Exception):
-    """The work fails, as the program wants it."""
+    """The work fails, as in the program."""
 
     def __init__(self, run: WorkRun) -> None:
         super().__init__(f"client {run.client}'s work for {run.key} failed")
@@ -109,27 +109,27 @@ class WorkFailedError(Exception):
 
 
 class Watch(Protocol):
-    """Is told of what calls and returns do not show."""
+    """Gets the events that calls and returns do not show."""
 
     def began(self, run: WorkRun) -> None:
         """The subject runs a caller's work."""
 
     def over(self, run: WorkRun) -> None:
-        """That run is over; `WorkRun.how` says how."""
+        """The run is over; `WorkRun.how` says how."""
 
     def given(self, client: int, value: object) -> None:
         """What the client's call is about to return."""
 
 
 class _Bench:
-    """What both kinds share. To a run it is the subject, which performs steps instead of locking and unlocking."""
+    """The common part of both kinds. A run uses it as its subject, which performs steps instead of lock and unlock."""
 
     def __init__(self, subject: Any) -> None:
         self.subject = subject
         self.watch: Watch | None = None
         """Set by the judge when the run has made its subject."""
         self._going: list[tuple[WorkRun, Callable[[], None]]] = []
-        """Runs that wait for their end, oldest first, and what lets each end."""
+        """Runs that wait for their end, oldest first, with the function that ends each."""
 
     @contextmanager
     def _run(self, client: int, step: Step) -> Iterator[WorkRun]:
@@ -211,6 +211,6 @@ class TaskBench(_Bench):
 
 
 def on_the_bench(make: Callable[[], Any], kind: Kind) -> Callable[[], Any]:
-    """The factory whose subjects a run can drive."""
+    """Return a factory whose subjects a run can drive."""
     bench = ThreadBench if kind == "threads" else TaskBench
     return lambda: bench(make())

@@ -1,19 +1,19 @@
-"""The contract of duplicate suppression as an observer: watches one run and names the clause that it breaks.
+"""The contract of duplicate suppression as an observer: it watches one run and names the clause that is broken.
 
-It sees calls, returns and errors, and from the bench when each run of the work begins and ends, and whose it is:
+It sees calls, returns and errors, and when each run of the work begins and ends, and whose work it is:
 
 - Two runs of one key's work at a time break KM-ONE.
-- A run has ended for the callers once one of them came back with what it gave, or all is quiet after its end. Who
-  calls after that is owed another one (KM-RESULT). Who calls between the work's own end and the moment in which the
-  subject notes it may be given it: nobody could tell. On an event loop it is the leader's return that counts, for the
-  callbacks of a task that has ended come some steps later, and a caller that fits in between needs no step of its own.
-- Who waits when all is quiet waits for the run of its key that goes on. If there is none, a wake-up was lost
-  (KM-RETURN), or it waits for another key (KM-APART), which the end of the other key's run tells.
-- What a failing leader means to those who wait with it is declared, or found by looking, and then the same in every
-  run (KM-LEADER).
+- For the callers, a run has ended once one of them returned with its result, or in a quiescent state after its end. A
+  call after that needs a new run (KM-RESULT). A call between the end of the work and the subject's note of it may get
+  the old result: nobody could tell the difference. On an event loop, the leader's return counts: the callbacks of an
+  ended task come some steps later, and a caller in between needs no step of its own.
+- In a quiescent state, a waiting call waits for the present run of its key. If there is no such run, a wake-up was lost
+  (KM-RETURN), or the call waits for another key (KM-APART), as the end of the other key's run then shows.
+- The effect of a failing leader on the calls that wait with it is declared or found by a trial, and must then be the
+  same in every run (KM-LEADER).
 
-Where a failed run or a cancelled follower may be what broke KM-ONE, KM-FORGET or KM-RETURN, the clause of that comes
-first, unless a program without it has shown the same.
+If a failed run or a cancelled follower may be the cause of a broken KM-ONE, KM-FORGET or KM-RETURN, the clause about
+that comes first, unless a program without it shows the same symptom.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from kmutex.engine.run_judge import BLAME, RunJudge
 from kmutex.engine.shapes import Shape
 
 Policy = Literal["", "takeover", "share"]
-"""What the error of a leader's work means to those who wait with it: the next of them runs the work, or all get the
-error. Empty: either."""
+"""The effect of an error of the leader's work on the calls that wait with it: the next one runs the work, or all get
+the error. Empty: either."""
 
 _UPSET = frozenset({"KM-ONE", "KM-FORGET", "KM-RETURN"})
-"""Symptoms that a failed run or a cancelled follower can have caused."""
+"""Symptoms that a failed run or a cancelled follower can cause."""
 
 
 @dataclass(eq=False)
@@ -47,36 +47,41 @@ class _Call:
     own: WorkRun | None = None
     """The run of its own work."""
     waited_for: list[WorkRun] = field(default_factory=list)
-    """Runs of others that went on while this call waited and all was quiet."""
+    """Runs of others during a quiescent state in which this call waited."""
     cancelled: bool = False
     upset: dict[str, int] = field(default_factory=dict)
-    """Who of its key was cancelled during this call, as leader or as follower."""
+    """Clients of its key that were cancelled during this call, by role: leader or follower."""
 
 
 class FlightJudge(RunJudge):
-    """Judges one run of a subject on the bench. An `Observer` and a `Watch`."""
+    """Judges one run of a single flight. An `Observer` and a `Watch`."""
 
     def __init__(self, *, policy: Policy = "", cancels: bool = False, **of_judge: Any) -> None:
-        """policy: what is held to. cancels: whether a cancelled leader may cancel its followers. The rest:
-        `RunJudge`."""
+        """Judge one run.
+
+        Args:
+            policy: The required effect of a failing leader.
+            cancels: Whether a cancelled leader may cancel its followers.
+            of_judge: The arguments of `RunJudge`.
+        """
         super().__init__(**of_judge)
         self.answered = 0
-        """Calls that came back with a result."""
+        """The number of calls that returned a result."""
         self.seen: Policy = ""
-        """What those who waited with a failing leader were first seen to do."""
+        """The first observed effect of a failing leader."""
         self._policy = policy
         self._cancels = cancels
         self._calls: dict[int, _Call] = {}
         self._going: list[WorkRun] = []
         self._ended: list[WorkRun] = []
-        """Runs that are over, and may still be somebody's."""
+        """Runs that are over, whose result a caller may still get."""
         self._upset: dict[WorkRun, dict[str, int]] = {}
-        """Who was cancelled during a run, as its leader or as a follower."""
+        """Clients that were cancelled during a run, by role: leader or follower."""
         self._loop = False
         self._closed: dict[WorkRun, int] = {}
-        """Runs that had ended for the callers, and when."""
+        """Runs that have ended for the callers, and when."""
         self._forgotten: set[WorkRun] = set()
-        """Runs that another may go on beside."""
+        """Runs that were forgotten, so that another may overlap with them."""
         self._values: dict[int, object] = {}
         self._clock = 0
         self._disturbed: set[str] = set()
@@ -176,7 +181,7 @@ class FlightJudge(RunJudge):
             self._idle()
 
     def ended(self, ending: Ending) -> None:
-        """The run is over: what is still waiting waits forever (KM-RETURN)."""
+        """The run is over: a call that still waits waits forever (KM-RETURN)."""
         if not self.stopped and ending is Ending.DONE:
             for client in sorted(self._stalled & set(self._calls)):
                 self._find("KM-RETURN", f"client {client} waits for {self._calls[client].step.key} forever")
@@ -213,24 +218,24 @@ class FlightJudge(RunJudge):
     def given(self, client: int, value: object) -> None:
         self._values[client] = value
 
-    # -- what follows --------------------------------------------------------------------------------------------
+    # -- the rules -----------------------------------------------------------------------------------------------
 
     def _owed(self, client: int, call: _Call, run: WorkRun, what: str) -> bool:
-        """Whether what a run gave is this caller's to have."""
+        """Check that this caller may get the outcome of a run; return whether it may."""
         if run.key != call.step.key:
             self._find("KM-APART", f"client {client} did {call.step.key}, and got {what} of a run for {run.key}")
         elif self._closed.get(run, call.born) < call.born:
             self._find(
                 "KM-RESULT", f"client {client} got {what} of a run for {run.key} that had ended before it called"
             )
-            # A cache that says it is one has the rest to keep.
+            # A declared cache is still judged by the other clauses.
             return "KM-RESULT" in self._not_promised
         else:
             return True
         return False
 
     def _shared(self, client: int, call: _Call, run: WorkRun) -> None:
-        """The caller was given another's error."""
+        """Judge a caller that got another caller's error."""
         if self._policy == "takeover" and not (run.how == "cancelled" and self._cancels):
             self._find(
                 "KM-LEADER",
@@ -241,14 +246,14 @@ class FlightJudge(RunJudge):
             self._told_so(call)
 
     def _told_so(self, call: _Call) -> None:
-        """The caller has an error, as is due where those who wait share what the leader gets."""
+        """Judge a caller that got an error, as is right if waiters share the leader's outcome."""
         self.seen = self.seen or "share"
         if call.waited_for:
             self._witness("KM-LEADER")
             self._witness("KM-RETURN")
 
     def _in_vain(self, client: int, call: _Call) -> None:
-        """The caller has a result; where others' errors are shared, it must not have waited for one of these."""
+        """Judge a caller with a result: if errors are shared, it must not have waited for a run that failed."""
         failed = next((run for run in call.waited_for if run.how == "failed"), None)
         if failed is not None and self._policy == "share":
             self._find(
@@ -262,7 +267,7 @@ class FlightJudge(RunJudge):
             self._witness("KM-RETURN")
 
     def _unowed(self, client: int, call: _Call, error: BaseException, words: str) -> None:
-        """The caller got an error that no run of the work has raised and that is not its own cancellation."""
+        """Judge an error that no run of the work has raised and that is not the caller's own cancellation."""
         key = call.step.key
         runs = [run for run in (*self._going, *self._ended) if self._closed.get(run, call.born) >= call.born]
         upset = {**call.upset}
@@ -286,18 +291,18 @@ class FlightJudge(RunJudge):
             self._witness(BLAME[role])
 
     def _delayed(self, client: int, call: _Call) -> None:
-        """The call goes on; it must not have needed another key's end for that."""
+        """Judge a call that continues: it must not have waited for the end of another key's run."""
         if client in self._stalled:
             self._stalled.discard(client)
             self._find("KM-APART", f"client {client}'s call for {call.step.key} went on only after another key's work")
 
     def _close(self, run: WorkRun | None, call: _Call) -> None:
-        """A caller came back with what the run gave: for everybody, it has ended."""
+        """Note that a caller returned with the outcome of a run, which has then ended for all callers."""
         if run is not None and run.how and (run is call.own or not self._loop):
             self._closed.setdefault(run, self._clock)
 
     def _idle(self) -> None:
-        """Nobody calls, and no work is run."""
+        """Check len() when there is no call and no run."""
         if not self._counts or not self._closed:
             return
         try:
@@ -313,7 +318,7 @@ class FlightJudge(RunJudge):
 
     def _find(self, symptom: str, message: str, *also: str, hopeless: bool = True, promised: bool = True) -> None:
         self._ingredients = self._disturbed if symptom in _UPSET else set()
-        # As for locks: what an interrupt leaves behind counts where that is promised.
+        # As for locks: traces of an interrupt count only if that is promised.
         excused = self._struck and symptom not in self._known and "KM-INTERRUPT" in self._not_promised
         super()._find(symptom, message, *also, hopeless=hopeless, promised=promised and not excused)
 
@@ -321,9 +326,9 @@ class FlightJudge(RunJudge):
 def put_on_trial(
     shape: Shape, make: Callable[[], Any], explorer: Explorer, leaders: Collection[str] = ()
 ) -> tuple[Shape, Callable[[], Any], Explorer]:
-    """The shape of a flight with what is held to, and its factory and its explorer with bench and judge.
+    """Return the shape of a single flight with its policy, the factory that a run can drive, and its explorer.
 
-    explorer: for the factory as it is. leaders: what is declared, of `features.LEADERS`.
+    ``explorer`` is that of the original factory; ``leaders`` are the declared names of `features.LEADERS`.
     """
     benched = on_the_bench(make, shape.kind)
     level: Level = "locks" if shape.kind == "threads" else "tasks"
@@ -337,18 +342,18 @@ def put_on_trial(
 _SAID = {
     "takeover": "the next caller takes over",
     "share": "all who wait for it get the error",
-    "": "nothing is held to, for nobody was seen to wait for it and return",
+    "": "nothing is required, since no call was seen to wait for it and return",
 }
 
 
 def _policy(explorer: Explorer, level: Level) -> Policy:
-    """What those who wait with a failing leader are seen to do."""
+    """Find out by runs what the effect of a failing leader is."""
     last = explorer.every(parse("0fa | 1da | 2ea | 2ea"), level, 0).last
     return last.seen if isinstance(last, FlightJudge) else ""
 
 
 def _run_in(value: object) -> WorkRun | None:
-    """The run that gave this result; it may stand beside remarks, such as whether it was shared."""
+    """Return the run of this result, which may be in a tuple with remarks, such as whether it was shared."""
     if isinstance(value, WorkRun):
         return value
     parts = value if isinstance(value, (tuple, list)) else getattr(value, "__dict__", {}).values()
@@ -357,7 +362,7 @@ def _run_in(value: object) -> WorkRun | None:
 
 
 def _run_of(error: BaseException) -> WorkRun | None:
-    """The run that failed with this error, which may be an argument, the cause or the context of what was raised."""
+    """Return the run that failed with this error, its argument, its cause or its context."""
     seen: list[BaseException] = []
     todo: list[BaseException | None] = [error]
     while todo:

@@ -1,4 +1,4 @@
-"""A factory on the bench: what it makes, what is judged, and one run of it."""
+"""A factory under test: the shape of its lockers, what is judged, and runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kmutex.engine.threads import Crew, controlled
 
 
 class Harness:
-    """Where a factory's lockers are put to work. Nothing is made before the first use."""
+    """Runs a factory's lockers. Nothing is made before the first use."""
 
     def __init__(
         self,
@@ -31,11 +31,18 @@ class Harness:
         calls: Calls = LOOKING,
         fitted: Fitted | None = None,
     ) -> None:
-        """make: called without arguments, it makes a new locker. kind: None finds it out. without: features that it
-        lacks. promises: those of `features.PROMISES` that it makes; None: all for this library's own, else none.
-        calls: names, where looking does not find them. fitted: what ``make`` was fitted to, where that is known.
+        """Prepare a factory.
 
-        UnknownFeatureError: ``without`` or ``promises`` names none.
+        Args:
+            make: Makes a new locker, without arguments.
+            kind: "threads" or "asyncio"; None finds out.
+            without: Features that it lacks.
+            promises: Names of `features.PROMISES`. None: all for this library's own lockers, else no promise.
+            calls: Names of its methods, if they are not found automatically.
+            fitted: The result of `shapes.fit` for ``make``, if known.
+
+        Raises:
+            UnknownFeatureError: ``without`` or ``promises`` has an unknown name.
         """
         self.make = make
         self._calls = calls
@@ -45,7 +52,7 @@ class Harness:
         home = getattr(getattr(make, "__func__", make), "__module__", None) or ""
         loose = unpromised(self.promises, home)
         self.without = self.declared | loose
-        """What it is not judged by: what it lacks, and what it does not promise."""
+        """Features that are not judged: those that it lacks, and those that it does not promise."""
         self._lenient = bool(loose)
         self.off = clauses_off(self.without)
         self._kind = kind
@@ -53,14 +60,14 @@ class Harness:
 
     @cached_property
     def fitted(self) -> Fitted:
-        """What the factory makes, and a factory of the one face. NotALockerError: no locker."""
+        """The shape of its lockers, and a factory of adapted ones; raises NotALockerError."""
         if self._fitted is not None:
             return self._fitted
         return fit(self.make, without=self.without, calls=self._calls, lenient=self._lenient)
 
     @cached_property
     def shape(self) -> Shape:
-        """What the factory makes. NotALockerError: no locker."""
+        """The shape of its lockers; raises NotALockerError."""
         shape = self.fitted.shape
         return shape if self._kind is None else replace(shape, kind=self._kind)
 
@@ -70,7 +77,7 @@ class Harness:
 
     @contextmanager
     def control(self) -> Iterator[None]:
-        """Within it, the subject's locks and its clock are the scheduler's. Within itself it does nothing more."""
+        """Within the block, the scheduler replaces the subject's locks and clock. It may be nested."""
         if self._in_control:
             yield
             return
@@ -83,18 +90,18 @@ class Harness:
 
     @cached_property
     def explorer(self) -> Explorer:
-        """To be used within `control`."""
+        """The explorer, for use within `control`."""
         crew = self._crew if self.shape.kind == "threads" else None
         return Explorer.of(self.fitted, crew=crew, off=self.off | clauses_off(self.shape.loose))
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """The ways in which a wait of this kind of locker can end."""
+        """How a wait of this kind of locker can end."""
         if self.shape.kind == "threads":
             return ("locks",)
         return ("tasks", "timeouts") if self.shape.timeout else ("tasks",)
 
     def run(self, program: Program, level: Level, observer: Observer) -> Ending:
-        """The plain run of a program and its epilogue: nobody is preempted, and nothing ends by chance."""
+        """Run a program and its epilogue in the default schedule: no preemption, no random choice."""
         with self.control():
             return self.explorer.run(program, level, Chooser(), observer)

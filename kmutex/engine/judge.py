@@ -1,16 +1,16 @@
-"""The contract as an observer: watches one run of a locker from outside and names the clause that it breaks.
+"""The contract as an observer: it watches one run of a locker from outside and names the clause that is broken.
 
-It sees calls, returns and errors, the moments when all is quiet, and len() if the locker has one. What it concludes
-from these holds for any locker:
+It sees calls, returns and errors, quiescent states, and len() if the locker has one. Its conclusions hold for any
+locker:
 
-- Who got a key and has not begun to unlock it holds it. Two of these break KM-EXCL.
-- Who waits when all is quiet is in the queue. Whoever calls after that moment comes later, and must not overtake.
-- When all is quiet and a key has no holder, nobody can be waiting for it: a wake-up was lost.
-- When all is quiet, the live keys are those that are held or waited for, and len() says how many.
+- A client that got a key and has not begun to unlock it holds it. Two such clients break KM-EXCL.
+- A client that waits in a quiescent state is in the queue. A later call must not overtake it.
+- In a quiescent state, nobody can wait for a key without a holder: a wake-up was lost.
+- In a quiescent state, the live keys are those that are held or waited for, and len() is their number.
 
-A symptom has its own clause, and where the run contains something that may have caused it (a cancelled wait, a
-failed try, a stray unlock, an old lease) the clause of that comes first: the same program without it is run too,
-and a symptom that is known from there is not blamed on it.
+A symptom has its own clause. If the run contains a possible cause (a cancelled wait, a failed try, a stray unlock, an
+old lease), the clause about that comes first: the same program is also run without it, and a symptom that it then shows
+too is not blamed on it.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ from kmutex.engine.program import ASKING, RAISING, Step
 from kmutex.engine.run_judge import BLAME, RunJudge
 
 LEASED = frozenset("]^o")
-"""Steps that end a grant by its lease. To come too late is harmless then, and a locker need not raise an error."""
+"""Steps that end a grant by its lease. If the grant has ended already, they are harmless and need not raise."""
 
 
 ENDED_OUTSIDE = "... its wait is ended from outside"
-"""The one event of a client that it does not do itself."""
+"""The text of the only event of a client that has another cause."""
 
 
 class _Contest:
-    """Unlocks of a key by somebody who does not hold it, while its holder has it or unlocks it: one of the two wins.
+    """Unlocks of a key by a client that does not hold it, while the holder has it or unlocks it: one of the two wins.
 
-    By key, as in Go, an unlock releases the holder's grant, whoever calls it. So either may succeed, and one must.
+    As in Go, an unlock by key releases the holder's grant, whoever calls it. So either may succeed, and one must.
     """
 
     def __init__(self) -> None:
         self.robbed: set[int] = set()
-        """Holders whose grant somebody else's unlock has ended, before they unlocked it themselves."""
+        """Holders whose grant was ended by another client's unlock before their own."""
         self._keys: dict[int, str] = {}
         self._owners: dict[int, int] = {}
-        """By client, whose grant it ends, where it does so by a lease."""
+        """By client that releases another's lease: the client of that lease."""
         self._beaten: set[int] = set()
         self._refused: set[int] = set()
 
     def begun(self, client: int, key: str, owner: int | None = None) -> None:
-        """A client that does not hold the key unlocks it. owner: by the lease of this client."""
+        """Note that a client without the key unlocks it, by the lease of ``owner`` if that is given."""
         self._keys[client] = key
         if owner is not None:
             self._owners[client] = owner
 
     def granted(self, key: str, holder: int) -> bool:
-        """Somebody else got the key; whether the holder's grant has been ended, by a call that is not back yet."""
+        """Another client got the key; return whether a call that has not returned yet ended the holder's grant."""
         winner = next((client for client, owner in self._owners.items() if owner == holder), None)
         if winner is None or self._keys.get(winner) != key:
             return False
@@ -64,7 +64,7 @@ class _Contest:
         return True
 
     def won_twice(self, client: int, own: str | None, holder: dict[str, int], releasing: Mapping[int, str]) -> bool:
-        """An unlock came back; whether the other had won already. own: the key, if the client held it."""
+        """An unlock returned; return whether the other had won before. ``own`` is the key, if the client held it."""
         rivals = [rival for rival, key in self._keys.items() if key == own]
         key = self._keys.get(client)
         if key is not None:
@@ -76,13 +76,13 @@ class _Contest:
         return client in self._beaten
 
     def lost_twice(self, client: int, own: str | None) -> bool:
-        """An unlock was refused; whether the other was too. own: the key, if the client held it."""
+        """An unlock was refused; return whether the other was too. ``own`` is the key, if the client held it."""
         if own is not None and client not in self._beaten:
             self._refused.update(rival for rival, key in self._keys.items() if key == own)
         return client in self._refused
 
     def may_lose(self, client: int) -> bool:
-        """Whether its unlock may be refused because of the other."""
+        """Return whether its unlock may be refused because of the other."""
         return client in self._beaten or client in self._keys or bool(self._refused)
 
     def over(self, client: int) -> None:
@@ -97,13 +97,13 @@ class Judge(RunJudge):
     """Judges one run of a lock. An `Observer`."""
 
     def __init__(self, **of_run: Any) -> None:
-        """As for `RunJudge`."""
+        """Judge one run; the arguments are those of `RunJudge`."""
         super().__init__(**of_run)
         self._counted = False
         self._quiets = 0
         self._holder: dict[str, int] = {}
-        self._leased: dict[str, int] = {}
-        """Who was the last to get a key by a lease."""
+        self._leases: dict[str, dict[int, bool]] = {}
+        """By key and client in a block of it: whether its last grant of the key is by the lease of that block."""
         self._asking: dict[int, Step] = {}
         self._since: dict[int, int] = {}
         self._alone: set[int] = set()
@@ -113,7 +113,7 @@ class Judge(RunJudge):
         self._stray: set[int] = set()
         self._contest = _Contest()
         self._doubtful: dict[str, int] = {}
-        """Keys that were free and were refused to this client, in the epilogue."""
+        """By free key that was refused in the epilogue: the client."""
         self._used: set[str] = set()
 
     # -- Observer ------------------------------------------------------------------------------------------------
@@ -122,6 +122,8 @@ class Judge(RunJudge):
         key = step.key
         own = step.kind not in "xo" and client not in self._contest.robbed and self._holder.get(key) == client
         self._log(client, f"{step} ...", "asks" if step.kind in ASKING else "lets go" if own else "calls", key)
+        if step.kind == "]" or step.kind in RAISING:
+            self._leases.get(key, {}).pop(client, None)
         if step.kind in ASKING:
             others = [other for other, asked in self._asking.items() if asked.key == key]
             self._alone -= set(others)
@@ -132,8 +134,10 @@ class Judge(RunJudge):
             self._cancelled.discard(client)
         elif step.kind == "o":
             self._ingredient("lease")
-            owner = self._leased.get(key)
-            if owner is not None and (self._holder.get(key) == owner or self._releasing.get(owner) == key):
+            # The engine takes the lease of the first of the others that are in a block: an old one ends nothing.
+            leases = self._leases.get(key, {})
+            owner = min(leases.keys() - {client}, default=client)
+            if leases.get(owner) and (self._holder.get(key) == owner or self._releasing.get(owner) == key):
                 self._contest.begun(client, key, owner)
         elif step.kind == "x":
             if key in self._holder or key in self._releasing.values():
@@ -186,12 +190,13 @@ class Judge(RunJudge):
                 self._witness("KM-UNHELD")
             self._ingredient("stray")
         elif step.kind == "*" and isinstance(error, asyncio.CancelledError):
-            pass  # The block ends by the cancellation, and with it the grant.
+            pass  # The cancellation ends the block, and with it the grant.
         elif client in self._releasing:
             self._find("KM-REF", f"client {client} holds {step.key}, and its {step} raised {words}", "KM-LIVE")
         self._over(client)
 
-    def cancelled(self, client: int) -> None:
+    def cancelled(self, client: int, *, alone: bool = False) -> None:
+        """alone: nobody unlocks meanwhile, so no grant can meet the cancel."""
         step = self._asking.get(client)
         if step is None or client in self._cancelled:
             return
@@ -200,7 +205,7 @@ class Judge(RunJudge):
         self._parked.pop(client, None)
         if step.kind == "!":
             self._ingredient("interrupt")
-        elif step.key in self._holder:
+        elif alone or step.key in self._holder:
             self._ingredient("cancel")
         else:
             self._ingredient("race")
@@ -216,7 +221,7 @@ class Judge(RunJudge):
             self._count(waiting)
 
     def ended(self, ending: Ending) -> None:
-        """The run is over: what is still waiting waits forever (KM-LIVE)."""
+        """The run is over: a client that still waits waits forever (KM-LIVE)."""
         if self.stopped or ending is not Ending.DONE:
             return
         for client in sorted(self._stalled):
@@ -226,7 +231,7 @@ class Judge(RunJudge):
             else:
                 self._find("KM-INDEP", f"client {client} waits forever in its call to unlock", "KM-LIVE")
 
-    # -- what follows --------------------------------------------------------------------------------------------
+    # -- the rules -----------------------------------------------------------------------------------------------
 
     def _granted(self, client: int, step: Step) -> None:
         key = step.key
@@ -244,8 +249,9 @@ class Judge(RunJudge):
             self._find("KM-EXPIRED", _refused_free(self._doubtful.pop(key), key))
         self._in_order(client, step)
         self._holder[key] = client
-        if step.kind == "[":
-            self._leased[key] = client
+        leases = self._leases.setdefault(key, {})
+        if step.kind == "[" or client in leases:
+            leases[client] = step.kind == "["
         self._used.add(key)
         self._witness("KM-EXCL")
         if client in self._parked:
@@ -283,7 +289,7 @@ class Judge(RunJudge):
         over = client in self._cancelled
         if isinstance(error, TIMED_OUT) and step.kind == "?":
             if client in self._alone and self._tail:
-                # Who asks next and waits shows whether the key is lost, or the try alone was wrong.
+                # The next client that asks shows whether the key is lost, or only the try was wrong.
                 self._doubtful[key] = client
             elif client in self._alone:
                 self._find("KM-EXPIRED", _refused_free(client, key))
@@ -291,7 +297,7 @@ class Judge(RunJudge):
                 self._witness("KM-EXPIRED")
             self._ingredient("try")
         elif self._holder.get(key) == client:
-            pass  # Its own key: it would wait for itself, and a locker may say so.
+            pass  # Its own key: it would wait for itself, and a locker may raise.
         elif isinstance(error, TIMED_OUT) and step.kind == "~":
             if not over:
                 self._find("KM-EXPIRED", f"client {client} was refused {key} before its time was over")
@@ -340,7 +346,7 @@ class Judge(RunJudge):
         if length < len(live):
             self._find("KM-REF", f"len() is {length}, and {_keys(live)} held or waited for", hopeless=False)
         elif length > len(live) and "KM-IDLE" not in self._off:
-            # A locker that is allowed to keep idle entries has any number of them.
+            # A locker that may keep idle entries can have any number of them.
             clause = "KM-REF" if live else "KM-IDLE"
             also = () if clause == "KM-IDLE" else ("KM-IDLE",)
             self._find(clause, f"len() is {length}, and {_keys(live)} held or waited for", *also, hopeless=False)

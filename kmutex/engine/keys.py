@@ -1,4 +1,4 @@
-"""The keys of a run: what a letter of a program stands for."""
+"""The keys of a run, for the letters of its program."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 
 def key_of(letter: str) -> str:
-    """The key for a letter: equal each time, and never the same object."""
+    """Return the key for a letter: an equal value each time, but never the same object."""
     return "".join(["key-", letter])
 
 
 def spelled(kind: str, text: str) -> Any:
-    """A key of this type (one of `kmutex.engine.calls.KEY_TYPES`) for a text: another for each, a new object each
+    """Return a key of this type (of `kmutex.engine.calls.KEY_TYPES`): different for each text, and a new object each
     time."""
     if kind == "bytes":
         return text.encode()
@@ -32,19 +32,19 @@ def spelled(kind: str, text: str) -> Any:
 
 
 _RUNS = itertools.count(1)
-"""Of this process: what one run leaves behind, no other meets, whoever runs it."""
+"""Numbers of runs, unique in the process, so that no run finds the traces of another."""
 
 
 class Spelling:
-    """Keys of one type, and perhaps other ones in each run."""
+    """Keys of one type, perhaps different ones in each run."""
 
     def __init__(self, kind: str = "any", *, own: bool = False) -> None:
-        """own: whether each run has keys of its own."""
+        """Make keys of a type; with ``own``, each run has keys of its own."""
         self._kind = kind
         self._own = own
 
     def of_a_run(self) -> Callable[[str], Any]:
-        """What the letters stand for in the next run."""
+        """Return the function from letters to keys for the next run."""
         if not self._own:
             return functools.partial(_spell, self._kind, "")
         return functools.partial(_spell, self._kind, f"-{next(_RUNS)}")

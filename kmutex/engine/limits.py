@@ -1,10 +1,10 @@
-"""The measures of a run that both schedulers share."""
+"""Limits of a run that both schedulers share."""
 
 TIMEOUT = 5.0
-"""Virtual seconds that a cancellable wait asks for."""
+"""The timeout of a cancellable wait, in virtual seconds."""
 POLLS = 2
-"""How often a wait that nobody asked for is ended before the poller counts as waiting."""
+"""How often a polling wait is ended without progress before the client counts as waiting."""
 MOST_STEPS = 20_000
-"""Scheduling points after which a run counts as endless."""
+"""After this number of scheduling points, a run counts as endless."""
 ENDLESS = 1e5
-"""Virtual seconds from which on a time limit counts as none."""
+"""From this number of virtual seconds on, a time limit counts as no limit."""

@@ -1,4 +1,4 @@
-"""Who watches a run, and how a run ends."""
+"""The observer of a run, and the endings of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kmutex.engine.program import Step
 
 
 def without_frames(error: BaseException) -> BaseException:
-    """The error without the subject's frames, its own and those of its causes: they would keep entries alive."""
+    """Remove the frames of an error and of its causes: the subject's frames would keep entries alive."""
     chain, seen = [error], set[int]()
     while chain:
         one = chain.pop()
@@ -22,11 +22,11 @@ def without_frames(error: BaseException) -> BaseException:
 
 
 class Observer(Protocol):
-    """Is told of each event of a run, in the order in which they happened. Judges; never changes the run."""
+    """Gets each event of a run, in order. It judges, and never changes the run."""
 
     @property
     def stopped(self) -> bool:
-        """True once it has seen enough: the run then ends."""
+        """True once it needs no more events: the run then ends."""
 
     def made(self, subject: Any) -> None:
         """The subject of this run."""
@@ -38,35 +38,35 @@ class Observer(Protocol):
         """The client begins the call."""
 
     def returned(self, client: int, step: Step) -> None:
-        """The call is back, without an error."""
+        """The call has returned."""
 
     def raised(self, client: int, step: Step, error: BaseException) -> None:
-        """The call is back, with an error."""
+        """The call has raised an error."""
 
     def cancelled(self, client: int) -> None:
         """The client's wait is over: its timeout fired, it was interrupted, or its task was cancelled."""
 
     def failed(self, error: BaseException) -> None:
-        """A callback on the event loop raised it: no caller is told."""
+        """A callback on the event loop raised an error, which no caller gets."""
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
-        """Nobody can move. The calls that wait, and the clients among them whose time is over."""
+        """A quiescent state: the calls that wait, and the clients among them whose time is over."""
 
 
 class Ending(Enum):
     """How a run ended."""
 
     DONE = "done"
-    """Every client did all it had to do, or waits and nobody can move."""
+    """Every client is done, or waits and nobody can move."""
     STOPPED = "stopped"
-    """The observer had seen enough."""
+    """The observer needed no more events."""
     ENDLESS = "endless"
-    """No end after the largest number of steps that a run may take."""
+    """The run did not end within the step limit."""
 
 
 class UncontrolledError(Exception):
-    """The subject blocks, or runs on, in something that the scheduler does not replace."""
+    """The subject blocks, or keeps running, in code that the scheduler does not control."""
 
 
 class SubjectFailedError(Exception):
-    """The factory failed, or the subject left the process."""
+    """The factory failed, or the subject tried to leave the process."""

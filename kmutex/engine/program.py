@@ -1,10 +1,10 @@
-"""What the clients of a run do: a program, as a value and as text.
+"""A program: what the clients of a run do, as a value and as text.
 
     0+a | 1~a-a 2+b-b | 0-a
 
-A program is a row of phases, divided by ``|``. In each phase some clients (a digit) do one or more things. What
-stands in one phase runs concurrently. The next phase begins when all is quiet: everybody waits or has nothing left
-to do in this phase. A client that still waits goes on with its later steps once it gets through.
+A program is a sequence of phases, separated by ``|``. In each phase some clients (a digit) do one or more steps. The
+steps of one phase run concurrently. The next phase begins in a quiescent state: every client waits or has done its
+steps of this phase. A client that still waits does its later steps once its wait has ended.
 
     +a  lock a, for as long as it takes        -a  unlock a, if the client got it
     ~a  lock a; may be cancelled in the wait   ?a  lock a without waiting (timeout 0)
@@ -17,12 +17,12 @@ to do in this phase. A client that still waits goes on with its later steps once
 
 Cancelled means: for threads the timeout fires, for asyncio the task is cancelled.
 
-Where the subject suppresses duplicates, clients call do(a, work) instead; the work of ``d``, ``f`` and ``t`` goes on
-until somebody ends it:
+For a subject that suppresses duplicates, clients call do(a, work) instead; the work of ``d``, ``f`` and ``t`` runs
+until a client ends it:
 
-    da  do a                                   fa  do a; its work, if it is run, fails in the end
+    da  do a                                   fa  do a; its work, if it is run, fails at its end
     na  do a; its work ends at once            ta  do a; may be cancelled, whatever it waits for
-    ea  end the oldest run of a that goes on           ga  forget a: who comes from now on joins no run before
+    ea  end the oldest present run of a        ga  forget a: later calls do not join earlier runs
 
 Cancelled means here: for threads an interrupt strikes, for asyncio the task is cancelled.
 """
@@ -57,19 +57,19 @@ STEPS = {
     "g": "forget",
 }
 ASKING = frozenset("+~!?[")
-"""The steps that end in holding the key, if they end well."""
+"""The steps that end with holding the key, if they succeed."""
 DOING = frozenset("dfnt")
 """The steps that ask for the result of a key's work."""
 FLIGHT = DOING | {"e", "g"}
-"""The steps that are for a subject which suppresses duplicates."""
+"""The steps for a subject that suppresses duplicates."""
 
 
 class BodyError(Exception):
-    """What the body of a block raises in a run."""
+    """The error that the body of a block raises in a run."""
 
 
 RAISING: dict[str, type[BaseException]] = {"%": BodyError, "&": asyncio.CancelledError}
-"""The steps that leave a block by an error, and what is raised."""
+"""The steps that leave a block by an error, and that error."""
 
 _TOKEN = re.compile(r"c(?P<cancel>\d)|(?P<client>\d)(?P<steps>(?:[-+~!?xu\[\]^%&*odfnteg][a-z])+)")
 _STEP = re.compile(r"([-+~!?xu\[\]^%&*odfnteg])([a-z])")
@@ -92,10 +92,10 @@ class Step(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """What happens between two quiet moments."""
+    """The steps between two quiescent states."""
 
     steps: tuple[tuple[int, tuple[Step, ...]], ...]
-    """Client and what it does, in the order of the text."""
+    """Each client and its steps, in the order of the text."""
     cancel: tuple[int, ...] = ()
     """Clients that are cancelled in their wait as the phase begins."""
 
@@ -107,7 +107,7 @@ class Program(NamedTuple):
 
     @property
     def clients(self) -> int:
-        """How many clients it needs: one more than the highest number in it."""
+        """The number of clients: one more than the highest number in the program."""
         return 1 + max(client for phase in self.phases for client, _ in phase.steps)
 
     @property
@@ -117,18 +117,18 @@ class Program(NamedTuple):
 
     @property
     def kinds(self) -> frozenset[str]:
-        """The kinds of its steps, and "c" where somebody is cancelled at a fixed moment."""
+        """The kinds of its steps, and "c" if a phase cancels a client."""
         kinds = {step.kind for phase in self.phases for _, steps in phase.steps for step in steps}
         return frozenset(kinds | {"c"} if any(phase.cancel for phase in self.phases) else kinds)
 
     @property
     def ingredients(self) -> frozenset[str]:
-        """What it has beside plain locking."""
+        """What it has in addition to plain locking."""
         return self.kinds - frozenset("+-cden")
 
     @property
     def alike(self) -> dict[int, int]:
-        """By client: the one before it that does the same, where there is one."""
+        """By client: an earlier client that does the same, if there is one."""
         done = {
             client: tuple(
                 (tuple(steps for other, steps in phase.steps if other == client), client in phase.cancel)
@@ -153,7 +153,11 @@ class Program(NamedTuple):
 
 
 def parse(text: str) -> Program:
-    """The program that ``text`` says. ProgramError: it says none."""
+    """Parse a program.
+
+    Raises:
+        ProgramError: The text is not a program.
+    """
     phases = []
     for part in text.split("|"):
         steps: list[tuple[int, tuple[Step, ...]]] = []
@@ -161,7 +165,7 @@ def parse(text: str) -> Program:
         for word in part.split():
             found = _TOKEN.fullmatch(word)
             if found is None:
-                raise ProgramError(f"{word!r} in {text!r} is no step; see kmutex.engine.program for the form")
+                raise ProgramError(f"{word!r} in {text!r} is not a step; see kmutex.engine.program for the form")
             if found["cancel"] is not None:
                 cancel.append(int(found["cancel"]))
             else:
@@ -179,13 +183,18 @@ def parse(text: str) -> Program:
 
 
 def leased_by(clients: Iterable[Mapping[str, object]], key: str) -> Any:
-    """The lease by which one of these clients has, or had, the key; None if they have none."""
+    """Return the lease by which one of these clients has, or had, the key; None if there is no lease."""
     return next((got[key] for got in clients if got.get(key) is not None), None)
 
 
 def possible(step: Step, got: Mapping[str, object], others: Iterable[Mapping[str, object]] = ()) -> bool:
-    """Whether a client has what the step ends. got: by key, the lease by which it has the key, None by lock. others:
-    the same of the other clients."""
+    """Return whether a client has the grant that the step ends.
+
+    Args:
+        step: The step.
+        got: By key that the client has: its lease, or None if it was locked.
+        others: The same for the other clients.
+    """
     if step.kind == "o":
         return leased_by(others, step.key) is not None
     if step.kind in "-*":

@@ -1,7 +1,7 @@
-"""A run written down in full, and the runs that part from it: what happened, and what else could have.
+"""A full record of a run, and of its variations: what else could have happened.
 
-At each choice of a recorded run every other alternative is run too, from there on by the default schedule, and then
-the same from those runs, up to a number of runs. What they share with the run that they part from is kept once.
+At each choice of a recorded run, every other alternative is run too, followed by the default schedule; and then the
+same for those runs, up to a number of runs. The common part of a run and its variation is stored once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from kmutex._timeouts import TIMED_OUT
 from kmutex.engine.explorer import Explorer, Schedule
+from kmutex.engine.flight import WorkRun
+from kmutex.engine.flight_judge import FlightJudge
 from kmutex.engine.observer import SubjectFailedError
 from kmutex.engine.program import Step
 from kmutex.engine.run_judge import Event, RunJudge
@@ -23,42 +25,47 @@ from kmutex.engine.search import Chooser, Move, UnreplayableError
 from kmutex.engine.source_lines import with_lines
 
 MOST_EVENTS = 3000
-"""Of a run, so many are kept; one without an end has any number."""
+"""The most events of a run that are kept; an endless run has any number."""
 _REFUSALS = (*TIMED_OUT, asyncio.CancelledError, KeyboardInterrupt)
 
 
+WORK = {f"work {how}": how for how in ("ended", "failed", "cancelled")}
+"""Marks of a run of the work that is over, with how it ended."""
+
+
 class Mark(NamedTuple):
-    """What an observer was told, in a form that a model can follow."""
+    """An event for an observer, in a form that a model can follow."""
 
     at: int
-    """How many events there are then, those of this call among them."""
+    """The number of events up to it, inclusive."""
     what: str
-    """called, returned, refused (a wait that is over), raised (another error), cancelled, quiet, phase."""
+    """called, returned, refused (a wait that is over), raised (another error), cancelled, quiet, phase; of a single
+    flight also "work begins" and those of `WORK`."""
     client: int = -1
     kind: str = ""
-    """Of the step, as in a program."""
+    """The kind of the step, as in a program."""
     key: str = ""
     waiting: tuple[int, ...] = ()
-    """At a quiet moment: whose calls are not back."""
+    """In a quiescent state: the clients whose calls have not returned."""
     counted: int | None = None
-    """What len() said then; None: it was not asked."""
+    """The result of len() then; None if it was not called."""
 
 
 class Choice(NamedTuple):
-    """A place at which a run could have gone on in another way."""
+    """A point at which a run could have continued differently."""
 
     at: int
-    """How many events there were."""
+    """The number of events before it."""
     pick: int
     moves: tuple[tuple[int, str, int], ...]
-    """Who, how, and what it costs."""
+    """Each alternative: the client, the kind of move, and the preemptions that it costs."""
 
 
 class Breach(NamedTuple):
-    """A clause that is seen broken."""
+    """A broken clause."""
 
     at: int
-    """How many events it takes to see it."""
+    """The number of events that show it."""
     clauses: tuple[str, ...]
     message: str
     promised: bool
@@ -69,42 +76,44 @@ class Run:
     """One recorded run."""
 
     parent: int
-    """The number of the run that it parts from; -1: none."""
+    """The number of the run that it varies; -1 for the first run."""
     choice: int
-    """The number of the choice at which it does."""
+    """The number of the choice at which they differ."""
     shared: int
-    """How many events it has in common with that."""
+    """The number of events in common."""
     schedule: str
-    """What replays it."""
+    """The schedule, as text."""
     events: tuple[Event, ...]
-    """Those that come after; the first run's are all."""
+    """Its events after the common part; for the first run, all events."""
     choices: tuple[Choice, ...]
     """All of them."""
     marks: tuple[Mark, ...]
     """All of them."""
     tested: dict[str, int]
-    """By clause: how many events it took to put it to the test, and it held."""
+    """By clause that was put to the test and held: the number of events until then."""
     breaches: tuple[Breach, ...]
     ended: bool
-    """Whether it came to its end, or was ended because enough was seen."""
+    """Whether it ended, by itself or because the judge needed no more events."""
 
 
 @dataclass
 class Recording:
-    """The runs, the first of which was asked for; the others come after those that they part from."""
+    """The runs: first the requested one; the others come after the runs that they vary."""
 
     runs: list[Run] = field(default_factory=list)
     left: int = 0
-    """How many alternatives at choices of these runs were not run."""
+    """The number of alternatives in these runs that were not run."""
+    leader: str = ""
+    """For a single flight, what the failure of a leader means: `Policy`; "cancel": its cancellation may be shared."""
 
     def as_plain(self) -> dict[str, Any]:
         """For JSON."""
-        return {"runs": [vars(run) for run in self.runs], "left": self.left}
+        return {"runs": [vars(run) for run in self.runs], "left": self.left, "leader": self.leader}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Recording:
-        """What `as_plain` gave, after JSON."""
-        return cls([_run(one) for one in plain["runs"]], plain["left"])
+        """Restore a recording from `as_plain`, after JSON."""
+        return cls([_run(one) for one in plain["runs"]], plain["left"], plain["leader"])
 
 
 def _run(plain: Mapping[str, Any]) -> Run:
@@ -130,12 +139,21 @@ def record(
     most: int,
     go_on: Callable[[], bool] = lambda: True,
 ) -> Recording:
-    """The run that a schedule says, with the lines of the subject's code, and runs that part from it.
+    """Record the run of a schedule, with source lines, and its variations.
 
-    own: whether a file's code is the subject's. most: how many runs at the most. go_on: whether there is still time.
-    UnreplayableError: the subject does not come by that way. SubjectFailedError: it tried to leave the process.
+    Args:
+        explorer: Runs the subject.
+        schedule: The schedule.
+        own: Tells whether a file has the subject's code.
+        most: The most runs.
+        go_on: Tells whether there is still time.
+
+    Raises:
+        UnreplayableError: The run does not reach every recorded choice.
+        SubjectFailedError: The subject tried to leave the process.
     """
-    found = Recording()
+    held_to = getattr(explorer.judging, "keywords", {})
+    found = Recording(leader="cancel" if held_to.get("cancels") else held_to.get("policy", ""))
     whole: list[tuple[Event, ...]] = []
     waiting: deque[tuple[int, int, tuple[int, ...]]] = deque()
 
@@ -145,7 +163,7 @@ def record(
             run.parent, run.choice = parent, choice
             run.shared = found.runs[parent].choices[choice].at
             if events[: run.shared] != whole[parent][: run.shared]:
-                found.left += 1  # It does not come by the same way twice, so this is no branch of that run.
+                found.left += 1  # The subject is not deterministic, so this is not a variation of that run.
                 return
             run.events = events[run.shared :]
         number = len(found.runs)
@@ -172,7 +190,7 @@ def _picks(schedule: Schedule) -> list[int]:
 def _recorded(
     explorer: Explorer, schedule: Schedule, own: Callable[[str], bool], picks: Sequence[int]
 ) -> tuple[Run, tuple[Event, ...]]:
-    """One run, and all that happened in it up to the last breach."""
+    """Return one run, and its events up to the last violation."""
     chosen = tuple((at, pick) for at, pick in enumerate(picks) if pick)
     choosers: list[_Noting] = []
 
@@ -197,10 +215,10 @@ def _recorded(
     if result.exited:
         raise SubjectFailedError(f"it tried to leave the process: {result.exited}")
     if result.left_at is not None:
-        raise UnreplayableError(f"choice {result.left_at} is not there as it was recorded")
+        raise UnreplayableError(f"choice {result.left_at} differs from the recorded run")
     judge, chooser = judges[-1], choosers[-1]
     breaches = [Breach(len(one.events), one.clauses, one.message, True) for one in judge.findings]
-    # The verdict on what is not promised is no event of the run.
+    # A verdict about a clause that is not promised is not an event of the run.
     breaches += [Breach(len(one.events) - 1, one.clauses, one.message, False) for one in judge.unpromised]
     last = max((one.at for one in breaches), default=len(judge.events)) if judge.findings else len(judge.events)
     events = tuple(judge.events[: min(last, MOST_EVENTS)])
@@ -226,12 +244,12 @@ def _recorded(
 
 
 def _client(schedule: Schedule, move: Move) -> int:
-    """Whose turn it would be; -1 for the event loop, or a thread of the subject's own."""
+    """Return the client of a move; -1 for the event loop, or a thread of the subject."""
     return move.who if move.who < schedule.program.clients else -1
 
 
 class _Noting(Chooser):
-    """Notes between which events each choice comes, and what there was to choose from."""
+    """Notes the position and the alternatives of each choice."""
 
     sees = True
 
@@ -251,11 +269,12 @@ def _marking(judging: Callable[..., RunJudge]) -> Callable[..., RunJudge]:
     known: dict[str, Any] = {}
     if isinstance(judging, functools.partial):
         made, known = judging.func, judging.keywords
-    return functools.partial(type(f"{made.__name__}WithMarks", (_Marks, made), {}), **known)
+    marks = _FlightMarks if issubclass(made, FlightJudge) else _Marks
+    return functools.partial(type(f"{made.__name__}WithMarks", (marks, made), {}), **known)
 
 
 class _Marks(RunJudge):
-    """A judge that also writes down what it was told, and when a clause was first put to the test."""
+    """A judge that also records its events, and when a clause was first put to the test."""
 
     def __init__(self, **of_judge: Any) -> None:
         super().__init__(**of_judge)
@@ -275,8 +294,9 @@ class _Marks(RunJudge):
         self._mark("returned", client, step)
 
     def raised(self, client: int, step: Step, error: BaseException) -> None:
+        what = "refused" if self._refuses(client, error) else "raised"
         super().raised(client, step, error)
-        self._mark("refused" if isinstance(error, _REFUSALS) else "raised", client, step)
+        self._mark(what, client, step)
 
     def cancelled(self, client: int) -> None:
         super().cancelled(client)
@@ -287,10 +307,30 @@ class _Marks(RunJudge):
         super().quiet(waiting, overdue)
         self.marks.append(Mark(len(self.events), "quiet", waiting=tuple(sorted(waiting)), counted=self.counted))
 
+    def _refuses(self, client: int, error: BaseException) -> bool:
+        return isinstance(error, _REFUSALS)
+
     def _witness(self, clause: str) -> None:
         super()._witness(clause)
         self.tested.setdefault(clause, len(self.events))
 
-    def _mark(self, what: str, client: int = -1, step: Step | None = None) -> None:
-        kind, key = ("", "") if step is None else step
+    def _mark(self, what: str, client: int = -1, step: Step | None = None, key: str = "") -> None:
+        kind, key = ("", key) if step is None else step
         self.marks.append(Mark(len(self.events), what, client, kind, key))
+
+
+class _FlightMarks(_Marks, FlightJudge):
+    """The same of a single flight, with when each run of the work begins and ends."""
+
+    def began(self, run: WorkRun) -> None:
+        super().began(run)
+        self._mark("work begins", run.client, None, run.key)
+
+    def over(self, run: WorkRun) -> None:
+        super().over(run)
+        self._mark(f"work {run.how}", run.client, None, run.key)
+
+    def _refuses(self, client: int, error: BaseException) -> bool:
+        # An interrupt that struck another caller's work is an error of that work.
+        struck = client in self._calls and self._calls[client].cancelled
+        return super()._refuses(client, error) and (struck or isinstance(error, asyncio.CancelledError))

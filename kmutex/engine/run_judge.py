@@ -1,4 +1,4 @@
-"""One run as somebody sees it who judges: what happened, what is found broken by it, and by which names."""
+"""The judge of one run, without the rules: its events, its broken clauses, and their names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLAME = {
     "leader": "KM-LEADER",
     "follower": "KM-FOLLOWER",
 }
-"""What a run contains, and the clause that speaks of it; the first that fits is named."""
+"""By ingredient of a run: the clause about it. The first that fits names a symptom."""
 BLAMED = {
     "KM-RACE": "~",
     "KM-INTERRUPT": "!",
@@ -30,38 +30,41 @@ BLAMED = {
     "KM-ATOMIC": "x",
     "KM-EXPIRED": "?",
 }
-"""The same clauses, and the kinds of steps that such a run has."""
+"""By the same clauses: the kinds of steps in such a run."""
 _GOES_ON = frozenset(("KM-FIFO", "KM-HANDOFF", "KM-RESULT", "KM-FORGET"))
-"""What may be broken and not promised, and means nothing for what the run shows after it: whoever is served out of turn
-holds the key as well as anybody, and a result that was kept is a result."""
+"""Clauses without consequences for the rest of a run if they are not promised: a waiter that is served out of turn
+still holds the key, and a result that was kept is a result."""
 
 
 class Event(NamedTuple):
-    """One line of a timeline. client -1: of nobody in particular."""
+    """One line of a timeline. Client -1 stands for no client in particular."""
 
     client: int
     text: str
     change: Change = ""
-    """What it says about who holds the key, in the words of pictures."""
+    """How it changes the state of its client, as `kmutex.picture.rows.Change` has it."""
     key: str = ""
     place: str = ""
-    """FILE:LINE of the subject's code that it shows; empty where it is a call, an answer or a verdict."""
+    """For a source line, ``FILE:LINE``. Empty for a call, an answer or a verdict."""
 
 
 class Finding(NamedTuple):
-    """A broken clause: the best name first, then what else the run breaks; the symptom alone; and what was seen."""
+    """A broken clause in one run."""
 
     clauses: tuple[str, ...]
+    """The clauses that the run breaks, the best name for the mistake first."""
     symptom: str
+    """The clause of what was observed."""
     message: str
+    """What was observed, in one line."""
     events: tuple[Event, ...]
-    """What happened up to there."""
+    """The events of the run so far."""
 
 
 class RunJudge:
-    """The book of one run, for an `Observer` that judges it: what happened, and what is broken by it.
+    """The events and findings of one run, for an `Observer` that judges it.
 
-    What is declared off, not promised, or known from plainer programs is dealt with here.
+    It handles clauses that are off or not promised, and symptoms that are known from simpler programs.
     """
 
     def __init__(
@@ -72,17 +75,22 @@ class RunJudge:
         known: Set[str] = frozenset(),
         tail_from: int | None = None,
     ) -> None:
-        """off: clauses that are not judged. unpromised: clauses whose breaches are told apart from the others. known:
-        symptoms seen in plainer programs. tail_from: the phase in which the epilogue begins, which asks whether the
-        key is as good as new."""
+        """Judge one run.
+
+        Args:
+            off: Clauses that are not judged.
+            unpromised: Clauses whose violations are kept separately.
+            known: Symptoms of simpler programs.
+            tail_from: The first phase of the epilogue, which checks that each key is as good as new.
+        """
         self.findings: list[Finding] = []
         self.unpromised: list[Finding] = []
-        """Breaches of what the subject does not promise."""
+        """Broken clauses that the subject does not promise."""
         self.exited: str | None = None
         self.uncountable = False
-        """Whether len() never came back without the help of another thread, so it is of no use at a quiet moment."""
+        """Whether len() waits for another thread, so it can't be called in a quiescent state."""
         self.counted: int | None = None
-        """What len() said at the last quiet moment; None: it was not asked."""
+        """The result of len() in the last quiescent state; None if it was not called."""
         self.events: list[Event] = []
         self.witnesses: Counter[str] = Counter()
         self._hopeless = False
@@ -92,31 +100,31 @@ class RunJudge:
         self._tail_from = tail_from
         self._tail = False
         self.before_epilogue: int | None = None
-        """How many events there were when the epilogue began; None: it has not."""
+        """The number of events before the epilogue; None before it begins."""
         self._subject: Any = None
         self._counts = False
         self._stalled: set[int] = set()
-        """Who waits while all that goes on is another key's."""
+        """Clients that wait for a free key while another key is held."""
         self._ingredients: set[str] = set()
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing that comes now means anything."""
+        """Whether the rest of the run has no meaning."""
         return self._hopeless or self.exited is not None
 
     def made(self, subject: Any) -> None:
-        """The run has made its subject."""
+        """Note the subject of the run."""
         self._subject = subject
         self._counts = hasattr(type(subject), "__len__")
 
     def phase(self, number: int) -> None:
-        """A phase of the program begins."""
+        """Begin a phase of the program."""
         self._tail = self._tail_from is not None and number >= self._tail_from
         if self._tail and self.before_epilogue is None:
             self.before_epilogue = len(self.events)
 
     def differs(self, symptom: str, message: str) -> None:
-        """Something that only the caller could see, such as a count, is not as it must be."""
+        """Note a fault that only the caller could see, such as a wrong count."""
         self._find(symptom, message)
 
     def called(self, client: int, step: Step) -> None:
@@ -132,7 +140,7 @@ class RunJudge:
         """Its wait is ended from outside."""
 
     def failed(self, error: BaseException) -> None:
-        """Of single flights nothing is said about it: no clause speaks of what no caller is told."""
+        """A callback on the event loop failed. No clause of single flights is about it."""
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         """Nobody can move."""
@@ -141,8 +149,15 @@ class RunJudge:
         """The run is over."""
 
     def _find(self, symptom: str, message: str, *also: str, hopeless: bool = True, promised: bool = True) -> None:
-        """hopeless: nothing that the run shows after this means anything. promised: whether the run has nothing that
-        excuses it."""
+        """Note a broken clause.
+
+        Args:
+            symptom: The clause of what was observed.
+            message: One line.
+            also: Other clauses that it breaks.
+            hopeless: Whether the rest of the run has no meaning.
+            promised: Whether nothing in the run excuses it.
+        """
         if self._hopeless or symptom in self._off:
             return
         clauses = [symptom, *also]
@@ -161,7 +176,7 @@ class RunJudge:
         self.findings.append(Finding(tuple(judged), symptom, message, tuple(self.events)))
 
     def _find_unpromised(self, symptom: str, message: str, broken: tuple[str, ...]) -> None:
-        # Of what an interrupt has left behind, nothing more can be said.
+        # After traces of an interrupt, the rest of the run has no meaning.
         self._hopeless = symptom not in _GOES_ON
         if any(finding.symptom == symptom for finding in self.unpromised):
             return

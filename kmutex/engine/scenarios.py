@@ -1,7 +1,7 @@
-"""The programs that every locker is put through.
+"""The programs for every locker.
 
-Most put a locker into a small situation (the key is free, held, waited for by one or two) and then let two or three
-things happen at once. The plain ones come first: what they show is not blamed on anything else. Nobody needs to
+Most of them create a small situation (the key is free, held, or one or two clients wait for it), and then let two or
+three events overlap. The simple programs come first: their symptoms are not blamed on anything else. No client needs to
 unlock at the end of a program: the epilogue does.
 """
 
@@ -14,7 +14,7 @@ from kmutex.engine.shapes import Shape
 
 PLAIN = (
     "0+a-a",
-    # One after the other: who waits, in which order, and who comes new.
+    # One after the other: waiters, their order, and newcomers.
     "0+a | 1+a | 2+a | 3+a | 0-a",
     "0+a | 1+a | 2+a | 3+a | 4+a | 0-a | 1-a | 2-a | 3-a",
     "0+a | 1+a | 2+a | 3+a | 0-a | 1-a | 4+a | 2-a",
@@ -129,7 +129,7 @@ STRAYS_AFTER = (
     "0+a | 1~a | c1 | 0-a | 1xa | 0+a | 1+a | 0-a",
     "0+a | 1?a | 0-a | 1xa | 0+a 1+a",
 )
-"""Unlocks of an unheld key after something that may have left a trace."""
+"""Unlocks of an unheld key after events that may have left a trace."""
 LEASES = (
     "0[a]a",
     "0[a^a]a",
@@ -140,11 +140,11 @@ LEASES = (
     "0[a | 1+a | 0^a | 0^a | 2+a | 1-a | 0]a",
     "0[a | 1[a | 0^a | 0]a | 2+a | 1]a",
     "0[a | 0ua | 1+a | 0]a | 2+a | 1-a",
-    # The same where a later holder has somebody waiting behind it.
+    # The same with a waiter behind a later holder.
     "0[a | 1+a | 2+a | 0ua | 0^a",
     "0[a | 1+a | 2+a | 0ua | 0]a",
     "0[a | 1[a | 2+a | 0^a | 3oa | 1]a",
-    # By somebody who was handed the lease: refused or not, it is ended once.
+    # By a client that was given the lease: refused or not, the lease ends once.
     "0[a | 1oa | 0^a | 1+a",
     "0[a | 1+a | 0^a | 2oa | 1-a",
     "0[a | 1+a | 2+a | 0^a 3oa",
@@ -153,7 +153,7 @@ LEASES = (
 FLIGHTS = (
     "0na",
     "0na | 0na | 1na",
-    # One after the other: who works, who joins, and who comes when it is over.
+    # One after the other: a leader, followers, and calls after the end.
     "0da | 1da | 2ea",
     "0da | 1da | 2da | 3ea",
     "0da | 1dana | 2ea",
@@ -175,7 +175,7 @@ FLIGHTS = (
     "0da | 1db | 2ea 3eb",
     "0da | 1da 2db | 3ea",
 )
-"""Where duplicates are suppressed. Nobody needs to end the work at the end of a program: the epilogue does."""
+"""For duplicate suppression. No client needs to end the work at the end of a program: the epilogue does."""
 FAILURES = (
     "0fa | 1ea",
     "0fa | 1ea | 0da | 2da | 1ea",
@@ -189,7 +189,7 @@ FAILURES = (
     "0fa | 1dana | 2ea",
 )
 CANCELLED_CALLS = (
-    # A leader: cancelled alone, and with others who wait for its work.
+    # A leader: cancelled alone, and with followers.
     "0ta | c0",
     "0ta | c0 | 1da | 2da | 3ea",
     "0ta | 1da | c0",
@@ -222,9 +222,11 @@ FORGETTING = (
 
 
 def flights(*, cancel: bool = True, forget: bool = False) -> list[Program]:
-    """The programs for a subject that suppresses duplicates, in the order in which they are to be run.
+    """Return the programs for a subject that suppresses duplicates, in the order in which they are run.
 
-    cancel: a call can be cancelled (a task) or interrupted (a thread). forget: it has forget(key).
+    Args:
+        cancel: Whether a call can be cancelled (a task) or interrupted (a thread).
+        forget: Whether it has forget(key).
     """
     texts = [*FLIGHTS, *FAILURES, *(CANCELLED_CALLS if cancel else ()), *(FORGETTING if forget else ())]
     return [parse(text) for text in texts]
@@ -254,12 +256,18 @@ def programs(
     bodies: bool = False,
     tasks: bool = False,
 ) -> list[Program]:
-    """The programs for a locker with these features, in the order in which they are to be run.
+    """Return the programs for a locker with these features, in the order in which they are run.
 
-    cancel: a wait can be given up (a timeout, a cancelled task). tries: timeout 0. interrupt: threads.
-    leases: the locker has ``hold``. strays: the unlock of a key can be asked of who has it not by lock. reentrant: who
-    holds a key gets it again. striped: one key at a time is asked for, since two may be one lock. bodies: it is held by
-    a block, whose body can raise. tasks: and whose task can be cancelled there.
+    Args:
+        cancel: Whether a wait can be cancelled, by a timeout or as a task.
+        tries: Whether it takes timeout 0.
+        interrupt: Whether interrupts of threads are judged.
+        leases: Whether it has ``hold``.
+        strays: Whether a client without the key can call unlock.
+        reentrant: Whether a holder gets its key again.
+        striped: Whether keys may share a lock, so that only one key at a time is used.
+        bodies: Whether it is held by a block, whose body can raise.
+        tasks: Whether the task in such a block can be cancelled.
     """
     texts = [*PLAIN, *(TRIES if tries else ()), *(CANCELS if cancel else ()), *(INTERRUPTS if interrupt else ())]
     texts += STRAYS
@@ -279,7 +287,7 @@ def programs(
 
 
 def programs_for(shape: Shape, *, interrupt: bool) -> list[Program]:
-    """The programs for what a factory makes. interrupt: whether interrupted threads are judged."""
+    """Return the programs for a shape; ``interrupt`` tells whether interrupted threads are judged."""
     if shape.form == "flight":
         return flights(cancel=interrupt or shape.kind == "asyncio", forget=shape.forgets)
     return programs(
@@ -296,7 +304,7 @@ def programs_for(shape: Shape, *, interrupt: bool) -> list[Program]:
 
 
 def asks_again(program: Program) -> bool:
-    """Whether a client asks for a key that it may hold already."""
+    """Return whether a client asks for a key that it may hold already."""
     held: set[tuple[int, str]] = set()
     for client, steps in (one for phase in program.phases for one in phase.steps):
         for kind, key in steps:
@@ -310,12 +318,12 @@ def asks_again(program: Program) -> bool:
 def with_epilogue(
     program: Program, *, tries: bool = True, strays: bool = True, afterwards: bool = True
 ) -> tuple[Program, int]:
-    """The program, and after it: everybody lets go, and then for each key: is it as good as new? And how many
-    phases that adds.
+    """Return the program with its epilogue, and the number of phases in that.
 
-    As good as new: taken at once by somebody, contended for by two in order, and unheld in the end, which is asked only
-    where a stray unlock can be. Where duplicates are suppressed: all work is ended, and then one leads, another joins,
-    and a third comes when it is over. afterwards: False leaves that question out for locks.
+    In the epilogue every client releases its keys, and then each key must be as good as new: granted at once, passed on
+    in order between waiters, and unheld at the end, if that can be tested by a stray unlock. For duplicate suppression,
+    all work is ended; then one client leads, another follows, and a third calls after the end. ``afterwards=False``
+    omits the second part for locks.
     """
     if program.kinds & FLIGHT:
         return _with_flight_epilogue(program)
@@ -337,7 +345,7 @@ def with_epilogue(
 
 
 def _with_flight_epilogue(program: Program) -> tuple[Program, int]:
-    """Each call may be a run of its own, one after the other: when those before it fail, or where none is shared."""
+    """End all work. Each call may have its own run: if those before it fail, or if runs are not shared."""
     texts = []
     nobody = max(2, program.clients)
     for key in program.keys:

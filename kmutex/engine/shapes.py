@@ -1,4 +1,4 @@
-"""What a factory makes: a locker for threads or for asyncio, and how it is called. Found out by looking and trying."""
+"""Find out what a factory makes, by inspection and trial calls: a locker for threads or asyncio, and its methods."""
 
 from __future__ import annotations
 
@@ -27,55 +27,61 @@ _LETTERS = [str(number) for number in range(200)]
 
 
 class NotALockerError(Exception):
-    """The subject is not a keyed locker. One line: what is missing, and what to do."""
+    """The subject is not a keyed locker. The message says in one line what is missing, and what to do."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a subject offers."""
+    """The interface of a subject."""
 
     kind: Kind
+    """"threads" or "asyncio"."""
     timeout: bool
-    """lock() takes a timeout."""
+    """Whether lock() takes a timeout."""
     counts: bool
-    """len() gives the number of live keys."""
+    """Whether len() returns the number of live keys."""
     leases: bool
-    """There is a hold() whose block is given something with release(), or lock gives what unlock takes."""
+    """Whether hold() gives its block something with release(), or lock returns what unlock takes."""
     form: Form = "lock"
-    """lock: lock(key), unlock(key). acquire: the same with other names, results or arguments. get: an accessor gives a
-    lock for the key. block: with or async with only. key: an object for each key. flight: do(key, fn)."""
+    """"lock" has lock(key) and unlock(key); "acquire" has the same with other names, results or arguments; "get" has a
+    call that returns a lock for the key; "block" has with or async with only; "key" is an object for each key; "flight"
+    has do(key, fn)."""
     tries: bool = True
-    """It can be asked without waiting: timeout 0, blocking=False, or a call of its own."""
+    """Whether a call can ask without waiting, by timeout 0, blocking=False, or a method for it."""
     strays: bool = True
-    """The unlock of a key by somebody who holds nothing can be asked."""
+    """Whether a caller that holds nothing can call unlock."""
     bodies: bool = False
-    """A block: its body can raise."""
+    """Whether it is a block, whose body can raise."""
     keys: str = "any"
-    """The type of its keys, one of `kmutex.engine.calls.KEY_TYPES`."""
+    """The type of its keys, one of ``kmutex.engine.calls.KEY_TYPES``."""
     shared: bool = False
-    """What the factory makes shares its keys with what it made before, so each run has keys of its own."""
+    """Whether all objects of the factory share their keys; each run then uses new keys."""
+    trio: bool = False
+    """Whether it waits by trio and runs on trio's scheduler; its kind is "asyncio" also then."""
     reentrant: bool = False
-    """Its holder gets the key again."""
+    """Whether its holder gets the key again."""
     forgets: bool = False
-    """A single flight with forget(key)."""
+    """Whether it is a single flight with forget(key)."""
     several: bool = False
-    """There is a hold_all() of several keys."""
+    """Whether it has a hold_all() for several keys."""
     striped: bool = False
-    """Keys share locks by design."""
+    """Whether keys share locks by design."""
     loose: Sequence[str] = ()
-    """Features that it was found not to have, and that nobody promised."""
+    """Features that it was found to lack, without a promise to have them."""
     taken: str = ""
-    """One line for the report: what was taken for what."""
+    """One line for the report about which methods are called for what."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A factory with the one face that schedulers, judge, suite, machine and recorder know."""
+    """A factory of lockers that are adapted to one interface."""
 
     shape: Shape
+    """The interface of the original locker."""
     make: Callable[[], Any]
-    """What it makes has lock(key, timeout=...) and unlock(key), awaited for asyncio (where unlock gives something to
-    await), and __len__ and hold(key) where the shape says so. A block has leave(key, error) too: its body raises."""
+    """Makes an adapted locker, with lock(key, timeout=...) and unlock(key); with __len__ and hold(key) if the shape
+    says so. For asyncio, lock is awaited, and unlock if it returns an awaitable. A block also has leave(key, error), by
+    which its body raises."""
 
 
 def fit(
@@ -86,48 +92,87 @@ def fit(
     lenient: bool = True,
     patience: float = 5.0,
 ) -> Fitted:
-    """The shape of what ``make()`` returns, and a factory of subjects with the one face.
+    """Find out the shape of a locker, and adapt it to ``lock(key, timeout)`` and ``unlock(key)``.
 
-    make: a factory without arguments; or what is called with a key. without: features that are not looked for.
-    calls: names, where looking does not find them. lenient: whether it may be re-entrant or striped and take keys of
-    one type only; if not, it is judged as if it were not. patience: real seconds without a scheduling point before what
-    it makes counts as out of control.
-    NotALockerError: it is no keyed locker, or the factory fails.
+    Args:
+        make: A factory without arguments; or an object that is called with a key.
+        without: Features that are not looked for.
+        calls: Names of methods, if they are not found automatically.
+        lenient: Whether it may be re-entrant or striped, or take keys of one type only. If False, it is judged as if it
+            were not.
+        patience: Real seconds without a scheduling point until the locker counts as out of control.
+
+    Returns:
+        The shape, and a factory of adapted lockers.
+
+    Raises:
+        NotALockerError: It is not a keyed locker, or the factory fails.
     """
     with controlled(make):
         try:
-            return _Looker(make, without, calls, lenient, patience).fitted()
+            looker = _Looker(make, without, calls, lenient, patience)
+            try:
+                fitted = looker.fitted()
+            except NotALockerError:
+                if not looker.of_trio:
+                    raise
+            if not looker.of_trio:
+                return fitted
+            from kmutex.engine.trioloop import UnknownTrioError
+
+            try:
+                return _Looker(make, without, calls, lenient, patience, trio=True).fitted()
+            except UnknownTrioError as error:
+                raise NotALockerError(str(error)) from None
         except SubjectFailedError as error:
             raise NotALockerError(f"{error}; it is called without arguments") from None
 
 
 def look(make: Callable[[], Any], without: frozenset[str] = frozenset()) -> Shape:
-    """The shape of what ``make()`` returns; features in ``without`` are not looked for.
+    """Find out the shape of a locker.
 
-    NotALockerError: it is no locker, or the factory fails.
+    Args:
+        make: A factory without arguments.
+        without: Features that are not looked for.
+
+    Raises:
+        NotALockerError: It is not a keyed locker, or the factory fails.
     """
     return fit(make, without=without).shape
 
 
 class _Looker:
-    """Tries out what a factory makes."""
+    """Tries the objects of a factory."""
 
     def __init__(
-        self, make: Callable[[], Any], without: frozenset[str], calls: Calls, lenient: bool, patience: float
+        self,
+        make: Callable[[], Any],
+        without: frozenset[str],
+        calls: Calls,
+        lenient: bool,
+        patience: float,
+        *,
+        trio: bool = False,
     ) -> None:
         self._original = make
         self._without = without
         self._calls = calls
         self._lenient = lenient
-        # What must be given a key is itself what gives the locks; it is the same in every run, unless all that its
-        # locks share is given to it.
+        # An object that takes a key returns the locks itself; it is the same in every run, unless all shared state of
+        # its locks is passed to it.
         self._by_key = bool(ways.required(make))
         self._stored = stored(make) if self._by_key else None
         self._make: Callable[[], Any] = self._stored or ((lambda: make) if self._by_key else make)
-        self._trials = Trials(self._make, patience)
+        self._trio = trio
+        self._trials = Trials(self._make, patience, trio=trio)
         self._subject: Any = None
         self._silent = False
-        """Whether the call gives nothing back."""
+        """Whether the call returns None."""
+
+    @property
+    def of_trio(self) -> bool:
+        """Whether it waits by trio, and was tried without."""
+        return self._trials.of_trio and not self._trio
 
     def fitted(self) -> Fitted:
         subject = self._subject = self._made()
@@ -136,11 +181,20 @@ class _Looker:
         try:
             kind, way = self._found()
         except NotALockerError:
+            if self._trials.of_trio:
+                raise
+            if self._trio and any(True for _ in ways.flights(subject, self._calls)):
+                raise NotALockerError("it waits by trio, and no single flight is run there; a locker is") from None
             for call in ways.flights(subject, self._calls):
                 flight = self._flight(call)
                 if flight is not None:
                     return flight
             raise
+        if kind == "asyncio" and not self._trio:
+            # Where the key is free, it may wait by nothing; where it is not, it shows by what.
+            self._trials.run("0+a | 1+a", kind, way)
+            if self._trials.of_trio:
+                raise NotALockerError("it waits by trio")
         keys = self._calls.keys or (ways.keys_of(self._opening(way.open)) if self._lenient else "any")
         self._trials.key_type(keys)
         shared = (self._by_key and self._stored is None) or self._made() is subject or self._share(kind, way)
@@ -162,9 +216,10 @@ class _Looker:
             several=plain and callable(getattr(subject, "hold_all", None)),
             keys=keys,
             shared=shared,
+            trio=self._trio,
         )
         if shape.counts and way.by == "lock":
-            # Who only gets the lock counts as a user already: nobody can let go of it without having asked.
+            # A caller that only got the lock counts as a user already: it can't release it without waiting for it.
             shape = replace(shape, strays=self._idle_when_got(kind, way))
         found = {
             "self-exclusion": self._lenient and self._reentrant(kind, way),
@@ -181,18 +236,19 @@ class _Looker:
     def _made(self) -> Any:
         made = self._trials.made()
         if made is None:
-            raise NotALockerError("the factory does not come back; it waits for something")
+            raise NotALockerError("the factory does not return; it waits for something")
         return made
 
     def _opening(self, name: str) -> Any:
         return getattr(self._subject, name) if name else self._subject
 
-    # -- which call it is ----------------------------------------------------------------------------------------
+    # -- its methods ---------------------------------------------------------------------------------------------
 
     def _found(self) -> tuple[Kind, Way]:
-        """The first way by which a free key is got and let go; or else the first by which it is got.
+        """Return the first candidate that locks and releases a free key; or else the first that locks it.
 
-        NotALockerError: there is none.
+        Raises:
+            NotALockerError: There is no such candidate.
         """
         half: tuple[Kind, Way] | None = None
         failed = ""
@@ -218,8 +274,7 @@ class _Looker:
         raise NotALockerError(failed or self._no_locker())
 
     def _flight(self, call: FlightCall) -> Fitted | None:
-        """What suppresses duplicates: for which kind of client, and with the one face do(key, work). None: it is not
-        called so."""
+        """Adapt a single flight to do(key, work); None if it can't be called like this."""
         made: list[Any] = []
 
         async def awaited() -> object:
@@ -232,7 +287,7 @@ class _Looker:
         def called(subject: Any) -> Callable[[Any], Any]:
             return lambda key: FlightFace(subject, call).do(key, work)
 
-        # Work that gives something to await: who does not await it passes it through as it is.
+        # The work returns an awaitable: a subject that does not await it passes it on.
         answers, _ = self._trials.answer("threads", called)
         awaits = bool(answers) and inspect.isawaitable(answers[0]) and answers[0] not in made
         if call.awaitable:
@@ -274,7 +329,7 @@ class _Looker:
         return Fitted(shape, fitted)
 
     def _called_so(self, call: FlightCall) -> str:
-        """How a single flight is called, in words."""
+        """Return a description of the call of a single flight."""
         if call.decorates:
             maker = getattr(self._original, "__name__", "L")
             given = ", ".join(option for option, _ in call.options) or ("key" if call.by_key else "")
@@ -284,7 +339,7 @@ class _Looker:
         return f"{name or _name(self._subject)}({f'{work}, key' if call.function_first else f'key, {work}'})"
 
     def _answers(self, candidate: Candidate) -> tuple[Kind, list[Any], Trial]:
-        """What the call gives, and for which kind of client it is."""
+        """Return the kind of the candidate, the answers of its call, and the record of the run."""
         opening = self._opening(candidate.open)
         owner = ways.owner_of(opening)
 
@@ -309,7 +364,7 @@ class _Looker:
         return kind, answers, trial
 
     def _resolved(self, candidate: Candidate, kind: Kind, answer: Any) -> list[tuple[Kind, Way]]:
-        """How it may be gone on with what the call gives, the likeliest first; nothing if that is no locker's."""
+        """Return the ways to use the answer of a call, the likeliest first; empty if it is not a locker's answer."""
         opening = self._opening(candidate.open)
         calls = Way("acquire", "calls", candidate.open, limit=ways.limit_of(opening), owner=ways.owner_of(opening))
         methods = ways.lock_methods(answer)
@@ -323,7 +378,7 @@ class _Looker:
             )
             wanted = ways.token_wanted(opening, closing, answer)
             pairs = [(kind, replace(calls, closes=closes)) for closes in wanted]
-            # What it gives may be the lock itself, or a block, and not be held yet.
+            # The answer may be the lock itself, or a block, and may not be held yet.
             if (methods is not None or is_block(answer)) and not self._frees(*pairs[0]):
                 lent = self._lent(calls, kind, answer, methods, wanted)
                 if lent:
@@ -347,11 +402,10 @@ class _Looker:
     def _lent(
         self, calls: Way, kind: Kind, lock: Any, methods: tuple[str, str] | None, wanted: tuple[Closes, ...]
     ) -> list[tuple[Kind, Way]]:
-        """The way, where a lock or a block is got by one call of the subject and given back by the other; nothing if it
-        is not.
+        """Return the way, if one method of the subject lends a lock or a block and the other takes it back; else empty.
 
-        The lock may be held when it is given, and the other call may let go of it. Then nobody can give back what is
-        held by somebody else, so nobody waits for some time only.
+        The lock may be held when it is lent, and the other method may release it. Then a caller whose wait has failed
+        can't return a lock that another caller holds, so no wait has a limit.
         """
         held = replace(calls, form="get", by="lock", close="", back=calls.close, trying="")
         if methods is not None:
@@ -371,20 +425,21 @@ class _Looker:
         return []
 
     def _frees(self, kind: Kind, way: Way) -> bool:
-        """Whether a second client waits for a key that the first has by this way, and gets it when that lets go."""
+        """Return whether a second client waits for a key that the first has, and gets it after the release."""
         trial = self._trials.run("0+a | 1+a | 0-a | 1-a", kind, way)
         return trial.waited(1, 1) and trial.did("0+a", "0-a", "1+a", "1-a")
 
     def _excludes(self, kind: Kind, way: Way) -> bool:
-        """Whether a second client has to wait for a key that the first has by this way."""
+        """Return whether a second client waits for a key that the first has."""
         return self._trials.run("0+a | 1+a | 0-a | 1-a", kind, way).waited(1, 1)
 
-    # -- what else it is -----------------------------------------------------------------------------------------
+    # -- its other features --------------------------------------------------------------------------------------
 
     def _limited(self, kind: Kind, way: Way) -> tuple[Way, bool]:
-        """The way, with what it does when the time is over; and whether it can be asked without waiting.
+        """Add to the way what happens when the time is over; return also whether it can be asked without waiting.
 
-        NotALockerError: it does not wait at all.
+        Raises:
+            NotALockerError: It never waits.
         """
         if "timeout" in self._without:
             way = replace(way, limit=Limit(), trying="")
@@ -409,18 +464,18 @@ class _Looker:
         tried, trial = self._refused(kind, way, program)
         error = trial.errors.get("1?a")
         if isinstance(error, TypeError) and not ways.named(self._opening(way.open), way.limit.timeout):
-            # **arguments are passed on to what has no such thing.
+            # **arguments are passed on to a function without such a parameter.
             bare = replace(way, limit=Limit(blocking=way.limit.blocking))
             return self._tried(kind, bare) if bare.tries else (bare, False)
         if not trial.waited(1, 1) or way.limit.by_blocking:
             return tried, not trial.waited(1, 1)
         if way.limit.timeout and way.limit.blocking:
             return self._tried(kind, replace(way, limit=replace(way.limit, by_blocking=True)))
-        # It waits. lock(key, timeout=0) of the usual face may not; what 0 means elsewhere is not known.
+        # It waits. lock(key, timeout=0) of the usual interface must not; in others, the meaning of 0 is unknown.
         return way, way.form == "lock"
 
     def _refused(self, kind: Kind, way: Way, program: str) -> tuple[Way, Trial]:
-        """The way, with the words in which the second client of a program is refused."""
+        """Add to the way how the second client of a program is refused."""
         answers = Answers()
         trial = self._trials.run(program, kind, way, watch=answers)
         if isinstance(answers.last, Exception) and answers.on_purpose:
@@ -431,49 +486,53 @@ class _Looker:
         return way, trial
 
     def _leases(self, kind: Kind) -> bool:
-        """Whether there is a hold() whose block is given something that can be released."""
+        """Return whether there is a hold() whose block gets something that can be released."""
         if not ways.takes_key(getattr(self._subject, "hold", None)):
             return False
         return any(callable(getattr(given, "release", None)) for given in self._trials.held(kind))
 
     def _for_each_grant(self, kind: Kind, way: Way) -> bool:
-        """Whether each grant has something of its own to let go with. Where it is the lock itself, say, it is the next
-        holder's as well, and nobody can tell them apart."""
+        """Return whether each grant has its own object for the release. If that is the lock itself, for example, the
+        next holder has the same, and they can't be distinguished."""
         answers = Answers()
         self._trials.run("0+a | 1+a | 0-a | 1-a", kind, way, watch=answers)
         alike = isinstance(answers.first, (str, int)) and answers.first == answers.last
         return not alike and answers.first is not answers.last
 
     def _idle_when_got(self, kind: Kind, way: Way) -> bool:
-        """Whether a lock that was got and not asked leaves len() as it was."""
+        """Return whether getting a lock, without waiting for it, leaves len() unchanged."""
         subject = self._made()
         before = len(subject)
         kept, _ = self._trials.answer(kind, lambda _: getattr(subject, way.open))
         return bool(kept) and len(subject) == before
 
     def _reentrant(self, kind: Kind, way: Way) -> bool:
-        """Whether a holder gets the key again, and others don't until it has let go as often."""
+        """Return whether a holder gets the key again, and others don't until it has released as often."""
         trial = self._trials.twice("0+a | 1+a | 0-a | 1-a", kind, way)
         return trial.waited(1, 1) and trial.did("0+a", "0-a", "1+a", "1-a")
 
     def _share(self, kind: Kind, way: Way) -> bool:
-        """Whether two subjects have their keys in common."""
+        """Return whether two subjects share their keys."""
         return self._trials.two("0+a | 1+b | 0-a | 1-b", kind, way).waited(1, 1)
 
     def _apart(self, kind: Kind, way: Way) -> None:
-        """NotALockerError: what one run leaves behind is met by the next, though its keys are others."""
+        """Check that a run does not find the traces of an earlier run with other keys.
+
+        Raises:
+            NotALockerError: It does.
+        """
         program = "0+a | 1+a | 0-a | 1-a"
         first = self._trials.run(program, kind, way)
         self._trials.run("0+a | 1+a | 2+a", kind, way)
         again = self._trials.run(program, kind, way)
         if first.did("0+a", "0-a") and again.done != first.done:
             raise NotALockerError(
-                f"two lockers of the factory share more than their keys: what one leaves, the other meets "
-                f"({again.why() if again.errors else 'it waits'}); give a factory that sets it back"
+                f"two lockers of the factory share more than their keys: what one leaves behind, the other finds "
+                f"({again.why() if again.errors else 'it waits'}); give a factory that resets it"
             )
 
     def _gives_few(self, way: Way) -> bool:
-        """Whether it gives fewer locks than there are keys, and more than one."""
+        """Return whether it returns fewer locks than there are keys, but more than one."""
         if way.by != "lock":
             return False
         opening, keys = self._opening(way.open), self._trials.same_keys()
@@ -483,7 +542,7 @@ class _Looker:
         return 1 < len({id(lock) for lock in locks}) < len(locks)
 
     def _striped(self, kind: Kind, way: Way) -> bool:
-        """Whether some keys share a lock, while most do not: a table of so many locks, for all keys."""
+        """Return whether some keys share a lock, while most do not: a table with a fixed number of locks."""
         steps = [((1, (Step("+", a), Step("-", a))), (0, (Step("+", a),))) for a in _LETTERS]
         both = Program(tuple(Phase((one,)) for two in steps for one in two))
         keys = self._trials.same_keys()
@@ -495,7 +554,7 @@ class _Looker:
         collisions = sum(self._trials.blocked(pair, kind, way, keys) is not None for pair in pairs)
         return 0 < collisions < len(others)
 
-    # -- what is made of it --------------------------------------------------------------------------------------
+    # -- the result ----------------------------------------------------------------------------------------------
 
     def _factory(self, shape: Shape, way: Way) -> Callable[[], Any]:
         usual = Way("lock", "calls", "lock", "unlock", limit=Limit("timeout" if shape.timeout else ""))
@@ -524,7 +583,7 @@ class _Looker:
             given = given.replace("token", "lock")
             said["lock"] = f"{name}, " + (f"then {then}, " if then else "") + f"then {way.back}({given})"
         said["calls"] = f"{name}, " + (f"{way.close}({given})" if given else f"then {way.close} of what it gives")
-        parts = [f"{shape.form}: {said[way.by]}", shape.kind]
+        parts = [f"{shape.form}: {said[way.by]}", "trio" if shape.trio else shape.kind]
         if not shape.timeout:
             parts.append("no timeout" if not shape.tries else "no timeout, but a try")
         if way.none_refused:
@@ -548,17 +607,17 @@ class _Looker:
         return f"{name}(key{more})"
 
     def _no_locker(self) -> str:
-        """One line: what was looked for, what there is, and what helps."""
+        """Return one line: what was looked for, what was found, and what to do."""
         needed = [parameter.name for parameter in ways.required(self._original) or ()]
         if needed:
             name = getattr(self._original, "__name__", "the factory")
             return (
-                f"{name} must be given {', '.join(needed)}, and is no lock for a key; write MODULE:{name}(...) with "
+                f"{name} must be given {', '.join(needed)}, and is not a lock for a key; write MODULE:{name}(...) with "
                 f"its arguments, or a factory that gives functools.partial({name}, ...), to be called with the key"
             )
         found = ways.found(self._subject)
         return (
-            f"{_name(self._subject)} has no lock for a key that is known here: looked for lock and unlock, acquire and "
+            f"{_name(self._subject)} has no known form of a lock for a key: looked for lock and unlock, acquire and "
             f"release, a block, a lock for each key, a single flight; found {found or 'nothing that takes a key'}; "
             "name it with --call lock=NAME,unlock=NAME, block=NAME, get=NAME or do=NAME"
         )
@@ -567,18 +626,18 @@ class _Looker:
 def _not_through(candidate: Candidate, trial: Trial) -> str:
     if candidate.guessed:
         return ""
-    return f"{candidate.open or 'the call'}() of a free key does not come through: {trial.why()}"
+    return f"{candidate.open or 'the call'}() of a free key does not return: {trial.why()}"
 
 
 def _waiting(kind: Kind, lock: Any, asks: str) -> tuple[Kind, Limit]:
-    """For which kind of client a lock is, where its call ``asks`` waits; and how that is told how long."""
+    """Return the kind of a lock whose method ``asks`` waits, and the parameters for a limit on that."""
     asking = getattr(lock, asks)
     only_async = hasattr(type(lock), "__aenter__") and not hasattr(type(lock), "__enter__")
     return ("asyncio" if only_async or ways.is_coroutine_function(asking) else kind), ways.limit_of(asking)
 
 
 def _is_taken(lock: Any) -> bool:
-    """Whether a lock that a call gave is held already, as far as it says."""
+    """Return whether a lock that a call returned is held already, as far as it tells."""
     locked = getattr(lock, "locked", None)
     try:
         return callable(locked) and locked() is True

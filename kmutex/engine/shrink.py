@@ -1,4 +1,4 @@
-"""A counterexample without what it does not need: clients, steps and cancellations that can be left out are."""
+"""Shrink a counterexample: drop clients, steps and cancellations that it does not need."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from kmutex.engine.run_judge import BLAMED
 from kmutex.engine.scenarios import asks_again, with_epilogue
 
 MOST = 100
-"""Runs of one program that are made in search of the same breach."""
+"""The most runs of one program in search of the same violation."""
 MOST_WITHOUT = 400
-"""Runs of a program without what a breach is blamed on."""
+"""The most runs of a program without the suspected cause."""
 FEW = 1
-"""Picks that are left as they are: others are found by trying all that are as near to the default."""
+"""So few choices are not shrunk one by one: all schedules as near to the default are tried."""
 LEAST_BOUND = 2
-"""Preemptions of these."""
+"""The least bound on preemptions for them."""
 
 
 def shrink(
@@ -27,19 +27,22 @@ def shrink(
     symptoms: Sequence[tuple[frozenset[str], str]] = (),
     go_on: Callable[[], bool] = lambda: True,
 ) -> Found:
-    """A run of a smaller program that breaks the same clauses in no more events and with no more choices; one from
-    which nothing more can be left out so, or ``found`` itself. At each step, what makes the run shortest is left out.
+    """Return a locally minimal counterexample for the same clauses, with at most as many events and choices.
 
-    A clause that is named for something in the program, and that the same is broken without, is named no longer.
+    Each step drops what makes the run shortest. A clause about an ingredient is no longer named if the shorter program
+    shows the symptom without that ingredient.
 
-    symptoms: what programs with these ingredients have shown, so that it is not blamed on anything else. go_on: asked
-    before each run; where it says no, the smallest so far is returned.
+    Args:
+        explorer: Runs the subject.
+        found: The counterexample.
+        symptoms: Ingredients of programs, with a symptom that they showed, so that it is not blamed on anything else.
+        go_on: Called before each run; False ends the search with the shortest so far.
     """
     if not go_on():
         return found
     found = _with_fewer_picks(explorer, found, symptoms, go_on)
     small = _reduced(explorer, unblamed(explorer, found, go_on), symptoms, go_on)
-    # What only the epilogue shows is said by a program of its own, which can then be made smaller too.
+    # A violation in the epilogue is turned into one of a full program, which can then be shrunk too.
     full = in_full(small)
     spelled = _same(explorer, small, full, symptoms, go_on) if full != small.schedule.program else None
     if spelled is not None:
@@ -56,8 +59,8 @@ def _with_fewer_picks(
     symptoms: Sequence[tuple[frozenset[str], str]],
     go_on: Callable[[], bool],
 ) -> Found:
-    """The same breach by a schedule that is nearer to the default: where a strategy has drawn it, most of what it drew
-    is not needed. Halves are left out, then quarters, and so on, as long as the same is broken."""
+    """Return the same violation with a schedule nearer to the default: most random choices are not needed. Drop halves
+    of the choices, then quarters, and so on, as long as the same clauses are broken."""
     known = _known(found.schedule.program, symptoms)
     parts = 2
     while len(found.schedule.picks) > FEW and go_on():
@@ -95,7 +98,7 @@ def _reduced(
 ) -> Found:
     again = asks_again(found.schedule.program)
     while go_on():
-        # Without its unlock, a client asks for what it has: a re-entrant locker grants that, and rightly.
+        # Without its unlock, a client asks for a key that it has: a re-entrant locker is right to grant that.
         smaller = (program for program in parts(found.schedule.program) if again or not asks_again(program))
         tried = (_same(explorer, found, program, symptoms, go_on) for program in smaller)
         better = min((one for one in tried if one is not None), key=_size, default=None)
@@ -106,13 +109,13 @@ def _reduced(
 
 
 def _size(found: Found) -> tuple[int, bool, int]:
-    """Events, then whether the program leaves some of them to the epilogue, then the program."""
+    """Return a sort key: events, then whether some of them are in the epilogue, then the program's length."""
     program = found.schedule.program
     return len(found.finding.events), in_full(found) != program, len(str(program))
 
 
 def _renumbered(program: Program) -> Program:
-    """The same with clients that are called 0, 1, ... in the order in which they come."""
+    """Return the program with clients renumbered in the order in which they appear."""
     number: dict[int, int] = {}
     for phase in program.phases:
         for client, _ in phase.steps:
@@ -129,7 +132,7 @@ def _renumbered(program: Program) -> Program:
 
 
 def in_full(found: Found) -> Program:
-    """The program that makes the calls which were made in the run, those of the epilogue among them."""
+    """Return the program of all calls in the run, including those of the epilogue."""
     calls: dict[int, deque[str]] = {}
     for event in found.finding.events:
         if event.change in ("asks", "calls", "lets go"):
@@ -140,7 +143,7 @@ def in_full(found: Found) -> Program:
         for client, steps in phase.steps:
             kept = []
             for step in steps:
-                # A step that was not possible made no call.
+                # A step that was not possible did not make a call.
                 if client in calls and calls[client] and calls[client][0] == f"{step} ...":
                     calls[client].popleft()
                     kept.append(step)
@@ -152,7 +155,7 @@ def in_full(found: Found) -> Program:
 
 
 def unblamed(explorer: Explorer, found: Found, go_on: Callable[[], bool] = lambda: True) -> Found:
-    """A run that shows the same symptom without what it is blamed on; ``found`` itself if none is seen."""
+    """Return a run with the same symptom without the suspected cause; ``found`` itself if there is no such run."""
     while found.finding.clauses[0] in BLAMED and found.finding.clauses[0] != found.finding.symptom and go_on():
         blame = found.finding.clauses[0]
         program = _without(found.schedule.program, BLAMED[blame])
@@ -176,8 +179,8 @@ def unblamed(explorer: Explorer, found: Found, go_on: Callable[[], bool] = lambd
 
 
 def _without(program: Program, kinds: str) -> Program | None:
-    """The program without these kinds of steps. A wait that may end becomes one that does not. None: nobody does
-    anything in what is left, or nothing was left out."""
+    """Return the program without these kinds of steps. A wait that may end becomes one that does not. None if the
+    program is then empty, or did not change."""
     plain = {"~": "+", "!": "+", "[": "+", "]": "-", "%": "-", "&": "-", "*": "-"}
     phases = []
     for phase in program.phases:
@@ -192,7 +195,7 @@ def _without(program: Program, kinds: str) -> Program | None:
 
 
 def parts(program: Program) -> Iterator[Program]:
-    """The programs with one client less, then those with one step or one cancellation less."""
+    """Yield the programs with one client less, then those with one step or one cancellation less."""
     for client in sorted({client for phase in program.phases for client, _ in phase.steps}):
         yield from _program(
             Phase(
@@ -217,7 +220,7 @@ def _less(phase: Phase) -> Iterator[Phase]:
 
 
 def _program(phases: Iterator[Phase] | Sequence[Phase]) -> Iterator[Program]:
-    """The program of the phases that are not empty, if anybody does anything in it."""
+    """Yield the program of the phases that are not empty, if there is any step in it."""
     program = Program(tuple(phase for phase in phases if phase.steps or phase.cancel))
     if any(phase.steps for phase in program.phases):
         clients = {client for phase in program.phases for client, _ in phase.steps}
@@ -232,7 +235,7 @@ def _same(
     symptoms: Sequence[tuple[frozenset[str], str]],
     go_on: Callable[[], bool],
 ) -> Found | None:
-    """The shortest run of the program that breaks the same clauses in no more events and with no more choices."""
+    """Return the shortest run of the program that breaks the same clauses, with at most as many events and choices."""
     result = explorer.every(
         program,
         found.schedule.level,

@@ -1,8 +1,7 @@
-"""A run with the lines of the subject's own code in it: not only who called what, but where each client stood."""
+"""Add source lines to the events of a run, to show where in the subject's code each client is."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import linecache
@@ -14,26 +13,27 @@ from types import FrameType
 from typing import Any
 
 from kmutex._text import printable
+from kmutex.engine.faces import current_task
 from kmutex.engine.judge import ENDED_OUTSIDE
 from kmutex.engine.program import Step
 from kmutex.engine.run_judge import Event, RunJudge
 from kmutex.engine.threads import foreign
 
 WIDTH = 60
-"""Characters of a line that are shown."""
+"""The most characters of a line that are shown."""
 MARGIN = 6
-"""Columns that its number takes."""
+"""The width of its number, in columns."""
 
 
 _SUSPENDED = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
-"""Flags of code that reports "return" also where it waits."""
+"""Flags of code that reports "return" when it waits, too."""
 _Tracer = Callable[[FrameType, str, Any], Any]
 
 
 def with_lines(judging: Callable[..., RunJudge], own: Callable[[str], bool]) -> Callable[..., RunJudge]:
-    """What makes the same judges, which also write down the lines of the subject's own code.
+    """Return what makes the same judges, which also record the lines of the subject's code.
 
-    judging: a class of judges, or a partial of one. own: whether a file's code is the subject's.
+    ``judging`` is a class of judges, or a partial of one; ``own`` tells whether a file has the subject's code.
     """
     known: dict[str, Any] = {}
     made: Any = judging
@@ -44,9 +44,9 @@ def with_lines(judging: Callable[..., RunJudge], own: Callable[[str], bool]) -> 
 
 
 class Lines(RunJudge):
-    """A judge that also writes down the lines of the subject's own code, as far as ``own`` says that a file is.
+    """A judge that also records the lines of the subject's code, in files for which ``own`` is true.
 
-    Lines are seen by `sys.settrace`, which is left on in the thread that executes them.
+    It uses `sys.settrace`, which stays on in the thread that executes the lines.
     """
 
     def __init__(self, *, own: Callable[[str], bool], **of_judge: Any) -> None:
@@ -55,7 +55,7 @@ class Lines(RunJudge):
         self._clients: dict[object, int] = {}
         self._muted = False
         self._under: dict[int, _Tracer] = {}
-        """By thread: who traced it before, such as the scheduler, which may switch between two instructions."""
+        """By thread: its earlier tracer, such as the scheduler's, which may switch between two instructions."""
 
     def called(self, client: int, step: Step) -> None:
         super().called(client, step)
@@ -75,7 +75,7 @@ class Lines(RunJudge):
         super().raised(client, step, error)
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
-        # It asks for len(), which is no client's doing.
+        # The judge calls len(), which no client does.
         self._muted = True
         try:
             super().quiet(waiting, overdue)
@@ -101,7 +101,7 @@ class Lines(RunJudge):
         if event == "line":
             self._stands_at(frame)
         elif event == "return" and not frame.f_code.co_flags & _SUSPENDED:
-            # It stands in the caller's line again, which is not reported once more.
+            # It is back in the caller's line, which is not reported again.
             caller = frame.f_back
             if caller is not None and self._own(caller.f_code.co_filename):
                 self._stands_at(caller)
@@ -118,7 +118,7 @@ class Lines(RunJudge):
 
 
 def stops(events: Iterable[Event]) -> list[Event]:
-    """The events with those lines only at which a client was left standing, without their indentation."""
+    """Return the events with only the last line of each client before a switch, without indentation."""
     every = list(events)
     following: list[Event | None] = [*every[1:], None]
     return [
@@ -129,7 +129,7 @@ def stops(events: Iterable[Event]) -> list[Event]:
 
 
 def last_place(events: Sequence[Event]) -> str:
-    """Where the client of the last event stood last, or whoever did anything last; "" where no line was seen."""
+    """Return the last place of the client of the last event, or of the client that moved last; "" without lines."""
     who = next((event.client for event in reversed(events) if event.client >= 0), -1)
     places = [(event.client == who, event.place) for event in events if event.place]
     mine = [place for own, place in places if own]
@@ -137,7 +137,7 @@ def last_place(events: Sequence[Event]) -> str:
 
 
 def file_of(make: Callable[[], Any]) -> str:
-    """The file in which a factory is defined; "" if that can't be told."""
+    """Return the file in which a factory is defined; "" if unknown."""
     try:
         return inspect.getfile(inspect.unwrap(make))
     except (TypeError, ValueError):
@@ -145,16 +145,16 @@ def file_of(make: Callable[[], Any]) -> str:
 
 
 def not_foreign(file: str) -> bool:
-    """Whether the code of a file may be a subject's: not the standard library's, and not the checker's."""
+    """Return whether a file may have a subject's code: it is not of the standard library, nor of the checker."""
     return not foreign(file)
 
 
 def own_code(make: Callable[[], Any]) -> Callable[[str], bool]:
-    """Which files are the subject's own: those of its factory's package, or beside its factory's file."""
+    """Return a test for the subject's files: those of its factory's package, or in the folder of its factory's file."""
     file = file_of(make)
     names = getattr(inspect.unwrap(make), "__module__", "").split(".")
     names += ["__init__"] * (Path(file).stem == "__init__")
-    # Of a module in no package, only what is not installed lies beside it for a reason.
+    # For a module without a package, installed files in the same folder are unrelated.
     folder = Path(file).resolve().parents[max(0, len(names) - 2)] if file else Path("/nowhere")
     installed = len(names) < 2 and "site-packages" in folder.parts
 
@@ -168,8 +168,8 @@ def own_code(make: Callable[[], Any]) -> Callable[[str], bool]:
 
 
 def _whoever_runs() -> object:
-    """The task of the running loop, or the thread where there is none."""
+    """Return the task of the running loop, or the thread if there is no task."""
     try:
-        return asyncio.current_task() or threading.get_ident()
+        return current_task() or threading.get_ident()
     except RuntimeError:
         return threading.get_ident()

@@ -1,6 +1,6 @@
-"""``Lock(storage, key)``: a class or function that is called with a key, and with what all its locks share.
+"""``Lock(storage, key)``: a class or function that is called with a key, and with an object that all locks share.
 
-What they share is made for it: an object of the class that the parameter is annotated with or named after, or a dict.
+The shared object is made for it: of the class in the parameter's annotation or name, or a dict.
 """
 
 from __future__ import annotations
@@ -14,20 +14,26 @@ from typing import Any
 from kmutex.engine import ways
 
 _TABLE = re.compile(r"\w*(storage|store|registry|table|locks|pool|state|data|entries|shared|mapping|map|dict)")
-"""Names of what may be a plain dict."""
+"""Names of parameters that may be a plain dict."""
 _MAPPINGS = ("dict", "Dict", "MutableMapping", "Mapping", "defaultdict", "WeakValueDictionary")
 
 
 class Stored:
-    """Called with a key, it makes the lock of that key, all upon one storage."""
+    """Called with a key, it makes the lock of that key; all locks have one storage."""
 
     def __init__(self, kind: Callable[..., Any], key: inspect.Parameter, shared: dict[str, Any]) -> None:
-        """kind: the class or function. key: its parameter for the key. shared: what it is given beside, by name."""
+        """Make a factory of locks.
+
+        Args:
+            kind: The class or function.
+            key: Its parameter for the key.
+            shared: Its other arguments, by name.
+        """
         self.kind = kind
         self.names = [
             parameter.name for parameter in ways.parameters(kind) or () if parameter.name in (*shared, key.name)
         ]
-        """What it is given for a lock, in order."""
+        """The arguments for a lock, in order."""
         self._key = key.name
         self._shared = shared
         given = [parameter for parameter in ways.parameters(kind) or () if parameter.name not in shared]
@@ -41,8 +47,8 @@ class Stored:
 
 
 def stored(kind: Callable[..., Any]) -> Callable[[], Stored] | None:
-    """What makes such a thing with a storage of its own; None if ``kind`` is not of this form, or nobody knows how its
-    storage is made."""
+    """Return what makes such a factory with new storage; None if ``kind`` does not have this form, or it is unknown how
+    to make its storage."""
     known = ways.parameters(kind) or []
     plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     if any(parameter.kind not in plain for parameter in known):
@@ -58,7 +64,7 @@ def stored(kind: Callable[..., Any]) -> Callable[[], Stored] | None:
 
 
 def _maker(parameter: inspect.Parameter, kind: Callable[..., Any]) -> Callable[[], Any] | None:
-    """What makes the value of a parameter; None if nothing is known to."""
+    """Return what makes the value of a parameter; None if unknown."""
     annotation = parameter.annotation
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     named = re.sub(r"\[.*", "", text.strip("'\"")).rpartition(".")[2]
@@ -79,7 +85,7 @@ def _maker(parameter: inspect.Parameter, kind: Callable[..., Any]) -> Callable[[
 
 
 def _class_of(name: str, kind: Callable[..., Any]) -> type | None:
-    """The class of this name, however it is spelled, in the module of ``kind`` or another one of its package."""
+    """Return the class of this name, in any spelling, from the module of ``kind`` or another one of its package."""
     home = kind.__module__
     wanted = name.replace("_", "").lower()
     beside = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == home.partition(".")[0]]

@@ -1,15 +1,16 @@
-"""Choosers that draw: strategies from the literature, by their names, and a portfolio that takes turns.
+"""Random choosers: strategies from the literature, by their names, and a portfolio of them.
 
-Each is the same for its seed. They see who could move and on what object his next operation is, and what a run before
-has shown of the program (`Seen`): how many operations each has made, and on what.
+Each depends on its seed only. They see which threads can move, the object of each next operation, and statistics of
+earlier runs of the program (`Seen`): how many operations each thread has made, and on which objects.
 
-- `RandomPreemptions`: a few preemptions at places drawn beforehand, like PCT's change points, free choices at random.
-- `PCT`: a random order of the clients, the first of which runs; at d - 1 places drawn beforehand the one who runs
-  becomes the last (Burckhardt et al., ASPLOS 2010).
-- `POS`: each operation that is due has a random rank, and the highest is done; those on the same object are ranked anew
+- `RandomPreemptions`: a few preemptions at random points, like PCT's change points; free choices at random.
+- `PCT`: a random order of the clients, the first of which runs; at d - 1 random points the running client becomes the
+  last (Burckhardt et al., ASPLOS 2010).
+- `POS`: each pending operation has a random rank, and the highest is done; then those on the same object get new ranks
   (Yuan et al., CAV 2018).
-- `URW`: a random walk that is weighted by how much each has left to do, so that all interleavings are as likely.
-- `SURW`: the same for the operations on one object only; what else there is gives way to it (Zhao et al., ASPLOS 2025).
+- `URW`: a random walk, weighted by the remaining operations of each thread, so that all interleavings are equally
+  likely.
+- `SURW`: the same for the operations on one object only; other operations come first (Zhao et al., ASPLOS 2025).
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from kmutex.engine.search import Chooser, Move
 
 DEPTH = 3
-"""Of the mistakes that `PCT` looks for, where nothing else is said."""
+"""The default depth of the mistakes that `PCT` looks for."""
 
 
 class Seen:
-    """What runs of a program have shown: the choices of the longest, and who did how much on what."""
+    """Statistics of runs of a program: the choices of the longest one, and operations by thread and object."""
 
     def __init__(self) -> None:
         self.choices = 1
         self.done: Counter[tuple[int, Hashable]] = Counter()
-        """By who and on what, in the run with the most."""
+        """By thread and object: the operations in the run with the most."""
 
     def of(self, who: int) -> int:
-        """How many operations he made."""
+        """Return how many operations a thread made."""
         return sum(number for (other, _), number in self.done.items() if other == who)
 
     def contended(self) -> list[Hashable]:
-        """The objects on which more than one made operations, in the order in which they were met."""
+        """Return the objects with operations of more than one thread, in the order of their first use."""
         users = Counter(on for _, on in self.done if on is not None)
         return [on for on, number in users.items() if number > 1]
 
@@ -49,7 +50,7 @@ class Seen:
 
 
 class Drawing(Chooser):
-    """Draws its picks, and notes what it sees."""
+    """Makes random choices, and records statistics."""
 
     sees = True
 
@@ -66,12 +67,12 @@ class Drawing(Chooser):
         return pick
 
     def _drawn(self, at: int, costs: Sequence[int], moves: Sequence[Move]) -> int:
-        """The alternative to take. This one: the default."""
+        """Return the alternative to take; the default one, unless overridden."""
         return 0
 
 
 class RandomPreemptions(Drawing):
-    """Picks at random: a few preemptions at places drawn beforehand, and freely where the choice is free."""
+    """Chooses at random: a few preemptions at random points, and among all alternatives that cost nothing."""
 
     def __init__(self, seed: int, seen: Seen, preemptions: int = 2) -> None:
         super().__init__(seed, seen)
@@ -95,7 +96,7 @@ class PCT(Drawing):
     def _drawn(self, at: int, costs: Sequence[int], moves: Sequence[Move]) -> int:
         first = self._first(moves)
         if at in self._changes:
-            # Below all who were drawn at the beginning, and below those who were changed before.
+            # Below all initial priorities, and below earlier changes.
             self._ranks[moves[first][:2]] = -1.0 - self._changes[at]
             first = self._first(moves)
         return first
@@ -125,7 +126,7 @@ class POS(Drawing):
         taken = moves[best]
         del ranks[taken[:2]]
         for move in moves:
-            # Whose operation is on the same object races with it, and may now come at once or late.
+            # Operations on the same object race with it, and may now come at once or late.
             if move.on == taken.on and move.on is not None:
                 ranks.pop(move[:2], None)
         return best
@@ -157,7 +158,7 @@ class SURW(Drawing):
         self._next = self._intended()
 
     def _intended(self) -> int | None:
-        """Whose operation on the object is to be the next."""
+        """Return the thread whose operation on the object should be the next."""
         left = {who: number for who, number in self._left.items() if number > 0}
         return self._random.choices(list(left), list(left.values()))[0] if left else None
 
@@ -180,13 +181,13 @@ STRATEGIES: dict[str, Strategy] = {
     "PCT": PCT,
 }
 PORTFOLIO = ("POS", "SURW", "random preemptions", "POS", "SURW", "PCT", "POS", "SURW", "URW")
-"""Whose turn it is, in a circle: none of them is the best for all programs."""
+"""The strategies in turn, in a cycle: none of them is best for all programs."""
 
 
 def drawn(seeds: range, names: Sequence[str] = PORTFOLIO) -> Iterator[Chooser]:
-    """A chooser for each seed, each of the strategy whose turn it is; before them one that takes the default.
+    """Yield a chooser for each seed, of the strategies in turn; before them one for the default schedule.
 
-    What a run has shown is known to the next, so that each is to be run before the next is asked for.
+    Each run's statistics are used for the next, so run each chooser before asking for the next one.
     """
     seen = Seen()
     first = Drawing(0, seen)

@@ -1,4 +1,4 @@
-"""What the judge saw, as a timeline: one column for each client, time runs down."""
+"""The events of a run as a timeline: one column for each client, time runs down."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kmutex.picture.text import text
 
 
 def picture(events: Sequence[Event]) -> Picture:
-    """The events as rows, with a lane for each client that does anything."""
+    """Return the events as rows, with a column for each client that has any."""
     clients = sorted({event.client for event in events if event.client >= 0})
     lane = {client: place for place, client in enumerate(clients)}
     rows = tuple(PictureRow(lane.get(event.client), event.text, event.change, event.key) for event in events)
@@ -18,9 +18,9 @@ def picture(events: Sequence[Event]) -> Picture:
 
 
 WIDTH = 80
-"""Columns of a terminal, and of a log."""
+"""The width of a terminal or a log, in columns."""
 
 
 def timeline(events: Sequence[Event], *, most: int = 60) -> str:
-    """The events as text within WIDTH, a column for each client that does anything. The last ``most`` lines."""
+    """Return the last ``most`` events as text within WIDTH, with a column for each client that has any."""
     return text(picture(events), most=most, width=WIDTH)

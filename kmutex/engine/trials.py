@@ -1,4 +1,4 @@
-"""Trying out what a factory makes, in runs that nobody judges."""
+"""Trial runs of a factory's objects, which are not judged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from kmutex._text import said
 from kmutex._timeouts import TIMED_OUT
-from kmutex.engine.eventloop import Loop, LoopRun, in_a_loop
+from kmutex.engine.eventloop import Loop, LoopRun, in_a_loop, trio_loop
 from kmutex.engine.faces import Kind, Way, face_class, is_block
 from kmutex.engine.keys import Spelling
 from kmutex.engine.program import Program, Step, parse
@@ -21,44 +21,42 @@ from kmutex.engine.threads import Crew, ThreadRun, foreign
 Opening = Callable[[Any], Callable[..., Any]]
 LetGo = Callable[[Any, Any, Any], Any]
 CALLER = "client"
-"""Who calls, where a call must be told."""
+"""The name of the caller, for calls that need one."""
 
 
 def _of_trio(error: BaseException) -> bool:
-    """Whether trio refused to work, as its loop does not run; or asyncio, as it was given one of trio's traps."""
+    """Return whether trio failed because its loop does not run, or asyncio because it got one of trio's traps."""
     words = said(error)
     return words.endswith(": must be called from async context") or "<class 'trio." in words
 
 
 class Trial:
-    """What a run did. An `Observer`."""
+    """The record of a run. An `Observer`."""
 
     def __init__(self) -> None:
         self.subject: Any = None
         self.done: list[str] = []
-        """The steps that came back, as in a program: "0+a"."""
+        """The steps that returned, as in a program: "0+a"."""
         self.errors: dict[str, BaseException] = {}
         self.waiting: list[dict[int, Step]] = []
-        """Who waited as a phase ended, by phase."""
+        """By phase: the clients that waited at its end."""
         self.stopped = False
 
     def did(self, *steps: str) -> bool:
-        """Whether all of these came back."""
+        """Return whether all of these steps returned."""
         return set(steps) <= set(self.done)
 
     def waited(self, client: int, phase: int) -> bool:
-        """Whether this client waited as this phase ended."""
+        """Return whether this client waited at the end of this phase."""
         return phase < len(self.waiting) and client in self.waiting[phase]
 
     def why(self) -> str:
-        """Why not all came back, in words."""
+        """Return a message why not all steps returned."""
         left = next((error for error in self.errors.values() if isinstance(error, SystemExit)), None)
         if left is not None:
             return f"it tried to leave the process: {said(left)}"
-        if any(_of_trio(error) for error in self.errors.values()):
-            return "it waits by trio, which no scheduler here runs; written for anyio, it would be run on asyncio"
         failed = ((Step(step[1], step[2:]), error) for step, error in self.errors.items())
-        return next((f"{step} raised {said(error)}" for step, error in failed), "it has no end")
+        return next((f"{step} raised {said(error)}" for step, error in failed), "it does not end")
 
     def made(self, subject: Any) -> None:
         self.subject = subject
@@ -84,14 +82,14 @@ class Trial:
 
 
 class _Made(Trial):
-    """Ends the run when the subject is made."""
+    """Ends the run once the subject is made."""
 
     def made(self, subject: Any) -> None:
         self.subject, self.stopped = subject, True
 
 
 class _Blocked(Trial):
-    """Ends the run when somebody waits."""
+    """Ends the run once a client waits."""
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         super().quiet(waiting, overdue)
@@ -99,7 +97,7 @@ class _Blocked(Trial):
 
 
 class Answers:
-    """What the calls for a lock gave and raised, and whether an error was raised on purpose."""
+    """The results and errors of calls for a lock, and whether an error was raised on purpose."""
 
     def __init__(self) -> None:
         self.last: Any = None
@@ -108,14 +106,14 @@ class Answers:
         self._any = False
 
     def __call__(self, answer: Any) -> None:
-        """Seen by a face."""
+        """Note a result; called by an adapter."""
         self.first = self.first if self._any else answer
         self.last, self._any = answer, True
         self.on_purpose = isinstance(answer, BaseException) and _on_purpose(answer)
 
 
 def _on_purpose(error: BaseException) -> bool:
-    """Whether an error is the subject's word for something, and not what happened to it."""
+    """Return whether the subject raised an error to say something, and not by accident."""
     if isinstance(error, TIMED_OUT):
         return True
     if not isinstance(error, Exception):
@@ -127,7 +125,7 @@ def _on_purpose(error: BaseException) -> bool:
 
 
 class _Opener:
-    """Calls the one method, keeps what it gives, and lets go again as far as that can be told."""
+    """Calls one method, keeps its result, and releases as far as it is known how."""
 
     def __init__(self, subject: Any, opening: Opening, let_go: LetGo, owner: str, answers: list[Any]) -> None:
         self._subject = subject
@@ -155,7 +153,7 @@ class _AsyncOpener(_Opener):
 
 
 class _Holder:
-    """Enters the block that hold() gives, and keeps what the block is given."""
+    """Enters the block of hold(), and keeps what the block gets."""
 
     def __init__(self, subject: Any, answers: list[Any]) -> None:
         self._subject = subject
@@ -173,7 +171,7 @@ class _AsyncHolder(_Holder):
 
 
 class _Two:
-    """Two subjects behind one face: key a is the first one's, any other the second one's; both have the same key."""
+    """Two subjects as one: letter a stands for a key of the first, any other letter for the same key of the second."""
 
     def __init__(self, first: Any, second: Any) -> None:
         self._first, self._second = first, second
@@ -193,7 +191,7 @@ class _Two:
 
 
 class _Twice:
-    """Locks twice where it is asked once, and unlocks as often."""
+    """Locks twice for each call, and unlocks twice."""
 
     def __init__(self, subject: Any) -> None:
         self._subject = subject
@@ -218,63 +216,82 @@ class _AsyncTwice(_Twice):
 
 
 class Trials:
-    """Runs on what ``make()`` returns. The keys of each run are its own."""
+    """Runs on new subjects. Each run has its own keys."""
 
-    def __init__(self, make: Callable[[], Any], patience: float) -> None:
+    def __init__(self, make: Callable[[], Any], patience: float, *, trio: bool = False) -> None:
+        """trio: whether tasks are trio's. UnknownTrioError: they are, and this trio can't be run here."""
         self._patience = patience
+        self._trio = trio
+        self.of_trio = False
+        """Whether it waited by trio in a run that was not trio's."""
         self._make = make
         self._crew = Crew()
         self._spelling = Spelling(own=True)
         self._loop = Loop()  # type: ignore[abstract]
 
     def key_type(self, kind: str) -> None:
-        """Give the runs keys of this type from now on."""
+        """Use keys of this type from now on."""
         self._spelling = Spelling(kind, own=True)
 
     def same_keys(self) -> Callable[[str], Any]:
-        """Keys that are the same in several runs."""
+        """Return keys that are the same in several runs."""
         return self._spelling.of_a_run()
 
     def made(self) -> Any:
-        """A new subject. In a run, since one may start a thread as it is made; in a loop, since another may ask for
-        the running one. SubjectFailedError: the factory raised. None: it does not come back."""
+        """Make a new subject, within a run, since it may start a thread, and within a loop, since it may need one.
+
+        Returns:
+            The subject; None if the factory does not return.
+
+        Raises:
+            SubjectFailedError: The factory raised an error.
+        """
         return self._run(self._make, parse("0+a"), "threads", observer=_Made()).subject
 
     def answer(
         self, kind: Kind, opening: Opening, let_go: LetGo = lambda *_: None, owner: str = ""
     ) -> tuple[list[Any], Trial]:
-        """What the call gives that ``opening`` finds in a new subject, if it comes back. let_go: ends what it began, by
-        subject, key and answer. owner: the parameter by which it is told who calls."""
+        """Call a method of a new subject.
+
+        Args:
+            kind: "threads" or "asyncio".
+            opening: Finds the method in the subject.
+            let_go: Ends what the call began, from subject, key and answer.
+            owner: The parameter for the name of the caller.
+
+        Returns:
+            A list with its answer, empty if it did not return; and the record of the run.
+        """
         answers: list[Any] = []
         opener = _Opener if kind == "threads" else _AsyncOpener
         trial = self._run(lambda: opener(self._make(), opening, let_go, owner, answers), parse("0+a"), kind)
         return answers, trial
 
     def held(self, kind: Kind) -> list[Any]:
-        """What the block of a new subject's hold() is given, if it comes to that."""
+        """Return a list with what the block of a new subject's hold() gets; empty if it does not begin."""
         answers: list[Any] = []
         holder = _Holder if kind == "threads" else _AsyncHolder
         self._run(lambda: holder(self._make(), answers), parse("0+a"), kind)
         return answers
 
     def run(self, program: str, kind: Kind, way: Way, *, watch: Callable[[Any], object] | None = None) -> Trial:
-        """The default schedule of a program on a new subject; waits that are cancelled are out of time."""
+        """Run a program on a new subject in the default schedule; cancelled waits time out."""
         face = face_class(kind)
         return self._run(lambda: face(self._make(), way, watch=watch), parse(program), kind)
 
     def two(self, program: str, kind: Kind, way: Way) -> Trial:
-        """The same on two subjects that the factory makes; both keys of the program are one key of theirs."""
+        """Run a program on two new subjects; both letters of the program stand for one key."""
         face = face_class(kind)
         return self._run(lambda: _Two(face(self._make(), way), face(self._make(), way)), parse(program), kind)
 
     def twice(self, program: str, kind: Kind, way: Way) -> Trial:
-        """The same on one subject, with two calls for each step."""
+        """Run a program on one subject, with two calls for each step."""
         face = face_class(kind)
         twice = _Twice if kind == "threads" else _AsyncTwice
         return self._run(lambda: twice(face(self._make(), way)), parse(program), kind)
 
     def blocked(self, program: Program, kind: Kind, way: Way, keys: Callable[[str], Any]) -> Step | None:
-        """The step at which somebody first waits in a program on a new subject; None if nobody does."""
+        """Return the first step of a program at which a client waits; None if there is no such step."""
         face = face_class(kind)
         trial = self._run(lambda: face(self._make(), way), program, kind, observer=_Blocked(), keys=keys)
         return next(iter(trial.waiting[-1].values()), None) if trial.waiting and trial.stopped else None
@@ -295,6 +312,8 @@ class Trials:
             made = functools.partial(in_a_loop, make)
             run = ThreadRun(made, program, Chooser(), trial, crew=self._crew, keys=keys, patience=self._patience)
         else:
-            run = LoopRun(make, program, Chooser(), trial, keys=keys, timeouts=True, loop=self._loop)
+            loop = trio_loop() if self._trio else self._loop
+            run = LoopRun(make, program, Chooser(), trial, keys=keys, timeouts=True, loop=loop)
         run.run()
+        self.of_trio |= any(_of_trio(error) for error in trial.errors.values())
         return trial

@@ -1,4 +1,4 @@
-"""In which ways a subject may be called, by the names and the signatures that it has. Nothing is called here."""
+"""Candidates for the methods of a subject, by their names and signatures. Nothing is called here."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ PAIRS = (
     ("get", "put"),
     ("begin", "end"),
 )
-"""Names for a call that takes a key and one that lets it go."""
+"""Pairs of names of a method that locks a key and one that releases it."""
 _LENDS = ("get", "get_lock", "acquire_lock", "lock_for", "checkout", "borrow", "take", "obtain", "open", "ref")
 _TAKES_BACK = (
     *("release", "release_lock", "put", "put_lock", "put_back", "give_back", "return_lock", "free", "free_lock"),
     *("done", "drop", "drop_lock", "unref", "decref", "dispose", "finish", "leave"),
 )
-"""The same, where what is lent is a lock that is counted: any of the first goes with any of the second."""
+"""Names for methods that lend a counted lock, and names for those that take it back, in any combination."""
 SINGLES = (
     *("hold", "lock", "acquire", "locked", "guard", "with_lock", "synchronized", "critical_section", "mutex"),
     *("__call__", "__getitem__", "get_lock", "lock_for", "for_key", "get", "key", "of", "session", "enter"),
 )
-"""Names for one call that gives a lock or a block, the likeliest first."""
+"""Names for a method that returns a lock or a block, the likeliest first."""
 TRIES = ("try_lock", "try_acquire", "tryacquire", "trylock", "acquire_nowait", "lock_nowait", "attempt")
 FLIGHTS = ("do", "run", "call", "execute", "once", "fetch", "single_flight", "get_or_compute", "get_or_create")
-"""Names for a call that takes a key and a function."""
+"""Names for a method that takes a key and a function."""
 
 _NEVER = re.compile(r"remove|delete|discard|pop|clear|close|update|setdefault|is_|has_|copy|count|wait|len|keys|stat")
-"""What changes or tells something else is not called to see what it gives."""
+"""Methods with such names have another purpose, and are not called."""
 _FUNCTION = re.compile(
     r"fn|func|function|call|callback|callable|work|factory|loader|compute|producer|f|thunk|coro\w*|awaitable|aw"
 )
@@ -68,36 +68,36 @@ _MILLISECONDS = re.compile(r"_ms$|milli")
 
 @dataclass(frozen=True)
 class Candidate:
-    """Calls that may be it."""
+    """Methods that may lock and release a key."""
 
     open: str
     """A method's name; "": the subject itself is called."""
     close: str = ""
-    """"": it has to be told by what ``open`` gives."""
+    """The method that releases; "" if that depends on what ``open`` returns."""
     guessed: bool = False
-    """Whether its name says nothing of locks."""
+    """Whether its name does not suggest a lock."""
 
 
 @dataclass(frozen=True)
 class FlightCall:
-    """How the result of a key's work is asked for."""
+    """The call for the result of a key's work."""
 
     name: str
     """A method's name; "": the subject itself is called."""
     function_first: bool = False
     """The work comes before the key."""
     decorates: bool = False
-    """It is given a function of the key, and gives one that suppresses duplicates of it."""
+    """It takes a function of the key, and returns one that suppresses duplicates."""
     options: tuple[tuple[str, Any], ...] = ()
-    """What it is called with first, where it makes such a decorator."""
+    """The arguments of a first call, if that returns such a decorator."""
     by_key: bool = False
-    """It is called with a key, and gives a decorator of functions without arguments."""
+    """It is called with a key, and returns a decorator of functions without arguments."""
     awaitable: bool = False
-    """The work is given as something to await."""
+    """The work is passed as an awaitable."""
 
 
 def called_by(subject: Any, calls: Calls) -> Iterator[Candidate]:
-    """What may lock a key, the likeliest first. Names that are given are the only ones."""
+    """Yield candidates, the likeliest first. If the user gives names, they are the only ones."""
     if calls.lock:
         yield Candidate(calls.lock, calls.unlock)
     elif calls.block or calls.get:
@@ -107,7 +107,7 @@ def called_by(subject: Any, calls: Calls) -> Iterator[Candidate]:
 
 
 def flights(subject: Any, calls: Calls) -> list[FlightCall]:
-    """Its do(key, fn), or itself where it is one or a decorator, the likeliest first."""
+    """Return its do(key, fn), or the subject itself if it is one or a decorator, the likeliest first."""
     if calls.do:
         return _flight_calls(calls.do, getattr(subject, calls.do)) or [FlightCall(calls.do)]
     named = [
@@ -141,7 +141,7 @@ def _flight_calls(name: str, function: Any) -> list[FlightCall]:
 
 
 def _options(needed: list[inspect.Parameter]) -> tuple[tuple[str, Any], ...]:
-    """What a maker of decorators may be given: how a key is made of the arguments, and amounts."""
+    """Return arguments for a maker of decorators: how to make a key from the arguments, and limits."""
     found: list[tuple[str, Any]] = []
     for parameter in needed:
         if _KEY_FUNCTION.fullmatch(parameter.name.lower()):
@@ -152,24 +152,24 @@ def _options(needed: list[inspect.Parameter]) -> tuple[tuple[str, Any], ...]:
 
 
 def _first(key: Any, *_: Any, **__: Any) -> Any:
-    """The key that a call is about, where a function has to say so."""
+    """Return the key of a call, as a key function."""
     return key
 
 
 def is_key(parameter: inspect.Parameter) -> bool:
-    """Whether its name says that it is a key."""
+    """Return whether it is a key, by its name."""
     return bool(_KEY.fullmatch(parameter.name.lower()))
 
 
 def is_work(parameter: inspect.Parameter) -> bool:
-    """Whether its name says that it is the work of a key."""
+    """Return whether it is the work of a key, by its name."""
     return bool(_FUNCTION.fullmatch(parameter.name.lower()))
 
 
 def keeps_results(maker: Any) -> bool:
-    """Whether it says that results are kept: it is asked for how long or how many, or is a function called so.
+    """Return whether it declares that results are kept: by a limit on time or number, or by the name of a function.
 
-    The name of a class is not enough: a cache behind a single flight is where stale results come from.
+    The name of a class is not enough: a cache behind a single flight causes stale results.
     """
     if inspect.isfunction(maker) and _CACHE.fullmatch(maker.__name__.lower()):
         return True
@@ -177,13 +177,13 @@ def keeps_results(maker: Any) -> bool:
 
 
 def missing(subject: Any, calls: Calls) -> str:
-    """A name that is given and that the subject does not have; "" if it has all."""
+    """Return a name that the user gives and the subject does not have; "" if it has all."""
     given = (calls.lock, calls.unlock, calls.block, calls.get, calls.do)
     return next((name for name in given if name and not callable(getattr(subject, name, None))), "")
 
 
 def found(subject: Any) -> str:
-    """Its calls in words, for a message."""
+    """Return its methods for a message."""
     names = [
         f"{name}({', '.join(p.name for p in required(getattr(subject, name)) or ())})" for name in _public(subject)
     ]
@@ -216,7 +216,7 @@ def _by_looking(subject: Any) -> Iterator[Candidate]:
 
 
 def _attribute(subject: Any, name: str) -> Any:
-    # A special method is the type's; a function and a class can be called, which makes them no locker.
+    # A special method belongs to the type; functions and classes can be called, but are not lockers because of that.
     if name == "__call__" and (isinstance(subject, type) or inspect.isroutine(subject) or inspect.ismodule(subject)):
         return None
     return getattr(subject, name, None) if not name.startswith("__") or hasattr(type(subject), name) else None
@@ -233,7 +233,7 @@ def _is_method(subject: Any, name: str) -> bool:
 
 
 def parameters(function: Any) -> list[inspect.Parameter] | None:
-    """What it takes, the bound self left out; None if that can't be told."""
+    """Return its parameters without a bound self; None if unknown."""
     try:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
@@ -241,9 +241,9 @@ def parameters(function: Any) -> list[inspect.Parameter] | None:
 
 
 def required(function: Any, least: int = 0) -> list[inspect.Parameter] | None:
-    """The parameters that have no default; None if that can't be told, or there are fewer than ``least``.
+    """Return the parameters without a default; None if unknown, or if there are fewer than ``least``.
 
-    *args takes what it is given.
+    *args accepts any number.
     """
     known = parameters(function)
     if known is None:
@@ -256,7 +256,7 @@ def required(function: Any, least: int = 0) -> list[inspect.Parameter] | None:
 
 
 def takes_key(function: Any) -> bool:
-    """Whether it can be called with one key, or with a key and the name of who calls."""
+    """Return whether it can be called with one key, or with a key and the name of the caller."""
     if not callable(function):
         return False
     try:
@@ -264,12 +264,12 @@ def takes_key(function: Any) -> bool:
     except TypeError:
         return bool(owner_of(function))
     except ValueError:
-        return True  # A builtin without a signature: a try will tell.
+        return True  # A builtin without a signature: a trial will tell.
     return True
 
 
 def owner_of(function: Any) -> str:
-    """The parameter by which it must be told who calls; "" if it need not."""
+    """Return the required parameter for the name of the caller; "" if there is none."""
     needed = required(function)
     if needed is None or len(needed) != 2:
         return ""
@@ -278,23 +278,23 @@ def owner_of(function: Any) -> str:
 
 
 def named(function: Any, parameter: str) -> bool:
-    """Whether it names this parameter itself."""
+    """Return whether it has a parameter of this name."""
     return any(known.name == parameter for known in parameters(function) or ())
 
 
 def limit_of(function: Any) -> Limit:
-    """How it is told not to wait, or how long."""
+    """Return the parameters for not waiting, or for a timeout."""
     timeout = blocking = ""
     scale = 1.0
     known = parameters(function)
     if known is None:
-        return Limit("timeout")  # As for **arguments below: a guess that a try confirms.
+        return Limit("timeout")  # As for **arguments below: a guess, for a trial to confirm.
     for parameter in known:
         name = parameter.name.lower()
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
             continue
         if parameter.kind is parameter.VAR_KEYWORD:
-            # What is passed on may be anything. That it has a timeout is the guess that a try confirms.
+            # These may be any arguments. That there is a timeout is a guess, for a trial to confirm.
             timeout = timeout or "timeout"
         elif isinstance(parameter.default, bool) or parameter.annotation in (bool, "bool"):
             blocking = parameter.name if _BLOCKING.fullmatch(name) else blocking
@@ -305,7 +305,7 @@ def limit_of(function: Any) -> Limit:
 
 
 def token_wanted(opening: Any, closing: Any, answer: Any) -> tuple[Closes, ...]:
-    """What the unlocking method may be given, the likeliest first: "key", "token", "both"."""
+    """Return the possible arguments of the unlocking method, the likeliest first: "key", "token", "both"."""
     known = parameters(closing)
     if known is None:
         return ("key",)
@@ -325,14 +325,14 @@ def token_wanted(opening: Any, closing: Any, answer: Any) -> tuple[Closes, ...]:
 
 
 def keys_of(function: Any) -> str:
-    """The type of keys that its first parameter is annotated with; "any" if it does not say one that is known."""
+    """Return the type of keys in the annotation of its first parameter; "any" if there is no known one."""
     known = parameters(function)
     if not known:
         return "any"
     annotation = known[0].annotation
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     text = text.strip("'\"").replace("typing.", "")
-    # None for a key asks for something else, such as a key made from the work.
+    # None for a key means something else, such as a key made from the work.
     text = re.sub(r"^Optional\[(.*)\]$|^(.*?) *\| *None$|^None *\| *(.*)$", r"\1\2\3", text)
     for name in ("str", "int", "bytes", "float"):
         if text == name:
@@ -343,7 +343,7 @@ def keys_of(function: Any) -> str:
 
 
 def is_coroutine_function(function: Any) -> bool:
-    """Whether calling it gives something to await, as far as that can be told without a call."""
+    """Return whether calling it gives an awaitable, as far as is known without a call."""
     while isinstance(function, functools.partial):
         function = function.func
     return callable(function) and any(
@@ -353,7 +353,7 @@ def is_coroutine_function(function: Any) -> bool:
 
 
 def lock_methods(thing: Any) -> tuple[str, str] | None:
-    """The calls of a lock for one key: what waits, and what lets go; None if it is no lock."""
+    """Return the names of a lock's methods that wait and release; None if it is not a lock."""
     for names in (("acquire", "release"), ("lock", "unlock")):
         calls: list[Callable[..., Any] | None] = [getattr(thing, name, None) for name in names]
         if all(callable(call) and not required(call) for call in calls):

@@ -1,4 +1,4 @@
-"""Pictures in files: the ending of the name says which kind."""
+"""Pictures in files, in a format that depends on the ending of the name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMATS: dict[str, Callable[[Picture], str]] = {
 }
 """By ending: SVG, Mermaid, Mermaid in a block of Markdown, plain text."""
 HELP = "draw it: .svg, .mmd (Mermaid), .md (Mermaid in Markdown) or .txt (text)"
-"""What an option that takes such a file has to say."""
+"""The help text of an option for such a file."""
 
 
 def unfit(path: Path | None) -> str:
@@ -34,5 +34,5 @@ def unfit(path: Path | None) -> str:
 
 
 def drawn(picture: Picture, path: Path) -> str:
-    """What is to be written to ``path``, which `unfit` must have found fit."""
+    """Return the content for ``path``, which `unfit` must have accepted."""
     return FORMATS[path.suffix.lower()](picture)

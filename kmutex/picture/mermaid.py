@@ -1,4 +1,4 @@
-"""A picture as a sequence diagram for Mermaid: lanes and keys are the participants, who holds a key is active."""
+"""A picture as a sequence diagram for Mermaid: lanes and keys are participants, and a holder is active."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from kmutex.picture.rows import Picture, PictureRow, spans
 
 _TO_THE_KEY = frozenset({"asks", "calls", "lets go"})
 _UNSAFE = re.compile(r"[^A-Za-z0-9 .,:()'/_=!?+-]|(?<=wrap):|^ | $|s(?=tyle)|c(?=lassDef)")
-"""What Mermaid could take for its own: its marks, "wrap:" at the beginning of a text, and two words that it looks for
-in the whole source before it reads it."""
+"""Text with a meaning for Mermaid: its marks, "wrap:" at the beginning, and two words that it searches for in the
+whole source before it parses it."""
 
 
 def mermaid(picture: Picture) -> str:
-    """The source of the diagram."""
+    """Return the source of the diagram."""
     keys = list(dict.fromkeys(row.key for row in picture.rows if row.change))
     lines = ["sequenceDiagram"]
     lines += [f"    participant L{number} as {words(head)}" for number, head in enumerate(picture.heads)]
@@ -24,7 +24,7 @@ def mermaid(picture: Picture) -> str:
     if not picture.heads:
         lines.append("    participant L0 as nobody")
     widest = f"L0,L{len(picture.heads) - 1}" if len(picture.heads) > 1 else "L0"
-    # A lane can hold a key only once, so Mermaid's own count of who is active is that of the spans.
+    # A lane can hold a key only once, so Mermaid's own count of activations is that of the spans.
     begins: dict[int, list[int]] = {}
     ends: dict[int, list[int]] = {}
     for span in spans(picture):
@@ -40,7 +40,7 @@ def mermaid(picture: Picture) -> str:
 
 
 def words(text: str) -> str:
-    """The text for a place in the source that goes on to the end of the line: nothing in it has a meaning there."""
+    """Return the text in a form without a meaning for Mermaid, for a place that extends to the end of the line."""
     return _UNSAFE.sub(lambda found: f"#{ord(found[0])};", printable(text)) or "#160;"
 
 

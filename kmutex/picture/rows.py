@@ -1,16 +1,16 @@
-"""What a picture shows: rows, each in a lane, and from them who held and who waited for which key, from row to row."""
+"""The content of a picture: rows, each in a lane; and the spans in which a lane held a key or waited for it."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
 Change = Literal["", "asks", "has", "refused", "calls", "lets go", "comes back", "takes away"]
-"""What a row says about its lane and its key:
+"""The effect of a row on its lane and its key:
 
-- asks, has, refused: a request is made; it has the key; it is over without.
+- asks, has, refused: a request begins; it has got the key; it has ended without the key.
 - lets go: the lane no longer counts as the holder, though its call may still be under way.
-- calls, comes back: another call, from its beginning to its end.
-- takes away: another call came back, and the key's holder has it no more.
+- calls, comes back: another call begins; it ends.
+- takes away: another call has ended, and the key's holder no longer has it.
 """
 
 
@@ -18,40 +18,40 @@ class PictureRow(NamedTuple):
     """One line of a picture."""
 
     lane: int | None
-    """The place of its lane among the heads; None: it stands across all of them, as a verdict does."""
+    """The index of its lane; None for a row across all lanes, such as a verdict."""
     text: str
     change: Change = ""
     key: str = ""
     side: str = ""
-    """What stands in the margin, such as the number of a line."""
+    """The text in the margin, such as the number of a line."""
 
 
 class Picture(NamedTuple):
     """Lanes and rows."""
 
     heads: tuple[str, ...]
-    """What stands above each lane."""
+    """The heading of each lane."""
     rows: tuple[PictureRow, ...]
     side: str = ""
-    """What stands above the margin; empty: there is none."""
+    """The heading of the margin; empty if there is no margin."""
 
 
 class Span(NamedTuple):
-    """A lane holds a key, or waits for it, from one row to another."""
+    """The rows in which a lane holds a key, or waits for it."""
 
     lane: int
     key: str
     holds: bool
     first: int
-    """-1: from before the first row."""
+    """The first row; -1 if it began before."""
     last: int
-    """The number of rows: it goes on after the last one."""
+    """The last row; the number of rows if it goes on after them."""
 
 
 def spans(picture: Picture) -> list[Span]:
-    """Who surely held which key, and who asked for it and had no answer yet, in the order of their ends.
+    """Return the spans in which a lane certainly held a key, or waited for it, in the order of their ends.
 
-    A lane that lets go of a key which it was never seen to get has held it since before the first row.
+    If a lane releases a key that it was never seen to get, it has held it since before the first row.
     """
     found: list[Span] = []
     waits: dict[tuple[int, str], int] = {}

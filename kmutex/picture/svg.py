@@ -2,7 +2,7 @@
 
 A bar is a key that is held, a dashed line one that was asked for. Nothing is loaded, no script runs, and no id is
 used, so that many of them can stand in one page. Text has the colour of its surroundings; a picture that is a file of
-its own chooses one for light and one for dark. Each text is given the length that it takes in the layout, so that no
+its own chooses one for light and one for dark. Each text has the length that it takes in the layout, so that no
 text reaches into another whatever the font.
 """
 
@@ -17,22 +17,22 @@ from kmutex.picture.rows import Picture, Span, spans
 from kmutex.picture.text import columns
 
 SIZE = 13
-"""Of the font, in pixels."""
+"""The size of the font, in pixels."""
 ADVANCE = 7.8
-"""The width of one column: what a monospaced font of that size takes, to a hundredth or two."""
+"""The width of one column in a monospaced font of that size, to a hundredth or two."""
 LINE = 18
-"""From one line of text to the next."""
+"""The distance of two lines of text."""
 CELL = 44
-"""Columns of text in a lane."""
+"""The width of a lane's text, in columns."""
 ACROSS = 72
-"""The same for what stands across all lanes, if these are not wider."""
+"""The least width of text across all lanes, in columns."""
 SLOT = 9
-"""The width for one key, left of the text of a lane."""
+"""The width for one key, to the left of a lane's text."""
 BAR = 5
 GAP = 6
 MARGIN = 12
 COLORS = ("#3f7fd9", "#bd6a1f", "#2b935f", "#a45bc4")
-"""For the keys, in turn. Each can be told from white and from a dark page; the letter of the key is in the text."""
+"""The colours of keys, in turn, visible on white and on a dark page. The letter of the key is in the text."""
 ALARM = "#d6404a"
 
 _STYLE = f"""\
@@ -45,7 +45,7 @@ svg.kmutex-lanes:root{{background:#fff;color:#1b1d21}}\
 
 
 class Text(NamedTuple):
-    """One line of text, as it is placed: x and y of its upper left corner."""
+    """One line of text, with x and y of its upper left corner."""
 
     x: float
     y: float
@@ -55,7 +55,7 @@ class Text(NamedTuple):
 
     @property
     def width(self) -> float:
-        """In pixels."""
+        """Return the width in pixels."""
         return columns(self.text) * ADVANCE
 
 
@@ -68,33 +68,33 @@ class Lane(NamedTuple):
     width: float
 
     def slot(self, key: str) -> float:
-        """Where the middle of a key's bar is."""
+        """Return the middle of a key's bar."""
         return self.x + SLOT * (self.slots.index(key) + 0.5)
 
     @property
     def text(self) -> float:
-        """Where its text begins."""
+        """Return where its text begins."""
         return self.x + SLOT * max(len(self.slots), 1) + GAP
 
 
 class Layout(NamedTuple):
-    """Where everything is."""
+    """The positions of all parts."""
 
     lanes: tuple[Lane, ...]
     texts: tuple[Text, ...]
     middles: tuple[float, ...]
-    """Of the rows, from top to bottom."""
+    """The middle of each row, from top to bottom."""
     keys: tuple[tuple[str, float], ...]
-    """What the colours mean, and where it is said: the middle of its first line."""
+    """The legend of the colours: each key, and the middle of its first line."""
     left: float
     top: float
-    """Where the lanes begin."""
+    """The top of the lanes."""
     width: float
     height: float
 
 
 def wrapped(text: str, most: int) -> Iterator[str]:
-    """The text in lines of at most so many columns, broken at blanks where it can be. Joined, they are the text."""
+    """Yield the text in lines of at most so many columns, broken at blanks if possible. Joined, they are the text."""
     line, width = "", 0
     for char in text:
         wide = columns(char)
@@ -111,7 +111,7 @@ def wrapped(text: str, most: int) -> Iterator[str]:
 
 
 def lay_out(picture: Picture, marks: list[Span], cell: int = CELL) -> Layout:
-    """Place every text, bar and lane. cell: columns after which a text in a lane goes on in a further line."""
+    """Place every text, bar and lane. Text in a lane is wrapped after ``cell`` columns."""
     texts: list[Text] = []
     side = max([columns(text) for text in (picture.side, *(printable(row.side) for row in picture.rows))])
     left = x = MARGIN + (side * ADVANCE + 2 * GAP if side else 0)
@@ -137,7 +137,7 @@ def lay_out(picture: Picture, marks: list[Span], cell: int = CELL) -> Layout:
     middles = []
     for row in picture.rows:
         if row.side:
-            # As everywhere, numbers stand at the right.
+            # Numbers are aligned at the right.
             words = printable(row.side)
             place(words, side, "side", MARGIN + (side - columns(words)) * ADVANCE, y)
         if row.lane is None:
@@ -156,9 +156,12 @@ def lay_out(picture: Picture, marks: list[Span], cell: int = CELL) -> Layout:
 
 
 def svg(picture: Picture, *, title: str = "Who did what", cell: int = CELL) -> str:
-    """An element with its namespace: well-formed as a file, and within HTML.
+    """Return an element with its namespace, well-formed as a file and within HTML.
 
-    title: what it is a picture of. cell: columns after which a text in a lane goes on in a further line.
+    Args:
+        picture: The picture.
+        title: Its title.
+        cell: Columns after which text in a lane is wrapped.
     """
     marks = spans(picture)
     layout = lay_out(picture, marks, cell)
@@ -193,7 +196,7 @@ def svg(picture: Picture, *, title: str = "Who did what", cell: int = CELL) -> s
                 f'fill="{ALARM}"/>'
             )
     for text in layout.texts:
-        # The baseline lies about a quarter of the line above its lower edge.
+        # The baseline is about a quarter of the line above its lower edge.
         parts.append(
             f'<text class="{text.kind}" x="{_number(text.x)}" y="{_number(text.y + LINE * 0.74)}" '
             f'textLength="{_number(text.width)}" lengthAdjust="spacingAndGlyphs">{_escaped(text.text)}</text>'
@@ -202,7 +205,7 @@ def svg(picture: Picture, *, title: str = "Who did what", cell: int = CELL) -> s
 
 
 def told(picture: Picture) -> str:
-    """The rows as one text, to be read aloud."""
+    """Return the rows as one text, for screen readers."""
     said = (row.text if row.lane is None else f"{picture.heads[row.lane]}: {row.text}" for row in picture.rows)
     return "; ".join(said)
 

@@ -10,21 +10,26 @@ from kmutex.picture.rows import Picture, PictureRow
 
 
 def columns(text: str) -> int:
-    """How many columns of a monospaced font the text takes."""
+    """Return the width of the text in columns of a monospaced font."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 CLOSE = 18
-"""Columns from one lane to the next, at the most, where they stand close."""
+"""The most columns from one lane to the next in a close layout."""
 ROOM = 44
-"""Columns that the text of a lane should have then."""
+"""The columns that a lane's text should then have."""
 
 
 def text(picture: Picture, *, most: int | None = None, width: int | None = None) -> str:
-    """Lines without trailing blanks. most: of the rows, so many of the last ones. width: columns, at the most.
+    """Return the picture as lines without trailing blanks.
 
-    Where the lanes do not fit side by side, they stand closer, and what is long covers the lanes to its right; what
-    still does not fit is cut.
+    If the lanes do not fit, they are placed closer, and long text covers the lanes to its right; text that still does
+    not fit is cut.
+
+    Args:
+        picture: The picture.
+        most: Show only this number of rows, the last ones.
+        width: The most columns.
     """
     lanes = range(len(picture.heads))
     widths = [
@@ -57,7 +62,7 @@ def _last(rows: Sequence[PictureRow], most: int | None) -> tuple[Sequence[Pictur
 
 
 def _close(picture: Picture, widths: Sequence[int], side: int, most: int | None, width: int) -> str:
-    """The lanes so close that the text of each has room to its right, as far as their heads allow it."""
+    """Return the lanes in a close layout, in which each text has room to its right, as far as the headings allow."""
     margin = side + 2 if side else 0
     steps = [(width - margin - min(wide, ROOM)) // lane for lane, wide in enumerate(widths) if lane]
     step = max([min([CLOSE, *steps]), *(columns(head) + 2 for head in picture.heads)])
@@ -90,7 +95,7 @@ def _close(picture: Picture, widths: Sequence[int], side: int, most: int | None,
 
 
 def _cut(words: str, width: int) -> str:
-    """The words within so many columns, with dots where something is cut off."""
+    """Return the words within so many columns, with dots if they are cut."""
     if columns(words) <= width:
         return words
     kept = ""

@@ -1,8 +1,9 @@
-"""The keyed mutex past one process: the queue stands in a PostgreSQL database. Needs ``kmutex[postgres]``.
+"""The keyed mutex for several processes, with its queue in a PostgreSQL database. Needs ``kmutex[postgres]``.
 
-`PostgresKeyedMutex` is for threads, `AsyncPostgresKeyedMutex` for asyncio; processes that name the same database and
-the same space exclude each other. docs/postgres.md says what holds and what does not, above all that a lock of this
-kind can be lost while it is held: `lost` of a lease tells, and its `token` lets the resource refuse a late writer.
+`PostgresKeyedMutex` is for threads, `AsyncPostgresKeyedMutex` for asyncio. Processes that name the same database and
+the same space exclude each other. docs/postgres.md says what holds and what does not. Above all, such a lock can be
+lost while it is held: the lease's `lost` event is set then, and its fencing `token` lets the resource refuse a late
+writer.
 """
 
 from importlib.util import find_spec

@@ -1,7 +1,7 @@
 """The keyed mutex of several processes, for asyncio: a session on the server, and a future for each waiter here.
 
-A thread of the locker's own speaks with the server, one call after the other in the order in which the loop gave
-them, so the loop never waits for the network, and any kind of loop will do. The tables are the loop's alone.
+A thread of the locker talks to the server, one call after the other in the order in which the loop gave them. So the
+loop never waits for the network, and any event loop works. Only the loop uses the tables.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ class _Request:
         self.future = future
         self.queued = False
         self.session: Session | None = None
-        """Set by the thread that speaks with the server, and read there."""
+        """Set and read by the thread that talks to the server."""
 
 
 class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
     """A mutex for each key, shared by all processes that name the same database and space. For one event loop.
 
-    The contract is that of `kmutex.AsyncKeyedMutex` for keys that are str or bytes, with what docs/postgres.md
-    takes back. `unlock` does not wait for the server: the key goes on a moment after it returned. To be closed by
-    ``await close()``, or used as an asynchronous context manager.
+    The contract is that of `kmutex.AsyncKeyedMutex` for keys that are str or bytes, with the exceptions of
+    docs/postgres.md. `unlock` does not wait for the server: the next waiter gets the key shortly after it returned.
+    Close it by ``await close()``, or use it as an asynchronous context manager.
     """
 
     def __init__(self, conninfo: str, *, space: str = "", sweep_every: float = 1.0, patience: float = 10.0) -> None:
-        """Connects at the first `lock`. Arguments and errors are those of `PostgresKeyedMutex`."""
+        """Make a locker. It connects at the first `lock`. Arguments and errors are those of `PostgresKeyedMutex`."""
         super().__init__(conninfo, space=space, sweep_every=sweep_every, patience=patience)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lost: dict[Session, asyncio.Event] = {}
@@ -62,38 +62,62 @@ class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
     async def lock(self, key: Hashable, timeout: float | None = None) -> None:
         """Return once the calling task holds ``key`` (KM-EXCL).
 
-        timeout: seconds; None waits forever, 0 takes a free key and otherwise raises as soon as the server has said
-        so (KM-EXPIRED). It bounds the wait for the server as well, unless it is 0.
-        TimeoutError: the time was over before the grant (KM-CANCEL). CancelledError: the task was cancelled; if it
-        was granted, the next holds the key (KM-RACE). LockLostError, psycopg.OperationalError and UnusableServerError:
-        as for `PostgresKeyedMutex.lock`. ValueError: the timeout is negative or NaN, or the key too long. TypeError:
-        the key is neither str nor bytes. WrongLoopError: KM-LOOP.
+        Args:
+            key: A str or bytes.
+            timeout: Seconds; None waits forever, 0 takes a free key and otherwise raises as soon as the server has
+                answered (KM-EXPIRED). Unless it is 0, it limits the wait for the server too.
+
+        Raises:
+            TimeoutError: The time was over before the grant (KM-CANCEL).
+            CancelledError: The task was cancelled. If it was granted, the next waiter holds the key (KM-RACE).
+            LockLostError: As for `PostgresKeyedMutex.lock`.
+            psycopg.OperationalError: As for `PostgresKeyedMutex.lock`.
+            UnusableServerError: As for `PostgresKeyedMutex.lock`.
+            ValueError: The timeout is negative or NaN, or the key is too long.
+            TypeError: The key is neither str nor bytes.
+            WrongLoopError: The locker belongs to another event loop (KM-LOOP).
         """
         await self._acquire(key, timeout)
 
     def unlock(self, key: Hashable) -> None:
-        """Release ``key``, which some task of this locker holds: the oldest waiter anywhere has it then (KM-HANDOFF).
+        """Release ``key``, which any task of this locker holds. The oldest waiter of all then gets it (KM-HANDOFF).
 
-        UnheldKeyError: nobody holds it through this locker, though another process may (KM-UNHELD, KM-ATOMIC).
-        LockLostError: it was held, and lost; it counts as released. WrongLoopError: KM-LOOP.
+        Args:
+            key: A key that is held through this locker.
+
+        Raises:
+            UnheldKeyError: Nobody holds it through this locker, though another process may (KM-UNHELD, KM-ATOMIC).
+            LockLostError: It was held and lost, and counts as released.
+            WrongLoopError: The locker belongs to another event loop (KM-LOOP).
         """
         self._release(key, None)
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AsyncPostgresLease:
-        """Hold ``key`` for an ``async with`` block. Arguments and errors are those of `lock`, raised on entry.
+        """Hold ``key`` for an ``async with`` block.
 
-        A lock that is lost within the block is a LockLostError at its end, unless the block raises something itself.
+        If the lock is lost within the block, its end raises LockLostError, unless the block itself raises.
+
+        Args:
+            key: As for `lock`.
+            timeout: As for `lock`.
+
+        Returns:
+            A lease for one block. Entering it does what `lock` does, and raises the same errors.
         """
         return AsyncPostgresLease(self, key, timeout)
 
     async def snapshot(self) -> Mapping[str | bytes, Entry]:
-        """Every live key of the space with its holder and waiters in all processes, by their tokens (KM-REF)."""
+        """Return every live key of the space with the tokens of its holder and waiters in all processes (KM-REF).
+
+        Raises:
+            LockLostError: As for `lock`, and so for the other errors of the server.
+        """
         asked_at = time.monotonic()
         rows: list[tuple[str, int]] = await self._ask(lambda: self._live(asked_at).show(stored_space(self._space)))
         return entries(rows)
 
     async def close(self) -> None:
-        """Give up the session, with all that it holds and waits for. A later `lock` makes a new one.
+        """End the session, with all that it holds and waits for. A later `lock` makes a new one.
 
         In a child of a fork it does nothing: the session is the parent's.
         """
@@ -101,7 +125,7 @@ class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
         if worker is None or os.getpid() != self._process:
             return
         closing = self._ask(self._close)
-        # Who asks from here on has a worker of his own, so that this one ends and the loop is not kept waiting.
+        # A call from here on gets a new worker, so this one ends and the loop does not wait.
         self._jobs.put(None)
         self._jobs, self._worker = queue.SimpleQueue(), None
         await closing
@@ -134,7 +158,7 @@ class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
                 timer = loop.call_later(timeout, self._expire, request, key, timeout)
             return await request.future
         except BaseException:
-            # The withdrawal is given to the worker after the request, so it finds whatever came of that.
+            # The worker gets the withdrawal after the request, so it finds the result of that.
             self._withdraw(request)
             raise
         finally:
@@ -142,7 +166,7 @@ class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
                 timer.cancel()
 
     def _asked(self, request: _Request, answer: Answer | None, error: BaseException | None) -> None:
-        """What the server said to a request, unless it was over before."""
+        """Handle the server's answer to a request, unless the request is over."""
         if request.future.done():
             return
         if error is not None or answer is None:
@@ -184,18 +208,18 @@ class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
         self._submit(lambda: (held.session, held.session.leave(name, held.request)), self._left)
 
     def _left(self, answer: tuple[Session, Left] | None, error: BaseException | None) -> None:
-        # An error means that the session is over; those who wait in it learn it from `_over`.
+        # An error means that the session is over; `_over` tells those that wait in it.
         if answer is not None:
             session, left = answer
             self._grant(session, left.request, left.ticket)
 
     def _grant(self, session: Session, request: int | None, ticket: int | None) -> None:
-        """Told twice is told once: the second finds nobody waiting."""
+        """Grant a request. A second call for the same request changes nothing."""
         waiting = self._waiting.get(request) if request is not None else None
         if waiting is None or ticket is None:
             return
         del self._waiting[waiting.number]
-        # A future that is done here was cancelled, and its task has not run yet. It holds the key for that long.
+        # A future that is done here was cancelled, and its task has not run yet. It holds the key until then.
         grant = self._held[waiting.name] = Grant(session, waiting.name, waiting.number, ticket)
         if not waiting.future.done():
             waiting.future.set_result(grant)
@@ -234,14 +258,14 @@ class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
         return future
 
     def _submit(self, job: Callable[[], Any], done: Done) -> None:
-        """Have the worker do it, and the loop be told."""
+        """Let the worker do a job, and tell the loop the result."""
         if self._worker is None:
             self._worker = threading.Thread(target=self._work, args=[self._jobs], name="kmutex worker", daemon=True)
             self._worker.start()
         self._jobs.put((job, done))
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
-        # The worker is the parent's, and nobody would answer a child.
+        # After a fork, the worker runs in the parent only, so the child would wait forever.
         self._check_process()
         try:
             loop = asyncio.get_running_loop()
@@ -265,7 +289,7 @@ class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
             self._tell(done, answer, error)
 
     def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
-        """From any thread: have the loop call it. A loop that is closed has nobody left to be told."""
+        """Let the loop call it; from any thread. If the loop is closed, nobody is left to tell."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(call, *arguments)
@@ -286,13 +310,13 @@ class AsyncPostgresKeyedMutex(LockerOfSession[_Request]):
 
 
 class AsyncPostgresLease(LeaseOfGrant[AsyncPostgresKeyedMutex]):
-    """One grant of one key: ``async with km.hold(key) as lease``. Ends its own grant only (KM-TOKEN)."""
+    """One grant of one key: ``async with km.hold(key) as lease``. It ends its own grant only (KM-TOKEN)."""
 
     __slots__ = ()
 
     @property
     def lost(self) -> asyncio.Event:
-        """Set once the session is over: the lock is no longer held, whatever the block does. To be awaited, too."""
+        """An event that is set once the session is over. The lock is then no longer held, whatever the block does."""
         return self._locker._lost_event(self._granted().session)
 
     async def __aenter__(self) -> AsyncPostgresLease:

@@ -1,4 +1,4 @@
-"""What can go wrong with a server, beside what can go wrong with any keyed mutex."""
+"""The errors of a server, in addition to those of any keyed mutex."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from kmutex._errors import KMutexError
 
 
 class LockLostError(KMutexError, ConnectionError):
-    """The session on the server is over, and with it all that it held or waited for. Others may hold it by now."""
+    """The session on the server has ended, with all its locks and waits. Others may hold the keys by now."""
 
 
 class UnusableServerError(KMutexError):
-    """The server answers, and can't keep a queue. One line: why, and what to do. Nothing was asked of it."""
+    """The server answers but can't keep a queue. The message says why, and what to do. Nothing was requested."""

@@ -1,4 +1,4 @@
-"""A grant: what a locker remembers of a key that it holds, and what a lease tells of it."""
+"""A grant: what a locker knows of a key that it holds, and the lease of it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,19 @@ class Grant(NamedTuple):
 
 
 def ending(key: Hashable, held: Grant | None, grant: Grant | None) -> Grant:
-    """The grant that a release ends. held: what the locker holds of the key. grant: the lease's; None: by the key.
+    """Return the grant that a release ends.
 
-    UnheldKeyError: there is none, or it is not the lease's. LockLostError: the lease's was lost.
+    Args:
+        key: The key.
+        held: The locker's grant of the key, if any.
+        grant: The grant of the lease that is released; None for an unlock by key.
+
+    Raises:
+        UnheldKeyError: The key is not held, or not by that lease.
+        LockLostError: The grant of the lease was lost.
     """
     if grant is not None and grant != held and grant.session.lost.is_set():
-        # Somebody of this locker may hold the key in a new session by now.
+        # The locker may hold the key in a new session by now.
         raise LockLostError(f"{brief(key)} was lost before it was released")
     if held is None or (grant is not None and grant != held):
         raise UnheldKeyError(f"{brief(key)} is not held through this locker" if grant is None else "it has ended")
@@ -43,7 +50,7 @@ Locker = TypeVar("Locker", bound=_Releasing)
 
 
 class LeaseOfGrant(Generic[Locker]):
-    """The grant that one entry of one block gets. Threads and asyncio add how it is entered and left."""
+    """The grant for one ``with`` block. The drivers add how the block is entered and left."""
 
     __slots__ = ("_ended", "_grant", "_key", "_locker", "_timeout", "_used")
 
@@ -57,18 +64,22 @@ class LeaseOfGrant(Generic[Locker]):
 
     @property
     def token(self) -> int:
-        """The fencing token of the grant: higher than that of every earlier holder of the key.
+        """The fencing token of the grant, which is higher than that of every earlier holder of the key.
 
-        For the resource, which refuses a writer whose token is below the highest it has seen. UnheldKeyError: there
-        was no grant.
+        Give it to the resource, which refuses a writer whose token is below the highest that it has seen.
+
+        Raises:
+            UnheldKeyError: There was no grant.
         """
         return self._granted().token
 
     def release(self) -> None:
-        """End the grant now; the block then ends without a second release. A plain call.
+        """End the grant now; the block then ends without a second release. A plain call, without ``await``.
 
-        UnheldKeyError: it was not granted, or has ended: by this call before, or by an `unlock` of the key. A later
-        holder is not touched. LockLostError: it was lost before; it counts as ended.
+        Raises:
+            UnheldKeyError: It was not granted, or it has ended, by an earlier call or by an `unlock` of the key. A
+                later holder keeps the key.
+            LockLostError: It was lost before, and counts as ended.
         """
         if self._ended:
             raise UnheldKeyError(f"the lease of {brief(self._key)} has ended")
@@ -96,13 +107,13 @@ class LeaseOfGrant(Generic[Locker]):
         try:
             self.release()
         except LockLostError:
-            # What the block raised says more.
+            # The block's own error is more useful.
             if error is None:
                 raise
 
 
 def entries(rows: Iterable[tuple[str, int]]) -> dict[str | bytes, Entry]:
-    """An entry for each key, from the rows of a space in order."""
+    """Return an entry for each key, from the rows of a space in order."""
     tickets: dict[str, list[int]] = {}
     for stored, ticket in rows:
         tickets.setdefault(stored, []).append(ticket)

@@ -9,26 +9,31 @@ from typing import NamedTuple
 from kmutex.postgres._sql import TURNS
 
 LONGEST = 1024
-"""Bytes of a key; an index of PostgreSQL takes no row of much more than twice that."""
+"""The most bytes of a key; an index of PostgreSQL accepts rows of little more than twice that."""
 
 
 LONGEST_SPACE = 256
-"""Characters of a space."""
+"""The most characters of a space."""
 
 
 class Name(NamedTuple):
-    """A key of one space, as three arguments of a statement. All bytes: no encoding of a database has a part in it."""
+    """A key of one space, as three arguments of a statement. All bytes, so the database's encoding does not matter."""
 
     space: str
     """In hexadecimal."""
     key: str
     """In hexadecimal: a letter for its type, and its bytes."""
     turn: int
-    """The row under which its rows are changed. Keys that share one cost each other a short wait and no more."""
+    """The row that is locked while its rows are changed. Keys that share one cost each other a short wait only."""
 
 
 def stored_space(space: str) -> str:
-    """A space as the server has it. TypeError: it is no text. ValueError: the server could not store it."""
+    """Return a space as the server stores it.
+
+    Raises:
+        TypeError: It is not a str.
+        ValueError: The server could not store it.
+    """
     if not isinstance(space, str):
         raise TypeError(f"a space must be a str, not {type(space).__name__}")
     if "\0" in space or len(space) > LONGEST_SPACE or space != space.encode("utf-8", "ignore").decode():
@@ -37,9 +42,11 @@ def stored_space(space: str) -> str:
 
 
 def name_of(space: str, key: Hashable) -> Name:
-    """The name of ``key``. TypeError: it is neither str nor bytes. ValueError: it is longer than LONGEST bytes.
+    """Return the name of ``key``. A str and its bytes are two keys, as in a dict.
 
-    A text and its bytes are two keys, as they are for a dict.
+    Raises:
+        TypeError: It is neither str nor bytes.
+        ValueError: It is longer than LONGEST bytes.
     """
     if isinstance(key, str):
         stored = b"s" + key.encode("utf-8", "surrogatepass")
@@ -54,6 +61,6 @@ def name_of(space: str, key: Hashable) -> Name:
 
 
 def key_of(stored: str) -> str | bytes:
-    """The key that has this form on the server."""
+    """Return the key that the server stores in this form."""
     content = bytes.fromhex(stored.removeprefix("\\x"))
     return content[1:].decode("utf-8", "surrogatepass") if content[:1] == b"s" else content[1:]

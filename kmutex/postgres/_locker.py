@@ -1,4 +1,4 @@
-"""What both lockers are: a session, or none yet, and who waits for and holds what in it."""
+"""The common part of both lockers: their session, once there is one, and its waiters and holders."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from kmutex.postgres._session import FORKED, Session, check_seconds
 
 
 class Waiting(Protocol):
-    """A request of somebody who waits in this process."""
+    """A request of a caller that waits in this process."""
 
     name: Name
     session: Session | None
-    """Where it was made; None until there is one."""
+    """The session of the request; None until there is one."""
     queued: bool
-    """The server has said that it waits, and nobody has asked it to take it back."""
+    """True once the server has queued it, until it is withdrawn."""
 
 
 W = TypeVar("W", bound=Waiting)
 
 
 class LockerOfSession(Generic[W]):
-    """The state of a locker, and its session when it needs one. Threads and asyncio add how to wait."""
+    """The state of a locker and its session, if any. The drivers for threads and asyncio add how to wait."""
 
     __slots__ = (
         "__weakref__",
@@ -49,13 +49,20 @@ class LockerOfSession(Generic[W]):
     )
 
     def __init__(self, conninfo: str, *, space: str = "", sweep_every: float = 1.0, patience: float = 10.0) -> None:
-        """Connects at the first `lock`. conninfo: as for libpq. space: keys of two spaces are different keys.
+        """Make a locker. It connects at the first `lock`.
 
-        sweep_every: seconds between two looks for sessions that have died, while anybody waits here.
-        patience: seconds in which the server must answer. `lost` is set at latest so long after its last answer, and
-        no call waits longer for an answer; others have the key after three times as long, if the server heard nothing.
-        ValueError: the space has a NUL or a lone surrogate, or more than 256 characters; the seconds are not
-        positive, or not finite. TypeError: the space is no str.
+        Args:
+            conninfo: A connection string of libpq.
+            space: The namespace of the keys: equal keys of two spaces are different keys.
+            sweep_every: Seconds between two searches for dead sessions, while a caller waits here.
+            patience: Seconds within which the server must answer; no call waits longer for an answer. After that time
+                without an answer, `lost` is set. If the server hears nothing for three times as long, others get the
+                key.
+
+        Raises:
+            ValueError: The space has a NUL or a lone surrogate, or more than 256 characters; or a number of seconds is
+                not positive, or not finite.
+            TypeError: The space is not a str.
         """
         stored_space(space)
         check_seconds(sweep_every=sweep_every, patience=patience)
@@ -64,43 +71,46 @@ class LockerOfSession(Generic[W]):
         self._sweep_every = sweep_every
         self._patience = patience
         self._process: int | None = None
-        """Where it is used; None until it is."""
+        """The process that uses it; None before its first use."""
         self._connecting = threading.Lock()
         self._failed: psycopg.Error | UnusableServerError | None = None
         self._failed_at = 0.0
-        # Of the two tables; never held while the server is asked.
+        # Protects the two tables; never held during a query.
         self._guard = threading.Lock()
         self._session: Session | None = None
         self._waiting: dict[int, W] = {}
         self._held: dict[Name, Grant] = {}
 
     def __bool__(self) -> bool:
-        """True, also where nothing is held: a locker that is there, is there."""
+        """Return True, even if no key is held."""
         return True
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """TypeError: neither copied nor pickled."""
+        """Raise TypeError: a locker can be neither copied nor pickled."""
         raise not_copied(self)
 
     def __len__(self) -> int:
-        """The number of keys that this locker holds or waits for; the server is not asked. `snapshot` shows all."""
+        """Return the number of keys that this locker holds or waits for, without asking the server.
+
+        `snapshot` shows the keys of all processes.
+        """
         self._check_process()
         with self._guard:
             held = {name for name, grant in self._held.items() if not grant.session.lost.is_set()}
             return len(held | {waiter.name for waiter in self._waiting.values()})
 
     def _check_process(self) -> None:
-        # Before any lock of this process is taken: in the child of a fork another thread may have had it.
+        # Called before any lock of this process is taken: after a fork, a thread of the parent may have held it.
         if self._process is None:
             self._process = os.getpid()
         elif self._process != os.getpid():
             raise LockLostError(FORKED)
 
     def _live(self, asked_at: float) -> Session:
-        """The session, or a new one. asked_at: when the call began that needs it, by time.monotonic().
+        """Return the session, or a new one.
 
-        Where a try has failed since then it has failed for this call too: a hundred who found the server gone do not
-        wait for it one after the other.
+        If another call has failed to connect since ``asked_at`` (of time.monotonic(), when this call began), this call
+        fails too: a hundred callers without a server do not wait one after the other.
         """
         with self._connecting:
             if self._session is None or self._session.lost.is_set():
@@ -119,16 +129,16 @@ class LockerOfSession(Generic[W]):
             return self._session
 
     def _requests(self, session: Session) -> set[int]:
-        """Those that the server has said it has, in this session, and that nobody is ending."""
-        # Copied in one step each, and in this order: from the one table a request goes to the other.
+        """Return the requests that the server has confirmed in this session, and that nobody is ending."""
+        # Each table is copied in one step, and in this order: a request moves from the first to the second.
         waiting = [(number, waiter) for number, waiter in list(self._waiting.items()) if waiter.queued]
         held = [grant.request for grant in list(self._held.values()) if grant.session is session]
         return {*held, *(number for number, waiter in waiting if waiter.session is session)}
 
     def _on_lost(self, session: Session) -> None:
-        """From the thread that watches: the session is over."""
+        """Handle the end of a session. Called by the thread that watches it."""
         raise NotImplementedError
 
     def _on_grant(self, session: Session, request: int, ticket: int) -> None:
-        """From the thread that watches: the request holds its key."""
+        """Handle a grant. Called by the thread that watches the session."""
         raise NotImplementedError

@@ -1,9 +1,9 @@
 """One process's session on the server: two connections, whatever the number of waiters, and a thread that watches.
 
-The session lives as long as the connection that watches, for that one holds its advisory lock: the server drops the
-lock when the connection ends, however it ends, and others then see that the session is dead. If either connection
-breaks, or the server is silent for too long, the session ends the other too. There is no way back: who wants a lock
-afterwards makes a new session.
+The session lives as long as the connection that watches, which holds its advisory lock: the server drops the lock when
+the connection ends, in any manner, and others then see that the session is dead. If either connection breaks, or the
+server is silent for too long, the session ends the other too. A lost session can't be restored: a later lock needs a
+new one.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from kmutex.postgres._errors import LockLostError, UnusableServerError
 from kmutex.postgres._key import Name
 
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
-"""A host that has gone without a word is noticed after about ten seconds. What the conninfo says comes first."""
+"""A host that disappears is noticed after about ten seconds. Settings in the conninfo come first."""
 
 CLOSED = getattr(select, "POLLRDHUP", 0)
-"""The other side has ended the connection. Where the system does not tell, the next beat does."""
+"""The flag of a connection that the other side has ended. On systems without it, the next beat notices."""
 
 Rows = list[tuple[str | None, ...]]
 
 requests = itertools.count(1)
-"""Of this process; known before the server is asked, so that what a call has left behind can be named."""
+"""Numbers of requests in this process, assigned before the server is asked, so that traces of a call have a name."""
 
 CUT_SHORT = ("57014", "57P05", "")
-"""The states of a statement, and of a connection, that a timeout has ended, and of one that ended without a word."""
+"""The states of a statement or connection that a timeout has ended, and of one that ended without a message."""
 
 TRIES = 5
-"""At the beginning of a session, if each is cut short."""
+"""The number of tries to begin a session, if timeouts end them."""
 
 FORKED = "a session does not survive a fork: make a locker in each process"
 
@@ -54,15 +54,15 @@ _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def _in_child() -> None:
-    # A child's copies would keep the session alive when the parent is dead, and whatever the child closed would say
-    # goodbye to the server in the parent's name. Replaced, not closed: libpq there still has their numbers.
+    # A child's copies would keep the session alive after the parent's death, and closing them would end the parent's
+    # connection. They are replaced, not closed: libpq in the child still has their numbers.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for connection in list(_open):
         with contextlib.suppress(psycopg.Error, OSError):
             os.dup2(nowhere, connection.fileno(), inheritable=False)
     os.close(nowhere)
     for session in list(_sessions):
-        # New, for some thread of the parent may have been within the old one.
+        # A new one, because a thread of the parent may have held the old one.
         session.lost = threading.Event()
         session.lost.set()
 
@@ -72,36 +72,36 @@ if hasattr(os, "register_at_fork"):
 
 
 def check_seconds(**seconds: float) -> None:
-    """ValueError: not positive, or not finite."""
+    """Raise ValueError for a number that is not positive, or not finite."""
     for name, value in seconds.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
 
 
 class Answer(NamedTuple):
-    """What became of a request."""
+    """The server's answer to a request."""
 
     ticket: int | None
-    """None: it was refused, and has left nothing."""
+    """Its ticket; None if it was refused, without a trace."""
     holds: bool
 
 
 class Left(NamedTuple):
-    """What ended with a request."""
+    """The server's answer to the end of a request."""
 
     was: str
-    """held, waited, or gone."""
+    """Its earlier state: held, waited, or gone."""
     request: int | None
-    """The request of this session that holds the key now."""
+    """The request of this session that holds the key now, if any."""
     ticket: int | None
 
 
 class _RefusedError(Exception):
-    """The server said no. What the session makes of it is for the session to say."""
+    """The server refused. The session turns it into an error for the caller."""
 
     def __init__(self, result: PGresult) -> None:
         self.state = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
-        # A message has details and context in further lines.
+        # Further lines of a message have details and context.
         message = result.error_field(DiagnosticField.MESSAGE_PRIMARY) or result.error_message
         super().__init__(message.decode("utf-8", "replace").strip().partition("\n")[0])
 
@@ -110,27 +110,33 @@ class Session:
     """A session on the server. Calls are for any thread."""
 
     def __init__(self, conninfo: str, *, sweep_every: float, patience: float) -> None:
-        """conninfo: as for libpq. sweep_every: seconds between two looks for the dead, while anybody waits.
+        """Connect.
 
-        patience: seconds that the server may be silent.
-        psycopg.OperationalError: no server answers there. UnusableServerError: it can't keep a queue.
+        Args:
+            conninfo: A connection string of libpq.
+            sweep_every: Seconds between two searches for dead sessions, while a caller waits.
+            patience: Seconds that the server may be silent.
+
+        Raises:
+            psycopg.OperationalError: No server answers.
+            UnusableServerError: The server can't keep a queue.
         """
         self.lost = threading.Event()
-        """Set when the session is over."""
+        """Set once the session is over."""
         self.on_grant: Callable[[Session, int, int], None] = lambda session, request, ticket: None
-        """Told of a request, and its ticket, that holds its key, as the server confirmed. Maybe more than once."""
+        """Called with a request, and its ticket, once the server has confirmed its grant. Perhaps more than once."""
         self.on_lost: Callable[[Session], None] = lambda session: None
         self.waits: Callable[[], bool] = lambda: False
-        """Whether anybody of this process waits, so that it is worth while to look for the dead."""
+        """Tells whether a caller of this process waits, so that dead sessions matter."""
         self.requests: Callable[[], set[int]] = set
-        """What the server must have of this session, or it is over."""
+        """Returns the requests that the server must have, or the session is over."""
         self.process = os.getpid()
         self._why = "it was closed"
         self._sweep_every = sweep_every
         self._patience = patience
         self._turn = threading.Lock()
         self._asked_at: float | None = None
-        """When the call that is under way was sent."""
+        """When the present call was sent."""
         self._listening, self.id = _begin(conninfo, patience, _enter)
         try:
             self._asking, _ = _begin(conninfo, patience, lambda run: run.script(sql.PREPARE))
@@ -142,32 +148,32 @@ class Session:
         _sessions.add(self)
 
     def enqueue(self, name: Name, request: int, wait: bool) -> Answer:
-        """Ask for a key. LockLostError: the session is over, and so is the request."""
+        """Ask for a key; raise LockLostError if the session, and with it the request, is over."""
         for _ in range(3):
             ticket, holds = self._call("enqueue", *name, self.id, request, wait)[0]
             if holds is not None:
                 return Answer(_number(ticket), holds == "t")
-            # The reserved tickets have run out, once in a million. Who comes first reserves more, and so may others.
+            # The reserved tickets have run out, once in a million. The first caller reserves more; others may too.
             (row,) = self._call("reserve")
             self._call("allow", row[0])
         self._lose("its place on the server has gone")
         raise self.over()
 
     def leave(self, name: Name, request: int, *, wait_only: bool = False) -> Left:
-        """End a request, or with ``wait_only`` end it unless it holds. LockLostError: it ended with the session."""
+        """End a request, with ``wait_only`` unless it holds; raise LockLostError if it ended with the session."""
         row = self._call("leave", *name, self.id, request, wait_only)[0]
         return Left(str(row[0]), _number(row[1]), _number(row[2]))
 
     def show(self, space: str) -> list[tuple[str, int]]:
-        """Each request of a stored space: its key as stored, and its ticket; in order."""
+        """Return each request of a stored space, in order: its key as stored, and its ticket."""
         return [(str(key), int(ticket or 0)) for key, ticket in self._call("show", space)]
 
     def over(self) -> LockLostError:
-        """What to raise where the session is needed and lost."""
+        """Return the error for a session that is needed but lost."""
         return LockLostError(f"the session on the server is over: {self._why}")
 
     def close(self) -> None:
-        """End it, and what it holds. It counts as lost then. In a child of a fork it does nothing."""
+        """End the session and what it holds; it then counts as lost. In a child of a fork it does nothing."""
         if os.getpid() != self.process:
             return
         self._lose("it was closed")
@@ -178,10 +184,10 @@ class Session:
         self._listening.close()
 
     def _call(self, statement: str, *arguments: object) -> Rows:
-        """One statement, which is one transaction.
+        """Run one statement, as one transaction.
 
-        It goes to libpq by psycopg's thin layer: a signal can't strike between its sending and its answer, and it
-        takes a third of the time. The thread that watches wakes it when the answer is overdue.
+        It uses psycopg's thin layer above libpq: no signal can strike between sending and answer, and it takes a third
+        of the time. The thread that watches wakes it if the answer is overdue.
         """
         if os.getpid() != self.process:
             raise LockLostError(FORKED)
@@ -200,7 +206,7 @@ class Session:
             try:
                 return _rows(result)
             except _RefusedError as error:
-                # What the server refuses leaves the state of the queue in doubt; the end of the session settles it.
+                # After a refusal, the state of the queue is unknown; the end of the session settles it.
                 self._lose(str(error))
                 raise self.over() from error
 
@@ -211,22 +217,22 @@ class Session:
         try:
             self._watch()
         except BaseException as error:
-            # Whatever it is: a session that nobody watches is not safe to use.
+            # After any error: a session that is not watched is not safe to use.
             why = f"{type(error).__name__}: {error}" if not isinstance(error, _RefusedError) else str(error)
         self._lose(why)
         self.on_lost(self)
 
     def _watch(self) -> None:
-        """Until the session is over: hear of grants, look for the dead, and see that the server answers.
+        """Until the session is over, receive grants, search for dead sessions, and check that the server answers.
 
-        The server has answered on both connections within `patience`, or the session is lost: at latest a half of it
-        after the last answer something is asked again, and the answer is waited for no longer than the other half.
+        The session is lost unless the server answers on both connections within `patience`: half of it after the last
+        answer, a new question is sent, and its answer may take the other half.
         """
         half = self._patience / 2
         pause = min(self._sweep_every, half / 2)
         poll = select.poll()
         poll.register(self._listening.fileno(), select.POLLIN | CLOSED)
-        # Answers on the other one are for who asked; only its end is of interest.
+        # Answers on the other connection are for its callers; only its end matters here.
         poll.register(self._asking.fileno(), CLOSED)
         sweep_at = time.monotonic() + self._sweep_every
         beat_at = time.monotonic() + half - pause
@@ -241,9 +247,9 @@ class Session:
             if asked_at is not None and now - asked_at > half and not _readable(self._asking):
                 raise TimeoutError(f"the server has not answered in {half:g} s")
             hints = self._hints()
-            # What comes while an answer is waited for does not wake the poll, so after one nothing is waited for.
+            # Notices that come together with an answer do not wake the poll, so after an answer it does not wait.
             if hints:
-                # Anybody may have sent it.
+                # Any client may have sent it.
                 self._look("{" + ",".join(map(str, hints)) + "}")
                 wait = 0
             if now >= beat_at:
@@ -261,18 +267,18 @@ class Session:
         pgconn.consume_input()
         hints = set()
         while (note := pgconn.notifies()) is not None:
-            # Digits of ASCII, and of a number that the server can have.
+            # ASCII digits, of a number that the server can have.
             if note.extra.isdigit() and len(note.extra) < 19:
                 hints.add(int(note.extra))
         return hints
 
     def _look(self, named: str | None) -> None:
-        """Which requests hold their keys."""
+        """Ask which requests hold their keys."""
         for request, ticket in self._ask("holding", self.id, named):
             self.on_grant(self, int(request or 0), int(ticket or 0))
 
     def _sweep(self, seconds: float) -> None:
-        """Batches, until the dead or the time have run out."""
+        """Remove dead sessions in batches, until there are no more, or the time is over."""
         end = time.monotonic() + seconds
         while self._ask("sweep") != [("0",)] and time.monotonic() < end:
             pass
@@ -283,10 +289,10 @@ class Session:
                 _exchange(self._asking, "beat", [self.id], self._patience / 2)
             finally:
                 self._turn.release()
-        # Else a call is under way, and its answer is as good.
+        # Otherwise a call is under way, and its answer will do.
         known = self.requests()
         rows = self._ask("mine", self.id)
-        # What was known before the answer and still is was not ended meanwhile by this process.
+        # A request that was known before the answer and still is was not ended meanwhile by this process.
         if not rows or (known & self.requests()) - {_number(row[0]) for row in rows}:
             raise ConnectionError("its place on the server has gone")
         self._sweep(self._patience / 8)
@@ -299,7 +305,7 @@ class Session:
             self._why = why
         self.lost.set()
         for connection in (self._listening, self._asking):
-            # Not close(): another thread may be within the connection, and this wakes it.
+            # Not close(): another thread may use the connection, and this wakes it.
             if connection.pgconn.status == ConnStatus.OK:
                 with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as ending:
                     ending.shutdown(socket.SHUT_RDWR)
@@ -309,7 +315,7 @@ class Session:
 
 
 class _Asker:
-    """Statements of a beginning, with one deadline for all."""
+    """Runs the statements of a beginning, with one deadline for all."""
 
     def __init__(self, connection: psycopg.Connection, seconds: float) -> None:
         self._connection = connection
@@ -331,7 +337,7 @@ T = TypeVar("T")
 
 
 def _begin(conninfo: str, patience: float, then: Callable[[_Asker], T]) -> tuple[psycopg.Connection, T]:
-    """A connection that is fit, with all settings, and what was done on it."""
+    """Return a usable connection with all settings, and the result of ``then`` on it."""
     untimed = ""
     for left in reversed(range(TRIES)):
         connection = _connect(conninfo, patience, untimed)
@@ -344,8 +350,8 @@ def _begin(conninfo: str, patience: float, then: Callable[[_Asker], T]) -> tuple
             return connection, then(run)
         except BaseException as error:
             connection.close()
-            # Until all is pinned, a timeout of others may be shorter than what two statements take. Not said at the
-            # first try, for a pooler refuses it, or keeps it for others.
+            # Before the settings are fixed, a foreign timeout may be too short for two statements. Not on the first
+            # try: a pooler refuses these options, or keeps them for others.
             if not isinstance(error, _RefusedError):
                 raise
             if pinned or not left or error.state not in CUT_SHORT:
@@ -358,7 +364,7 @@ def _connect(conninfo: str, patience: float, options: str) -> psycopg.Connection
     patient = {"connect_timeout": max(2, math.ceil(patience))}
     parameters: dict[str, Any] = {**KEEPALIVE, **patient, **conninfo_to_dict(conninfo), "autocommit": True}
     if options:
-        # What the user says comes last, and so wins.
+        # The user's options come last, and so win.
         parameters["options"] = f"{options} {parameters.get('options', os.environ.get('PGOPTIONS', ''))}"
     connection = psycopg.connect(**parameters)
     _open.add(connection)
@@ -366,7 +372,7 @@ def _connect(conninfo: str, patience: float, options: str) -> psycopg.Connection
 
 
 def _check(connection: psycopg.Connection, run: _Asker) -> None:
-    """UnusableServerError. Before anything is changed, on what may be others' connection too."""
+    """Raise UnusableServerError for an unusable server, before anything is changed on a perhaps shared connection."""
     ((pid, standby),) = run(sql.LOOK)
     if int(pid or 0) != connection.pgconn.backend_pid:
         raise UnusableServerError(
@@ -383,10 +389,10 @@ def _check(connection: psycopg.Connection, run: _Asker) -> None:
 
 
 def _enter(run: _Asker) -> int:
-    """The number of a new session that lives as long as this connection."""
+    """Return the number of a new session that lives as long as this connection."""
     _install(run)
     while True:
-        # Not to be guessed by those who can take any advisory lock, and none that is in use.
+        # Hard to guess for clients that can take any advisory lock, and not in use.
         number = secrets.randbelow((1 << 31) - 1) + 1
         channel = f"kmutex_{secrets.token_hex(16)}"
         if run(sql.ENTER, number) == [("t",)] and run(sql.REGISTER, number, channel):
@@ -402,21 +408,21 @@ def _enter(run: _Asker) -> int:
 
 
 def _install(run: _Asker) -> None:
-    """Make what is missing. Two who do so at one moment: one of them is refused, and looks again."""
+    """Create what is missing. If two do so at once, one of them is refused, and looks again."""
     for left in reversed(range(10)):
         if run(sql.INSTALLED) == [("t",)]:
             return
         try:
             run.script(sql.INSTALL)
         except _RefusedError as error:
-            # A name or a row that the other has made; internal_error is a function that both replace.
+            # The other has made the same name or row; internal_error is a function that both replace.
             if error.state not in ("23505", "42710", "42P06", "42P07", "42723", "XX000", "40P01") or not left:
                 raise
 
 
 def _unusable(role: str, error: _RefusedError) -> Exception:
     if not error.state or error.state.startswith(("08", "53", "57P")):
-        # It goes down, or has no room: a server of another time.
+        # It shuts down, or has no room: it may be usable later.
         return psycopg.OperationalError(str(error))
     what = f"the server refused: {error}"
     if error.state == "42501":
@@ -427,7 +433,7 @@ def _unusable(role: str, error: _RefusedError) -> Exception:
 
 
 def _exchange(connection: psycopg.Connection, statement: str, arguments: Sequence[object], seconds: float) -> Rows:
-    """One prepared statement, for the thread that watches: no signal strikes there."""
+    """Run one prepared statement in the thread that watches, where no signal strikes."""
     values = [None if argument is None else str(argument).encode() for argument in arguments]
     return _rows(
         _answer(connection, lambda: connection.pgconn.send_query_prepared(statement.encode(), values), seconds)
@@ -435,7 +441,7 @@ def _exchange(connection: psycopg.Connection, statement: str, arguments: Sequenc
 
 
 def _answer(connection: psycopg.Connection, send: Callable[[], None], seconds: float) -> PGresult:
-    """The last result of what is sent, or the first that is an error. psycopg.OperationalError: not in time."""
+    """Return the last result, or the first error result; raise psycopg.OperationalError if it is late."""
     pgconn = connection.pgconn
     end = time.monotonic() + seconds
     poll = select.poll()
@@ -454,13 +460,13 @@ def _answer(connection: psycopg.Connection, send: Callable[[], None], seconds: f
         if broken is not None:
             raise broken
         poll.register(pgconn.socket, select.POLLIN | (select.POLLOUT if pgconn.flush() else 0))
-        # The last look comes after the deadline: this thread may have been late, and not the server.
+        # One more look after the deadline: this thread may have been late, and not the server.
         if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
             raise psycopg.errors.ConnectionTimeout(f"the server has not answered in {seconds:g} s")
         try:
             pgconn.consume_input()
         except psycopg.OperationalError as error:
-            # The server's last words may have come before the end.
+            # The server may have sent a message before the end.
             broken = error
 
 

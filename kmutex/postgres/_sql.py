@@ -1,16 +1,14 @@
 """The queue on the server: its tables and functions, and what each promises.
 
-A key has one row for each request; the row with the lowest ticket holds (docs/adr/0001-head-of-queue-holds.md), so
-there is nothing that could disagree with the queue. Whoever inserts or deletes rows of a key first locks the row of
-`turn` that the key's hash names, and lets it go when the transaction is committed. So tickets of one key are drawn in
-the order in which their rows become visible, and who leaves sees who came. Two keys of one turn share that short
-moment, and nothing else: rows are found by the whole key. It is a row and not an advisory lock, since anybody who may
-connect can take those.
+A key has one row for each request; the row with the lowest ticket holds (docs/adr/0001-head-of-queue-holds.md), so no
+other state can disagree with the queue. A transaction that inserts or deletes rows of a key first locks the row of
+`turn` that the key's hash selects, until it commits. So tickets of one key are drawn in the order in which their rows
+become visible, and a request that leaves sees all that came before. Two keys of one turn share that short lock only:
+rows are found by the whole key. It is a row and not an advisory lock, since any client that may connect can take those.
 
-A ticket is a fencing token and must never come twice or step back, whatever of the log a crash loses. So tickets are
-drawn below `life.upto` only, and `reserve` has written that number down in a transaction of its own, flushed, before
-it stands there. A crash empties `life`, as every unlogged table; a new life begins above all that was reserved. Nothing
-else has to be durable.
+A ticket is a fencing token: it must never repeat or decrease, whatever part of the log a crash loses. So tickets are
+drawn below `life.upto` only, and `reserve` has stored that number before, in a separate flushed transaction. A crash
+empties `life`, like every unlogged table; a new life begins above all reserved numbers. No other data must be durable.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from kmutex.postgres._session import Session, requests
 
 
 class _Waiter:
-    """A request, from before it is made until it is granted or over, and what became of it."""
+    """A request, from before it is made until it is granted or over, and its result."""
 
     __slots__ = ("gate", "grant", "name", "queued", "session")
 
@@ -34,12 +34,12 @@ class _Waiter:
 class PostgresKeyedMutex(LockerOfSession[_Waiter]):
     """A mutex for each key, shared by all processes that name the same database and space. For threads.
 
-    The contract is that of `kmutex.KeyedMutex` for keys that are str or bytes, with what docs/postgres.md takes
-    back. To be closed, or used as a context manager. It has two connections, whatever the number of waiters; all
-    calls of one locker take turns at one of them, for one round trip each and never while anybody waits for a key.
+    The contract is that of `kmutex.KeyedMutex` for keys that are str or bytes, with the exceptions of
+    docs/postgres.md. Close it, or use it as a context manager. It has two connections, for any number of waiters. The
+    calls of one locker take turns at one of them, for one round trip each, and never while a caller waits for a key.
 
-    A lock can be lost while it is held: when a connection breaks or the server is silent, and with it the session.
-    `lost` of the lease is set then, unlocking raises LockLostError, and the next `lock` makes a new session.
+    A lock can be lost while it is held: if a connection breaks or the server is silent, the session ends. Then the
+    lease's `lost` is set, unlocking raises LockLostError, and the next `lock` makes a new session.
     """
 
     __slots__ = ()
@@ -47,43 +47,62 @@ class PostgresKeyedMutex(LockerOfSession[_Waiter]):
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         """Return once the caller holds ``key`` (KM-EXCL).
 
-        timeout: seconds; None waits forever, 0 takes a free key and otherwise raises at once (KM-EXPIRED). It bounds
-        the wait for the key; that for the server is bounded by the locker's patience.
-        TimeoutError: the time is over and the caller does not hold the key (KM-CANCEL). A grant that came before the
-        caller could leave the queue is kept (KM-RACE).
-        LockLostError: the connection broke, or the server was silent or refused; the request is gone. Also in a child
-        of a fork, which makes a locker of its own. psycopg.OperationalError: there was no connection.
-        UnusableServerError: a connection pooler answers for the server; it is a standby; the role may neither use the
-        schema nor make it; the server is too old.
-        ValueError: the timeout is negative or NaN, or the key too long. TypeError: the key is neither str nor bytes.
+        A grant that comes before the caller has left the queue is kept (KM-RACE).
+
+        Args:
+            key: A str or bytes.
+            timeout: Seconds; None waits forever, 0 takes a free key and otherwise raises at once (KM-EXPIRED). It
+                limits the wait for the key; the locker's patience limits the wait for the server.
+
+        Raises:
+            TimeoutError: The time is over and the caller does not hold the key (KM-CANCEL).
+            LockLostError: The connection broke, or the server was silent or refused; the request is gone. Or this is
+                the child of a fork, which must make its own locker.
+            psycopg.OperationalError: No connection could be made.
+            UnusableServerError: A connection pooler answers for the server; or the server is a standby, or too old; or
+                the role may neither use nor create the schema.
+            ValueError: The timeout is negative or NaN, or the key is too long.
+            TypeError: The key is neither str nor bytes.
         """
         self._acquire(key, timeout)
 
     def unlock(self, key: Hashable) -> None:
-        """Release ``key``, which some thread of this locker holds: the oldest waiter anywhere has it then (KM-HANDOFF).
+        """Release ``key``, which any thread of this locker holds. The oldest waiter of all then has it (KM-HANDOFF).
 
-        UnheldKeyError: nobody holds it through this locker, though another process may (KM-UNHELD, KM-ATOMIC).
-        LockLostError: it was held, and lost; it counts as released. In a child of a fork nothing is released.
+        Args:
+            key: A key that is held through this locker.
+
+        Raises:
+            UnheldKeyError: Nobody holds it through this locker, though another process may (KM-UNHELD, KM-ATOMIC).
+            LockLostError: It was held and lost, and counts as released. In a child of a fork nothing is released.
         """
         self._release(key, None)
 
     def hold(self, key: Hashable, timeout: float | None = None) -> PostgresLease:
-        """Hold ``key`` for a ``with`` block. Arguments and errors are those of `lock`, raised on entry.
+        """Hold ``key`` for a ``with`` block.
 
-        A lock that is lost within the block is a LockLostError at its end, unless the block raises something itself.
+        If the lock is lost within the block, its end raises LockLostError, unless the block itself raises.
+
+        Args:
+            key: As for `lock`.
+            timeout: As for `lock`.
+
+        Returns:
+            A lease for one block. Entering it does what `lock` does, and raises the same errors.
         """
         return PostgresLease(self, key, timeout)
 
     def snapshot(self) -> Mapping[str | bytes, Entry]:
-        """Every live key of the space with its holder and waiters in all processes, by their tokens (KM-REF).
+        """Return every live key of the space with the tokens of its holder and waiters in all processes (KM-REF).
 
-        Errors for the server's sake are those of `lock`.
+        Raises:
+            LockLostError: As for `lock`, and so for the other errors of the server.
         """
         self._check_process()
         return entries(self._live(time.monotonic()).show(stored_space(self._space)))
 
     def close(self) -> None:
-        """Give up the session, with all that it holds and waits for. A later `lock` makes a new one.
+        """End the session, with all that it holds and waits for. A later `lock` makes a new one.
 
         In a child of a fork it does nothing: the session is the parent's.
         """
@@ -170,13 +189,13 @@ class PostgresKeyedMutex(LockerOfSession[_Waiter]):
         self._grant(session, left.request, left.ticket)
 
     def _forget(self, waiter: _Waiter, request: int) -> None:
-        """The server has nothing of it."""
+        """Forget a request that the server does not have."""
         with self._guard:
             self._waiting.pop(request, None)
         waiter.session = None
 
     def _grant(self, session: Session, request: int | None, ticket: int | None) -> None:
-        """The server has said that this request holds. Told twice is told once: the second finds nobody waiting."""
+        """Grant a request, as the server said. A second call for the same request changes nothing."""
         if request is None or ticket is None:
             return
         with self._guard:
@@ -197,13 +216,13 @@ class PostgresKeyedMutex(LockerOfSession[_Waiter]):
 
 
 class PostgresLease(LeaseOfGrant[PostgresKeyedMutex]):
-    """One grant of one key, as a context manager: ``with km.hold(key) as lease``; ends its own only (KM-TOKEN)."""
+    """One grant of one key: ``with km.hold(key) as lease``. It ends its own grant only (KM-TOKEN)."""
 
     __slots__ = ()
 
     @property
     def lost(self) -> threading.Event:
-        """Set once the session is over: the lock is no longer held, whatever the block does. To be waited for, too."""
+        """An event that is set once the session is over. The lock is then no longer held, whatever the block does."""
         return self._granted().session.lost
 
     def __enter__(self) -> PostgresLease:

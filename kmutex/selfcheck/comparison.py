@@ -1,8 +1,8 @@
-"""One step of the model beside the same step of real code: clause by clause, where the two differ.
+"""Compare one step of the model with the same step of real code, clause by clause.
 
-The real side is seen through a `View`, which says in the model's words what a table shows. Each `Comparison` says
-which steps put its clause to the test and looks at what the clause speaks of. Beside them all the whole is compared:
-outcome, who was told, and every entry. So nothing that differs gets through, whatever the clauses make of it.
+A `View` has the state of the real table in the terms of the model. Each `Comparison` decides which steps put its clause
+to the test, and compares what the clause is about. In addition everything is compared: the outcome, the clients that
+were told of a grant, and every entry. So each difference is found, even one that no clause is about.
 """
 
 from __future__ import annotations
@@ -18,57 +18,57 @@ from kmutex_model.properties import Transition, actor_before, gets_it
 from kmutex_model.state import Entry, State, owners
 
 STRANGER = -2
-"""A ticket that no client of the model asked with."""
+"""A ticket of no client of the model."""
 
 FAILED = ("timeout", "unheld")
 
 
 class View(NamedTuple):
-    """What a table shows of the keys of the model."""
+    """The state of a table, for the keys of the model."""
 
     entries: tuple[Entry | None, ...]
     live: int
-    """What len() says."""
+    """The result of len()."""
     present: tuple[bool, ...]
-    """What ``key in table`` says, by key."""
+    """The result of ``key in table``, by key."""
 
 
 class Observed(NamedTuple):
     """One step of the real code."""
 
     outcome: str
-    """In the model's words where it has one, else what was raised."""
+    """In the model's terms if it has such an outcome, else the error."""
     told: tuple[int, ...]
-    """The clients, besides the acting one, that were told of a grant; in order of their numbers."""
+    """The clients, without the acting one, that were told of a grant, in the order of their numbers."""
     before: View
     after: View
     same: bool
-    """Whether the snapshot after it equals the one before, ticket by ticket."""
+    """Whether the snapshots before and after are equal, ticket by ticket."""
 
 
 class Comparison(NamedTuple):
-    """What one clause says of a step."""
+    """The check of one clause in a step."""
 
     clause: str
     tested: Callable[[Transition], bool]
     """Whether the model's step puts the clause to the test."""
     differs: Callable[[Transition, Observed], str]
-    """How the real step differs in what the clause speaks of; empty where it does not."""
+    """Returns the difference in what the clause is about; "" if there is none."""
 
 
 def expected_view(state: State) -> View:
-    """What a table must show in this state of the model."""
+    """Return the view that a table must have in this state of the model."""
     present = tuple(entry is not None for entry in state.entries)
     return View(state.entries, sum(present), present)
 
 
 def expected_told(t: Transition) -> tuple[int, ...]:
-    """The clients that must be told: they have the key now, and waited for it."""
+    """Return the clients that must be told: those that waited and have got the key."""
     return tuple(client for client in gets_it(t) if client != t.action.client)
 
 
 def difference(t: Transition, o: Observed) -> str:
-    """Everything in which the two steps differ, as one line; empty where they agree."""
+    """Return all differences of the two steps in one line; "" if they agree."""
     found = []
     if o.before != expected_view(t.before):
         found.append("the run did not lead to the state in which the step begins")
@@ -108,7 +108,7 @@ def _leaves(phase: str) -> Callable[[Transition], bool]:
 
 
 def _here(t: Transition, o: Observed) -> str:
-    """A difference in the outcome, in who was told, or at the key itself."""
+    """Return a difference in the outcome, in the clients that were told, or at the key itself."""
     seen, entry = o.after.entries[t.key], t.after.entries[t.key]
     if o.outcome != t.outcome or o.told != expected_told(t) or seen != entry:
         return difference(t, o)
@@ -210,7 +210,7 @@ COMPARISONS: tuple[Comparison, ...] = (
 
 
 # ------------------------------------------------------------------------------------------------------------
-# What the steps add up to
+# The totals
 
 
 class StepTally:
@@ -221,7 +221,7 @@ class StepTally:
         self.states = 0
         self.steps = 0
         self.skipped = 0
-        """States that were not compared, because a step on the way to them went wrong."""
+        """The number of states that were not compared, because a step before them differed."""
         self._method = method
         self._subject = subject
         self._clauses = tuple(clauses)
@@ -229,26 +229,26 @@ class StepTally:
         self._started = time.perf_counter()
 
     def compare(self, t: Transition, o: Observed, run: tuple[str, str]) -> bool:
-        """Whether the two steps agree. run: how the step was come by, as text, and as an argument of --replay."""
+        """Compare a step; return whether both agree. ``run`` describes it as text, and as an argument of --replay."""
         tested = [c for c in COMPARISONS if c.clause in self._clauses and c.tested(t)]
         self.steps += 1
         self.cases.update(c.clause for c in tested)
         whole = difference(t, o)
         found = {c.clause: message for c in tested if (message := c.differs(t, o))}
         if whole and not found:
-            # The step is wrong in something that none of its clauses speaks of: none of them is shown by it.
+            # The difference is not in what its clauses are about, so the step does not show them to hold.
             found = dict.fromkeys([c.clause for c in tested] or self._clauses, whole)
         for clause, message in found.items():
             self.violated(clause, tuple(found), f"{message} ({run[0]})", run[1])
         return not found
 
     def violated(self, clause: str, together: tuple[str, ...], message: str, schedule: str = "") -> None:
-        """The clause does not hold. together: all that the same step breaks, the best name first."""
+        """Note a violation. ``together`` has all clauses that the step breaks, the best name first."""
         names = (clause, *(name for name in together if name != clause)) if clause not in together else together
         self._violations.setdefault(clause, Violation(names, message, schedule))
 
     def rows(self, bound: str) -> list[Row]:
-        """One row for each clause. No case, or a state left out: inconclusive, unless it is violated."""
+        """Return one row for each clause. Without a case, or if a state was left out, it is inconclusive."""
         return [self._row(clause, bound) for clause in self._clauses]
 
     def _row(self, clause: str, bound: str) -> Row:
@@ -276,13 +276,13 @@ class StepTally:
 
 
 def by_path(t: Transition, path: Sequence[object], way: str = "") -> str:
-    """The run as text, for a message."""
+    """Return the run as text, for a message."""
     actions = format_schedule((*path, t.action))  # type: ignore[arg-type]
     return f"{t.config.clients}x{t.config.keys} {t.config.race}: {actions}{f' by {way}' if way else ''}"
 
 
 def bound_text(bounds: Sequence[tuple[int, int]]) -> str:
-    """Clients and keys, in words."""
+    """Return clients and keys as text."""
     return " and ".join(f"{_some(clients, 'client')} x {_some(keys, 'key')}" for clients, keys in bounds)
 
 

@@ -1,8 +1,8 @@
 """CrossHair on the contracts of ``kmutex._entry``: symbolic, so for every ticket and any number of waiters.
 
-CrossHair runs in a process of its own, and its report is read strictly. Every postcondition that stands in a
-docstring must be reported, once, as confirmed over all paths. One that is missing, "Not confirmed", out of time
-or reported in words this file does not know leaves its clauses inconclusive.
+CrossHair runs in a separate process, and its report is read strictly. Every postcondition in a docstring must be
+reported, once, as confirmed over all paths. One that is missing, "Not confirmed", out of time, or reported in an
+unknown form leaves its clauses inconclusive.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ METHOD = "contracts"
 ENTRY = Path(kmutex.__file__).with_name("_entry.py")
 
 CONDITION_SECONDS = 10.0
-"""How long CrossHair may try one postcondition. Each takes well under a second where it can be decided at all."""
+"""The time for one postcondition. Each takes well under a second if it can be decided at all."""
 RUN_SECONDS = 35.0
-"""How long the whole run may take."""
+"""The time for the whole run."""
 
 _CONFIRMED = "Confirmed over all paths."
 _REPORT = re.compile(r"(?P<file>.+):(?P<line>\d+): (?P<level>[a-z]+): (?P<message>.*)")
@@ -47,7 +47,7 @@ class Contract(NamedTuple):
 
 
 class ContractResult(NamedTuple):
-    """What CrossHair said of one postcondition. `line` is where it stands."""
+    """CrossHair's result for the postcondition in this line."""
 
     function: str
     line: int
@@ -57,9 +57,9 @@ class ContractResult(NamedTuple):
 
 
 def check(path: Path = ENTRY, condition_seconds: float = CONDITION_SECONDS, seconds: float = RUN_SECONDS) -> list[Row]:
-    """One row for each clause that a contract in ``path`` names; `cases` counts its postconditions.
+    """Return one row for each clause that a contract in ``path`` names; `cases` counts its postconditions.
 
-    seconds: the limit of the run; condition_seconds: of each postcondition. Reaching either is inconclusive.
+    Reaching a limit, of the whole run or of one postcondition, is inconclusive.
     """
     contracts = contracts_in(path)
     start = time.monotonic()
@@ -70,7 +70,7 @@ def check(path: Path = ENTRY, condition_seconds: float = CONDITION_SECONDS, seco
 
 
 def contracts_in(path: Path) -> list[Contract]:
-    """The contracts of the module at ``path``, read from its source and not from CrossHair's report."""
+    """Return the contracts of the module at ``path``, from its source and not from CrossHair's report."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     found = []
     for node in tree.body:
@@ -84,7 +84,7 @@ def contracts_in(path: Path) -> list[Contract]:
 def examine(
     path: Path = ENTRY, condition_seconds: float = CONDITION_SECONDS, seconds: float = RUN_SECONDS
 ) -> list[ContractResult]:
-    """CrossHair's finding for every postcondition in ``path``, in the order in which they stand."""
+    """Return CrossHair's result for every postcondition in ``path``, in their order."""
     contracts = contracts_in(path)
     if importlib.util.find_spec("crosshair") is None:
         return _undecided(contracts, "CrossHair is not installed: pip install 'kmutex[contracts]'")
@@ -104,12 +104,12 @@ def examine(
 
 
 def read_report(contracts: list[Contract], report: str) -> list[ContractResult]:
-    """What ``report``, the standard output of ``crosshair check --report_all``, says of each postcondition."""
+    """Return the result for each postcondition in the standard output of ``crosshair check --report_all``."""
     said: dict[int, list[tuple[str, str]]] = {}
     for line in report.splitlines():
         match = _REPORT.fullmatch(line)
         if match is None:
-            return _undecided(contracts, f"CrossHair said something this reader does not know: {line}")
+            return _undecided(contracts, f"CrossHair wrote a line of an unknown form: {line}")
         said.setdefault(int(match["line"]), []).append((match["level"], match["message"]))
     return [
         ContractResult(contract.function, line, post, *_judge(contract, line, said))
@@ -120,8 +120,8 @@ def read_report(contracts: list[Contract], report: str) -> list[ContractResult]:
 
 def _judge(contract: Contract, line: int, said: dict[int, list[tuple[str, str]]]) -> tuple[Result, str]:
     here = said.get(line, [])
-    # An exception out of the body is reported at the line that raised, and is then the word on the function as a
-    # whole: none of its postconditions holds for those arguments.
+    # An exception out of the body is reported at the line that raised, and is then the result for the whole function:
+    # none of its postconditions holds for those arguments.
     body = [
         report
         for number in range(contract.first, contract.last + 1)

@@ -1,8 +1,8 @@
-"""The drivers beside the model, from one quiet moment to the next.
+"""Compare the drivers with the model, from one quiescent state to the next.
 
-For each state of the model in which no call is on its way, and each action there, a program is written that leads
-there and takes the action, one action to a phase. It runs on the real driver under the scheduler, and after the
-last phase the outcome, the waiters that came through and ``snapshot()`` must be the model's.
+For each state of the model in which no call is about to return, and each action there, a program leads to the state and
+takes the action, with one action in each phase. It runs on the real driver under the scheduler, and after the last
+phase the outcome, the waiters that got the key and ``snapshot()`` must be the model's.
 
 Between quiescent states only the default schedule is run. Overlapping calls, and so the race of KM-RACE and an
 interrupt within a call, are covered by the interleaving search.
@@ -71,7 +71,7 @@ def check(
     subjects: Sequence[Subject] = SUBJECTS,
     bounds: Sequence[tuple[int, int]] = BOUNDS,
 ) -> list[Row]:
-    """One row for each driver and clause. say: is told what comes next. bounds: clients and keys."""
+    """Return one row for each driver and clause. ``bounds`` are clients and keys; ``say`` is called with progress."""
     return [row for subject in subjects for row in _rows(say, subject, bounds)]
 
 
@@ -87,7 +87,7 @@ def _rows(say: Callable[[str], None], subject: Subject, bounds: Sequence[tuple[i
             else:
                 _walk(Config(clients, keys, "pass"), subject, _on_loop(subject, level == "timeouts"), level, tally)
     how = "timeouts and interrupts" if subject.kind == "threads" else "cancelled tasks and timeouts"
-    return tally.rows(f"{bound_text(bounds)}, {how} at quiet moments")
+    return tally.rows(f"{bound_text(bounds)}, {how} in quiescent states")
 
 
 Run = Callable[[Program, "QuietWatch"], None]
@@ -119,7 +119,7 @@ def _walk(config: Config, subject: Subject, run: Run, level: str, tally: StepTal
             tally.states += 1
         for action in CORRECT.enabled(config, state):
             if action.name == "interrupt" and subject.kind == "asyncio":
-                # To a task an interrupt is a cancellation, and that is here already.
+                # For a task, an interrupt is a cancellation, which is covered already.
                 continue
             after, outcome = CORRECT.step(config, state, action)
             after = settled(config, after)
@@ -148,7 +148,7 @@ def _failure(run: Run, program: Program, watch: QuietWatch) -> str:
 
 
 def settled(config: Config, state: State) -> State:
-    """The state once every call that has the key has returned."""
+    """Return the state once every call that has the key has returned."""
     while True:
         wakes = [action for action in CORRECT.enabled(config, state) if action.name == "wake"]
         if not wakes:
@@ -157,7 +157,7 @@ def settled(config: Config, state: State) -> State:
 
 
 def ways(state: State, action: Action) -> Iterator[str]:
-    """The calls that the last action stands for: a release by key or of a lease, a request forever or in time."""
+    """Yield the calls for the last action: a release by key or by lease, a request with or without a limit."""
     if action.name == "release":
         yield from ("key", "lease")
     elif action.name == "request":
@@ -167,10 +167,10 @@ def ways(state: State, action: Action) -> Iterator[str]:
 
 
 def written(actions: Sequence[Action], config: Config, way: str = "") -> Program:
-    """The program that takes these actions, each in a phase of its own.
+    """Return the program that takes these actions, each in its own phase.
 
-    How a client asks is seen from what becomes of it: who is cancelled asked so that it can be, and so on. An old
-    lease is kept by a client of its own, one more than the model has, from before the first action.
+    How a client asks depends on what happens to it later: if it is cancelled, it asks with a limit, and so on. An old
+    lease belongs to an additional client, from before the first action.
     """
     keeper = config.clients
     stale = sorted({action.key for action in actions if action.name == "stale_release" and action.key is not None})
@@ -211,12 +211,12 @@ def _letter(key: int) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------
-# What is seen of a run
+# Observing a run
 
 
 @dataclass
 class QuietMoment:
-    """A quiet moment, and what happened since the one before."""
+    """A quiescent state, and the events since the one before."""
 
     snapshot: Mapping[Any, Entry]
     live: int
@@ -229,7 +229,7 @@ class QuietMoment:
 
 @dataclass
 class QuietWatch:
-    """An `Observer` that keeps what was to be seen at each quiet moment."""
+    """An `Observer` that records each quiescent state."""
 
     config: Config
     moments: list[QuietMoment] = field(default_factory=list)
@@ -256,10 +256,10 @@ class QuietWatch:
         self._raised[client] = error
 
     def cancelled(self, client: int) -> None:
-        """Seen from how the call ends."""
+        """Do nothing: the end of the call shows it."""
 
     def failed(self, error: BaseException) -> None:
-        """Judged in the search, where such moments come."""
+        """Do nothing: the interleaving search judges it."""
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         keys = [key_of(_letter(key)) for key in range(self.config.keys)]
@@ -276,9 +276,9 @@ class QuietWatch:
         )
 
     def observed(self, action: Action, program: Program, error: str, unseen: View) -> Observed:
-        """The last phase as a step. error: how the run failed; unseen: the view where there is none."""
+        """Return the last phase as a step. ``error`` tells how the run failed; ``unseen`` replaces a missing view."""
         if error or len(self.moments) != len(program.phases) + 1:
-            return Observed(error or "the run did not come to its last phase", (), unseen, unseen, False)
+            return Observed(error or "the run did not reach its last phase", (), unseen, unseen, False)
         askers: dict[Ticket, int] = {}
         views = [self._view(moment, askers) for moment in self.moments]
         last = self.moments[-1]
@@ -291,7 +291,7 @@ class QuietWatch:
         return Observed(outcome, told, views[-2], views[-1], last.snapshot == self.moments[-2].snapshot)
 
     def _view(self, moment: QuietMoment, askers: dict[Ticket, int]) -> View:
-        # At most one client asks in a phase, so a ticket that is new in the snapshot is that client's.
+        # At most one client asks in a phase, so a new ticket in the snapshot is that client's.
         for entry in moment.snapshot.values():
             for ticket in (entry.holder, *entry.waiters):
                 if ticket not in askers:

@@ -1,4 +1,4 @@
-"""The lockers of this library, by every method: model, proof, contracts and refinement beside the runs."""
+"""Check the lockers of this library by every method: model, proof, contracts and refinement in addition to runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUBJECTS = (
     "kmutex.selfcheck.flights:Once",
     "kmutex.selfcheck.flights:AsyncOnce",
 )
-"""`NoopLocker` is left out: it promises no clause."""
+"""`NoopLocker` is omitted: it promises no clause."""
 _ON_PAPER: tuple[tuple[str, Callable[[], list[Row]]], ...] = (
     ("model", model.check),
     ("proof", proof.check),
@@ -38,9 +38,9 @@ def verify_everything(
     how: Plan = Plan(),  # noqa: B008
     on_violation: Callable[[str, Violation], None] = lambda subject, violation: None,
 ) -> list[Row]:
-    """All rows. What needs no running locker goes on in a process of its own meanwhile.
+    """Return all rows. Checks that run no locker use a separate process meanwhile.
 
-    jobs, how: as for `kmutex.verify.runner.verify`. on_violation: is told of a subject's violation when it is found.
+    The arguments are those of `kmutex.verify.runner.verify`; ``jobs`` is its number of workers.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         papers = [(name, pool.submit(check)) for name, check in _ON_PAPER]

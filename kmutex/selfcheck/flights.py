@@ -1,7 +1,7 @@
-"""`once` and `async_once` as single flights, so that the contract of duplicate suppression can be held against them.
+"""`once` and `async_once` as single flights, to check them against the contract of duplicate suppression.
 
-What is done is looked for among the results of runs that ended after the caller came, and these are kept as long as
-anybody calls. That is all that `once` needs to be a single flight in which the next caller takes over.
+A caller looks for the result of a run that ended after its call began; results are kept while there is any call. With
+that, `once` is a single flight in which the next caller takes over.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kmutex import AsyncKeyedMutex, KeyedMutex, async_once, once
 
 
 class _Results:
-    """The last result of each key that is asked for, and how many ask for it."""
+    """The last result of each key with a call, and the number of its calls."""
 
     def __init__(self) -> None:
         self._guard = Lock()
@@ -27,23 +27,23 @@ class _Results:
         return len(self._asking)
 
     def enter(self, key: Hashable) -> int:
-        """When the caller came."""
+        """Begin a call; return its time."""
         with self._guard:
             self._asking[key] = self._asking.get(key, 0) + 1
             return next(self._times)
 
     def put(self, key: Hashable, result: Any) -> None:
-        """The work ended now."""
+        """Note that the work ended now."""
         with self._guard:
             self._last[key] = next(self._times), result
 
     def get(self, key: Hashable, came: int) -> Any:
-        """The result of a run that ended since, or None."""
+        """Return the result of a run that ended since, or None."""
         ended, result = self._last.get(key, (came, None))
         return result if ended > came else None
 
     def leave(self, key: Hashable) -> None:
-        """The caller goes; nothing stays behind the last."""
+        """End a call; the last one removes the entry."""
         with self._guard:
             self._asking[key] -= 1
             if not self._asking[key]:
@@ -62,7 +62,7 @@ class Once:
         return len(self._locker) + len(self._results)
 
     def do(self, key: Hashable, work: Callable[[], Any]) -> Any:
-        """The result of the work, done by this caller or by another who calls at the same time."""
+        """Return the result of the work, done by this caller or by another at the same time."""
         came = self._results.enter(key)
 
         def do() -> Any:
@@ -87,7 +87,7 @@ class AsyncOnce:
         return len(self._locker) + len(self._results)
 
     async def do(self, key: Hashable, work: Callable[[], Awaitable[Any]]) -> Any:
-        """The result of the work, done by this caller or by another who calls at the same time."""
+        """Return the result of the work, done by this caller or by another at the same time."""
         came = self._results.enter(key)
 
         async def look() -> Any:

@@ -43,11 +43,10 @@ def check(
     each: str = "both races",
     max_states: int | None = None,
 ) -> list[Row]:
-    """One row for each property. `cases` counts the steps on which it was checked.
+    """Return one row for each property. `cases` counts the steps on which it was checked.
 
-    on_progress: is told, in a few words, what comes next. bounds: clients and keys, and `configs` what each is explored
-    with, which `each` says in words.
-    max_states: where an exploration ends before it is complete; the result is then inconclusive.
+    ``configs`` gives the configurations for a bound of clients and keys, which ``each`` describes. An exploration that
+    reaches ``max_states`` is inconclusive.
     """
     say = on_progress or (lambda text: None)
     found = []

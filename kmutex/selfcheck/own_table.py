@@ -44,29 +44,29 @@ from kmutex_model.properties import ALL, Property
 from kmutex_model.state import Config
 
 SIZES = ((2, 1), (3, 1), (2, 2))
-"""Where a run that breaks a clause is looked for."""
+"""The bounds at which a run that breaks a clause is searched for."""
 MOST_STATES = 5_000
 SECONDS = 600.0
-"""How long a file may take, and the processor time that it may use."""
+"""The limit for a file, in real seconds and in processor time."""
 LOADING = 60.0
-"""How long it may take to be read."""
+"""The limit for loading it, in real seconds."""
 MEGABYTES = 4096
-"""Of address space: the solvers are in there."""
+"""The limit on address space, which includes the solvers."""
 FOR_ONE = 5.0
-"""Seconds for one question."""
+"""The limit for one question, in seconds."""
 ABSENT = "does not apply"
 
 
 class TableError(Exception):
-    """The file has no table that can be read. One line."""
+    """The file has no table that can be read. The message is one line."""
 
 
 class OutOfTimeError(Exception):
-    """It took too long. One line."""
+    """It took too long. The message is one line."""
 
 
 class Judged(NamedTuple):
-    """One clause of a user's lock.
+    """The result for one clause of a user's lock.
 
     result  "proved" for any size; "violated", with a run; "not proved", with a state from which a step is wrong, to
             which perhaps no run leads; or "does not apply", with the reason that the file gives
@@ -81,7 +81,7 @@ class Judged(NamedTuple):
 
 
 def load(path: Path) -> tuple[Model, tuple[Part, ...]] | Lock:
-    """The table of a file, and its invariant; or its lock. TableError: there is none."""
+    """Return the table of a file and its invariant, or its lock; raise TableError if it has neither."""
     try:
         found = runpy.run_path(str(path), run_name="kmutex_table")
     except OSError as error:
@@ -90,16 +90,16 @@ def load(path: Path) -> tuple[Model, tuple[Part, ...]] | Lock:
         raise TableError(f"{path}: {said(error)}") from None
     if "LOCK" in found:
         if not isinstance(found["LOCK"], Lock):
-            raise TableError(f"{path}: LOCK is to be a kmutex_model.proof.lock.Lock")
+            raise TableError(f"{path}: LOCK must be a kmutex_model.proof.lock.Lock")
         return found["LOCK"]
     table, parts = found.get("TABLE"), found.get("PARTS", PARTS)
     if not isinstance(table, tuple) or not table or not all(isinstance(row, Row) for row in table):
-        raise TableError(f"{path}: TABLE is to be a tuple of kmutex_model.actions.Row (or LOCK a lock)")
+        raise TableError(f"{path}: TABLE must be a tuple of kmutex_model.actions.Row (or LOCK a lock)")
     if not isinstance(parts, tuple) or not all(isinstance(part, Part) for part in parts):
-        raise TableError(f"{path}: PARTS is to be a tuple of kmutex_model.proof.invariant.Part")
+        raise TableError(f"{path}: PARTS must be a tuple of kmutex_model.proof.invariant.Part")
     for row in table:
         if row.action not in (*KEYED, *UNKEYED):
-            raise TableError(f"{path}: {row.action!r} is no action; they are {', '.join((*KEYED, *UNKEYED))}")
+            raise TableError(f"{path}: {row.action!r} is not an action; they are {', '.join((*KEYED, *UNKEYED))}")
     return Model(path.stem, table), parts
 
 
@@ -150,13 +150,13 @@ def judge_lock(lock: Lock, names: Sequence[str] | None, say: Callable[[str], Non
 
 
 class _Shown:
-    """All that was asked of the solvers, by clause."""
+    """The solvers' answers, by clause."""
 
     def __init__(
         self, every: Sequence[Asked], by: Sequence[Solver], say: Callable[[str], None], lock: Lock | None = None
     ) -> None:
         self.failing: dict[str, tuple[str, str]] = {}
-        """What was not proved, and the state."""
+        """By clause that was not proved: the obligation and the state."""
         self._counts: dict[str, int] = {}
         self._spent: dict[str, float] = {}
         for number, asked in enumerate(every):
@@ -184,14 +184,14 @@ class _Shown:
 
     def row(self, clause: str, run: tuple[str, str] | None) -> Judged:
         mine, spent = self._counts.get(clause, 0), self._spent.get(clause, 0.0)
-        # What rests on a part that is not kept is not proved, even if each of its own obligations is.
+        # If a part of the invariant is not kept, a clause that uses it is not proved, even if its obligations are.
         unkept = next((self.failing[name] for name in (INVARIANT, GHOST) if name in self.failing), None)
         if run:
             return Judged(clause, mine, "violated", *run, spent)
         if failed := self.failing.get(clause) or unkept:
             return Judged(clause, mine, "not proved", "\n  ".join(failed), "", spent)
         if not mine:
-            return Judged(clause, mine, "not proved", "nothing that can be done is spoken of")
+            return Judged(clause, mine, "not proved", "no action of the lock is about it")
         return Judged(clause, mine, "proved", "", "", spent)
 
 
@@ -216,13 +216,13 @@ def _violations(model: Model, config: Config, prop: Property) -> list[Counterexa
     try:
         seen = explore(model, config, properties=(prop,), max_states=MOST_STATES)
     except AssertionError:
-        # After a mistake that this property lets pass, an effect may ask for what is not there. So none is followed.
+        # After a mistake that this property allows, an effect may fail. So such steps are not followed.
         seen = explore(model, config, properties=ALL, max_states=MOST_STATES)
     return [violation for violation in seen.violations if violation.clause == prop.clause]
 
 
 # ------------------------------------------------------------------------------------------------------------
-# The confined process, and who waits for it
+# The confined process, and its parent
 
 
 def judged(
@@ -283,7 +283,7 @@ def main() -> None:
     """Judge a file. `argument`: file, solvers, parent, and confine."""
     config = _sandbox.argument()
     _thread.start_new_thread(_sandbox.end_with, (config["parent"],))
-    # What the file prints is nobody's answer.
+    # What the file prints is not an answer.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 

@@ -1,6 +1,6 @@
 """The proof for any number of clients and keys, as rows of evidence.
 
-The obligations are asked in one process, the controls and the tie in another. See ``kmutex_model.proof``.
+The obligations are solved in one process, the controls and the tie in another. See ``kmutex_model.proof``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ METHOD = "proof"
 
 
 class Proof(NamedTuple):
-    """All that was shown, caught and compared, and how long it took."""
+    """The results of obligations, controls and tie, and the time."""
 
     shown: Obligations
     caught: list[ControlLine]
@@ -29,7 +29,7 @@ class Proof(NamedTuple):
 
 
 def whole(names: Sequence[str] | None = None, say: Callable[[str], None] = lambda text: None) -> Proof:
-    """Obligations, controls and tie. names: of solvers, by default all that are installed. NoSolverError."""
+    """Run obligations, controls and tie, with these solvers or all that are installed; may raise NoSolverError."""
     started = time.perf_counter()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         beside = pool.submit(_beside, names)
@@ -44,7 +44,7 @@ def _beside(names: Sequence[str] | None) -> tuple[list[ControlLine], Tie]:
 
 
 def check() -> list[Row]:
-    """One row for each clause that the model has. Without a solver all are inconclusive, and say what to install."""
+    """Return one row for each clause of the model. Without a solver, all are inconclusive and say what to install."""
     try:
         return rows(whole())
     except NoSolverError as error:
@@ -52,7 +52,7 @@ def check() -> list[Row]:
 
 
 def rows(proof: Proof) -> list[Row]:
-    """The proof clause by clause. `cases` counts the obligations."""
+    """Return the proof clause by clause. `cases` counts the obligations."""
     return [_row(clause, proof) for clause in CLAUSES]
 
 

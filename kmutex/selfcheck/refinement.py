@@ -1,17 +1,16 @@
-"""The lock table beside the model: in every reachable state, through every action, step by step.
+"""Compare the lock table with the model: in every reachable state, for every action.
 
-For each state of the correct model a real table is brought there by the model's shortest run, as a driver would
-drive it, and then put through the action. Outcome, wake-ups and snapshot must be the model's (`comparison`).
+For each state of the correct model, a real table is brought there by the model's shortest run, as a driver would, and
+then takes the action. Outcome, wake-ups and snapshot must be the model's (`comparison`).
 
 The same is done from every state that the invariant of the proof allows, up to a smaller bound, whether a run leads
 there or not: the proof is about steps from those (`kmutex_model.proof`).
 
-The same steps hold the table against the three functions of ``kmutex._entry``, which CrossHair has confirmed and
-which do not run in production: after each call the table's entry must be what they say. That ties those
-contracts to what runs.
+The same steps compare the table with the three functions of ``kmutex._entry``, which CrossHair has confirmed and which
+do not run in production: after each call the table's entry must be theirs. That ties those contracts to the real code.
 
-What is not called here is not shown here: `wake` is the driver's business, and so are timeouts, hence no row for
-KM-EXPIRED, KM-INTERRUPT and KM-LOOP. The drivers are compared in ``kmutex.selfcheck.driver_refinement``.
+There are no rows for KM-EXPIRED, KM-INTERRUPT and KM-LOOP: timeouts and `wake` belong to the drivers, which
+``kmutex.selfcheck.driver_refinement`` compares.
 """
 
 from __future__ import annotations
@@ -58,11 +57,11 @@ CLAUSES = (
     "KM-ATOMIC",
     "KM-TOKEN",
 )
-"""What the comparison of the table discharges."""
+"""The clauses that the comparison of the table covers."""
 
 
 class Rules(NamedTuple):
-    """The functions of ``kmutex._entry``, or others in their place."""
+    """The functions of ``kmutex._entry``, or replacements."""
 
     after_request: Callable[[Entry | None, Ticket], Entry] = _entry.after_request
     after_release: Callable[[Ticket, Ticket | None, tuple[Ticket, ...]], Entry | None] = _entry.after_release
@@ -74,11 +73,11 @@ RULE_CLAUSES: dict[str, tuple[str, ...]] = {
     "after_release": ("KM-HANDOFF", "KM-FIFO", "KM-IDLE", "KM-REF"),
     "after_cancel": ("KM-CANCEL", "KM-REF"),
 }
-"""The clauses that each rule has contracts for; its docstring names the same."""
+"""By rule: the clauses of its contracts, which its docstring names too."""
 
 
 class Waker(NamedTuple):
-    """What the table keeps for a waiter here: whose it is."""
+    """The waker of a ticket."""
 
     ticket: Ticket
 
@@ -95,11 +94,10 @@ def check(
     allowed_bounds: Sequence[tuple[int, int]] = ALLOWED_BOUNDS,
     subjects: Sequence[driver_refinement.Subject] = driver_refinement.SUBJECTS,
 ) -> list[Row]:
-    """Compare the table, the rules and the drivers with the model; one row for each clause of each.
+    """Compare the table, the rules and the drivers with the model; return one row for each clause of each.
 
-    on_progress: is told, in a few words, what comes next. table, rules, subjects: what is judged.
-    bounds: clients and keys; each is walked with both races. allowed_bounds: likewise, from every allowed state. The
-    drivers have a bound of their own.
+    ``bounds`` are clients and keys, each explored with both races; ``allowed_bounds`` the same, from every allowed
+    state. The drivers have their own bound.
     """
     say = on_progress or (lambda text: None)
     of_table = [*check_table(say, table, rules or Rules(), bounds), *check_allowed(say, table, allowed_bounds)]
@@ -109,7 +107,7 @@ def check(
 def check_table(
     say: Callable[[str], None], make: MakeTable, rules: Rules, bounds: Sequence[tuple[int, int]] = BOUNDS
 ) -> list[Row]:
-    """The rows of the table and of the rules."""
+    """Return the rows of the table and of the rules."""
     tally = StepTally(METHOD, "kmutex._core:LockTable", CLAUSES)
     book = RuleBook(rules)
     started = time.perf_counter()
@@ -124,16 +122,16 @@ def check_table(
 def check_allowed(
     say: Callable[[str], None], make: MakeTable, bounds: Sequence[tuple[int, int]] = ALLOWED_BOUNDS
 ) -> list[Row]:
-    """The rows of the table, from every state that the invariant allows; none without bounds.
+    """Return the rows of the table, from every state that the invariant allows; empty without bounds.
 
-    A table is brought there by requests alone, key by key: it can't tell a call that has returned from one that will.
+    A table is brought there by requests only, key by key: it does not know whether a call has returned.
     """
     if not bounds:
         return []
     tally = StepTally(ALLOWED_METHOD, "kmutex._core:LockTable", CLAUSES)
     unreached = 0
     for clients, keys in bounds:
-        say(f"LockTable, all that is allowed, {bound_text([(clients, keys)])}")
+        say(f"LockTable, all allowed states, {bound_text([(clients, keys)])}")
         states = allowed(Config(clients, keys, "keep"))
         for race in RACES:
             config = Config(clients, keys, race)
@@ -184,9 +182,9 @@ def _walk(config: Config, make: MakeTable, book: RuleBook, tally: StepTally) -> 
 
 
 def ways(action: Action) -> Iterator[str]:
-    """The calls on the table that an action stands for; the first is what a run on the way to a state takes.
+    """Yield the calls on the table for an action; runs that lead to a state use the first.
 
-    A release goes by the ticket of a lease or by the key alone. `wake` is no call at all: nothing.
+    A release is by the ticket of a lease or by the key alone. For `wake` there is no call.
     """
     if action.name == "release":
         yield from ("ticket", "key")
@@ -195,10 +193,10 @@ def ways(action: Action) -> Iterator[str]:
 
 
 class DrivenTable:
-    """A table, driven as a driver drives it, and who asked with which ticket."""
+    """A table, used as by a driver, and the client of each ticket."""
 
     def __init__(self, make: MakeTable, config: Config, leased: int | None = None) -> None:
-        """leased: a key that was taken and let go before the run, so that there is an old lease of it."""
+        """Make a table. The key ``leased`` was taken and released before the run, so it has an old lease."""
         self.book: RuleBook | None = None
         self._table = make()
         self._tickets = itertools.count(1)
@@ -212,19 +210,19 @@ class DrivenTable:
             self._table.release(_key(leased), old)
 
     def observe(self, race: Race, state: State, action: Action, way: str) -> Observed:
-        """Take the action and say what was to be seen."""
+        """Take the action, and return what was observed."""
         raw, before = dict(self._table.snapshot()), self.view()
         outcome, told = self.take(race, state, action, way)
         return Observed(outcome, told, before, self.view(), dict(self._table.snapshot()) == raw)
 
     def bring_to(self, state: State) -> None:
-        """Ask for each key as those did that hold it or wait for it, the holder first."""
+        """Ask for each key as its holder and waiters did, the holder first."""
         for number, entry in enumerate(state.entries):
             for client in () if entry is None else (entry.holder, *entry.queue):
                 self._ask(_key(number), client, "request")
 
     def view(self) -> View:
-        """What the table shows, with each ticket as the client that asked with it."""
+        """Return the state of the table, with clients for tickets."""
         seen = self._table.snapshot()
         return View(
             tuple(self._entry(seen.get(_key(key))) for key in self._keys),
@@ -233,7 +231,7 @@ class DrivenTable:
         )
 
     def take(self, race: Race, state: State, action: Action, way: str = "") -> tuple[str, tuple[int, ...]]:
-        """The calls that a driver would make: the outcome, and the clients that were told of a grant."""
+        """Make the calls of a driver; return the outcome, and the clients that were told of a grant."""
         number, client = action_key(state, action), action.client
         assert number is not None
         assert client is not None
@@ -273,7 +271,7 @@ class DrivenTable:
         return ("timeout" if self._cancel(key, ticket) else "granted"), ()
 
     def _leave(self, key: Hashable, client: int, phase: str, race: Race, name: str) -> tuple[str, tuple[int, ...]]:
-        # A waiter whose time is over is cancelled. An interrupt, or a task's cancellation after the grant, withdraws.
+        # A timeout cancels. An interrupt, or a task's cancellation after the grant, withdraws.
         ticket = self._own[client]
         told = "interrupted" if name == "interrupt" else "cancelled"
         if name == "cancel" and (phase == "waiting" or race == "keep"):
@@ -319,12 +317,12 @@ class DrivenTable:
 
 
 def _key(number: int) -> Hashable:
-    # Equal each time and never the same object, as a caller's keys are.
+    # An equal value each time but never the same object, like a caller's keys.
     return ("key", number)
 
 
 class RuleBook:
-    """What the rules say of each change of an entry, beside what the table made of it."""
+    """Compares each change of an entry with the rules."""
 
     def __init__(self, rules: Rules) -> None:
         self.cases: Counter[str] = Counter()
@@ -358,7 +356,7 @@ class RuleBook:
             self._wrong.setdefault(rule, f"{rule} says {wanted}, and the table has {now} ({self.run})")
 
     def rows(self, bound: str, seconds: float, skipped: int) -> list[Row]:
-        """One row for each clause that a rule has contracts for. Each of its rules must have been put to use."""
+        """Return one row for each clause of a rule's contracts. Each of its rules must have been used."""
         return [
             self._row(clause, [rule for rule in RULE_CLAUSES if clause in RULE_CLAUSES[rule]], bound, seconds, skipped)
             for clause in CLAUSES

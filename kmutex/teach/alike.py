@@ -1,7 +1,7 @@
-"""Submissions that are alike: their code, without names, comments and layout, in pieces that are counted.
+"""Find submissions that are alike: their code is compared in pieces, without names, comments and layout.
 
-Alike is not copied: two short answers to one exercise look alike by themselves. What the exercise gave everybody is
-left out, and what is then too short to tell is not compared.
+Alike does not mean copied: two short answers to one exercise are often alike. The code that the exercise gave everybody
+is left out, and a submission that is then too short is not compared.
 """
 
 from __future__ import annotations
@@ -14,24 +14,26 @@ from typing import NamedTuple
 PIECE = 14
 """Nodes of the syntax tree in one piece: about two statements."""
 LEAST = 20
-"""Pieces below which a submission is too short to tell."""
+"""A submission with fewer pieces is too short to compare."""
 ALIKE = 0.8
-"""The share of the smaller one's pieces that the other has too, from which on a pair is listed."""
+"""The least share of common pieces, of the shorter submission, for which a pair is listed."""
 
 
 class Pair(NamedTuple):
-    """Two that are alike."""
+    """Two submissions that are alike."""
 
     one: str
     other: str
     share: float
-    """Of the smaller one's pieces: how many the other has too."""
+    """The share of the shorter one's pieces that the other has too."""
 
 
 def alike(code: Mapping[str, str], given: str = "") -> tuple[list[Pair], list[str]]:
-    """The pairs that are alike, the most alike first, and those that are too short to tell.
+    """Return the pairs that are alike, the most alike first, and the students whose code is too short.
 
-    code: of each student, Python that can be read. given: code that everybody was given, which is left out.
+    Args:
+        code: By student, Python that can be parsed.
+        given: Code that everybody was given, which is left out.
     """
     common = _pieces(given)
     own = {student: _pieces(text) - common for student, text in code.items()}
@@ -45,7 +47,7 @@ def alike(code: Mapping[str, str], given: str = "") -> tuple[list[Pair], list[st
 
 
 def groups(pairs: Sequence[Pair]) -> list[tuple[list[str], float]]:
-    """Those that are alike, each with all it is connected to, and the least share between two of a pair."""
+    """Return groups of connected pairs, each with the least share of its pairs."""
     found: list[tuple[set[str], float]] = []
     for pair in pairs:
         mine = {pair.one, pair.other}
@@ -61,7 +63,7 @@ def _pieces(text: str) -> set[tuple[str, ...]]:
 
 
 def _nodes(tree: ast.AST) -> Iterator[str]:
-    """Kinds of the nodes in their order; of names only those of attributes of others: they can't be changed at will."""
+    """Yield the kinds of the nodes in order; of names, only attributes of other objects, which have fixed names."""
     for name, value in ast.iter_fields(tree):
         if name in _NO_CODE:
             continue
@@ -87,5 +89,5 @@ def _own(node: ast.Attribute) -> bool:
 
 
 def _is_text(node: ast.AST) -> bool:
-    """Whether it is a text that stands alone, such as a docstring."""
+    """Return whether it is a string as a statement, such as a docstring."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

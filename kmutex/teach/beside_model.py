@@ -1,45 +1,46 @@
-"""The model beside a run of real code: its table at each moment, and the point at which the two part.
+"""Compare a run of real code with the model: the model's table after each event, and the first event that differs.
 
-What the run shows from outside, calls and answers and quiet moments, is put to the correct model as it comes. A call
-takes effect at some moment before it comes back, which nobody sees; so all moments are followed, and what no state of
-the model allows is the point at which the two part. Where several explain the run, the one is shown in which calls
-take effect soonest. From there on the model goes its own way through the same calls: the sound run.
+The correct model follows what the run shows from outside: calls, answers and quiescent states. A call takes effect at
+an unknown time before it returns (its linearization point); so all times are tried, and the first event that no state
+of the model allows is the difference. If several explain the run, the one is shown in which calls take effect soonest.
+After the difference, the model continues with the same calls on its own: the sound run.
 
-Keys don't touch each other, so each has a model of its own, in which the clients are those of the run.
+Keys are independent, so each has its own model, in which the clients are those of the run. `Way` is the common part of
+the model of locks here and that of single flights (`beside_flight`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from kmutex.engine.program import ASKING
+from kmutex.engine.program import ASKING, RAISING
 from kmutex.engine.recording import Mark
 from kmutex_model.actions import CORRECT, Action
 from kmutex_model.state import Config, State
 
 
 class Moment(NamedTuple):
-    """What the model has from so many events on."""
+    """The model's states from a number of events on."""
 
     at: int
-    states: tuple[State, ...]
-    """By key."""
+    states: tuple[Any, ...]
+    """By key: of the lock's model, or of that of single flights."""
 
 
 class Beside(NamedTuple):
-    """The model's way along a run."""
+    """The model's run along a real run."""
 
     moments: tuple[Moment, ...]
     """The first is at 0. Each lasts until the next."""
     parts: int
-    """How many events it takes to see that no run of the model goes like this one; -1: one does, to the end."""
+    """The number of events that show the difference; -1 if the model follows the run to its end."""
     client: int
-    """Whose answer it is that the model does not give; -1: nobody's, or it does."""
+    """The client whose answer differs; -1 if there is no such client."""
 
 
 class _Call(NamedTuple):
-    """A client's call at a key that is not back: what it is, and what the model has answered."""
+    """A client's call that has not returned, and the model's answer."""
 
     kind: str
     told: str = ""
@@ -49,19 +50,19 @@ class _Call(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """A state of the model, and the calls under way, by client; None where there is none."""
+    """A state of the model, and the calls under way, by client; None if unknown."""
 
     state: State
     calls: tuple[_Call | None, ...]
 
     @property
     def late(self) -> int:
-        """Calls that have not taken effect."""
+        """The number of calls that have not taken effect."""
         return sum(call is not None and not call.told for call in self.calls)
 
     @property
     def shown(self) -> State:
-        """The state, with those that have the key and whose calls are not back as granted."""
+        """The state, in which clients with the key whose calls have not returned are "granted"."""
         clients = [
             client._replace(phase="granted") if call is not None and call.told == "got" else client
             for client, call in zip(self.state.clients, self.calls, strict=True)
@@ -69,39 +70,60 @@ class _Place(NamedTuple):
         return self.state._replace(clients=tuple(clients))
 
 
-class _Key:
-    """The model of one key along a run."""
+class Spot(Protocol):
+    """Where the model may be at one moment."""
 
-    def __init__(self, clients: int) -> None:
-        self._keeps = Config(clients, 1, "keep")
-        self._passes = Config(clients, 1, "pass")
-        first = _Place(CORRECT.initial(self._keeps), (None,) * clients)
-        self._nodes: list[tuple[_Place, int]] = [(first, -1)]
-        """A place and the number of the one from which the run came to it."""
-        self._here: dict[_Place, tuple[int, int]] = {first: (0, 0)}
-        """Where the model may be: what it cost, and the number of the node."""
-        self._at = [0]
-        """By node, the events after which it is reached."""
+    @property
+    def late(self) -> int:
+        """The number of calls that have not taken effect."""
+
+    @property
+    def shown(self) -> Any:
+        """The state, for the page."""
+
+
+S = TypeVar("S", bound=Spot)
+
+
+class Way(Generic[S]):
+    """The model of one key along a run: all possible places, and how each was reached."""
+
+    def __init__(self, *first: S) -> None:
+        self._nodes: list[tuple[S, int]] = [(spot, -1) for spot in first]
+        """Each place, and the number of the place before it."""
+        self._here: dict[S, tuple[int, int]] = {spot: (0, number) for number, spot in enumerate(first)}
+        """The possible places now: their cost, and the number of the node."""
+        self._at = [0] * len(first)
+        """By node: the number of events before it."""
         self._end = 0
-        """The last node before they part."""
-        self._leased = -1
-        self._sound: _Place | None = None
-        """After they have parted: where the model is."""
-        self._own: list[tuple[int, State]] = []
+        """The last node before the difference."""
+        self._sound: S | None = None
+        """The model's place after the difference."""
+        self._own: list[tuple[int, Any]] = []
+
+    def _effects(self, place: S) -> Iterator[S]:
+        """Yield the places that one call under way leads to when it takes effect."""
+        raise NotImplementedError
+
+    def _taken(self, place: S, mark: Mark) -> Iterator[S]:
+        """Yield the places after an event, if the place explains it."""
+        raise NotImplementedError
+
+    def _alone(self, place: S, mark: Mark) -> S:
+        """Follow the calls without the run's answers: each takes effect at once, and impossible ones are skipped."""
+        raise NotImplementedError
 
     def see(self, mark: Mark) -> bool:
-        """Go on; False: this is where they part."""
+        """Follow an event; return False if it is the difference."""
         if self._sound is not None:
             self._sound = self._alone(self._sound, mark)
             self._own.append((mark.at, self._sound.shown))
             return True
-        after: dict[_Place, tuple[int, int]] = {}
+        after: dict[S, tuple[int, int]] = {}
         for place, cost, number in self._closed(self._here):
             for new in self._taken(place, mark):
                 if new not in after or cost < after[new][0]:
                     after[new] = (cost + new.late, number)
-        if mark.what == "returned" and mark.kind == "[":
-            self._leased = mark.client
         if not after:
             best = min(self._closed(self._here), key=lambda each: (each[0].late, each[1]))
             self._end = best[2]
@@ -111,13 +133,13 @@ class _Key:
         self._here = {place: (cost, self._node(place, number, mark.at)) for place, (cost, number) in after.items()}
         return True
 
-    def moments(self) -> list[tuple[int, State]]:
-        """The states that are shown, with the events after which each comes."""
+    def moments(self) -> list[tuple[int, Any]]:
+        """Return the states that are shown, with the number of events before each."""
         if self._sound is None:
             end = min(self._closed(self._here), key=lambda each: (each[0].late, each[1]))[2]
         else:
             end = self._end
-        path: list[tuple[int, State]] = []
+        path: list[tuple[int, Any]] = []
         number = end
         while number >= 0:
             place, before = self._nodes[number]
@@ -125,16 +147,14 @@ class _Key:
             number = before
         return [*reversed(path), *self._own]
 
-    def _node(self, place: _Place, before: int, at: int) -> int:
+    def _node(self, place: S, before: int, at: int) -> int:
         self._nodes.append((place, before))
         self._at.append(at)
         return len(self._nodes) - 1
 
-    # -- what the model does by itself -----------------------------------------------------------------------------
-
-    def _closed(self, here: dict[_Place, tuple[int, int]]) -> list[tuple[_Place, int, int]]:
-        """All places to which the calls under way can lead, with the cost and the node of each."""
-        found: dict[_Place, tuple[int, int]] = dict(here)
+    def _closed(self, here: dict[S, tuple[int, int]]) -> list[tuple[S, int, int]]:
+        """Return all places that the calls under way can reach, with the cost and the node of each."""
+        found: dict[S, tuple[int, int]] = dict(here)
         waiting = list(here)
         while waiting:
             place = waiting.pop(0)
@@ -144,6 +164,25 @@ class _Key:
                     found[new] = (cost, self._node(new, number, self._at[number]))
                     waiting.append(new)
         return [(place, cost, number) for place, (cost, number) in found.items()]
+
+
+class _Lock(Way[_Place]):
+    """The model of one key of a lock."""
+
+    def __init__(self, clients: int) -> None:
+        self._keeps = Config(clients, 1, "keep")
+        self._passes = Config(clients, 1, "pass")
+        super().__init__(_Place(CORRECT.initial(self._keeps), (None,) * clients))
+        self._blocks: dict[int, bool] = {}
+        """By client in a block of the key: whether its last grant is by the lease of that block."""
+
+    def see(self, mark: Mark) -> bool:
+        explained = super().see(mark)
+        if mark.what == "called" and (mark.kind == "]" or mark.kind in RAISING):
+            self._blocks.pop(mark.client, None)
+        elif mark.what == "returned" and (mark.kind == "[" or (mark.kind in ASKING and mark.client in self._blocks)):
+            self._blocks[mark.client] = mark.kind == "["
+        return explained
 
     def _effects(self, place: _Place) -> Iterator[_Place]:
         for client, call in enumerate(place.calls):
@@ -159,7 +198,7 @@ class _Key:
                 yield self._step(place, name, client, "refused", self._passes)
 
     def _first(self, place: _Place, client: int, call: _Call) -> Iterator[_Place]:
-        """The call takes effect."""
+        """Let the call take effect."""
         state = place.state
         mine = state.clients[client].phase
         if call.kind in ASKING:
@@ -177,8 +216,10 @@ class _Key:
             return
         entry = state.entries[0]
         holder = -1 if entry is None else entry.holder
-        if call.kind == "o" and holder != self._leased:
-            holder = -1
+        if call.kind == "o":
+            # The engine takes the lease of the first of the others that are in a block.
+            owner = min(self._blocks.keys() - {client}, default=-1)
+            holder = holder if holder == owner and self._blocks[owner] else -1
         if call.kind in "xo-" and holder >= 0:
             new = place
             if state.clients[holder].phase == "granted":
@@ -203,10 +244,7 @@ class _Key:
         words = {"granted": "got", "waiting": "waits", "timeout": "refused"}
         return _told(place._replace(state=state), client if told_to is None else told_to, told or words[outcome])
 
-    # -- what the run shows ----------------------------------------------------------------------------------------
-
     def _taken(self, place: _Place, mark: Mark) -> Iterator[_Place]:
-        """The place, as far as it explains what was seen."""
         call = place.calls[mark.client] if mark.client >= 0 else None
         if mark.what == "called":
             yield _with(place, mark.client, _Call(mark.kind))
@@ -220,7 +258,6 @@ class _Key:
             yield _with(place, mark.client, None)
 
     def _alone(self, place: _Place, mark: Mark) -> _Place:
-        """The model on its own way: each call takes effect at once, and one that can't be made is left out."""
         client = mark.client
         if mark.what == "called" and place.calls[client] is None:
             held = place.state.clients[client].phase == "holding"
@@ -259,9 +296,15 @@ def _with(place: _Place, client: int, call: _Call | None) -> _Place:
     return place._replace(calls=(*place.calls[:client], call, *place.calls[client + 1 :]))
 
 
-def beside(marks: Sequence[Mark], keys: Iterable[str], clients: int) -> Beside:
-    """The correct model along a run. keys: the letters of its keys. clients: of the run, those of its epilogue too."""
-    models = {key: _Key(clients) for key in keys}
+LOCK: Callable[[int], Way[Any]] = _Lock
+
+
+def beside(
+    marks: Sequence[Mark], keys: Iterable[str], clients: int, model_of: Callable[[int], Way[Any]] = LOCK
+) -> Beside:
+    """The correct model along a run. keys: the letters of its keys. clients: of the run, those of its epilogue too.
+    model_of: makes that of one key, for so many clients."""
+    models = {key: model_of(clients) for key in keys}
     parts, client = -1, -1
     for mark in marks:
         if mark.what == "phase":

@@ -1,6 +1,6 @@
-"""What is written about a class: a table, JSON, a page for each submission, and the forms of Gradescope and nbgrader.
+"""The report of a class: a table, JSON, a page for each submission, and the formats of Gradescope and nbgrader.
 
-A page is one file that loads nothing and runs nothing. All that a student wrote is text in it.
+A page is one file that loads nothing and runs nothing. Everything that a student wrote is plain text in it.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ class Marked(NamedTuple):
 
     @property
     def grade(self) -> dict[str, Any]:
-        """The answer; empty where there is none."""
+        """The answer; empty if there is no answer."""
         return self.record.grade or {}
 
     @property
     def open(self) -> list[str]:
-        """What was not decided: clauses, or lockers."""
+        """The undecided clauses, or lockers."""
         return [part.name for part in self.parts if part.result in ("inconclusive", "hung", "error")]
 
     @property
     def page(self) -> str:
-        """Its page, from the folder of the report."""
+        """The path of its page in the folder of the report."""
         return f"pages/{self.record.name}.html"
 
 
 def marked(record: Record, by: Scheme) -> Marked:
-    """The record with its score; what was not graded has none of the points."""
+    """Return the record with its score; a submission that was not graded has no points."""
     grade = record.grade
     parts = [] if grade is None else of_tests(grade["lockers"]) if "lockers" in grade else of_rows(by, grade["rows"])
     return Marked(record, parts, score(by, parts), by.total)
@@ -65,7 +65,7 @@ def marked(record: Record, by: Scheme) -> Marked:
 def written(
     class_: Sequence[Marked], asked: Asked, pairs: Sequence[Pair], short: Sequence[str], ignored: Sequence[str]
 ) -> dict[str, str]:
-    """The text of each file of the report, by its path."""
+    """Return the text of each file of the report, by its path."""
     others: dict[str, list[str]] = defaultdict(list)
     for pair in pairs:
         others[pair.one].append(pair.other)
@@ -122,7 +122,7 @@ def _table(columns: Sequence[str], rows: Iterator[dict[str, Any]]) -> str:
     table = csv.DictWriter(out, columns, restval="", lineterminator="\n")
     table.writeheader()
     for row in rows:
-        # A spreadsheet would take such a text for a formula.
+        # A spreadsheet would evaluate such a text as a formula.
         table.writerow(
             {
                 name: f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) else value
@@ -159,7 +159,7 @@ def _body(
 
 
 def gradescope(one: Marked) -> str:
-    """results.json, as Gradescope's autograder specification has it."""
+    """Return results.json, by Gradescope's autograder specification."""
     possible = sum(part.possible for part in one.parts)
     said = {clause: finding for finding in one.grade.get("findings", ()) for clause in finding["clauses"]}
     met = {row["locker"]: row["detail"] for row in one.grade.get("lockers", ())}
@@ -217,14 +217,14 @@ def _document(title: str, body: str) -> str:
 
 
 def page(one: Marked) -> str:
-    """The page of one submission, for its student."""
+    """Return the page of one submission, for its student."""
     record, grade = one.record, one.grade
     parts = [f"<h1>{escape(record.student)}</h1>"]
     parts.append(f"<p>{escape(record.file or 'no file')}: <strong>{escape(record.verdict)}</strong>, ")
     parts.append(f"{one.score:g} of {one.total:g} points.</p>")
     parts += [f"<p>{escape(line)}</p>" for line in (record.reason, *grade.get("notes", ())) if line]
     if one.open:
-        parts.append(f"<p>Not decided, so not earned; somebody should look: {escape(', '.join(one.open))}.</p>")
+        parts.append(f"<p>Not decided, so not earned; please look at it: {escape(', '.join(one.open))}.</p>")
     for finding in grade.get("findings", ()):
         parts.append(f"<h2>{escape(finding['clauses'][0])}: {escape(finding['title'])}</h2>")
         parts.append(f"<p>The contract: {escape(finding['statement'])}</p>")
@@ -266,7 +266,7 @@ def _index(class_: Sequence[Marked], asked: Asked, pairs: Sequence[Pair]) -> str
         )
     lines.append("</table>")
     if pairs:
-        lines.append("<h2>Alike</h2><p>Alike is not copied: look at both.</p>")
+        lines.append("<h2>Alike</h2><p>Alike does not mean copied: look at both.</p>")
         alike = ((", ".join(names), f"{least:.0%} or more") for names, least in groups(pairs))
         lines.append(_rows(("", "share"), alike))
     return _document(title, "\n".join(lines))

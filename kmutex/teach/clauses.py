@@ -1,4 +1,4 @@
-"""The clauses of the contract in words, from specs/clauses.toml."""
+"""The text of the clauses of the contract, from specs/clauses.toml."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Clause(NamedTuple):
 
 @functools.cache
 def clauses() -> dict[str, Clause]:
-    """By id."""
+    """Return the clauses by id."""
     every = tomllib.loads(_specs.read("clauses.toml"))["clause"]
     return {row["id"]: Clause(row["id"], row["title"], row["statement"]) for row in every}
 

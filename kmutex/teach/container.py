@@ -1,8 +1,7 @@
-"""A container for what a class hands in: it sees its own folder, Python and this package, and nothing else.
+"""A container for the submissions of a class: it sees its own folder, Python and this package, and nothing else.
 
-Bubblewrap, or Docker with an image that has nothing in it: both are given the same folders of this machine, read-only.
-Whether one of them works is found by running Python in it, and never by its being installed: on many machines they are
-there and may not be used.
+It is Bubblewrap, or Docker with an empty image: both get the same folders of this machine, read-only. To find out
+whether one of them works, Python is run in it: on many machines they are installed but may not be used.
 """
 
 from __future__ import annotations
@@ -23,27 +22,27 @@ from typing import Any
 from kmutex import _sandbox
 
 INSIDE = "/handed_in"
-"""Where the folder of a submission is, for what runs in the container. It is all that can be written to."""
+"""The folder of a submission within the container. Only this folder is writable."""
 IMAGE = "kmutex-grade"
 """An image without a file in it."""
 STARTING = 60.0
-"""Real seconds that a container may take to come up, on a busy machine."""
+"""Real seconds that a container may take to start, on a busy machine."""
 MOST_PROCESSES = 200
-"""Processes and threads in a container of Docker's."""
+"""The most processes and threads in a Docker container."""
 NEEDED = "apt-get install bubblewrap, or start Docker; --trust runs them with all the rights that you have"
 
 
 @dataclass(frozen=True)
 class Container:
-    """How a command is run in one."""
+    """How to run a command in a container."""
 
     name: str
-    """bubblewrap, Docker, or "none": the rights of the user."""
+    """bubblewrap, Docker, or "none" to run with the rights of the user."""
 
     def start(
         self, module: str, config: dict[str, Any], folder: Path, megabytes: int, **pipes: Any
     ) -> tuple[subprocess.Popen[str], Callable[[], None]]:
-        """Run ``main()`` of a module of this package, which stands in ``folder``; and what ends it, and all in it."""
+        """Run ``main()`` of a module of this package in ``folder``; return the process, and a function that ends it."""
         if self.name == "none":
             process = _sandbox.start(module, {**config, "folder": str(folder)}, folder=folder, **pipes)
             return process, lambda: _sandbox.kill(process)
@@ -58,7 +57,7 @@ class Container:
 
         def end() -> None:
             if self.name == "Docker":
-                # The client's end is not the container's.
+                # Killing the client does not end the container.
                 with contextlib.suppress(OSError, subprocess.SubprocessError):
                     subprocess.run(["docker", "kill", label], capture_output=True, timeout=STARTING, check=False)
             _sandbox.kill(process)
@@ -70,7 +69,7 @@ TRUSTED = Container("none")
 
 
 def find(hidden: Sequence[Path]) -> tuple[Container | None, list[str]]:
-    """The first container in which Python runs and none of ``hidden`` is seen; for each that fails, why, in a line."""
+    """Return the first container in which Python runs and ``hidden`` is not visible, and a line for each that fails."""
     reasons = []
     for name, program in (("bubblewrap", "bwrap"), ("Docker", "docker")):
         why = _tried(Container(name), hidden) if shutil.which(program) else f"{program} is not installed"
@@ -81,7 +80,7 @@ def find(hidden: Sequence[Path]) -> tuple[Container | None, list[str]]:
 
 
 def _tried(container: Container, hidden: Sequence[Path]) -> str:
-    """Why it is no container to be used; "" if it is."""
+    """Return why the container can't be used, or ""."""
     if container.name == "Docker" and (why := _no_image()):
         return why
     with tempfile.TemporaryDirectory(prefix="kmutex-try-") as folder:
@@ -112,7 +111,7 @@ def _tried(container: Container, hidden: Sequence[Path]) -> str:
 
 
 def main() -> None:
-    """In the container that is tried: which of the hidden paths are seen. What a submission needs is imported too."""
+    """Print, within a container under trial, the visible paths; also import what a submission needs."""
     import kmutex.verify.machine  # noqa: F401
     from kmutex.teach.clauses import clauses
 
@@ -123,7 +122,7 @@ def main() -> None:
 
 
 def _no_image() -> str:
-    """Make the image without a file where there is none; what is wrong, "" if nothing."""
+    """Make the empty image if it is missing; return an error message, or ""."""
     try:
         said = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, timeout=STARTING, check=False)
         if said.returncode == 0:
@@ -143,7 +142,7 @@ def _bubblewrap(folder: Path, megabytes: int, label: str) -> list[str]:
     links = [word for link, target in _links() for word in ("--symlink", target, link)]
     return [
         "bwrap",
-        # Processes of its own too, all of which end with the first: nothing outlives it.
+        # With its own process numbers, so that all its processes end with the first.
         *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
         *links,
         *shared,
@@ -160,7 +159,7 @@ def _docker(folder: Path, megabytes: int, label: str) -> list[str]:
     return [
         *("docker", "run", "--rm", "--interactive", "--name", label, "--network", "none", "--read-only"),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", str(MOST_PROCESSES)),
-        # The grader and its workers, of which each has a limit of its own.
+        # The grader and its workers, each of which has its own limit.
         *("--memory", f"{4 * megabytes}m", "--user", f"{os.getuid()}:{os.getgid()}", "--tmpfs", "/tmp"),
         *(word for path in shared for word in ("--volume", f"{path}:{path}:ro")),
         *("--volume", f"{folder}:{INSIDE}", "--workdir", INSIDE),
@@ -170,12 +169,12 @@ def _docker(folder: Path, megabytes: int, label: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """What those in it get of the environment: nothing of the user's, in which there may be secrets."""
+    """Return the environment of the container, without the user's variables, which may be secret."""
     return {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _links() -> Iterator[tuple[str, str]]:
-    """The folders at the top that lead into /usr, as on Debian."""
+    """Yield top folders that are links into /usr, as on Debian."""
     for name in ("bin", "lib", "lib32", "lib64", "libx32", "sbin"):
         link = Path("/", name)
         if link.is_symlink() and link.resolve().is_relative_to("/usr"):
@@ -183,12 +182,12 @@ def _links() -> Iterator[tuple[str, str]]:
 
 
 def _shared() -> list[str]:
-    """The folders and files that Python, this package and what it needs are in."""
+    """Return the folders and files of Python, this package and its dependencies."""
     linked = {link for link, _ in _links()}
     wanted = ["/usr", *(path for path in ("/bin", "/lib", "/lib64") if path not in linked), "/etc/ld.so.cache"]
     wanted += [sys.base_prefix, sys.base_exec_prefix, sys.prefix, sys.exec_prefix]
     wanted += [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
-    # Of a checkout the package alone: beside it there may be answers.
+    # Of a checkout only the package: other folders may have answers.
     for name in ("kmutex", "kmutex_model"):
         wanted += [str(Path(place).resolve()) for place in _places(name)]
     specs = Path(__file__).resolve().parents[2] / "specs"

@@ -1,14 +1,16 @@
-"""The page of `kmutex explore`: the model's whole state graph in one file, for walking it by hand.
+"""The page of `kmutex explore`: the model's whole state graph in one file, to step through by hand.
 
-Everything the page knows about the lock is found here, by the model and its explorer, and embedded: the states,
-the steps from each with what the caller is told, which clauses a step breaks, which situations it puts to the
-test, and the shortest run that breaks each bad model. The scripts walk that graph and know no rule of their own.
+The model and its explorer provide all facts about the lock, which are embedded: the states, the steps from each with
+the outcome for the caller, the clauses that a step breaks, the situations that it puts to the test, and the shortest
+run that breaks each bad model. The scripts walk that graph and have no rules of their own. The predictions of the
+lessons are embedded too, with the runs of real code that answer them.
 
-A step that breaks a clause is embedded, and the state it leads to; as in the explorer, nothing follows it.
+A step that breaks a clause is embedded with the state after it; as in the explorer, no step follows it.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kmutex.teach.clauses import clause_of
+from kmutex.teach.lesson import as_data, lessons
 from kmutex.teach.one_file import Json, Table, one_file
 from kmutex_model import actions
 from kmutex_model.actions import CORRECT, Action, Model
@@ -38,7 +41,7 @@ ACTION_WORDS: Mapping[str, str] = {
     "stray_unlock": "unlocks {key}, which nobody holds",
     "stale_release": "releases an old lease on {key}",
 }
-"""What the client does; the page puts the client before it and the key into it."""
+"""The action of the client; the page adds the client and the key."""
 
 OUTCOME_WORDS: Mapping[str, str] = {
     "granted": "it gets the key at once",
@@ -51,7 +54,7 @@ OUTCOME_WORDS: Mapping[str, str] = {
     "released": "done",
     "unheld": "the call raises, for there is nothing of its own to release",
 }
-"""What the caller is told."""
+"""The outcome for the caller."""
 
 PHASE_WORDS: Mapping[str, str] = {
     "idle": "is outside",
@@ -59,7 +62,7 @@ PHASE_WORDS: Mapping[str, str] = {
     "granted": "owns {key}; its call has not returned yet",
     "holding": "holds {key}",
 }
-"""What the client is doing between two steps."""
+"""The state of the client between two steps."""
 
 LETTERS: Mapping[str, str] = {
     "request": "a",
@@ -71,7 +74,7 @@ LETTERS: Mapping[str, str] = {
     "stray_unlock": "x",
     "stale_release": "o",
 }
-"""What is typed for an action, after the client's number."""
+"""The code for an action, after the client's number."""
 
 TERMS: Mapping[str, str] = {
     "outside": "The client neither asks for a key nor has one.",
@@ -84,7 +87,7 @@ TERMS: Mapping[str, str] = {
     "pass": "When a cancel meets a grant that came first, the call raises and the grant is passed on, as by asyncio.",
     "bound": "How many clients and keys there are. What holds is shown for so many, and not for more.",
 }
-"""Words that the page uses, as it explains them where they are on show."""
+"""Terms of the page, with their explanations."""
 
 ABOUT: Mapping[str, tuple[str, ...]] = {
     "KM-CANCEL": ("cancel cancelled",),
@@ -141,19 +144,19 @@ def subjects() -> tuple[Subject, ...]:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a step is, apart from the states at its two ends."""
+    """A step without the states at its two ends."""
 
     action: Action
     outcome: str
     rule: int
     breaks: tuple[tuple[str, str], ...]
-    """Clause and message, of each property that finds the step or its end wrong."""
+    """Clause and message of each property that the step or the state after it breaks."""
     met: tuple[tuple[str, str], ...]
     """Clause and statement of each situation that the step puts to the test."""
 
 
 class _Encoder:
-    """Collects what the graphs have in common, so that each value stands in the page once."""
+    """Collects values that the graphs share, so that each is in the page once."""
 
     def __init__(self) -> None:
         self.actions: Table[Action] = Table()
@@ -268,12 +271,18 @@ def rules() -> dict[int, str]:
 
 
 class Embedded(NamedTuple):
-    """What the page embeds, and how much it is."""
+    """The data that the page embeds, and their size."""
 
     json: Json
     graphs: int
     states: int
     steps: int
+
+
+@functools.cache
+def predictions() -> list[Json]:
+    """Return the questions of the lessons before their runs, with the runs that answer them, run now."""
+    return [as_data(one) for one in lessons()]
 
 
 def embedded(chosen: Sequence[Subject] | None = None) -> Embedded:
@@ -303,12 +312,13 @@ def embedded(chosen: Sequence[Subject] | None = None) -> Embedded:
         "clauses": [{"id": p.clause, "title": clause_of(p.clause).title, "statement": p.statement} for p in ALL],
         "lasting": {"clause": lasting[0][0], "fair": lasting[0][1]},
         "graphs": graphs,
+        "lessons": predictions(),
         **encoder.tables(),
     }
     return Embedded(data, len(graphs), states, steps)
 
 
-SCRIPTS = ("walk.js", "picture.js", "parts.js", "draw.js", "explore.js")
+SCRIPTS = ("walk.js", "picture.js", "parts.js", "draw.js", "lessons.js", "explore.js")
 
 
 def page(data: Json) -> str:

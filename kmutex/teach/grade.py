@@ -1,7 +1,7 @@
 """Grading a learner's locker: the whole contract, and first the program of the lesson that it repairs.
 
-The answer is the clause in words, the run with the lines of the learner's own code, and how to see it again. What to do
-about it is for the learner to find.
+The answer is the text of the clause, the run with the lines of the learner's own code, and the command that replays it.
+The repair is for the learner to find.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from kmutex.engine.program import FLIGHT
 from kmutex.engine.timeline import timeline
 from kmutex.teach import lesson as lessons
 from kmutex.teach.clauses import Clause, clause_of
-from kmutex.teach.misleading import sleeps, spins, stuck_in_unlock, two_keys
+from kmutex.teach.misleading import ALONE, TWO_KEYS, by_default, sleeps, spins, stuck_in_unlock
 from kmutex.teach.own_work import borrowed
 from kmutex.teach.submission import read
 from kmutex.verify.evidence import VERDICT, Result, Row, Violation, exit_status
@@ -48,11 +48,12 @@ if TYPE_CHECKING:
     from kmutex.teach.submission import Submission
 
 MOST_SHOWN = 3
-"""Runs that are shown; more would not be read."""
+"""The most runs that are shown."""
 METHOD = "the lesson's program"
-"""What the rows of a lesson's own check are called."""
+"""The method name in the rows of a lesson's own check."""
 ONE_FOR_ALL = "one lock for all keys"
-"""What the row of `_of_one_lock` is called."""
+STUCK_UNLOCK = "unlock waits for itself"
+"""The method names in the rows of `_of_one_cause`."""
 ONE_LOCK = "client 1 waits for b, which is free, until client 0 lets go of a: the keys share one lock"
 STUCK = (
     "client {}'s call to unlock never comes back: "
@@ -66,49 +67,49 @@ QUICK = BY_MODE["quick"]._replace(after=math.inf)
 """For a class, or for a first answer: a fixed amount of work to its end, so that a busy machine changes no verdict."""
 WHOLE = BY_MODE["full"]._replace(after=math.inf)
 """For a class: all that is planned, and a fixed amount of it."""
-OUT_OF_CONTROL = ("no scheduling point", "did not come back")
-"""What is said of code that never comes to a point at which somebody else could go on."""
+OUT_OF_CONTROL = ("no scheduling point", "did not return")
+"""Words of errors about code that never reaches a scheduling point."""
 
 
 class WrongKindError(Exception):
-    """The lesson is about the other kind of locker. One line; the exit status is 4."""
+    """The lesson is about the other kind of locker. The message is one line; the exit status is 4."""
 
 
 class BorrowedError(Exception):
-    """The locker is not the file's own. One line; the exit status is 3."""
+    """The locker is not the learner's own. The message is one line; the exit status is 3."""
 
 
 class LacksError(Exception):
-    """The locker lacks what the lesson is about. One line; the exit status is 3."""
+    """The locker lacks what the lesson is about. The message is one line; the exit status is 3."""
 
 
 @dataclass(frozen=True)
 class Explained:
-    """A broken clause, as a learner is told of it."""
+    """A broken clause, with its explanation for a learner."""
 
     clauses: tuple[str, ...]
     clause: Clause
-    """The first of them, in words."""
+    """The first of them, as a message."""
     message: str
     picture: str
     replay: str
-    """A command that plays it again, from where the learner stands; "" where there is none."""
+    """A command that plays it again, from the learner's folder; "" if there is none."""
     lesson: Lesson | None
     """The lesson about the clause."""
 
 
 @dataclass(frozen=True)
 class Grade:
-    """What came of it."""
+    """The result."""
 
     rows: tuple[Row, ...]
     findings: tuple[Explained, ...]
     lesson_runs: int
-    """In how many ways the lesson's program was run."""
+    """The number of schedules in which the lesson's program was run."""
     notes: tuple[str, ...] = ()
-    """What the verdict can't be trusted in, a line each."""
+    """Reasons why the verdict may be wrong, one line each."""
     left_out: tuple[str, ...] = ()
-    """What a quick search did not do, of the whole one."""
+    """The parts of the whole search that a quick one omits."""
 
     @property
     def status(self) -> int:
@@ -187,8 +188,8 @@ def grade(
     sleeping = sleeps(tree)
     if sleeping:
         rows = [_by_the_sleep(row) for row in rows]
-    elif "independence" not in without and exit_status(rows) != 0:
-        rows = [*_of_one_lock(handed_in, kind, without, confined, again), *rows]
+    elif exit_status(rows) != 0:
+        rows = [*_of_one_cause(handed_in, rows, kind, without, confined, again), *rows]
     found = [
         _finding(handed_in, clauses, violation, without, confined, again, lambda clause: _about(clause, one, kind))
         for clauses, violation in _chosen(rows, one)[:MOST_SHOWN]
@@ -206,24 +207,30 @@ def _by_the_sleep(row: Row) -> Row:
     return replace(row, result=Result.INCONCLUSIVE, detail=said, violations=())
 
 
-def _of_one_lock(
-    handed_in: Submission, kind: Kind, without: tuple[str, ...], confined: Confinement, seconds: float
-) -> list[Row]:
-    """A row where a client waits for a key that is free, because another client has another key."""
-    schedule = two_keys(kind)
-    try:
-        found = replay(
-            handed_in.target, schedule, without=without, promises=PROMISES, confined=confined, seconds=seconds
-        ).found
-    except (SubjectError, ReplayError):
-        return []
-    for violation in found:
-        if violation.clauses[0] == "KM-INDEP":
-            shown = replace(violation, message=ONE_LOCK, schedule=schedule)
-            return [
-                Row("KM-INDEP", ONE_FOR_ALL, "2 clients, 2 keys, 1 run", 1, Result.VIOLATED, 0.0, violations=(shown,))
-            ]
-    return []
+def _of_one_cause(
+    handed_in: Submission, rows: Sequence[Row], kind: Kind, without: tuple[str, ...], confined: Confinement, most: float
+) -> Iterator[Row]:
+    """The row of what breaks all that comes after it, where the runs that were found may not show it plainly: an unlock
+    that waits for itself; a client that waits for a free key, because another client has another key."""
+    symptoms = {violation.symptom for _, _, violation in violations(rows)}
+    tries: list[tuple[str, Callable[[Violation], bool], str, str]] = []
+    if symptoms & _STUCK_SYMPTOMS:
+        tries.append((ALONE, _stuck, STUCK_UNLOCK, ""))
+    if "independence" not in without:
+        tries.append((TWO_KEYS, lambda violation: violation.clauses[0] == "KM-INDEP", ONE_FOR_ALL, ONE_LOCK))
+    for program, is_cause, method, words in tries:
+        schedule = by_default(program, kind)
+        try:
+            found = replay(
+                handed_in.target, schedule, without=without, promises=PROMISES, confined=confined, seconds=most
+            ).found
+        except (SubjectError, ReplayError):
+            continue
+        for violation in filter(is_cause, found):
+            shown = replace(violation, message=words or violation.message, schedule=schedule)
+            clause, bound = violation.clauses[0], f"{program}, 1 run"
+            yield Row(clause, method, bound, 1, Result.VIOLATED, 0.0, violations=(shown,))
+            return
 
 
 def _lacking(one: Lesson, shape: Shape) -> str:
@@ -268,8 +275,11 @@ def _chosen(rows: list[Row], one: Lesson | None) -> list[tuple[tuple[str, ...], 
     return list(chosen.values())
 
 
+_STUCK_SYMPTOMS = {"KM-LIVE", "KM-INDEP"}
+
+
 def _stuck(violation: Violation) -> bool:
-    return violation.symptom in ("KM-LIVE", "KM-INDEP") and stuck_in_unlock(violation.events) is not None
+    return violation.symptom in _STUCK_SYMPTOMS and stuck_in_unlock(violation.events) is not None
 
 
 def _finding(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import subprocess
 import tempfile
@@ -19,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kmutex._console import version
+from kmutex._console import version, write_whole
 from kmutex._text import printable
 from kmutex.teach.container import Container
 from kmutex.teach.handed_in import LONGEST_NAME, HandedIn, stage, the_locker, the_tests
@@ -56,7 +55,7 @@ class Asked:
 
 @dataclass
 class Record:
-    """What became of one submission."""
+    """The result of one submission."""
 
     student: str
     late: bool
@@ -161,7 +160,7 @@ class _AtWork:
 
 
 def load(path: Path) -> Record | None:
-    """The record that is kept there; None where there is none that can be read."""
+    """Return the stored record; None if there is no readable one."""
     try:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -170,9 +169,7 @@ def load(path: Path) -> Record | None:
 
 def keep(path: Path, record: Record) -> None:
     """Write it as a whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(asdict(record)), encoding="utf-8", errors="backslashreplace")
-    os.replace(part, path)
+    write_whole(path, json.dumps(asdict(record)))
 
 
 def _key(mine: HandedIn, asked: Asked, container: Container) -> str:
@@ -208,7 +205,7 @@ def _one(
         except (SubmissionError, UnreadableError) as error:
             answer = {"refused": str(error)}
         except OSError as error:
-            decided, answer = False, {"refused": f"it could not be put to work: {error.strerror}"}
+            decided, answer = False, {"refused": f"it could not be started: {error.strerror}"}
         decided = decided and "cut" not in answer
         grade = answer.get("grade")
         # Its folder is gone when somebody reads this.

@@ -1,4 +1,4 @@
-"""The process in which one submission of a class is graded, in a container where there is one: lines of JSON."""
+"""The process that grades one submission of a class, perhaps in a container. It writes lines of JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kmutex.teach.submission import Submission, SubmissionError, UnreadableError
 from kmutex.verify.runner import SubjectError
 
 REFUSED = (BorrowedError, LacksError, SubjectError, SubmissionError, TestsFailedError, UnreadableError, WrongKindError)
-"""What is said in one line in place of a grade."""
+"""Errors that are reported in one line in place of a grade."""
 
 
 def main() -> None:

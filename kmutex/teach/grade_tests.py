@@ -1,7 +1,7 @@
-"""Grading a learner's tests: do they accept the lockers that are right, and catch those that are not?
+"""Grade a learner's tests: do they accept correct lockers, and catch broken ones?
 
-Each locker is met in a process of its own. A test that hangs has not passed, and has not caught anything either: nobody
-would know which of many reasons it has.
+Each locker is tested in a separate process. A test that hangs has neither passed nor caught anything: the reason would
+be unknown.
 
 A test that fails on a broken locker has caught it if it passes on a correct one that looks the same: with the names of
 the broken one, its class and its module. So a test that fails always, or goes by a name, catches nothing.
@@ -69,22 +69,22 @@ class Met:
 
     @property
     def status(self) -> int:
-        """What it is worth: 0, 1, or 2 if nothing is decided."""
+        """The status: 0, 1, or 2 if it is undecided."""
         return {"accepted": 0, "caught": 0, "not tried": 0, "rejected": 1, "missed": 1}.get(self.result, 2)
 
 
 def overall(table: list[Met]) -> int:
-    """The exit status: a wrong answer outweighs an open one."""
+    """Return the exit status: a wrong answer outweighs an undecided one."""
     found = {met.status for met in table}
     return 1 if 1 in found else 2 if 2 in found else 0
 
 
 TESTS = {0: "pass", 1: "not yet", 2: "inconclusive"}
-"""What the exit statuses say."""
+"""The meaning of the exit statuses."""
 
 
 def tests_body(path: Path, table: list[Met]) -> dict[str, Any]:
-    """The answer for JSON, as docs/grade.md has it."""
+    """Return the answer for JSON, as docs/grade.md describes."""
     return {
         "format": "kmutex-grade-tests/1",
         "python": sys.version.split()[0],
@@ -115,8 +115,12 @@ def grade_tests(
 ) -> list[Met]:
     """Run the tests in the file against every locker, each time for at most ``seconds``.
 
-    chosen: only the locker of this lesson, beside the correct ones. SubmissionError, UnreadableError,
-    TestsFailedError: there is nothing to say of them.
+    With ``chosen``, the only broken locker is that of this lesson.
+
+    Raises:
+        SubmissionError: The file can't be graded.
+        UnreadableError: The file can't be read.
+        TestsFailedError: The tests can't be run.
     """
     module_of(path)
     read(path)
@@ -137,7 +141,7 @@ def grade_tests(
 
     pool = ThreadPoolExecutor(WORKERS)
     try:
-        # The correct ones first: if there is no test, or none can be run, they will show it.
+        # The correct lockers first: they show whether there is a test that can be run.
         table = [*pool.map(meet, against[: len(SOUND)])]
         if not any(met.ran or met.result != "not tried" for met in table):
             raise TestsFailedError(f"{path} has no test that takes locker, async_locker or every_way")
@@ -158,9 +162,9 @@ def _meet(
     running: list[subprocess.Popen[str]],
     rejecting: Sequence[str] = (),
 ) -> Met:
-    """What the tests say of a locker; what one of them catches is caught if it passes on a correct one in its place.
+    """Run the tests against a locker. A test catches it if it fails, and passes on a correct one with the same names.
 
-    rejecting: tests that reject a correct one; against a broken one they are not run, for they catch nothing.
+    Tests in ``rejecting`` reject a correct locker, so they catch nothing and are not run.
     """
     unfit = dict.fromkeys(rejecting, "rejects a correct locker")
     while True:
@@ -172,9 +176,7 @@ def _meet(
         if control.result == "accepted":
             return met
         if control.result == "hung":
-            return replace(
-                met, result="hung", detail=f"{name} fails, and on a correct locker it does not come to an end"
-            )
+            return replace(met, result="hung", detail=f"{name} fails, and on a correct locker it does not end")
         unfit[name] = "fails on a correct locker too, where that has the same name"
     if unfit and met.result in ("missed", "not tried"):
         said = "; ".join(f"{name} {why}" for name, why in unfit.items())
@@ -193,12 +195,12 @@ def _once(
     only: str = "",
     left_out: tuple[str, ...] = (),
 ) -> Met:
-    """What the tests say of a locker. correct: of a correct one that looks like it. only: by this test."""
+    """Run the tests, or ``only`` one, against a locker; ``correct`` is a correct one with the same names."""
     folder = tempfile.mkdtemp(prefix="kmutex-grade-")
     log, empty = Path(folder, "log"), Path(folder, "pytest.ini")
     empty.write_text("[pytest]\n", encoding="utf-8")
     config = {
-        # Without "..", which pytest takes out: the test's own code is known by its file.
+        # Without "..", which pytest removes: the test's own code is recognized by its file.
         "file": str(path.parent.resolve() / path.name),
         "target": opponent.target,
         "kind": opponent.kind,
@@ -241,7 +243,7 @@ def _lines(log: Path) -> Iterator[dict[str, Any]]:
         try:
             yield json.loads(line)
         except ValueError:
-            return  # It was killed in the midst of it.
+            return  # It was killed during the test.
 
 
 def _judge(
@@ -256,7 +258,7 @@ def _judge(
     begun = [entry["begun"] for entry in said if "begun" in entry]
     status = [entry["status"] for entry in said if "status" in entry]
     collected = sum(entry.get("collected", 0) for entry in said)
-    # pytest.exit leaves a test in its midst, with any status it likes.
+    # pytest.exit leaves a test before its end, with any status.
     unfinished = [name for name in begun if name not in {entry["ended"] for entry in ended}]
     complete = status in ([0], [1], [5]) and len(begun) == collected and not unfinished
     inside = unfinished[-1] if unfinished else ""

@@ -33,6 +33,7 @@ _CANVAS = re.compile(
     r"_(?:\d+_(?P<file>.+)|(?:text|link)\.html)"
 )
 _FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
+_WRITES = re.compile(r"%%(?:writefile|file)\b.*\.py[\"']?\s*\n")
 _MAGIC = re.compile(r"^(\s*)(?=[%!]|\?|.*\?\s*$)")
 
 
@@ -234,7 +235,8 @@ def _importable(stem: str, taken: set[str]) -> str:
 def from_notebook(content: bytes) -> bytes:
     """The code cells as a file of Python, each after a line that numbers it. UnreadableError: it is no such notebook.
 
-    Lines that are commands of IPython (``%``, ``!``, ``?``) are left out, as comments.
+    In one that writes files of Python (``%%writefile``), as a lesson's does, only these count. Else lines that are
+    commands of IPython (``%``, ``!``, ``?``) are left out, as comments.
     """
     try:
         notebook = json.loads(content)
@@ -245,7 +247,9 @@ def from_notebook(content: bytes) -> bytes:
         sources = ["".join(cell.get("source", cell.get("input", ""))) for cell in cells if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UnreadableError("no notebook") from None
-    code = "\n".join(f"# cell {number}\n{_plain(code)}" for number, code in enumerate(sources, 1))
+    cells = list(enumerate(sources, 1))
+    written = [(number, _WRITES.sub("", source)) for number, source in cells if _WRITES.match(source)]
+    code = "\n".join(f"# cell {number}\n{_plain(source)}" for number, source in written or cells)
     # Each cell may have them, and a file at its beginning only.
     future = "".join(f"{line}\n" for line in dict.fromkeys(_FUTURE.findall(code)))
     return (future + _FUTURE.sub(r"pass  # \g<0>", code)).encode()

@@ -1,6 +1,6 @@
-"""The lessons: a locker with a mistake each, the text about it, and the run that shows it, found anew each time.
+"""The lessons: each has a locker with a mistake, a text about it, and a run that shows it, which is searched each time.
 
-A lesson is two files. What is asked before the run is looked at is a section of its text:
+A lesson is two files. The question before the run is a section of its text:
 
     ## Predict
 
@@ -8,13 +8,12 @@ A lesson is two files. What is asked before the run is looked at is a section of
 
     - An answer.
       `SCHEDULE` client 1: lock a: got it
-      What is said to whoever gives it.
+      The reply to this answer.
     - (right) Another one.
       ...
 
-Each answer has a run, and the line of it that shows the answer to be right or wrong: what client 1 does or is told, or
-a clause that is broken. `SCHEDULE of lesson N` is run on that lesson's locker. In the lesson on two loops the run is
-`loops`.
+Each answer has a run, and the line of it that shows whether the answer is right: an event of client 1, or a broken
+clause. In the lesson on two loops the run is `loops`.
 """
 
 from __future__ import annotations
@@ -49,24 +48,22 @@ PACKAGE = "kmutex.teach.lessons"
 PARTS = ("Situation", "Question", "Answer", "Exercise", "Hints")
 """The sections of a lesson's text, in their order."""
 MOST_PREEMPTIONS = 2
-"""The deepest bound up to which a lesson's mistake is looked for."""
+"""The highest preemption bound in the search for a lesson's mistake."""
 SEVERAL, LOOPS = "several", "loops"
-"""The checks of `kmutex verify` by which a mistake is looked for that no calls of lock and unlock on one loop show."""
+"""The checks of `kmutex verify` for mistakes that lock and unlock on one loop do not show."""
 FAMILY = next(iter(FAMILIES.values()))
 """The key lists for which a letter stands then."""
 
 _NAME = re.compile(r"l(\d\d)_\w+")
-_RUN = re.compile(
-    r"^  `(?P<run>[^`]+?)(?: of lesson (?P<lesson>\d+))?` (?:client (?P<client>\d): )?(?P<shows>.+)", re.MULTILINE
-)
+_RUN = re.compile(r"^  `(?P<run>[^`]+)` (?:client (?P<client>\d): )?(?P<shows>.+)", re.MULTILINE)
 
 
 class NoSuchLessonError(LookupError):
-    """There is no lesson with that number. One line."""
+    """There is no lesson with that number. The message is one line."""
 
 
 class NotFoundError(Exception):
-    """The search did not find the run that a lesson is about."""
+    """The search did not find the run of a lesson."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +74,20 @@ class Choice:
     text: str
     right: bool
     run: str
-    """The schedule of the run that shows it to be right or wrong, or "loops"."""
+    """The schedule of the run that shows whether it is right, or "loops"."""
     lesson: int
-    """The number of the lesson on whose locker it is run."""
+    """The number of the lesson whose locker is run."""
     client: int
-    """Of the line in that run that shows it; -1: a broken clause."""
+    """The client of the line that shows it; -1 for a broken clause."""
     shows: str
-    """How that line begins."""
+    """The beginning of that line."""
     reply: str
-    """What is said to whoever gives the answer."""
+    """The reply to the answer."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One lesson, as its two files say it."""
+    """One lesson, from its two files."""
 
     number: int
     name: str
@@ -98,17 +95,17 @@ class Lesson:
     clause: str
     """The clause that its locker breaks."""
     schedule: Schedule
-    """The run in which it does. What `find` finds must be this one: a test holds them against each other."""
+    """The run that breaks it. A test checks that `find` finds this run."""
     symptom: str
-    """The clause by whose symptom the run is shown, where it shows more than one; "" if it doesn't matter."""
+    """The symptom by which the run is shown, if it has several; "" if any will do."""
     without: tuple[str, ...]
-    """Features that its locker is declared to lack, and a repaired one may lack too."""
+    """Features that its locker lacks, and a repaired one may lack too."""
     parts: dict[str, str]
     """The text of each section."""
     source: str
     """The code of its locker."""
     ask: str
-    """What is to be predicted before the run is looked at."""
+    """The question to answer before the run is shown."""
     choices: tuple[Choice, ...]
     """The answers to choose from."""
     by: str = ""
@@ -117,18 +114,23 @@ class Lesson:
     """The published bug with the same mistake: OWNER/REPOSITORY#NUMBER, or the name of its tracker."""
 
     @property
+    def code(self) -> str:
+        """The source from the first class on."""
+        return self.source[self.source.index("\nclass ") + 1 :]
+
+    @property
     def target(self) -> str:
         """Its locker as MODULE:FACTORY."""
         return f"{PACKAGE}.{self.name}:Locker"
 
     @property
     def options(self) -> str:
-        """What it lacks, as arguments of a command."""
+        """The features that it lacks, as options of a command."""
         return "".join(f" --without {feature}" for feature in self.without)
 
     @property
     def kind(self) -> Kind:
-        """Whom its locker is for."""
+        """ "threads" or "asyncio"."""
         return "threads" if self.schedule.level in ("locks", "bytecode") else "asyncio"
 
     @property
@@ -137,26 +139,26 @@ class Lesson:
         return not self.by and not self.schedule.program.kinds & FLIGHT
 
     def make(self) -> Callable[[], Any]:
-        """The class of its locker, which is imported now."""
+        """The class of its locker, imported on use."""
         factory: Callable[[], Any] = importlib.import_module(f"{PACKAGE}.{self.name}").Locker
         return factory
 
 
 @dataclass(frozen=True)
 class Counterexample:
-    """What a search has found."""
+    """The result of a search."""
 
     clauses: tuple[str, ...]
     message: str
     schedule: Schedule
     runs: int
-    """How many ways were tried."""
+    """The number of schedules that were tried."""
     events: tuple[Event, ...]
-    """What happened in it, with each line of the locker's code that was come to."""
+    """The events of the run, with each executed line of the locker's code."""
 
     @property
     def short(self) -> list[Event]:
-        """The events, with those lines only at which a client was left standing."""
+        """Return the events with only the last line of each client before a switch."""
         return stops(self.events)
 
 
@@ -168,7 +170,7 @@ def lessons() -> tuple[Lesson, ...]:
 
 
 def lesson(number: int) -> Lesson:
-    """The lesson with this number. NoSuchLessonError: there is none."""
+    """Return the lesson with this number; raise NoSuchLessonError if there is none."""
     for one in lessons():
         if one.number == number:
             return one
@@ -182,9 +184,10 @@ def about(clause: str, kind: Kind) -> Lesson | None:
 
 
 def find(one: Lesson) -> Counterexample:
-    """Look for a run of the lesson's program that breaks its clause, in every way, with ever more preemptions.
+    """Search for a run of the lesson's program that breaks its clause, in every schedule, with rising preemption bound.
 
-    NotFoundError: there is none.
+    Raises:
+        NotFoundError: There is no such run.
     """
     if one.by == LOOPS:
         return _in_two_loops(one)
@@ -206,10 +209,8 @@ def find(one: Lesson) -> Counterexample:
 
 
 def play(choice: Choice) -> tuple[Event, ...]:
-    """The run that an answer is held against: what happened in it, with the lines at which clients stood.
-
-    It ends with the last clause that it breaks, or before the epilogue.
-    """
+    """Return the events of the run that decides an answer, with source lines, up to the last broken clause or the
+    epilogue."""
     one = lesson(choice.lesson)
     if choice.run == "loops":
         return _in_two_loops(one).events
@@ -221,23 +222,43 @@ def play(choice: Choice) -> tuple[Event, ...]:
 
 
 def shown_in(choice: Choice, events: tuple[Event, ...]) -> bool:
-    """Whether a run has the line that the answer is held against."""
+    """Return whether a run has the line that decides the answer."""
     return any(event.client == choice.client and event.text.startswith(choice.shows) for event in events)
 
 
 def as_data(one: Lesson) -> dict[str, Any]:
     """A lesson's prediction for a page, which can run nothing: the answers with their runs, as they are just now.
 
-    events: client (-1: of nobody) and text, in order. shows: the number of the one that the answer is held against.
+    first: the number of the line at which `code` begins. runs: each once, with its schedule and its events: client (-1:
+    of nobody), and text or the number of a line. choices: run is the number of the run, shows that of the event which
+    the answer is held against.
     """
+    runs: dict[str, tuple[Event, ...]] = {}
     choices = []
     for choice in one.choices:
-        events = play(choice)
-        shows = next(number for number, event in enumerate(events) if shown_in(choice, (event,)))
-        said = {name: getattr(choice, name) for name in ("letter", "text", "right", "run", "reply")}
-        choices.append({**said, "events": [[event.client, event.text] for event in events], "shows": shows})
-    about_ = {name: getattr(one, name) for name in ("number", "title", "clause")}
-    return {**about_, "question": one.ask, "choices": choices}
+        if choice.run not in runs:
+            runs[choice.run] = play(choice)
+        shows = next(number for number, event in enumerate(runs[choice.run]) if shown_in(choice, (event,)))
+        said = {"text": choice.text, "right": choice.right, "reply": choice.reply}
+        choices.append({**said, "run": list(runs).index(choice.run), "shows": shows})
+    return {
+        **{name: getattr(one, name) for name in ("number", "title", "code")},
+        "first": one.source.count("\n") - one.code.count("\n") + 1,
+        "question": one.ask,
+        # With its options and this schedule, `kmutex show` steps through it; not where the program alone is no run.
+        "show": "" if one.by else f"{one.target}{one.options}",
+        "runs": [
+            {
+                "schedule": schedule,
+                "events": [
+                    [event.client, int(event.place.rpartition(":")[2]) if event.place else event.text]
+                    for event in events
+                ],
+            }
+            for schedule, events in runs.items()
+        ],
+        "choices": choices,
+    }
 
 
 @contextmanager
@@ -337,7 +358,7 @@ def _choice(letter: str, number: int, text: str) -> Choice:
         _joined(claim.removeprefix("(right) ")),
         right,
         held["run"],
-        int(held["lesson"] or number),
+        number,
         int(held["client"] or -1),
         held["shows"],
         _joined(reply),

@@ -1,4 +1,4 @@
-"""What makes a verdict mislead: a sleep, a loop that spins, an unlock that waits for itself, one lock for all keys."""
+"""Code that misleads a verdict: a sleep, a busy loop, an unlock that waits for itself, one lock for all keys."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from kmutex.engine.run_judge import Event
 if TYPE_CHECKING:
     from kmutex.engine.shapes import Kind
 
+ALONE = "0+a-a"
+"""Nobody else is there to be waited for."""
 TWO_KEYS = "0+a | 1+b | 0-a | 1-b"
 """One client holds a key and nobody waits: whoever then waits for another key waits for what all keys share."""
 _SLEEPS = {"time", "asyncio"}
 _UNLOCK = STEPS["-"]
 
 
-def two_keys(kind: Kind) -> str:
-    """The schedule of `TWO_KEYS` in which nobody is preempted."""
-    return f"{TWO_KEYS} @{'locks' if kind == 'threads' else 'tasks'}-"
+def by_default(program: str, kind: Kind) -> str:
+    """The schedule of a program in which nobody is preempted."""
+    return f"{program} @{'locks' if kind == 'threads' else 'tasks'}-"
 
 
 def sleeps(tree: ast.Module) -> list[tuple[int, str]]:

@@ -1,8 +1,8 @@
-"""Find the missing part: the proof's invariant without one conjunct, to be found again, and graded by the solver.
+"""Find the missing part: the proof's invariant lacks one conjunct, which the learner finds and the solver grades.
 
-The answer is a formula about a state `s`, in the words of `kmutex_model.proof`, such as
-``every(lambda k, a, b: implies(s.holder(k, a) & s.holder(k, b), same(a, b)))``. Any formula is right that makes the
-proof go through; it need not be the one that was left out.
+The answer is a formula about a state `s`, in the terms of `kmutex_model.proof`, such as
+``every(lambda k, a, b: implies(s.holder(k, a) & s.holder(k, b), same(a, b)))``. Any formula that completes the proof is
+right; it may differ from the missing part.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from kmutex_model.proof.solvers import Solver
 
 
 class Puzzle(NamedTuple):
-    """An invariant with a hole, and what is asked about it."""
+    """An invariant that lacks a part, and the question about it."""
 
     number: int
     title: str
     missing: str
-    """The name of the part that was left out."""
+    """The name of the missing part."""
     situation: str
     question: str
 
@@ -75,11 +75,11 @@ MOST_CHARACTERS = 2000
 
 
 class FormulaError(ValueError):
-    """The answer is no formula. One line that says what is wrong."""
+    """The answer is not a formula. The message is one line."""
 
 
 class Grade(NamedTuple):
-    """Whether the proof goes through with the answer; else the obligation that fails, and a state and step."""
+    """Whether the answer completes the proof; else the obligation that fails, with a state and step."""
 
     right: bool
     said: str
@@ -87,12 +87,12 @@ class Grade(NamedTuple):
 
 
 def puzzle(number: int) -> Puzzle | None:
-    """The one with this number, if there is one."""
+    """Return the puzzle with this number, or None."""
     return next((one for one in PUZZLES if one.number == number), None)
 
 
 def parsed(text: str) -> Callable[[Relations], Term]:
-    """The answer as a function of a state. FormulaError: it is not one. Nothing but a formula is evaluated."""
+    """Return the answer as a function of a state; raise FormulaError for anything but a formula."""
     if len(text) > MOST_CHARACTERS:
         raise FormulaError(f"a formula has at most {MOST_CHARACTERS} characters")
     try:
@@ -104,7 +104,7 @@ def parsed(text: str) -> Callable[[Relations], Term]:
         if not isinstance(node, _NODES):
             raise FormulaError(f"a formula has no {type(node).__name__}")
         if isinstance(node, ast.Name) and node.id not in (*WORDS, "s", *bound):
-            raise FormulaError(f"{node.id!r} is no word of a formula: {', '.join(WORDS)}, and s")
+            raise FormulaError(f"{node.id!r} is not a word of a formula: {', '.join(WORDS)}, and s")
         if isinstance(node, ast.Attribute) and node.attr not in OF_A_STATE:
             raise FormulaError(f"a state has no {node.attr!r}; it has {', '.join(OF_A_STATE)}")
         if isinstance(node, ast.Constant) and type(node.value) is not int:
@@ -128,7 +128,7 @@ def parsed(text: str) -> Callable[[Relations], Term]:
 
 
 def _misused(term: Term) -> str:
-    """How a formula uses a word in a wrong way, or an empty string."""
+    """Return how a formula misuses a word, or an empty string."""
     if not all(isinstance(arg, Term) for arg in term.args if term.op in ("and", "or", "not", "=")):
         return "what is joined must be formulas"
     for part in logic.parts_of(term):
@@ -144,12 +144,12 @@ def _misused(term: Term) -> str:
 
 
 def rest_of(one: Puzzle) -> tuple[Part, ...]:
-    """The parts that are left."""
+    """Return the other parts."""
     return tuple(part for part in PARTS if part.name != one.missing)
 
 
 def shown(one: Puzzle, by: Sequence[Solver]) -> str:
-    """What fails while the part is missing: the obligation, and the state and step."""
+    """Return the obligation that fails without the part, with a state and step."""
     for obligation in sorted(obligations(CORRECT, rest_of(one)), key=lambda one: one.case is None):
         if obligation.clause != INVARIANT and (found := _counterexample(obligation, by)):
             return f"{obligation.clause}, {obligation.name}\n  {found}"
@@ -157,7 +157,7 @@ def shown(one: Puzzle, by: Sequence[Solver]) -> str:
 
 
 def grade(one: Puzzle, answer: Callable[[Relations], Term], by: Sequence[Solver]) -> Grade:
-    """Ask for the whole proof again, with the answer as a part."""
+    """Run the whole proof with the answer as a part."""
     for obligation in _asked((*rest_of(one), Part(ANSWER, "", answer, ""))):
         if show(obligation, by).result == "proved":
             continue
@@ -174,7 +174,7 @@ def grade(one: Puzzle, answer: Callable[[Relations], Term], by: Sequence[Solver]
 
 
 def _asked(parts: tuple[Part, ...]) -> Iterator[Obligation]:
-    """What fails by the answer itself first."""
+    """Yield the obligations, first those about the answer itself."""
     every = list(obligations(CORRECT, parts))
     yield from sorted(every, key=lambda one: not one.what.startswith(ANSWER))
 

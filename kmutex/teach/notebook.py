@@ -1,4 +1,4 @@
-"""A lesson as a notebook, made from its two files: nothing of a lesson is written down a second time."""
+"""A lesson as a notebook, made from the lesson's two files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from kmutex.teach.lesson import Lesson
 
 SECONDS = 10
-"""What the last cell gives to `kmutex grade`."""
+"""The time limit for `kmutex grade` in the last cell."""
 
 _HELPER = """\
 import subprocess
@@ -24,12 +24,12 @@ def kmutex(*words):
 
 
 def file_of(one: Lesson) -> str:
-    """The file that the cell with the locker writes."""
+    """Return the name of the file that the cell with the locker writes."""
     return f"my_lesson_{one.number:02}.py"
 
 
 def notebook(one: Lesson) -> str:
-    """The lesson as a notebook of format 4.5. It needs IPython's kernel, and kmutex where that runs."""
+    """Return the lesson as a notebook of format 4.5. It needs IPython's kernel, with kmutex installed."""
     cells = [_cell(number, kind, text) for number, (kind, text) in enumerate(_cells(one))]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     body = {
@@ -42,12 +42,12 @@ def notebook(one: Lesson) -> str:
 
 
 def choices(one: Lesson) -> str:
-    """The question with its answers, in Markdown."""
+    """Return the question with its answers, in Markdown."""
     return "\n".join([one.ask, "", *(f"- **{choice.letter}** {choice.text}" for choice in one.choices)])
 
 
 def folded(head: str, text: str) -> str:
-    """Markdown that is seen when its head is clicked."""
+    """Return Markdown that is hidden until its head is clicked."""
     return f"<details><summary>{head}</summary>\n\n{text}\n\n</details>"
 
 

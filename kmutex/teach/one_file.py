@@ -1,4 +1,4 @@
-"""A page that teaches as one HTML file: its shell, its style, its scripts and what they show. It loads nothing."""
+"""An interactive page as one HTML file: its shell, its style, its scripts and their data. It loads nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLACE = re.compile(r"<!-- (style|data|scripts) -->")
 
 
 class Table(Generic[T]):
-    """The distinct values that were met, each under a number."""
+    """Numbers for distinct values."""
 
     def __init__(self) -> None:
         self._numbers: dict[T, int] = {}
@@ -29,13 +29,13 @@ class Table(Generic[T]):
 
 
 def as_json(data: object) -> str:
-    """JSON that may stand in a script element: nothing in it can close the element or open another."""
+    """Return JSON that is safe in a script element: it can neither close the element nor open another."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=True)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def one_file(shell: str, scripts: Sequence[str], data: Json) -> str:
-    """The page, as text. shell, scripts: files of the folder `page`. data: what the scripts find as `data`."""
+    """Return the page. ``shell`` and ``scripts`` are files of the folder `page`; the scripts read `data`."""
     code = "\n".join(_part(name) for name in scripts)
     if re.search(r"</script|<!--", code, re.IGNORECASE):
         raise ValueError("a script of the page would close its own element")

@@ -1,6 +1,6 @@
-"""Whose the locker in a file is: a locker that is imported passes every lesson, and is nobody's answer.
+"""Find out whether the locker in a file is the learner's own: an imported locker passes every lesson, but is no answer.
 
-Told from the syntax. Code that means to hide what it imports can.
+The syntax decides. Code that hides its imports on purpose is not found.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import kmutex
 from kmutex.teach.submission import UnreadableError, read
 
 PACKAGES = ("kmutex", "kmutex_model", "pytest_kmutex")
-"""Whose lockers pass."""
+"""Packages whose lockers are correct."""
 FREE_MODULES = ("kmutex.testing", "kmutex.trace")
-"""Of these packages, modules without a locker, by which a file may try its own."""
+"""Modules of these packages without a locker, which a file may use to test its own."""
 
 
 def borrowed(path: Path, factory: str) -> str:
-    """One line about the import by which the locker of ``factory`` is not the file's own; "" if it is.
+    """Return one line about the import if the locker of ``factory`` is not the learner's own, else "".
 
-    Names of errors and protocols may be imported. What a file of the same folder has is its own.
+    Names of errors and protocols may be imported. Files in the same folder are the learner's own.
     """
     return _borrowed(path, factory, set())
 
@@ -37,7 +37,7 @@ def _borrowed(path: Path, factory: str, seen: set[Path]) -> str:
             return f"line {line} of {path.name}: {factory} comes from {module}: the locker has to be your own"
     for file, names in _siblings(tree, path.parent):
         if file not in seen:
-            # A file beside it that can't be read is told when it is imported.
+            # If another file can't be read, its import will report that.
             try:
                 said = _borrowed(file, names.get(factory, ""), seen)
             except UnreadableError:
@@ -48,7 +48,7 @@ def _borrowed(path: Path, factory: str, seen: set[Path]) -> str:
 
 
 def _of_ours(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Line and name of what is imported from this library and may be a locker."""
+    """Yield line and name of imports from this library that may be a locker."""
     modules: dict[str, str] = {}
     free: set[int] = set()
     for node in ast.walk(tree):
@@ -80,13 +80,13 @@ def _is_free(node: ast.Attribute) -> bool:
 
 
 def _free(name: str) -> bool:
-    """Whether the name of this library's is an error or a protocol."""
+    """Return whether the name of this library is an error or a protocol."""
     found = getattr(kmutex, name, None) if name != "*" else None
     return isinstance(found, type) and (issubclass(found, BaseException) or getattr(found, "_is_protocol", False))
 
 
 def _strangers(tree: ast.Module, folder: Path) -> Iterator[tuple[str, int, str]]:
-    """Names at the top that come from neither the standard library nor the same folder."""
+    """Yield global names that come from neither the standard library nor the same folder."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level and _strange(node.module, folder):
             yield from ((alias.asname or alias.name, node.lineno, node.module) for alias in node.names)
@@ -102,7 +102,7 @@ def _strange(module: str, folder: Path) -> bool:
 
 
 def _siblings(tree: ast.Module, folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Files beside it that it imports, and what their names are here."""
+    """Yield imported files of the same folder, and their names in this file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             path = folder / f"{node.module}.py"
@@ -113,7 +113,7 @@ def _siblings(tree: ast.Module, folder: Path) -> Iterator[tuple[Path, dict[str, 
 
 
 def _makes(tree: ast.Module, factory: str, name: str) -> bool:
-    """Whether the factory is that name, a class upon it, or returns it."""
+    """Return whether the factory is that name, a class derived from it, or a function that returns it."""
 
     def uses(part: ast.AST | None) -> bool:
         return part is not None and any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(part))

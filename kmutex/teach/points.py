@@ -1,4 +1,4 @@
-"""A scheme of points: what a clause that holds is worth, and a test that catches. From a file of TOML, or the usual."""
+"""A scheme of points for clauses that hold and tests that catch, from a TOML file or by default."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ else:
 
 TOTAL = 10.0
 LESSONS_CLAUSE = 4.0
-"""In the usual scheme, what the clause of the lesson is worth where another is worth 1."""
+"""The weight of the lesson's clause in the default scheme, in which other clauses have 1."""
 
 
 class SchemeError(Exception):
-    """The file is no scheme. One line; the exit status is 4."""
+    """The file is not a scheme. The message is one line; the exit status is 4."""
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """What is worth how much. Weights: the score is their share of the total."""
+    """The weights of all parts. The score is the share of the total."""
 
     total: float = TOTAL
-    """What all that holds is worth."""
+    """The points for a full score."""
     works: float = 1.0
-    """For a locker that could be put to work."""
+    """For a locker that can be run."""
     others: float = 1.0
-    """For each clause that is judged and has no weight of its own. What a locker has nothing of does not count."""
+    """For each judged clause without its own weight. Clauses that do not apply do not count."""
     clauses: Mapping[str, float] = field(default_factory=dict)
-    """Clauses with a weight of their own. They count for everybody: who has nothing of it has not earned it."""
+    """Clauses with their own weight. They count even if they do not apply, and are then not earned."""
 
 
 class Part(NamedTuple):
-    """What one thing is worth, and was."""
+    """One part of a score: its possible and its earned points."""
 
     name: str
     result: str
@@ -49,27 +49,29 @@ class Part(NamedTuple):
 
 
 def usual(clause: str | None) -> Scheme:
-    """The scheme where no file says another. clause: of the lesson."""
+    """Return the default scheme for a lesson's clause."""
     return Scheme(clauses={} if clause is None else {clause: LESSONS_CLAUSE})
 
 
 def scheme(path: Path) -> Scheme:
-    """What the file says. SchemeError."""
+    """Read a scheme; raise SchemeError if it is wrong."""
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SchemeError(f"{path}: {error.strerror}") from None
     except ValueError as error:
-        raise SchemeError(f"{path}: no TOML: {error}") from None
+        raise SchemeError(f"{path}: not TOML: {error}") from None
     clauses = said.pop("clauses", {})
     if not isinstance(clauses, dict):
-        raise SchemeError(f"{path}: clauses = {clauses!r}: a table [clauses] is wanted")
+        raise SchemeError(f"{path}: clauses = {clauses!r}: it must be a table [clauses]")
     unknown = [*(said.keys() - {"total", "works", "others"}), *(clauses.keys() - set(CLAUSES))]
     if unknown:
-        raise SchemeError(f"{path}: {sorted(unknown)[0]!r} is none of total, works, others and, in [clauses], KM-...")
+        raise SchemeError(
+            f"{path}: {sorted(unknown)[0]!r} is unknown; the keys are total, works, others and, in [clauses], KM-..."
+        )
     for name, value in [*said.items(), *clauses.items()]:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e6:
-            raise SchemeError(f"{path}: {name} = {value!r} is no number of points")
+            raise SchemeError(f"{path}: {name} = {value!r} is not a number of points")
     found = Scheme(**{name: float(value) for name, value in said.items()}, clauses=clauses)
     if not found.works + found.others + sum(clauses.values()):
         raise SchemeError(f"{path}: nothing is worth a point")
@@ -77,12 +79,12 @@ def scheme(path: Path) -> Scheme:
 
 
 def of_rows(by: Scheme, rows: list[dict[str, Any]]) -> list[Part]:
-    """The parts of a locker's score. rows: as kmutex verify --json has them. What was not decided is not earned."""
+    """Return the parts of a locker's score, from rows of kmutex verify --json. Undecided clauses are not earned."""
     results: dict[str, set[str]] = {}
     for row in rows:
         if row["clause"] in CLAUSES:
             results.setdefault(row["clause"], set()).add(row["result"])
-    parts = [Part("it could be put to work", "yes", by.works, by.works)]
+    parts = [Part("it can be run", "yes", by.works, by.works)]
     for clause in CLAUSES:
         had = results.get(clause, set())
         result = next((each.value for each in _WORST if each.value in had), Result.NOT_APPLICABLE.value)
@@ -98,7 +100,7 @@ _NOT_JUDGED = (Result.OFF.value, Result.NOT_APPLICABLE.value, Result.NOT_PROMISE
 
 
 def of_tests(lockers: list[dict[str, Any]]) -> list[Part]:
-    """The parts of the score of tests: each broken locker is worth the same. Who rejects a correct one has nothing."""
+    """Return the parts of the score of tests. Broken lockers count the same; rejecting a correct one gives zero."""
     sound = all(row["result"] in ("accepted", "not tried") for row in lockers if row["breaks"] is None)
     return [
         Part(row["locker"], row["result"], float(sound and row["result"] == "caught"), 1.0)
@@ -108,6 +110,6 @@ def of_tests(lockers: list[dict[str, Any]]) -> list[Part]:
 
 
 def score(by: Scheme, parts: list[Part]) -> float:
-    """The share of the total, to a hundredth."""
+    """Return the score, rounded to a hundredth."""
     possible = sum(part.possible for part in parts)
     return round(by.total * sum(part.earned for part in parts) / possible, 2) if possible else 0.0

@@ -1,7 +1,7 @@
-"""The page of `kmutex show`: runs of real code in one file, to be stepped through, with what else could have happened.
+"""The page of `kmutex show`: runs of real code in one file, to step through, with their variations.
 
-Each run is there with the source, and beside it the model as it goes through the same calls (`beside_model`). What the
-page shows is found here: its scripts walk the recorded runs and know no rule of a lock.
+Each run has the source, and the model that goes through the same calls (`beside_model`). All facts are computed here:
+the scripts walk the recorded runs and have no rules of a lock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from kmutex._text import printable
 from kmutex.engine.explorer import parse_schedule
 from kmutex.engine.program import FLIGHT
 from kmutex.engine.recording import Recording, Run
-from kmutex.teach.beside_model import Beside, beside
+from kmutex.teach.beside_flight import model_of_flights
+from kmutex.teach.beside_model import LOCK, Beside, beside
 from kmutex.teach.clauses import clause_of
 from kmutex.teach.explore_page import PHASE_WORDS
 from kmutex.teach.one_file import Json, Table, one_file
@@ -24,25 +25,32 @@ from kmutex_model.state import State
 
 SCRIPTS = ("picture.js", "parts.js", "show.js")
 AROUND = 40
-"""Lines of a file that are shown before the first and after the last at which a client stands."""
+"""Lines of a file that are shown before the first and after the last line of a client."""
 
 
 class Story(NamedTuple):
-    """A run to be shown."""
+    """A run on the page."""
 
     command: str
-    """What shows another schedule of the same locker, without that schedule."""
+    """The command for another schedule of the same locker, without that schedule."""
     recording: Recording
 
 
 def page(target: str, taken: str, stories: Sequence[Story], off: Iterable[str], said_by: str) -> str:
-    """The page, as text. target: MODULE:FACTORY. taken: what was taken for what. off: clauses that are not judged.
-    said_by: versions and the like, for its foot."""
+    """Return the page.
+
+    Args:
+        target: MODULE:FACTORY.
+        taken: Which methods are called for what.
+        stories: The runs.
+        off: Clauses that are not judged.
+        said_by: Versions and the like, for the foot of the page.
+    """
     return one_file("show.html", SCRIPTS, data(target, taken, stories, off, said_by))
 
 
 def data(target: str, taken: str, stories: Sequence[Story], off: Iterable[str], said_by: str) -> Json:
-    """What the page embeds."""
+    """Return the data that the page embeds."""
     events: Table[Hashable] = Table()
     states: Table[Hashable] = Table()
     files: Table[str] = Table()
@@ -57,13 +65,13 @@ def data(target: str, taken: str, stories: Sequence[Story], off: Iterable[str], 
 
     told = [_story(story, events, states, place) for story in stories]
     flights = any(parse_schedule(story.recording.runs[0].schedule).program.kinds & FLIGHT for story in stories)
-    shown = [name for name in (FLIGHT_CLAUSES if flights else CLAUSES) if name not in _NOT_OF_ONE_RUN]
+    shown = FLIGHT_CLAUSES if flights else [name for name in CLAUSES if name not in _NOT_OF_ONE_RUN]
     return {
         "target": target,
         "taken": taken,
         "foot": said_by,
         "off": sorted(off),
-        "words": {"phases": {**PHASE_WORDS, **_OF_CODE}},
+        "words": _OF_FLIGHTS if flights else {"phases": {**PHASE_WORDS, **_OF_CODE}},
         "clauses": [
             {"id": name, "title": clause_of(name).title, "statement": clause_of(name).statement} for name in shown
         ],
@@ -74,14 +82,34 @@ def data(target: str, taken: str, stories: Sequence[Story], off: Iterable[str], 
     }
 
 
-_NOT_OF_ONE_RUN = ("KM-LOOP", "KM-ALL", "KM-APART", "KM-RETURN")
-"""Clauses that other checks than a run of a program are about."""
+_NOT_OF_ONE_RUN = ("KM-LOOP", "KM-ALL")
+"""Clauses that are checked by other means than a run of a program."""
 _OF_CODE = {
     "asking": "is in its call for {key}",
     "leaving": "is in its call that lets go of {key}",
-    "working": "is in its call for the result of {key}",
 }
-"""What a client does, as far as it is seen from outside."""
+"""The state of a client, as seen from outside."""
+_OF_FLIGHTS: Json = {
+    "phases": {
+        "idle": PHASE_WORDS["idle"],
+        "asking": "is in its call for the result of {key}",
+        "holding": "is in its call, and its work for {key} is run",
+        "leaving": "is in its call, and the run of its work for {key} is over",
+        "leading": "leads: its work for {key} is run",
+        "following": "follows the run for {key}",
+        "told": "has the result for {key}; its call has not returned yet",
+        "failed": "has the error for {key}; its call has not returned yet",
+    },
+    "roles": {
+        "holder": "leader",
+        "holders": "at work",
+        "isHeldBy": "led by",
+        "free": "nobody's call leads it",
+        "idle": "no run of its work goes on",
+        "queue": "followers",
+    },
+}
+"""The same for a single flight, in its code and in the model, and the names of the roles at a key."""
 
 
 def _story(
@@ -91,9 +119,12 @@ def _story(
     schedule = parse_schedule(first.schedule)
     program = schedule.program
     clients = 1 + max((mark.client for run in story.recording.runs for mark in run.marks), default=0)
+    # To have a key forgotten is not in the model.
+    forgets = "g" in program.kinds
+    model = LOCK if not program.kinds & FLIGHT else None if forgets else model_of_flights(story.recording.leader)
     runs: list[Json] = []
     for run in story.recording.runs:
-        way = None if program.kinds & FLIGHT else beside(run.marks, program.keys, clients)
+        way = None if model is None else beside(run.marks, program.keys, clients, model)
         runs.append(_run(run, way, events, states, place))
     return {
         "command": story.command,
@@ -115,7 +146,7 @@ def _run(
     place: Callable[[str], tuple[int, int]],
 ) -> Json:
     total = run.shared + len(run.events)
-    # The table may be wrong where no call shows it: len() says so.
+    # The table may be wrong without a wrong call: len() shows it.
     parts = [at for at in (way.parts if way else -1, *(breach.at for breach in run.breaches)) if at >= 0]
     return {
         "parent": run.parent,
@@ -138,7 +169,7 @@ def _run(
 
 
 def _state(by_key: Sequence[State]) -> Hashable:
-    """One state for all keys: their entries, and what each client does at each key where it does anything."""
+    """Return one state for all keys: their entries, and the state of each client at each of its keys."""
     entries = tuple(None if state.entries[0] is None else tuple(state.entries[0]) for state in by_key)
     clients = tuple(
         tuple(
@@ -152,7 +183,7 @@ def _state(by_key: Sequence[State]) -> Hashable:
 
 
 def _soundest(runs: Sequence[Run]) -> int:
-    """The run that breaks nothing and has most in common with the first; -1: none does, or the first is sound."""
+    """Return the sound run that has most in common with the first; -1 if there is none, or the first is sound."""
     sound = [number for number, run in enumerate(runs) if not run.breaches and run.ended]
     if not sound or not runs[0].breaches:
         return -1
@@ -175,7 +206,7 @@ def _file(name: str, used: Sequence[int]) -> Json:
 
 
 def by_default(kind: str, *, flight: bool, tries: bool) -> str:
-    """The schedule that is shown of a locker in which nothing was found: three clients want one key at once."""
+    """Return the schedule for a locker without a violation: three clients ask for one key at once."""
     level = "locks" if kind == "threads" else "tasks"
     if flight:
         return f"0da 1da 2da | 0ea @{level}"

@@ -1,4 +1,4 @@
-"""Lessons as slides: one file without a network, made from the lessons and from the runs that are found for them."""
+"""Lessons as slides: one offline file, made from the lessons and their runs."""
 
 from __future__ import annotations
 
@@ -53,14 +53,16 @@ addEventListener("keydown", (event) => {{
 """
 
 MOST_LINES = 28
-"""Of a locker in one column."""
+"""The most lines of a locker in one column."""
 
 
 def slides(lessons: Iterable[Lesson]) -> str:
-    """One HTML file: for each lesson its situation, its code, what is to be predicted, the run, why, and the exercise.
+    """Return one HTML file: for each lesson its situation, code, question, run, explanation and exercise.
 
-    The arrow keys and Page Up and Down move. The replies to the answers are for who teaches: folded, and not printed.
-    NotFoundError: a run was not found.
+    The arrow keys and Page Up and Down move. Replies to answers are for the teacher: folded, and not printed.
+
+    Raises:
+        NotFoundError: A run was not found.
     """
     every = list(lessons)
     title = ", ".join(f"{one.number}. {one.title}" for one in every)
@@ -76,7 +78,7 @@ def _of(one: Lesson) -> Iterator[str]:
         )
 
     yield slide("Situation", as_html(one.parts["Situation"]))
-    code = one.source[one.source.index("class ") :].replace("\n\n\n", "\n\n")
+    code = one.code.replace("\n\n\n", "\n\n")
     lines = code.count("\n")
     columns = 1 + (lines > MOST_LINES)
     wide = 0.61 * columns * max(map(len, code.splitlines()))
@@ -94,7 +96,7 @@ def _of(one: Lesson) -> Iterator[str]:
 
 
 def as_html(text: str) -> str:
-    """The Markdown of a lesson: paragraphs, lists and code."""
+    """Convert the Markdown of a lesson: paragraphs, lists and code."""
     made = []
     for block in text.split("\n\n"):
         head, *items = re.split(r"(?:^|\n)- ", block)

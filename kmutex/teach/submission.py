@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAMES = ("Locker", "make_locker")
-"""The names that are taken for the factory where a file has several."""
+"""The names of the factory if a file has several candidates."""
 
 
 class SubmissionError(Exception):
-    """The file can't be graded as it stands. One line; the exit status is 4."""
+    """The file can't be graded. The message is one line; the exit status is 4."""
 
 
 class UnreadableError(Exception):
-    """The file is no Python that can be read. One line; the exit status is 3."""
+    """The file is not readable Python. The message is one line; the exit status is 3."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def submission(text: str) -> Submission:
 def module_of(path: Path) -> str:
     """The name under which the file is imported. SubmissionError: it has none, or another module has it."""
     name = path.name.removesuffix(".py")
+    if path.suffix.lower() == ".ipynb":
+        raise SubmissionError(f"{path}: notebooks are graded in a folder: put it into one, or hand in a .py")
     if not (path.name.endswith(".py") and name.isidentifier()):
         raise SubmissionError(f"{path}: give it a name that can be imported: letters, digits and _, then .py")
     loaded = getattr(sys.modules.get(name), "__file__", None)
@@ -98,7 +100,7 @@ def _factory(path: Path, tree: ast.Module) -> str:
 
 
 def _names(tree: ast.Module) -> list[str]:
-    """What the file's own statements bind at its top, as far as the syntax tells."""
+    """Return the global names that the file's own statements bind, by its syntax."""
     found = []
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

@@ -1,6 +1,6 @@
 """The process in which a learner's tests run against one locker. It needs pytest.
 
-The fixtures are here, and a log of what each test came to: lines of JSON, in the file that the config names.
+It has the fixtures, and writes the result of each test as lines of JSON to the file that the config names.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kmutex.verify.verdict import ContractError, InconclusiveError, describe
 from kmutex.verify.worker import check_fits
 
 MOST_RUNS = 2_000
-"""Ways of one program; one that has more was not run in every way, and that is no pass."""
+"""The most schedules of one program. A program with more was not run in all of them, which is not a pass."""
 OWN_ERRORS = (
     "AttributeError",
     "NameError",
@@ -39,9 +39,9 @@ OWN_ERRORS = (
     "ProgramError",
     "IndentationError",
 )
-"""Errors that are the test's, if its own code raised them: it asks for something that the locker does not have."""
+"""Errors that are the test's fault if its own code raised them: it uses something that the locker does not have."""
 NO_EVIDENCE = (InconclusiveError, ProgramError, MemoryError, RecursionError, SystemExit, OSError)
-"""Errors that say nothing of the locker, whoever raised them: a limit, a refusal, a missing file, a way out."""
+"""Errors that are no evidence about the locker: a limit, a refusal, a missing file, an exit."""
 
 FIXTURES = {"locker", "async_locker", "every_way"}
 
@@ -62,21 +62,21 @@ class _Plugin:
 
     @pytest.fixture
     def locker(self) -> Callable[[], Any]:
-        """Makes a new locker for threads."""
+        """A fixture that makes new lockers for threads."""
         if self._kind != "threads":
             pytest.skip("the locker is for asyncio")
         return self._make
 
     @pytest.fixture
     def async_locker(self) -> Callable[[], Any]:
-        """Makes a new locker for asyncio."""
+        """A fixture that makes new lockers for asyncio."""
         if self._kind != "asyncio":
             pytest.skip("the locker is for threads")
         return self._make
 
     @pytest.fixture
     def every_way(self) -> Callable[..., None]:
-        """Runs a program on the locker in every way, and fails if a clause is broken."""
+        """A fixture that runs a program on the locker in every schedule, and fails if a clause is broken."""
 
         def check(program: str, preemptions: int = 1) -> None:
             bench = self._bench
@@ -90,12 +90,12 @@ class _Plugin:
             for finding, schedule in result.found.values():
                 raise ContractError(describe(finding, schedule, bench), finding, schedule)
             if not result.complete or result.endless:
-                raise InconclusiveError(f"{program} was not run in every way: {result.runs} runs")
+                raise InconclusiveError(f"{program} was not run in every schedule: {result.runs} runs")
 
         return check
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """A test that meets no locker can say nothing of one."""
+        """Drop tests without a locker."""
         items[:] = [
             item
             for item in items
@@ -126,10 +126,10 @@ class _Plugin:
             words, result = "", report.outcome
             if report.outcome == "failed" and call.excinfo is not None:
                 words = said(call.excinfo.value)
-                # What fails before or after the test itself says nothing of the locker.
+                # A failure before or after the test itself is no evidence about the locker.
                 result = self._result(call.excinfo) if report.when == "call" else "own error"
             elif report.outcome == "failed":
-                # It failed by a rule of pytest's own, such as a strict xfail.
+                # It failed by a rule of pytest, such as a strict xfail.
                 words, result = printable(report.longreprtext.partition("\n")[0]), "own error"
             self.say(ended=_name(item.nodeid), result=result, words=words)
             if result == "failed" and not self._sound:
@@ -138,7 +138,7 @@ class _Plugin:
         return report
 
     def _result(self, error: pytest.ExceptionInfo[BaseException]) -> str:
-        # A TimeoutError is an OSError, but it is what a locker says, and what a test's own time limit says.
+        # A TimeoutError is an OSError, but lockers raise it, and so do time limits of tests.
         if isinstance(error.value, NO_EVIDENCE) and not isinstance(error.value, TimeoutError):
             return "own error"
         own = str(error.traceback[-1].path) == self._file
@@ -150,12 +150,12 @@ class _Plugin:
 
 
 def _in_place_of(broken: Any, target: str) -> type:
-    """A class of correct lockers with all that a broken one can be told by without a call: its names, source, face."""
+    """Return a class of correct lockers that looks like a broken one without a call: names, source and interface."""
     module, _, name = target.partition(":")
     correct: type = getattr(importlib.import_module(module), name)
 
     def made(self: Any) -> None:
-        # Its own attributes are there too, and not used.
+        # Its own attributes remain, unused.
         broken.__init__(self)
         self._correct = correct()
 
@@ -181,15 +181,15 @@ def _name(nodeid: str) -> str:
 
 
 def main() -> None:
-    """Run the tests. `argument`: file, target, kind, without, sound, log, empty, parent, confine; in_place: what
-    makes the correct locker that is to look like it, "" for none; only: a test, or ""; left_out: tests."""
+    """Run the tests. `argument` has file, target, kind, without, sound, log, empty, parent and confine; in_place, the
+    factory of the correct locker that looks like it, or ""; only, a test or ""; and left_out, tests."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
     config = argument()
     _thread.start_new_thread(end_with, (config["parent"],))
     plugin = _Plugin(config)
-    # Before the learner's file is read: what it does at its import is limited too.
+    # Before the learner's file is read: its import is limited too.
     confine(**config["confine"], deletes=True)
     status = 4
     try:
@@ -205,5 +205,5 @@ def main() -> None:
     except BaseException as error:
         plugin.say(broken=said(error))
     plugin.say(status=int(status))
-    # Threads that the tests have left behind wait forever.
+    # Threads that the tests have left wait forever.
     os._exit(0)

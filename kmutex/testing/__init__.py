@@ -1,9 +1,11 @@
-"""For a test suite of your own: judge any keyed locker, threads or asyncio, against the contract. Of ``kmutex[check]``.
+"""Check any keyed locker, for threads or asyncio, against the contract in your own test suite. Needs ``kmutex[check]``.
 
-How it is locked is found by looking, as by ``kmutex verify``: lock and unlock, acquire and release, a lock for each
-key (``L[key]``), a block (``with L.hold(key)``), an object for each key. What your locker does without, you declare
-(`FEATURES`). `fit` gives any of these the one face, ``lock(key, timeout)`` and ``unlock(key)``.
-Order, interrupts and a second event loop count only where you promise them (`PROMISES`), as with ``kmutex verify``.
+As ``kmutex verify`` does, it finds out by itself how the locker is called: lock and unlock, acquire and release, a lock
+for each key (``L[key]``), a block (``with L.hold(key)``), or an object for each key. You declare what your locker lacks
+(`FEATURES`). Order, interrupts and a second event loop count only if you promise them (`PROMISES`). `fit` adapts any of
+these lockers to one interface, ``lock(key, timeout)`` and ``unlock(key)``.
+
+Example::
 
     from kmutex.testing import KeyedLockerSuite, locker_machine
 
@@ -13,11 +15,11 @@ Order, interrupts and a second event loop count only where you promise them (`PR
 
     TestMyHistories = locker_machine(MyLocker, promises={"fifo"}).TestCase    # long random histories, against a model
 
-A failing test names the clause, shows who did what in lanes, and gives a command that runs that one schedule again:
+A failing test names the clause, shows the run as a timeline, and gives a command that replays this one schedule:
 ``kmutex verify MODULE:FACTORY --replay '0+a | 1~a | c1 @locks'``.
 
-A subject runs on a scheduler of its own, so nothing waits in real time. A lock that the subject made when it was
-imported, and keeps in something else than a module's name, is not under the scheduler's control; import such a module
+The locker runs on a deterministic scheduler, so nothing waits in real time. If a module makes a lock when it is
+imported, and keeps it anywhere but in a global name, the scheduler does not control that lock; import such a module
 within `controlled`.
 """
 
@@ -86,7 +88,7 @@ _HOMES = {
     "look": "kmutex.engine.shapes",
     "parse_schedule": "kmutex.engine.explorer",
 }
-"""Loaded when asked for: a command that needs the features only must not wait for Hypothesis."""
+"""Loaded on first use, so that a command that needs only the features does not import Hypothesis."""
 
 if _lacking := needed_by("kmutex.testing"):
     raise ModuleNotFoundError(_lacking)

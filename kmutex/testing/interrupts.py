@@ -1,13 +1,13 @@
-"""An interrupt at every boundary between two bytecodes, one after the other, to count what each leaves behind.
+"""Interrupt a run before each of its bytecode instructions in turn, to see what each interrupt leaves behind.
 
-A run is given anew for each boundary: the instructions of its calls are followed, and before the n-th one an Interrupt
-is raised, as a signal handler would raise it. That is more than CPython does, which looks for signals at some bytecodes
-only (the beginning of a Python function, the end of a call, a jump back); a boundary that is safe here is safe there.
+Each boundary gets a new run: its instructions are counted, and before the n-th one an `Interrupt` is raised, as a
+signal handler would raise it. CPython checks for signals at some instructions only (the beginning of a Python function,
+the end of a call, a jump back), so a run that is safe at every boundary is safe there.
 
-Of two signals at one moment, CPython runs the handler of the second where it looks for signals next. So a second
-Interrupt is raised at such a place only: raised anywhere, no clean-up in Python would be safe from it. Of these places
-it knows the beginning of a function and the end of a call into C. It does not strike at a jump back, nor, as CPython
-3.10 may, where a handler is entered or a Python function has returned.
+If two signals arrive together, CPython runs the second handler where it next checks for signals. So a second Interrupt
+is raised at such a place only; no clean-up in Python could survive one that is raised anywhere. These places are the
+beginning of a function and the end of a call into C. Not covered are a jump back and, in CPython 3.10, the entry of a
+handler and the return of a Python function.
 """
 
 from __future__ import annotations
@@ -25,27 +25,36 @@ Traced = Callable[[CodeType], bool]
 
 
 class Interrupt(BaseException):
-    """What the handler of a signal raises."""
+    """The exception that a signal handler raises."""
 
 
 class Boundary(NamedTuple):
-    """Where an interrupt struck: before this instruction of this function."""
+    """The place where an interrupt struck."""
 
     number: int
+    """Traced instructions before it."""
     function: str
+    """The qualified name of the function."""
     line: int
+    """The line in its file."""
     instruction: str
+    """The name of the next instruction."""
 
     def __str__(self) -> str:
         return f"{self.function}:{self.line} before {self.instruction}"
 
 
 def interrupted(run: Callable[[], object], traced: Traced, number: int, twice: bool = False) -> Boundary | None:
-    """Call ``run``, and raise Interrupt before the ``number``-th instruction of traced code, counted from 0.
+    """Call ``run`` and raise `Interrupt` at one place. Only the calling thread is interrupted.
 
-    twice: once more, where traced code next begins a function or comes back from a call into C.
-    Where it struck first; None: the run was over before. An Interrupt out of ``run`` is taken; other exceptions come
-    out. Only the calling thread is interrupted.
+    Args:
+        run: Called once. If it lets the Interrupt out, that is caught; other exceptions are raised.
+        traced: Tells whether an interrupt may strike in this code.
+        number: Raise before the traced instruction of this number, counted from 0.
+        twice: Raise a second one where traced code next begins a function or returns from a call into C.
+
+    Returns:
+        Where the first one struck; None if the run ended before.
     """
     count = 0
     struck: Boundary | None = None
@@ -74,7 +83,16 @@ def interrupted(run: Callable[[], object], traced: Traced, number: int, twice: b
 
 
 def everywhere(make_run: Callable[[], Callable[[], object]], traced: Traced, twice: bool = False) -> Iterator[Boundary]:
-    """Interrupt a run of its own at each boundary, in order; each is yielded when its run is over."""
+    """Interrupt a new run at each boundary, in order.
+
+    Args:
+        make_run: Makes a new run, as for `interrupted`, for each boundary.
+        traced: As for `interrupted`.
+        twice: As for `interrupted`.
+
+    Yields:
+        Each boundary, when its run is over.
+    """
     number = 0
     while (struck := interrupted(make_run(), traced, number, twice)) is not None:
         yield struck

@@ -1,8 +1,8 @@
-"""What the pytest plugin does once it is used. See `pytest_kmutex`, which every run of pytest loads.
+"""The part of the pytest plugin that is loaded on first use. See `pytest_kmutex`, which every run of pytest loads.
 
-What failed is saved, by the schedule that shows it, and run first the next time: in pytest's cache, or in the file
-that ``[tool.kmutex] schedules`` names, one command a line. The process that gets all reports writes it, also
-beside pytest-xdist.
+The schedule of a failure is saved and run first the next time: in pytest's cache, or in the file that
+``[tool.kmutex] schedules`` names, with one command a line. Under pytest-xdist, the process that gets all reports
+writes it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from kmutex.verify.verdict import ContractError, InconclusiveError, target
 
 CACHE = "kmutex/schedules"
 REPLAY = "kmutex-replay"
-"""The property of a failed test that has the command which runs it again."""
+"""The property of a failed test with the command that replays it."""
 MARKED = ("without", "promises", "strict", "calls", "keys", "mode")
 _NAMED = {"promises": "with"}
-"""Words of the mark that are called otherwise in the table."""
+"""Arguments of the mark that have another name in the table."""
 
 
 class Plugin:
@@ -36,28 +36,32 @@ class Plugin:
         self._config = config
         self._project: Project | None = None
         self._controls = not hasattr(config, "workerinput")
-        """Whether all reports come here."""
+        """Whether this process gets all reports."""
         self._failed: dict[str, list[str]] = {}
-        """By test: the commands that run it again."""
+        """By test: the commands that replay its failures."""
         self._passed: set[str] = set()
 
-    # -- what there is to judge ----------------------------------------------------------------------------------
+    # -- subjects ------------------------------------------------------------------------------------------------
 
     def read_project(self) -> None:
-        """Read the table. UsageError: it is wrong."""
+        """Read the table.
+
+        Raises:
+            pytest.UsageError: It is wrong.
+        """
         try:
             self._project = read_project(self._config.rootpath)
         except ProjectError as error:
             raise pytest.UsageError(str(error)) from None
 
     def file(self, parent: pytest.Collector, path: Path) -> pytest.Collector:
-        """The table as a file of tests."""
+        """Return the table as a file of tests."""
         assert self._project is not None
         made: pytest.Collector = _Table.from_parent(parent, path=path, plugin=self, project=self._project)
         return made
 
     def judge_function(self, item: pytest.Function, mark: pytest.Mark) -> None:
-        """Judge what a marked test function returns; its fixtures are made once."""
+        """Judge the locker that a marked test function returns; its fixtures are made once."""
         if mark.args or not set(mark.kwargs) <= set(MARKED):
             pytest.fail(f"pytest.mark.kmutex takes {', '.join(MARKED)}, by name", pytrace=False)
         if inspect.iscoroutinefunction(item.obj):
@@ -78,7 +82,7 @@ class Plugin:
     # -- judging -------------------------------------------------------------------------------------------------
 
     def check(self, item: pytest.Item, subject: Subject, make: Callable[[], Any] | None, mode: str) -> None:
-        """Judge a subject in a test, what failed before it first."""
+        """Judge a subject in a test; schedules that failed before are run first."""
         words = ""
         try:
             mode = self._config.getoption("--kmutex-mode") or mode
@@ -91,13 +95,13 @@ class Plugin:
         except NotALockerError as error:
             words = str(error)
         if words:
-            # Not within the handler: each error would be shown with the one before.
+            # Outside the handler, or each error would be shown with the one before.
             pytest.fail(words, pytrace=False)
 
-    # -- what is saved -------------------------------------------------------------------------------------------
+    # -- saved schedules -----------------------------------------------------------------------------------------
 
     def _saved(self, test: str, subject: Subject) -> list[str]:
-        """The schedules that are to be run first."""
+        """Return the schedules to run first."""
         commands = self._project.saved() if self._project is not None else []
         return schedules_of([*commands, *self._cached().get(test, ())], subject)
 
@@ -107,7 +111,7 @@ class Plugin:
         return found if isinstance(found, dict) else {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Where all reports come."""
+        """Note the result of a test. Called in the process that gets all reports."""
         if report.when != "call" or not self._controls:
             return
         commands = [str(value) for name, value in report.user_properties if name == REPLAY]
@@ -117,7 +121,7 @@ class Plugin:
             self._passed.add(report.nodeid)
 
     def pytest_sessionfinish(self) -> None:
-        """Save what failed, and forget what passes now; a file that somebody has named keeps what it has."""
+        """Save the schedules of failures, and forget those of tests that pass; a named file keeps its lines."""
         if not self._controls:
             return
         before = self._cached()
@@ -145,7 +149,7 @@ class _Table(pytest.File):
 
 
 class _Locker(pytest.Item):
-    """A subject of the table."""
+    """The test of one subject of the table."""
 
     def __init__(self, *, plugin: Plugin, project: Project, subject: Subject, **of_item: Any) -> None:
         super().__init__(**of_item)

@@ -1,15 +1,4 @@
-"""A keyed locker against the contract, as a test in your own suite.
-
-    class TestMyLocker(KeyedLockerSuite):
-        make = staticmethod(MyLocker)
-        without = ("fifo",)
-
-It is one test for a locker: a mistake shows in many programs, and one failure says it, with the lines of the locker at
-which each client stands, and the command that runs it again. What is run is what ``kmutex verify`` runs, up to a fixed
-amount: "quick" takes some seconds, "full" a minute or more.
-
-Nothing here imports pytest. Under pytest, what failed last is run first.
-"""
+"""A test class that checks a keyed locker against the contract. It does not import pytest."""
 
 from __future__ import annotations
 
@@ -30,23 +19,34 @@ from kmutex.verify.verdict import ContractError, InconclusiveError, target
 
 
 class KeyedLockerSuite:
-    """Derive a class named Test... from it."""
+    """One test of a locker against the whole contract. Derive a class named Test... from it.
+
+    It runs what ``kmutex verify`` runs, up to a fixed amount of work. A mistake shows in many programs but fails this
+    one test, with the source line of each client and a command that replays the run. Under pytest, the schedules that
+    failed last are run first.
+
+    Example::
+
+        class TestMyLocker(KeyedLockerSuite):
+            make = staticmethod(MyLocker)
+            without = ("fifo",)
+    """
 
     make: ClassVar[Callable[[], Any]]
-    """Makes a new locker at each call. Wrap a function or a class in `staticmethod`."""
+    """Makes a new locker at each call. Wrap a function or a class in ``staticmethod``."""
     without: ClassVar[Collection[str]] = ()
-    """Features the locker is declared to lack: see `kmutex.engine.features`."""
+    """Features that the locker lacks, of `FEATURES`."""
     promises: ClassVar[Collection[str] | None] = None
-    """What it is held to beside what makes a keyed mutex: "fifo", "interrupt", "loop", as by ``verify --with``."""
+    """What it promises in addition to a keyed mutex, of `PROMISES`, as with ``verify --with``."""
     strict: ClassVar[bool] = False
-    """Whether it promises all of these, as by ``verify --strict``."""
+    """Whether it promises all of `PROMISES`, as with ``verify --strict``."""
     calls: ClassVar[Calls] = LOOKING
-    """Names of its methods, where looking does not find them."""
+    """Names of its methods, if they are not found automatically."""
     mode: ClassVar[str] = "quick"
-    """Or "full"."""
+    """"quick" takes some seconds, "full" a minute or more."""
 
     def test_contract(self, request: Any) -> None:
-        """Each clause of the contract holds, up to the bounds of the mode."""
+        """Fail if a clause of the contract is broken, or could not be judged, within the bounds of the mode."""
         if not hasattr(type(self), "make"):
             raise NotALockerError(f"{type(self).__name__} has no make; give it make = staticmethod(YourLocker)")
         make = type(self).make
@@ -62,10 +62,18 @@ class KeyedLockerSuite:
 
 
 def check(subject: Subject, make: Callable[[], Any] | None, mode: str, schedules: Sequence[str] = ()) -> Report:
-    """What was found, where each clause that applies holds.
+    """Judge a subject, and return the report if each clause that applies holds.
 
-    make, schedules: as for `judge`. ContractError, InconclusiveError (both AssertionErrors), NotALockerError: else; the
-    first two with the report as ``report``.
+    Args:
+        subject: The locker and what is declared of it.
+        make: As for `judge`.
+        mode: "quick" or "full".
+        schedules: As for `judge`.
+
+    Raises:
+        ContractError: A clause is violated. ``report`` has all findings.
+        InconclusiveError: A clause could not be judged. ``report`` has all findings.
+        NotALockerError: The subject is not a keyed locker.
     """
     __tracebackhide__ = True
     report = judge(subject, make=make, how=BY_MODE[mode], schedules=schedules)

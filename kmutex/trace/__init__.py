@@ -1,9 +1,9 @@
 """Logs of a running keyed locker, which `kmutex check-trace` judges.
 
-`StepLog` is for the mutexes of this library, which write each step from inside; `Recorder` and `AsyncRecorder` go
-around any locker and write what its callers see.
+`StepLog` is for the mutexes of this library, which log each step from inside. `Recorder` and `AsyncRecorder` wrap any
+locker and log what its callers see.
 
-specs/trace.md is the page of the format and of what each clause can be judged by.
+specs/trace.md describes the format, and what is needed to judge each clause.
 """
 
 from kmutex._steps import StepLog

@@ -1,7 +1,7 @@
-"""The checker: a judge for each live key, dropped when the key is idle, and what the log says in the end.
+"""The checker of a log: a judge for each live key, which is dropped when the key is idle, and the verdict.
 
-What is kept is in proportion to the calls that are under way, and to the keys that have one; a key keeps its last
-lines for the picture, `TAIL` at most.
+Memory is in proportion to the calls under way and their keys; each key keeps at most its last `TAIL` lines, for the
+timeline.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from enum import Enum
 from typing import NamedTuple
 
 from kmutex._clauses import CLAUSES
+from kmutex._text import counted
 from kmutex.trace.events import Call, Header, LogEvent, Recorded, TraceFormatError
 from kmutex.trace.inside import InsideKey
 from kmutex.trace.outside import OutsideKey
 from kmutex.trace.tally import BrokenAt, GapError, KeyJudge, Lost, Tally
 
 TAIL = 16
-"""Lines of a live key that are kept for the picture."""
+"""The number of lines of a live key that are kept for the timeline."""
 MOST_LIVE = 1_000_000
-"""Calls under way at once; with more, the checker stops and the log is unknown."""
+"""The most calls under way at once; with more, the checker stops with the verdict "unknown"."""
 
 INVISIBLE: dict[Recorded, dict[str, str]] = {
     "outside": {
-        "KM-REF": "references are not seen from outside; only an unlock that is refused to its holder is",
-        "KM-HANDOFF": "from outside a key that is handed over looks like one that is set free; a newcomer that "
-        "overtakes shows as KM-FIFO",
+        "KM-REF": "references are not seen from outside, only an unlock that is refused to its holder",
+        "KM-HANDOFF": "from outside, a handover looks like a release; a newcomer that overtakes shows as KM-FIFO",
         "KM-CANCEL": "the queue is not seen from outside; what a cancelled call breaks shows under another clause",
-        "KM-RACE": "from outside nobody knows whether a call that failed had been granted",
-        "KM-INTERRUPT": "an interrupt is a failed call like any other from outside",
+        "KM-RACE": "from outside, it is unknown whether a failed call had been granted",
+        "KM-INTERRUPT": "from outside, an interrupt is a failed call like any other",
         "KM-ATOMIC": "what a failed call has changed shows later, under another clause",
-        "KM-LOOP": "from outside a log has no event loops",
-        "KM-ALL": "from outside a log does not tell which keys were asked for at once",
+        "KM-LOOP": "a log from outside has no event loops",
+        "KM-ALL": "a log from outside does not show which keys were asked for together",
     },
     "inside": {},
 }
-"""Clauses that no log of the kind can show to hold, and why."""
+"""Clauses that a log of the kind can't decide, and why."""
 
 
 class ClauseOutcome(str, Enum):
-    """What the log says of a clause. Only HOLDS is a pass of it."""
+    """The outcome of a clause. Only HOLDS is a pass."""
 
     HOLDS = "holds"
     VIOLATED = "violated"
@@ -48,7 +48,7 @@ class ClauseOutcome(str, Enum):
 
 
 class LogVerdict(str, Enum):
-    """What the log says as a whole."""
+    """The verdict on the whole log."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -56,7 +56,7 @@ class LogVerdict(str, Enum):
 
 
 class BrokenClause(NamedTuple):
-    """A broken clause: where, whose, why, and the last lines of the key up to there."""
+    """A broken clause: the line, the key, the message, and the last lines of the key up to there."""
 
     clause: str
     line: int
@@ -67,7 +67,7 @@ class BrokenClause(NamedTuple):
 
 
 class ClauseResult(NamedTuple):
-    """One clause. judged: how often it was put to the test and held. undecided: how often the log did not tell."""
+    """One clause, how often it was tested and held (``judged``), and how often the log did not tell (``undecided``)."""
 
     clause: str
     outcome: ClauseOutcome
@@ -77,7 +77,8 @@ class ClauseResult(NamedTuple):
 
 
 class LogReport(NamedTuple):
-    """The whole. findings: the first of each clause, by line. periods: times that a key went from idle to idle."""
+    """The whole report. ``findings`` has the first violation of each clause; ``periods`` counts how often a key went
+    from idle to idle."""
 
     verdict: LogVerdict
     clauses: tuple[ClauseResult, ...]
@@ -97,15 +98,15 @@ class _Key:
     def __init__(self, judge: KeyJudge, gaps: int) -> None:
         self.judge = judge
         self.gaps = gaps
-        """How many gaps the log had when the judge began; with more, it knows nothing."""
+        """The number of gaps in the log when the judge began. After another gap, it knows nothing."""
         self.tail: deque[LogEvent] = deque(maxlen=TAIL)
 
 
 class Checker:
-    """Takes the lines of one log, one after the other."""
+    """Checks the lines of one log, one after the other."""
 
     def __init__(self, header: Header, *, most_live: int = MOST_LIVE) -> None:
-        """most_live: calls that may be under way at once before the checker stops."""
+        """Begin a log. With more than ``most_live`` calls under way at once, the checker stops."""
         self._recorded = header.recorded
         self._judge = OutsideKey if header.recorded == "outside" else InsideKey
         self._tally = Tally(partial=header.starts == "running")
@@ -126,16 +127,16 @@ class Checker:
         self._loop: int | str | None = None
         self._ended = False
         self.stopped = False
-        """Whether too much is live, so that nothing more is judged."""
+        """Whether the checker has stopped, because too many calls are live."""
 
     @property
     def live_keys(self) -> int:
-        """Keys that something is kept of."""
+        """The number of keys in memory."""
         return len(self._keys)
 
     @property
     def live_calls(self) -> int:
-        """Calls under way, of all keys."""
+        """The number of calls under way, of all keys."""
         return self._live
 
     @property
@@ -144,7 +145,11 @@ class Checker:
         return tuple(self._found)
 
     def feed(self, event: LogEvent) -> BrokenClause | None:
-        """Take the next line; the violation that it shows, if any. TraceFormatError: the log can't be read on."""
+        """Check the next line; return the violation that it shows, if any.
+
+        Raises:
+            TraceFormatError: The rest of the log can't be read.
+        """
         if self._ended:
             raise TraceFormatError(event.line, "nothing may come after the end")
         if self.stopped:
@@ -202,11 +207,11 @@ class Checker:
         return finding
 
     def truncated(self, line: int) -> None:
-        """The log breaks off in the midst of this line."""
+        """Note that the log ends within this line."""
         self._unknown[f"line {line} is cut off"] = None
 
     def report(self) -> LogReport:
-        """What the log says, all its lines taken."""
+        """Return the report after the last line."""
         if not self._events:
             self._unknown["the log has no event"] = None
         if self._gaps:
@@ -214,20 +219,21 @@ class Checker:
             self._unknown[f"lines are missing, or the log begins while the system runs: {self._first_gap}{more}"] = None
         if self._tally.clouds:
             self._unknown[
-                f"an unlock by somebody who held nothing may have ended the grant of another; keys that were not "
+                f"an unlock by a call that held nothing may have ended another call's grant; keys that were not "
                 f"judged from there until idle: {self._tally.clouds:,}"
             ] = None
         if self._tally.kept_back:
             self._unknown[
-                "an unlock by somebody who holds nothing has not come back; if it fails, a clause is violated"
+                "an unlock by a call that holds nothing has not returned; if it fails, a clause is violated"
             ] = None
         findings = tuple(sorted(self._found.values(), key=lambda finding: finding.line))
         verdict = LogVerdict.FAIL if findings else LogVerdict.UNKNOWN if self._unknown else LogVerdict.PASS
         notes = []
         if self._backwards:
-            notes.append(f'"at" goes backwards in {self._backwards:,} lines')
+            notes.append(f'"at" goes backwards in {counted(self._backwards, "line")}')
         if not self._ended and self._live:
-            notes.append(f"the log has no end, and {self._live:,} calls are unfinished")
+            unfinished = counted(self._live, "call is", "calls are")
+            notes.append(f"the log has no end, and {unfinished} unfinished")
         if self._violations > len(findings):
             notes.append(f"{self._violations:,} violations in all; the first of each clause is shown")
         return LogReport(
@@ -252,7 +258,7 @@ class Checker:
             self._numbered = False  # The log may have begun before.
 
     def _unfit(self, event: LogEvent, key: _Key, error: GapError) -> KeyJudge:
-        """The line fits none before it."""
+        """Handle a line that does not fit the lines before it."""
         if self._numbered and not self._tally.partial:
             self._unknown[
                 f"line {event.line}, key {event.key!r}, is wrong: {error}; no line is missing, by their numbers"
@@ -262,7 +268,7 @@ class Checker:
         return self._lose(key)
 
     def _moved(self, event: LogEvent, key: _Key) -> BrokenClause | None:
-        """The step is one of another event loop than the last."""
+        """Handle a step in another event loop than the last."""
         before, self._loop = self._loop, event.loop
         if before is None or self._tally.partial or "KM-LOOP" in self._found:
             return None
@@ -273,7 +279,7 @@ class Checker:
         return self._finding(BrokenAt("KM-LOOP", event.line, event.call, message), event.key, key)
 
     def _gap(self, words: str) -> None:
-        """Lines are missing. What was known of live keys is void, and no call is known to be absent any more."""
+        """Handle missing lines: nothing is known of live keys any more, nor of the absence of calls."""
         self._gaps += 1
         self._first_gap = self._first_gap or words
         self._tally.partial = True
@@ -298,7 +304,7 @@ class Checker:
                 first = first or finding
         if event.keys is not None:
             if event.keys and not self._keys:
-                message = f"all is idle, and the locker still has {event.keys:,} entries"
+                message = f"all is idle, and the locker still has {counted(event.keys, 'entry', 'entries')}"
                 finding = BrokenClause("KM-IDLE", event.line, "", "", message, ())
                 self._violations += 1
                 first = first or self._found.setdefault("KM-IDLE", finding)
@@ -315,7 +321,7 @@ class Checker:
             self._found[found.clause] = finding
         return finding
 
-    # -- what it adds up to --------------------------------------------------------------------------------------
+    # -- the report ----------------------------------------------------------------------------------------------
 
     def _clause(self, clause: str) -> ClauseResult:
         judged, undecided = self._tally.judged[clause], self._tally.undecided[clause]
@@ -332,7 +338,7 @@ class Checker:
         elif undecided:
             outcome, detail = (
                 ClauseOutcome.UNKNOWN,
-                f"the log does not tell in {undecided:,} of {judged + undecided:,} cases",
+                f"the log does not tell in {undecided:,} of {counted(judged + undecided, 'case')}",
             )
         elif not judged:
             outcome, detail = ClauseOutcome.NOT_EXERCISED, _WITNESS[clause]
@@ -359,4 +365,4 @@ _WITNESS = {
     "KM-TOKEN": "no release of an old lease was refused",
     "KM-LIVE": "no call had to wait",
 }
-"""What was missing where a clause was not exercised."""
+"""By clause: why it was not put to the test."""

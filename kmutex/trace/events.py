@@ -1,4 +1,4 @@
-"""The lines of a trace: specs/trace.md is their page. Reading one line gives an event or says what is wrong with it."""
+"""The lines of a trace, as specs/trace.md describes them. Reading a line gives an event or an error message."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ KINDS: dict[Recorded, frozenset[str]] = {
 }
 _REASONS = get_args(Why)[1:]
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-"""The byte order marks of another encoding. That of UTF-8 is left out of the first line, and says nothing."""
+"""The byte order marks of another encoding. That of UTF-8 is allowed at the beginning, and is dropped."""
 
 
 class TraceFormatError(ValueError):
-    """The line is not one of a trace. Its words have the number of the line and what to do."""
+    """The line is not a line of a trace. The message has the number of the line, and what to do."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(f"line {line}: {message}")
@@ -35,7 +35,7 @@ class TraceFormatError(ValueError):
 
 
 class Header(NamedTuple):
-    """The first line. starts: whether the locker was idle when the log began."""
+    """The first line. ``starts`` tells whether the locker was idle when the log began."""
 
     recorded: Recorded
     starts: Starts
@@ -50,25 +50,29 @@ class LogEvent(NamedTuple):
     call: Call = ""
     why: Why = ""
     timeout: float | None = None
-    """Of a request: the seconds that it may take, where they were recorded."""
+    """Of a request: its timeout in seconds, if recorded."""
     lease: bool = False
-    """Of a release: it was to end the grant of its own call only."""
+    """Of a release: whether it was by a lease, which ends its own grant only."""
     refs: int | None = None
     """Inside: the references of the key after the step."""
     keys: int | None = None
-    """Of the end: how many entries the locker still had."""
+    """Of the last line: how many entries the locker still had."""
     at: float | None = None
     number: int | None = None
     holder: Call | None = None
-    """Inside: who holds the key after the step; None where nobody does, or it was not recorded."""
+    """Inside: the holder of the key after the step; None if there is no holder, or it was not recorded."""
     several: int | None = None
-    """Of a request: how many keys its call asks for at once."""
+    """Of a request: how many keys its call asks for together."""
     loop: int | str | None = None
     """The event loop of the step."""
 
 
 def read_header(raw: bytes) -> Header:
-    """The first line of a trace. TraceFormatError: it is none."""
+    """Parse the first line of a trace.
+
+    Raises:
+        TraceFormatError: It is not a header.
+    """
     if raw.startswith(_UTF_16):
         raise TraceFormatError(1, "not UTF-8 text but UTF-16, by its byte order mark; write it as UTF-8")
     value = read_object(
@@ -88,12 +92,16 @@ def read_header(raw: bytes) -> Header:
 
 
 def read_event(line: int, value: dict[str, Any], recorded: Recorded) -> LogEvent:
-    """A line after the first, as `read_object` gives it. TraceFormatError: no event of a log that was recorded so."""
+    """Parse a line after the first, from the result of `read_object`.
+
+    Raises:
+        TraceFormatError: It is not an event of this kind of log.
+    """
     get = value.get
     kind, at, number = get("event"), get("at"), get("n")
     if not isinstance(kind, str) or kind not in KINDS[recorded]:
         raise TraceFormatError(line, f'"event" must be one of {", ".join(sorted(KINDS[recorded]))} ({recorded})')
-    # Most numbers are what they should be, and a call less counts in a loop of millions.
+    # Most numbers are right, and one call less matters in a loop of millions.
     if at is not None and not (type(at) is float and -_LARGEST <= at <= _LARGEST) and not _is_number(at):
         raise TraceFormatError(line, '"at" must be a finite number of seconds')
     if number is not None and not (type(number) is int and number >= 0):
@@ -126,15 +134,20 @@ def read_event(line: int, value: dict[str, Any], recorded: Recorded) -> LogEvent
         raise TraceFormatError(line, '"all" must be a whole number from 1')
     if loop is not None and type(loop) is not int and type(loop) is not str:
         raise TraceFormatError(line, '"loop" must be text or a whole number')
-    # Not by its name: a tuple that is made so costs half.
+    # Not by calling the class: making the tuple like this costs half.
     fields = (line, kind, key, call, why, timeout, lease, refs, None, at, number, holder, several, loop)
     return tuple.__new__(LogEvent, fields)
 
 
 def read_objects(raw: bytes, lines: int) -> list[dict[str, Any]] | None:
-    """Many whole lines at once, in a fraction of the time that they take one by one; None: read them one by one.
+    """Parse many whole lines at once, in a fraction of the time.
 
-    lines: how many there are, each with its end. None, too, where one is no object, or has one within.
+    Args:
+        raw: The lines.
+        lines: Their number.
+
+    Returns:
+        None if they must be parsed one by one: a line is not an object, or has an object within.
     """
     # With as many braces as lines, and one at the beginning of each, no line can hold two objects, or a part of one.
     if raw.count(b"{") != lines or raw.count(b"\n{") != lines - 1 or not raw.startswith(b"{"):
@@ -147,7 +160,11 @@ def read_objects(raw: bytes, lines: int) -> list[dict[str, Any]] | None:
 
 
 def read_object(line: int, raw: bytes, otherwise: str = "every line is one JSON object") -> dict[str, Any]:
-    """One line. TraceFormatError: it is no JSON object, and ``otherwise`` what it should be."""
+    """Parse one line.
+
+    Raises:
+        TraceFormatError: It is not a JSON object. The message says what it should be, by ``otherwise``.
+    """
     if len(raw) > LONGEST:
         raise TraceFormatError(line, f"longer than {LONGEST} bytes")
     try:

@@ -1,8 +1,8 @@
 """A key as logged from inside: each line is a step of the locker, so the order of lines is the order of steps.
 
-A correct locker grants a free key in the step that asks for it, and hands a released key over in the step that
-releases it. Both are two lines of the log, and nothing of the same key comes between them. So after a line that
-leaves the key free and somebody waiting, there is one right next line: the grant to the oldest.
+A correct locker grants a free key in the step that asks for it, and hands over a released key in the step that
+releases it. Both are two lines of the log, with no line of the same key between them. So if a line leaves the key free
+with a waiter, only one next line is right: the grant to the oldest.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from kmutex._text import counted
 from kmutex.trace.events import Call, LogEvent, TraceFormatError, Why
 from kmutex.trace.tally import BrokenAt, GapError, Left, Several, Tally
 
 
 class _Due(NamedTuple):
-    """Who must be granted by the next line, and the clause that says so."""
+    """The call that the next line must grant, and the clause about it."""
 
     call: Call
     clause: str
@@ -34,7 +35,7 @@ class InsideKey:
         self._waiting: dict[Call, LogEvent] = {}
         self._holder: Call | None = None
         self._asked: LogEvent | None = None
-        """The request of the holder, where the log has it."""
+        """The request of the holder, if the log has it."""
         self._due: _Due | None = None
 
     def feed(self, event: LogEvent) -> BrokenAt | None:
@@ -43,7 +44,7 @@ class InsideKey:
         if kind == "grant":
             found = self._grant(event)
         elif due is not None and not (due.clause == "KM-INDEP" and kind == "fail" and event.call == due.call):
-            # But the one who found the key free may take its request back: it ended in an error before it held.
+            # But a call that found the key free may withdraw its request: it failed before it held the key.
             return _found(due.clause, event, f"{due.because}, and the next line is not its grant to call {due.call}")
         elif kind == "request":
             found = self._request(event)
@@ -165,13 +166,14 @@ class InsideKey:
         return None
 
     def _entry(self, event: LogEvent, live: int) -> BrokenAt | None:
-        """What the line says of the key after the step: its references, and its holder where that is told."""
+        """Check the state after the step: the key's references, and its holder if recorded."""
         due, kind, tally = self._due, event.kind, self._tally
         holder = self._holder if due is None else due.call
         if event.holder is not None and (why := tally.has_failed(event.key, event.holder)):
             clause, message = _gave_up(why), f"call {event.holder} had failed, and holds the key"
         elif event.refs != live:
-            clause, message = "KM-REF", f"the key has {event.refs} references, and {live} hold it or wait"
+            clause, references = "KM-REF", counted(event.refs or 0, "reference")
+            message = f"the key has {references}, and {live} hold it or wait"
             if kind == "release" and not event.refs:
                 clause = "KM-HANDOFF"
         elif event.holder is not None and event.holder != holder:
@@ -233,7 +235,7 @@ class InsideKey:
             self._due = _Due(next(iter(self._waiting)), clause, because)
 
     def _over(self, call: Call, *, failed: bool) -> Several | None:
-        """The call has this key no more, nor waits for it; what is known of it, if it asked for several."""
+        """Note that the call neither holds this key nor waits for it; return its record if it asked for several."""
         group = self._tally.several.get(call) if self._tally.several else None
         if group is not None:
             group.ended += 1

@@ -1,18 +1,18 @@
 """A key as logged by the callers, around their calls.
 
-The steps of the locker are hidden. A request is queued at some moment after its line, and is granted, or gives up, at
-some moment before the line that says how it ended; an unlock takes effect between its two lines. What is concluded:
+The steps of the locker are hidden. A request is queued at some time after its line, and is granted, or gives up, at
+some time before the line with its result; an unlock takes effect between its two lines. The conclusions:
 
-- From the line of a grant to the line of its release the key was surely held. Two such stretches that overlap break
+- From the line of a grant to the line of its release, the key was certainly held. Two such intervals that overlap break
   KM-EXCL.
-- A call can hold the key only between its first line and its last. Where nobody else has a call under way, nobody
-  can hold the key: a refusal is wrong then, and so is an unlock that works.
-- A call that was seen in the queue ("waiting") was queued before that line, and whoever asked after it comes later. If
-  both are granted, the grants must have that order (KM-FIFO). Grants are in the order of their lines, since the second
-  is made after the release of the first, and that after the line of the first.
+- A call can hold the key only between its first line and its last. If no other call is under way, nobody can hold the
+  key: then a refusal is wrong, and so is an unlock that succeeds.
+- A call that was seen in the queue ("waiting") was queued before that line, and calls that asked after the line come
+  later. If both are granted, the grants must have that order (KM-FIFO). Grants are in the order of their lines, since
+  the second comes after the release of the first, and that after the line of the first.
 
-An unlock by somebody who holds nothing ("stray") may end the grant of somebody else, as `unlock(key)` is by key. As
-long as it is under way, what is found is held back; if it has worked, the key is not judged until it is idle.
+An unlock by a call that holds nothing ("stray") may end another call's grant, because `unlock(key)` is by key. While it
+is under way, findings are held back; if it succeeds, the key is not judged until it is idle.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class _Pending:
     line: int
     timeout: float | None
     alone: bool
-    """Nobody else had a call under way when it asked."""
+    """Whether no other call was under way when it asked."""
     held: bool
-    """The key was surely held when it asked."""
+    """Whether the key was certainly held when it asked."""
     requests: int
     grants: int
     seen: int = 0
-    """The line at which it had been seen in the queue; 0: not yet."""
+    """The line by which it was seen in the queue; 0 before."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class OutsideKey:
         self._requests = 0
         self._grants = 0
         self._newest = (0, "", 0)
-        """Of those that were granted, the one that asked last: the line of its request, its name, and its grant."""
+        """Of the granted calls, the one that asked last: the line of its request, its name, and its grant."""
         self._kept_back: BrokenAt | None = None
         self._clouded = False
 
@@ -96,7 +96,7 @@ class OutsideKey:
             raise GapError(f"an unlock of call {event.call} is over that has not begun")
         if found is None or self._clouded or self._kept_back is not None:
             return None
-        # Whatever a stray unlock does, it makes nobody hold the key.
+        # Whatever a stray unlock does, it makes no call hold the key.
         if found.clause not in ("KM-INDEP", "KM-EXPIRED") and self._by_key_under_way():
             self._kept_back = found
             self._tally.kept_back += 1
@@ -179,7 +179,7 @@ class OutsideKey:
         return self._blocked(event, asked, clause, "was refused the key, and nobody else was there to hold it")
 
     def _blocked(self, event: LogEvent, asked: _Pending, clause: str, words: str) -> BrokenAt | None:
-        """The call did not get the key at once: somebody else must have held it."""
+        """Judge a call that did not get the key at once: another call must have held it."""
         if self._alone(asked):
             return _found(clause, event, f"call {event.call} {words}")
         surely = asked.held or self._grants > asked.grants
@@ -221,10 +221,10 @@ class OutsideKey:
         self._tally.kept_back -= found is not None
         return found
 
-    # -- what is known -------------------------------------------------------------------------------------------
+    # -- the state of the key ------------------------------------------------------------------------------------
 
     def _quiet(self) -> bool:
-        """Nobody can hold the key."""
+        """Return whether nobody can hold the key."""
         return not (self._pending or self._holding or self._releasing or self._tally.partial)
 
     def _alone(self, asked: _Pending) -> bool:

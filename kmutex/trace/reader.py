@@ -1,4 +1,4 @@
-"""A log from a stream of bytes through the checker, one block of lines in memory at a time."""
+"""Read a log from a stream of bytes into the checker, one block of lines at a time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kmutex.trace.check import MOST_LIVE, Checker, LogReport
 from kmutex.trace.events import LONGEST, TraceFormatError, read_event, read_header, read_object, read_objects
 
 EVERY = 20_000
-"""Lines between two calls of `on_progress`."""
+"""The number of lines between two calls of `on_progress`."""
 BLOCK = 4096
-"""Bytes that are read, and parsed, at once. With more, the objects outgrow the caches of a processor: half as fast."""
+"""The bytes that are read and parsed at once. With more, the objects outgrow the processor's caches: half as fast."""
 
 
 class Stream(Protocol):
@@ -27,10 +27,16 @@ def check(
     on_progress: Callable[[int, Checker], None] | None = None,
     most_live: int = MOST_LIVE,
 ) -> LogReport:
-    """Judge the log that ``stream`` gives.
+    """Judge the log in a stream.
 
-    on_progress: told now and then, with the number of lines. most_live: see `Checker`.
-    TraceFormatError: it is no log, or has a line that is none. OSError: it can't be read.
+    Args:
+        stream: The log.
+        on_progress: Called now and then with the number of lines, and with the checker.
+        most_live: As for `Checker`.
+
+    Raises:
+        TraceFormatError: It is not a log, or has a wrong line.
+        OSError: It can't be read.
     """
     blocks = _Blocks(stream)
     first = blocks.line()
@@ -59,14 +65,14 @@ class _Blocks:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._rest = b""
-        """What is read and not given yet."""
+        """Bytes that were read and not returned yet."""
         self._number = 0
-        """Lines that were given."""
+        """The number of lines that were returned."""
         self.cut_off = False
-        """Whether the last line, which is not given, breaks off."""
+        """Whether the last line is incomplete; it is then not returned."""
 
     def line(self) -> bytes:
-        """The next line, with its end if it has one; nothing where there is none."""
+        """Return the next line, with its end if it has one; empty at the end."""
         while b"\n" not in self._rest and len(self._rest) <= LONGEST and self._more():
             pass
         end = self._rest.find(b"\n") + 1 or len(self._rest)
@@ -75,14 +81,14 @@ class _Blocks:
         return line
 
     def objects(self) -> Iterator[dict[str, Any]]:
-        """Each line from here on as an object. TraceFormatError: it is none."""
+        """Yield each line from here on as an object; raise TraceFormatError if it is not one."""
         more = True
         while more:
             end = self._rest.rfind(b"\n") + 1
             if end:
                 block, self._rest = self._rest[:end], self._rest[end:]
                 lines = block.count(b"\n")
-                # No line but the first can be longer than what is read at once.
+                # Only the first line can be longer than a block.
                 values = read_objects(block, lines) if block.find(b"\n") < LONGEST else None
                 if values is not None:
                     self._number += lines
@@ -95,7 +101,7 @@ class _Blocks:
                 raise TraceFormatError(self._number + 1, f"longer than {LONGEST} bytes")
             more = self._more()
         if self._rest and not self.cut_off:
-            # Without its end. It counts where it is whole; else whoever wrote it was stopped.
+            # Without its end. It counts if it is whole; else its writer was stopped.
             try:
                 yield read_object(self._number + 1, self._rest)
             except TraceFormatError:

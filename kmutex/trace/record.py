@@ -1,11 +1,11 @@
-"""Recorders: a keyed locker of the same face, which writes a line round each call of another one.
+"""Recorders: they wrap a keyed locker, have the same interface, and write a line before and after each call.
 
-The log is of the kind "outside". A line is written by the caller, before or after its call, in one turn of the
-recorder's own guard; the guard is never held across a call that may wait.
+The log is of the kind "outside". The caller writes a line before or after its call, under the recorder's own guard. The
+guard is never held across a call that may wait.
 
 A line that can't be written never harms the locker: recording stops for good, the error is kept in `error`, and every
-call goes on as without a recorder. A log with a missing line in its midst could accuse a correct locker; one that just
-ends can't. `close` raises what was kept.
+call works as without a recorder. A log with a missing line in the middle could accuse a correct locker; a log that just
+ends can't. `close` raises the error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kmutex._timeouts import TIMED_OUT
 
 
 class _Live:
-    """What is kept of a key while it has a call: its text, who asks, and who holds by `lock`, oldest first."""
+    """A key with at least one call: its text, the calls that ask, and those that hold by `lock`, oldest first."""
 
     __slots__ = ("asking", "calls", "holding", "text")
 
@@ -35,13 +35,13 @@ class _Live:
         self.text = text
         self.calls = 0
         self.asking: dict[int, bool] = {}
-        """The value: whether it was seen in the queue."""
+        """By call: whether it was seen in the queue."""
         self.holding: dict[int, None] = {}
-        """Not those of leases: who unlocks by key is not taken for one."""
+        """Without leases: an unlock by key is not taken for the end of a lease."""
 
 
 class _Log:
-    """The lines, and which call is which. Each method is one turn of the guard."""
+    """The lines, and the numbers of the calls. Each method takes the guard once."""
 
     def __init__(self, locker: Any, out: TextIO) -> None:
         self.error: BaseException | None = None
@@ -57,7 +57,7 @@ class _Log:
                 self._write({"trace": 1, "recorded": "outside"})
 
     def asks(self, key: Hashable, timeout: float | None) -> int:
-        """Before a call of lock; the name of the call."""
+        """Log that lock is about to be called; return the number of the call."""
         with self._turn() as open_:
             if open_:
                 live = self._live(key)
@@ -70,7 +70,7 @@ class _Log:
         return 0
 
     def granted(self, key: Hashable, call: int, *, lease: bool = False) -> None:
-        """After it has returned."""
+        """Log that lock has returned."""
         with self._turn() as open_:
             if open_:
                 live = self._keys[key]
@@ -80,7 +80,7 @@ class _Log:
                 self._line("grant", live, call)
 
     def failed(self, key: Hashable, call: int, error: BaseException) -> None:
-        """After it has raised."""
+        """Log that lock has raised."""
         why = "error"
         if isinstance(error, TIMED_OUT):
             why = "timeout"
@@ -94,7 +94,7 @@ class _Log:
                 self._done(key, live)
 
     def unlocks(self, key: Hashable) -> int:
-        """Before an unlock by key; the call that it is for: the oldest that holds, or a new name if none does."""
+        """Log that a key is about to be unlocked; return the oldest call that holds it, or a new number."""
         with self._turn() as open_:
             if open_:
                 live = self._live(key)
@@ -110,7 +110,7 @@ class _Log:
         return 0
 
     def releases(self, key: Hashable, call: int, *, again: bool) -> None:
-        """Before the release of a lease. again: it has been released before."""
+        """Log that a lease is about to be released; ``again`` if it was released before."""
         with self._turn() as open_:
             if open_:
                 live = self._live(key)
@@ -118,7 +118,7 @@ class _Log:
                 self._line("release", live, call, {"lease": True})
 
     def unlocked(self, key: Hashable, call: int, *, worked: bool) -> None:
-        """After an unlock or the release of a lease."""
+        """Log that an unlock or the release of a lease has ended."""
         with self._turn() as open_:
             if open_:
                 live = self._keys[key]
@@ -133,7 +133,7 @@ class _Log:
                 entries: Mapping[Hashable, Any] = self._locker.snapshot()
                 for key, live in self._keys.items():
                     entry = entries.get(key)
-                    # Every waiter is a call that asks, by this log. As many of the one as of the other: all wait.
+                    # Every waiter is a call that asks. If the two numbers are equal, all of these calls wait.
                     if entry is None or len(entry.waiters) != len(live.asking):
                         continue
                     for call in [call for call, seen in live.asking.items() if not seen]:
@@ -156,7 +156,7 @@ class _Log:
             raise self.error
 
     def stop(self, error: BaseException) -> None:
-        """Record nothing more, because of this error, unless there was one before."""
+        """Stop the recording because of this error; an earlier error is kept."""
         if self.error is None:
             self.error = error
 
@@ -164,15 +164,15 @@ class _Log:
 
     @contextmanager
     def _turn(self) -> Iterator[bool]:
-        """The guard; False where nothing is to be written. An error in the turn ends the recording and goes no further.
+        """Take the guard; yield False if recording has stopped.
 
-        An interrupt ends it too, and goes on.
+        An error within the block ends the recording and is not raised. An interrupt ends it too, and is raised.
         """
-        # Reentrant: a signal handler or a __del__ may lock in the midst of a turn of the same thread. What it would
-        # write there belongs in no log, and waiting for itself would be worse.
+        # Re-entrant: a signal handler or a __del__ may lock in the middle of a line of the same thread. Its lines
+        # would be out of order, and waiting for itself would be worse.
         with self._guard:
             if self._busy:
-                self.stop(RuntimeError("the log was used in the midst of one of its lines"))
+                self.stop(RuntimeError("the log was used while it wrote a line"))
             if self.error is not None or self._closed:
                 yield False
                 return
@@ -182,7 +182,7 @@ class _Log:
             except Exception as error:
                 self.stop(error)
             except BaseException:
-                self.stop(RuntimeError("interrupted in the midst of a line"))
+                self.stop(RuntimeError("interrupted while a line was written"))
                 raise
             finally:
                 self._busy = False
@@ -211,42 +211,51 @@ class _Log:
 
 
 class _Recorder:
-    """What both recorders have."""
+    """The common part of both recorders."""
 
     def __init__(self, locker: Any, out: TextIO) -> None:
-        """locker: what does the locking; every use of it must go through here, or the log is wrong.
+        """Write the first line.
 
-        out: a text file, open for writing, or anything with ``write`` and ``flush``. It is flushed by `close` only.
+        Args:
+            locker: The locker that does the locking. Every use of it must go through the recorder, or the log is wrong.
+            out: A text file, open for writing, or any object with ``write`` and ``flush``. Only `close` flushes it.
         """
         self._locker = locker
         self._log = _Log(locker, out)
 
     @property
     def error(self) -> BaseException | None:
-        """What has stopped the recording; None as long as nothing has."""
+        """The error that stopped the recording, else None."""
         return self._log.error
 
     def observe(self) -> int:
-        """Look into the locker and write "waiting" for each call that is surely in the queue; how many are new.
+        """Take a snapshot of the locker, and log "waiting" for each call that is certainly in the queue.
 
-        Whoever asks after a call was seen comes later. Without this the log does not tell in which order the calls were
-        queued, and KM-FIFO is unknown. Needs a locker with ``snapshot()`` as `kmutex.KeyedMutex` has it, and takes one.
-        TypeError: the locker has no ``snapshot``.
+        A call that asks after another one was seen waiting is behind it. Without such lines the log does not show the
+        order of the queue, and KM-FIFO is unknown.
+
+        Returns:
+            The number of calls that were seen waiting for the first time.
+
+        Raises:
+            TypeError: The locker has no ``snapshot()`` like that of `kmutex.KeyedMutex`.
         """
         if not hasattr(self._locker, "snapshot"):
             raise TypeError(f"{type(self._locker).__name__} has no snapshot()")
         return self._log.observe()
 
     def close(self) -> None:
-        """Write the end, which says that all is idle: every caller has come back, and every key is unlocked.
+        """Write the last line, which claims that every call has returned and every key is unlocked.
 
-        A log that is not closed makes no such claim, and its last calls are unfinished. The file is flushed and stays
-        open. Raises `error`, if recording was stopped by one.
+        In a log without that line, the last calls count as unfinished. The file is flushed and stays open.
+
+        Raises:
+            BaseException: `error`, if one stopped the recording.
         """
         self._log.close()
 
     def unlock(self, key: Hashable) -> Any:
-        """Arguments and errors are those of the locker. Where its unlock gives something to await, so does this."""
+        """Call the locker's ``unlock``, with its errors; return an awaitable if the locker does."""
         hash(key)
         call = self._log.unlocks(key)
         try:
@@ -269,24 +278,29 @@ class _Recorder:
 
 
 class Recorder(_Recorder):
-    """A `KeyedLocker` for threads that does what another one does and writes a log of it.
+    """A `kmutex.KeyedLocker` for threads that calls another one and writes a log.
 
-    ::
+    A locker with other methods is adapted first: ``kmutex.testing.fit(MyLocks).make()``.
+
+    Example::
 
         with open("locks.ndjson", "w") as file:
             km = Recorder(KeyedMutex(), file)
             ...
             km.close()
-
-    A locker of another form is given that of a `KeyedLocker` first: ``kmutex.testing.fit(MyLocks).make()``.
     """
 
     def __init__(self, locker: KeyedLocker, out: TextIO) -> None:
-        """Writes the first line; see `_Recorder.__init__` for the arguments."""
+        """Write the first line.
+
+        Args:
+            locker: The locker that does the locking. Every use of it must go through the recorder, or the log is wrong.
+            out: A text file, open for writing, or any object with ``write`` and ``flush``. Only `close` flushes it.
+        """
         super().__init__(locker, out)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        """Arguments and errors are those of the locker."""
+        """Call the locker's ``lock``, with its arguments and errors."""
         hash(key)
         call = self._log.asks(key, timeout)
         try:
@@ -297,15 +311,12 @@ class Recorder(_Recorder):
         try:
             self._log.granted(key, call)
         except BaseException:
-            # An interrupt: the caller gets it and no grant, so the grant must go.
+            # An interrupt: the caller gets the error, so the grant must end.
             self._locker.unlock(key)
             raise
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AbstractContextManager[Releasable]:
-        """The locker's own lease, recorded; where it has none, lock and unlock around a block.
-
-        Arguments and errors are those of the locker.
-        """
+        """Return the locker's own lease, recorded; if it has no ``hold``, a block of ``lock`` and ``unlock``."""
         if not hasattr(self._locker, "hold"):
             return self._block(key, timeout)
         return _Lease(self._log, self._locker.hold(key, timeout), key, timeout)
@@ -320,14 +331,14 @@ class Recorder(_Recorder):
 
 
 class AsyncRecorder(_Recorder):
-    """An `AsyncKeyedLocker` that does what another one does and writes a log of it; see `Recorder`."""
+    """A `kmutex.AsyncKeyedLocker` that calls another one and writes a log; see `Recorder`."""
 
     def __init__(self, locker: AsyncKeyedLocker, out: TextIO) -> None:
-        """Writes the first line; see `_Recorder.__init__` for the arguments."""
+        """Write the first line. The arguments are those of `Recorder`."""
         super().__init__(locker, out)
 
     async def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        """Arguments and errors are those of the locker."""
+        """Call the locker's ``lock``, with its arguments and errors."""
         hash(key)
         call = self._log.asks(key, timeout)
         try:
@@ -344,10 +355,7 @@ class AsyncRecorder(_Recorder):
             raise
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Releasable]:
-        """The locker's own lease, recorded; where it has none, lock and unlock around a block.
-
-        Arguments and errors are those of the locker.
-        """
+        """Return the locker's own lease, recorded; if it has no ``hold``, a block of ``lock`` and ``unlock``."""
         if not hasattr(self._locker, "hold"):
             return self._block(key, timeout)
         return _AsyncLease(self._log, self._locker.hold(key, timeout), key, timeout)
@@ -364,7 +372,7 @@ class AsyncRecorder(_Recorder):
 
 
 class _Held:
-    """What both leases have, and what their blocks are given."""
+    """The common part of both leases; it is what their blocks get."""
 
     def __init__(self, log: _Log, block: Any, key: Hashable, timeout: float | None) -> None:
         self._log = log
@@ -377,9 +385,9 @@ class _Held:
         self._released = False
 
     def release(self) -> None:
-        """End the grant now. Errors are those of the locker's lease."""
-        # One at a time, so that of two releases of one lease the one that works has the first lines. A release never
-        # waits for anybody.
+        """End the grant now, with the errors of the locker's lease."""
+        # One at a time, so that of two releases of one lease the one that succeeds has the first lines. A release
+        # never waits.
         with self._guard:
             again, self._released = self._released, True
             self._log.releases(self._key, self._call, again=again)
@@ -419,7 +427,7 @@ class _Lease(_Held):
             try:
                 self._log.releases(self._key, self._call, again=False)
             except BaseException:
-                # An interrupt: nobody but this block can end the grant.
+                # An interrupt: only this block can end the grant.
                 self._block.__exit__(kind, error, trace)
                 raise
             try:

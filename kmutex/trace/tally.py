@@ -1,4 +1,4 @@
-"""What the judges of a key share: how they say what they found, and what they count."""
+"""The common part of the judges of a key: their results and their counters."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol
 from kmutex.trace.events import Call, LogEvent, Why
 
 REMEMBERED = 4096
-"""How many of the calls that failed last are known by name, in the whole log."""
+"""The number of failed calls that are remembered, the latest ones, in the whole log."""
 
 
 class BrokenAt(NamedTuple):
-    """A broken clause: the line that no correct locker can have written, whose call it is, and why."""
+    """A broken clause: the line that no correct locker can have written, its call, and the message."""
 
     clause: str
     line: int
@@ -22,11 +22,11 @@ class BrokenAt(NamedTuple):
 
 
 class GapError(Exception):
-    """The line fits no line before it: the log has lost some, or began while the system ran."""
+    """The line does not fit the lines before it: lines are missing, or the log began while the system ran."""
 
 
 class Left(NamedTuple):
-    """A call that is under way. clause: the one that it breaks if the log ends here."""
+    """A call under way, and the clause that it breaks if the log ends here."""
 
     call: Call
     clause: str
@@ -34,58 +34,58 @@ class Left(NamedTuple):
 
 
 class Several:
-    """A call that asks for several keys at once, from its first request until it has none of them any more."""
+    """A call that asks for several keys together, from its first request until it has no more of them."""
 
     __slots__ = ("ended", "failed", "granted", "keys", "line", "requests")
 
     def __init__(self, line: int, keys: int) -> None:
         self.line = line
-        """That of its first request."""
+        """The line of its first request."""
         self.keys = keys
-        """How many it asks for, by its own word."""
+        """The number of keys that it says it asks for."""
         self.requests = self.granted = self.ended = 0
-        """How many of them so far."""
+        """The numbers of keys so far."""
         self.failed = False
-        """Whether it has given up one of them."""
+        """Whether it has failed for one of them."""
 
 
 class Tally:
-    """What is counted over all keys."""
+    """Counters for all keys."""
 
     def __init__(self, *, partial: bool) -> None:
         self.partial = partial
-        """Whether there may be calls that the log does not show. Nothing is then concluded from their absence."""
+        """Whether there may be calls that the log does not show, so that nothing follows from their absence."""
         self.judged: Counter[str] = Counter()
         """By clause, how often the log put it to the test and it held."""
         self.undecided: Counter[str] = Counter()
         """By clause, how often the log did not tell."""
         self.clouds = 0
-        """Keys that an unlock by somebody else may have ended a grant of, so that they were not judged."""
+        """Keys that were not judged because another call's unlock may have ended their grant."""
         self.kept_back = 0
-        """Violations that are none if an unlock that is under way, by somebody who holds nothing, works."""
+        """Possible violations, which depend on whether a stray unlock that is under way succeeds."""
         self.held = 0
-        """Keys that are held just now."""
+        """The number of keys that are held now."""
         self.several: dict[Call, Several] = {}
-        """Calls that ask for several keys at once, and have or want one of them."""
+        """Calls that ask for several keys together, and hold or want one of them."""
         self._failed: OrderedDict[tuple[str, Call], Why] = OrderedDict()
 
     def failed(self, key: str, call: Call, why: Why) -> None:
-        """A call of this key has ended without the key."""
+        """Note that a call of this key has ended without the key."""
         self._failed[(key, call)] = why
         if len(self._failed) > REMEMBERED:
             self._failed.popitem(last=False)
 
     def has_failed(self, key: str, call: Call) -> Why:
-        """Why it is one of those, as far back as they are remembered; no word where it is none."""
+        """Return why the call failed, if that is remembered; "" if it did not."""
         return self._failed.get((key, call), "")
 
     def forget(self) -> None:
-        """Lines are missing, and the names may have been used again in them."""
+        """Forget failed calls: lines are missing, and may have reused their names."""
         self._failed.clear()
         self.several.clear()
 
     def asked(self, key: str, call: Call) -> None:
-        """The name is in use again."""
+        """Note that the name is in use again."""
         if self._failed:
             self._failed.pop((key, call), None)
 
@@ -94,19 +94,24 @@ class KeyJudge(Protocol):
     """Judges the lines of one key, from idle to idle."""
 
     live: int
-    """How many calls are under way. 0: the key is idle, and nothing of it need be kept."""
+    """The number of calls under way. If it is 0, the key is idle and can be dropped."""
     held: bool
-    """Whether the key is held, as far as the judge can say."""
+    """Whether the key is held, as far as the judge knows."""
 
     def feed(self, event: LogEvent) -> BrokenAt | None:
-        """Take the next line of the key. GapError: it does not fit. TraceFormatError: a live call asks again."""
+        """Judge the next line of the key.
+
+        Raises:
+            GapError: It does not fit.
+            TraceFormatError: A live call asks again.
+        """
 
     def left(self) -> Iterator[Left]:
-        """The calls that are under way, the oldest first."""
+        """Yield the calls under way, the oldest first."""
 
 
 class Lost:
-    """Judges nothing: a key after its first violation or a gap, until all calls that are known of it are over."""
+    """Judges nothing: for a key after its first violation or a gap, until all of its known calls are over."""
 
     held = False
 

@@ -1,4 +1,4 @@
-"""Which violations have one cause: a locker's one mistake is seen in many runs, under several clauses."""
+"""Group violations by cause: one mistake of a locker shows in many runs, under several clauses."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ _ABOUT = {
     "KM-INDEP": "two keys",
     "KM-LOOP": "two loops",
     "KM-ALL": "several keys at once",
-    "KM-LEADER": "a run that failed",
+    "KM-LEADER": "a failed run",
     "KM-FOLLOWER": "a wait that ended",
-    "KM-FORGET": "what is kept",
+    "KM-FORGET": "entries that are kept",
     "KM-APART": "two keys",
 }
-"""What a run is about, from the clause that it is named by; plain locking and what is kept are told apart below."""
+"""The topic of a run, by its first clause. `_about` finds the topic of the other clauses."""
 _PLAIN = "plain locking"
 _MOST_CLIENTS = 6
-"""Runs with more clients are not looked for in others."""
+"""Runs with more clients are not searched for in other runs."""
 
 
 @dataclass
 class Cause:
-    """One violation that stands for its cause, and what else is broken by the same."""
+    """One violation that represents its cause, and others of the same cause."""
 
     shown: Violation
     clauses: list[str] = field(default_factory=list)
-    """All that are broken by it, those of the run that is shown first."""
+    """All broken clauses, first those of the run that is shown."""
     others: list[Violation] = field(default_factory=list)
-    """Those of the same cause that break more than the ones before them."""
+    """Violations of the same cause that break more clauses than those before them."""
 
     def add(self, violation: Violation) -> None:
-        """It has this cause too."""
+        """Add a violation of this cause."""
         if not set(violation.clauses) <= set(self.clauses):
             self.others.append(violation)
         self.clauses += [clause for clause in violation.clauses if clause not in self.clauses]
 
 
 def causes(violations: Iterable[Violation], shown: Iterable[Violation] = ()) -> list[Cause]:
-    """The violations by their causes. shown: those that stand for theirs already, in this order; the shortest run of
-    each other cause stands for it."""
+    """Group violations by cause. Those in ``shown`` represent their causes, in this order; every other cause is
+    represented by its shortest run."""
     found: list[Cause] = []
     for violation in shown:
         found.append(Cause(violation, list(violation.clauses)))
@@ -65,8 +65,8 @@ def causes(violations: Iterable[Violation], shown: Iterable[Violation] = ()) -> 
 
 
 def same_cause(one: Violation, other: Violation) -> bool:
-    """Whether both have one cause: they are about the same thing, or one run contains the other, which is broken
-    already and about plain locking."""
+    """Return whether both have one cause: they have one topic, or one run contains the other, which is about plain
+    locking."""
     if one == other or _about(one) == _about(other):
         return True
     for short, long in ((one, other), (other, one)):
@@ -77,16 +77,16 @@ def same_cause(one: Violation, other: Violation) -> bool:
 
 def _about(violation: Violation) -> str:
     if not violation.schedule:
-        # A check of its own kind, such as odd keys: it has one cause with what says the same.
+        # A special check, such as odd keys: it shares its cause with violations that have the same message.
         return f"{violation.clauses[0]}: {violation.message}"
     about = _ABOUT.get(violation.clauses[0], _PLAIN)
-    return "what is kept" if about == _PLAIN and "KM-IDLE" in violation.clauses else about
+    return _ABOUT["KM-FORGET"] if about == _PLAIN and "KM-IDLE" in violation.clauses else about
 
 
 def _contains(long: Sequence[Event], short: Sequence[Event]) -> bool:
-    """Whether what happened in the short run happened in the long one, in this order, whatever the clients' numbers.
+    """Return whether the events of the short run are in the long one, in this order, under some renaming of clients.
 
-    A lock that waits without a limit counts as any way of asking."""
+    A lock that waits without a limit counts as any kind of request."""
     wanted, had = _moves(short), _moves(long)
     mine = sorted({client for client, _ in wanted})
     theirs = sorted({client for client, _ in had})

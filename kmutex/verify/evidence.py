@@ -1,4 +1,4 @@
-"""What a check found: rows, each for one clause by one method, and what they add up to."""
+"""The evidence of a check: rows, each for one clause by one method, and the verdict that follows from them."""
 
 from __future__ import annotations
 
@@ -12,58 +12,57 @@ from kmutex.engine.run_judge import Event
 
 
 class Result(str, Enum):
-    """The outcome of one check. Only HOLDS is a pass; what was not decided is never one."""
+    """The outcome of one check. Only HOLDS is a pass."""
 
     HOLDS = "holds"
     VIOLATED = "violated"
     INCONCLUSIVE = "inconclusive"
-    """The check ended without an answer: out of time, unknown, not confirmed, or its witness never seen."""
+    """The check ended without an answer: out of time, unknown, not confirmed, or never put to the test."""
     OFF = "off"
     """Declared off with --without."""
     NOTED = "noted"
-    """A difference from the reference that the interface of a stranger's locker allows."""
+    """A difference from the reference that another locker's interface allows."""
     NOT_PROMISED = "not promised"
-    """Broken, and no part of being a keyed mutex: it counts with --strict or --with only."""
+    """Broken, but a keyed mutex need not have it: it counts with --strict or --with only."""
     NOT_APPLICABLE = "not applicable"
-    """The subject has nothing that the clause speaks of."""
+    """The subject has no such feature."""
 
 
 @dataclass(frozen=True)
 class Violation:
-    """One counterexample: what went wrong, the schedule that replays it, and its picture."""
+    """One counterexample: the message, the schedule that replays it, and its timeline."""
 
     clauses: tuple[str, ...]
     """The best name first, then the other clauses that the same run breaks."""
     message: str
     schedule: str = ""
-    """The argument of --replay; empty where the method has no schedule."""
+    """The argument of --replay; empty if the method has no schedule."""
     picture: str = ""
-    """The timeline as plain text, one line a step; empty where the method has none."""
+    """The timeline as plain text, one line a step; empty if the method has no timeline."""
     symptom: str = ""
-    """The clause that the run shows broken, whatever is to blame for it; empty where nobody asks."""
+    """The clause of what was observed, whatever the cause; empty if it is not needed."""
     events: tuple[Event, ...] = ()
-    """What the timeline is made from, where it is known; with the lines of the subject's code in it at which
-    clients stood, where they were looked for."""
+    """The events of the timeline, if known, with the source line of each client, if known."""
     place: str = ""
-    """FILE:LINE of the subject's code: where the run stood when it was seen, or else its factory."""
+    """FILE:LINE of the subject's code: where the run was at the violation, or else its factory."""
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Violation:
-        """What `asdict` gave, after JSON."""
+        """Restore a violation from the JSON form of `asdict`."""
         events = tuple(Event(*event) for event in plain["events"])
         return cls(**{**plain, "clauses": tuple(plain["clauses"]), "events": events})
 
     @property
     def length(self) -> tuple[bool, int, int]:
-        """How much there is to read: calls, answers and verdicts of its run, then the picture. First those that have
-        lines of code."""
+        """Return a sort key for how much there is to read: runs with source lines first, then by events, then by the
+        length of the timeline."""
         calls = sum(not event.place for event in self.events)
         return calls == len(self.events), calls, len(self.picture)
 
 
 @dataclass(frozen=True)
 class Row:
-    """The evidence of one method for one clause."""
+    """The evidence of one method about one clause."""
 
     clause: str
     method: str
@@ -72,17 +71,19 @@ class Row:
     cases: int
     result: Result
     seconds: float
-    """Its part of the real time: the rows of one method share what the method took, so that they add up."""
+    """Its share of the real time: the rows of one method share the method's time, so that they add up."""
     detail: str = ""
-    """One line: why, where the result is not a plain HOLDS."""
+    """One line: the reason, if the result is not a plain HOLDS."""
     subject: str = ""
     violations: tuple[Violation, ...] = field(default=())
 
 
 def shared(rows: Iterable[Row], workers: int = 1) -> list[Row]:
-    """The rows, of which each has the seconds of its whole method, with its part of these.
+    """Divide the time of each method among its rows. Before, each row has the whole time of its method.
 
-    workers: processes that spent them side by side.
+    Args:
+        rows: The rows.
+        workers: The number of processes that ran in parallel.
     """
     every = list(rows)
     many = Counter(row.method for row in every)
@@ -90,11 +91,11 @@ def shared(rows: Iterable[Row], workers: int = 1) -> list[Row]:
 
 
 VERDICT = {0: "holds", 1: "violated", 2: "inconclusive"}
-"""What the exit statuses say."""
+"""The meaning of each exit status."""
 
 
 def exit_status(rows: Iterable[Row]) -> int:
-    """0 all holds, 1 a clause is violated, 2 something is inconclusive or nothing was checked at all."""
+    """Return 0 if all holds, 1 if a clause is violated, 2 if something is inconclusive or nothing was checked."""
     results = {row.result for row in rows}
     if Result.VIOLATED in results:
         return 1

@@ -1,6 +1,6 @@
-"""What a check found, for programs: JSON, JUnit XML, SARIF, and the annotations of GitHub Actions.
+"""Reports for programs: JSON, JUnit XML, SARIF, and the annotations of GitHub Actions.
 
-What a dashboard compares from run to run (names, rules, places) has no counts and no seeds in it.
+What a dashboard compares from run to run (names, rules, places) contains no counts and no seeds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Call(NamedTuple):
 
 
 def as_json(reports: Sequence[Report], call: Call) -> str:
-    """The rows and the verdict. The form is in docs/verify.md."""
+    """Return the rows and the verdict, as docs/verify.md describes."""
     rows = [row for report in reports for row in report.rows]
     status = worst(report.status for report in reports)
     body: dict[str, Any] = {
@@ -57,13 +57,13 @@ def as_json(reports: Sequence[Report], call: Call) -> str:
 
 
 def subjects_of(reports: Iterable[Report]) -> list[str]:
-    """What was judged by its own name; what is known on paper is about their code."""
+    """Return the names of the subjects; rows about the model or proofs belong to their code."""
     found = [report.subject or [row.subject for row in report.rows if ":" in row.subject] for report in reports]
     return list(dict.fromkeys(name for names in found for name in ([names] if isinstance(names, str) else names)))
 
 
 def rows_as_dicts(report: Report) -> list[dict[str, Any]]:
-    """The rows for JSON."""
+    """Return the rows for JSON."""
     plain = []
     for row in report.rows:
         body = {**asdict(row), "result": row.result.value, "seconds": round(row.seconds, 3)}
@@ -86,8 +86,8 @@ def _violation(report: Report, subject: str, violation: Violation) -> dict[str, 
 
 
 def as_junit(reports: Sequence[Report]) -> str:
-    """A test case for each row: violated is a failure, inconclusive an error; what is off, not promised or not
-    applicable is skipped."""
+    """Return a test case for each row: "violated" is a failure, "inconclusive" an error, and rows that are off, not
+    promised or not applicable are skipped."""
     suites = ElementTree.Element("testsuites", name="kmutex verify")
     for report in reports:
         for subject, group in groupby(report.rows, key=lambda row: row.subject):
@@ -133,7 +133,7 @@ def _suite(suites: ElementTree.Element, report: Report, subject: str, rows: Sequ
 
 
 def _name(row: Row) -> str:
-    """The same in each run, and told apart from the row of what was run of the same method."""
+    """Return a name that is the same in each run, and differs from the row of the part that was run."""
     return f"{row.method}, the rest" if row.bound == "-" and row.result is Result.INCONCLUSIVE else row.method
 
 
@@ -141,7 +141,7 @@ _SKIPPED = (Result.OFF, Result.NOT_PROMISED, Result.NOT_APPLICABLE)
 
 
 def annotation(report: Report, subject: str, violation: Violation) -> str:
-    """One line that GitHub Actions shows at the subject's code."""
+    """Return one line that GitHub Actions shows at the subject's code."""
     place = place_of(violation)
     where = {"file": place[0], "line": str(place[1])} if place is not None else {}
     title = f"{', '.join(violation.clauses)} ({subject})"
@@ -150,7 +150,7 @@ def annotation(report: Report, subject: str, violation: Violation) -> str:
 
 
 def remark(level: str, title: str, words: str) -> str:
-    """One line that GitHub Actions shows beside the run. level: error, warning or notice."""
+    """Return one line that GitHub Actions shows with the run. ``level`` is error, warning or notice."""
     return _command(level, {"title": title}, words)
 
 
@@ -165,7 +165,7 @@ def _escaped(words: str, *, more: bool = False) -> str:
 
 
 def as_sarif(reports: Sequence[Report], call: Call) -> str:
-    """SARIF 2.1.0: a rule for each clause, a result for each cause and for each clause that is not decided."""
+    """Return SARIF 2.1.0: a rule for each clause, a result for each cause and for each undecided clause."""
     found = [(report, subject, cause) for report in reports for subject, cause in report.causes()]
     results = [_result(report, subject, cause.shown, cause.clauses) for report, subject, cause in found]
     for report in reports:
@@ -253,7 +253,7 @@ def _location(file: str, line: int) -> dict[str, Any]:
 
 
 def _undecided(report: Report) -> list[dict[str, Any]]:
-    """What is inconclusive is no pass, so a reader of the results must see it."""
+    """Return results for inconclusive clauses: they do not pass, so a reader must see them."""
     why: dict[tuple[str, str], str] = {}
     violated = {(row.subject, row.clause) for row in report.rows if row.result is Result.VIOLATED}
     for row in report.rows:

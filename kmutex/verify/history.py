@@ -1,8 +1,8 @@
-"""A history under construction: the program so far, and what the model says of each moment of rest in it.
+"""A history under construction: the program so far, and the model's state after each phase.
 
-Each phase is one action of one client, or the cancellation of one, so at the end of a phase the model's state is
-determined: it takes the action's step, and every client that was granted a key comes back with it. Where a locker
-promises no order, who is served is not determined, and the model follows what was seen (`History.release`).
+Each phase is one action of one client, or the cancellation of one, so the model's state after it is determined: the
+model takes the action's step, and the call of every client that was granted a key returns. If a locker promises no
+order, the next holder is not determined, and the model follows what was observed (`History.release`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ENDS = {"granted": GOT, "released": LET_GO}
 
 
 class Rest(NamedTuple):
-    """A moment of rest. By client: the key it holds, the key it waits for, how its call ended since the last one."""
+    """A quiescent state. By client: the key it holds, the key it waits for, how its call ended since the last one."""
 
     holds: Mapping[int, str]
     waits: Mapping[int, str]
@@ -30,17 +30,17 @@ class Rest(NamedTuple):
 
     @property
     def live(self) -> int:
-        """The number of keys that are held or waited for."""
+        """Return the number of keys that are held or waited for."""
         return len({*self.holds.values(), *self.waits.values()})
 
 
 class Moment(NamedTuple):
-    """What the model says of a phase."""
+    """The model's step for one phase, and the state after it."""
 
     action: Action
     rest: Rest
     anybody: frozenset[int] = frozenset()
-    """The waiters any of whom may have been served here, where that was not determined."""
+    """If the next holder is not determined: the waiters that it may be."""
 
 
 @dataclass
@@ -53,9 +53,9 @@ class History:
     phases: list[Phase] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
     asked: dict[int, str] = field(default_factory=dict)
-    """By client: the kind of step by which it waits or holds."""
+    """By client: the kind of step by which it asked."""
     stale: dict[int, str] = field(default_factory=dict)
-    """By client: the key of a lease that it has ended and not left."""
+    """By client: the key of a lease that has ended, in a block that has not."""
 
     def __post_init__(self) -> None:
         self._config = Config(self.clients, len(self.keys), self.race)
@@ -66,17 +66,17 @@ class History:
         return Program(tuple(self.phases))
 
     def copy(self) -> History:
-        """The same history, to be carried on by itself."""
+        """Return a copy that can be continued independently."""
         twin = History(
             self.clients, self.keys, self.race, [*self.phases], [*self.moments], {**self.asked}, {**self.stale}
         )
         twin._state = self._state
         return twin
 
-    # -- what is so now ------------------------------------------------------------------------------------------
+    # -- the present state ---------------------------------------------------------------------------------------
 
     def idle(self) -> list[int]:
-        """The clients that can ask for a key."""
+        """Return the clients that can ask for a key."""
         return [
             client
             for client, (phase, _) in enumerate(self._state.clients)
@@ -84,11 +84,11 @@ class History:
         ]
 
     def holding(self, kinds: str) -> list[int]:
-        """The clients that hold a key which they got by one of these kinds of step."""
+        """Return the clients that hold a key which they got by one of these kinds of step."""
         return self._in("holding", kinds)
 
     def waiting(self, kinds: str) -> list[int]:
-        """The clients that wait for a key by one of these kinds of step."""
+        """Return the clients that wait for a key by one of these kinds of step."""
         return self._in("waiting", kinds)
 
     def _in(self, wanted: str, kinds: str) -> list[int]:
@@ -99,41 +99,41 @@ class History:
         ]
 
     def free(self) -> list[str]:
-        """The keys that nobody holds."""
+        """Return the keys that nobody holds."""
         return [letter for key, letter in enumerate(self.keys) if self._state.entries[key] is None]
 
     def key_of(self, client: int) -> str:
-        """The key that a client holds or waits for."""
+        """Return the key that a client holds or waits for."""
         key = self._state.clients[client].key
         assert key is not None
         return self.keys[key]
 
     def queue(self, key: str) -> tuple[int, ...]:
-        """The clients that wait for a key, the oldest first."""
+        """Return the clients that wait for a key, the oldest first."""
         entry = self._state.entries[self.keys.index(key)]
         return () if entry is None else entry.queue
 
-    # -- what happens --------------------------------------------------------------------------------------------
+    # -- actions -------------------------------------------------------------------------------------------------
 
     def ask(self, client: int, kind: str, key: str) -> None:
-        """An idle client calls lock, or enters a lease, by a kind of step from ASKING."""
+        """Let an idle client call lock, or enter a lease, by a kind of step from ASKING."""
         assert kind in ASKING
         name = "try" if kind == "?" else "request"
         self.asked[client] = kind
         self._happens(Action(name, client, self.keys.index(key)), _one(client, kind, key))
 
     def cancel(self, *clients: int) -> None:
-        """Waiting clients' time is over, or their tasks are cancelled, or they are interrupted: in one phase."""
+        """Let the waits of clients time out, be cancelled or be interrupted, in one phase."""
         actions = [Action("interrupt" if self.asked[client] == "!" else "cancel", client) for client in clients]
         self._happen(actions, Phase((), clients))
 
     def release(self, client: int, kind: str = "-", served: int | None = None) -> None:
-        """A holder lets go, by unlock or by its lease. served: who gets the key, where the order is not determined."""
+        """Let a holder release, by unlock or by its lease. ``served`` gets the key if the order is not determined."""
         key = self.key_of(client)
         queue = self.queue(key)
         anybody: frozenset[int] = frozenset()
         if served is not None:
-            # A locker that may serve any waiter is the model in whose queue that waiter stood first.
+            # For a locker that may serve any waiter, the model continues as if that waiter were the oldest.
             anybody = frozenset(queue)
             self._state = _served_first(self._state, self.keys.index(key), served)
         if kind == "^":
@@ -141,16 +141,16 @@ class History:
         self._happens(Action("release", client), _one(client, kind, key), anybody)
 
     def stray_unlock(self, client: int, key: str) -> None:
-        """An idle client unlocks a key that nobody holds."""
+        """Let an idle client unlock a key that nobody holds."""
         self._happens(Action("stray_unlock", client, self.keys.index(key)), _one(client, "x", key))
 
     def stale_release(self, client: int) -> None:
-        """A client releases the lease that it has ended already."""
+        """Let a client release a lease that has ended already."""
         key = self.stale[client]
         self._happens(Action("stale_release", client, self.keys.index(key)), _one(client, "^", key))
 
     def leave(self, client: int) -> None:
-        """A client leaves the block of a lease that it has ended already: nothing is to happen."""
+        """Let a client leave the block of a lease that has ended already; nothing should happen."""
         key = self.stale.pop(client)
         self.phases.append(_one(client, "]", key))
         action = Action("leave", client)
@@ -199,20 +199,20 @@ def _served_first(state: State, key: int, client: int) -> State:
 
 
 def difference(moment: Moment, seen: Rest) -> tuple[str, str] | None:
-    """The clause that speaks of the first difference between what must be and what was seen, and the difference."""
+    """Return the first difference between the model and the run, as its clause and a message; None if they agree."""
     expected = moment.rest
     about = moment.action.name
     for client in sorted({*expected.holds, *seen.holds, *expected.waits, *seen.waits}):
         must, does = _place(expected, client), _place(seen, client)
         if must != does:
-            return _clause(moment, seen, client), f"client {client} {does}, and in the model it {must}, after {about}"
+            return _clause(moment, seen, client), f"client {client} {does}, but in the model it {must}, after {about}"
     for client in sorted({*expected.ended, *seen.ended}):
         told, hears = expected.ended.get(client, "is not back"), seen.ended.get(client, "is not back")
-        # A lease that comes too late does no harm: it need not raise an error, nor does the judge want one.
+        # The release of an ended lease does no harm: it need not raise, and the judge does not expect an error.
         late = (about, told, hears) == ("stale_release", REFUSED, LET_GO)
         if told != hears and not late:
             clause = {"stray_unlock": "KM-UNHELD", "stale_release": "KM-TOKEN"}.get(about, "KM-REF")
-            return clause, f"client {client}'s call {hears}, and in the model it {told}, after {about}"
+            return clause, f"client {client}'s call {hears}, but in the model it {told}, after {about}"
     return None
 
 
@@ -226,7 +226,7 @@ def _place(rest: Rest, client: int) -> str:
 
 def _clause(moment: Moment, seen: Rest, client: int) -> str:
     expected, action = moment.rest, moment.action
-    # Of several that are cancelled, each call was to end.
+    # If several are cancelled, each of their calls should end.
     acting = {action.client, *expected.ended} if action.name in ("cancel", "interrupt") else {action.client}
     if client in acting and action.name in _OWN:
         return _OWN[action.name]
@@ -237,7 +237,7 @@ def _clause(moment: Moment, seen: Rest, client: int) -> str:
     if client in expected.holds:
         if others:
             return "KM-FIFO"
-        # A free key that is not had while other keys are held: the one may wait for the other.
+        # A free key is not granted while other keys are held: one key may wait for another.
         return "KM-INDEP" if action.client == client and len(seen.holds) > 0 else "KM-LIVE"
     return "KM-REF"
 
@@ -250,4 +250,4 @@ _OWN = {
     "stale_release": "KM-TOKEN",
     "leave": "KM-TOKEN",
 }
-"""The clause of a difference in the place of the client that acted, where the action has a clause of its own."""
+"""The clause of a difference for the client that acted, for actions that have a clause."""

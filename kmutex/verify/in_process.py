@@ -1,8 +1,8 @@
-"""A subject judged in this process, by the units that the workers do: for a test suite, and what measures it.
+"""Judge a subject in this process, by the same units of work as in a worker: for test suites and measurements.
 
-The subject's package is imported once more for it, with the scheduler's locks from its first line on, and put back
-afterwards: what the suite itself has of the package is not touched. What gets out of control here is judged by
-workers.
+The subject's package is imported a second time, with the scheduler's locks from its first line on, and the original is
+restored afterwards: the suite's own objects of the package are not touched. A subject that gets out of control here is
+judged in workers.
 """
 
 from __future__ import annotations
@@ -50,10 +50,13 @@ def judge(
     how: Plan,
     schedules: Sequence[str] = (),
 ) -> Report:
-    """What is found about a subject by a plan with a fixed amount of work.
+    """Judge a subject by a plan with a fixed amount of work.
 
-    make: the factory itself, where it can't be imported by the name of the target. schedules: those that are run
-    first; where one of them breaks a clause, nothing else is run.
+    Args:
+        subject: The locker and what is declared of it.
+        make: The factory itself, if it can't be imported by the name of the target.
+        how: The amount of work.
+        schedules: Schedules that are run first. If one of them breaks a clause, nothing else is run.
     """
     try:
         with one_core(os.getpid()), controlled(make) if make is not None else _imported_anew(subject.target):
@@ -64,7 +67,7 @@ def judge(
         if make is not None:
             return _failed(subject, f"out of the scheduler's control: {error}")
     try:
-        # A process that can be ended, in which whatever is imported gets the scheduler's locks.
+        # Workers can be killed, and every module that they import gets the scheduler's locks.
         checked = verify(
             subject.target,
             without=subject.without,
@@ -79,7 +82,7 @@ def judge(
 
 
 class _Here:
-    """One worker in this process, as the crew that `drive` wants."""
+    """One worker in this process, as a `Crew`."""
 
     def __init__(self, subject: Subject) -> None:
         self.target = subject.target
@@ -107,7 +110,7 @@ class _Here:
         return _report(subject, shape, table)
 
     def _saved(self, schedules: Iterable[str]) -> list[Row]:
-        """What the first of them gives that breaks anything."""
+        """Return the rows of the first schedule that breaks a clause."""
         for schedule in schedules:
             self._worker.obey({"replay": schedule})
             answer = self._answers.pop()
@@ -116,7 +119,7 @@ class _Here:
                 return rows_of_saved(self.target, schedule, found)
         return []
 
-    # -- what `drive` asks ---------------------------------------------------------------------------------------
+    # -- for `drive` ---------------------------------------------------------------------------------------------
 
     def begin(
         self,
@@ -125,19 +128,19 @@ class _Here:
         symptoms: Sequence[tuple[frozenset[str], str]],
         told: Iterable[tuple[str, ...]],
     ) -> None:
-        """Do the unit, to its end."""
+        """Do a unit to its end."""
         self.unit, self.runs, self.found = unit, 0, []
         order = {"unit": vars(unit), "known": known, "symptoms": symptoms, "told": list(told)}
         try:
             self._worker.obey(order)
         except UncontrolledError as error:
-            # What it has told before that stands.
+            # Its earlier answers remain valid.
             self._say("uncontrolled", message=str(error))
             if not any(answer["kind"] == "found" for answer in self._answers):
                 raise
 
     def elapsed(self) -> float:
-        # The clock stands while there is something to hear: a unit that is done counts as a whole.
+        # The clock is stopped while answers are left: a unit that is done counts as a whole.
         if not self._answers:
             self._now = time.monotonic()
         return self._now - self._begun
@@ -170,14 +173,14 @@ def _report(subject: Subject, shape: Shape, table: Sequence[Row]) -> Report:
 
 @contextmanager
 def _imported_anew(target: str) -> Iterator[None]:
-    """Within it, the package that the target names is imported once more, and belongs to the scheduler."""
+    """Within the block, the target's package is imported a second time, under the scheduler's control."""
     top = target.partition(":")[0].partition(".")[0]
 
     def loaded() -> dict[str, Any]:
         return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == top}
 
     if top == "kmutex" or top in sys.stdlib_module_names:
-        # This package is at work itself.
+        # kmutex itself is running.
         with controlled(load(target_of(target))):
             yield
         return

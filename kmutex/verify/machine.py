@@ -1,14 +1,14 @@
-"""A keyed locker against the model, by random histories: a Hypothesis state machine.
+"""Random histories of a keyed locker, compared with the model: a Hypothesis state machine.
 
     TestMyLocker = locker_machine(MyLocker).TestCase
 
-Each rule adds one action of one client to a program; preconditions come from the model's state. After each step the
-program so far is run from the beginning on a fresh locker under the deterministic scheduler, and then an epilogue: is
-each of its keys as good as new? The judge watches every event, and each moment of rest is compared with the model:
-who holds what, who waits, which calls came back and how, len().
+Each rule adds one action of one client to a program; its precondition comes from the model's state. After each step the
+program so far is run from the beginning on a new locker under the deterministic scheduler, followed by an epilogue that
+checks that each key is as good as new. The judge watches every event, and each quiescent state is compared with the
+model: who holds which key, who waits, which calls returned and how, and len().
 
-In a history one thing happens at a time, and nobody is preempted: what happens at once is put to the test by
-`kmutex.testing.suite` and by ``kmutex verify``, on short programs.
+In a history, one thing happens at a time and no client is preempted. `kmutex.testing.suite` and ``kmutex verify`` cover
+overlapping calls, with short programs.
 """
 
 from __future__ import annotations
@@ -48,24 +48,24 @@ from kmutex.verify.verdict import ContractError, InconclusiveError, describe
 CLIENTS = 4
 KEYS = "abc"
 STEPS = 20
-"""The most steps of one history: its actions, and one that says how waits end."""
+"""The most steps of one history: its actions, and one that decides how waits end."""
 MOST_SHORTER = 150
-"""Histories that are run in search of a shorter one."""
+"""The most histories that are run in search of a shorter one."""
 
 _T = TypeVar("_T")
 _NOT_CHECKED = [
-    # Runs pass a baton between real threads. How fast that is depends on the machine and is no fault of the test.
+    # Runs hand control from one real thread to another. How long that takes depends on the machine, not on the test.
     HealthCheck.too_slow,
 ]
 
 
 @dataclass
 class HistoryTally:
-    """What the histories of one machine added up to."""
+    """The totals of the histories of one machine."""
 
     histories: int = 0
     phases: int = 0
-    """Moments of rest that were compared with the model."""
+    """Quiescent states that were compared with the model."""
     open: int = 0
     """Histories that could not be followed to their end."""
     witnesses: Counter[str] = field(default_factory=Counter)
@@ -81,18 +81,22 @@ class HistoryTally:
 
 
 class Histories(NamedTuple):
-    """What random histories gave."""
+    """The result of `check_histories`."""
 
     examples: int
-    """Histories that were run, the search for a shorter one included."""
+    """How many histories were run, including the search for a shorter one."""
     phases: int
-    """Moments of rest that were compared with the model."""
+    """How many quiescent states were compared with the model."""
     finding: Finding | None
+    """The broken clause, if any."""
     schedule: Schedule | None
+    """The run that broke it."""
     judge: Judge | None
-    """The judge of the run that broke a clause."""
+    """The judge of that run."""
     witnesses: Counter[str]
+    """How often each clause was put to the test."""
     seed: int
+    """The seed that was given."""
     complete: bool
     """Whether all examples were run, or a finding was made, before the deadline."""
     flaky: bool = False
@@ -100,18 +104,25 @@ class Histories(NamedTuple):
 
 
 class Watch:
-    """Shows a run to the judge, and compares each moment of rest with the model. An `Observer`."""
+    """An `Observer` that passes a run on to the judge, and compares each quiescent state with the model."""
 
     def __init__(self, judge: Judge, moments: Sequence[Moment], *, off: Set[str], counts: bool) -> None:
-        """moments: what the model says of each phase; of later phases nothing is said. counts: compare len()."""
+        """Watch one run.
+
+        Args:
+            judge: Gets every event.
+            moments: The model's state after each phase; later phases are not compared.
+            off: Clauses that are not judged.
+            counts: Whether len() is compared.
+        """
         self.judge = judge
         self.finding: Finding | None = None
         self.compared = 0
         self.diverged = False
-        """What follows has no meaning: the locker served another waiter than the history was built upon, an interrupt
-        found nothing to strike, or a clause is broken that is not judged."""
+        """True once the rest of the run has no meaning: the locker served another waiter than the history assumes, an
+        interrupt found nothing to strike, or a clause is broken that is not judged."""
         self.last: Rest | None = None
-        """The rest after the last phase that was seen and is not the epilogue's."""
+        """The quiescent state after the last phase that is not of the epilogue."""
         self._moments = moments
         self._off = off
         self._counts = counts
@@ -123,7 +134,7 @@ class Watch:
 
     @property
     def stopped(self) -> bool:
-        # A difference from the model alone ends nothing: the judge may have a better name for it.
+        # A difference from the model alone does not end the run: the judge may find a better name for it.
         return self.judge.stopped or self.diverged
 
     def made(self, subject: Any) -> None:
@@ -177,7 +188,7 @@ class Watch:
             self._find(*differs)
 
     def _not_interrupted(self, moment: Moment) -> bool:
-        # Nothing strikes a thread that sleeps between two looks; its wait goes on, and rightly so.
+        # A thread that sleeps between two polls can't be interrupted; it is right to go on waiting.
         return moment.action.name == "interrupt" and moment.action.client not in self._cancelled
 
     def _compare_len(self, moment: Moment) -> None:
@@ -185,14 +196,14 @@ class Watch:
             return
         said = len(self._subject)
         if said != moment.rest.live and not (said > moment.rest.live and "KM-IDLE" in self._off):
-            self._find("KM-REF", f"len() is {said}, and in the model {moment.rest.live}, after {moment.action.name}")
+            self._find("KM-REF", f"len() is {said}, but {moment.rest.live} in the model, after {moment.action.name}")
 
     def _find(self, clause: str, message: str) -> None:
         self.finding = Finding((clause,), clause, message, tuple(self.judge.events))
 
 
 def _another_served(moment: Moment, seen: Rest) -> bool:
-    """Whether all is as it must be, but for which of the waiters has the key."""
+    """Return whether only the choice of the waiter that has the key differs."""
     if not moment.anybody:
         return False
     served = moment.anybody & seen.holds.keys()
@@ -200,9 +211,9 @@ def _another_served(moment: Moment, seen: Rest) -> bool:
 
 
 class NoVerdict(BaseException):
-    """Ends a search; its cause is the error, if it is one.
+    """Ends a search; its cause is the error, if there was one.
 
-    Not an Exception: Hypothesis would look for a shorter way to it, and each try may take seconds.
+    Not an Exception: Hypothesis would try to shrink it, and each try may take seconds.
     """
 
 
@@ -214,13 +225,23 @@ def locker_machine(
     promises: Iterable[str] | None = None,
     call: str = "",
 ) -> type[LockerMachine]:
-    """A state machine for the locker that ``factory()`` makes; its ``TestCase`` is for a test suite.
+    """Make a Hypothesis state machine for a locker; its ``TestCase`` is for a test suite.
 
-    kind: "threads" or "asyncio"; None finds out by looking. without: features it is declared to lack, see
-    `kmutex.engine.features`. promises: what it is held to beside what makes a keyed mutex, as `verify --with`;
-    `PROMISES` for all of it, as `verify --strict`. call: names of its calls, where looking does not find them, as
-    `verify --call`. UnknownFeatureError, CallsError: one of them is none.
-    When it runs: NotALockerError, ContractError (an AssertionError), UncontrolledError.
+    When it runs, it raises `ContractError` (an AssertionError), `NotALockerError`, or UncontrolledError.
+
+    Args:
+        factory: Makes a new locker, without arguments.
+        kind: "threads" or "asyncio"; None finds out.
+        without: Features that it lacks, of `FEATURES`.
+        promises: What it promises, of `PROMISES`, as with ``verify --with``; all of them as with ``verify --strict``.
+        call: Names of its methods if they are not found automatically, as with ``verify --call``.
+
+    Returns:
+        A class derived from ``hypothesis.stateful.RuleBasedStateMachine``.
+
+    Raises:
+        UnknownFeatureError: A feature or promise is unknown.
+        CallsError: ``call`` can't be read.
     """
     return _machine(Harness(factory, kind=kind, without=without, promises=promises, calls=calls_of([call])))
 
@@ -238,12 +259,24 @@ def check_histories(
     profile: bool = False,
     fitted: Fitted | None = None,
 ) -> Histories:
-    """Random histories, the same for the same seed, until one breaks a clause; then the shortest like it.
+    """Run random histories until one breaks a clause, and shrink that one. The same seed gives the same histories.
 
-    without, promises: as for `locker_machine`. examples: how many histories. on_example: told after each how many were
-    run. deadline: real seconds after which no further one is begun. profile: where somebody has loaded a profile of
-    Hypothesis, that says how many there are, and where failing ones are kept. fitted: what ``make`` was fitted to,
-    where that is known. UncontrolledError, SubjectFailedError, NotALockerError: there was no verdict.
+    Args:
+        make: Makes a new locker, without arguments.
+        kind: As for `locker_machine`.
+        without: As for `locker_machine`.
+        promises: As for `locker_machine`.
+        examples: The number of histories.
+        seed: The seed of the random choices.
+        on_example: Called before each history with the number of those that were run.
+        deadline: Real seconds after which no new history begins.
+        profile: If a Hypothesis profile was loaded, let it set the number of histories and where failures are stored.
+        fitted: The result of `fit` for ``make``, if known.
+
+    Raises:
+        NotALockerError: It is not a keyed locker.
+        SubjectFailedError: The locker failed, so there is no verdict.
+        UncontrolledError: The scheduler lost control of the locker, so there is no verdict.
     """
     bench = Harness(make, kind=kind, without=without, promises=promises, fitted=fitted)
     machine = hypothesis.seed(seed)(_machine(bench))
@@ -255,12 +288,12 @@ def check_histories(
         with bench.control(), nullcontext() if theirs else _nothing_stored():
             run_state_machine_as_test(machine, settings=_settings(None if theirs else examples))
     except ContractError:
-        pass  # The search has it.
+        pass  # The search has kept it.
     except NoVerdict as end:
         if end.__cause__ is not None and search.best is None:
             raise end.__cause__ from None
     except hypothesis.errors.Flaky:
-        # After its end every example ends at once, also one that is to be run again.
+        # Once the search has ended, every example ends at once, even one that is run again.
         flaky = not search.ended
         if search.best is None and flaky:
             raise
@@ -280,7 +313,7 @@ def check_histories(
 
 
 def _settings(examples: int | None) -> settings:
-    """Of random histories. examples: how many; None: the loaded profile says it, and where failing ones are kept."""
+    """Return the settings for a number of histories; None leaves the number and the database to the loaded profile."""
     ours: dict[str, Any] = {}
     if examples is not None:
         ours = {"max_examples": examples, "database": None, "phases": (Phase.generate, Phase.shrink)}
@@ -296,13 +329,13 @@ def _settings(examples: int | None) -> settings:
 
 
 def _profile_loaded() -> bool:
-    """Whether somebody has loaded a profile of their own making."""
+    """Return whether a profile was loaded that is not Hypothesis's own."""
     return settings._current_profile not in (None, "default", "ci")
 
 
 @contextmanager
 def _nothing_stored() -> Iterator[None]:
-    """Hypothesis would keep what it computes in the folder in which the user stands."""
+    """Keep Hypothesis from storing files in the current folder."""
     before = getattr(configuration, "__hypothesis_home_directory", None)
     configuration.set_hypothesis_home_dir(os.devnull)
     try:
@@ -312,7 +345,7 @@ def _nothing_stored() -> Iterator[None]:
 
 
 class _Search:
-    """Keeps the shortest history that broke a clause, and ends the search when there is a reason."""
+    """Keeps the shortest history that broke a clause, and decides when the search ends."""
 
     def __init__(self, tally: HistoryTally, on_example: Callable[[int], object] | None, until: float | None) -> None:
         self.best: tuple[Finding, Schedule, Judge] | None = None
@@ -325,7 +358,7 @@ class _Search:
 
     @property
     def ended(self) -> bool:
-        """Whether further histories are refused."""
+        """Whether no further history is run."""
         return self.late or self._since > MOST_SHORTER
 
     def found(self, finding: Finding, schedule: Schedule, judge: Judge) -> None:
@@ -367,12 +400,12 @@ def _machine(bench: Harness) -> type[LockerMachine]:
 
 
 def _one_of(what: str) -> st.SearchStrategy[Any]:
-    """One of those that a method of the machine lists now."""
+    """Choose one of the values that a method of the machine returns now."""
     return st.runner().flatmap(lambda machine: st.sampled_from(getattr(machine, what)()))
 
 
 def _possible(*what: str) -> Callable[[Any], Any]:
-    """The precondition that each of these methods of the machine lists something."""
+    """Require that each of these methods of the machine returns at least one value."""
     return precondition(lambda machine: all(len(getattr(machine, name)()) > 0 for name in what))
 
 
@@ -407,7 +440,7 @@ class LockerMachine(RuleBasedStateMachine):
             "keep" if shape.kind == "threads" else "pass",
         )
 
-    # -- what there is to choose from ----------------------------------------------------------------------------
+    # -- the choices ---------------------------------------------------------------------------------------------
 
     def levels(self) -> Sequence[Level]:
         return self.bench.levels
@@ -481,7 +514,7 @@ class LockerMachine(RuleBasedStateMachine):
     def cancel(self, client: int) -> None:
         timed = self.history.waiting("~")
         if client in timed and self._level != "tasks":
-            # Who asked at the same time is out of time with it: the clock moves for all.
+            # Calls that asked at the same time time out with it: there is one clock.
             self.history.cancel(*timed)
         else:
             self.history.cancel(client)
@@ -513,13 +546,13 @@ class LockerMachine(RuleBasedStateMachine):
 
     @invariant()
     def keeps_the_contract(self) -> None:
-        # After every step, so that the failing step is the last and Hypothesis can leave out others.
+        # After every step, so that the failing step is the last and Hypothesis can drop others.
         if len(self.history.phases) > self._judged:
             self._judged = len(self.history.phases)
             self._last = self._run(self.history)
 
     def teardown(self) -> None:
-        # Each run begins with all of the runs before it, so the last one has everything to count.
+        # Each run repeats all steps of the run before, so the last one counts everything.
         if self._last is not None:
             self.tally.add(self.history, self._last)
 
@@ -533,7 +566,7 @@ class LockerMachine(RuleBasedStateMachine):
         history.release(client, kind, served)
 
     def _served(self, client: int, kind: str, queue: tuple[int, ...]) -> int:
-        """Which waiter gets the key that a client releases now: the program so far is run to see it."""
+        """Run the program so far to see which waiter gets the key that a client releases now."""
         ahead = self.history.copy()
         ahead.release(client, kind, queue[0])
         watch = self._run(ahead)
@@ -563,7 +596,7 @@ class LockerMachine(RuleBasedStateMachine):
             raise InconclusiveError(f"this program has no end within the step limit: {history.program}")
 
     def _unbroken(self, do: Callable[[], _T]) -> _T:
-        """What ``do()`` returns. What keeps it from its end is no verdict on a history, and ends the search at once."""
+        """Return what ``do()`` returns. An error of it is no verdict on a history, and ends the search at once."""
         try:
             return do()
         except Exception as error:

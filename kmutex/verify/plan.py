@@ -1,7 +1,7 @@
-"""What a subject is put through: units of work, in passes.
+"""The plan for a subject: units of work, in passes.
 
-A pass is one method at one bound. Its units are independent, so several workers can share them. The plainest and
-widest pass comes first; what is left of the time goes to chance.
+A pass is one method at one bound. Its units are independent, so several workers can share them. The simplest and
+widest pass comes first; the rest of the time is for random schedules.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from kmutex.verify.generated import generated
 from kmutex_model.state import Race
 
 Bytecodes = Literal["followed", "none", "unseen"]
-"""Of the subject: followed, so that threads switch between them; none was met; this Python does not tell of them."""
+"""Whether the subject's bytecodes are followed, so that threads switch between them; or it ran none; or this Python
+does not report them."""
 SEEDS = 60
-"""Random runs of one program in one unit."""
+"""Random schedules of one program in one unit."""
 SEEDS_APART = 1_000_000
-"""Seeds of random runs that belong to one seed of the whole."""
+"""The number of seeds for random schedules that belong to one seed of the plan."""
 MOST_PLAIN_RUNS = 100
-"""The same for the first pass, which must come to its end."""
+"""The most runs of one program in the first pass, which must be completed."""
 MOST_RUNS = 2_000
-"""Runs of one program in one pass; one that has more ways counts as not complete, and the bound says so."""
+"""The most runs of one program in one pass. A program with more schedules is not complete, and the bound says so."""
 FAMILIES = 3
 """Parts of the check of hold_all."""
 FIRST_DRAWN = 2
-"""Of each program, runs that are drawn by the first strategies of the portfolio before the bounded search."""
+"""Random schedules of each program, by the first strategies of the portfolio, before the bounded search."""
 WIDE = 5
-"""Clients from which on a program is left to chance: with so many, every order of waking is too many."""
+"""Programs with at least so many clients get random schedules only: there are too many orders of waking."""
 
 
 @dataclass(frozen=True)
@@ -41,35 +42,40 @@ class Unit:
 
     number: int
     method: str
-    """The pass it belongs to."""
+    """The pass that it belongs to."""
     task: str
-    """What the worker does: every, some, histories, or a check of `checks`."""
+    """What the worker does: "every" schedule, "some" at random, "histories", or a check of `checks`."""
     program: str = ""
     level: Level = "locks"
     bound: int = 0
     seed: int = 0
     most: int = 0
-    """Runs after which the unit ends although there are more ways."""
+    """Runs after which the unit ends, even if there are more schedules."""
     required: bool = False
-    """Whether the clauses count as undecided when this was not run. Where `most` cut it short, the bound says so."""
+    """Whether clauses are undecided if this was not run. If `most` has ended it early, the bound says so."""
     deeper: bool = False
-    """Whether it only goes deeper than passes before it: it is left out once a violation is known."""
+    """Whether it repeats an earlier pass at a higher bound. It is skipped once a violation is known."""
     part: int = 0
-    """Which part of a check it is, where that has several."""
+    """The part of the check, if that has several."""
     chance: bool = False
-    """Whether it is of what goes on as long as there is time, such as random runs: no part of what is planned."""
+    """Whether it belongs to what is run while there is time, such as random schedules; that is not planned work."""
     among: int = 0
-    """How many programs there are of its sort, where they are all that are not longer than so many steps."""
+    """The number of all programs of its sort, if the pass has all of up to so many steps."""
 
     @property
     def ingredients(self) -> frozenset[str]:
-        """What the program has beside plain locking."""
+        """Return what the program has in addition to plain locking."""
         return parse(self.program).ingredients if self.program else frozenset()
 
 
 def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iterator[list[Unit]]:
-    """The passes for a subject of this shape, one list of units each. off: clauses that are not judged. seed: what
-    the random runs and histories derive from."""
+    """Yield the passes for a subject, each as a list of units.
+
+    Args:
+        shape: The subject's shape.
+        off: Clauses that are not judged.
+        seed: The seed for random schedules and histories.
+    """
     counter = iter(range(1_000_000))
     flight = shape.form == "flight"
     wanted = programs_for(shape, interrupt="KM-INTERRUPT" not in off)
@@ -98,11 +104,11 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
 
     histories = [Unit(0, "histories", "histories", seed=seed * SEEDS_APART + number) for number in range(2)]
 
-    # They take about a second, and show what no short program does.
+    # They take about a second, and show mistakes that no short program shows.
     names = ["keys", "memory"]
     if not flight:
         names += ["holding", "queues", "tickets", "timeouts", "snapshots"]
-        names += [*(("loops", "unstarted") if shape.kind == "asyncio" else ())]
+        names += [*(("loops", "unstarted") if shape.kind == "asyncio" and not shape.trio else ())]
     quick = [Unit(next(counter), name, name) for name in names]
     quick += [Unit(next(counter), "several", "several", part=part) for part in range(FAMILIES if shape.several else 0)]
 
@@ -110,7 +116,7 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         yield every("interleavings at locks, plain", wanted, "locks", 0, required=True)
         yield quick
         yield some("portfolio", busy, "bytecode", 0, most=FIRST_DRAWN)
-        # Two clients are many races for little time, and the most for the least where switches come at locks only.
+        # Two clients give many races in little time, above all if switches come at locks only.
         yield every("interleavings at locks", [p for p in wanted if p.clients < 3], "locks", 1)
         yield every("interleavings at bytecodes", [p for p in busy if p.clients < 3], "bytecode", 1)
         yield every("interleavings at locks", [p for p in wanted if p.clients >= 3], "locks", 1)
@@ -150,7 +156,7 @@ def _generated(shape: Shape, chosen: list[Program]) -> list[Program]:
 
 
 def _concurrent(program: Program) -> bool:
-    """Whether two things can happen at once in it: in a phase, or because a wait can end at any time."""
+    """Return whether two events can overlap: in a phase, or because a wait can end at any time."""
     return bool(program.kinds & frozenset("~!t")) or any(
         len(phase.steps) + len(phase.cancel) > 1 for phase in program.phases
     )

@@ -1,4 +1,4 @@
-"""What is shown of a check while it runs."""
+"""The progress line of a check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kmutex.verify.runner import Progress
 
 
 def progress_of(display: Display, subject: str, seconds: float) -> Callable[[Progress], None]:
-    """A callback for `runner.verify`."""
+    """Return a callback for `runner.verify`."""
 
     limit = "" if math.isinf(seconds) else f" of {seconds:.0f}"
 

@@ -1,4 +1,4 @@
-"""``[tool.kmutex]`` in pyproject.toml: the lockers of a project, and what each of them promises.
+"""``[tool.kmutex]`` in pyproject.toml: the lockers of a project, and what each of them promises. For example:
 
     [tool.kmutex]
     subjects = [
@@ -6,9 +6,9 @@
         { target = "mypkg.locks:Registry", calls = "get=lock_for", keys = "str", with = ["fifo"], without = ["len"] },
     ]
     mode = "quick"                        # or "full"
-    schedules = "tests/schedules.txt"     # replayed first; what is found is added
+    schedules = "tests/schedules.txt"     # replayed first; new findings are added
 
-Read by a bare ``kmutex verify`` and by the pytest plugin alike.
+``kmutex verify`` without a target and the pytest plugin read it.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ _OF_SUBJECT = ("target", "without", "with", "strict", "calls", "keys")
 
 
 class ProjectError(ValueError):
-    """The table is wrong. One line: the file, the entry, and what it may be."""
+    """The table is wrong. The message names the file, the entry, and the possible values, in one line."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A locker, and what it is judged by: what the command says with its options."""
+    """A locker and what is declared of it, as by the options of the command."""
 
     target: str
     """MODULE:FACTORY, or an expression in the place of FACTORY."""
     without: tuple[str, ...] = ()
     promises: tuple[str, ...] | None = None
-    """None: nothing was said of it."""
+    """None: not declared."""
     calls: Calls = LOOKING
 
     @property
     def options(self) -> str:
-        """The same as options of the command, with a blank before each."""
+        """Return the same as options of the command, with a blank before each."""
         words = [word for name in self.without for word in ("--without", name)]
         promises = self.promises or ()
         strict = set(PROMISES) <= set(promises)
@@ -63,29 +63,29 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """Tells it from others of the project."""
+        """Return a name that is unique in the project."""
         return self.target + self.options
 
 
 @dataclass(frozen=True)
 class Project:
-    """What the table says."""
+    """The content of the table."""
 
     folder: Path
     subjects: tuple[Subject, ...]
     mode: str = "quick"
     schedules: Path | None = None
-    """The file of saved schedules; None: nobody has named one."""
+    """The file of saved schedules; None if the table names none."""
 
     def saved(self) -> list[str]:
-        """The commands in that file."""
+        """Return the commands in that file."""
         if self.schedules is None or not self.schedules.exists():
             return []
         lines = [line.strip() for line in self.schedules.read_text(encoding="utf-8").splitlines()]
         return [line for line in lines if line and not line.startswith("#")]
 
     def save(self, commands: Iterable[str]) -> None:
-        """Add to that file what it does not have."""
+        """Append the commands that the file does not have."""
         had = self.saved()
         new = [command for command in dict.fromkeys(commands) if command not in had]
         if self.schedules is not None and new:
@@ -94,12 +94,12 @@ class Project:
 
 
 def schedules_of(commands: Iterable[str], subject: Subject) -> list[str]:
-    """The schedules that commands replay on a subject, each once."""
+    """Return the schedules that commands replay on a subject, each once."""
     return list(dict.fromkeys(schedule for name, schedule in map(_parsed, commands) if name == subject.name))
 
 
 def _parsed(command: str) -> tuple[str, str]:
-    """The subject's name and the schedule of a command that replays it; two empty texts, if it is none."""
+    """Return the subject's name and the schedule of a replay command; two empty strings for any other command."""
     try:
         words = shlex.split(command)
         at = words.index("--replay")
@@ -111,9 +111,10 @@ def _parsed(command: str) -> tuple[str, str]:
 
 
 def read_project(folder: Path) -> Project | None:
-    """What the table in a folder's pyproject.toml says; None: there is no such file, or no such table.
+    """Read the table in a folder's pyproject.toml; None if there is no such file or no such table.
 
-    ProjectError: it says something wrong.
+    Raises:
+        ProjectError: The table is wrong.
     """
     try:
         text = (folder / FILE).read_text(encoding="utf-8")
@@ -138,27 +139,35 @@ def _project(folder: Path, table: object) -> Project:
     subjects = tuple(subject_of(entry, f"{_WHERE} subjects[{number}]") for number, entry in enumerate(listed))
     names = [subject.name for subject in subjects]
     if len(set(names)) < len(names):
-        raise _wrong(f"{_WHERE} subjects", f"{max(names, key=names.count)!r} stands there twice")
+        raise _wrong(f"{_WHERE} subjects", f"{max(names, key=names.count)!r} is listed twice")
     mode = _text(entries, "mode", _WHERE) or "quick"
     if mode not in BY_MODE:
-        raise _wrong(f"{_WHERE} mode", f"{mode!r} is none; it is {' or '.join(BY_MODE)}")
+        raise _wrong(f"{_WHERE} mode", f"it must be {' or '.join(BY_MODE)}, not {mode!r}")
     schedules = _text(entries, "schedules", _WHERE)
     return Project(folder, subjects, mode, folder / schedules if schedules else None)
 
 
 def subject_of(entry: object, where: str) -> Subject:
-    """What an entry says: a target, or a table. where: what it is called in an error. ProjectError."""
+    """Read an entry: a target, or a table.
+
+    Args:
+        entry: The entry.
+        where: Its name for an error.
+
+    Raises:
+        ProjectError: The entry is wrong.
+    """
     table = {"target": entry} if isinstance(entry, str) else _table(entry, where, _OF_SUBJECT)
     target = _text(table, "target", where)
     without = _names(table, "without", where)
     promises: tuple[str, ...] | None = _names(table, "with", where) or None
     strict = table.get("strict", False)
     if not isinstance(strict, bool):
-        raise _wrong(f"{where}.strict", "it is true or false")
+        raise _wrong(f"{where}.strict", "it must be true or false")
     calls: Any = table.get("calls", [])
     words = calls if isinstance(calls, list) else [calls]
     if not all(isinstance(word, str) for word in words):
-        raise _wrong(f"{where}.calls", "it is a text, such as 'get=lock_for'")
+        raise _wrong(f"{where}.calls", "it must be a string, such as 'get=lock_for'")
     try:
         clauses_off(without)
         target_of(target)
@@ -171,17 +180,17 @@ def subject_of(entry: object, where: str) -> Subject:
 
 def _table(value: object, where: str, known: tuple[str, ...]) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise _wrong(where, f"it is a table of {', '.join(known)}")
+        raise _wrong(where, f"it must be a table of {', '.join(known)}")
     for name in value:
         if name not in known:
-            raise _wrong(where, f"there is no {name!r}; there are {', '.join(known)}")
+            raise _wrong(where, f"{name!r} is unknown; the names are {', '.join(known)}")
     return value
 
 
 def _text(table: Mapping[str, Any], name: str, where: str) -> str:
     value = table.get(name, "")
     if not isinstance(value, str):
-        raise _wrong(where, f"{name} is a text, not {value!r}")
+        raise _wrong(where, f"{name} must be a string, not {value!r}")
     return value
 
 
@@ -189,7 +198,7 @@ def _names(table: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
     value = table.get(name, [])
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
-        raise _wrong(where, f"{name} is a list of names")
+        raise _wrong(where, f"{name} must be a list of names")
     return tuple(names)
 
 

@@ -1,4 +1,4 @@
-"""What a check found, for a reader at a terminal or of a log: 80 columns, whatever the output is."""
+"""The report of a check for a terminal or a log: 80 columns, whatever the output is."""
 
 from __future__ import annotations
 
@@ -36,49 +36,49 @@ _SIGN = {
     Result.NOTED: "n",
     Result.NOT_PROMISED: "p",
 }
-"""What stands in the matrix where it is not the number of cases."""
+"""The signs in the matrix that replace the number of cases."""
 _COLUMN = 5
-"""Columns of a method in the matrix."""
+"""The width of a method's column in the matrix."""
 _MANY_CLAUSES = 6
-"""So many are counted, and not named."""
+"""From this number on, clauses are counted and not named."""
 FAILED = 3
-"""The exit status of a subject that could not be put to work."""
+"""The exit status for a subject that could not be run."""
 _WORST_FIRST = (1, FAILED, 2, 0)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found about one subject, or about several by one call."""
+    """The evidence about one subject, or about several by one call."""
 
     subject: str
     rows: tuple[Row, ...] = ()
     told: tuple[Violation, ...] = ()
-    """Those that were shown as they were found, one for each cause."""
+    """Violations that were shown as soon as they were found, one for each cause."""
     taken: str = ""
-    """What was taken for what; empty where nobody looked."""
+    """Which methods are called for what; empty if unknown."""
     options: str = ""
-    """Of the command, as far as a replay needs them; with a blank before each."""
+    """The options that a replay needs, with a blank before each."""
     failed: str = ""
-    """Why it could not be put to work; empty where it could."""
+    """Why it could not be run; else empty."""
 
     @property
     def status(self) -> int:
-        """The exit status."""
+        """Return the exit status."""
         return FAILED if self.failed else exit_status(self.rows)
 
     @property
     def subjects(self) -> set[str]:
-        """Whom it is about."""
+        """Return the names of its subjects."""
         return {self.subject} if self.subject else {row.subject for row in self.rows if ":" in row.subject}
 
     def replay(self, subject: str, violation: Violation) -> str:
-        """The whole command that runs it again; empty where the method has no schedule."""
+        """Return the whole command that replays it; empty if the method has no schedule."""
         if not violation.schedule:
             return ""
         return f"kmutex verify {shlex.quote(subject)}{self.options} --replay {shlex.quote(violation.schedule)}"
 
     def causes(self, result: Result = Result.VIOLATED) -> list[tuple[str, Cause]]:
-        """Each cause of rows with this result, with its subject; first those that were told."""
+        """Return each cause of rows with this result, with its subject; those that were shown come first."""
         found = []
         for subject in dict.fromkeys(row.subject for row in self.rows):
             rows = [row for row in self.rows if row.subject == subject]
@@ -89,13 +89,13 @@ class Report:
 
 
 def worst(statuses: Iterable[int]) -> int:
-    """The exit status of several: a violation before a subject that failed, that before what is inconclusive."""
+    """Return the exit status of several: violated comes before failed, failed before inconclusive."""
     had = set(statuses)
     return next((status for status in _WORST_FIRST if status in had), 2)
 
 
 def place_of(violation: Violation) -> tuple[str, int] | None:
-    """File and line of the subject's code, the file as seen from the current folder if it lies in it."""
+    """Return file and line of the subject's code, the file relative to the current folder if it is in it."""
     file, _, line = violation.place.rpartition(":")
     if not file:
         return None
@@ -104,7 +104,7 @@ def place_of(violation: Violation) -> tuple[str, int] | None:
 
 
 def violations(rows: Iterable[Row], result: Result = Result.VIOLATED) -> list[tuple[str, tuple[str, ...], Violation]]:
-    """One violation for each clause, each run shown once, under all that it breaks; of rows with this result."""
+    """Return one violation for each clause of rows with this result. Each run is there once, with all its clauses."""
     shown: dict[str, tuple[str, Violation]] = {}
     named: dict[str, list[str]] = {}
     covered: set[tuple[str, str]] = set()
@@ -128,7 +128,7 @@ def violations(rows: Iterable[Row], result: Result = Result.VIOLATED) -> list[tu
 def show_violation(
     console: Console, report: Report, subject: str, violation: Violation, *, promised: bool = True
 ) -> None:
-    """The sentence, the timeline with the lines of code, where that is, and the command that runs it again."""
+    """Print the message, the timeline with source lines, the place, and the replay command."""
     names = ", ".join([*violation.clauses, *(() if promised else ("not promised",))])
     _say(console, f"{names}: {violation.message}", "bold red" if promised else "cyan")
     if violation.picture:
@@ -144,13 +144,13 @@ def show_violation(
 
 
 def show(console: Console, report: Report, *, footer: str = "") -> None:
-    """What was not told as it was found, the matrix, the bounds, and the verdict in the last line."""
+    """Print the violations that were not shown yet, the matrix, the bounds, and the verdict in the last line."""
     subjects = report.subjects
     show_causes(console, report)
     loose = report.causes(Result.NOT_PROMISED)
     for subject, cause in loose if report.status != 1 else ():
         show_violation(console, report, subject, cause.shown, promised=False)
-    # What is also broken where that counts is told there.
+    # Clauses that are also violated are printed there.
     counts = {row.clause for row in report.rows if row.result is Result.VIOLATED}
     broken = [clause for clause in EVERY_CLAUSE if any(clause in cause.clauses for _, cause in loose)]
     broken = [clause for clause in broken if clause not in counts]
@@ -159,7 +159,7 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
         _say(console)
     groups: dict[str, list[Row]] = {}
     for row in report.rows:
-        # What is known of the code on paper stands together, whichever function it is about.
+        # The rows about the model and the code form one table, whichever function they are about.
         groups.setdefault(row.subject if row.subject in subjects else "", []).append(row)
     for subject, rows in groups.items():
         title = f"{subject}: {report.taken}" if report.taken else subject or "the model and the code"
@@ -172,7 +172,7 @@ def show(console: Console, report: Report, *, footer: str = "") -> None:
 
 
 def show_causes(console: Console, report: Report) -> None:
-    """One violation for each cause that was not told as it was found, and what else is broken by the same."""
+    """Print one violation for each cause that was not shown yet, and what else the cause breaks."""
     for subject, cause in report.causes():
         if cause.shown not in report.told:
             show_violation(console, report, subject, cause.shown)
@@ -192,7 +192,7 @@ def _say(console: Console, words: str = "", style: str = "", indent: str = "") -
 
 
 def _matrix(console: Console, rows: Sequence[Row]) -> None:
-    """Clauses by methods, and below it what each method covered."""
+    """Print a table of clauses by methods, and below it the bounds of each method."""
     methods = list(dict.fromkeys(row.method for row in rows if row.method != "-" and row.clause != "-"))
     clauses = [clause for clause in EVERY_CLAUSE if any(row.clause == clause for row in rows)]
     at_once = (WIDTH - _FIRST) // _COLUMN
@@ -212,7 +212,7 @@ def _matrix(console: Console, rows: Sequence[Row]) -> None:
 
 
 _FIRST = 28
-"""Columns of a clause and its result."""
+"""The width of a clause and its result."""
 
 
 def _line(clause: str, rows: Sequence[Row], methods: Sequence[str]) -> Text:
@@ -231,7 +231,7 @@ def _cell(rows: Sequence[Row]) -> Text:
         return Text(f"{'-':>{_COLUMN}}", "dim")
     worst = _worst(row.result for row in rows)
     cases = sum(row.cases for row in rows)
-    # Where the rest was not run, what was run is still worth its number.
+    # If the rest was not run, the number of cases that were run is still shown.
     kept = worst is Result.INCONCLUSIVE and any(row.result is Result.HOLDS for row in rows)
     sign = _number(cases) if kept else _SIGN.get(worst) or _number(cases)
     return Text(f"{sign:>{_COLUMN}}", _STYLE[worst])
@@ -244,7 +244,7 @@ def _number(cases: int) -> str:
 
 
 def _remarks(console: Console, rows: Sequence[Row]) -> None:
-    """What the signs mean, and why something is not decided."""
+    """Print the meaning of the signs, and why clauses are undecided."""
     had = {row.result for row in rows if row.method != "-" and row.clause != "-"}
     meant = [f"{sign} {result.value}" for result, sign in _SIGN.items() if result in had]
     signs = ", ".join(["a number: how often the clause was put to the test", *meant])
@@ -266,7 +266,7 @@ def _remarks(console: Console, rows: Sequence[Row]) -> None:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """One line: the verdict, and how many clauses are what."""
+    """Return one line: the verdict, and the number of clauses with each result."""
     by_clause: dict[str, set[Result]] = {}
     for row in rows:
         if row.clause != "-":
@@ -289,7 +289,7 @@ _WORST = (
     Result.OFF,
     Result.NOT_APPLICABLE,
 )
-"""What a clause is, from its rows: the first of these that one of them says."""
+"""The result of a clause is the first of these that one of its rows has."""
 
 
 def _worst(results: Iterable[Result]) -> Result:

@@ -1,4 +1,4 @@
-"""What a unit of work gave, and what the results of all units add up to: rows of evidence, clause by clause."""
+"""The result of a unit of work, and the rows of evidence that follow from all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kmutex.verify.plan import Unit
 
 @dataclass
 class UnitResult:
-    """What a worker says of a unit."""
+    """A worker's result of one unit."""
 
     unit: Unit
     runs: int = 0
@@ -31,30 +31,30 @@ class UnitResult:
     endless: int = 0
     seconds: float = 0.0
     longest: int = 0
-    """Choices of the longest run."""
+    """The number of choices in the longest run."""
     estimate: float | None = None
-    """How many schedules there are within the bound, where not all were run."""
+    """The estimated number of schedules within the bound, if not all were run."""
     by_pct: int = 0
-    """Runs whose schedule PCT has drawn."""
+    """The number of runs whose schedule was drawn by PCT."""
     witnesses: Counter[str] = field(default_factory=Counter)
     found: list[Violation] = field(default_factory=list)
     unpromised: list[Violation] = field(default_factory=list)
-    """Runs that break what the subject does not promise."""
+    """Runs that break a clause which the subject does not promise."""
     notes: list[tuple[str, str]] = field(default_factory=list)
-    """Clause and remark: a difference from the reference that is no violation."""
+    """Clause and remark: differences from the reference that are not violations."""
     undecided: list[tuple[str, str]] = field(default_factory=list)
-    """Clause and reason: a check that could not be made to its end."""
+    """Clause and reason: checks that could not be completed."""
     bound: str = ""
-    """The bound in words, where the method has its own."""
+    """The text of the bound, if the method has its own."""
 
     def as_plain(self) -> dict[str, Any]:
-        """For JSON, on its way from the worker to the runner."""
-        # A Counter is no dict to asdict.
+        """Return it as JSON values, to send it from the worker to the runner."""
+        # `asdict` does not make a dict of a Counter.
         return {**asdict(replace(self, witnesses=Counter())), "witnesses": dict(self.witnesses)}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> UnitResult:
-        """What `as_plain` gave."""
+        """Restore a result from `as_plain`."""
         return cls(
             **{
                 **plain,
@@ -78,8 +78,17 @@ def rows(
     unpromised: frozenset[str] = frozenset(),
     why: str = "",
 ) -> list[Row]:
-    """The evidence, clause by clause. off: clauses that were not judged. left: units that were planned and not run;
-    why: for what reason. unpromised: clauses that the subject does not promise."""
+    """Return the evidence, clause by clause.
+
+    Args:
+        subject: The name of the subject.
+        shape: Its shape.
+        outcomes: The results of the units.
+        left: Planned units that were not run.
+        off: Clauses that were not judged.
+        why: Why units are left.
+        unpromised: Clauses that the subject does not promise.
+    """
     done = rightly_named(outcomes)
     violated = any(outcome.found for outcome in done)
     methods = list(dict.fromkeys([outcome.unit.method for outcome in done]))
@@ -93,8 +102,8 @@ def rows(
         seen = (_row(clause, method, subject, _of(done, method), len(_of(unrun, method))) for method in methods)
         mine = [row for row in seen if row is not None]
         if mine and clause == "KM-EXCL" and "self-exclusion" in shape.loose:
-            # Others are excluded; the row is about those.
-            detail = "it is re-entrant, as was found: that its holder waits for itself is not promised"
+            # Other callers are excluded, and the row is about those.
+            detail = "it was found to be re-entrant; that a holder waits for itself is not promised"
             mine.append(Row(clause, mine[0].method, "-", 0, Result.NOTED, 0.0, detail, subject))
         table.extend(mine)
         if not mine:
@@ -112,7 +121,7 @@ def rows(
                 detail = f"the check of {method} was not run{': ' + why if why else ''}"
                 table.append(Row(clause, method, "-", 0, Result.INCONCLUSIVE, 0.0, detail, subject))
         if method not in methods and not only:
-            # A deeper pass that was not reached takes nothing away from the bounds of those that were.
+            # A deeper pass that was not reached does not change the bounds of the other passes.
             table.append(Row("-", method, "-", 0, Result.NOTED, 0.0, f"not run: {why or 'left out'}", subject))
     return table
 
@@ -122,13 +131,13 @@ _SEEN_ONLY_BY = {
     "memory": ("KM-IDLE", "KM-FORGET"),
     "holding": ("KM-EXCL",),
 }
-"""Checks, and the clauses whose breaches no program of a few keys shows: without them these are not decided."""
+"""By check: the clauses that short programs with few keys can't decide."""
 SAVED = "saved schedules"
-"""The method of what is run before all else."""
+"""The method of the schedules that are run first."""
 
 
 def rows_of_saved(subject: str, schedule: str, found: Iterable[Violation]) -> list[Row]:
-    """The evidence of a saved schedule that breaks something still."""
+    """Return the evidence of a saved schedule that still breaks a clause."""
     return [
         Row(clause, SAVED, schedule, 1, Result.VIOLATED, 0.0, one.message, subject, (one,))
         for one in found
@@ -137,9 +146,9 @@ def rows_of_saved(subject: str, schedule: str, found: Iterable[Violation]) -> li
 
 
 def rightly_named(outcomes: Iterable[UnitResult]) -> list[UnitResult]:
-    """The same, and no violation is blamed on what its program has beside a plainer one that shows the same symptom.
+    """Return the results with corrected names: a symptom of a simpler program is not blamed on an ingredient.
 
-    A unit knows what plainer programs have shown by the time it begins; others of its pass may show it later.
+    A unit knows the symptoms of simpler programs at its start; other units of its pass may add some later.
     """
     done = list(outcomes)
     shown = {
@@ -184,7 +193,7 @@ def _row(clause: str, method: str, subject: str, done: list[UnitResult], unrun: 
         return Row(clause, method, bound, cases, Result.INCONCLUSIVE, seconds, undecided[0], subject)
     endless = sum(outcome.endless for outcome in done)
     if endless:
-        detail = f"{endless} runs had no end within the step limit"
+        detail = f"{endless} runs did not end within the step limit"
         return Row(clause, method, bound, cases, Result.INCONCLUSIVE, seconds, detail, subject)
     if notes and not cases:
         return Row(clause, method, bound, len(notes), Result.NOTED, seconds, notes[0], subject)
@@ -205,7 +214,7 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
         size = f"{clients} clients, {keys} key{'s' if keys > 1 else ''}, {runs:,} drawn runs"
         by_pct = sum(outcome.by_pct for outcome in done)
         chances = [
-            # The end of a client's wait is ranked as another client.
+            # PCT gives the end of a client's wait a rank, like a client.
             missed(outcome.by_pct, 2 * program.clients, outcome.longest, DEPTH)
             for outcome, program in zip(done, chosen, strict=True)
         ]
@@ -227,15 +236,15 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
     share = ""
     if counted:
         part = f"{min(1.0, runs / sum(there)):.0%}"
-        # A run of a reduced search stands for others too, and tells neither the share nor the number of all.
+        # A run of a reduced search stands for others too, and gives neither the share nor the number of all.
         share = f", at least {part} of the schedules" if reduced else f", {part} of about {sum(there):,.0f} schedules"
     return f"{size} runs, {whole} of {planned} programs complete{share}"
 
 
 _SEEN_ONLY_WITH = {
     "KM-TOKEN": ("leases", "the subject has no hold() that gives a lease"),
-    "KM-UNHELD": ("strays", "who did not get the lock has nothing to let go of"),
-    "KM-ATOMIC": ("strays", "who did not get the lock has nothing to let go of"),
+    "KM-UNHELD": ("strays", "a caller that has no lock has nothing to release"),
+    "KM-ATOMIC": ("strays", "a caller that has no lock has nothing to release"),
     "KM-REF": ("counts", "the subject has no len()"),
     "KM-EXPIRED": ("tries", "it can't be asked without waiting"),
     "KM-ALL": ("several", "the subject has no hold_all() of several keys"),
@@ -247,15 +256,15 @@ def _untested(clause: str, subject: str, shape: Shape) -> Row:
     if attribute and not getattr(shape, attribute) and not (attribute == "leases" and shape.bodies):
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
     if clause == "KM-INDEP" and shape.striped:
-        return Row(clause, "-", "-", 0, Result.NOT_PROMISED, 0.0, "keys share locks, as was found", subject)
+        return Row(clause, "-", "-", 0, Result.NOT_PROMISED, 0.0, "keys were found to share locks", subject)
     if clause == "KM-RACE" and shape.form in ("get", "key") and shape.kind == "threads":
-        reason = "the lock that is given is waited for itself: the end of a wait meets no grant"
+        reason = "callers wait for the lock itself, so the end of a wait can't meet a grant"
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, reason, subject)
     if clause in ("KM-CANCEL", "KM-RACE") and shape.kind == "threads" and not shape.timeout:
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "lock() takes no timeout", subject)
     if clause == "KM-FOLLOWER" and shape.kind == "threads":
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "calls are not interrupted", subject)
-    if clause == "KM-LOOP" and shape.kind == "threads":
+    if clause == "KM-LOOP" and (shape.kind == "threads" or shape.trio):
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "for asyncio only", subject)
     if clause == "KM-INTERRUPT" and shape.kind == "asyncio":
         return Row(clause, "-", "-", 0, Result.NOT_APPLICABLE, 0.0, "cancelling a task is KM-CANCEL", subject)

@@ -1,6 +1,6 @@
-"""Putting a subject through its plan: workers, the clock, and what to say when a subject misbehaves.
+"""Run the plan for a subject: the workers, the clock, and the errors for a subject that misbehaves.
 
-The subject runs in worker processes only. Whatever it does there (hang, exit, print), this process goes on.
+The subject runs in worker processes only. Whatever it does there (hang, exit, print), this process continues.
 """
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ from kmutex.verify.results import UnitResult, rows
 
 WORKERS = 2
 SHARE_OF_CHANCE = 0.5
-"""Random runs end when this share of the time is over; what is planned may take all of it."""
+"""The share of the time after which random schedules end; planned work may take all of it."""
 LEAST_PATIENCE = 2.0
-"""Seconds that a subject may stay silent, at the least, as Watchdog counts them."""
+"""The least number of seconds that a subject may be silent, as Watchdog counts them."""
 STARTING = 60.0
-"""Real seconds that a process may take until it comes to the subject: much more than one does on a busy machine."""
+"""Real seconds that a process may take before it imports the subject: far more than needed on a busy machine."""
 
 
 SHORTENING = 0.4
-"""Real seconds, at the most, in which a counterexample is made smaller before it is told."""
+"""The most real seconds for shrinking a counterexample before it is shown."""
 AFTER_VIOLATION = 1.4
-"""Real seconds that a search goes on after a violation, where it is not to find all: more may be broken."""
+"""Real seconds that a search continues after a violation, if it need not find all."""
 LONGEST_START = 30.0
-"""Real seconds that a subject may take to come through its first lock(), where no time is given."""
+"""Real seconds that a subject may take until its first lock() returns, if no time is given."""
 LONGEST_REPLAY = 30.0
-"""Real seconds for one run, its subject's import among them."""
+"""Real seconds for one run, including the import of the subject."""
 LONGEST_RECORDING = 20.0
-"""Real seconds after which no further run that parts from a recorded one is begun."""
+"""Real seconds after which no further variation of a recorded run is begun."""
 
 
 class SubjectError(Exception):
-    """The subject could not be put to work. One line; the exit status is 3."""
+    """The subject could not be run. The message is one line; the exit status is 3."""
 
 
 class ReplayError(Exception):
-    """The schedule can't be replayed on this subject. One line; the exit status is 4."""
+    """The schedule can't be replayed on this subject. The message is one line; the exit status is 4."""
 
 
 @dataclass
 class Progress:
-    """What can be shown while it runs."""
+    """The progress of a check."""
 
     method: str = ""
     done: int = 0
@@ -73,70 +73,70 @@ class Progress:
 
 
 class Declared(NamedTuple):
-    """What is said of a subject: what it is not held to, by names of features, and how it is called."""
+    """What is declared of a subject: the features that are not required of it, and how it is called."""
 
     without: tuple[str, ...] = ()
     unpromised: tuple[str, ...] = ()
     leaders: tuple[str, ...] = ()
-    """What a single flight does: of `features.LEADERS`."""
+    """What a single flight does, of `features.LEADERS`."""
     lenient: bool = True
-    """Whether it may turn out to be re-entrant or striped, or to take keys of one type only."""
+    """Whether it may be found to be re-entrant or striped, or to take keys of one type only."""
     calls: Calls = LOOKING
 
 
 def declared_of(
     target: str, without: tuple[str, ...], promises: Iterable[str] | None, calls: Calls = LOOKING
 ) -> Declared:
-    """What is said of a target, as its workers want it."""
+    """Return what is declared of a target, for its workers."""
     loose = unpromised(promises, target.partition(":")[0])
     leaders = tuple(name for name in promises or () if name in LEADERS)
     return Declared(without, tuple(sorted(loose - frozenset(without))), leaders, bool(loose), calls)
 
 
 class Checked(NamedTuple):
-    """What `verify` returns: what the factory makes, and the evidence about it."""
+    """The result of `verify`: the subject's shape, and the evidence."""
 
     shape: Shape
     rows: list[Row]
 
 
 class Plan(NamedTuple):
-    """How much is done, beside the real seconds."""
+    """The amount of work, apart from the limit in real seconds."""
 
     seed: int = 0
-    """What the random runs and histories derive from."""
+    """The seed for random schedules and histories."""
     runs: int | None = None
-    """Of each program by each method, at the most; the plan is then run to its end, however long that takes, with one
-    pass of random runs. None: as many as the plan says."""
+    """The most runs of each program by each method. The plan is then run to its end, however long that takes, with one
+    pass of random schedules. None: as many as the plan says."""
     quick: bool = False
-    """Whether it is for every save of a file: without the passes that only go deeper, and without random runs."""
+    """Whether to skip the deeper passes and random schedules, for a check after every save of a file."""
     after: float = math.inf
-    """Real seconds that the search goes on once a clause is known to be violated."""
+    """Real seconds that the search continues once a clause is violated."""
     complete: bool = False
-    """Whether what was planned and not run is inconclusive, also where only the bounds depend on it."""
+    """Whether planned work that was not run makes a clause inconclusive, even if only the bounds depend on it."""
 
 
 BY_MODE = {
     "quick": Plan(runs=8, quick=True, after=AFTER_VIOLATION),
     "full": Plan(runs=200, after=AFTER_VIOLATION),
 }
-"""Fixed amounts of work, so that a busy machine changes nothing: for every save of a file, and for every change."""
+"""Fixed amounts of work, so that the result does not depend on the machine: for every save, and for every change."""
 
 
 @dataclass
 class Driven:
-    """What a crew has done."""
+    """The work that a crew has done."""
 
     outcomes: list[UnitResult] = field(default_factory=list)
     left: list[Unit] = field(default_factory=list)
     symptoms: list[tuple[frozenset[str], str]] = field(default_factory=list)
-    """What programs with these ingredients have shown."""
+    """Pairs of the ingredients of a program, and a symptom that it has shown."""
     told: list[Violation] = field(default_factory=list)
-    """One violation for each cause."""
+    """The violations that were shown, one for each cause."""
     names: set[tuple[str, ...]] = field(default_factory=set)
-    """The clauses of all that was told."""
+    """The clauses of all violations that were shown."""
     why: str = "the time was over"
-    """Why anything is left."""
+    """Why work is left."""
 
 
 def verify(
@@ -153,15 +153,25 @@ def verify(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_violation: Callable[[Violation], None] = lambda violation: None,
 ) -> Checked:
-    """The evidence about the locker that ``target`` (MODULE:FACTORY) makes, in at most ``seconds`` real seconds.
+    """Check the locker that ``target`` makes.
 
-    without: declared features that are off. promises: what it is held to beside what makes a keyed mutex
-    (`features.PROMISES`); None: all of them for this library's own lockers, else none. calls: what each call is, where
-    looking does not find it. workers: processes that share the work. first: units that come before the plan. confined:
-    what each worker may use; None: all that this process may. how: see `Plan`; where it gives the runs, ``seconds``
-    limits nothing. on_violation: is told of the first violation of each cause when it is found.
-    SubjectError: it could not be put to work. UnknownFeatureError: ``without`` or ``promises`` names none.
-    ReplayError: a unit of ``first`` is for the other kind of subject.
+    Args:
+        target: MODULE:FACTORY.
+        without: Features that it lacks, of `features.FEATURES`.
+        promises: What it promises, of `features.PROMISES`. None: all for this library's own lockers, else no promise.
+        calls: Names of its methods, if they are not found automatically.
+        seconds: The most real seconds. No limit if ``how`` gives the number of runs.
+        workers: The number of processes that share the work.
+        first: Units that are done before the plan.
+        confined: What each worker may use; None: as much as this process.
+        how: The amount of work.
+        on_progress: Called with the progress.
+        on_violation: Called with the first violation of each cause, as soon as it is found.
+
+    Raises:
+        SubjectError: The subject could not be run.
+        UnknownFeatureError: ``without`` or ``promises`` has an unknown name.
+        ReplayError: A unit of ``first`` is for the other kind of subject.
     """
     declared = declared_of(target, without, promises, calls)
     off = clauses_off(without)
@@ -189,14 +199,13 @@ def table_of(
     bytecodes: Bytecodes,
     workers: int = 1,
 ) -> list[Row]:
-    """The evidence that a crew's work adds up to. left: what was planned and not run. workers: processes that shared
-    the work."""
+    """Return the rows of evidence from a crew's work. ``left`` is planned work that was not run."""
     off = clauses_off(declared.without)
     loose = clauses_off([*declared.unpromised, *shape.loose]) - off
     table = shared(rows(target, shape, off, report.outcomes, left, unpromised=loose, why=report.why), workers)
     if bytecodes == "none":
-        # Nothing of the plan is missing: under the GIL, no other thread runs between two steps of such code.
-        detail = "not run, since no bytecode of the subject's own was met, as where it is compiled"
+        # No part of the plan is missing: under the GIL, no other thread runs between two steps of such code.
+        detail = "not run, since the subject ran no bytecode of its own, as when it is compiled"
         table.append(Row("-", "interleavings at bytecodes", "-", 0, Result.NOTED, 0.0, detail, target))
     elif bytecodes == "unseen":
         detail = "this Python does not report every instruction of a function; switches at bytecodes are not covered"
@@ -206,18 +215,18 @@ def table_of(
 
 
 class Replayed(NamedTuple):
-    """What `replay` returns."""
+    """The result of `replay`."""
 
     found: list[Violation]
-    """What the run breaks."""
+    """The violations in the run."""
     unpromised: list[Violation]
-    """What it breaks and the subject does not promise."""
+    """Broken clauses that the subject does not promise."""
     events: list[Event]
-    """Who did what; where it breaks something, as far as the last of it."""
+    """The events; on a violation, up to the last one that shows it."""
     endless: bool
-    """Whether it had no end."""
+    """Whether it did not end."""
     left_at: int | None = None
-    """The choice from which on it is not the run that was recorded; None: it is, to its end."""
+    """The first choice that differs from the recorded run; None if all are equal."""
 
 
 def replay(
@@ -230,13 +239,18 @@ def replay(
     confined: Confinement | None = None,
     seconds: float = LONGEST_REPLAY,
 ) -> Replayed:
-    """Run one schedule again.
+    """Replay one schedule.
 
-    Where it breaks something, what was done is told as far as the last of it, with the lines of the subject's code at
-    which a client was left standing.
+    On a violation, events are cut after the last one that shows it, and have the source line at which each client was.
 
-    without, promises, calls: as for `verify`. seconds: the longest that it may take.
-    SubjectError, ReplayError: there was no run.
+    Args:
+        target: As for `verify`, and so for ``without``, ``promises``, ``calls`` and ``confined``.
+        schedule: The schedule, as text.
+        seconds: The longest time that it may take.
+
+    Raises:
+        SubjectError: The subject could not be run.
+        ReplayError: The schedule does not fit the subject.
     """
     declared = declared_of(target, without, promises, calls)
     [answer] = _answers(target, declared, [{"replay": schedule}], "replayed", seconds, confined)
@@ -261,11 +275,17 @@ def record(
     calls: Calls = LOOKING,
     seconds: float = LONGEST_RECORDING,
 ) -> list[Recording]:
-    """Each schedule as a run of the subject that is written down in full, and ``most`` runs at the most with it that
-    part from it.
+    """Record a full run of each schedule, and runs that differ from it in one choice.
 
-    without, promises, calls: as for `verify`. seconds: real ones, after which no further run of a schedule begins.
-    SubjectError, ReplayError: there was no run.
+    Args:
+        target: As for `verify`, and so for ``without``, ``promises`` and ``calls``.
+        schedules: The schedules, as text.
+        most: The most additional runs for each schedule.
+        seconds: Real seconds after which no further run of a schedule begins.
+
+    Raises:
+        SubjectError: The subject could not be run.
+        ReplayError: A schedule does not fit the subject.
     """
     declared = declared_of(target, without, promises, calls)
     orders = [{"record": schedule, "most": most, "seconds": seconds} for schedule in schedules]
@@ -281,8 +301,20 @@ def _answers(
     seconds: float,
     confined: Confinement | None = None,
 ) -> list[dict[str, Any]]:
-    """What one worker answers to each order. kind: of the answers. seconds: the longest that it may be silent.
-    SubjectError, ReplayError: it answers something else."""
+    """Return one worker's answer to each order.
+
+    Args:
+        target: The target.
+        declared: What is declared of it.
+        orders: The orders.
+        kind: The kind of the expected answers.
+        seconds: The longest time that it may be silent.
+        confined: What the worker may use.
+
+    Raises:
+        SubjectError: The subject could not be run.
+        ReplayError: A schedule does not fit the subject.
+    """
     clauses_off(declared.without)
     answers: list[dict[str, Any]] = []
     crew = _Workers(target, declared, seconds, workers=1, confined=confined)
@@ -294,7 +326,7 @@ def _answers(
             while answer is not None and answer["kind"] == "beat":
                 answer = crew.answer(seconds)
             if answer is None:
-                raise SubjectError(f"{target} did not come to an end within {seconds:g} s")
+                raise SubjectError(f"{target} did not end within {seconds:g} s")
             if answer["kind"] == "unreplayable":
                 raise ReplayError(answer["message"])
             if answer["kind"] != kind:
@@ -313,7 +345,11 @@ def drive(
     on_progress: Callable[[Progress], None],
     on_violation: Callable[[Violation], None],
 ) -> Driven:
-    """Have a crew do the passes, one after the other; what it gave. SubjectError: it got out of hand at once."""
+    """Let a crew do the passes, one after the other, and return its work.
+
+    Raises:
+        SubjectError: The subject failed before any result.
+    """
     report = Driven()
     progress = Progress()
     symptoms = report.symptoms
@@ -339,12 +375,12 @@ def drive(
         now = crew.elapsed()
         late = now > seconds * SHARE_OF_CHANCE
         if not waiting and not over:
-            # A pass begins when the one before has ended, so that its symptoms are known.
+            # A pass begins after the end of the one before, whose symptoms are then known.
             if any(worker.unit is not None for worker in crew.workers):
                 pass
             else:
                 waiting = next(passes, [])
-                # Chance adds nothing to what was caught already.
+                # After a violation, random schedules add little.
                 while caught and waiting and waiting[0].deeper:
                     waiting = next(passes, [])
                 if not waiting or (waiting[0].chance and (late or caught)):
@@ -376,7 +412,7 @@ def drive(
             progress.runs += outcome.runs
             for found in outcome.found:
                 if outcome.unit.program:
-                    # What a check without a program shows has unknown ingredients: nothing is plainer for it.
+                    # The ingredients of a check without a program are unknown, so no program is simpler.
                     symptoms.append((outcome.unit.ingredients, found.symptom))
                     broken.add(outcome.unit.program)
                 tell(found)
@@ -388,7 +424,7 @@ def drive(
             answer["worker"].runs = max(answer["worker"].runs, answer["runs"])
         elif answer is not None:
             if caught:
-                # That it also gets out of hand changes nothing.
+                # A violation is known, so it does not matter that the subject also failed.
                 report.left += waiting
                 return _with_halves(report, crew)
             raise SubjectError(crew.explain(answer))
@@ -403,7 +439,7 @@ def drive(
 
 
 def _with_halves(report: Driven, crew: Crew) -> Driven:
-    """The same with the units that the workers are at: what they have told is an outcome, and the rest is left."""
+    """Add the units that are under way: their answers so far are an outcome, and the rest is left."""
     for worker in crew.workers:
         if worker.unit is not None and worker.found:
             report.outcomes.append(UnitResult(worker.unit, runs=worker.runs, found=worker.found))
@@ -413,7 +449,7 @@ def _with_halves(report: Driven, crew: Crew) -> Driven:
 
 
 def passes_of(shape: Shape, off: frozenset[str], bytecodes: Bytecodes, how: Plan) -> Iterator[list[Unit]]:
-    """The passes for a subject. What can't be switched at bytecodes is drawn at locks."""
+    """Return the passes for a subject. Without bytecodes, random schedules switch at locks."""
     for units in plan(shape, off, how.seed):
         if how.quick and units[0].chance:
             return
@@ -432,7 +468,7 @@ def passes_of(shape: Shape, off: frozenset[str], bytecodes: Bytecodes, how: Plan
 
 
 def left_out(shape: Shape, off: frozenset[str], how: Plan) -> list[str]:
-    """What a plan does not do of the whole one, for a subject with bytecodes: methods, and runs. A line each."""
+    """Return what a plan omits of the whole plan, for a subject with bytecodes: one line for each method or limit."""
     whole, done = (_most(passes_of(shape, off, "followed", each)) for each in (Plan(), how))
     lines = [f"not run: {'; '.join(name for name in whole if name not in done)}"] if whole.keys() - done.keys() else []
     fewer: dict[str, list[str]] = {}
@@ -444,11 +480,11 @@ def left_out(shape: Shape, off: frozenset[str], how: Plan) -> list[str]:
 
 
 def _most(passes: Iterator[list[Unit]]) -> dict[str, int]:
-    """The methods of a plan as far as the first pass of chance, and their runs of each program."""
+    """Return the methods of a plan, up to the first random pass, and their most runs of a program."""
     methods: dict[str, int] = {}
     for units in passes:
         unit = units[0]
-        # Those that are random have an end of their own, and a check has no program.
+        # Random passes have their own end, and a check has no program.
         most = min(SEEDS, unit.most or SEEDS) if unit.task in ("some", "histories") else unit.most * bool(unit.program)
         methods.setdefault(unit.method, most)
         if units[0].chance:
@@ -457,7 +493,7 @@ def _most(passes: Iterator[list[Unit]]) -> dict[str, int]:
 
 
 class Member(Protocol):
-    """Who does units of a crew's."""
+    """A worker of a crew."""
 
     ready: bool
     unit: Unit | None
@@ -475,22 +511,22 @@ class Member(Protocol):
 
 
 class Crew(Protocol):
-    """Who does the units."""
+    """The workers that do the units."""
 
     target: str
 
     @property
     def workers(self) -> Sequence[Member]:
-        """Who shares them."""
+        """Return the workers."""
 
     def elapsed(self) -> float:
         """Real seconds since it was called."""
 
     def answer(self, seconds: float) -> dict[str, Any] | None:
-        """The next answer, waiting for it at most so long."""
+        """Return the next answer; wait at most so many seconds."""
 
     def joins(self, answer: dict[str, Any]) -> bool:
-        """Whether the answer is only about a worker's coming up."""
+        """Handle an answer that is only about a worker's start; return whether it was one."""
 
     def explain(self, answer: dict[str, Any]) -> str:
         """One line for an answer that ends it all."""
@@ -513,11 +549,11 @@ class _Worker:
             config["confine"] = {"megabytes": confined.megabytes, "seconds": confined.seconds}
         self.unit: Unit | None = None
         self.runs = 0
-        """Of this unit, as far as it has said so."""
+        """The runs of this unit so far."""
         self.found: list[Violation] = []
-        """What this unit has told of before its end."""
+        """The violations of this unit so far."""
         self.there = self.ready = False
-        """Whether it can take the subject, and whether the subject has come through its first lock()."""
+        """Whether it can load the subject, and whether the subject's first lock() has returned."""
         self._taken = False
         self._started = time.monotonic()
         self._process = _sandbox.start(
@@ -533,13 +569,13 @@ class _Worker:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def late(self, seconds: float) -> bool:
-        """Whether it does not come up, or the subject has taken more than ``seconds`` to come through."""
+        """Return whether it did not start, or the subject's first lock() took more than ``seconds``."""
         if not self.there:
             return time.monotonic() - self._started > STARTING
         return self._taken and not self.ready and self.watchdog.silent() > seconds
 
     def take(self) -> None:
-        """Let it import the subject, once it is there."""
+        """Let it import the subject, once it has started."""
         if self.there and not self._taken:
             self._taken = True
             self.watchdog.sign()
@@ -559,7 +595,7 @@ class _Worker:
 
     def tell(self, order: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        # Where it is gone already, its end is on the way to us.
+        # If it has ended, the news of its end will follow.
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
@@ -574,7 +610,7 @@ class _Worker:
                 answer = json.loads(line)
             except ValueError:
                 continue
-            # The subject may have written there too.
+            # The subject may have written to the same stream.
             if not (isinstance(answer, dict) and "kind" in answer):
                 continue
             answer["worker"] = self
@@ -606,11 +642,11 @@ class _Workers:
         return time.monotonic() - self._begun
 
     def begin(self) -> tuple[Shape, Bytecodes]:
-        """Start the workers; the subject's shape, and its bytecodes.
+        """Start the workers, and return the subject's shape and bytecodes once the first worker is ready.
 
-        It returns when the first is ready; the others join while that one works.
+        The others join while that one works.
         """
-        # Commands that run side by side begin at different cores; in a container they have the same process numbers.
+        # Parallel commands begin at different cores; in containers they have the same process numbers.
         first = secrets.randbelow(1 << 16)
         for number in range(first, first + self._number):
             mine = self._declared, self._patience, self._answers, self._confined, number
@@ -623,18 +659,18 @@ class _Workers:
                 return Shape(**answer["shape"]), answer["bytecodes"]
 
     def joins(self, answer: dict[str, Any]) -> bool:
-        """Whether the answer is about a worker's coming up; the subject is then taken by whoever may."""
+        """Handle an answer about a worker's start, and let workers load the subject; return whether it was one."""
         if answer["kind"] not in ("there", "ready"):
             return False
         answer["worker"].there = True
         answer["worker"].ready |= answer["kind"] == "ready"
-        # What is refused is refused once: the others take the subject when one has come through with it.
+        # One refusal is enough: the other workers load the subject only after the first has succeeded.
         for worker in self.workers if any(worker.ready for worker in self.workers) else self.workers[:1]:
             worker.take()
         return True
 
     def answer(self, seconds: float) -> dict[str, Any] | None:
-        """The next answer, waiting for it at most so long. A busy worker's long silence is an answer too."""
+        """Return the next answer; wait at most so many seconds. A busy worker's long silence is an answer too."""
         try:
             found: dict[str, Any] = self._answers.get(timeout=seconds)
             return found
@@ -657,7 +693,7 @@ class _Workers:
         if kind == "gone":
             return f"{self.target} ended the process it ran in (status {answer['status']})"
         if kind == "late":
-            return f"{self.target} did not come back from its import, its factory or its first lock()"
+            return f"{self.target} did not return from its import, its factory or its first lock()"
         if kind == "silent":
             return f"{self.target} hangs: no sign of life for {2 * self._patience + 1:.0f} s"
         if kind == "broken":

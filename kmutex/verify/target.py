@@ -1,4 +1,4 @@
-"""MODULE:FACTORY, as text and as what makes a subject.
+"""MODULE:FACTORY, as text and as a factory.
 
 The factory is a name (a class, a function, an instance), or an expression of names, attributes, calls and literals that
 makes the subject: ``pkg.locks:Locks(maxsize=3)``.
@@ -18,34 +18,38 @@ from kmutex.engine import ways
 
 
 class TargetError(ValueError):
-    """The text names no factory. One line."""
+    """The text does not name a factory. The message is one line."""
 
 
 class MissingError(Exception):
-    """There is no such module or factory. One line."""
+    """There is no such module or factory. The message is one line."""
 
 
 class Target(NamedTuple):
-    """What a subject is made by."""
+    """The module and expression that make a subject."""
 
     module: str
     expression: ast.expr
 
     @property
     def makes(self) -> bool:
-        """Whether the expression makes the subject itself: it is a call."""
+        """Return whether the expression is a call, which makes the subject itself."""
         return isinstance(self.expression, ast.Call)
 
 
 def target_of(text: str) -> Target:
-    """What ``text`` says. TargetError: it is not of the form MODULE:FACTORY."""
+    """Parse a target.
+
+    Raises:
+        TargetError: It is not of the form MODULE:FACTORY.
+    """
     module, colon, factory = text.partition(":")
     if not (module and colon and factory):
         raise TargetError(f"{text!r} is not of the form MODULE:FACTORY")
     try:
         expression = ast.parse(factory.strip(), mode="eval").body
     except (SyntaxError, ValueError):
-        raise TargetError(f"{factory!r} is no Python expression") from None
+        raise TargetError(f"{factory!r} is not a Python expression") from None
     if not isinstance(expression, (ast.Name, ast.Attribute, ast.Call)) or not _plain(expression):
         raise TargetError(f"{factory!r}: a factory is a name, an attribute, or a call with such or literal arguments")
     return Target(module, expression)
@@ -66,9 +70,10 @@ def _plain(node: ast.expr) -> bool:
 
 
 def load(target: Target) -> Callable[[], Any]:
-    """What makes the subject. MissingError: the import failed, or there is no such name.
+    """Import the factory. A function or class that takes a key is returned as it is.
 
-    A function or class that must be given a key is returned as it is.
+    Raises:
+        MissingError: The import failed, or there is no such name.
     """
     try:
         module = importlib.import_module(target.module)
@@ -90,7 +95,7 @@ def load(target: Target) -> Callable[[], Any]:
 
 
 def _found(name: str, module: Any, expression: ast.expr) -> Any:
-    """What a name, an attribute or a call stands for."""
+    """Return the value of a name, an attribute or a call."""
     text = ast.unparse(expression)
     try:
         names = {**_names(module, expression), "__builtins__": {}}
@@ -102,27 +107,27 @@ def _found(name: str, module: Any, expression: ast.expr) -> Any:
 
 
 def _names(module: Any, expression: ast.expr) -> dict[str, Any]:
-    """The names of the module, with those of the expression that it gives by a ``__getattr__`` of its own."""
+    """Return the names of the module, with those of the expression that its ``__getattr__`` provides."""
     wanted = {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)} - set(vars(module))
     return {**vars(module), **{name: getattr(module, name) for name in sorted(wanted) if hasattr(module, name)}}
 
 
 def _makes(named: Any) -> bool:
-    """Whether it is a factory: an instance that is called with a key, or not at all, is a locker."""
+    """Return whether it is a factory. An instance that is called with a key, or not at all, is a locker."""
     if isinstance(named, type) or inspect.isroutine(named):
         return True
     return callable(named) and not ways.required(named)
 
 
 def _making(make: Callable[[], Any], home: Any) -> Callable[[], Any]:
-    """A factory that says where what it makes is defined."""
+    """Return a factory that knows where its object is defined."""
     make.__wrapped__ = home  # type: ignore[attr-defined]
     make.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
     return make
 
 
 def _home(module_name: str) -> str:
-    """Which file was imported, where that may surprise."""
+    """Return which file was imported, if that may surprise."""
     if module_name.partition(".")[0] in sys.stdlib_module_names:
         return ": this is the standard library's module"
     return ""

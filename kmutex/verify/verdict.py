@@ -1,4 +1,4 @@
-"""What is said of a broken clause: the words, the picture, and the command that shows it again."""
+"""The errors for a broken or undecided clause, and their text: the message, the replay command and the timeline."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ class ContractError(AssertionError):
     """A locker broke a clause of the contract."""
 
     report: Any = None
-    """All that was found, where a whole plan was run."""
+    """All findings, if a whole plan was run."""
 
     def __init__(self, words: str, finding: Finding | None = None, schedule: Schedule | None = None) -> None:
-        """finding, schedule: where one run shows it."""
+        """Make the error.
+
+        Args:
+            words: The message.
+            finding: The broken clause, if one run shows it.
+            schedule: That run.
+        """
         super().__init__(words)
         self.finding = finding
         self.schedule = schedule
 
 
 class InconclusiveError(AssertionError):
-    """A run or a search ended without an answer, which is no pass."""
+    """A run or a search ended without a verdict, which does not count as a pass."""
 
     report: Any = None
-    """All that was found, where a whole plan was run."""
+    """All findings, if a whole plan was run."""
 
 
 def describe(finding: Finding, schedule: Schedule, bench: Harness) -> str:
-    """Several lines: clauses and message, the program, the command that replays it, and the lanes."""
+    """Return several lines: clauses and message, the program, the replay command, and the timeline."""
     options = "".join(f" --without {feature}" for feature in sorted(bench.declared))
     options += "".join(f" --with {promise}" for promise in sorted(bench.promises or ()))
     return "\n".join(
@@ -48,7 +54,7 @@ def describe(finding: Finding, schedule: Schedule, bench: Harness) -> str:
 
 
 def target(make: Callable[[], Any]) -> str:
-    """The factory as MODULE:FACTORY; in capitals where it has no name that can be imported."""
+    """Return the factory as ``module:name``, or "MODULE:FACTORY" if it can't be imported by name."""
     function: Any = getattr(make, "__func__", make)
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "<")
     return f"{module}:{name}" if module and "<" not in name else "MODULE:FACTORY"

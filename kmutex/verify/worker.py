@@ -1,7 +1,7 @@
-"""The process in which a subject runs. It imports the subject, does units of work, and says what came of them.
+"""The process in which a subject runs. It imports the subject, does units of work, and reports the results.
 
-Lines of JSON: units come on standard input, answers go to what was standard output. The subject's own output goes
-nowhere. Whatever the subject does to this process, the runner is another one.
+It reads units as lines of JSON from standard input, and writes answers to the original standard output. The subject's
+own output is discarded. Whatever the subject does to this process, the runner is another process.
 """
 
 from __future__ import annotations
@@ -46,36 +46,41 @@ from kmutex.verify.target import MissingError, load, target_of
 BEAT = 0.2
 """Real seconds between two signs of life."""
 HISTORIES = 60
-"""Examples that a unit of random histories makes."""
+"""The number of examples in a unit of random histories."""
 
 _clock = time.perf_counter
 _real_start_new_thread = _thread.start_new_thread
 
 
 class RefusedError(Exception):
-    """The subject can't be put to work; said in one line."""
+    """The subject can't be run. The message is one line."""
 
 
 class UnitWorker:
-    """Does units on one subject, and says what they give. In a process of its own, or in the one of a test suite."""
+    """Does units on one subject, and reports the results, in a separate process or in that of a test suite."""
 
     def __init__(self, say: Callable[..., None], *, shortening: float, profile: bool = False) -> None:
-        """say: takes each answer. shortening: the most seconds in which a counterexample is made smaller before it is
-        told. profile: whether the profile of Hypothesis that somebody has loaded here counts."""
+        """Prepare a worker.
+
+        Args:
+            say: Called with each answer.
+            shortening: The most seconds for shrinking a counterexample before it is reported.
+            profile: Whether to use a Hypothesis profile that was loaded in this process.
+        """
         self._say = say
         self._shortening = shortening
         self._profile = profile
         self._last_beat = _clock()
         self._symptoms: list[tuple[frozenset[str], str]] = []
-        """What programs with these ingredients have shown, in all workers."""
+        """Pairs of the ingredients of a program, and a symptom that it has shown in any worker."""
         self._told: set[tuple[str, ...]] = set()
-        """Names of what was told as soon as it was found."""
+        """The clauses of violations that were reported at once."""
         self._made_short: dict[bool, list[Violation]] = {True: [], False: []}
-        """What this unit has made smaller so, by whether it is promised."""
+        """The violations that this unit has shrunk, by whether they are promised."""
         self._original: Callable[[], Any]
-        """The factory, as the target names it."""
+        """The factory of the target."""
         self._make: Callable[[], Any]
-        """Makes what has the one face."""
+        """Makes the adapted locker."""
         self._shape: Shape
         self._explorer: Explorer
         self._bytecodes: Bytecodes
@@ -83,11 +88,11 @@ class UnitWorker:
         self._unpromised: frozenset[str]
 
     def serve(self, target: str, calls: dict[str, str], **of_take: Any) -> None:
-        """Take the subject, and then the orders that come as lines on standard input."""
+        """Load the subject, and then obey the orders on standard input."""
         self._say("there")
         if not sys.stdin.readline():
             return
-        # What the subject's files are compiled to belongs to whoever has written them.
+        # The subject's folder should not get compiled files.
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
         self.take(load(target_of(target)), calls=Calls(**calls), **of_take)
         sys.dont_write_bytecode = before
@@ -105,7 +110,7 @@ class UnitWorker:
         calls: Calls,
         patience: float,
     ) -> None:
-        """The subject that all orders are about. RefusedError, SubjectFailedError, UncontrolledError."""
+        """Load the subject for all orders; raise RefusedError, SubjectFailedError or UncontrolledError."""
         self._original = original
         self._without, self._unpromised = frozenset(without), frozenset(unpromised)
         fitted = self._fit(original, self._without, calls, lenient, patience)
@@ -122,7 +127,7 @@ class UnitWorker:
         self._say("ready", shape=asdict(self._shape), bytecodes=self._bytecodes)
 
     def obey(self, order: dict[str, Any]) -> None:
-        """Replay a schedule, record it with others that part from it, or do a unit."""
+        """Replay a schedule, record it with its variations, or do a unit."""
         if "replay" in order:
             self._replay(self._explorer, self._shape, order["replay"])
         elif "record" in order:
@@ -144,7 +149,7 @@ class UnitWorker:
         except UncontrolledError:
             raise
         except BaseException as error:
-            raise RefusedError(f"looking at what the factory makes raised {said(error)}") from None
+            raise RefusedError(f"inspecting what the factory makes raised {said(error)}") from None
         return fitted
 
     def _do(
@@ -184,12 +189,12 @@ class UnitWorker:
             )
             _take(outcome, result)
         elif unit.task == "histories":
-            # A history goes on from what the model says, so that what is not promised is no part of it.
+            # A history follows the model, so it has nothing that is not promised.
             self._histories(explorer, make, shape, without | unpromised, unit, outcome)
         else:
             loose = clauses_off(unpromised)
             CHECKS[unit.task](Context(make, shape, explorer, self._beat, known, loose, off | loose), outcome)
-        # A check may see what is declared off.
+        # A check may find a clause that is declared off.
         outcome.found = self._short(True, [one for one in outcome.found if not off.issuperset(one.clauses)])
         outcome.unpromised = self._short(False, outcome.unpromised)
         outcome.seconds = _clock() - started
@@ -255,7 +260,7 @@ class UnitWorker:
             return
         found = [asdict(self._stood(found)) for found in result.found.values()]
         unpromised = [asdict(self._stood(found)) for found in result.unpromised.values()]
-        # What comes after the last thing that was found is not needed to see it.
+        # Events after the last violation are not needed.
         seen: list[Sequence[Event]] = [found.finding.events for found in result.breaches]
         last: Sequence[Event] = result.last.events if result.last is not None else ()
         longest = max(seen or [last], key=len)
@@ -289,14 +294,14 @@ class UnitWorker:
         return self._made_short[promised] + [replace(one, place=one.place or self._home) for one in found]
 
     def _tell(self, explorer: Explorer, found: Found, promised: bool = True) -> None:
-        """Say at once what was found, without what it does not need, and with the lines at which clients stood.
+        """Report a violation at once, shrunk and with source lines.
 
-        What is not promised is made smaller too, and is no news.
+        A violation of a clause that is not promised is shrunk too, but not reported at once.
         """
         if found.finding.clauses in self._told:
             return
         self._told.add(found.finding.clauses)
-        # Where the subject gets out of hand in this, it is told as it is.
+        # If the subject fails meanwhile, the violation is reported as it is.
         violation = _violation(found)
         try:
             violation = self._shortened(explorer, found)
@@ -307,16 +312,16 @@ class UnitWorker:
                 self._say("found", violation=asdict(violation))
 
     def _shortened(self, explorer: Explorer, found: Found) -> Violation:
-        """What was found, without what it does not need, and with the lines at which clients stood."""
+        """Return the violation, shrunk and with source lines."""
         end = _clock() + self._shortening
         go_on = lambda: self._beat(0) == 0 and _clock() < end  # noqa: E731
         short = shrink(explorer, found, symptoms=self._symptoms, go_on=go_on)
         return self._with_lines(explorer, short) or _violation(short)
 
     def _with_lines(self, explorer: Explorer, found: Found) -> Violation | None:
-        """The same with the lines at which clients stood; None where it is not seen again."""
+        """Return the violation with source lines; None if a replay does not show it."""
         ingredients = found.schedule.program.ingredients
-        # The names of what it breaks depend on what was known by then.
+        # The clauses depend on the symptoms that were known then.
         for known in (frozenset(s for parts, s in self._symptoms if parts < ingredients), frozenset[str]()):
             for one in self._again(explorer, found.schedule, known).breaches:
                 if (one.finding.clauses, one.finding.message) == (found.finding.clauses, found.finding.message):
@@ -324,7 +329,7 @@ class UnitWorker:
         return None
 
     def _again(self, explorer: Explorer, schedule: Schedule, known: frozenset[str]) -> Exploration:
-        """The run once more, with lines of the subject's own code; of what it is built upon, where it has none."""
+        """Replay the run with lines of the subject's code, or of the code that it uses if it has none."""
         before = sys.gettrace()
         try:
             for own in (own_code(self._original), not_foreign):
@@ -336,19 +341,19 @@ class UnitWorker:
             sys.settrace(before)
 
     def _stood(self, found: Found) -> Violation:
-        """The violation, with those lines only at which clients stood."""
+        """Return the violation with only those lines at which clients stopped."""
         finding, schedule = found
         place = last_place(finding.events) or self._home
         return replace(_violation(Found(finding._replace(events=tuple(stops(finding.events))), schedule)), place=place)
 
     @functools.cached_property
     def _home(self) -> str:
-        """Where the factory is."""
+        """Return the place of the factory."""
         make = inspect.unwrap(self._original)
         code = getattr(make, "__code__", None)
         file = file_of(make)
         if not file or foreign(file):
-            # An object of the standard library's, at the top of a module.
+            # An object of the standard library, in a global name.
             return ""
         try:
             return f"{file}:{code.co_firstlineno if code is not None else inspect.getsourcelines(make)[1]}"
@@ -364,7 +369,7 @@ class UnitWorker:
 
 
 def check_fits(schedule: Schedule, shape: Shape) -> None:
-    """UnreplayableError: the schedule asks for what a subject of this shape does not have."""
+    """Raise UnreplayableError if the schedule needs a feature that a subject of this shape does not have."""
     if (schedule.level in ("locks", "bytecode")) != (shape.kind == "threads"):
         raise UnreplayableError(f"a schedule @{schedule.level} is not for a subject of {shape.kind}")
     if bool(schedule.program.kinds & FLIGHT) != (shape.form == "flight"):
@@ -373,15 +378,17 @@ def check_fits(schedule: Schedule, shape: Shape) -> None:
         return
     timed = schedule.level == "timeouts" or (shape.kind == "threads" and "~" in schedule.program.kinds)
     if timed and not shape.timeout:
-        raise UnreplayableError("it wants a timeout, which the subject does not take")
+        raise UnreplayableError("it needs a timeout, which the subject does not take")
     if (schedule.tries or "?" in schedule.program.kinds) and not shape.tries:
-        raise UnreplayableError("it wants a timeout of 0, or another way not to wait, which the subject does not take")
+        raise UnreplayableError(
+            "it needs a timeout of 0, or another means not to wait, which the subject does not have"
+        )
     if "x" in schedule.program.kinds and not shape.strays:
-        raise UnreplayableError("it wants the unlock of an unheld key, and the subject has blocks only")
+        raise UnreplayableError("it needs the unlock of an unheld key, and the subject has blocks only")
     if schedule.program.kinds & frozenset("%&*") and not (shape.bodies or shape.leases):
-        raise UnreplayableError("it wants a block whose body raises, and the subject has none")
+        raise UnreplayableError("it needs a block whose body raises, and the subject has no block")
     if schedule.program.kinds & frozenset("[]^o") and not shape.leases:
-        raise UnreplayableError("it wants leases, and the subject has no hold()")
+        raise UnreplayableError("it needs leases, and the subject has no hold()")
 
 
 def _bytecodes(explorer: Explorer, shape: Shape) -> Bytecodes:
@@ -392,15 +399,15 @@ def _bytecodes(explorer: Explorer, shape: Shape) -> Bytecodes:
 
 
 def _try_out(explorer: Explorer, shape: Shape) -> None:
-    """A subject whose very first lock() does not come through is no locker to be judged."""
+    """Raise RefusedError if the first lock() of the subject does not return."""
     call, text = ("do()", "0na") if shape.form == "flight" else ("lock()", "0+a")
     result = explorer.every(parse(text), "locks" if shape.kind == "threads" else "tasks", 0)
     if result.exited is not None:
         raise RefusedError(f"it tried to leave the process: {result.exited}")
     came = result.last.answered if isinstance(result.last, FlightJudge) else result.witnesses["KM-EXCL"]
     if not came:
-        reasons = [found.finding.message for found in result.found.values()] or ["it has no end"]
-        raise RefusedError(f"{call} of a free key does not come through: {reasons[0]}")
+        reasons = [found.finding.message for found in result.found.values()] or ["it does not end"]
+        raise RefusedError(f"{call} of a free key does not return: {reasons[0]}")
 
 
 def _take(outcome: UnitResult, result: Exploration) -> None:
@@ -411,9 +418,7 @@ def _take(outcome: UnitResult, result: Exploration) -> None:
     outcome.estimate = result.estimate
     outcome.by_pct = result.by_pct
     if result.uncountable:
-        outcome.notes.append(
-            ("KM-REF", "len() needs the help of another thread, so it can't be asked when all is quiet")
-        )
+        outcome.notes.append(("KM-REF", "len() waits for another thread, so it can't be called in a quiescent state"))
     outcome.witnesses = result.witnesses
     outcome.found += [_violation(found) for found in result.found.values()]
     outcome.unpromised += [_violation(found) for found in result.unpromised.values()]
@@ -426,13 +431,13 @@ def _violation(found: Found) -> Violation:
 
 
 def _place(error: BaseException) -> str:
-    """Where it was raised, for a message."""
+    """Return the place where it was raised, for a message."""
     trace = traceback.extract_tb(error.__traceback__)
     return f"{os.path.basename(trace[-1].filename)}:{trace[-1].lineno}" if trace else "an unknown place"
 
 
 def main() -> None:
-    """Serve until standard input ends. `argument`: what `_Worker.serve` takes, number, parent, and perhaps confine."""
+    """Serve until standard input ends. `argument` has those of `serve`, number, parent, and perhaps confine."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -446,7 +451,7 @@ def main() -> None:
 
     config = argument()
     number = config.pop("number")
-    # Hypothesis would keep what it computes in the folder in which the user stands.
+    # Hypothesis would store files in the user's current folder.
     os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
     _real_start_new_thread(end_with, (config.pop("parent"),))
     limits = config.pop("confine", None)
@@ -454,7 +459,7 @@ def main() -> None:
         # Hypothesis loads the plugins of whatever is installed, and some of them start a process at their import.
         importlib.import_module("kmutex.verify.machine")
         confine(**limits)
-    # A script's own folder is what `python -m` would put first; the subject is looked for where the user stands.
+    # The subject is searched for in the user's current folder, not in a script's folder.
     sys.path.insert(0, os.getcwd())
     with one_core(number), replaced():
         try:
@@ -467,5 +472,5 @@ def main() -> None:
             say("failed", message=f"{config['target']} ran out of memory")
         except BaseException as error:
             say("broken", message=f"{said(error)}, at {_place(error)}")
-    # The threads of the crew, and what the subject started, wait forever.
+    # The threads of the crew, and those of the subject, wait forever.
     os._exit(0)

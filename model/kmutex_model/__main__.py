@@ -42,7 +42,7 @@ def _row(found: Exploration, verdict: str) -> str:
 def _parse_bound(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", text, re.ASCII)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no bound such as 4x2: clients and keys, each from 1 to 99")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a bound such as 4x2: clients and keys, each from 1 to 99")
     return int(match[1]), int(match[2])
 
 

@@ -41,10 +41,12 @@ KeyView = Literal["free", "held", "any"]
 
 
 class Step(NamedTuple):
-    """Where an action led, and what the caller was told."""
+    """The result of an action."""
 
     state: State
+    """The next state."""
     outcome: Outcome
+    """What the caller was told."""
 
 
 class NotEnabledError(ValueError):
@@ -56,11 +58,14 @@ class NotEnabledError(ValueError):
 
 
 class Action(NamedTuple):
-    """One action. `client` and `key` are None where the action has none; its text form is `request(0,1)`."""
+    """One action. Its text form is ``request(0,1)``."""
 
     name: str
+    """The name of the action."""
     client: int | None = None
+    """Its client; None if it has none."""
     key: int | None = None
+    """Its key; None if it names none."""
 
     def __str__(self) -> str:
         return f"{self.name}({','.join(str(n) for n in (self.client, self.key) if n is not None)})"
@@ -75,7 +80,11 @@ _ACTION = re.compile(r"(\w+)\((\d+)(?:,\s*(\d+))?\)", re.ASCII)
 
 
 def parse_action(text: str) -> Action:
-    """The action written as `request(0,1)` or `wake(0)`; ValueError for anything else."""
+    """Return the action that is written as ``request(0,1)`` or ``wake(0)``.
+
+    Raises:
+        ValueError: The text is not an action.
+    """
     match = _ACTION.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"not an action: {text!r}")
@@ -86,12 +95,16 @@ def parse_action(text: str) -> Action:
 
 
 def format_schedule(actions: tuple[Action, ...]) -> str:
-    """A run as text: `request(0,0); request(1,0); release(0)`."""
+    """Return a run as text: ``request(0,0); request(1,0); release(0)``."""
     return "; ".join(str(action) for action in actions)
 
 
 def parse_schedule(text: str) -> tuple[Action, ...]:
-    """The run that `format_schedule` wrote; ValueError if it is not one."""
+    """Return the run that `format_schedule` wrote.
+
+    Raises:
+        ValueError: The text is not a run.
+    """
     return tuple(parse_action(part) for part in text.split(";")) if text.strip() else ()
 
 
@@ -244,17 +257,19 @@ class Machine(Protocol):
 
 
 class Model(NamedTuple):
-    """A table of rows under a name: the correct one, or a broken one."""
+    """A named table of rows: the correct one, or a broken one."""
 
     name: str
+    """The name of the model."""
     table: tuple[Row, ...]
+    """Its rows, which say what each action does, by the client's phase and the key's state."""
 
     def initial(self, config: Config) -> State:
-        """The state every run starts from."""
+        """Return the state that every run starts from."""
         return initial(config)
 
     def enabled(self, config: Config, state: State) -> tuple[Action, ...]:
-        """Every action that can happen here, in a fixed order."""
+        """Return every action that can happen in this state, in a fixed order."""
         found = []
         for number, client in enumerate(state.clients):
             for name in KEYED:
@@ -269,7 +284,11 @@ class Model(NamedTuple):
         return tuple(found)
 
     def step(self, config: Config, state: State, action: Action) -> Step:
-        """Take the action. NotEnabledError if it cannot happen here."""
+        """Take an action.
+
+        Raises:
+            NotEnabledError: It can't happen in this state.
+        """
         client, key = action.client, action_key(state, action)
         if client is None or key is None or client not in range(config.clients) or key not in range(config.keys):
             raise NotEnabledError(f"{action} cannot happen in {state}")
@@ -281,7 +300,11 @@ class Model(NamedTuple):
         return Step(record_order(state, turn.state), outcome)
 
     def replay(self, config: Config, schedule: tuple[Action, ...]) -> tuple[Step, ...]:
-        """The steps of a run from the initial state. NotEnabledError at the first that cannot happen."""
+        """Return the steps of a run from the initial state.
+
+        Raises:
+            NotEnabledError: An action can't happen.
+        """
         state, steps = self.initial(config), []
         for action in schedule:
             steps.append(self.step(config, state, action))
@@ -289,7 +312,11 @@ class Model(NamedTuple):
         return tuple(steps)
 
     def replacing(self, name: str, *rows: Row) -> Model:
-        """The same model, under another name, with these rows in place of those they answer to."""
+        """Return a model with another name, in which these rows replace those for the same action, phase and view.
+
+        Raises:
+            ValueError: The model has no such row.
+        """
         table = dict(zip((row[:3] for row in self.table), self.table, strict=True))
         for row in rows:
             if row[:3] not in table:

@@ -1,7 +1,7 @@
-"""What each property is there to catch: for every clause at least one model that breaks it.
+"""The mistakes that each property must find: for every clause at least one model that breaks it.
 
-Each is the correct table with some rows replaced, by the mistake its story tells. The explorer must name the
-clause, and its counterexample is the shortest story of how the mistake does harm.
+Each is the correct table with some rows replaced, by the mistake in its story. The explorer must name the clause, and
+its counterexample is a shortest run in which the mistake does harm.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How every run is looked at: breadth first, so that the first counterexample is a shortest one.
+"""The exploration of every run, breadth first, so that the first counterexample is a shortest one.
 
-A step or state that breaks a clause is reported and not followed further: what a model does after it has gone
-wrong would blame the wrong step. So each counterexample is a shortest one among the runs that break nothing
-before their last step.
+A step or state that breaks a clause is reported and not followed further: whatever a model does after its first mistake
+would blame the wrong step. So each counterexample is a shortest one among the runs that break no clause before their
+last step.
 
 KM-LIVE is about infinite runs. In a finite graph such a run ends up going round in one strongly connected
 component. If a client waits in all of a component, and for each fair action the component has a state where
@@ -30,13 +30,17 @@ Verdict = Literal["holds", "violated", "incomplete", "unreached"]
 
 
 class Counterexample(NamedTuple):
-    """A clause, and a run that breaks it. `cycle` is None for a finite run; for an infinite one it has the
-    actions repeated forever after `path`, or is empty if nothing happens any more."""
+    """A run that breaks a clause."""
 
     clause: str
+    """The clause."""
     path: tuple[Action, ...]
+    """The actions of the run."""
     message: str
+    """What is wrong at its end."""
     cycle: tuple[Action, ...] | None = None
+    """None for a finite run. Otherwise the actions that are repeated forever after `path`; empty if nothing happens any
+    more."""
 
     def __str__(self) -> str:
         text = f"{self.clause}: {self.message}\n  {format_schedule(self.path)}"
@@ -46,7 +50,7 @@ class Counterexample(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far an exploration has come."""
+    """The progress of an exploration."""
 
     states: int
     transitions: int
@@ -55,13 +59,11 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Graph:
-    """The states that were reached, in the order in which they were, and the steps between them.
-
-    parents  where a state was first reached from, by which action, and the renaming that came after the step, if any
-    """
+    """The states that were reached, in that order, and the steps between them."""
 
     initial: State
     parents: dict[State, tuple[State, Action, Renaming | None]]
+    """By state: the state that it was first reached from, the action, and the renaming after the step, if any."""
     edges: dict[State, tuple[tuple[Action, State], ...]]
     depths: dict[State, int]
 
@@ -72,13 +74,13 @@ class Graph:
         return len(self.depths)
 
     def path(self, state: State, *last: Action) -> tuple[Action, ...]:
-        """A shortest run from the initial state to this one, and these actions of its after that."""
+        """Return a shortest run from the initial state to this one, followed by these actions of this state."""
         steps: list[tuple[Action, Renaming | None]] = []
         while state != self.initial:
             state, action, renaming = self.parents[state]
             steps.append((action, renaming))
         steps.reverse()
-        # Each action is in the numbers of the state it was taken in. `told` leads from those to the first ones.
+        # Each action has the numbers of the state in which it was taken. `told` maps those to the first ones.
         told: Renaming | None = None
         actions = []
         for action, renaming in (*steps, *((action, None) for action in last)):
@@ -90,31 +92,34 @@ class Graph:
 
 @dataclass(frozen=True)
 class Exploration:
-    """What an exploration found.
-
-    states, transitions  distinct states, and enabled actions summed over the states that were looked at
-    depth                steps of the longest of the shortest paths
-    violations           the first for each clause
-    witnesses            for each clause and situation that was met, a shortest run to it
-    missing              situations due at this bound and not met
-    complete             every reachable state was looked at; false after a state limit, or a violation
-    """
+    """The result of `explore`."""
 
     model: Machine
+    """The model that was explored."""
     config: Any
+    """The bound."""
     states: int
+    """The number of distinct states."""
     transitions: int
+    """The number of steps from the states that were looked at."""
     depth: int
+    """The number of steps to the farthest state, each by a shortest path."""
     violations: tuple[Counterexample, ...]
+    """The first violation of each clause."""
     witnesses: dict[tuple[str, str], tuple[Action, ...]]
+    """A shortest run to each clause and situation that was met."""
     missing: tuple[tuple[str, str], ...]
+    """Situations that are due at this bound and were not met."""
     complete: bool
+    """Whether every reachable state was looked at. False after a state limit, or a violation."""
     seconds: float
+    """How long it took."""
     graph: Graph = field(repr=False)
+    """The states and steps."""
 
     @property
     def verdict(self) -> Verdict:
-        """ "holds" only if all was looked at, nothing was violated and every situation due was met."""
+        """ "holds" only if every state was looked at, no clause is violated, and every due situation was met."""
         if self.violations:
             return "violated"
         if not self.complete:
@@ -131,13 +136,20 @@ def explore(
     on_progress: Callable[[Progress], None] | None = None,
     symmetry: bool = False,
 ) -> Exploration:
-    """Look at every reachable state and every step from it.
+    """Look at every reachable state and every step from it. KM-LIVE is judged on a complete graph only.
 
-    symmetry: look at one of all states that differ by the numbers of clients and keys only. ValueError: the model
-    or a property reads numbers, as far as 4 x 2 shows, or a property is about infinite runs (`kmutex_model.symmetry`).
-    Counterexamples and witnesses are runs of the model as ever.
-    Stops at `max_states` states; the result is then incomplete. KM-LIVE is judged on a complete graph only.
-    `on_progress` is called each time the search is about to go one step deeper.
+    Args:
+        model: The model, or a broken one.
+        config: The bound.
+        properties: What must hold.
+        max_states: Stop at this number of states; the result is then incomplete.
+        on_progress: Called each time the search goes one step deeper.
+        symmetry: Look at one of all states that differ only by the numbers of clients and keys. Counterexamples and
+            witnesses are still runs of the model.
+
+    Raises:
+        ValueError: With symmetry, the model or a property depends on these numbers, as far as 4 x 2 shows, or a
+            property is about infinite runs (`kmutex_model.symmetry`).
     """
     started = time.perf_counter()
     if symmetry:
@@ -159,7 +171,7 @@ def explore(
 
     def blame(prop: Property, message: str, path: tuple[Action, ...]) -> None:
         if prop.clause not in violations:
-            # The message has the numbers of the state that was looked at, which need not be those of the run.
+            # The message has the numbers of the state that was looked at; those of the run may differ.
             said = _said(model, config, prop, path) if symmetry else message
             violations[prop.clause] = Counterexample(prop.clause, path, said)
 
@@ -226,13 +238,13 @@ def explore(
 
 
 def _judged(properties: Sequence[Property], t: Transition) -> list[bool]:
-    """What each property has to say of a step and of the state after it, in a fixed order."""
+    """Return whether each property objects to a step and to the state after it, in a fixed order."""
     steps = [bool(prop.on_step(t)) for prop in properties if prop.on_step]
     return steps + [bool(prop.in_state(t.config, t.after)) for prop in properties if prop.in_state]
 
 
 def _said(model: Machine, config: Any, prop: Property, path: tuple[Action, ...]) -> str:
-    """What is wrong at the end of a run, in the numbers of that run."""
+    """Return what is wrong at the end of a run, with the numbers of that run."""
     before = model.initial(config)
     if not path:
         return prop.in_state(config, before) if prop.in_state else ""
@@ -248,9 +260,9 @@ def _said(model: Machine, config: Any, prop: Property, path: tuple[Action, ...])
 
 
 def find_lasso(config: Any, graph: Graph, clause: str, goal: Eventually) -> Counterexample | None:
-    """A fair run in which something pending never ends, with a shortest path to its cycle; None if none."""
+    """Return a fair run in which something pending never ends, with a shortest path to its cycle, or None."""
     fair = tuple(Action(name, client) for name in goal.fair for client in range(config.clients))
-    # Breadth first, so the earliest is also a nearest one. Depth alone would leave it to the set which of several.
+    # Breadth first, so the earliest is also a nearest one. Depth alone would leave the choice to the set's order.
     places = {state: place for place, state in enumerate(graph)}
     best: tuple[State, set[State], int] | None = None
     for client in range(config.clients):
@@ -312,7 +324,7 @@ def _disabled(graph: Graph, state: State, action: Action) -> bool:
 
 
 def _allows(graph: Graph, component: set[State], action: Action) -> bool:
-    """Whether a run that goes round all of the component forever is fair to the action."""
+    """Return whether a run that visits all of the component forever is fair to the action."""
     return any(
         _disabled(graph, state, action)
         or any(taken == action and after in component for taken, after in graph.edges[state])
@@ -321,12 +333,12 @@ def _allows(graph: Graph, component: set[State], action: Action) -> bool:
 
 
 def go_round(graph: Graph, component: set[State], first: State, fair: Sequence[Action]) -> tuple[Action, ...]:
-    """A cycle through `first`, within the component, that is fair to each of the actions."""
+    """Return a cycle through `first`, within the component, that is fair to each of the actions."""
     cycle: list[Action] = []
     visited = [first]
 
     def walk_until(last: Callable[[Action, State], bool]) -> None:
-        """Go on by a shortest walk whose last step, an action and where it leads, is as asked for."""
+        """Append a shortest walk whose last step (an action and the state after it) satisfies `last`."""
         walks: deque[tuple[State, tuple[tuple[Action, State], ...]]] = deque([(visited[-1], ())])
         reached = {visited[-1]}
         while walks:

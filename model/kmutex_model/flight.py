@@ -1,4 +1,4 @@
-"""Duplicate suppression as a state machine of its own: single flights, `do(key, work)`.
+"""Duplicate suppression as a separate state machine: single flights, `do(key, work)`.
 
 Rule 1   Every action is one step, atomic, by one client and at one key.
 Rule 2   An idle client may ask for the result of a key's work. If no run of it goes on, it leads: it runs the work.
@@ -17,7 +17,7 @@ Rule 7   A client that follows may be cancelled. It leaves the entry, and nothin
 Not modelled: a run that goes on when the call that led it is cancelled. Seen from the callers it is a run whose leader
 is nobody, and the clauses say the same of it; the judge of the real code has it (kmutex/engine/flight_judge.py).
 
-The explorer is that of the keyed mutex, and so are the words: `Action`, `Property`, `Sometimes`, `Eventually`.
+The explorer is that of the keyed mutex, and so are `Action`, `Property`, `Sometimes` and `Eventually`.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class FlightModel:
     table: dict[Place, Effect]
 
     def initial(self, config: FlightConfig) -> FlightState:
-        """Nobody has asked for anything. ValueError: the bound is too small for anybody to."""
+        """Return the state in which nobody has asked; raise ValueError if the bound has no client or no key."""
         if config.clients < 1 or config.keys < 1:
             raise ValueError(f"at least one client and one key are needed, not {config}")
         return FlightState((None,) * config.keys, (IDLE,) * config.clients)
@@ -533,7 +533,7 @@ def keeps_the_result(config: FlightConfig, state: FlightState, client: int, key:
     return FlightStep(_at(finish(config, state, client, key).state, key, Flight(NOBODY, ())), "finished")
 
 
-@_broken("KM-RESULT", _FAIL, "who waits for work that fails is given an empty result")
+@_broken("KM-RESULT", _FAIL, "a call that waits for work that fails gets an empty result")
 def failure_gives_nothing(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     followers = _flight(state, key).followers
     state = _become(_at(state, key, None), "told", key, *followers)
@@ -569,19 +569,19 @@ def leader_leaves_no_heir(config: FlightConfig, state: FlightState, client: int,
     return FlightStep(_become(state, "idle", key, client), "cancelled")
 
 
-@_broken("KM-FOLLOWER", _CANCEL_FOLLOWER, "who follows awaits the run itself, so its cancellation ends the run for all")
+@_broken("KM-FOLLOWER", _CANCEL_FOLLOWER, "a follower awaits the run itself, so its cancellation ends the run for all")
 def follower_cancels_all(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     return leader_cancels_all(config, state, client, key)
 
 
 @_broken(
-    "KM-FOLLOWER", _CANCEL_FOLLOWER, "who follows tidies up as it is cancelled, and the run goes on outside the table"
+    "KM-FOLLOWER", _CANCEL_FOLLOWER, "a follower cleans up as it is cancelled, and the run goes on outside the table"
 )
 def follower_drops_entry(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     return FlightStep(_become(_at(state, key, None), "idle", key, client), "cancelled")
 
 
-@_broken("KM-FOLLOWER", _CANCEL_FOLLOWER, "who is cancelled stays in the entry", FlightConfig(2, 1, "takeover"))
+@_broken("KM-FOLLOWER", _CANCEL_FOLLOWER, "a cancelled follower stays in the entry", FlightConfig(2, 1, "takeover"))
 def follower_stays_listed(config: FlightConfig, state: FlightState, client: int, key: int) -> FlightStep:
     return FlightStep(_become(state, "idle", key, client), "cancelled")
 

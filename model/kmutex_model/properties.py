@@ -2,8 +2,8 @@
 
 always      checked in every reachable state (`in_state`) or on every step from one (`on_step`)
 eventually  checked on infinite runs, KM-LIVE only
-sometimes   a situation that must occur within the bound; if it does not, the "always" beside it was never put
-            to the test, and that is a failure too
+sometimes   a situation that must occur within the bound; if it does not, the "always" of the same property was never
+            put to the test, which is a failure too
 
 The checks read the truth from `clients` and `order` and compare the table with it.
 

@@ -2,16 +2,16 @@
 
 Rule 1   Every action is one step, atomic, by one client.
 Rule 2   An idle client may ask for a set of keys. In that step it takes its place at the end of the queue of each.
-         Who stands first in all of its queues holds all of its keys.
+         A client that is first in all of its queues holds all of its keys.
 Rule 3   A client that waits holds nothing that it may use; but where it stands first, nobody else can come first.
-Rule 4   A client that leaves, because it lets go or because it was cancelled, leaves all its queues in one step. Who
-         stands first in all of its own then is granted in that step; its call returns some time later ("wake").
+Rule 4   A client that leaves, because it releases or because it was cancelled, leaves all its queues in one step. A
+         client that is then first in all of its own is granted in that step; its call returns some time later ("wake").
 Rule 5   A cancel that meets a grant: by `race` the call returns and holds, or it raises and the client leaves.
 
 A set of keys is a number whose bits are its keys, so that `request(0,3)` asks for the keys 0 and 1. There are no
-counts and no entries here: what the table does for one key is the business of `kmutex_model.actions`.
+counts and no entries here: `kmutex_model.actions` has the table for one key.
 
-The explorer is that of the keyed mutex, and so are the words: `Action`, `Property`, `Sometimes`, `Eventually`.
+The explorer is that of the keyed mutex, and so are `Action`, `Property`, `Sometimes` and `Eventually`.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class SeveralModel:
     table: dict[Place, Effect]
 
     def initial(self, config: Config) -> SeveralState:
-        """Nobody has asked for anything. ValueError: the bound is too small for anybody to."""
+        """Return the state in which nobody has asked; raise ValueError if the bound has no client or no key."""
         if config.clients < 1 or config.keys < 1:
             raise ValueError(f"at least one client and one key are needed, not {config}")
         return SeveralState(((),) * config.keys, (IDLE,) * config.clients, ())
@@ -188,7 +188,7 @@ class SeveralModel:
         raise NotEnabledError(f"{action} cannot happen in {state}")
 
     def replacing(self, name: str, rows: dict[Place, Effect]) -> SeveralModel:
-        """The same model, under another name, with these rows in place of its own, or beside them."""
+        """The same model, under another name, with these rows in place of its own, or in addition to them."""
         return SeveralModel(name, {**self.table, **rows})
 
 
@@ -372,7 +372,7 @@ BROKEN: tuple[BrokenSeveral, ...] = (
     BrokenSeveral(
         SEVERAL.replacing("one_by_one", _ONE_BY_ONE),
         "KM-ALL",
-        "one key is asked for after the other, by some upwards and by some downwards; judged by what comes of it alone",
+        "one key is asked for after the other, by some upwards and by some downwards; judged by its results alone",
         Config(2, 2, "keep"),
         judged_by=(KM_ALL_LIVE,),
     ),
@@ -386,7 +386,7 @@ BROKEN: tuple[BrokenSeveral, ...] = (
     BrokenSeveral(
         SEVERAL.replacing("keeps_a_part", {("cancel", "waiting"): _keep_a_part}),
         "KM-ALL",
-        "who gives up leaves the queues in which it waits, and keeps the keys that it had come to",
+        "a client that gives up leaves the queues in which it waits, and keeps the keys whose turn had come",
         Config(2, 2, "pass"),
     ),
     BrokenSeveral(
@@ -398,7 +398,7 @@ BROKEN: tuple[BrokenSeveral, ...] = (
     BrokenSeveral(
         SEVERAL.replacing("tells_nobody", {("release", "holding"): _tell_nobody}),
         "KM-ALL",
-        "who lets go tells nobody",
+        "a release wakes nobody",
         Config(2, 1, "keep"),
     ),
     BrokenSeveral(
@@ -411,7 +411,7 @@ BROKEN: tuple[BrokenSeveral, ...] = (
     BrokenSeveral(
         SEVERAL.replacing("starves_the_older", {("request", "idle"): _push_in}),
         "KM-ALL",
-        "the same, judged by what comes of it alone",
+        "the same, judged by its results alone",
         Config(3, 2, "keep"),
         judged_by=(KM_ALL_LIVE,),
     ),

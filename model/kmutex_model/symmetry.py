@@ -1,9 +1,8 @@
-"""States that differ by the numbers of their clients and keys only are one state, if the model never reads a number.
+"""Symmetry reduction: states that differ only by the numbers of clients and keys are explored once.
 
-A renaming gives every client and every key another number. If a model does to renamed states what it does to the
-states, renamed, then of all states that are renamings of each other it is enough to look at one: whatever can go
-wrong from another can go wrong from that one, in other numbers. `standard` picks it, and `asymmetry` finds out
-whether the model may be treated so.
+A renaming gives every client and every key another number. If a model's steps commute with renamings, it is enough to
+look at one of all states that are renamings of each other: any mistake from another one is also a mistake from this
+one, with other numbers. `standard` picks it, and `asymmetry` checks whether the model is symmetric.
 
 What this leaves out: KM-LIVE, since "client 0 waits forever" needs to know from step to step who client 0 is; and
 situations that read numbers (`Sometimes.numbered`).

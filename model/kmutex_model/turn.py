@@ -1,10 +1,9 @@
-"""One client's turn at one key: all that a row of the table can see and do, in a fixed set of words.
+"""One client's turn at one key: everything that a row of the table can see and do, as a fixed set of operations.
 
-An effect (`kmutex_model.actions`) is written in these words only, and so says the same thing to two readers. Here
-they are carried out on a state of a few clients and keys, which is what the explorer takes its steps with. In
-`kmutex_model.proof` they are read as relations between states of any size. So there is one description of each
-action, and a proof about it is a proof about what was explored. That the two readers understand each word alike is
-checked on every state up to a bound (`kmutex_model.proof.tie`).
+An effect (`kmutex_model.actions`) uses these operations only, so it has two interpretations. Here they are executed on
+a state with a few clients and keys, for the explorer. In `kmutex_model.proof` they are relations between states of any
+size. So there is one description of each action, and a proof about it is a proof about what was explored.
+`kmutex_model.proof.tie` checks that both interpretations agree, on every state up to a bound.
 """
 
 from __future__ import annotations

@@ -36,6 +36,12 @@ void reply(const std::string& id, const std::string& rest) {
     std::fflush(stdout);
 }
 
+// The end of a call of lock.
+void answer(const std::string& id, const std::optional<kmutex::Ticket>& ticket, std::string_view otherwise) {
+    if (ticket) reply(id, "\"result\": \"granted\", \"token\": " + std::to_string(*ticket));
+    else reply(id, "\"result\": " + quoted(otherwise));
+}
+
 void result(const std::string& id, std::string_view word) { reply(id, "\"result\": " + quoted(word)); }
 
 void error(const std::string& id, std::string_view message) {
@@ -81,15 +87,17 @@ void on_lock(const std::shared_ptr<Session>& session, const std::string& id, con
     if (is_try) {
         // Here, and not in a thread: it does not wait, and stands between the commands before and after it.
         call->ticket = session->locker->try_lock(call->key);
-        return result(id, call->ticket ? "granted" : "timeout");
+        return answer(id, call->ticket, "timeout");
     }
+    const Json* done = command.find("done");
+    if (done && done->kind == Json::truth && done->words == "true") call->stop.request_stop();
     std::thread([=] {
         try {
             const auto ticket = session->locker->lock(call->key, call->stop.get_token());
             std::unique_lock guard(session->guard);
             call->ticket = ticket;
             guard.unlock();
-            result(id, ticket ? "granted" : "cancelled");
+            answer(id, ticket, "cancelled");
         } catch (const std::exception& problem) {
             error(id, problem.what());
         }
@@ -157,7 +165,8 @@ void on_stat(const Session& session, const std::string& id) {
         try {
             if (op == "hello" && needed(number(command, "protocol")) == "1") {
                 reply(id, "\"protocol\": 1, \"name\": " + quoted(name) +
-                              ", \"features\": [\"fifo\", \"cancel\", \"keep\", \"try\", \"lease\", \"unheld\", \"stat\"]");
+                              ", \"features\": [\"fifo\", \"cancel\", \"keep\", \"try\", \"lease\", \"unheld\", \"stat\", \"done\", "
+                              "\"take\", \"token\"]");
             } else if (op == "reset") {
                 session = std::make_shared<Session>();
                 session->locker = build();

@@ -24,6 +24,7 @@ enum class Mistake {
     erases_what_is_none,  // `table.erase(key)` says 0 and nobody looks
     square_brackets,      // `table[key]`, and nothing that erases
     counts_the_try,       // counts before it looks, and returns without counting down
+    counts_in_the_entry,  // the last ticket goes with the entry, and the next one is a ticket that there has been
     destroys_by_key,      // the destructor of the lease unlocks the key, whoever holds it
 };
 
@@ -43,6 +44,7 @@ inline constexpr Listed mistakes[] = {
     {"erases-what-is-none", "KM-UNHELD", Mistake::erases_what_is_none},
     {"square-brackets", "KM-IDLE", Mistake::square_brackets},
     {"counts-the-try", "KM-EXPIRED,KM-REF,KM-ATOMIC,KM-IDLE", Mistake::counts_the_try},
+    {"counts-in-the-entry", "KM-TOKEN", Mistake::counts_in_the_entry},
     {"destroys-by-key", "KM-TOKEN", Mistake::destroys_by_key},
 };
 
@@ -53,7 +55,7 @@ public:
     std::optional<kmutex::Ticket> lock(const std::string& key, std::stop_token stop) override {
         std::unique_lock guard(guard_);
         const std::shared_ptr<Entry> entry = request(key);
-        const kmutex::Ticket ticket = ++last_ticket_;
+        const kmutex::Ticket ticket = next_ticket(*entry);
         while (entry->holder != 0) {
             entry->queue.push_back(ticket);
             const auto left_the_queue = [&] { return entry->place(ticket) == entry->queue.end(); };
@@ -83,7 +85,7 @@ public:
             if (mistake_ != Mistake::counts_the_try) --entry->refs;
             return std::nullopt;
         }
-        return entry->holder = ++last_ticket_;
+        return entry->holder = next_ticket(*entry);
     }
 
     void unlock(const std::string& key) override {
@@ -107,6 +109,7 @@ private:
     struct Entry {
         std::size_t refs = 0;
         kmutex::Ticket holder = 0;  // 0: free
+        kmutex::Ticket last_ticket = 0;
         std::deque<kmutex::Ticket> queue;
 
         std::deque<kmutex::Ticket>::iterator place(kmutex::Ticket ticket) {
@@ -119,6 +122,10 @@ private:
         if (!entry) entry = std::make_shared<Entry>();
         ++entry->refs;
         return entry;
+    }
+
+    kmutex::Ticket next_ticket(Entry& entry) {
+        return ++(mistake_ == Mistake::counts_in_the_entry ? entry.last_ticket : last_ticket_);
     }
 
     // ticket: whose grant must be the one; 0: anybody's.

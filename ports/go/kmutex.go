@@ -21,6 +21,7 @@ var ErrUnheld = errors.New("unlock of a key that nobody holds")
 type KeyedMutex struct {
 	guard   sync.Mutex
 	entries map[string]*list.List
+	log     *StepLog // where it is recorded, see Record
 }
 
 // Counts is what one live key has at one moment.
@@ -51,7 +52,7 @@ func (m *KeyedMutex) Lock(ctx context.Context, key string) error {
 	case <-ctx.Done():
 	}
 	// Which of the two came first is for the queue to say: the ticket may have become its head in the meantime.
-	m.withdraw(key, ticket)
+	m.withdraw(ctx, key, ticket)
 	return ctx.Err()
 }
 
@@ -60,6 +61,9 @@ func (m *KeyedMutex) TryLock(key string) bool {
 	m.guard.Lock()
 	defer m.guard.Unlock()
 	if m.entries[key] != nil {
+		if m.log != nil {
+			m.log.refused(key)
+		}
 		return false
 	}
 	m.open(key)
@@ -73,9 +77,16 @@ func (m *KeyedMutex) Unlock(key string) error {
 	defer m.guard.Unlock()
 	queue := m.entries[key]
 	if queue == nil {
+		if m.log != nil {
+			m.log.unheld(key)
+		}
 		return fmt.Errorf("%w: %q", ErrUnheld, key)
 	}
+	holder := queue.Front()
 	m.handOver(key, queue)
+	if m.log != nil {
+		m.log.leaves("release", key, holder, true, "")
+	}
 	return nil
 }
 
@@ -101,7 +112,11 @@ func (m *KeyedMutex) request(key string) (granted chan struct{}, ticket *list.El
 		return nil, nil
 	}
 	granted = make(chan struct{})
-	return granted, queue.PushBack(granted)
+	ticket = queue.PushBack(granted)
+	if m.log != nil {
+		m.log.asks(key, ticket)
+	}
+	return granted, ticket
 }
 
 // open makes the entry of a free key, with its holder. Nobody waits on the holder's channel, so it has none. Under the
@@ -111,8 +126,11 @@ func (m *KeyedMutex) open(key string) {
 		m.entries = make(map[string]*list.List)
 	}
 	queue := list.New()
-	queue.PushBack((chan struct{})(nil))
+	ticket := queue.PushBack((chan struct{})(nil))
 	m.entries[key] = queue
+	if m.log != nil {
+		m.log.asks(key, ticket)
+	}
 }
 
 // handOver removes the head; the next ticket holds from that step on. The channel is closed under the guard and
@@ -129,16 +147,20 @@ func (m *KeyedMutex) handOver(key string, queue *list.List) {
 
 // withdraw undoes a request in whatever state it is: waiting, granted, or granted and ended already by an Unlock of
 // the key from elsewhere. In the last case the ticket is in no queue and Remove does nothing.
-func (m *KeyedMutex) withdraw(key string, ticket *list.Element) {
+func (m *KeyedMutex) withdraw(ctx context.Context, key string, ticket *list.Element) {
 	m.guard.Lock()
 	defer m.guard.Unlock()
 	queue := m.entries[key]
 	if queue == nil {
 		return
 	}
-	if queue.Front() == ticket {
+	held := queue.Front() == ticket
+	if held {
 		m.handOver(key, queue)
-		return
+	} else {
+		queue.Remove(ticket)
 	}
-	queue.Remove(ticket)
+	if m.log != nil {
+		m.log.gaveUp(ctx, key, ticket, held)
+	}
 }

@@ -118,7 +118,7 @@ func TestAGrantThatMeetsACancelGoesOn(t *testing.T) {
 	next := ask(&m, forever, "a")
 	mustUnlock(t, &m, "a")
 	<-granted
-	m.withdraw("a", ticket)
+	m.withdraw(forever, "a", ticket)
 	if err := <-next; err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestAGrantThatMeetsACancelGoesOn(t *testing.T) {
 	granted, ticket = m.request("a")
 	mustUnlock(t, &m, "a")
 	<-granted
-	m.withdraw("a", ticket)
+	m.withdraw(forever, "a", ticket)
 	wantCounts(t, &m, map[string]Counts{})
 }
 
@@ -156,10 +156,10 @@ func TestAWithdrawalOfAnEndedGrantTouchesNobody(t *testing.T) {
 	_, ticket := m.request("a")
 	mustUnlock(t, &m, "a")
 	mustUnlock(t, &m, "a")
-	m.withdraw("a", ticket)
+	m.withdraw(forever, "a", ticket)
 	wantCounts(t, &m, map[string]Counts{})
 	mustLock(t, &m, "a")
-	m.withdraw("a", ticket)
+	m.withdraw(forever, "a", ticket)
 	wantCounts(t, &m, map[string]Counts{"a": {Refs: 1}})
 }
 

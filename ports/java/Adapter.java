@@ -24,7 +24,7 @@ import java.util.function.Supplier;
 public final class Adapter {
     private static final int MAX_LINE = 65_536;
     private static final List<String> FEATURES =
-            List.of("fifo", "cancel", "pass", "try", "lease", "unheld", "stat");
+            List.of("fifo", "cancel", "pass", "try", "lease", "unheld", "stat", "done", "refuse", "deadline");
     private static final PrintStream OUT = new PrintStream(System.out, false, StandardCharsets.UTF_8);
 
     /** A command that can't be obeyed. It has an id, so it is answered. */
@@ -149,14 +149,15 @@ public final class Adapter {
     }
 
     private void lock(long id, String key, Map<String, Object> command) {
-        boolean isTry = command.containsKey("timeout");
-        if (isTry && field(command, "timeout", Long.class) != 0) {
-            throw new BadCommand("a timeout is 0 here");
+        long timeout = command.containsKey("timeout") ? field(command, "timeout", Long.class) : -1;
+        if (timeout < 0 && command.containsKey("timeout")) {
+            throw new BadCommand("a timeout is not negative");
         }
+        boolean done = Boolean.TRUE.equals(command.get("done"));
         Locker locker = session.locker;
         Call call = new Call();
         session.calls.put(id, call);
-        if (isTry) {
+        if (timeout == 0) {
             // Here, and not in a thread: it does not wait, and stands between the commands before and after it.
             call.grant = locker.tryLock(key);
             result(id, call.grant == null ? "timeout" : "granted");
@@ -164,8 +165,11 @@ public final class Adapter {
         }
         call.thread = new Thread(() -> {
             try {
-                call.grant = locker.lock(key);
-                result(id, "granted");
+                if (done) {
+                    Thread.currentThread().interrupt();
+                }
+                call.grant = timeout < 0 ? locker.lock(key) : locker.tryLock(key, timeout);
+                result(id, call.grant == null ? "timeout" : "granted");
             } catch (InterruptedException interrupt) {
                 result(id, "cancelled");
             } catch (RuntimeException problem) {

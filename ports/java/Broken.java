@@ -23,14 +23,16 @@ final class Broken implements Locker {
         THROWS_WITH_THE_GRANT("throws-with-the-grant", "KM-RACE,KM-LIVE"),
         /** An ArrayDeque as a stack: add here, removeLast there. */
         REMOVES_LAST("removes-last", "KM-FIFO,KM-HANDOFF"),
-        /** Frees the key and wakes the oldest, who has to win it, and keeps its count if it is cancelled just then. */
-        NOT_FAIR("not-fair", "KM-HANDOFF,KM-FIFO,KM-RACE,KM-IDLE"),
+        /** Frees the key and wakes the oldest, who has to win it. */
+        NOT_FAIR("not-fair", "KM-HANDOFF,KM-FIFO"),
         /** Map.remove says null and nobody looks. */
         REMOVES_NULL("removes-null", "KM-UNHELD"),
         /** Semaphore.release does not ask who has acquired: one more permit, and room for two. */
         RELEASES_A_PERMIT("releases-a-permit", "KM-UNHELD,KM-EXCL,KM-IDLE,KM-REF"),
         /** computeIfAbsent, and nothing that removes. */
         COMPUTES_IF_ABSENT("computes-if-absent", "KM-IDLE"),
+        /** Its patience is a number of seconds, and the caller gives milliseconds. */
+        TAKES_SECONDS("takes-seconds", "KM-CANCEL,KM-EXPIRED"),
         /** A try counts before it looks, and returns false without counting down. */
         COUNTS_THE_TRY("counts-the-try", "KM-EXPIRED,KM-REF,KM-ATOMIC,KM-IDLE"),
         /** The lease's close unlocks the key, whoever holds it. */
@@ -69,6 +71,16 @@ final class Broken implements Locker {
 
     @Override
     public Release lock(String key) throws InterruptedException {
+        return lock(key, Long.MAX_VALUE);
+    }
+
+    @Override
+    public Release tryLock(String key, long milliseconds) throws InterruptedException {
+        TimeUnit unit = mistake == Mistake.TAKES_SECONDS ? TimeUnit.SECONDS : TimeUnit.MILLISECONDS;
+        return lock(key, unit.toNanos(milliseconds));
+    }
+
+    private Release lock(String key, long patience) throws InterruptedException {
         Object ticket = new Object();
         guard.lockInterruptibly();
         try {
@@ -79,7 +91,10 @@ final class Broken implements Locker {
             }
             entry.queue.add(ticket);
             try {
-                await(entry, ticket);
+                if (!await(entry, ticket, patience)) {
+                    leave(key, entry, ticket);
+                    return null;
+                }
             } catch (InterruptedException interrupt) {
                 leave(key, entry, ticket);
                 throw interrupt;
@@ -144,10 +159,15 @@ final class Broken implements Locker {
         return entry;
     }
 
-    private void await(Entry entry, Object ticket) throws InterruptedException {
+    /** False: the time, in nanoseconds, is over, and there was no grant. */
+    private boolean await(Entry entry, Object ticket, long patience) throws InterruptedException {
+        long left = patience;
         while (true) {
             while (entry.queue.contains(ticket)) {
-                told.await();
+                if (left <= 0) {
+                    return false;
+                }
+                left = told.awaitNanos(left);
             }
             if (mistake == Mistake.NOT_FAIR) {
                 // Stands for a machine that is busy when it wakes; without it the mistake shows in few bursts only.
@@ -161,7 +181,7 @@ final class Broken implements Locker {
             if (Thread.interrupted()) {
                 throw new InterruptedException();
             }
-            return;
+            return true;
         }
     }
 
@@ -173,6 +193,14 @@ final class Broken implements Locker {
             }
         } else if (entry.holder == ticket && mistake != Mistake.THROWS_WITH_THE_GRANT) {
             handOn(key, entry);
+        } else if (mistake == Mistake.NOT_FAIR) {
+            // It was woken and has not won: its wake-up goes on.
+            entry.references--;
+            entry.queue.poll();
+            told.signalAll();
+            if (entry.references == 0) {
+                entries.remove(key);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 import java.util.HashMap;
 import java.util.Map;
+import java.util.concurrent.TimeUnit;
 
 /** What the adapter drives: the library, or one of the mistakes. */
 interface Locker {
@@ -15,6 +16,9 @@ interface Locker {
 
     /** Null: refused. */
     Release tryLock(String key);
+
+    /** For no longer than so many milliseconds. Null: refused. */
+    Release tryLock(String key, long milliseconds) throws InterruptedException;
 
     void unlock(String key);
 
@@ -32,6 +36,12 @@ interface Locker {
         @Override
         public Release tryLock(String key) {
             KeyedMutex<String>.Lease lease = mutex.tryLock(key);
+            return lease == null ? null : lease::release;
+        }
+
+        @Override
+        public Release tryLock(String key, long milliseconds) throws InterruptedException {
+            KeyedMutex<String>.Lease lease = mutex.tryLock(key, milliseconds, TimeUnit.MILLISECONDS);
             return lease == null ? null : lease::release;
         }
 

@@ -84,7 +84,7 @@ final class VectorsTest {
             moves = list(vector.get("moves"));
             copies = ((Long) vector.getOrDefault("keys", 1L)).intValue();
             for (int copy = 0; copy < copies; copy++) {
-                courses.add(new ArrayList<>(VectorsTest.<List<Map<String, Object>>>list(vector.get("courses"))));
+                courses.add(declared(vector));
             }
         }
 
@@ -96,7 +96,8 @@ final class VectorsTest {
                 for (int copy = 0; copy < copies; copy++) {
                     unlocks.add(give(moves.get(move), copy, meeting));
                 }
-                for (long since = System.nanoTime(); !settled(move, unlocks); Thread.sleep(0, 100_000)) {
+                long brief = brief(moves.get(move).get(0));
+                for (long since = System.nanoTime() + brief; !settled(move, unlocks); Thread.sleep(0, 100_000)) {
                     if (System.nanoTime() - since > patience) {
                         return "move " + move + ": calls " + ended + ", unlocks " + unlocks + ", " + locker.counts();
                     }
@@ -119,7 +120,7 @@ final class VectorsTest {
                 String key = name((String) command.get("key"), copy);
                 String call = copy + ":" + command.get("call");
                 switch (op) {
-                    case "lock" -> start(call, key);
+                    case "lock", "done", "limit" -> start(call, key, command);
                     case "try" -> {
                         Locker.Release grant = locker.tryLock(key);
                         ended(call, key, grant);
@@ -167,11 +168,18 @@ final class VectorsTest {
             }
         }
 
-        private void start(String call, String key) {
+        private void start(String call, String key, Map<String, Object> command) {
+            Long limit = (Long) command.get("ms");
             Thread thread = new Thread(() -> {
                 try {
-                    ended(call, key, locker.lock(key));
-                    ended.put(call, "granted");
+                    if (command.get("op").equals("done")) {
+                        Thread.currentThread().interrupt();
+                    }
+                    long asked = System.nanoTime();
+                    Locker.Release grant = limit == null ? locker.lock(key) : locker.tryLock(key, limit);
+                    ended(call, key, grant);
+                    boolean early = grant == null && System.nanoTime() - asked < limit * 900_000;
+                    ended.put(call, grant != null ? "granted" : early ? "timeout before its time" : "timeout");
                 } catch (InterruptedException interrupt) {
                     ended.put(call, "cancelled");
                 }
@@ -227,6 +235,25 @@ final class VectorsTest {
             }
             return true;
         }
+    }
+
+    /** The nanoseconds of a limit that is over in its move. */
+    private static long brief(Map<String, Object> command) {
+        long limit = (Long) command.getOrDefault("ms", 0L);
+        return limit <= 1_000 ? limit * 1_000_000 : 0;
+    }
+
+    /** The courses that a lock with these features may take: an interrupt before the call throws at a free key too. */
+    private static List<List<Map<String, Object>>> declared(Map<String, Object> vector) {
+        List<List<Map<String, Object>>> moves = list(vector.get("moves"));
+        List<List<Map<String, Object>>> courses = new ArrayList<>(VectorsTest.<List<Map<String, Object>>>list(vector.get("courses")));
+        for (int move = 0; move < moves.size(); move++) {
+            int number = move;
+            if (!moves.get(move).isEmpty() && moves.get(move).get(0).get("op").equals("done")) {
+                courses.removeIf(course -> ((Map<?, ?>) course.get(number).get("calls")).containsValue("granted"));
+            }
+        }
+        return courses;
     }
 
     /** The key of a copy. They are alike in all but some digits in the middle. */

@@ -11,7 +11,7 @@ import { mistakes } from "./broken.js";
 import { KeyedMutex, LockTimeoutError, UnheldKeyError } from "./kmutex.js";
 
 const MAX_LINE = 65536;
-const FEATURES = ["fifo", "cancel", "keep", "try", "lease", "unheld", "stat"];
+const FEATURES = ["fifo", "cancel", "keep", "try", "lease", "unheld", "stat", "done", "refuse", "deadline"];
 
 // The adapter can't answer a line whose id it does not know, so it says what is wrong and ends.
 function fail(message) {
@@ -40,10 +40,10 @@ class Session {
     this.locker = locker;
   }
 
-  obey({ op, id, key, timeout, call, lease }) {
+  obey({ op, id, key, timeout, done, call, lease }) {
     const hasKey = typeof key === "string";
-    if (op === "lock" && hasKey && (timeout === undefined || timeout === 0)) {
-      this.#lock(id, key, timeout);
+    if (op === "lock" && hasKey && (timeout === undefined || (Number.isInteger(timeout) && timeout >= 0))) {
+      this.#lock(id, key, timeout, done);
     } else if (op === "unlock" && hasKey) {
       say(this.#unlock(id, key, lease));
     } else if (op === "cancel" && typeof call === "number") {
@@ -58,8 +58,9 @@ class Session {
   }
 
   // hold() asks before its first await, so the calls stand in the queue in the order of their commands.
-  async #lock(id, key, timeout) {
+  async #lock(id, key, timeout, done) {
     const controller = new AbortController();
+    if (done) controller.abort();
     this.#calls.set(id, controller);
     let reply = { id, result: "granted" };
     try {

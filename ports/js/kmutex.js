@@ -21,6 +21,16 @@ export class LockTimeoutError extends Error {
  */
 export class KeyedMutex {
   #entries = new Map();
+  #log;
+
+  /** record: a StepLog (steplog.js), which gets each step; none is written without. */
+  constructor({ record } = {}) {
+    this.#log = record;
+    record?.attach((key) => {
+      const queue = this.#entries.get(key);
+      return queue && { refs: queue.size, holder: queue.head };
+    });
+  }
 
   /**
    * Resolves once the caller holds `key` (KM-EXCL), first come first served: the call itself queues, before the first
@@ -40,7 +50,7 @@ export class KeyedMutex {
 
   /** As `lock`, and resolves to a Lease, which ends this grant only (KM-TOKEN). */
   async hold(key, options) {
-    return new Lease(this.#release.bind(this, key, await this.#acquire(key, options)));
+    return new Lease(this.#release.bind(this, key, await this.#acquire(key, options), true));
   }
 
   /**
@@ -70,9 +80,11 @@ export class KeyedMutex {
     if (queue === undefined) {
       const ticket = new Ticket();
       this.#entries.set(key, new Queue(ticket));
+      this.#log?.asks(key, ticket);
       return Promise.resolve(ticket);
     }
     if (timeout === 0) {
+      this.#log?.refused(key);
       return Promise.reject(new LockTimeoutError("the key is held"));
     }
     return new Promise((resolve, reject) => {
@@ -82,16 +94,17 @@ export class KeyedMutex {
         clearTimeout(timer);
         signal?.removeEventListener("abort", aborted);
       };
-      const giveUp = (reason) => {
+      const giveUp = (reason, why) => {
         ended();
         queue.remove(ticket);
+        this.#log?.leaves("fail", key, ticket, false, { why });
         reject(reason);
       };
-      const aborted = () => giveUp(signal.reason);
+      const aborted = () => giveUp(signal.reason, "cancelled");
       // What is no signal throws here, before there is anything to undo.
       signal?.addEventListener("abort", aborted);
       if (timeout <= LONGEST) {
-        timer = setTimeout(() => giveUp(new LockTimeoutError(`no grant within ${timeout} ms`)), timeout);
+        timer = setTimeout(() => giveUp(new LockTimeoutError(`no grant within ${timeout} ms`), "timeout"), timeout);
       }
       // The grant stops the timer and the listener in its own step. So whoever gives up is still waiting, and the
       // queue he stands in is still the key's.
@@ -100,12 +113,14 @@ export class KeyedMutex {
         resolve(ticket);
       };
       queue.append(ticket);
+      this.#log?.asks(key, ticket);
     });
   }
 
-  #release(key, ticket) {
+  #release(key, ticket, lease = false) {
     const queue = this.#entries.get(key);
     if (queue === undefined || queue.head !== ticket) {
+      this.#log?.unheld(key, lease ? ticket : undefined);
       throw new UnheldKeyError(queue === undefined ? "nobody holds the key" : "this grant of the key has ended");
     }
     queue.remove(ticket);
@@ -114,6 +129,7 @@ export class KeyedMutex {
     } else {
       queue.head.grant();
     }
+    this.#log?.leaves("release", key, ticket, true, lease ? { lease } : {});
   }
 }
 

@@ -10,7 +10,8 @@ import { isDeepStrictEqual } from "node:util";
 import { mistakes } from "./broken.js";
 import { KeyedMutex, LockTimeoutError, UnheldKeyError } from "./kmutex.js";
 
-const FEATURES = new Set(["fifo", "cancel", "keep", "try", "lease", "unheld", "stat"]);
+const FEATURES = new Set(["fifo", "cancel", "keep", "try", "lease", "unheld", "stat", "done", "refuse", "deadline"]);
+const ASKING = new Set(["lock", "try", "done", "limit"]);
 const FILE = process.env.KMUTEX_VECTORS ?? new URL("../../specs/vectors.json", import.meta.url);
 const TIMEOUT = 2000; // ms without anything new, until a move has failed; a right lock is never waited for so long
 const MEETINGS = 10; // cancels behind a grant, before it counts that none was taken
@@ -33,14 +34,15 @@ class Player {
 
   // Resolves to what is wrong, or to nothing.
   async play() {
-    let courses = this.vector.courses;
+    let courses = declared(this.vector);
     for (const [number, move] of this.vector.moves.entries()) {
       this.seen = { calls: {}, unlocks: [], table: {} };
       const waiting = [...this.calls].filter(([, call]) => call.how === undefined).map(([name]) => name);
       for (const command of move) this.give(command, move.length === 1);
       const late = this.meeting(move, waiting);
       let shown;
-      for (let quiet = performance.now(), before = ""; ; ) {
+      const [{ ms = 0 }] = move; // a limit of no more than a second is over in its move
+      for (let quiet = performance.now() + (ms <= 1000 ? ms : 0), before = ""; ; ) {
         await turn();
         this.seen.table = Object.fromEntries(this.locker.snapshot());
         shown = JSON.stringify(this.seen);
@@ -56,25 +58,28 @@ class Player {
     }
   }
 
-  give({ op, call, key }, alone) {
-    if (op === "lock" || op === "try") this.lock(call, key, op === "try", alone);
+  give({ op, call, key, ms }, alone) {
+    if (ASKING.has(op)) this.lock(call, key, { op, timeout: op === "try" ? 0 : ms, alone });
     else if (op === "cancel") this.calls.get(call).abort.abort();
     else if (op === "lease") this.release(this.calls.get(call));
     else if (op === "unlock" || this.granted.get(key) > 0) this.unlock(key, () => this.locker.unlock(key));
   }
 
-  async lock(number, key, isTry, alone) {
+  async lock(number, key, { op, timeout, alone }) {
     const call = { key, abort: new AbortController(), asked: performance.now() };
     this.calls.set(number, call);
+    if (op === "done") call.abort.abort();
     try {
-      call.lease = await this.locker.hold(key, { signal: call.abort.signal, timeout: isTry ? 0 : undefined });
+      call.lease = await this.locker.hold(key, { signal: call.abort.signal, timeout });
       call.how = "granted";
       this.granted.set(key, (this.granted.get(key) ?? 0) + 1);
     } catch (error) {
       if (error instanceof LockTimeoutError) call.how = "timeout";
       else call.how = error?.name === "AbortError" ? "cancelled" : String(error);
     }
-    if (isTry && alone) call.took = performance.now() - call.asked;
+    const took = performance.now() - call.asked;
+    if (op === "try" && alone) call.took = took;
+    if (op === "limit" && call.how === "timeout" && took < 0.9 * timeout) call.how = "timeout before its time";
     this.seen.calls[number] = call.how; // of the move in which it ends
   }
 
@@ -101,16 +106,26 @@ class Player {
   }
 }
 
+// The courses that a lock with these features may take: an early cancel of a free key is refused.
+function declared({ moves, courses }) {
+  const early = [...moves.entries()].filter(([, [{ op }]]) => op === "done");
+  return courses.filter((course) => early.every(([number, [{ call }]]) => course[number].calls[call] !== "granted"));
+}
+
 // The same case on `keys` keys at once (specs/vectors.md).
 function spread(vector) {
   if (vector.keys === undefined) return vector;
-  const made = vector.moves.flat().filter(({ op }) => op === "lock" || op === "try").length;
+  const made = vector.moves.flat().filter(({ op }) => ASKING.has(op)).length;
   const names = keyNames(vector.keys);
   const name = (key, copy) => (key === "a" ? names[copy] : `${key}:${names[copy]}`);
   const copies = [...names.keys()];
   const moves = vector.moves.map((move) =>
     copies.flatMap((copy) =>
-      move.map(({ op, call, key }) => ({ op, call: copy * made + call, key: key === undefined ? key : name(key, copy) })),
+      move.map((command) => ({
+        ...command,
+        call: copy * made + command.call,
+        key: command.key === undefined ? undefined : name(command.key, copy),
+      })),
     ),
   );
   const course = vector.courses[0].map(({ calls, unlocks, table }) => ({

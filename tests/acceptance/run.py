@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.lockers.catalogue import SHAPES, Row, entries  # noqa: E402
+from tests.part import part_of  # noqa: E402
 
 PATIENCE = 4
 SAID = {"violation": "rejected by the right clause", "holds": "accepted", "noted": "accepted with the right remark"}
@@ -60,14 +61,6 @@ def _unpromised(line: dict[str, Any]) -> bool:
     return bool(line["result"] == "not promised" and line["violations"])
 
 
-def part_of(text: str) -> tuple[int, int]:
-    """K and N of "K/N"; ValueError for anything else."""
-    number, of = (int(part) for part in text.split("/"))
-    if not 1 <= number <= of:
-        raise ValueError(text)
-    return number, of
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=30.0)
@@ -75,7 +68,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=("sound", "bad"))
     parser.add_argument("--origin", choices=("written", "wild"))
     parser.add_argument("--bare", action="store_true", help="give no flag to the command")
-    parser.add_argument("--part", type=part_of, default=(1, 1), metavar="K/N", help="the K-th of every N only")
+    parser.add_argument("--part", type=part_of, default="1/1", metavar="K/N", help="the K-th of every N only")
     args = parser.parse_args()
     expect = {"sound": ("holds",), "bad": ("violation",), None: ("violation", "holds", "noted")}[args.kind]
     shapes = tuple(shape for shape in SHAPES if shape != "none")
@@ -83,8 +76,7 @@ def main() -> int:
     rows = entries(kind=("threads", "asyncio"), origin=origin, shape=shapes, expect=expect)
     if args.origin is None:
         rows += [row for row in entries(shape=shapes, expect=expect) if row.module == "tests.lockers.misjudged"]
-    number, of = args.part
-    chosen = [row for row in rows if args.only in row.name][number - 1 :: of]
+    chosen = [row for row in rows if args.only in row.name][args.part]
     right: Counter[str] = Counter()
     for number, row in enumerate(chosen, 1):
         started = time.perf_counter()

@@ -24,13 +24,15 @@ from kmutex.conform.case import (
     spread,
 )
 from kmutex.conform.expected import Courses, make_case
+from kmutex.conform.mistakes import MISTAKES
+from kmutex.conform.player import EARLY, declared
 from kmutex.conform.sequences import random_case, renumbered, simpler
-from kmutex.conform.vectors import BOUNDS, as_json, chosen, load, weighed, wide
+from kmutex.conform.vectors import BOUNDS, FIELDS, as_json, chosen, load, weighed, wide
 from kmutex_model.actions import CORRECT, parse_schedule
 from kmutex_model.broken import BROKEN
 from kmutex_model.state import Config
 
-ALL = frozenset({"fifo", "cancel", "try", "lease", "unheld", "stat"})
+ALL = frozenset({"fifo", "cancel", "try", "lease", "unheld", "stat", "done", "deadline"})
 NEVER_KILLED = {
     "interrupted_waiter_stays": "the protocol has no interrupt",
     "interrupted_grant_stays": "the protocol has no interrupt",
@@ -39,7 +41,7 @@ NEVER_KILLED = {
 
 
 def test_a_case_is_read_and_written() -> None:
-    for text in ("0+a", "0+a/1?a/ua,c1/r0", "ub/0+a,1+a"):
+    for text in ("0+a", "0+a/1?a/ua,c1/r0", "ub/0+a,1+a", "0!a/1+a:50/2+a:60000"):
         assert format_moves(parse_moves(text)) == text
         case = make_case(parse_moves(text))
         assert case.id == text
@@ -49,21 +51,25 @@ def test_a_case_is_read_and_written() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "is no command"),
-        ("0*a", "is no command"),
-        ("0+A", "is no command"),
-        ("0+a//ua", "is no command"),
+        ("", "is not a command"),
+        ("0*a", "is not a command"),
+        ("0+A", "is not a command"),
+        ("0+a//ua", "is not a command"),
         ("1+a", "numbered"),
         ("0+a/0+a", "numbered"),
         ("0+a/c1", "not made before it"),
         ("c0,0+a", "not made before it"),
         ("0?a,c0", "not made before it"),
         ("0+a,r0", "not made before it"),
+        ("0!a,ua", "is a move by itself"),
+        ("0+a/1+a:50,ua", "is a move by itself"),
+        ("0+a/1+a:5000", "nobody knows whether 5000 ms are over"),
+        ("0+a:0", "is not a command"),
         ("0+a/r0,ua", "twice at once"),
         ("0+a/ua,ua", "twice at once"),
         ("0+a/1+a,2+a,3+a,4+a,5+a", "5 commands at once; 4 is the most"),
-        ("0" * 5000 + "+a", "is no command"),
-        ("\N{ARABIC-INDIC DIGIT ZERO}+a", "is no command"),
+        ("0" * 5000 + "+a", "is not a command"),
+        ("\N{ARABIC-INDIC DIGIT ZERO}+a", "is not a command"),
         ("/".join(f"{n}+a" for n in range(41)), "at most 40"),
     ],
 )
@@ -80,7 +86,7 @@ def test_a_move_whose_end_nobody_can_know_makes_no_case() -> None:
 
 
 def test_a_case_that_may_go_too_many_ways_is_refused_soon() -> None:
-    with pytest.raises(CaseError, match=r"576 ways by '4.a,5.a,6.a,7.a'; at most 100"):
+    with pytest.raises(CaseError, match=r"576 possible states after '4.a,5.a,6.a,7.a'; at most 100"):
         make_case(parse_moves("0+a,1+a,2+a,3+a/4+a,5+a,6+a,7+a/8+a,9+a,10+a,11+a"))
 
 
@@ -111,6 +117,24 @@ def test_a_cancel_right_behind_its_lock_ends_it_or_came_too_late() -> None:
     }
 
 
+def test_an_early_cancel_of_a_free_key_takes_it_or_does_not_and_a_port_says_which() -> None:
+    """KM-CANCEL: a held key is never waited for; where one of the two is declared, the other is wrong."""
+    case = make_case(parse_moves("0!a/1!a/ua"))
+    ends = {tuple(how for seen in course[:2] for _, how in seen.calls) for course in case.courses}
+    assert ends == {("granted", "cancelled"), ("cancelled", "granted"), ("cancelled", "cancelled")}
+    for feature, left in (("take", [("granted", "cancelled")]), ("refuse", [("cancelled", "cancelled")])):
+        courses = declared(case.courses, case.moves, {feature})
+        assert [tuple(how for seen in course[:2] for _, how in seen.calls) for course in courses] == left
+    assert declared(case.courses, case.moves, set(EARLY)) == list(case.courses)
+
+
+def test_a_time_limit_is_over_in_its_move_or_not_in_the_case() -> None:
+    """KM-CANCEL, KM-REF: a short one leaves no trace of its call, and with a long one it stands in the queue."""
+    (course,) = make_case(parse_moves("0+a/1+a:60000/2+a:50/ua")).courses
+    assert [seen.calls for seen in course[1:4]] == [(), ((2, "timeout"),), ((1, "granted"),)]
+    assert [seen.table for seen in course[1:4]] == [(("a", 2, 1),), (("a", 2, 1),), (("a", 1, 0),)]
+
+
 def test_a_case_on_many_keys_is_a_copy_on_each() -> None:
     """What is sent for two keys is what the model says of two keys."""
     both = spread(make_case(*parse_times("0+a/1+a/ua@2")))
@@ -126,7 +150,7 @@ def test_times_that_are_none(text: str) -> None:
 
 
 def test_a_case_on_many_keys_goes_one_way() -> None:
-    with pytest.raises(CaseError, match="2 ways; a case on many keys goes one"):
+    with pytest.raises(CaseError, match="2 allowed outcomes; a case on many keys must have one"):
         make_case(*parse_times("0+a,c0@2"))
 
 
@@ -151,7 +175,7 @@ def test_the_file_is_made_of_the_chosen_cases() -> None:
     """`nox -s vectors` compares all of it with the model; this, every fiftieth and the list of ids."""
     vectors = load()
     small = {case.id: form for case, form in wide()}
-    assert {vector.case.id for vector in vectors} <= {*map(format_moves, chosen()), *small}
+    assert {vector.case.id for vector in vectors} <= {*map(format_moves, chosen()), *FIELDS, *small}
     for vector in vectors[::50]:
         case = make_case(*parse_times(vector.case.id))
         again = weighed(small.get(case.id, case))._replace(case=case)
@@ -163,7 +187,7 @@ def test_the_file_is_made_of_the_chosen_cases() -> None:
 def test_every_known_bad_model_is_killed_by_a_vector_or_has_a_reason() -> None:
     vectors = load()
     killed = {name for vector in vectors for name in (*vector.kills, *vector.may_kill)}
-    names = {broken.model.name for broken in BROKEN}
+    names = {broken.model.name for broken in BROKEN} | {mistake.name for mistake in MISTAKES}
     assert names - killed == set(NEVER_KILLED)
 
 

@@ -95,6 +95,7 @@ def test_what_no_file_can_hold_is_written_as_escapes(tmp_path: Path) -> None:
     assert r"odd \ud800" in files["html"].read_text(encoding="utf-8")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "clause"), [("Lifo", "KM-FIFO"), ("KeepsEntries", "KM-IDLE"), ("ForgetsOnThird", "KM-CANCEL")]
 )
@@ -139,6 +140,17 @@ KINDS = [
     ("SaysKeepPasses", "0+a/1+a/ua,c1*20", "KM-RACE"),
     ("SaysPassKeeps", "0+a/1+a/ua,c1*20", "KM-RACE"),
     ("DropsRacedGrant", "0+a/1+a/ua,c1/2+a", "KM-RACE"),
+    ("SaysRefuseTakes", "0!a/ua", "KM-CANCEL"),
+    ("SaysTakeRefuses", "0!a/ua", "KM-CANCEL"),
+    ("EarlyCancelLost", "0+a/1!a/ua@300", "KM-CANCEL"),
+    ("EarlyCancelHolds", "0!a/1?a", "KM-CANCEL"),
+    ("EarlyCancelStaysQueued", "0+a/1+a/2!a/c1", "KM-CANCEL"),
+    ("LimitLost", "0+a/1+a:50/2+b", "KM-CANCEL"),
+    ("LimitTooSoon", "0+a/1+a:50/2+a/ua", "KM-EXPIRED"),
+    ("LimitTooSoon", "0+a/1+a:60000/2+a:50/ua", "KM-EXPIRED"),
+    ("LimitStaysQueued", "0+a/1+a:50/ua@300", "KM-CANCEL"),
+    ("LimitEndsGrant", "0+a:50/1+a:50/2?a", "KM-EXCL"),
+    ("TokensAgain", "0+a/ua/1+a@300", "KM-TOKEN"),
 ]
 """Mistakes that the small vectors do not show, the vector that does, and the clause."""
 
@@ -154,11 +166,36 @@ def test_each_kind_of_mistake_has_a_vector(name: str, case: str, clause: str) ->
     assert clause in last(done).partition(": ")[0].split(", ")
 
 
+@pytest.mark.parametrize("name", ["Fields", "TakesEarly"])
+def test_early_cancels_time_limits_and_tokens_of_a_sound_port(name: str) -> None:
+    """KM-CANCEL, KM-EXPIRED, KM-TOKEN: of a free key an early cancel may do either, and the port says which."""
+    done = misbehaving(name, "--run", "...!...", "--run", "0+a...:60000...", "--run", "0+a:50...", "--random", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("tokens that rise (no token)" in last(done)) == (name == "TakesEarly")
+    assert "no deadline" not in last(done)
+
+
+def test_fields_that_a_port_lacks_are_not_judged_and_the_last_line_says_so() -> None:
+    done = misbehaving("Sound", "--run", "0!a...", "--run", "0+a/ua/1+a@300", "--random", "0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in (
+        "calls that are cancelled before they begin (no done)",
+        "time limits other than 0 (no deadline)",
+        "tokens that rise (no token)",
+    ):
+        assert words in last(done)
+    assert "without the feature done: calls that are cancelled before they begin not judged" in done.stdout
+    lacks = misbehaving("Sound", "--case", "0!a/1?a")
+    assert lacks.returncode == 2
+    assert "0!a/1?a needs done, which the adapter has not declared" in lacks.stderr
+
+
 @pytest.mark.parametrize("name", ["Keeps", "Passes"])
 def test_a_port_may_keep_or_pass_if_it_says_so(name: str) -> None:
     assert misbehaving(name, "--case", "0+a/1+a/ua,c1*20").returncode == 0
 
 
+@pytest.mark.long
 def test_one_defect_everywhere_does_not_hide_the_rest(tmp_path: Path) -> None:
     """Of a table that never forgets, the third failure is the last, and every other clause is judged."""
     out = tmp_path / "report.json"
@@ -172,6 +209,7 @@ def test_one_defect_everywhere_does_not_hide_the_rest(tmp_path: Path) -> None:
     assert "KM-IDLE was shown broken 3 times, and not asked for after that" in done.stdout
 
 
+@pytest.mark.long
 def test_a_clause_is_left_out_and_the_others_are_judged() -> None:
     """Also of the table: what is kept counts no more, and a reference too many does."""
     cases = ("--run", "0+a/1+a/c1...", "--random", "2")
@@ -200,6 +238,7 @@ def test_the_first_failure_is_said_at_once() -> None:
     assert re.match(r"after [\d.]+ s, the first: \S+: KM-FIFO: ", done.stdout)
 
 
+@pytest.mark.long
 def test_vectors_are_listed_chosen_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     from kmutex.conform.vectors import load
 
@@ -268,7 +307,7 @@ BREAKS = [
     ("PanicsLikeGo", "its last words: panic: all is lost"),
     ("PanicsLikeRust", "its last words: thread 'main' panicked at src/lib.rs:1:1: all is lost"),
     ("LongLine", "it wrote a line of more than 65536 bytes"),
-    ("Binary", "it wrote something that is no JSON"),
+    ("Binary", "it wrote a line that is not JSON"),
     ("SaysItTwice", "which has its reply or was never sent"),
     ("OwnWords", "its reply to unlock is 'done'"),
     ("OddTable", "its reply to stat is not as"),
@@ -278,7 +317,7 @@ BREAKS = [
 STARTS_NOT = [
     ("HangsAtHello", "no reply to hello within 2 s"),
     ("DiesAtOnce", "it ended with status 1 while it was needed; its last words: no such library"),
-    ("OldProtocol", "no hello of protocol 1"),
+    ("OldProtocol", "not a hello of protocol 1"),
     ("OddFeature", "the feature 'quantum', which there is not"),
 ]
 """Adapters that fail, and words of what is said."""
@@ -322,6 +361,7 @@ def test_an_adapter_that_stays_after_bye_has_failed() -> None:
     assert "still there 1 s after bye" in done.stdout
 
 
+@pytest.mark.long
 def test_no_process_is_left_behind(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     misbehaving("HasChildren", "--random", "0", "--json", str(out))
@@ -372,6 +412,34 @@ def test_a_failure_that_a_longer_silence_mends_is_slow_and_no_pass(tmp_path: Pat
     assert "slow" in {case["verdict"] for case in said["cases"]}
     assert said["violated"] == []
     assert "holds" not in {clause["result"] for clause in said["clauses"].values()}
+
+
+@pytest.mark.long
+def test_a_slow_black_box_conforms_where_the_silence_is_long_enough() -> None:
+    """What the haste of level 1 has against it is taken back, and a slow one that is wrong stays wrong (KM-FIFO)."""
+    some = ("--settle", "120", "--run", "0+a/1+a/2+a/3+a/ua/4+a", "--random", "0")
+    done = conform(*some, adapter=[*ADAPTERS, "SlowBox"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = conform(*some, adapter=[*ADAPTERS, "LifoSlowBox"])
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert last(done).startswith("violated (KM-FIFO")
+
+
+def test_a_quick_black_box_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a silence of half a second most is saved. The two runs are compared with each other, not with a clock."""
+    from kmutex.conform import run
+    from kmutex.conform.vectors import load
+
+    chosen = ("0+a/1+a/ua/2+a", "0+a/1+a/2+a/ua/3+a")
+    vectors = [vector for vector in load() if vector.case.id in chosen]
+    options = run.Options(Waits(settle=0.5), 30.0, 0, 0, 100.0, 1, jobs=1)
+    seconds = []
+    for times in (0, run.TIMES):
+        monkeypatch.setattr(run, "TIMES", times)
+        result = run.Conformance([*ADAPTERS, "BlackBox"], options).check(vectors)
+        assert [played.verdict for played in result.played] == [CaseVerdict.PASSED] * len(chosen)
+        seconds.append(sum(played.seconds for played in result.played))
+    assert seconds[1] < seconds[0] / 2, seconds
 
 
 def test_out_of_time_is_no_pass() -> None:
@@ -489,9 +557,9 @@ def test_a_known_failure_that_passes_is_said(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("0+a\n", "has no reason"),
-        ("zero why\n", "is no command"),
-        ("ua x\nua y\n", "there twice"),
-        ("random:KM-NONE why\n", "'KM-NONE' is no clause"),
+        ("zero why\n", "is not a command"),
+        ("ua x\nua y\n", "listed twice"),
+        ("random:KM-NONE why\n", "'KM-NONE' is not a clause"),
     ],
 )
 def test_a_list_of_known_failures_that_is_none(text: str, words: str, tmp_path: Path) -> None:
@@ -527,6 +595,7 @@ def test_wrong_usage(options: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_the_random_sequence_that_fails_is_made_smaller(tmp_path: Path) -> None:
     """Vectors find this as well; with them away, the sequences alone must come down to the shortest story."""
     from kmutex.conform.run import Conformance, Options

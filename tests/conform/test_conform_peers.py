@@ -51,6 +51,7 @@ def test_a_source_that_is_missing_is_named() -> None:
     assert re.fullmatch(r"peers: .*--containerd, --sync\n", done.stderr)
 
 
+@pytest.mark.long
 @pytest.mark.peers
 @pytest.mark.parametrize("source", ["async", "Guava"])
 def test_conform_says_what_the_page_says(source: str) -> None:

@@ -1,7 +1,8 @@
 """Every sample of code in the documentation is run, or says why not.
 
 A page is run from top to bottom in a folder of its own, so that a later sample can use what an earlier one has made.
-In the folder are what the pages speak of: an adapter, and a package with a locker.
+In the folder are what the pages speak of: an adapter, and a package with a locker. A sample that begins with the name
+of a file, ``# locks.py``, is written there; the files of README.md are in every folder.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from contextlib import suppress
@@ -23,7 +23,8 @@ from markdown_it import MarkdownIt
 pytest.importorskip("sybil", reason="the dev extra has sybil: pip install -e '.[dev]'")
 
 from sybil import Example, Sybil
-from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -31,9 +32,10 @@ PAGES = sorted(
     for pattern in ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "specs/*.md", "examples/**/*.md")
     for page in ROOT.glob(pattern)
 )
-LONG = ("README.md", "docs/verify.md", "docs/conform.md")
+STARTS = ("ci", "newcomers", "porters", "teachers")
+LONG = ("README.md", "docs/verify.md", "docs/conform.md", *(f"docs/start/{page}.md" for page in STARTS))
 """Their commands search for many seconds."""
-RUN_HERE = ("python", "sh", "protocol")
+RUN_HERE = ("console", "python", "sh", "protocol")
 RUN_ELSEWHERE = {
     "program": {
         "specs/contract.md": "tests/house/test_clauses.py",
@@ -89,7 +91,6 @@ class KeyLock:
     def __exit__(self, *error):
         self.all.unlock(self.key)
 """
-LOCK_FOR = "\n\nlock_for = SessionLocks().get_lock\n"
 FLIGHTS = """\
 from kmutex.selfcheck.flights import Once
 
@@ -112,7 +113,8 @@ import subprocess
 import sys
 
 # What the pages leave to the default of half a minute is done sooner where that is enough.
-for seconds in ("3", "12", "60") if sys.argv[1] in ("show", "verify") else ("",):
+searches = sys.argv[1] in ("show", "verify") and "--runs" not in sys.argv
+for seconds in ("3", "12", "60") if searches else ("",):
     more = ["--seconds", seconds] if seconds else []
     status = subprocess.run([sys.executable, "-m", "kmutex", *sys.argv[1:2], *more, *sys.argv[2:]]).returncode
     if status != 2:
@@ -126,14 +128,20 @@ def shell(example: Example) -> str | None:
     lines = [line for line in example.parsed.splitlines() if line.strip() and not line.startswith("#")]
     if strange := [line for line in lines if not line.startswith("kmutex ")]:
         return f"only kmutex is run here; the sample needs a skip with a reason for {strange}"
+    done = run_in_shell(example.parsed)
+    return None if done.returncode == 0 else f"exit status {done.returncode}\n{done.stdout}{done.stderr}"
+
+
+def run_in_shell(lines: str) -> subprocess.CompletedProcess[str]:
+    """Run them where the reader would stand, with this checkout's kmutex."""
     folder = Path.cwd()
     variables = {
         **os.environ,
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "model"), str(folder))),
     }
-    done = subprocess.run(
-        ["/bin/sh", "-euc", example.parsed],
+    return subprocess.run(
+        ["/bin/sh", "-euc", lines],
         env=variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -141,7 +149,32 @@ def shell(example: Example) -> str | None:
         timeout=300,
         check=False,
     )
-    return None if done.returncode == 0 else f"exit status {done.returncode}\n{done.stdout}{done.stderr}"
+
+
+def console(example: Example) -> str | None:
+    """A command after "$ ", and what it prints, whatever its exit status; a line of "..." stands for any lines."""
+    command, _, shown = example.parsed.removeprefix("$ ").partition("\n")
+    done = run_in_shell(command)
+    out = done.stdout + done.stderr
+    pattern = "".join("(?s:.*)" if line.strip() == "..." else re.escape(line) for line in shown.splitlines(True))
+    return None if re.fullmatch(pattern, out) else f"the output is\n{out}"
+
+
+_NAMED = re.compile(r"# (?P<file>[\w/]+\.py)\n")
+
+
+def save(source: str) -> None:
+    """Write a sample that has the name of a file into the current folder."""
+    if named := _NAMED.match(source):
+        file = Path(named["file"])
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(source, encoding="utf-8")
+
+
+def python(example: Example) -> None:
+    """Keep the file of a sample, where it has one, and run it."""
+    save(example.parsed)
+    PythonEvaluator()(example)
 
 
 def protocol(example: Example) -> str | None:
@@ -176,25 +209,29 @@ def protocol(example: Example) -> str | None:
 
 
 SYBIL = Sybil(
-    parsers=[PythonCodeBlockParser(), CodeBlockParser("sh", shell), CodeBlockParser("protocol", protocol), SkipParser()]
+    parsers=[
+        CodeBlockParser("python", python),
+        CodeBlockParser("sh", shell),
+        CodeBlockParser("console", console),
+        CodeBlockParser("protocol", protocol),
+        SkipParser(),
+    ]
 )
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a reader would stand."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage" / "__init__.py").touch()
     (tmp_path / "mypackage" / "locks.py").write_text(LOCKER, encoding="utf-8")
-    sessions = next(
-        e.parsed for e in SYBIL.parse(ROOT / "README.md").examples() if "class SessionLocks" in str(e.parsed)
-    )
-    (tmp_path / "mypackage" / "sessions.py").write_text(f"{sessions}{LOCK_FOR}", encoding="utf-8")
+    for example in SYBIL.parse(ROOT / "README.md").examples():
+        save(str(example.parsed))
     (tmp_path / "mypackage" / "flights.py").write_text(FLIGHTS, encoding="utf-8")
     (tmp_path / "bin").mkdir()
     _script(tmp_path / "bin" / "kmutex", f"#!{sys.executable}\n{COMMAND}")
     _script(tmp_path / "adapter", f"#!{sys.executable}\nimport os\nos.execv({ADAPTER[0]!r}, {ADAPTER!r})\n")
-    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -280,6 +317,10 @@ def test_the_samples_do_what_the_page_says(name: str, folder: Path) -> None:
     [
         ("```python\nfrom kmutex import KeyedMutex\nKeyedMutex().unlock('a')\n```\n", "which nobody holds"),
         ("```sh\nkmutex check-trace nowhere.ndjson\n```\n", "exit status 3"),
+        (
+            "```console\n$ kmutex explain km-nothing\nthere is a clause\n...\n```\n",
+            "the output is\nkmutex: there is no",
+        ),
         ("```sh\nrm -r x\n```\n", "only kmutex is run here"),
         ('```protocol\n> {"op": "hello", "id": 1, "protocol": 1}\n< {"id": 1, "protocol": 2}\n```\n', "the reply is"),
     ],
@@ -294,25 +335,15 @@ def test_a_sample_that_fails_is_seen(sample: str, words: str, folder: Path) -> N
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/verify.md"])
-def test_a_timeline_is_what_the_command_shows(page: str, folder: Path) -> None:
-    """KM-REF: the block of text is the picture of a known-bad locker. Its lines move when others are added above."""
-    blocks = (ROOT / page).read_text(encoding="utf-8").split("```text\n")[1:]
-    block = next(block for block in blocks if block.startswith("KM-REF")).split("```")[0]
-    heading, *shown = [line for line in _unnumbered(block).splitlines() if line and not line.startswith("code:")]
-    command = "kmutex verify tests.lockers.threads_bad:EvictWithWaiters --replay '0+a | 1+a | 0-a @locks'"
-    path = os.pathsep.join(str(ROOT / part) for part in (".", "model"))
-    done = subprocess.run(
-        [sys.executable, "-m", *shlex.split(command)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
+def test_a_timeline_is_what_its_replay_shows(page: str, folder: Path) -> None:
+    """KM-EXCL, KM-REF: of a known-bad locker, by the command below it. Its lines move when others are added above."""
+    (block,) = re.findall(
+        r"```\w+\n(?:\$.*\n)?(KM-[^`]*\nreplay: [^`]*?)(?:\.\.\.\n)?```", (ROOT / page).read_text("utf-8")
     )
-    out = _unnumbered(done.stdout).splitlines()
-    picture = [line for line in shown if not line.startswith("replay:")]
-    assert out[: len(picture)] == picture
+    heading, *shown = [line for line in _unnumbered(block).splitlines() if line and not line.startswith("code:")]
+    out = _unnumbered(run_in_shell(shown.pop().removeprefix("replay: ")).stdout).splitlines()
+    assert out[: len(shown)] == shown
     assert heading in out
-    assert [line for line in shown if line not in picture] in ([], [f"replay: {command}"])
 
 
 def _unnumbered(text: str) -> str:

@@ -95,7 +95,7 @@ def test_what_it_has_is_found_by_looking() -> None:
     [
         (
             lambda: _Parts(unlock=_key),
-            r"_Parts has no lock for a key .*; found unlock\(key\); name it with --call lock=",
+            r"_Parts has no known form of a lock for a key: .*; found unlock\(key\); name it with --call lock=",
         ),
         (lambda: _Parts(lock=_key_timeout), r"found lock\(key\);"),
         (lambda: _Parts(lock=3, unlock=_key), r"found unlock\(key\);"),
@@ -104,12 +104,12 @@ def test_what_it_has_is_found_by_looking() -> None:
         (lambda: _Parts(), "found nothing that takes a key"),
         (
             lambda: _Parts(lock=_fails, unlock=_key),
-            r"lock\(\) of a free key does not come through: lock a raised OSError",
+            r"lock\(\) of a free key does not return: lock a raised OSError",
         ),
         (lambda: _Parts(lock=_refuses, unlock=_key), r"a held key is not waited for: lock\(\) returned False"),
         (
             lambda maxsize: _Parts(),
-            r"<lambda> must be given maxsize, and is no lock for a key; write MODULE:<lambda>\(",
+            r"<lambda> must be given maxsize, and is not a lock for a key; write MODULE:<lambda>\(",
         ),
         (lambda: 1 // 0, "the factory raised ZeroDivisionError"),
     ],
@@ -127,5 +127,5 @@ def test_each_feature_turns_off_clauses_that_there_are() -> None:
         assert clauses_off([name]) == set(feature.clauses) <= {*CLAUSES, *FLIGHT_CLAUSES}
     assert clauses_off([]) == frozenset()
     assert clauses_off(["fifo", "loop"]) == {"KM-FIFO", "KM-HANDOFF", "KM-LOOP"}
-    with pytest.raises(UnknownFeatureError, match="'fast' is no feature; the features are fifo"):
+    with pytest.raises(UnknownFeatureError, match="'fast' is not a feature; the features are fifo"):
         clauses_off(["fifo", "fast"])

@@ -113,6 +113,7 @@ def test_the_sdist_builds_the_same_wheel(built: tuple[Path, Path], tmp_path: Pat
     run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "-o", tmp_path, cwd=tree)
     (again,) = tmp_path.glob("*.whl")
     assert content(again) == content(wheel)
+    assert again.read_bytes() == wheel.read_bytes()
 
 
 def test_the_sdist_carries_the_tests(built: tuple[Path, Path]) -> None:

@@ -43,7 +43,9 @@ class Sound:
                 if self.queues is then:
                     do(*arguments)
 
-        threading.Timer(seconds, come).start()
+        timer = threading.Timer(seconds, come)
+        timer.daemon = True
+        timer.start()
 
     def do_hello(self, number: int, command: dict[str, Any]) -> None:
         say(id=number, protocol=1, name=type(self).__name__, features=[*self.features])
@@ -60,7 +62,11 @@ class Sound:
         queue.append(number)
         self.key_of[number] = command["key"]
         if len(queue) == 1:
-            say(id=number, result="granted")
+            self.grant(number)
+
+    def grant(self, number: int) -> None:
+        """The call has the key."""
+        say(id=number, result="granted")
 
     def do_unlock(self, number: int, command: dict[str, Any]) -> None:
         queue = self.queues.get(command["key"], [])
@@ -73,7 +79,7 @@ class Sound:
 
     def next(self, key: str, queue: list[int]) -> None:
         if queue:
-            say(id=queue[0], result="granted")
+            self.grant(queue[0])
         else:
             del self.queues[key]
 
@@ -97,6 +103,134 @@ class BlackBox(Sound):
     """Sound, and without `stat`."""
 
     features = ("fifo", "cancel", "try", "lease", "unheld")
+
+
+class Fields(Sound):
+    """Sound, with early cancels, time limits and tokens."""
+
+    features = (*Sound.features, "done", "refuse", "deadline", "token")
+    token = 0
+
+    def grant(self, number: int) -> None:
+        self.token += 1
+        say(id=number, result="granted", token=self.token)
+
+    def do_lock(self, number: int, command: dict[str, Any]) -> None:
+        if command.get("done"):
+            self.early(number, command)
+            return
+        super().do_lock(number, command)
+        if command.get("timeout"):
+            self.limit(command["timeout"] / 1000, number, command["key"])
+
+    def early(self, number: int, command: dict[str, Any]) -> None:
+        """A call that was cancelled before it begins."""
+        say(id=number, result="cancelled")
+
+    def limit(self, seconds: float, number: int, key: str) -> None:
+        """A call that got the key, or waits for it no longer than this."""
+        self.later(seconds, self.expire, number, key)
+
+    def expire(self, number: int, key: str) -> None:
+        """The time of a call is over."""
+        queue = self.queues.get(key, [])
+        if number in queue[1:]:
+            queue.remove(number)
+            say(id=number, result="timeout")
+
+
+class TakesEarly(Fields):
+    """Sound: a time limit or a cancel ends a wait only, so a free key is taken."""
+
+    features = (*Sound.features, "done", "take", "deadline")
+
+    def grant(self, number: int) -> None:
+        say(id=number, result="granted")
+
+    def early(self, number: int, command: dict[str, Any]) -> None:
+        if self.queues.get(command["key"]):
+            super().early(number, command)
+        else:
+            Sound.do_lock(self, number, command)
+
+
+class SaysRefuseTakes(TakesEarly):
+    """Declares what it does not do."""
+
+    features = (*Sound.features, "done", "refuse")
+
+
+class SaysTakeRefuses(Fields):
+    """Declares what it does not do."""
+
+    features = (*Sound.features, "done", "take")
+
+
+class EarlyCancelLost(Fields):
+    """Looks for a cancel while it waits; one that came before is never seen."""
+
+    def early(self, number: int, command: dict[str, Any]) -> None:
+        Sound.do_lock(self, number, command)
+
+
+class EarlyCancelHolds(Fields):
+    """Takes a free key for a call that it refuses."""
+
+    def early(self, number: int, command: dict[str, Any]) -> None:
+        if not self.queues.get(command["key"]):
+            self.queues[command["key"]] = [number]
+        super().early(number, command)
+
+
+class EarlyCancelStaysQueued(Fields):
+    """Counts the call, and refuses it without counting down: a context that is nil in containerd's package."""
+
+    def early(self, number: int, command: dict[str, Any]) -> None:
+        if self.queues.get(command["key"]):
+            self.queues[command["key"]].append(number)
+        super().early(number, command)
+
+
+class LimitLost(Fields):
+    """Knows 0 and no limit."""
+
+    def limit(self, seconds: float, number: int, key: str) -> None:
+        pass
+
+
+class LimitTooSoon(Fields):
+    """Takes milliseconds for microseconds."""
+
+    def limit(self, seconds: float, number: int, key: str) -> None:
+        super().limit(seconds / 1000, number, key)
+
+
+class LimitStaysQueued(Fields):
+    """Says that the time is over, and stays in the queue."""
+
+    def expire(self, number: int, key: str) -> None:
+        if number in self.queues.get(key, [])[1:]:
+            say(id=number, result="timeout")
+
+
+class LimitEndsGrant(Fields):
+    """The clock runs on after the grant."""
+
+    def expire(self, number: int, key: str) -> None:
+        queue = self.queues.get(key, [])
+        super().expire(number, key)
+        if queue[:1] == [number]:
+            queue.pop(0)
+            self.next(key, queue)
+
+
+class TokensAgain(Fields):
+    """Its tokens begin anew with each entry."""
+
+    def next(self, key: str, queue: list[int]) -> None:
+        super().next(key, queue)
+        if not queue:
+            self.token = 0
 
 
 class SlowBox(BlackBox):

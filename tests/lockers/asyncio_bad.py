@@ -1,4 +1,4 @@
-"""Keyed lockers for asyncio with one known mistake each; the docstring, or the note in catalogue.toml, says which.
+"""Keyed lockers for asyncio with one known mistake each; the docstring says which.
 
 `await lock(key)`; `unlock(key)` is a plain call that raises for a key without a holder, save where that is the mistake;
 `len()` counts the keys that are held or waited for. Most belong to the first loop that uses them and raise in another.
@@ -16,9 +16,21 @@ from asyncio import CancelledError, Future
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Coroutine, Hashable, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+_E = TypeVar("_E")
 
 _Waiter = Future[None]
+
+
+class _Entries(Generic[_E]):
+    """An entry for each key in use."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _E] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
 class _OneLoop:
@@ -134,16 +146,10 @@ class _Counted:
         self.users = 0
 
 
-class _Counting(_OneLoop):
+class _Counting(_Entries[_Counted], _OneLoop):
     """Sound: users counts the holder and the waiters, and the last of them takes the entry out."""
 
     _new_lock: type[asyncio.Lock | asyncio.Semaphore] = asyncio.Lock
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, _Counted] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     async def lock(self, key: Hashable) -> None:
         self._check_loop()
@@ -249,14 +255,8 @@ class _FlagEntry:
         self.queue: deque[asyncio.Future[None]] = deque()
 
 
-class _Waking(_OneLoop):
+class _Waking(_Entries[_FlagEntry], _OneLoop):
     """unlock frees the key and wakes one that waits; who takes it then, and how one leaves, is up to a subclass."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, _FlagEntry] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def unlock(self, key: Hashable) -> None:
         self._check_loop()
@@ -548,7 +548,7 @@ class LastInFirstOut(Handing):
 
 
 class LastFillsTheGap(Handing):
-    """The youngest waiter takes the place of one that was cancelled, so that nothing need be moved."""
+    """The youngest waiter takes the place of one that was cancelled."""
 
     def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
         place = queue.index(waiter)
@@ -623,7 +623,7 @@ class GuardHeldWhileWaiting(_Counting):
 
 
 class TakenBeforeRefused(Handing):
-    """Looks at the loop when the free key has been taken already."""
+    """Looks at the loop when the free key has been taken already, so that a refused call keeps it."""
 
     async def lock(self, key: Hashable) -> None:
         if key in self._queues:
@@ -656,6 +656,8 @@ class GoesOnThoughHeld(Handing):
 
 
 class ShieldedWaiterStays(Handing):
+    """A cancelled waiter's shielded future stays queued and is granted to nobody."""
+
     async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
         try:
             await asyncio.shield(waiter)
@@ -668,6 +670,8 @@ class ShieldedWaiterStays(Handing):
 
 
 class CancelledWalksIn(Handing):
+    """CancelledError is suppressed and lock returns as if it held the key."""
+
     async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
         try:
             with suppress(CancelledError):
@@ -677,6 +681,8 @@ class CancelledWalksIn(Handing):
 
 
 class CountsDownOnExceptionOnly:
+    """except Exception misses CancelledError, so the count never falls."""
+
     def __init__(self) -> None:
         self._entries: dict[Hashable, asyncio.Lock] = {}
         self._users: dict[Hashable, int] = {}
@@ -704,6 +710,8 @@ class CountsDownOnExceptionOnly:
 
 
 class GrantNotPassedOn(Handing):
+    """A waiter cancelled after its grant leaves the key held."""
+
     async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
         try:
             await waiter
@@ -714,7 +722,7 @@ class GrantNotPassedOn(Handing):
 
 
 class PassesOnOnlyToWaiters(Handing):
-    """A cancelled grant goes to the next waiter; where there is none, the key stays held."""
+    """A waiter cancelled after its grant leaves the key held where nobody else waits."""
 
     def _give_up(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
         if waiter.cancelled() or not waiter.done():
@@ -724,6 +732,8 @@ class PassesOnOnlyToWaiters(Handing):
 
 
 class SetsResultOnCancelled(Handing):
+    """Unlock resolves a future that was cancelled in the same turn and raises InvalidStateError."""
+
     def _pass_on(self, key: Hashable) -> None:
         queue = self._queues[key]
         if queue:
@@ -733,6 +743,8 @@ class SetsResultOnCancelled(Handing):
 
 
 class AllCancelledFallsOff(Handing):
+    """Where every queued future is already cancelled, unlock forgets to evict."""
+
     def _pass_on(self, key: Hashable) -> None:
         queue = self._queues[key]
         if not queue:
@@ -746,6 +758,8 @@ class AllCancelledFallsOff(Handing):
 
 
 class SkipsOneCancelled(Handing):
+    """Unlock skips one cancelled future; with two cancelled in one turn the key stays held."""
+
     def _pass_on(self, key: Hashable) -> None:
         queue = self._queues[key]
         waiter = queue.popleft() if queue else None
@@ -758,12 +772,16 @@ class SkipsOneCancelled(Handing):
 
 
 class CancelPopsTheHead(Handing):
+    """A cancelled waiter removes the head; needs two waiters."""
+
     def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
         if waiter in queue:
             queue.popleft()
 
 
 class CancelReversesTheRest(Handing):
+    """A cancellation reverses those who remain; needs three waiters."""
+
     def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
         kept = [other for other in queue if other is not waiter]
         queue.clear()
@@ -771,7 +789,7 @@ class CancelReversesTheRest(Handing):
 
 
 class InnerTaskFinishes(Handing):
-    """The wait runs in a task of its own; its grant is lost where the caller is cancelled just after."""
+    """The wait is a task of its own; a grant it got is lost if the caller is cancelled before resuming."""
 
     async def lock(self, key: Hashable) -> None:
         self._check_loop()
@@ -782,7 +800,7 @@ class InnerTaskFinishes(Handing):
 
 
 class CheckpointAfterGrant(Handing):
-    """A polite turn of the loop after the grant, where a cancellation finds nobody to undo it."""
+    """A sleep(0) after the grant, outside the undo."""
 
     async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
         await super()._wait(key, queue, waiter)
@@ -790,6 +808,8 @@ class CheckpointAfterGrant(Handing):
 
 
 class ChecksThenYields(Handing):
+    """A sleep(0) between finding the key free and taking it."""
+
     async def lock(self, key: Hashable) -> None:
         loop = self._check_loop()
         queue = self._queues.get(key)
@@ -803,7 +823,7 @@ class ChecksThenYields(Handing):
 
 
 class TakesWhenCalled(Handing):
-    """A plain def: a free key is taken by the call itself, before anybody awaits what it returns."""
+    """A free key is taken when lock is called; a coroutine that is never awaited keeps it (hard)."""
 
     def lock(self, key: Hashable) -> Coroutine[Any, Any, None]:
         self._check_loop()
@@ -817,7 +837,7 @@ class TakesWhenCalled(Handing):
 
 
 class LongWaitersGoLast(Handing):
-    """A waiter whose turn has not come after 50 ms is put at the end of the queue, once."""
+    """After 50 ms of waiting a waiter is moved to the end; needs the clock to move."""
 
     async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
         timer = self._check_loop().call_later(0.05, self._demote, queue, waiter)
@@ -836,7 +856,7 @@ class LongWaitersGoLast(Handing):
 
 
 class CallbackTakesTheKey(_OneLoop):
-    """Unlock frees the key and wakes the head; a done callback takes it, one turn of the loop later."""
+    """Unlock frees the key and a done callback takes it a turn later; a newcomer gets in between."""
 
     def __init__(self) -> None:
         self._held: set[Hashable] = set()
@@ -883,6 +903,8 @@ class CallbackTakesTheKey(_OneLoop):
 
 
 class UnlocksOnTheNextTurn(Handing):
+    """Unlock acts a turn later, so a second unlock in the same turn is accepted."""
+
     def unlock(self, key: Hashable) -> None:
         if key not in self._queues:
             raise RuntimeError(f"unlock of unheld key {key!r}")
@@ -893,14 +915,8 @@ class UnlocksOnTheNextTurn(Handing):
             self._pass_on(key)
 
 
-class OneEventForAllWaiters:
-    """An event per key is set while the key is free; whoever waited does not look again."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, tuple[asyncio.Event, list[int]]] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
+class OneEventForAllWaiters(_Entries[tuple[asyncio.Event, list[int]]]):
+    """One set() wakes all waiters and none looks again."""
 
     async def lock(self, key: Hashable) -> None:
         if key not in self._entries:
@@ -931,7 +947,7 @@ class OneEventForAllWaiters:
 
 
 class ActorOutlivesItsKey(_OneLoop):
-    """A task per key hands the key out; it ends after an unlock that leaves no caller, dead or alive."""
+    """The task of a key stays forever where only cancelled callers remained at the last unlock."""
 
     def __init__(self) -> None:
         self._held: set[Hashable] = set()
@@ -980,12 +996,14 @@ class ActorOutlivesItsKey(_OneLoop):
 
 
 class ThirdWaiterPushesOut(Handing):
+    """The queue has room for two; the third waiter silently drops the first."""
+
     def _new_queue(self) -> deque[_Waiter]:
         return deque(maxlen=2)
 
 
 class ByTaskName(Handing):
-    """Waiters are kept in the order of their tasks' names; the arrival only breaks ties."""
+    """Waiters are ranked by task name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1004,21 +1022,18 @@ class ByTaskName(Handing):
             del self._ranks[waiter]
 
 
-class RankedByQueueLength(_OneLoop):
-    """A heap of waiters, each ranked by how many waited when it came."""
+class RankedByQueueLength(_Entries[list[tuple[int, int, _Waiter]]], _OneLoop):
+    """Waiters are ranked by the length of the queue they met: a newcomer can pass an older one (needs four waiters)."""
 
     def __init__(self) -> None:
-        self._heaps: dict[Hashable, list[tuple[int, int, _Waiter]]] = {}
+        super().__init__()
         self._serial = itertools.count()
-
-    def __len__(self) -> int:
-        return len(self._heaps)
 
     async def lock(self, key: Hashable) -> None:
         loop = self._check_loop()
-        heap = self._heaps.get(key)
+        heap = self._entries.get(key)
         if heap is None:
-            self._heaps[key] = []
+            self._entries[key] = []
             return
         waiter = loop.create_future()
         place = (len(heap), next(self._serial), waiter)
@@ -1035,27 +1050,31 @@ class RankedByQueueLength(_OneLoop):
             raise
 
     def unlock(self, key: Hashable) -> None:
-        heap = self._heaps[key]
+        heap = self._entries[key]
         while heap:
             waiter = heapq.heappop(heap)[-1]
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        del self._heaps[key]
+        del self._entries[key]
 
 
 class KeyedByRepr(_Translated):
+    """Equal keys with different reprs, as 1 and True, do not exclude each other."""
+
     def _name(self, key: Hashable) -> Hashable:
         return repr(key)
 
 
 class KeyedIgnoringCase(_Translated):
+    """'a' and 'A' share a lock."""
+
     def _name(self, key: Hashable) -> Hashable:
         return key.lower() if isinstance(key, str) else key
 
 
 class SameTaskWalksIn(Handing):
-    """A task that already took a free key is let in again."""
+    """The task that holds a key is let in again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1074,6 +1093,8 @@ class SameTaskWalksIn(Handing):
 
 
 class FailedUnlockLeavesEntry(_OneLoop):
+    """A failed unlock creates the entry it looked up."""
+
     def __init__(self) -> None:
         self._held: set[Hashable] = set()
         self._queues: defaultdict[Hashable, deque[_Waiter]] = defaultdict(deque)
@@ -1112,11 +1133,15 @@ class FailedUnlockLeavesEntry(_OneLoop):
 
 
 class LenCountsWaiters(Handing):
+    """len counts waiters too; wrong under contention only."""
+
     def __len__(self) -> int:
         return sum(1 + len(queue) for queue in self._queues.values())
 
 
 class LoopCheckedWhenWaiting(Handing):
+    """The loop is checked on the contended path only."""
+
     async def lock(self, key: Hashable) -> None:
         if key not in self._queues:
             self._queues[key] = deque()
@@ -1125,6 +1150,8 @@ class LoopCheckedWhenWaiting(Handing):
 
 
 class LoopForgottenWhenIdle(Handing):
+    """An idle locker moves to another loop, also while its own still runs."""
+
     def _pass_on(self, key: Hashable) -> None:
         super()._pass_on(key)
         if not self._queues:
@@ -1132,7 +1159,7 @@ class LoopForgottenWhenIdle(Handing):
 
 
 class FourUsersPerTable(Handing):
-    """At most four callers hold or wait, over all keys together."""
+    """Four holders and waiters over all keys; the fifth caller blocks on a free key."""
 
     def __init__(self) -> None:
         super().__init__()

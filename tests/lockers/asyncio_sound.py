@@ -21,9 +21,21 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Hashable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+_E = TypeVar("_E")
 
 _Waiter = asyncio.Future[None]
+
+
+class _Entries(Generic[_E]):
+    """An entry for each key in use."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _E] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
 class _OneLoop:
@@ -102,11 +114,8 @@ def _leasing(locker: type[_Ticketed]) -> type:
     return type(name, (_Leases, locker), {"__doc__": f"{locker.__name__} with hold().", "__module__": __name__})
 
 
-class _Table(_Ticketed):
-    """An entry for each key in use, which knows its holder; how one asks for it and hands it on differs."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, Any] = {}
+class _Table(_Entries[Any], _Ticketed):
+    """An entry knows its holder; how one asks for it and hands it on differs."""
 
     def _hand_on(self, key: Hashable, entry: Any) -> None:
         """End its grant."""
@@ -117,9 +126,6 @@ class _Table(_Ticketed):
         if entry is None or entry.holder is None or ticket not in (None, entry.holder):
             raise RuntimeError(f"{key!r} is not held")
         self._hand_on(key, entry)
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 class _Counted(_Table):
@@ -181,14 +187,11 @@ class FuturePerWaiterByIdentity(FuturePerWaiter):
             del self._entries[key]
 
 
-class FutureQueue(_Ticketed):
+class FutureQueue(_Entries[OrderedDict[asyncio.Future[None], None]], _Ticketed):
     """An ordered dict of futures per key whose first one is the holder's; leaving is O(1)."""
 
-    def __init__(self) -> None:
-        self._queues: dict[Hashable, OrderedDict[asyncio.Future[None], None]] = {}
-
     async def _acquire(self, key: Hashable) -> object:
-        queue = self._queues.setdefault(key, OrderedDict())
+        queue = self._entries.setdefault(key, OrderedDict())
         me: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue[me] = None
         if len(queue) == 1:
@@ -213,17 +216,14 @@ class FutureQueue(_Ticketed):
             queue.move_to_end(heir, last=False)
             heir.set_result(None)
         elif not queue:
-            del self._queues[key]
+            del self._entries[key]
 
     def _release(self, key: Hashable, ticket: object | None) -> None:
-        queue = self._queues.get(key)
+        queue = self._entries.get(key)
         holder = None if queue is None else next(iter(queue))
         if queue is None or holder is None or holder.cancelled() or ticket not in (None, holder):
             raise RuntimeError(f"{key!r} is not held")
         self._leave(key, queue, holder)
-
-    def __len__(self) -> int:
-        return len(self._queues)
 
 
 class _LockEntry:
@@ -400,12 +400,12 @@ class FlagAndEvent(_Counted):
         self._drop(key, entry)
 
 
-class FlagAndCondition(_Ticketed):
+class FlagAndCondition(_Entries[list], _Ticketed):
     """A dict of [holder, count] and one Condition, `while held: await wait()`: sound but for order."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._freed: asyncio.Condition | None = None
-        self._entries: dict[Hashable, list] = {}
         self._notifiers: set[asyncio.Task[None]] = set()
 
     async def _acquire(self, key: Hashable) -> object:
@@ -443,9 +443,6 @@ class FlagAndCondition(_Ticketed):
         async with self._freed:
             self._freed.notify_all()
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
 
 FuturePerWaiterLeases = _leasing(FuturePerWaiter)
 FuturePerWaiterByIdentityLeases = _leasing(FuturePerWaiterByIdentity)
@@ -461,20 +458,14 @@ FlagAndConditionLeases = _leasing(FlagAndCondition)
 # Held out: not to be looked at while the checker is built or tuned.
 
 
-class DequeOfFutures(_OneLoop):
+class DequeOfFutures(_Entries[deque[_Waiter]], _OneLoop):
     """A key in the table is held; its deque is the queue; a cancelled future is skipped."""
-
-    def __init__(self) -> None:
-        self._queues: dict[Hashable, deque[_Waiter]] = {}
-
-    def __len__(self) -> int:
-        return len(self._queues)
 
     async def lock(self, key: Hashable) -> None:
         loop = self._check_loop()
-        queue = self._queues.get(key)
+        queue = self._entries.get(key)
         if queue is None:
-            self._queues[key] = deque()
+            self._entries[key] = deque()
             return
         waiter = loop.create_future()
         queue.append(waiter)
@@ -489,28 +480,22 @@ class DequeOfFutures(_OneLoop):
 
     def unlock(self, key: Hashable) -> None:
         self._check_if_any()
-        if key not in self._queues:
+        if key not in self._entries:
             raise KeyError(key)
         self._pass_on(key)
 
     def _pass_on(self, key: Hashable) -> None:
-        queue = self._queues[key]
+        queue = self._entries[key]
         while queue:
             waiter = queue.popleft()
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        del self._queues[key]
+        del self._entries[key]
 
 
-class LockAndUsers:
+class LockAndUsers(_Entries[tuple[asyncio.Lock, list[int]]]):
     """asyncio's lock per key, which is fair, and a count of its users; the loop check is left to the lock."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, tuple[asyncio.Lock, list[int]]] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     async def lock(self, key: Hashable) -> None:
         lock, users = self._entries.setdefault(key, (asyncio.Lock(), [0]))
@@ -532,19 +517,13 @@ class LockAndUsers:
             del self._entries[key]
 
 
-class ListOfEvents(_OneLoop):
+class ListOfEvents(_Entries[list[asyncio.Event]], _OneLoop):
     """The first event of a key's list belongs to its holder."""
-
-    def __init__(self) -> None:
-        self._lists: dict[Hashable, list[asyncio.Event]] = {}
-
-    def __len__(self) -> int:
-        return len(self._lists)
 
     async def lock(self, key: Hashable) -> None:
         self._check_loop()
         turn = asyncio.Event()
-        events = self._lists.setdefault(key, [])
+        events = self._entries.setdefault(key, [])
         events.append(turn)
         if events[0] is turn:
             return
@@ -556,7 +535,7 @@ class ListOfEvents(_OneLoop):
 
     def unlock(self, key: Hashable) -> None:
         self._check_if_any()
-        events = self._lists.get(key)
+        events = self._entries.get(key)
         if events is None:
             raise LookupError(f"{key!r} is not held")
         self._leave(key, events, events[0])
@@ -566,7 +545,7 @@ class ListOfEvents(_OneLoop):
         if events:
             events[0].set()
         else:
-            del self._lists[key]
+            del self._entries[key]
 
 
 class TableCondition(_OneLoop):
@@ -661,18 +640,12 @@ class _Link:
         self.tail: _Waiter | None = None
 
 
-class ChainOfFutures(_OneLoop):
+class ChainOfFutures(_Entries[_Link], _OneLoop):
     """Each request waits for the future of the one before it and resolves its own when it is done."""
-
-    def __init__(self) -> None:
-        self._links: dict[Hashable, _Link] = {}
-
-    def __len__(self) -> int:
-        return len(self._links)
 
     async def lock(self, key: Hashable) -> None:
         mine = self._check_loop().create_future()
-        link = self._links.setdefault(key, _Link())
+        link = self._entries.setdefault(key, _Link())
         link.users += 1
         before, link.tail = link.tail, mine
         if before is not None:
@@ -689,7 +662,7 @@ class ChainOfFutures(_OneLoop):
 
     def unlock(self, key: Hashable) -> None:
         self._check_if_any()
-        link = self._links.get(key)
+        link = self._entries.get(key)
         if link is None or link.holder is None:
             raise RuntimeError(f"{key!r} is not held")
         link.holder.set_result(None)
@@ -699,7 +672,7 @@ class ChainOfFutures(_OneLoop):
     def _drop(self, key: Hashable, link: _Link) -> None:
         link.users -= 1
         if link.users == 0:
-            del self._links[key]
+            del self._entries[key]
 
 
 class SemaphoreAndCount:
@@ -800,59 +773,49 @@ class _Acquiring:
             raise
 
 
-class AwaitableRequests(_OneLoop):
-    def __init__(self) -> None:
-        self._queues: dict[Hashable, dict[_Waiter, None]] = {}
-
-    def __len__(self) -> int:
-        return len(self._queues)
+class AwaitableRequests(_Entries[dict[_Waiter, None]], _OneLoop):
+    """lock returns an object with __await__; it is not a coroutine."""
 
     def lock(self, key: Hashable) -> Awaitable[None]:
         return _Acquiring(self, key)
 
     def request(self, key: Hashable) -> _Waiter | None:
         loop = self._check_loop()
-        if key not in self._queues:
-            self._queues[key] = {}
+        if key not in self._entries:
+            self._entries[key] = {}
             return None
         waiter = loop.create_future()
-        self._queues[key][waiter] = None
+        self._entries[key][waiter] = None
         return waiter
 
     def cancel(self, key: Hashable, waiter: _Waiter) -> None:
         if waiter.done() and not waiter.cancelled():
             self.unlock(key)
-        elif waiter in self._queues.get(key, ()):
-            del self._queues[key][waiter]
+        elif waiter in self._entries.get(key, ()):
+            del self._entries[key][waiter]
 
     def unlock(self, key: Hashable) -> None:
         self._check_if_any()
-        if key not in self._queues:
+        if key not in self._entries:
             raise RuntimeError(f"{key!r} is not held")
-        queue = self._queues[key]
+        queue = self._entries[key]
         while queue:
             waiter = next(iter(queue))
             del queue[waiter]
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        del self._queues[key]
+        del self._entries[key]
 
 
-class PrunedByCallback(_OneLoop):
+class PrunedByCallback(_Entries[list[_Waiter]], _OneLoop):
     """A done callback takes a cancelled future out of the queue; the waiter itself only passes a grant on."""
-
-    def __init__(self) -> None:
-        self._queues: dict[Hashable, list[_Waiter]] = {}
-
-    def __len__(self) -> int:
-        return len(self._queues)
 
     async def lock(self, key: Hashable) -> None:
         loop = self._check_loop()
-        queue = self._queues.get(key)
+        queue = self._entries.get(key)
         if queue is None:
-            self._queues[key] = []
+            self._entries[key] = []
             return
         waiter = loop.create_future()
         queue.append(waiter)
@@ -871,15 +834,15 @@ class PrunedByCallback(_OneLoop):
 
     def unlock(self, key: Hashable) -> None:
         self._check_if_any()
-        if key not in self._queues:
+        if key not in self._entries:
             raise RuntimeError(f"{key!r} is not held")
         self._grant_next(key)
 
     def _grant_next(self, key: Hashable) -> None:
-        queue = self._queues[key]
+        queue = self._entries[key]
         waiter = next((waiter for waiter in queue if not waiter.done()), None)
         if waiter is None:
-            del self._queues[key]
+            del self._entries[key]
         else:
             waiter.set_result(None)
 
@@ -932,26 +895,20 @@ class _Place:
     gone: bool = False
 
 
-class LinkedPlaces(_OneLoop):
+class LinkedPlaces(_Entries[tuple[_Place, _Place]], _OneLoop):
     """A chain per key from the holder's place to the last one; `lock` is a generator-based coroutine."""
-
-    def __init__(self) -> None:
-        self._ends: dict[Hashable, tuple[_Place, _Place]] = {}
-
-    def __len__(self) -> int:
-        return len(self._ends)
 
     @types.coroutine
     def lock(self, key: Hashable) -> Generator[Any, None, None]:
         loop = self._check_loop()
-        if key not in self._ends:
+        if key not in self._entries:
             place = _Place(None)
-            self._ends[key] = (place, place)
+            self._entries[key] = (place, place)
             return
-        holder, last = self._ends[key]
+        holder, last = self._entries[key]
         future = loop.create_future()
         place = last.after = _Place(future)
-        self._ends[key] = (holder, place)
+        self._entries[key] = (holder, place)
         try:
             yield from future
         except BaseException:
@@ -962,37 +919,31 @@ class LinkedPlaces(_OneLoop):
 
     def unlock(self, key: Hashable) -> None:
         self._check_if_any()
-        if key not in self._ends:
+        if key not in self._entries:
             raise RuntimeError(f"{key!r} is not held")
         self._advance(key)
 
     def _advance(self, key: Hashable) -> None:
-        holder, last = self._ends[key]
+        holder, last = self._entries[key]
         place = holder.after
         while place is not None and (place.gone or place.future is None or place.future.done()):
             place = place.after
         if place is None or place.future is None:
-            del self._ends[key]
+            del self._entries[key]
             return
-        self._ends[key] = (place, last)
+        self._entries[key] = (place, last)
         place.future.set_result(None)
 
 
-class ShieldedGrants(_OneLoop):
+class ShieldedGrants(_Entries[deque[_Waiter]], _OneLoop):
     """The future is shielded, so that a cancelled caller decides by itself what becomes of it."""
-
-    def __init__(self) -> None:
-        self._queues: dict[Hashable, deque[_Waiter]] = {}
-
-    def __len__(self) -> int:
-        return len(self._queues)
 
     async def lock(self, key: Hashable) -> None:
         loop = self._check_loop()
-        if key not in self._queues:
-            self._queues[key] = deque()
+        if key not in self._entries:
+            self._entries[key] = deque()
             return
-        queue, grant = self._queues[key], loop.create_future()
+        queue, grant = self._entries[key], loop.create_future()
         queue.append(grant)
         try:
             await asyncio.shield(grant)
@@ -1006,15 +957,15 @@ class ShieldedGrants(_OneLoop):
 
     def unlock(self, key: Hashable) -> None:
         self._check_if_any()
-        if key not in self._queues:
+        if key not in self._entries:
             raise RuntimeError(f"{key!r} is not held")
         self._pass_on(key)
 
     def _pass_on(self, key: Hashable) -> None:
-        if self._queues[key]:
-            self._queues[key].popleft().set_result(None)
+        if self._entries[key]:
+            self._entries[key].popleft().set_result(None)
         else:
-            del self._queues[key]
+            del self._entries[key]
 
 
 class ActorPerKey(_OneLoop):
@@ -1113,21 +1064,15 @@ class BargingFutures(_OneLoop):
                 freed.set_result(None)
 
 
-class BargingEvents(_OneLoop):
+class BargingEvents(_Entries[asyncio.Event], _OneLoop):
     """An event per holding, set when it ends; whoever waited looks again."""
-
-    def __init__(self) -> None:
-        self._ended: dict[Hashable, asyncio.Event] = {}
-
-    def __len__(self) -> int:
-        return len(self._ended)
 
     async def lock(self, key: Hashable) -> None:
         self._check_loop()
-        while key in self._ended:
-            await self._ended[key].wait()
-        self._ended[key] = asyncio.Event()
+        while key in self._entries:
+            await self._entries[key].wait()
+        self._entries[key] = asyncio.Event()
 
     def unlock(self, key: Hashable) -> None:
         self._check_if_any()
-        self._ended.pop(key).set()
+        self._entries.pop(key).set()

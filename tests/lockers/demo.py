@@ -45,7 +45,7 @@ def comes(state: Callable[[], object], looks: int) -> bool:
     return bool(state())
 
 
-def until(state: Callable[[], object], what: str) -> None:
+def until(state: Callable[[], object], what: str = "what the script waits for") -> None:
     """Wait for a state; to miss it is an error of the script, never a finding."""
     if not comes(state, LOOKS):
         raise RuntimeError(f"never came: {what}")
@@ -63,6 +63,11 @@ def file_of(call: Callable[..., object]) -> str:
 def size(locker: Any) -> int:
     """Its length; 0 where it has none."""
     return len(locker) if hasattr(type(locker), "__len__") else 0
+
+
+def kept(locker: Any) -> Finding:
+    """Whether it has an entry, where no key is in use."""
+    return ("KM-IDLE", "an entry stayed") if size(locker) else None
 
 
 class Parked:
@@ -133,14 +138,16 @@ class Caller:
     def ended(self) -> bool:
         return not self._thread.is_alive()
 
-    def halted(self) -> None:
-        """Wait until it stands at its line or has ended."""
+    def halted(self) -> Caller:
+        """The same, once it stands at its line or has ended."""
         until(lambda: self._standing or self.ended, "a halt or an end")
+        return self
 
-    def settled(self) -> None:
-        """Wait until it stands at its line, has ended, or is blocked."""
+    def settled(self) -> Caller:
+        """The same, once it stands at its line, has ended, or is blocked."""
         parked = Parked(self._thread.ident, self._file)
         until(lambda: self._standing or self.ended or parked(), "a halt, an end or a wait")
+        return self
 
     def resume(self) -> None:
         self._go.set()
@@ -239,23 +246,21 @@ def newcomer(make: Factory, stop: str = "") -> Finding:
     """A waiter, perhaps halted on its way, is handed the key; no newcomer may enter beside it."""
     locker = make()
     locker.lock("k")
-    waiter = Caller(locker.lock, "k", stop=stop)
-    waiter.settled()
+    waiter = Caller(locker.lock, "k", stop=stop).settled()
     locker.unlock("k")
     if not waiter.holds():
         return "KM-LIVE", f"the waiter was not granted: {waiter.error!r}"
     if takes(locker, "k"):
         return "KM-EXCL", "a newcomer entered beside the waiter that was handed the key"
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 def woken_and_newcomer(make: Factory, stop: str = "") -> Finding:
     """A newcomer comes while the woken waiter stands still."""
     locker = make()
     locker.lock("k")
-    waiter = Caller(locker.lock, "k", stop=stop)
-    waiter.settled()
+    waiter = Caller(locker.lock, "k", stop=stop).settled()
     locker.unlock("k")
     waiter.halted()
     entered = takes(locker, "k")
@@ -263,17 +268,15 @@ def woken_and_newcomer(make: Factory, stop: str = "") -> Finding:
     if entered:
         return "KM-EXCL", "a newcomer and the woken waiter both hold the key"
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 def two_counted(make: Factory, stop: str = "") -> Finding:
     """Two waiters count themselves, the first halted on its way; then all unlock in turn."""
     locker = make()
     locker.lock("k")
-    first = Caller(locker.lock, "k", stop=stop)
-    first.settled()
-    second = Caller(locker.lock, "k")
-    second.settled()
+    first = Caller(locker.lock, "k", stop=stop).settled()
+    second = Caller(locker.lock, "k").settled()
     first.resume()
     first.settled()
     locker.unlock("k")
@@ -284,68 +287,61 @@ def two_counted(make: Factory, stop: str = "") -> Finding:
     if takes(locker, "k"):
         return "KM-EXCL", "a newcomer entered beside the last waiter"
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 def granted_late(make: Factory, stop: str = "") -> Finding:
     """The grant comes between the timeout of the only waiter and its clean-up."""
     locker = make()
     locker.lock("k")
-    waiter = Caller(locker.lock, "k", SHORT, stop=stop)
-    waiter.halted()
+    waiter = Caller(locker.lock, "k", SHORT, stop=stop).halted()
     locker.unlock("k")
     if waiter.holds():
         locker.unlock("k")
     if not takes(locker, "k"):
         return "KM-RACE", "the waiter raised TimeoutError, and its grant stays with it"
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 def woken_late(make: Factory, stop: str = "") -> Finding:
     """The wake-up comes between the timeout of the first waiter and its clean-up; a second one waits."""
     locker = make()
     locker.lock("k")
-    first = Caller(locker.lock, "k", SHORT, stop=stop)
-    first.halted()
-    second = Caller(locker.lock, "k")
-    second.settled()
+    first = Caller(locker.lock, "k", SHORT, stop=stop).halted()
+    second = Caller(locker.lock, "k").settled()
     locker.unlock("k")
     if first.holds():
         locker.unlock("k")
     if second.starves():
         return "KM-RACE", "the first waiter raised with the wake-up in its hand, the second never got the key"
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 def first_gives_up(make: Factory, stop: str = "") -> Finding:
     """The first of two waiters times out while the key is held."""
     locker = make()
     locker.lock("k")
-    first = Caller(locker.lock, "k", SHORT, stop=stop)
-    first.halted()
-    second = Caller(locker.lock, "k")
-    second.settled()
+    first = Caller(locker.lock, "k", SHORT, stop=stop).halted()
+    second = Caller(locker.lock, "k").settled()
     if first.holds():
         return "KM-CANCEL", "a caller whose timeout had passed entered a held key"
     locker.unlock("k")
     second.holds()
     if refuses(locker.unlock, "k"):
         return "KM-EXCL", "the second waiter was let in while the key was held, and could not unlock it"
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 def in_order(make: Factory, stop: str = "") -> Finding:
     """Two waiters, and one between them that gave up, are granted in the order of their requests; no newcomer is."""
     locker = make()
     locker.lock("k")
-    first = Caller(locker.lock, "k")
-    first.settled()
+    first = Caller(locker.lock, "k").settled()
     if takes(locker, "k", SHORT):
         return "KM-CANCEL", "a caller whose timeout had passed entered a held key"
-    second = Caller(locker.lock, "k")
-    second.settled()
+    second = Caller(locker.lock, "k").settled()
     locker.unlock("k")
     late = takes(locker, "k")
     until(lambda: first.ended or second.ended, "one of the two")
@@ -363,8 +359,7 @@ def barging(make: Factory, stop: str = "") -> Finding:
     """A newcomer in the thread of the unlock, which has the guard and so keeps the notified waiter out."""
     locker = make()
     locker.lock("k")
-    waiter = Caller(locker.lock, "k")
-    waiter.settled()
+    waiter = Caller(locker.lock, "k").settled()
     with locker._freed:
         locker.unlock("k")
         entered = takes(locker, "k")
@@ -423,10 +418,8 @@ def other_key_woken(make: Factory, stop: str = "") -> Finding:
     locker = make()
     locker.lock("a")
     locker.lock("b")
-    other = Caller(locker.lock, "b")
-    other.settled()
-    waiter = Caller(locker.lock, "a")
-    waiter.settled()
+    other = Caller(locker.lock, "b").settled()
+    waiter = Caller(locker.lock, "a").settled()
     locker.unlock("a")
     if waiter.starves():
         return "KM-LIVE", "the key was free, its waiter was not woken"
@@ -434,7 +427,7 @@ def other_key_woken(make: Factory, stop: str = "") -> Finding:
     locker.unlock("b")
     other.holds()
     locker.unlock("b")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 def many_keys(make: Factory, stop: str = "") -> Finding:
@@ -445,7 +438,7 @@ def many_keys(make: Factory, stop: str = "") -> Finding:
             return "KM-INDEP", f"key {key} could not be taken with {size(locker)} other keys held"
     for key in range(9):
         locker.unlock(key)
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 def equal_keys(make: Factory, stop: str = "") -> Finding:
@@ -455,15 +448,14 @@ def equal_keys(make: Factory, stop: str = "") -> Finding:
     if takes(locker, True):
         return "KM-EXCL", "1 and True were held at once"
     locker.unlock(1.0)
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 def other_key_free(make: Factory, stop: str = "") -> Finding:
     """While one key is waited for, another can be taken."""
     locker = make()
     locker.lock("a")
-    waiter = Caller(locker.lock, "a", stop=stop)
-    waiter.settled()
+    waiter = Caller(locker.lock, "a", stop=stop).settled()
     if not takes(locker, "b"):
         waiter.resume()
         return "KM-INDEP", "a free key could not be taken while somebody waited for another"
@@ -471,7 +463,7 @@ def other_key_free(make: Factory, stop: str = "") -> Finding:
     locker.unlock("a")
     waiter.holds()
     locker.unlock("a")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 def released_twice(make: Factory, stop: str = "") -> Finding:
@@ -483,7 +475,7 @@ def released_twice(make: Factory, stop: str = "") -> Finding:
     if not refuses(lease.release) or takes(locker, "k"):
         return "KM-TOKEN", "the second release of a lease ended the grant of a later holder"
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 def released_stale(make: Factory, stop: str = "") -> Finding:
@@ -499,7 +491,7 @@ def released_stale(make: Factory, stop: str = "") -> Finding:
     if accepted:
         return "KM-TOKEN", "an old lease ended the grant of a later holder"
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 THREADS: dict[str, Callable[..., Finding]] = {
@@ -588,6 +580,12 @@ def ask(locker: Any, key: Hashable = "k") -> asyncio.Task[None]:
     return asyncio.get_running_loop().create_task(call())
 
 
+async def settled(*tasks: asyncio.Task[None]) -> Any:
+    """These, or this one, once no task can run on."""
+    await settle()
+    return tasks if len(tasks) > 1 else tasks[0]
+
+
 def holding(*tasks: asyncio.Task[None]) -> int:
     """How many of the calls have returned."""
     return sum(task.done() and not task.cancelled() and task.exception() is None for task in tasks)
@@ -619,8 +617,7 @@ async def aio_alone(locker: Any) -> Finding:
 async def aio_newcomer(locker: Any) -> Finding:
     """A newcomer runs between unlock and the run of the waiter that it wakes."""
     await locker.lock("k")
-    waiter = ask(locker)
-    await settle()
+    waiter = await settled(ask(locker))
     late = ask(locker)
     locker.unlock("k")
     await settle()
@@ -629,20 +626,18 @@ async def aio_newcomer(locker: Any) -> Finding:
     locker.unlock("k")
     await settle()
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 async def aio_cancelled(locker: Any) -> Finding:
     """A waiter is cancelled while the key is held."""
     await locker.lock("k")
-    waiter = ask(locker)
-    await settle()
+    waiter = await settled(ask(locker))
     waiter.cancel()
     await settle()
     if holding(waiter):
         return "KM-CANCEL", "the cancelled caller entered a held key"
-    late = ask(locker)
-    await settle()
+    late = await settled(ask(locker))
     if holding(late):
         return "KM-EXCL", "after a cancellation a second caller took the held key"
     locker.unlock("k")
@@ -656,8 +651,7 @@ async def aio_cancelled(locker: Any) -> Finding:
 async def aio_first_cancelled(locker: Any) -> Finding:
     """The first of two waiters is cancelled while the key is held."""
     await locker.lock("k")
-    first, second = ask(locker), ask(locker)
-    await settle()
+    first, second = await settled(ask(locker), ask(locker))
     first.cancel()
     await settle()
     if holding(first, second):
@@ -667,14 +661,13 @@ async def aio_first_cancelled(locker: Any) -> Finding:
     if not holding(second):
         return "KM-LIVE", "the second waiter was never granted"
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 async def aio_first_of_three_cancelled(locker: Any) -> Finding:
     """The first of three waiters is cancelled while the key is held; the others keep their order."""
     await locker.lock("k")
-    first, second, third = ask(locker), ask(locker), ask(locker)
-    await settle()
+    first, second, third = await settled(ask(locker), ask(locker), ask(locker))
     first.cancel()
     await settle()
     for task in (second, third):
@@ -683,14 +676,13 @@ async def aio_first_of_three_cancelled(locker: Any) -> Finding:
         if not holding(task):
             return "KM-FIFO", "a waiter was granted before an older one"
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 async def aio_cancelled_granted(locker: Any) -> Finding:
     """The first of two waiters is cancelled after its grant, before it runs."""
     await locker.lock("k")
-    first, second = ask(locker), ask(locker)
-    await settle()
+    first, second = await settled(ask(locker), ask(locker))
     locker.unlock("k")
     first.cancel()
     await settle()
@@ -699,7 +691,7 @@ async def aio_cancelled_granted(locker: Any) -> Finding:
     if not holding(second):
         return "KM-RACE", "the grant of the cancelled caller did not go on to the next"
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 async def aio_cancelled_meets_grant(locker: Any) -> Finding:
@@ -737,8 +729,7 @@ async def aio_cancelled_meets_grant(locker: Any) -> Finding:
 async def aio_in_order(locker: Any) -> Finding:
     """Two waiters are granted in the order of their requests, and before a newcomer."""
     await locker.lock("k")
-    first, second = ask(locker), ask(locker)
-    await settle()
+    first, second = await settled(ask(locker), ask(locker))
     late = ask(locker)
     locker.unlock("k")
     for task in (first, second, late):
@@ -746,13 +737,12 @@ async def aio_in_order(locker: Any) -> Finding:
         if not holding(task):
             return "KM-FIFO", "a waiter was granted before an older one"
         locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 async def aio_burst(locker: Any) -> Finding:
     """Three ask at once, and a fourth after the first unlock."""
-    tasks = [ask(locker) for _ in range(3)]
-    await settle()
+    tasks = await settled([ask(locker) for _ in range(3)])
     locker.unlock("k")
     tasks.append(ask(locker))
     await settle()
@@ -761,15 +751,14 @@ async def aio_burst(locker: Any) -> Finding:
     for _ in range(3):
         locker.unlock("k")
         await settle()
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 async def aio_other_key_woken(locker: Any) -> Finding:
     """Two keys, a waiter each; the key of the second waiter is unlocked."""
     await locker.lock("a")
     await locker.lock("b")
-    other, waiter = ask(locker, "b"), ask(locker, "a")
-    await settle()
+    other, waiter = await settled(ask(locker, "b"), ask(locker, "a"))
     locker.unlock("a")
     await settle()
     if not holding(waiter):
@@ -780,40 +769,36 @@ async def aio_other_key_woken(locker: Any) -> Finding:
     locker.unlock("b")
     await settle()
     locker.unlock("b")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 async def aio_many_keys(locker: Any) -> Finding:
     """Nine keys can be held at once."""
-    tasks = [ask(locker, key) for key in range(9)]
-    await settle()
+    tasks = await settled([ask(locker, key) for key in range(9)])
     if holding(*tasks) != 9:
         return "KM-INDEP", f"only {holding(*tasks)} of 9 keys could be held at once"
     for key in range(9):
         locker.unlock(key)
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 async def aio_equal_keys(locker: Any) -> Finding:
     """Keys that are equal are one key."""
     await locker.lock(1)
-    second = ask(locker, True)
-    await settle()
+    second = await settled(ask(locker, True))
     if holding(second):
         return "KM-EXCL", "1 and True were held at once"
     locker.unlock(1.0)
     await settle()
     locker.unlock(True)
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 async def aio_other_key_free(locker: Any) -> Finding:
     """While one key is waited for, another can be taken."""
     await locker.lock("a")
-    waiter = ask(locker, "a")
-    await settle()
-    other = ask(locker, "b")
-    await settle()
+    waiter = await settled(ask(locker, "a"))
+    other = await settled(ask(locker, "b"))
     if not holding(other):
         return "KM-INDEP", "a free key could not be taken while somebody waited for another"
     locker.unlock("b")
@@ -831,7 +816,7 @@ async def aio_released_twice(locker: Any) -> Finding:
     if not refuses(lease.release):
         return "KM-TOKEN", "the second release of a lease ended the grant of a later holder"
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 async def aio_released_stale(locker: Any) -> Finding:
@@ -846,7 +831,7 @@ async def aio_released_stale(locker: Any) -> Finding:
     if accepted:
         return "KM-TOKEN", "an old lease ended the grant of a later holder"
     locker.unlock("k")
-    return ("KM-IDLE", "an entry stayed") if size(locker) else None
+    return kept(locker)
 
 
 def within_loop(script: Script, make: Factory) -> Finding:
@@ -925,8 +910,7 @@ async def aio_contend(locker: Any, seed: int, callers: int = 12, rounds: int = 4
             except asyncio.CancelledError:
                 seen["cancelled"] += 1
 
-    workers = [asyncio.get_running_loop().create_task(work()) for _ in range(callers)]
-    await settle()
+    workers = await settled([asyncio.get_running_loop().create_task(work()) for _ in range(callers)])
     if not all(worker.done() for worker in workers):
         return "KM-LIVE", f"a caller never ended, seed {seed}"
     if seen["overlap"]:

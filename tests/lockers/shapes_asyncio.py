@@ -50,6 +50,15 @@ class _Table:
             del self._entries[key]
 
 
+class _Over:
+    """Over a table of locks, which a broken one makes of another kind."""
+
+    _table: Callable[[], Any] = _Table
+
+    def __init__(self) -> None:
+        self._locks = self._table()
+
+
 class _Evicting(_Table):
     """The mistake: whoever lets go throws the entry away, waiters or not."""
 
@@ -151,13 +160,8 @@ def fresh_lock_for(key: Hashable) -> asyncio.Lock:
 # -- blocks ---------------------------------------------------------------------------------------------------------
 
 
-class LockBlocks:
+class LockBlocks(_Over):
     """An asynchronous generator made a block, and no other way in."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     @contextlib.asynccontextmanager
     async def lock(self, key: Hashable) -> AsyncIterator[None]:
@@ -192,13 +196,8 @@ class _Scope:
         self._table.give(self._key)
 
 
-class CalledScopes:
+class CalledScopes(_Over):
     """Called with a key, it gives an object for async with."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     def __call__(self, key: Hashable) -> _Scope:
         return _Scope(self._locks, key)
@@ -254,13 +253,8 @@ class KeyLockLeaking(KeyLock):
 # -- calls with a key -----------------------------------------------------------------------------------------------
 
 
-class AwaitedUnlock:
+class AwaitedUnlock(_Over):
     """lock(key) and unlock(key), both awaited."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     async def lock(self, key: Hashable) -> None:
         await self._locks.take(key)
@@ -281,13 +275,8 @@ class AwaitedUnlockForgetful(AwaitedUnlock):
     _table = _Forgetful
 
 
-class AcquireBool:
+class AcquireBool(_Over):
     """acquire(key, blocking) says whether, and release(key) is a plain call."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     async def acquire(self, key: Hashable, blocking: bool = True) -> bool:
         if not blocking and self._locks.held(key):
@@ -312,11 +301,8 @@ class AcquireBoolLies(AcquireBool):
         return await super().acquire(key, blocking) or True
 
 
-class TextKeys:
+class TextKeys(_Over):
     """Keys are str, by annotation, and so 1 and '1' are no two keys of it."""
-
-    def __init__(self) -> None:
-        self._locks = _Table()
 
     async def lock(self, key: str) -> None:
         await self._locks.take(f"lock:{key}")
@@ -333,13 +319,8 @@ class _Token:
         self.key, self.spent = key, False
 
 
-class Tokens:
+class Tokens(_Over):
     """lock(key) gives a token, and unlock(token) takes it once."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     async def lock(self, key: Hashable) -> _Token:
         await self._locks.take(key)
@@ -382,13 +363,8 @@ class _Grant:
         self._table.give(self._key)
 
 
-class Grants:
+class Grants(_Over):
     """``async with await acquire(key)``: a grant that is held already, and can be released by itself."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     async def acquire(self, key: Hashable) -> _Grant:
         await self._locks.take(key)
@@ -430,13 +406,8 @@ class LentLocksForgotten(LentLocks):
         self._entries.pop(key, None)
 
 
-class HeldLocks:
+class HeldLocks(_Over):
     """await acquire_lock(key) gives the lock, held; its user releases it, and says put(key)."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     async def acquire_lock(self, key: Hashable) -> asyncio.Lock:
         await self._locks.take(key)

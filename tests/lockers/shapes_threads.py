@@ -59,6 +59,15 @@ class _Table:
                 del self._entries[key]
 
 
+class _Over:
+    """Over a table of locks, which a broken one makes of another kind."""
+
+    _table: Callable[[], Any] = _Table
+
+    def __init__(self) -> None:
+        self._locks = self._table()
+
+
 class _Evicting(_Table):
     """The mistake: whoever lets go throws the entry away, waiters or not."""
 
@@ -143,13 +152,8 @@ class _Handle:
         self._table.give(self._key)
 
 
-class CountedAccessor:
+class CountedAccessor(_Over):
     """An accessor whose locks find their entry in the table when they are acquired."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     def get_lock(self, key: Hashable) -> _Handle:
         return _Handle(self._locks, key)
@@ -236,13 +240,8 @@ class ReentrantLocks:
 # -- blocks ---------------------------------------------------------------------------------------------------------
 
 
-class LockBlocks:
+class LockBlocks(_Over):
     """A generator made a block, and no other way in."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     @contextlib.contextmanager
     def lock(self, key: Hashable) -> Iterator[None]:
@@ -278,13 +277,8 @@ class _Scope:
         self._table.give(self._key)
 
 
-class CalledScopes:
+class CalledScopes(_Over):
     """Called with a key, it gives an object for with; time over is an error of its own."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     def __call__(self, key: Hashable, max_wait: float | None = None) -> _Scope:
         return _Scope(self._locks, key, max_wait)
@@ -296,11 +290,8 @@ class CalledScopesEvicting(CalledScopes):
     _table = _Evicting
 
 
-class TryingBlocks:
+class TryingBlocks(_Over):
     """A block that is told whether it has the lock, and is entered without it when the time is over."""
-
-    def __init__(self) -> None:
-        self._locks = _Table()
 
     @contextlib.contextmanager
     def hold(self, key: Hashable, timeout: float | None = None) -> Iterator[bool]:
@@ -364,13 +355,8 @@ class KeyLockLeaking(KeyLock):
 # -- calls with a key -----------------------------------------------------------------------------------------------
 
 
-class AcquireBool:
+class AcquireBool(_Over):
     """acquire(key, blocking, timeout) says whether, and release(key)."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     def acquire(self, key: Hashable, blocking: bool = True, timeout: float = -1) -> bool:
         return self._locks.take(key, blocking, None if timeout < 0 else timeout)
@@ -393,13 +379,8 @@ class AcquireBoolLies(AcquireBool):
         return True
 
 
-class SaysFalse:
+class SaysFalse(_Over):
     """lock(key, timeout) returns False when the time is over, and True else."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     def lock(self, key: Hashable, timeout: float | None = None) -> bool:
         return self._locks.take(key, timeout=timeout)
@@ -439,11 +420,8 @@ class SaysFalseTooLate:
                 del self._entries[key]
 
 
-class GivesUpByItself:
+class GivesUpByItself(_Over):
     """acquire(key) waits for ten seconds if nobody says how long, and time over is an error of its own."""
-
-    def __init__(self) -> None:
-        self._locks = _Table()
 
     def acquire(self, key: Hashable, timeout_seconds: float = 10.0) -> None:
         if not self._locks.take(key, timeout=timeout_seconds):
@@ -453,11 +431,8 @@ class GivesUpByItself:
         self._locks.give(key)
 
 
-class NeverWaitsLong:
+class NeverWaitsLong(_Over):
     """enter(key) and leave(key): no limit of any kind."""
-
-    def __init__(self) -> None:
-        self._locks = _Table()
 
     def enter(self, key: Hashable) -> None:
         self._locks.take(key)
@@ -466,11 +441,8 @@ class NeverWaitsLong:
         self._locks.give(key)
 
 
-class TextKeys:
+class TextKeys(_Over):
     """Keys are str, by annotation, and so 1 and '1' are no two keys of it."""
-
-    def __init__(self) -> None:
-        self._locks = _Table()
 
     def lock(self, key: str, timeout: float | None = None) -> None:
         if not self._locks.take(f"lock:{key}", timeout=timeout):
@@ -498,13 +470,8 @@ class _Token:
         self.key, self.spent = key, False
 
 
-class Tokens:
+class Tokens(_Over):
     """lock(key) gives a token, None when the time is over, and unlock(token) takes it once."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     def lock(self, key: Hashable, wait: float | None = None) -> _Token | None:
         return _Token(key) if self._locks.take(key, timeout=wait) else None
@@ -549,13 +516,8 @@ class _Grant:
         self._table.give(self._key)
 
 
-class Grants:
+class Grants(_Over):
     """acquire(key) gives a grant, which is released by itself."""
-
-    _table: Callable[[], _Table] = _Table
-
-    def __init__(self) -> None:
-        self._locks = self._table()
 
     def acquire(self, key: Hashable) -> _Grant:
         self._locks.take(key)
@@ -601,13 +563,10 @@ class LentLocksForgotten(LentLocks):
             self._entries.pop(key, None)
 
 
-class HeldLocks:
+class HeldLocks(_Over):
     """acquire_lock(key) waits and gives the lock, held; its user releases it, and says put(key)."""
 
-    _table: Callable[[], LentLocks] = LentLocks
-
-    def __init__(self) -> None:
-        self._locks = self._table()
+    _table = LentLocks
 
     def acquire_lock(self, key: Hashable) -> threading.Lock:
         lock = self._locks.get(key)
@@ -631,13 +590,10 @@ class HeldLocksUncounted(HeldLocks):
     _table = _LentUncounted
 
 
-class BorrowedLocks:
+class BorrowedLocks(_Over):
     """get_lock(key) gives a lock, and release_lock(key, lock) releases it and drops it when nobody has it."""
 
-    _table: Callable[[], LentLocks] = LentLocks
-
-    def __init__(self) -> None:
-        self._locks = self._table()
+    _table = LentLocks
 
     def get_lock(self, key: Hashable) -> threading.Lock:
         return self._locks.get(key)

@@ -14,10 +14,9 @@ from kmutex.engine.program import Program, parse
 from kmutex.engine.scenarios import programs
 from kmutex.testing import CLAUSES
 from kmutex.verify.checks import CHECKS
-from kmutex.verify.checks.context import Context
-from kmutex.verify.plan import WIDE, Unit
-from kmutex.verify.results import UnitResult
+from kmutex.verify.plan import WIDE
 from tests.lockers.catalogue import Row, each, entries, load
+from tests.verify.checked import checked
 
 # A run that has seen enough ends in the midst of what the subject began.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
@@ -46,11 +45,10 @@ class Judged:
     """A locker in the harness, to be judged within its `control`."""
 
     def __init__(self, row: Row) -> None:
-        harness = Harness(load(row), without=row.without, promises=PROMISES)
-        assert harness.shape.kind == row.kind
-        self.make, self.off = harness.fitted.make, harness.off
-        self.shape, self.control = harness.shape, harness.control
-        self.explorer = harness.explorer
+        self.harness = Harness(load(row), without=row.without, promises=PROMISES)
+        assert self.harness.shape.kind == row.kind
+        self.off, self.shape, self.control = self.harness.off, self.harness.shape, self.harness.control
+        self.explorer = self.harness.explorer
         self.witnesses: Counter[str] = Counter()
         self.notes: list[tuple[str, str]] = []
 
@@ -72,8 +70,7 @@ class Judged:
 
     def special(self, name: str) -> set[str]:
         """The clauses that a check of its own finds broken."""
-        outcome = UnitResult(Unit(0, name, name))
-        CHECKS[name](Context(self.make, self.shape, self.explorer, lambda runs: runs, frozenset()), outcome)
+        outcome = checked(self.harness, name)
         self.witnesses += outcome.witnesses
         self.notes += outcome.notes
         return {clause for found in outcome.found for clause in found.clauses}

@@ -6,16 +6,13 @@ loop. It returns the clause that it saw broken, or None, and is run on the bad l
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import contextlib
 import gc
-import importlib
 import queue
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,32 +21,14 @@ from weakref import WeakValueDictionary
 import pytest
 
 from tests.lockers import wild_threads
+from tests.lockers.catalogue import ROOT, Row, entries, load
+from tests.lockers.demo import until
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-HERE = Path(__file__).resolve().parent
-ROWS: dict[str, dict[str, Any]] = tomllib.loads((HERE / "wild.toml").read_text(encoding="utf-8"))
-BAD = [name for name, row in ROWS.items() if row["expect"] != "holds"]
-SHAPES = {"lock", "get", "block", "single-flight", "key-object", "acquire", "bool", "token"}
+ROWS = entries(origin="wild")
+BAD = {row.name: row for row in ROWS if row.expect != "holds"}
 
 Make = Callable[..., Any]
 SCRIPTS: dict[str, Callable[[Make], Any]] = {}
-
-# A state that a script waits for is looked at every so many seconds, and so many times at most.
-POLL = 0.0005
-LOOKS = 40_000
-
-
-def until(state: Callable[[], object]) -> None:
-    """Wait for a state; to miss it is an error of the script, never a finding."""
-    for _ in range(LOOKS):
-        if state():
-            return
-        time.sleep(POLL)
-    raise RuntimeError("a state that the script waits for never came")
 
 
 def shows(name: str) -> Callable[[Callable[[Make], Any]], Callable[[Make], Any]]:
@@ -847,12 +826,6 @@ async def caller_after_a_run_that_failed(make: Make) -> str | None:
     return None
 
 
-def load(name: str) -> Make:
-    module, _, found = ROWS[name]["factory"].partition(":")
-    make: Make = getattr(importlib.import_module(module), found)
-    return make
-
-
 def played(script: Callable[[Make], Any], make: Make) -> str | None:
     return asyncio.run(script(make)) if asyncio.iscoroutinefunction(script) else script(make)  # type: ignore[no-any-return]
 
@@ -860,50 +833,17 @@ def played(script: Callable[[Make], Any], make: Make) -> str | None:
 @pytest.mark.parametrize("name", BAD)
 def test_bad_one_is_bad_and_its_twin_is_not(name: str) -> None:
     """Its script sees the clause that the row gives it, the best one, and nothing on the twin."""
-    assert played(SCRIPTS[name], load(name)) == ROWS[name]["clauses"][0]
-    assert played(SCRIPTS[name], load(ROWS[name]["twin"])) is None
+    assert played(SCRIPTS[name], load(name)) == BAD[name].clauses[0]
+    assert played(SCRIPTS[name], load(BAD[name].twin)) is None
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_row_is_well_formed(name: str) -> None:
-    """Each row has a twin that has it, the source of both, and a docstring that begins with its clause or cure."""
-    row = ROWS[name]
-    twin = ROWS[row["twin"]]
-    assert (twin["twin"], twin["source"], twin["language"], twin.get("shape", "lock")) == (
-        name,
-        row["source"],
-        row["language"],
-        row.get("shape", "lock"),
-    )
-    assert row["origin"] == "wild"
-    assert row.get("shape", "lock") in SHAPES
-    assert row["expect"] in ("violation", "noted", "holds")
-    assert {row["expect"] == "holds", twin["expect"] == "holds"} == {True, False}
-    assert row["note"].endswith(".")
-    doc = str(load(name).__doc__)
-    assert doc.startswith("Repaired: " if row["expect"] == "holds" else f"{row['clauses'][0]}: ")
-    assert name.split(".")[1] == row["factory"].partition(":")[2]
-
-
-def test_every_locker_has_a_row() -> None:
-    """No public class of the two modules is left out, but for what they hand out."""
-    for kind in ("threads", "asyncio"):
-        tree = ast.parse((HERE / f"wild_{kind}.py").read_text(encoding="utf-8"))
-        written = {node.name for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")}
-        assert written == {name.partition(".")[2] for name in ROWS if name.startswith(f"{kind}.")}
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_its_docstring_begins_with_its_clause_or_cure(row: Row) -> None:
+    assert str(load(row).__doc__).startswith("Repaired: " if row.expect == "holds" else f"{row.clauses[0]}: ")
 
 
 def test_the_page_is_that_of_the_rows(tmp_path: Path) -> None:
     """docs/wild.md is what its command writes."""
-    root, page = HERE.parents[1], tmp_path / "wild.md"
-    subprocess.run([sys.executable, root / "docs" / "site" / "wild.py", "--write", page], check=True)
-    assert (root / "docs" / "wild.md").read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
-
-
-def test_they_import_the_standard_library_only() -> None:
-    """They are written as strangers would write them, without kmutex."""
-    for kind in ("threads", "asyncio"):
-        tree = ast.parse((HERE / f"wild_{kind}.py").read_text(encoding="utf-8"))
-        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-        names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
+    page = tmp_path / "wild.md"
+    subprocess.run([sys.executable, ROOT / "docs" / "site" / "wild.py", "--write", page], check=True)
+    assert (ROOT / "docs" / "wild.md").read_text(encoding="utf-8") == page.read_text(encoding="utf-8")

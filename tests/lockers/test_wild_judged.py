@@ -13,10 +13,12 @@ from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.engine.scenarios import programs_for
 from tests.lockers.catalogue import load, rows
+from tests.lockers.repaired import Leasing
 from tests.lockers.wild_threads import EtcdMutexRepaired
 
 ENDED_BY_ANOTHER = "0[a | 1oa | 0^a | 1+a"
 ENDED_TWICE = "0[a | 1+a | 2+a | 0^a 3oa"
+ENDED_LONG_AGO = "0[a | 1[a | 2+a | 0^a | 3oa | 1]a"
 KINDS: list[tuple[str, str, Level, str]] = [
     # A key's entry serves another key while somebody is on the way to it.
     ("threads.AsyncKeyedLockPool", "0+a | 0-a 1+a 2+b", "locks", "KM-INDEP"),
@@ -47,8 +49,8 @@ def test_the_program_finds_the_bug_and_accepts_the_twin(name: str, program: str,
     assert broken(load(rows()[name].twin), program, level) == set()
 
 
-@pytest.mark.parametrize("program", [ENDED_BY_ANOTHER, "0[a | 1+a | 0^a | 2oa | 1-a", ENDED_TWICE])
-@pytest.mark.parametrize("make", [EtcdMutexRepaired, KeyedMutex, AsyncKeyedMutex])
+@pytest.mark.parametrize("program", [ENDED_BY_ANOTHER, "0[a | 1+a | 0^a | 2oa | 1-a", ENDED_TWICE, ENDED_LONG_AGO])
+@pytest.mark.parametrize("make", [EtcdMutexRepaired, Leasing, KeyedMutex, AsyncKeyedMutex])
 def test_who_else_ends_a_lease_does_a_sound_locker_no_harm(make: Callable[[], Any], program: str) -> None:
-    """Whoever is first ends it, and a holder that came later keeps the key."""
+    """Whoever is first ends it, and a holder that came later keeps it; to end an old one may raise or do nothing."""
     assert broken(make, program, "tasks" if make is AsyncKeyedMutex else "locks") == set()

@@ -1,4 +1,4 @@
-"""Keyed lockers for threads with one known mistake each; the docstring, or the note in catalogue.toml, says which.
+"""Keyed lockers for threads with one known mistake each; the docstring says which.
 
 `lock(key, timeout=None)` takes seconds and raises TimeoutError; `unlock(key)` raises for a key without a holder, save
 where that is the mistake; `len()` counts the keys that are held or waited for. `Handing` and `Counting` are sound: a
@@ -17,6 +17,9 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from threading import Condition, Event, Lock
+from typing import Generic, TypeVar
+
+_E = TypeVar("_E")
 
 
 def _checked(timeout: float | None) -> float | None:
@@ -39,6 +42,18 @@ class _Waiter:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.granted = self.gone = False
+
+
+class _Guarded(Generic[_E]):
+    """A guard, and an entry for each key in use."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Hashable, _E] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._entries)
 
 
 class Handing:
@@ -127,16 +142,8 @@ class _Entry:
         self.users = 0
 
 
-class Counting:
+class Counting(_Guarded[_Entry]):
     """Sound but for order: users counts the holder and the waiters, and changes under the guard only."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _Entry] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._entries)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
@@ -228,17 +235,13 @@ class _InLine:
             self._leave(key, self._queues[key], self._queues[key][0])
 
 
-class EvictWithWaiters:
+class EvictWithWaiters(_Guarded[threading.Lock]):
     """unlock takes the lock out of the table although others still wait for it."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._locks: dict[Hashable, threading.Lock] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
         with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
+            lock = self._entries.setdefault(key, threading.Lock())
             if lock.acquire(blocking=False):
                 return
         if not lock.acquire(timeout=_for_lock(seconds)):
@@ -246,10 +249,7 @@ class EvictWithWaiters:
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            self._locks.pop(key).release()
-
-    def __len__(self) -> int:
-        return len(self._locks)
+            self._entries.pop(key).release()
 
 
 class CountOutsideGuard(Counting):
@@ -276,10 +276,10 @@ class EvictByLocked(EvictWithWaiters):
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            lock = self._locks[key]
+            lock = self._entries[key]
             lock.release()
             if not lock.locked():
-                del self._locks[key]
+                del self._entries[key]
 
 
 class NonAtomicCount(Counting):
@@ -307,15 +307,8 @@ class _RefEntry:
         self.queue: deque[threading.Event] = deque()
 
 
-class _Referenced:
+class _Referenced(_Guarded[_RefEntry]):
     """Sound: an event for each waiter, set by whoever hands the key on; the count says when the entry goes."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _RefEntry] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
@@ -401,19 +394,15 @@ class NeverEvicts(_InLine):
         self._changed.notify_all()
 
 
-class _Gated:
+class _Gated(_Guarded[list[threading.Lock]]):
     """Sound: a closed Lock for each waiter, opened by whoever hands the key on."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._gates: dict[Hashable, list[threading.Lock]] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
         with self._guard:
-            gates = self._gates.get(key)
+            gates = self._entries.get(key)
             if gates is None:
-                self._gates[key] = []
+                self._entries[key] = []
                 return
             if seconds == 0:
                 raise TimeoutError(key)
@@ -443,17 +432,14 @@ class _Gated:
         gates.remove(gate)
 
     def _hand_on(self, key: Hashable) -> None:
-        if self._gates[key]:
-            self._gates[key].pop(0).release()
+        if self._entries[key]:
+            self._entries[key].pop(0).release()
         else:
-            del self._gates[key]
+            del self._entries[key]
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
             self._hand_on(key)
-
-    def __len__(self) -> int:
-        return len(self._gates)
 
 
 class CancelDeletesKey(_Gated):
@@ -462,7 +448,7 @@ class CancelDeletesKey(_Gated):
     def _give_up(self, key: Hashable, gates: list[threading.Lock], gate: threading.Lock) -> None:
         gates.remove(gate)
         if not gates:
-            self._gates.pop(key, None)
+            self._entries.pop(key, None)
 
 
 class _ConditionEntry:
@@ -473,12 +459,8 @@ class _ConditionEntry:
         self.line: list[threading.Condition] = []
 
 
-class WakeupDropped:
+class WakeupDropped(_Guarded[_ConditionEntry]):
     """A waiter that was woken, but gives up, leaves the line without waking the one behind it."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _ConditionEntry] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
@@ -516,9 +498,6 @@ class WakeupDropped:
             else:
                 del self._entries[key]
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
 
 class GrantKeptOnCancel(_Gated):
     """A caller whose grant came between its timeout and the guard still raises, and the key stays held."""
@@ -543,12 +522,8 @@ class _HeadEntry:
         self.queue: deque[threading.Event] = deque()
 
 
-class CancelledHeadStays:
+class CancelledHeadStays(_Guarded[_HeadEntry]):
     """Wakes the head, which takes itself out when it runs; one that gave up stays and blocks the rest."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _HeadEntry] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         seconds = _checked(timeout)
@@ -588,9 +563,6 @@ class CancelledHeadStays:
                 raise RuntimeError(f"{key!r} is not held")
             entry.held = False
             self._wake(key, entry)
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 class HandedToDeadWaiter(Handing):
@@ -850,6 +822,8 @@ class GuardHeldWhileWaiting(Counting):
 
 
 class FastPathOutsideGuard(Handing):
+    """The free-key test stands before the guard, so two callers can both find the key free."""
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         if key not in self._queues:
@@ -860,6 +834,8 @@ class FastPathOutsideGuard(Handing):
 
 
 class LiveCounterOutsideGuard(Handing):
+    """The counter behind len is raised outside the guard; with two keys an update is lost."""
+
     def __init__(self) -> None:
         super().__init__()
         self._live = 0
@@ -889,6 +865,8 @@ class LiveCounterOutsideGuard(Handing):
 
 
 class DoubleCheckedOnce(Counting):
+    """The entry is looked up before the guard and created under it without a second look."""
+
     def _join(self, key: Hashable) -> _Entry:
         entry = self._entries.get(key)
         if entry is None:
@@ -909,6 +887,8 @@ class DoubleCheckedOnce(Counting):
 
 
 class SetdefaultThenCount(Counting):
+    """The entry is fetched before the guard and counted under it; an eviction in between leaves a stale entry."""
+
     def _join(self, key: Hashable) -> _Entry:
         entry = self._entries.setdefault(key, _Entry())
         with self._guard:
@@ -922,6 +902,8 @@ class SetdefaultThenCount(Counting):
 
 
 class ReadOutsideActInside(Handing):
+    """The queue is read before the guard and used under it: a second holder, or a waiter in an evicted queue."""
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         queue = self._queues.get(key)
@@ -936,6 +918,8 @@ class ReadOutsideActInside(Handing):
 
 
 class EvictCheckOutsideGuard(Handing):
+    """Unlock sees an empty queue before the guard and evicts a waiter that came in between."""
+
     def unlock(self, key: Hashable) -> None:
         queue = self._queues.get(key)
         if queue is not None and not queue:
@@ -947,6 +931,8 @@ class EvictCheckOutsideGuard(Handing):
 
 
 class PopThenWake(Handing):
+    """Unlock takes the entry out, lets the guard go and grants in a second turn; a newcomer gets in between."""
+
     def unlock(self, key: Hashable) -> None:
         with self._guard:
             if key not in self._queues:
@@ -959,6 +945,8 @@ class PopThenWake(Handing):
 
 
 class TryPopsTheLast(Handing):
+    """A failed try removes the last waiter, who may have come after it."""
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         if timeout != 0:
             super().lock(key, timeout)
@@ -977,6 +965,8 @@ class TryPopsTheLast(Handing):
 
 
 class TryGivesUpOnBusyGuard(Handing):
+    """With timeout 0 a busy guard counts as a busy key."""
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         if timeout != 0:
             super().lock(key, timeout)
@@ -992,7 +982,7 @@ class TryGivesUpOnBusyGuard(Handing):
 
 
 class EventClearedLate:
-    """One event per key says "perhaps free"; it is cleared after the guard is let go."""
+    """The wake-up event is cleared after the guard is let go, so a release in between is lost."""
 
     def __init__(self) -> None:
         self._guard = Lock()
@@ -1041,6 +1031,8 @@ class EventClearedLate:
 
 
 class GrantLostInTimeout(Handing):
+    """A grant between the failed timed wait and the guard is dropped and the key stays held by nobody."""
+
     def _expire(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
         if waiter in queue:
             queue.remove(waiter)
@@ -1048,6 +1040,8 @@ class GrantLostInTimeout(Handing):
 
 
 class PassesOnAndKeeps(Handing):
+    """A grant that races the time-out is passed on and kept as well."""
+
     def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         woken = False
         try:
@@ -1064,7 +1058,7 @@ class PassesOnAndKeeps(Handing):
 
 
 class NotifyEatenByTimeout:
-    """A condition per key over one guard, no order kept, one waiter notified per unlock."""
+    """The one notified waiter may be the one timing out; it raises and nobody else is woken."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -1109,7 +1103,7 @@ class NotifyEatenByTimeout:
 
 
 class PooledGateStaysSet(Handing):
-    """Gates are reused; one that was granted to a timed waiter goes back into the pool still open."""
+    """A gate granted to a timed waiter is reused while still open; needs a timed and then another contended wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1134,6 +1128,8 @@ class PooledGateStaysSet(Handing):
 
 
 class CleansUpExceptionsOnly(Handing):
+    """KeyboardInterrupt out of the wait leaves a dead waiter in the queue."""
+
     def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
             woken = waiter.gate.wait(timeout)
@@ -1147,6 +1143,8 @@ class CleansUpExceptionsOnly(Handing):
 
 
 class InterruptKeepsTheGrant(Handing):
+    """An untimed waiter interrupted after its grant keeps the key; needs interrupt against grant."""
+
     def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
             if waiter.gate.wait(timeout):
@@ -1165,6 +1163,8 @@ class InterruptKeepsTheGrant(Handing):
 
 
 class InterruptPopsTheHead(Handing):
+    """An interrupted waiter removes the head of the queue; wrong with two waiters only."""
+
     def _interrupted(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
         if waiter.granted:
             self._pass_on(key)
@@ -1179,25 +1179,19 @@ class _Request:
     granted: bool = False
 
 
-class RemovesAnEqualWaiter:
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._queues: dict[Hashable, list[_Request]] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._queues)
+class RemovesAnEqualWaiter(_Guarded[list[_Request]]):
+    """Waiters with the same time-out are equal, and the first equal one is removed."""
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         with self._guard:
-            if key not in self._queues:
-                self._queues[key] = []
+            if key not in self._entries:
+                self._entries[key] = []
                 return
             if timeout == 0:
                 raise TimeoutError(key)
             request = _Request(timeout)
-            queue = self._queues[key]
+            queue = self._entries[key]
             queue.append(request)
         try:
             if request.gate.wait(timeout):
@@ -1217,14 +1211,14 @@ class RemovesAnEqualWaiter:
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            if key not in self._queues:
+            if key not in self._entries:
                 raise KeyError(key)
             self._grant(key)
 
     def _grant(self, key: Hashable) -> None:
-        queue = self._queues[key]
+        queue = self._entries[key]
         if not queue:
-            del self._queues[key]
+            del self._entries[key]
             return
         request = queue.pop(0)
         request.granted = True
@@ -1232,6 +1226,8 @@ class RemovesAnEqualWaiter:
 
 
 class RotatesOnRemoval(Handing):
+    """Removal from the middle leaves the queue rotated; needs three waiters."""
+
     def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
         while queue[0] is not waiter:
             queue.rotate(-1)
@@ -1239,6 +1235,8 @@ class RotatesOnRemoval(Handing):
 
 
 class SwapsWithTheLast(Handing):
+    """A cancelled waiter's place is filled by the last one; needs three waiters."""
+
     def _remove(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
         place = queue.index(waiter)
         last = queue.pop()
@@ -1247,7 +1245,7 @@ class SwapsWithTheLast(Handing):
 
 
 class SkipsOneDeadWaiter(Handing):
-    """Cancelled waiters are struck out by identity and skipped when their turn comes."""
+    """Unlock skips one cancelled waiter, not two in a row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1264,6 +1262,8 @@ class SkipsOneDeadWaiter(Handing):
 
 
 class IdleKeptAfterTimeout(Counting):
+    """The timed-out caller counts down and never evicts; needs the holder to leave before it counts down."""
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         entry = self._join(key)
@@ -1280,6 +1280,8 @@ class IdleKeptAfterTimeout(Counting):
 
 
 class LenDriftsOnInterruptedGrant(Handing):
+    """The counter behind len misses evictions on the interrupted-after-grant path."""
+
     def __init__(self) -> None:
         super().__init__()
         self._live = 0
@@ -1302,6 +1304,8 @@ class LenDriftsOnInterruptedGrant(Handing):
 
 
 class GuardLeftLocked(Handing):
+    """A failed unlock leaves the table guard locked."""
+
     def unlock(self, key: Hashable) -> None:
         self._guard.acquire()
         self._queues[key]
@@ -1313,7 +1317,7 @@ class GuardLeftLocked(Handing):
 
 
 class NotifyOneOnTable(_InLine):
-    """One condition for the whole table; the waiter that is notified may want another key."""
+    """notify() on the table's one condition may wake a waiter for another key."""
 
     def unlock(self, key: Hashable) -> None:
         with self._changed:
@@ -1326,22 +1330,14 @@ class NotifyOneOnTable(_InLine):
             self._changed.notify()
 
 
-class ConditionReplaced:
-    """Each holding has its own condition; unlock wakes one waiter and the others stay on the old one."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._holdings: dict[Hashable, Condition] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._holdings)
+class ConditionReplaced(_Guarded[Condition]):
+    """Waiters beyond the first stay on the condition of an ended holding; needs two waiters."""
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._guard:
-            while (ended := self._holdings.get(key)) is not None:
+            while (ended := self._entries.get(key)) is not None:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if left == 0:
                     raise TimeoutError(key)
@@ -1350,22 +1346,19 @@ class ConditionReplaced:
                 except BaseException:
                     ended.notify()
                     raise
-            self._holdings[key] = Condition(self._guard)
+            self._entries[key] = Condition(self._guard)
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            self._holdings.pop(key).notify()
+            self._entries.pop(key).notify()
 
 
-class EarliestDeadlineFirst:
+class EarliestDeadlineFirst(_Guarded[list[tuple[float, float, _Waiter]]]):
+    """Waiters with a time-out overtake those without."""
+
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        super().__init__()
         self._numbers = itertools.count()
-        self._heaps: dict[Hashable, list[tuple[float, float, _Waiter]]] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._heaps)
 
     def _rank(self, timeout: float | None) -> tuple[float, float]:
         return (float("inf") if timeout is None else time.monotonic() + timeout, next(self._numbers))
@@ -1373,9 +1366,9 @@ class EarliestDeadlineFirst:
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         with self._guard:
-            heap = self._heaps.get(key)
+            heap = self._entries.get(key)
             if heap is None:
-                self._heaps[key] = []
+                self._entries[key] = []
                 return
             if timeout == 0:
                 raise TimeoutError(key)
@@ -1400,37 +1393,43 @@ class EarliestDeadlineFirst:
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            if key not in self._heaps:
+            if key not in self._entries:
                 raise RuntimeError(f"unlock of unheld key {key!r}")
             self._grant(key)
 
     def _grant(self, key: Hashable) -> None:
-        if not self._heaps[key]:
-            del self._heaps[key]
+        if not self._entries[key]:
+            del self._entries[key]
             return
-        waiter = heapq.heappop(self._heaps[key])[-1]
+        waiter = heapq.heappop(self._entries[key])[-1]
         waiter.granted = True
         waiter.gate.set()
 
 
 class NewestFirstWithinASecond(EarliestDeadlineFirst):
+    """Within one second of the clock the newest waiter goes first."""
+
     def _rank(self, timeout: float | None) -> tuple[float, float]:
         return (int(time.monotonic()), -next(self._numbers))
 
 
 class ByThreadName(EarliestDeadlineFirst):
+    """Waiters are ranked by thread name."""
+
     def _rank(self, timeout: float | None) -> tuple[float, float]:
         name = threading.current_thread().name.encode()
         return (int.from_bytes(name.ljust(64, b"\0"), "big"), next(self._numbers))
 
 
 class ThirdWaiterPushesOut(Handing):
+    """The queue has room for two; the third waiter silently drops the first."""
+
     def _new_queue(self) -> deque[_Waiter]:
         return deque(maxlen=2)
 
 
 class ThreadGateNotCleared(Handing):
-    """One gate per thread for its whole life, opened by its first grant and never shut again."""
+    """A thread's own gate stays open after its first grant; needs one thread to wait twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1447,6 +1446,8 @@ class ThreadGateNotCleared(Handing):
 
 
 class TimeoutRestarts(_InLine):
+    """Each wake-up starts the time-out anew; needs wake-ups from another key (hard)."""
+
     def _wait(self, key: Hashable, queue: list[object], ticket: object, seconds: float | None) -> None:
         while queue[0] is not ticket:
             if not self._changed.wait(seconds) and queue[0] is not ticket:
@@ -1454,18 +1455,22 @@ class TimeoutRestarts(_InLine):
 
 
 class ZeroMeansForever(Handing):
+    """timeout=0 is taken for None and blocks."""
+
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         super().lock(key, timeout if timeout else None)
 
 
 class TimeoutNotPassedDown(Handing):
+    """A positive time-out never expires."""
+
     def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         super()._wait(key, queue, waiter, None)
 
 
 class ZeroRefusedWhileAnyHeld(Handing):
-    """A timeout of zero is turned away where the key is free but another one is held."""
+    """timeout=0 fails on a free key while another key is held."""
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         if timeout == 0:
@@ -1479,6 +1484,8 @@ class ZeroRefusedWhileAnyHeld(Handing):
 
 
 class ForgivesDoubleUnlock(Handing):
+    """The key released last may be released again."""
+
     def __init__(self) -> None:
         super().__init__()
         self._last: list[Hashable] = []
@@ -1493,7 +1500,7 @@ class ForgivesDoubleUnlock(Handing):
 
 
 class HeldMeansWanted:
-    """Whether a key is held is judged by its users, waiters among them."""
+    """Unlock trusts the count of users, so a stray unlock passes while a waiter has been woken but has not run."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -1538,6 +1545,8 @@ class _Slot:
 
 
 class FailedUnlockLeavesEntry:
+    """A failed unlock creates the entry it looked up."""
+
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._slots: defaultdict[Hashable, _Slot] = defaultdict(_Slot)
@@ -1592,27 +1601,35 @@ class FailedUnlockLeavesEntry:
 
 
 class KeyedById(_Translated):
+    """Equal keys that are different objects do not exclude each other."""
+
     def _name(self, key: Hashable) -> Hashable:
         return id(key)
 
 
 class KeyedByHash(_Translated):
+    """Different keys with the same hash, as -1 and -2, share a lock."""
+
     def _name(self, key: Hashable) -> Hashable:
         return hash(key)
 
 
 class KeyedByStr(_Translated):
+    """1 and '1' share a lock."""
+
     def _name(self, key: Hashable) -> Hashable:
         return str(key)
 
 
 class FalsyKeysShare(_Translated):
+    """All falsy keys, 0 and '' and None, share one lock."""
+
     def _name(self, key: Hashable) -> Hashable:
         return key or "default"
 
 
 class FirstTicketIsFalsy:
-    """Tickets count from zero over the locker's whole life, and the owner is tested for truth."""
+    """The very first holder has ticket 0, which the truth test takes for nobody."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -1668,7 +1685,7 @@ class FirstTicketIsFalsy:
 
 
 class CachedPerThread(Counting):
-    """Each thread remembers the entries it has used, also after another thread evicted them."""
+    """A thread's cache brings back an entry another thread evicted; needs both threads twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1690,14 +1707,8 @@ class CachedPerThread(Counting):
             self._cache.__dict__.get("entries", {}).pop(key, None)
 
 
-class ReentrantPerKey:
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, tuple[threading.RLock, list[int]]] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._entries)
+class ReentrantPerKey(_Guarded[tuple[threading.RLock, list[int]]]):
+    """An RLock per key lets its own thread in again and refuses unlock from any other."""
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
@@ -1727,7 +1738,7 @@ class ReentrantPerKey:
 
 
 class FewUsersAtOnce(Handing):
-    """At most four callers hold or wait, over all keys together."""
+    """Four holders and waiters over all keys; the fifth caller blocks on a free key."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1749,7 +1760,7 @@ class FewUsersAtOnce(Handing):
 
 
 class LruEvictsHeldKeys(Handing):
-    """The table keeps its two latest keys, held or not."""
+    """A third key evicts the oldest of two, held or not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1764,6 +1775,8 @@ class LruEvictsHeldKeys(Handing):
 
 
 class ManyStripes:
+    """256 stripes; integer keys that differ by 256 share one."""
+
     def __init__(self) -> None:
         self._stripes = [Handing() for _ in range(256)]
 
@@ -1775,7 +1788,7 @@ class ManyStripes:
 
 
 class WeakEntriesOnePerThread:
-    """Entries live as long as a thread uses them, but a thread is noted with its latest entry only."""
+    """A thread that holds two keys keeps only the later entry alive."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -1811,7 +1824,7 @@ class WeakEntriesOnePerThread:
 
 
 class GrantReadOutsideGuard(Handing):
-    """After a failed timed wait the grant is looked for before the guard, not under it."""
+    """The grant is looked for before the guard only; one that comes in between is dropped."""
 
     def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
@@ -1830,7 +1843,7 @@ class GrantReadOutsideGuard(Handing):
 
 
 class UnlockInTwoTurns(Handing):
-    """Unlock tests the table under the guard, lets it go, and grants under a second turn of the guard."""
+    """Test and release are two turns of the guard; two unlocks of one holding can both succeed."""
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:

@@ -19,7 +19,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Hashable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+_E = TypeVar("_E")
 
 
 def _checked(timeout: float | None) -> float | None:
@@ -29,6 +31,18 @@ def _checked(timeout: float | None) -> float | None:
     if not timeout >= 0:
         raise ValueError(f"timeout must be None or at least 0 seconds, not {timeout!r}")
     return min(timeout, threading.TIMEOUT_MAX)
+
+
+class _Guarded(Generic[_E]):
+    """A guard, and an entry for each key in use."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[Hashable, _E] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._entries)
 
 
 class _Ticketed:
@@ -80,12 +94,8 @@ def _leasing(locker: type[_Ticketed]) -> type:
     return type(name, (_Leases, locker), {"__doc__": f"{locker.__name__} with hold().", "__module__": __name__})
 
 
-class _Table(_Ticketed):
-    """A guard, and an entry for each key in use; how one asks for it and hands it on differs."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, Any] = {}
+class _Table(_Guarded[Any], _Ticketed):
+    """How one asks for an entry and hands it on differs."""
 
     def _holder(self, entry: Any) -> Any:
         """The ticket that holds the key."""
@@ -102,10 +112,6 @@ class _Table(_Ticketed):
             if holder is None or ticket not in (None, holder):
                 raise RuntimeError(f"{key!r} is not held")
             self._hand_on(key, entry)
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._entries)
 
 
 class ConditionTable(_Ticketed):
@@ -639,23 +645,15 @@ PlainConditionLeases = _leasing(PlainCondition)
 # Held out: not to be looked at while the checker is built or tuned.
 
 
-class DequeOfEvents:
+class DequeOfEvents(_Guarded[deque[threading.Event]]):
     """A key in the table is held; its deque is the queue. An event is set only under the guard."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._queues: dict[Hashable, deque[threading.Event]] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._queues)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         with self._guard:
-            waiting = self._queues.get(key)
+            waiting = self._entries.get(key)
             if waiting is None:
-                self._queues[key] = deque()
+                self._entries[key] = deque()
                 return
             if timeout == 0:
                 raise TimeoutError(key)
@@ -679,15 +677,15 @@ class DequeOfEvents:
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            if key not in self._queues:
+            if key not in self._entries:
                 raise KeyError(key)
             self._pass_on(key)
 
     def _pass_on(self, key: Hashable) -> None:
-        if self._queues[key]:
-            self._queues[key].popleft().set()
+        if self._entries[key]:
+            self._entries[key].popleft().set()
         else:
-            del self._queues[key]
+            del self._entries[key]
 
 
 class _Node:
@@ -762,23 +760,19 @@ class LinkedList:
         head.gate.release()
 
 
-class OrderedTickets:
+class OrderedTickets(_Guarded[OrderedDict[int, threading.Semaphore]]):
     """The first ticket of a key's ordered dict is its holder; a semaphore per ticket."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        super().__init__()
         self._serial = itertools.count(1)
-        self._table: dict[Hashable, OrderedDict[int, threading.Semaphore]] = {}
-
-    def __len__(self) -> int:
-        return len(self._table)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         gate = threading.Semaphore(0)
         with self._guard:
             ticket = next(self._serial)
-            tickets = self._table.setdefault(key, OrderedDict())
+            tickets = self._entries.setdefault(key, OrderedDict())
             if not tickets:
                 tickets[ticket] = gate
                 return
@@ -801,7 +795,7 @@ class OrderedTickets:
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            tickets = self._table.get(key)
+            tickets = self._entries.get(key)
             if not tickets:
                 raise RuntimeError(f"{key!r} is not held")
             self._remove(key, tickets, next(iter(tickets)))
@@ -810,7 +804,7 @@ class OrderedTickets:
         was_holder = next(iter(tickets)) == ticket
         del tickets[ticket]
         if not tickets:
-            del self._table[key]
+            del self._entries[key]
         elif was_holder:
             next(iter(tickets.values())).release()
 
@@ -821,28 +815,23 @@ class _HeapWaiter:
         self.state = "waiting"
 
 
-class HeapOfTickets:
+class HeapOfTickets(_Guarded[list[tuple[int, _HeapWaiter]]]):
     """A heap of (number, waiter); a cancelled waiter stays in it, marked, until it comes to the top."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        super().__init__()
         self._serial = itertools.count()
-        self._heaps: dict[Hashable, list[tuple[int, _HeapWaiter]]] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._heaps)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         with self._guard:
-            if key not in self._heaps:
-                self._heaps[key] = []
+            if key not in self._entries:
+                self._entries[key] = []
                 return
             if timeout == 0:
                 raise TimeoutError(key)
             waiter = _HeapWaiter()
-            heapq.heappush(self._heaps[key], (next(self._serial), waiter))
+            heapq.heappush(self._entries[key], (next(self._serial), waiter))
         try:
             waiter.gate.wait(timeout)
             with self._guard:
@@ -859,19 +848,19 @@ class HeapOfTickets:
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            if key not in self._heaps:
+            if key not in self._entries:
                 raise ValueError(f"{key!r} is not held")
             self._grant(key)
 
     def _grant(self, key: Hashable) -> None:
-        heap = self._heaps[key]
+        heap = self._entries[key]
         while heap:
             _, waiter = heapq.heappop(heap)
             if waiter.state == "waiting":
                 waiter.state = "granted"
                 waiter.gate.set()
                 return
-        del self._heaps[key]
+        del self._entries[key]
 
 
 class _Queueing:
@@ -881,16 +870,8 @@ class _Queueing:
         self.waiters: list[object] = []
 
 
-class ConditionNamesOwner:
+class ConditionNamesOwner(_Guarded[_Queueing]):
     """A condition per key over the one guard; unlock names the next owner and wakes all who wait."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _Queueing] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._entries)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
@@ -1027,25 +1008,19 @@ class NowServing:
         self._called.notify_all()
 
 
-class ListOfFutures:
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._queues: dict[Hashable, list[concurrent.futures.Future[None]]] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._queues)
+class ListOfFutures(_Guarded[list[concurrent.futures.Future[None]]]):
+    """concurrent.futures.Future as the gate."""
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         with self._guard:
-            if key not in self._queues:
-                self._queues[key] = []
+            if key not in self._entries:
+                self._entries[key] = []
                 return
             if timeout == 0:
                 raise TimeoutError(key)
             grant: concurrent.futures.Future[None] = concurrent.futures.Future()
-            waiting = self._queues[key]
+            waiting = self._entries[key]
             waiting.append(grant)
         try:
             try:
@@ -1068,10 +1043,10 @@ class ListOfFutures:
             self._grant(key)
 
     def _grant(self, key: Hashable) -> None:
-        if self._queues[key]:
-            self._queues[key].pop(0).set_result(None)
+        if self._entries[key]:
+            self._entries[key].pop(0).set_result(None)
         else:
-            del self._queues[key]
+            del self._entries[key]
 
 
 class Mailboxes:
@@ -1125,25 +1100,17 @@ class Mailboxes:
                 del self._table[key]
 
 
-class ContextManaged:
+class ContextManaged(_Guarded[deque[threading.Event]]):
     """A generator owns the place in the queue: it takes it, and gives it up where its body raises."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._queues: dict[Hashable, deque[threading.Event]] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._queues)
 
     @contextlib.contextmanager
     def _place(self, key: Hashable) -> Generator[threading.Event, None, None]:
         gate = threading.Event()
         with self._guard:
-            if key in self._queues:
-                self._queues[key].append(gate)
+            if key in self._entries:
+                self._entries[key].append(gate)
             else:
-                self._queues[key] = deque()
+                self._entries[key] = deque()
                 gate.set()
         try:
             yield gate
@@ -1151,36 +1118,36 @@ class ContextManaged:
             with self._guard:
                 if gate.is_set():
                     self._advance(key)
-                elif gate in self._queues.get(key, ()):
-                    self._queues[key].remove(gate)
+                elif gate in self._entries.get(key, ()):
+                    self._entries[key].remove(gate)
             raise
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         if timeout == 0:
             with self._guard:
-                if key in self._queues:
+                if key in self._entries:
                     raise TimeoutError(key)
-                self._queues[key] = deque()
+                self._entries[key] = deque()
             return
         with self._place(key) as gate:
             if not gate.wait(timeout):
                 with self._guard:
                     if not gate.is_set():
-                        self._queues[key].remove(gate)
+                        self._entries[key].remove(gate)
                         raise TimeoutError(key)
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            if key not in self._queues:
+            if key not in self._entries:
                 raise RuntimeError(f"{key!r} is not held")
             self._advance(key)
 
     def _advance(self, key: Hashable) -> None:
-        if self._queues[key]:
-            self._queues[key].popleft().set()
+        if self._entries[key]:
+            self._entries[key].popleft().set()
         else:
-            del self._queues[key]
+            del self._entries[key]
 
 
 class _Granting(threading.Event):
@@ -1199,27 +1166,19 @@ class _Granting(threading.Event):
             self.line.remove(self)
 
 
-class EventSubclassOnAStack:
+class EventSubclassOnAStack(_Guarded[list[_Granting]]):
     """The undo is registered on an ExitStack before the wait and dropped from it once the key is ours."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._lines: dict[Hashable, list[_Granting]] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._lines)
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)
         with contextlib.ExitStack() as undo:
             with self._guard:
-                if key not in self._lines:
-                    self._lines[key] = []
+                if key not in self._entries:
+                    self._entries[key] = []
                     return
                 if timeout == 0:
                     raise TimeoutError(key)
-                gate = _Granting(self._lines[key])
+                gate = _Granting(self._entries[key])
                 undo.callback(self._give_up, key, gate)
                 gate.__enter__()
             if not gate.wait(timeout):
@@ -1241,11 +1200,11 @@ class EventSubclassOnAStack:
                 gate.__exit__()
 
     def _move(self, key: Hashable) -> None:
-        line = self._lines[key]
+        line = self._entries[key]
         if line:
             line.pop(0).set()
         else:
-            del self._lines[key]
+            del self._entries[key]
 
 
 def closures() -> SimpleNamespace:
@@ -1571,6 +1530,8 @@ class Actor:
 
 
 class Polls:
+    """Polls with a short sleep."""
+
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._held: set[Hashable] = set()
@@ -1596,6 +1557,8 @@ class Polls:
 
 
 class BargingOnOneCondition:
+    """One condition and notify_all, no queue."""
+
     def __init__(self) -> None:
         self._freed = threading.Condition()
         self._held: set[Hashable] = set()
@@ -1625,14 +1588,8 @@ class _Users:
         self.count = 0
 
 
-class LockAndUsers:
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._entries: dict[Hashable, _Users] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._entries)
+class LockAndUsers(_Guarded[_Users]):
+    """A lock and a count per key."""
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         _checked(timeout)

@@ -34,39 +34,51 @@ def _seconds(timeout: float | None) -> float:
     return -1 if timeout is None else timeout
 
 
-class MobyLockerRepaired:
-    """Repaired: the last reference and the entry go in one turn of the guard."""
+class _Counted:
+    """A guard, and an entry for each key that is held or waited for, which goes with its last user."""
 
     def __init__(self) -> None:
         self._guard = Lock()
         self._entries: dict[Hashable, _Entry] = {}
 
-    def lock(self, key: Hashable) -> None:
-        with self._guard:
-            entry = self._entries.setdefault(key, _Entry())
-            entry.users += 1
+    def _enter(self, key: Hashable) -> _Entry:
+        entry = self._join(key)
         try:
             entry.lock.acquire()
         except BaseException:
             with self._guard:
                 self._leave(key, entry)
             raise
+        return entry
 
-    def unlock(self, key: Hashable) -> None:
+    def _join(self, key: Hashable) -> _Entry:
         with self._guard:
-            entry = self._held(key)
-            entry.lock.release()
-            self._leave(key, entry)
+            entry = self._entries.setdefault(key, _Entry())
+            entry.users += 1
+            return entry
 
     def _held(self, key: Hashable) -> _Entry:
         if key not in self._entries:
-            raise RuntimeError(f"no such lock: {key!r}")
+            raise RuntimeError(f"nobody holds {key!r}")
         return self._entries[key]
 
     def _leave(self, key: Hashable, entry: _Entry) -> None:
         entry.users -= 1
         if not entry.users:
             del self._entries[key]
+
+
+class MobyLockerRepaired(_Counted):
+    """Repaired: the last reference and the entry go in one turn of the guard."""
+
+    def lock(self, key: Hashable) -> None:
+        self._enter(key)
+
+    def unlock(self, key: Hashable) -> None:
+        with self._guard:
+            entry = self._held(key)
+            entry.lock.release()
+            self._leave(key, entry)
 
 
 class MobyLocker(MobyLockerRepaired):
@@ -228,29 +240,16 @@ class GuavaLazyPairs(GuavaLazyPairsRepaired):
         return _Side(pair.mutex)
 
 
-class PaperKeyLockerRepaired:
+class PaperKeyLockerRepaired(_Counted):
     """Repaired: an entry is looked for, made and counted in one turn of the guard."""
 
-    def __init__(self) -> None:
-        self._guard = Lock()
-        self._entries: dict[Hashable, _Entry] = {}
-
     def acquire(self, key: Hashable) -> bool:
-        with self._guard:
-            entry = self._entries.setdefault(key, _Entry())
-            entry.users += 1
-        try:
-            return entry.lock.acquire()
-        except BaseException:
-            with self._guard:
-                self._leave(key, entry)
-            raise
+        self._enter(key)
+        return True
 
     def release(self, key: Hashable) -> None:
         with self._guard:
-            entry = self._entries.get(key)
-            if entry is None:
-                raise RuntimeError(f"acquire({key!r}) has to come before release")
+            entry = self._held(key)
             entry.lock.release()
             self._leave(key, entry)
 
@@ -350,12 +349,11 @@ class LockProviderCount(LockProviderCountRepaired):
             return self._locks.setdefault(key, Lock())
 
 
-class AsyncKeyedLockPoolRepaired:
+class AsyncKeyedLockPoolRepaired(_Counted):
     """Repaired: who found an entry without the guard looks under it whether it is still the entry of that key."""
 
     def __init__(self) -> None:
-        self._guard = Lock()
-        self._entries: dict[Hashable, _Entry] = {}
+        super().__init__()
         self._spare: _Entry | None = None
 
     @contextlib.contextmanager
@@ -476,24 +474,11 @@ class _Lease:
         self.spent = False
 
 
-class MeziantouLeasesRepaired:
+class MeziantouLeasesRepaired(_Counted):
     """Repaired: a lease is spent once the release has succeeded. Only the thread that locked may release."""
 
-    def __init__(self) -> None:
-        self._guard = Lock()
-        self._entries: dict[Hashable, _Entry] = {}
-
     def lock(self, key: Hashable) -> _Lease:
-        with self._guard:
-            entry = self._entries.setdefault(key, _Entry())
-            entry.users += 1
-        try:
-            entry.lock.acquire()
-        except BaseException:
-            with self._guard:
-                self._leave(key, entry)
-            raise
-        return _Lease(key, entry)
+        return _Lease(key, self._enter(key))
 
     def unlock(self, lease: _Lease) -> None:
         with self._guard:
@@ -508,11 +493,6 @@ class MeziantouLeasesRepaired:
         lease.entry.lock.release()
         self._leave(lease.key, lease.entry)
 
-    def _leave(self, key: Hashable, entry: _Entry) -> None:
-        entry.users -= 1
-        if not entry.users:
-            del self._entries[key]
-
 
 class MeziantouLeases(MeziantouLeasesRepaired):
     """KM-ATOMIC: a lease counts as spent before the release that may fail; after one, the owner can't free the key."""
@@ -525,30 +505,15 @@ class MeziantouLeases(MeziantouLeasesRepaired):
             self._exit(lease)
 
 
-class MeziantouKeyedLockRepaired:
+class MeziantouKeyedLockRepaired(_Counted):
     """Repaired: a release that fails leaves the reference of the holder. Only the thread that locked may unlock."""
 
-    def __init__(self) -> None:
-        self._guard = Lock()
-        self._entries: dict[Hashable, _Entry] = {}
-
     def lock(self, key: Hashable) -> None:
-        with self._guard:
-            entry = self._entries.setdefault(key, _Entry())
-            entry.users += 1
-        try:
-            entry.lock.acquire()
-        except BaseException:
-            with self._guard:
-                self._leave(key, entry)
-            raise
-        entry.owner = get_ident()
+        self._enter(key).owner = get_ident()
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            entry = self._entries.get(key)
-            if entry is None:
-                raise RuntimeError(f"nobody holds {key!r}")
+            entry = self._held(key)
             self._exit(entry)
             self._leave(key, entry)
 
@@ -558,20 +523,13 @@ class MeziantouKeyedLockRepaired:
         entry.owner = None
         entry.lock.release()
 
-    def _leave(self, key: Hashable, entry: _Entry) -> None:
-        entry.users -= 1
-        if not entry.users:
-            del self._entries[key]
-
 
 class MeziantouKeyedLock(MeziantouKeyedLockRepaired):
     """KM-EXCL: the count goes down even if the release fails, so the entry of a held key leaves the table."""
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            entry = self._entries.get(key)
-            if entry is None:
-                raise RuntimeError(f"nobody holds {key!r}")
+            entry = self._held(key)
             try:
                 self._exit(entry)
             finally:
@@ -631,22 +589,17 @@ class MeziantouDisposer(MeziantouDisposerRepaired):
             self._leave(lease.key, lease.entry)
 
 
-class KeyedSemaphoresTryLockRepaired:
+class KeyedSemaphoresTryLockRepaired(_Counted):
     """Repaired: a call that got nothing takes its reference back."""
-
-    def __init__(self) -> None:
-        self._guard = Lock()
-        self._entries: dict[Hashable, _Entry] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> bool:
         wait = _seconds(timeout)
-        with self._guard:
-            entry = self._entries.setdefault(key, _Entry())
-            entry.users += 1
+        entry = self._join(key)
         try:
             got = entry.lock.acquire(timeout=wait)
         except BaseException:
-            self._leave(key, entry)
+            with self._guard:
+                self._leave(key, entry)
             raise
         if not got:
             self._refused(key, entry)
@@ -654,20 +607,13 @@ class KeyedSemaphoresTryLockRepaired:
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            entry = self._entries.get(key)
-            if entry is None:
-                raise RuntimeError(f"nobody holds {key!r}")
+            entry = self._held(key)
             entry.lock.release()
-        self._leave(key, entry)
+            self._leave(key, entry)
 
     def _refused(self, key: Hashable, entry: _Entry) -> None:
-        self._leave(key, entry)
-
-    def _leave(self, key: Hashable, entry: _Entry) -> None:
         with self._guard:
-            entry.users -= 1
-            if not entry.users:
-                del self._entries[key]
+            self._leave(key, entry)
 
 
 class KeyedSemaphoresTryLock(KeyedSemaphoresTryLockRepaired):
@@ -840,12 +786,11 @@ class SuiMutexTable(SuiMutexTableRepaired):
             lock.release()
 
 
-class MilvusKeyLockRepaired:
+class MilvusKeyLockRepaired(_Counted):
     """Repaired: a lock is open before it goes to the pool that all keys take their locks from."""
 
     def __init__(self) -> None:
-        self._guard = Lock()
-        self._entries: dict[Hashable, _Entry] = {}
+        super().__init__()
         self._spare: _Entry | None = None
 
     def acquire(self, key: Hashable, blocking: bool = True) -> bool:
@@ -893,12 +838,8 @@ class MilvusKeyLock(MilvusKeyLockRepaired):
         entry.lock.release()
 
 
-class OpenstorageKeyLockRepaired:
+class OpenstorageKeyLockRepaired(_Counted):
     """Repaired: a call has one reference, however often it tries."""
-
-    def __init__(self) -> None:
-        self._guard = Lock()
-        self._entries: dict[Hashable, _Entry] = {}
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
         wait = _seconds(timeout)
@@ -907,31 +848,18 @@ class OpenstorageKeyLockRepaired:
             if not self._try(key, entry) and not entry.lock.acquire(timeout=wait):
                 raise TimeoutError(key)
         except BaseException:
-            self._leave(key, entry)
+            with self._guard:
+                self._leave(key, entry)
             raise
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            entry = self._entries.get(key)
-            if entry is None:
-                raise RuntimeError(f"nobody holds {key!r}")
+            entry = self._held(key)
             entry.lock.release()
-        self._leave(key, entry)
+            self._leave(key, entry)
 
     def _try(self, key: Hashable, entry: _Entry) -> bool:
         return entry.lock.acquire(blocking=False)
-
-    def _join(self, key: Hashable) -> _Entry:
-        with self._guard:
-            entry = self._entries.setdefault(key, _Entry())
-            entry.users += 1
-            return entry
-
-    def _leave(self, key: Hashable, entry: _Entry) -> None:
-        with self._guard:
-            entry.users -= 1
-            if not entry.users:
-                del self._entries[key]
 
 
 class OpenstorageKeyLock(OpenstorageKeyLockRepaired):
@@ -998,12 +926,8 @@ class EtcdMutex(EtcdMutexRepaired):
         return key in self._held
 
 
-class LabthingsLockRepaired:
+class LabthingsLockRepaired(_Counted):
     """Repaired: the block gives the key back, however its body ends."""
-
-    def __init__(self) -> None:
-        self._guard = Lock()
-        self._entries: dict[Hashable, _Entry] = {}
 
     @contextlib.contextmanager
     def __call__(self, key: Hashable) -> Iterator[None]:
@@ -1012,19 +936,8 @@ class LabthingsLockRepaired:
             with entry.lock:
                 yield
         finally:
-            self._leave(key, entry)
-
-    def _join(self, key: Hashable) -> _Entry:
-        with self._guard:
-            entry = self._entries.setdefault(key, _Entry())
-            entry.users += 1
-            return entry
-
-    def _leave(self, key: Hashable, entry: _Entry) -> None:
-        with self._guard:
-            entry.users -= 1
-            if not entry.users:
-                del self._entries[key]
+            with self._guard:
+                self._leave(key, entry)
 
 
 class LabthingsLock(LabthingsLockRepaired):
@@ -1036,7 +949,8 @@ class LabthingsLock(LabthingsLockRepaired):
         entry.lock.acquire()
         yield
         entry.lock.release()
-        self._leave(key, entry)
+        with self._guard:
+            self._leave(key, entry)
 
 
 class _Flight:

@@ -59,6 +59,7 @@ def test_every_kind_of_step_is_taken() -> None:
     }
 
 
+@pytest.mark.long
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """It ends with 0, and with 1 where a twin is not what it should be."""
     monkeypatch.setattr("kmutex_model.engine.BOUNDS", BOUNDS[:1])

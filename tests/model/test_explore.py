@@ -225,6 +225,7 @@ def test_components_are_those_of_mutual_reachability() -> None:
         assert sorted(sorted(s.order[0][0] for s in c) for c in found) == sorted(sorted(c) for c in expected)
 
 
+@pytest.mark.long
 def test_long_walks_beyond_the_bounds_break_nothing() -> None:
     """All clauses but KM-LIVE, with more clients and keys than are explored."""
     seed = random.randrange(2**32)

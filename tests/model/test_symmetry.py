@@ -66,6 +66,7 @@ def test_a_broken_model_breaks_the_same_in_as_many_steps(broken: Broken) -> None
         assert violation.message in said
 
 
+@pytest.mark.long
 def test_witnesses_are_runs_of_the_model() -> None:
     config = Config(4, 2, "keep")
     found = explore(CORRECT, config, properties=SAFETY, symmetry=True)

@@ -248,6 +248,37 @@ def no_time(talk: Conversation, features: frozenset[str]) -> None:
     assert talk.keys() == {}
 
 
+def cancelled_before(talk: Conversation, features: frozenset[str]) -> None:
+    """KM-CANCEL, KM-REF, KM-IDLE: a call whose cancel came before it takes a free key or does not, and never waits."""
+    if "done" not in features:
+        return
+    assert talk.ask("lock", key="a", done=True) == ("granted" if "take" in features else "cancelled")
+    assert talk.keys() == ({"a": {"refs": 1, "waiters": 0}} if "take" in features else {})
+    if "take" not in features:
+        assert talk.ask("lock", key="a") == "granted"
+    assert talk.ask("lock", key="a", done=True) == "cancelled"
+    assert talk.keys() == {"a": {"refs": 1, "waiters": 0}}
+    assert talk.ask("unlock", key="a") == "released"
+    assert talk.keys() == {}
+
+
+def time_limit(talk: Conversation, features: frozenset[str]) -> None:
+    """KM-CANCEL, KM-EXPIRED, KM-IDLE: a limit ends a wait without a trace, and no grant."""
+    if "deadline" not in features:
+        return
+    assert talk.ask("lock", key="a", timeout=10) == "granted"
+    begun = time.monotonic()
+    assert talk.ask("lock", key="a", timeout=20) == "timeout"
+    assert time.monotonic() - begun >= 0.018
+    assert talk.keys() == {"a": {"refs": 1, "waiters": 0}}
+    call = talk.say("lock", key="a", timeout=600_000)
+    talk.until(a=1)
+    assert talk.ask("unlock", key="a") == "released"
+    assert talk.result(call) == "granted"
+    assert talk.ask("unlock", key="a") == "released"
+    assert talk.keys() == {}
+
+
 def leases(talk: Conversation, features: frozenset[str]) -> None:
     """KM-TOKEN: a lease ends its own grant, once."""
     if "lease" not in features:
@@ -287,6 +318,8 @@ SCENARIOS: list[Scenario] = [
     race,
     stray_unlock,
     no_time,
+    cancelled_before,
+    time_limit,
     leases,
     other_keys,
 ]

@@ -70,16 +70,18 @@ def test_hello_says_what_the_port_has(port: Port) -> None:
         features = set(hello["features"])
         assert features >= OF_ALL
         assert len(features & {"keep", "pass"}) == 1
-        assert features <= OF_ALL | {"keep", "pass", "lease"}
+        assert len(features & {"take", "refuse"}) == 1
+        assert features <= OF_ALL | {"keep", "pass", "lease", "done", "take", "refuse", "deadline", "token"}
 
 
-def test_a_port_has_leases(built: Callable[[str], Port]) -> None:
-    """KM-TOKEN is put to the test by somebody; and somebody does without, so that both are seen."""
-    found = []
+def test_a_port_has_what_not_all_have(built: Callable[[str], Port]) -> None:
+    """KM-TOKEN, KM-EXPIRED: each is put to the test by somebody; and somebody does without, so that both are seen."""
+    declared = []
     for name in PORTS:
         with talk_to(built(name)) as talk:
-            found.append("lease" in greet(talk)["features"])
-    assert set(found) == {True, False}
+            declared.append(greet(talk)["features"])
+    for feature in ("lease", "deadline", "token", "take", "refuse"):
+        assert {feature in features for features in declared} == {True, False}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)

@@ -40,6 +40,7 @@ def played(port: Port, file: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", PLAYERS)
 def test_a_port_plays_them_and_each_of_its_mistakes_fails(
     name: str, built: Callable[[str], Port], vectors: Path
@@ -49,6 +50,7 @@ def test_a_port_plays_them_and_each_of_its_mistakes_fails(
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PLAYERS)
 def test_the_player_of_a_port_fails_where_the_lock_takes_no_course(
     name: str, built: Callable[[str], Port], vectors: Path, tmp_path: Path

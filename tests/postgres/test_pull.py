@@ -17,10 +17,10 @@ from kmutex import KeyedMutex
 from kmutex.postgres import PostgresKeyedMutex
 from metadata import Metadata
 from puller import Puller
+from registry import InProcessRegistry, Stall
 from tests.postgres.shared import ROOT, server
 from tests.pull.made import CHAIN, IMAGE, TREES
 from tests.pull.soundness import check_sound
-from tests.pull.stub_registry import InProcessRegistry, Stall
 
 server()
 PROCESSES = 3

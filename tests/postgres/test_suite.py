@@ -73,6 +73,7 @@ class AsyncOnServer(AsyncPostgresKeyedMutex):
         done(answer, error)
 
 
+@pytest.mark.long
 class TestThreads(KeyedLockerSuite):
     strict = True
     make = staticmethod(OnServer)

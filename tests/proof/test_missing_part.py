@@ -68,6 +68,7 @@ def test_what_is_no_formula_is_refused(text: str) -> None:
         parsed(text)
 
 
+@pytest.mark.long
 def test_as_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, status in (
         (["--lesson", "2", "--solver", "z3"], 0),

@@ -10,8 +10,8 @@ from kmutex.cli import main as command
 from kmutex_model.broken import Broken
 from kmutex_model.proof import lock as own
 from kmutex_model.proof.controls import control
-from kmutex_model.proof.lock import Claim, Lock, LockError, Move
-from kmutex_model.proof.logic import TRUE, every, no
+from kmutex_model.proof.lock import Claim, Lock, LockError, Move, left
+from kmutex_model.proof.logic import TRUE, every, no, same
 from kmutex_model.proof.obligations import outside_the_fragment, show, smallest
 from kmutex_model.proof.solvers import solvers
 from kmutex_model.state import Config
@@ -99,6 +99,20 @@ def test_a_solver_and_the_player_read_each_term_alike() -> None:
     assert own.replayed(stuck, asked, found) == "the step can't be taken"
 
 
+def test_who_gives_up_and_takes_another_along_breaks_what_it_is_for() -> None:
+    """KM-CANCEL and KM-INTERRUPT, of the step: the others wait, own and keep their places."""
+    lock = loaded("permits")
+    assert isinstance(lock, Lock)
+
+    def all_leave(s, c, k):  # type: ignore[no-untyped-def]
+        return {**left(s, k, lambda d: TRUE), "waiting": lambda d, j: s.waiting(d, j) & ~same(j, k)}
+
+    for name in ("cancel", "interrupt"):
+        move = next(one for one in lock.moves if str(one) == f"{name} (waiting)")
+        broken = own.explored(lock.replacing(move._replace(then=all_leave)), ((3, 1),)).broken
+        assert broken.keys() & {"KM-CANCEL", "KM-INTERRUPT"} == {f"KM-{name.upper()}"}
+
+
 def _never(s, c, k):  # type: ignore[no-untyped-def]
     return no(TRUE)
 
@@ -151,7 +165,7 @@ HEAD = "from kmutex_model.proof.lock import Claim, Lock, Move\nfrom kmutex_model
 @pytest.mark.parametrize(
     ("text", "status", "said"),
     [
-        ("LOCK = 1", 3, "LOCK is to be"),
+        ("LOCK = 1", 3, "LOCK must be"),
         (
             f"{HEAD}LOCK = Lock({{}}, (Move('m', 'x', lambda s, c: s.no(c), lambda s, c: {{}}),), (), ())",
             3,

@@ -34,6 +34,7 @@ from errors import (
 )
 from kmutex import KeyedMutex
 from puller import Progress, Pulled, Puller, Way
+from registry import Corrupt, Fault, InProcessRegistry, Stall, Status, Truncate
 from registry_client import RegistryClient
 from stop import Stop
 from store import ContentStore, Writer
@@ -55,7 +56,6 @@ from tests.pull.made import (
     tar,
 )
 from tests.pull.soundness import check_sound
-from tests.pull.stub_registry import Corrupt, Fault, InProcessRegistry, Stall, Status, Truncate
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE = Pulled(IMAGE.manifest_digest, CHAIN)
@@ -535,7 +535,7 @@ def test_a_manifest_of_another_digest_is_not_believed(registry: InProcessRegistr
     """Pulled by digest, and the registry serves something else under it."""
     at = place()
     wanted = digest_of(b"something else")
-    registry._content[f"/v2/demo/manifests/{wanted}"] = (MANIFEST, IMAGE.manifest)
+    registry.put_manifest("demo", wanted, MANIFEST, IMAGE.manifest)
     with pytest.raises(VerificationError):
         at.puller.pull(f"demo@{wanted}")
     check_sound(at.root, {})

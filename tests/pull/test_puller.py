@@ -16,6 +16,7 @@ from documents import reference
 from errors import MalformedError, RegistryError, UnsupportedError
 from kmutex import KeyedMutex, NoopLocker
 from puller import Progress, Puller, Way
+from registry import InProcessRegistry, Stall
 from tests.driver import DEADLINE, until, waiters
 from tests.pull.made import (
     DOCKER_LAYER,
@@ -34,7 +35,6 @@ from tests.pull.made import (
     tar,
 )
 from tests.pull.soundness import check_sound
-from tests.pull.stub_registry import InProcessRegistry, Stall
 
 ROOT = Path(__file__).resolve().parents[2]
 TARS = [

@@ -109,7 +109,7 @@ def test_the_files_are_new_ones(tmp_path: Path, capsys: pytest.CaptureFixture[st
         before = file.read_text(encoding="utf-8")
         status, out, err = told(capsys, "lesson", action, numbers, str(file))
         assert (status, out) == (4, "")
-        assert "left as it is" in err
+        assert "was not changed" in err
         assert file.read_text(encoding="utf-8") == before
     for numbers in ("3-2", "x", "20-21"):
         status, out, err = told(capsys, "lesson", "slides", numbers, str(tmp_path / "none"))

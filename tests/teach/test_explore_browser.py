@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kmutex.teach.explore_page import Subject, embedded, page, subjects
+from kmutex.teach.lesson import lesson, lessons, play
 from kmutex_model import broken
 from kmutex_model.actions import CORRECT, format_schedule
 from kmutex_model.explore import explore
@@ -42,6 +43,7 @@ ADDRESSES = (
     "#mode=break&model=cancel_swaps_places.KM-CANCEL&bound=4x1&race=keep&run=request(0,0);request(1,0);request(2,0)",
     f"{LIFO}&run=request(0,0);request(1,0);request(2,0);release(0)",
 )
+LESSON = "#mode=lessons&lesson=3&answer=a"
 
 
 class Page(browser.Page):
@@ -195,6 +197,7 @@ def test_every_run_the_page_offers_survives_its_address(shown: Page) -> None:
     ("address", "problem", "run"),
     [
         ("#mode=dance", "There is no mode “dance”.", ()),
+        ("#mode=lessons&lesson=99", "There is no lesson “99”.", ()),
         ("#mode=schedule&model=nobody", "model or bound that this page does not have", ()),
         (
             f"{START}&run=request(0,0);wake(2);release(0)",
@@ -247,7 +250,7 @@ def test_another_model_is_chosen_by_keyboard(shown: Page) -> None:
 def to_mode(shown: Page, name: str) -> None:
     shown.tab_to(f"e.closest('nav') && e.textContent === '{name}'")
     shown.press(Keys.ENTER)
-    shown.wait(lambda: shown.text("setup-title") == name, f"the mode is not {name}")
+    shown.wait(lambda: shown.js("MODES[view.mode].name") == name, f"the mode is not {name}")
 
 
 def test_watch_plays_a_run_to_its_end(shown: Page) -> None:
@@ -468,6 +471,64 @@ def test_compare_tells_another_outcome(shown: Page) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------
+# Lessons
+
+
+def test_a_lesson_is_predicted_before_its_run_is_seen(fresh: Page) -> None:
+    """By keyboard: nothing is told before the answer, each answer has its run, and the first one is what counts."""
+    fresh.open()
+    to_mode(fresh, "Lessons")
+    assert fresh.js("location.hash") == "#mode=lessons&lesson=0"
+    fresh.press("n", "n", "n")
+    assert fresh.js("document.title").startswith("Lesson 3 ")
+    one = lesson(3)
+    assert one.ask.replace("`", "") == fresh.text("question")
+    assert fresh.js("document.getElementById('told').getClientRects().length") == 0
+    assert not any(choice.reply in fresh.js("document.querySelector('main').innerText") for choice in one.choices)
+    for choice in one.choices:
+        fresh.press(choice.letter)
+        assert fresh.text("answered").startswith("✓ Right. " if choice.right else "✗ No. ")
+        assert choice.reply.replace("`", "") in fresh.text("answered")
+        run = fresh.js("[...document.querySelectorAll('#timeline li')].map((line) => line.textContent)")
+        held = fresh.js("document.querySelector('#timeline .held').textContent")
+        assert choice.shows in held
+        assert held.endswith("this answers you")
+        assert len(run) == len(play(choice))
+        assert f"--replay '{choice.run}'" in fresh.text("again")
+    assert "Lessons answered: 1 of 21, 0 right at the first try." in fresh.text("told")
+    lines = {event.place.rpartition(":")[2] for event in play(one.choices[-1]) if event.place}
+    assert fresh.js("[...document.querySelectorAll('#source .at .number')].map((e) => e.textContent)") == sorted(lines)
+    fresh.press("n")
+    assert fresh.js("location.hash") == "#mode=lessons&lesson=4"
+    fresh.press(next(choice.letter for choice in lesson(4).choices if choice.right))
+    assert "2 of 21, 1 right at the first try" in fresh.text("told")
+    fresh.driver.back()
+    fresh.wait(lambda: fresh.js("view.answer") is None, "Back does not take the answer back")
+    marks = "[...document.querySelectorAll('#lesson option')].map((o) => o.textContent[0]).slice(2, 6)"
+    assert fresh.js(marks) == ["L", "·", "✓", "L"]
+    fresh.js("document.getElementById('forget').click()")
+    assert fresh.js(marks) == ["L", "L", "L", "L"]
+
+
+def test_each_answer_to_each_lesson_has_its_line_marked(shown: Page) -> None:
+    shown.open("#mode=lessons")
+    for one in lessons():
+        for number, choice in enumerate(one.choices):
+            shown.js("go({ lesson: arguments[0], answer: arguments[1] })", one.number, number)
+            held = shown.js("document.querySelector('#timeline .held').innerText")
+            assert " ".join(choice.shows.split()) in " ".join(held.split())
+
+
+def test_a_screen_reader_is_told_of_an_answer(shown: Page) -> None:
+    shown.open(LESSON)
+    nodes = tree(shown)
+    assert nameless(nodes) == []
+    assert ("combobox", "Lesson") in nodes
+    assert ("status", "") in nodes
+    assert shown.js("document.querySelectorAll('.step[aria-pressed=true]').length") == 1
+
+
+# ------------------------------------------------------------------------------------------------------------
 # For everybody
 
 
@@ -476,7 +537,7 @@ def overflow(shown: Page) -> int:
     return int(shown.js("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
-@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("address", [*ADDRESSES, LESSON])
 def test_a_phone_needs_no_sideways_scrolling(shown: Page, address: str) -> None:
     shown.emulate(width=360, height=740)
     shown.open(address)
@@ -502,7 +563,7 @@ def test_a_wide_element_is_seen_on_a_phone(shown: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("address", [*ADDRESSES, LESSON])
 def test_every_text_stands_out_in_light_and_dark(shown: Page, scheme: str, address: str) -> None:
     """A contrast of 4.5 to 1 at least, as WCAG 2 asks of text (AA)."""
     shown.emulate(scheme=scheme, motion="reduce")
@@ -692,6 +753,9 @@ def test_the_first_choice_is_on_the_first_screen_beside_the_picture(shown: Page,
         assert shown.js(INSIDE, "#steps .step")[0]
         assert all(shown.js(INSIDE, "#scene svg"))
         shown.js("document.querySelector('#steps .step').click()")
+    for one in lessons():
+        shown.open(f"#mode=lessons&lesson={one.number}")
+        assert shown.js(INSIDE, "#steps .step")[0], one.name
 
 
 def test_a_choice_below_the_first_screen_is_seen(shown: Page) -> None:

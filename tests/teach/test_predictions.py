@@ -65,7 +65,7 @@ def test_the_question_alone_tells_no_answer(capsys: pytest.CaptureFixture[str]) 
 def test_an_answer_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = told(capsys, "lesson", "predict", "3", "--answer", "e")
     assert (status, out) == (4, "")
-    assert err == "kmutex: 'e' is no answer to lesson 3; they are a, b, c, d\n"
+    assert err == "kmutex: 'e' is not an answer to lesson 3; they are a, b, c, d\n"
 
 
 def test_at_a_terminal_it_asks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,9 +88,14 @@ def test_the_data_for_a_page_has_the_runs() -> None:
     """As JSON: the answers, the events of their runs, and the number of the one that each is held against."""
     for one in (lesson(2), lesson(18)):
         data = json.loads(json.dumps(as_data(one)))
-        assert (data["number"], data["clause"], data["question"]) == (one.number, one.clause, one.ask)
+        assert (data["number"], data["question"], bool(data["show"])) == (one.number, one.ask, not one.by)
+        assert data["code"].splitlines() == one.source.splitlines()[data["first"] - 1 :]
         for choice, plain in zip(one.choices, data["choices"], strict=True):
-            client, text = plain["events"][plain["shows"]]
+            run = data["runs"][plain["run"]]
+            assert run["schedule"] == choice.run
+            client, text = run["events"][plain["shows"]]
             assert client == choice.client
             assert text.startswith(choice.shows)
             assert plain["right"] == choice.right
+            lines = [what for _, what in run["events"] if isinstance(what, int)]
+            assert lines == [int(event.place.rpartition(":")[2]) for event in play(choice) if event.place]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -14,15 +15,21 @@ import pytest
 from kmutex import AsyncKeyedMutex, KeyedMutex
 from kmutex.engine.explorer import parse_schedule
 from kmutex.engine.features import PROMISES
+from kmutex.engine.flight_judge import put_on_trial
 from kmutex.engine.harness import Harness
+from kmutex.engine.program import FLIGHT
 from kmutex.engine.recording import Mark, Recording, record
 from kmutex.engine.source_lines import own_code
-from kmutex.teach.beside_model import beside
+from kmutex.teach.beside_flight import model_of_flights
+from kmutex.teach.beside_model import LOCK, beside
 from kmutex.teach.lesson import lesson, lessons
 from kmutex.teach.show_page import Story, by_default, data, page
 from kmutex.verify import runner
+from kmutex_model.flight import Flight
 from kmutex_model.state import Entry
 from tests.commands import run_here, run_kmutex
+from tests.lockers import flights_asyncio, flights_threads
+from tests.lockers.repaired import Leasing
 
 MOST = 30
 SOUND = {
@@ -30,6 +37,7 @@ SOUND = {
     "two keys": ("0+a+b-b-a 1+b-b @locks", KeyedMutex),
     "interrupts": ("0+a | 1!a-a 2+a-a | 0-a @locks", KeyedMutex),
     "leases": ("0[a | 1+a | 0^a | 0]a 1-a @locks", KeyedMutex),
+    "an old lease": ("0[a | 1[a | 2+a | 0^a | 3oa | 1]a @locks-", Leasing),
     "another's lease": ("0[a | 1+a | 2oa | 0]a 1-a @locks", KeyedMutex),
     "errors": ("0[a | 1+a | 0%a 1-a @locks", KeyedMutex),
     "asyncio": ("0+a-a 1~a-a 2+a-a @tasks", AsyncKeyedMutex),
@@ -41,7 +49,10 @@ SOUND = {
 def recorded(make: Callable[[], Any], schedule: str, without: tuple[str, ...] = (), most: int = MOST) -> Recording:
     bench = Harness(make, without=without, promises=PROMISES)
     with bench.control():
-        return record(bench.explorer, parse_schedule(schedule), own_code(bench.make), most=most)
+        explorer = bench.explorer
+        if bench.shape.form == "flight":
+            explorer = put_on_trial(bench.shape, bench.fitted.make, explorer)[2]
+        return record(explorer, parse_schedule(schedule), own_code(bench.make), most=most)
 
 
 @functools.cache
@@ -52,8 +63,10 @@ def of_lesson(number: int) -> Recording:
 
 def way(recording: Recording, number: int = 0) -> Any:
     run = recording.runs[number]
-    keys = parse_schedule(run.schedule).program.keys
-    return beside(run.marks, keys, 1 + max(mark.client for mark in run.marks))
+    program = parse_schedule(run.schedule).program
+    model = model_of_flights(recording.leader) if program.kinds & FLIGHT else LOCK
+    assert model is not None
+    return beside(run.marks, program.keys, 1 + max(mark.client for mark in run.marks), model)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -167,6 +180,98 @@ def test_what_the_model_does_not_do_is_where_they_part(name: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------
+# The model of single flights beside it
+
+FLIGHTS = (
+    *("0da 1na 2da | 0ea | 1ea", "0fa 1da 2da | 2ea | 2ea", "0da | 1ta 2da | c1 | 0ea", "0da 1db 2da | 0ea | 1eb"),
+    *("0ta | 1da | c0 | 1ea 1ea", "0ta 1da 2da | c0 | 2ea | 2ea", "0na 1na | 2da | 0ea"),
+)
+"""Programs of flights: shared, failed, a follower cancelled, two keys, a leader cancelled, one after the other."""
+SOUND_FLIGHTS = (
+    *(flights_asyncio.TaskFlight, flights_asyncio.InnerTaskFlight, flights_asyncio.FutureFlight),
+    *(flights_asyncio.LockedFlight, flights_asyncio.SharingFlight, flights_threads.SharingFlight),
+    *(flights_threads.TakeoverFlight, flights_threads.FutureFlight, flights_threads.LockedFlight),
+)
+BAD_FLIGHTS = {
+    "FlightBeginsAnewForThird": "0da 1da 2da | 0ea @locks",
+    "FlightWithCache": "0na 1na | 2da | 0ea @locks",
+    "FlightGivesNothingOnFailure": "0fa 1da 2da | 2ea | 2ea @locks",
+    "FlightMindsExceptionsOnly": "0ta | 1da | c0 | 1ea 1ea @locks",
+    "FlightSharesWithOne": "0fa 1da 2da | 2ea | 2ea @locks",
+    "FlightFollowerFailsAll": "0da | 1ta 2da | c1 | 0ea @locks",
+    "FlightWorksUnderGuard": "0da 1db 2da | 0ea | 1eb @locks",
+    "FlightWakesOne": "0da 1na 2da | 0ea | 1ea @locks",
+    "FlightLeaderForgetsOnCancel": "0ta | 1da | c0 | 1ea 1ea @tasks",
+    "FlightLeaderLeavesItsTask": "0ta | 1da | c0 | 1ea 1ea @tasks",
+    "FlightFollowerNotShielded": "0da | 1ta 2da | c1 | 0ea @tasks",
+    "FlightForgetsAtNextCall": "0na 1na | 2da | 0ea @tasks",
+}
+"""By known-bad flight, a program that shows its mistake."""
+
+
+@pytest.mark.sampled(len(SOUND_FLIGHTS))
+@pytest.mark.parametrize("flight", SOUND_FLIGHTS)
+def test_a_sound_flight_and_its_model_do_not_part(flight: type) -> None:
+    """KM-ONE, KM-RESULT, KM-LEADER, KM-FOLLOWER, KM-APART, KM-RETURN: where errors are shared, or the next leads."""
+    level = "locks" if flight.__module__ == flights_threads.__name__ else "tasks"
+    for program in FLIGHTS:
+        recording = recorded(flight, f"{program} @{level}", most=8)
+        for number, run in enumerate(recording.runs):
+            assert run.breaches == ()
+            assert way(recording, number).parts == -1, run.schedule
+
+
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("name", BAD_FLIGHTS)
+def test_a_known_bad_flight_parts_where_the_judge_sees_it_break_a_clause(name: str) -> None:
+    schedule = BAD_FLIGHTS[name]
+    module = flights_threads if schedule.endswith("@locks") else flights_asyncio
+    recording = recorded(getattr(module, name), schedule, most=12)
+    broken = 0
+    for number, run in enumerate(recording.runs):
+        seen = [breach.at for breach in run.breaches if "len()" not in breach.message]
+        parts = way(recording, number).parts
+        assert (parts >= 0) == bool(seen), run.schedule
+        assert parts < 0 or parts <= seen[0]
+        broken += bool(seen)
+    assert broken
+
+
+def test_the_model_of_a_flight_has_its_leader_and_its_followers() -> None:
+    """In lesson 20 client 0 leads and client 1 follows, and leads when client 0 is cancelled; there the code parts."""
+    found = way(of_lesson(20))
+    flights = [moment.states[0].entries[0] for moment in found.moments]
+    assert list(dict.fromkeys(flights)) == [None, Flight(0, ()), Flight(0, (1,)), Flight(1, ())]
+    assert found.client == 1
+
+
+CALLS, WORKS = Mark(1, "called", 0, "d", "a"), Mark(2, "work begins", 0, "", "a")
+FOLLOWS = (CALLS, WORKS, Mark(3, "called", 1, "d", "a"), Mark(3, "quiet", waiting=(0, 1)))
+PARTING_FLIGHTS = {
+    "a second run": (*FOLLOWS, Mark(4, "work begins", 1, "", "a")),
+    "a result of nobody's": (*FOLLOWS, Mark(4, "returned", 1, "d", "a")),
+    "an error of nobody's": (*FOLLOWS, Mark(4, "raised", 1, "d", "a")),
+    "a wait for no run": (CALLS, Mark(1, "quiet", waiting=(0,))),
+    "a result of a failure": (*FOLLOWS, Mark(4, "work failed", 0, "", "a"), Mark(5, "returned", 1, "d", "a")),
+    "a shared cancellation": (
+        *(*FOLLOWS, Mark(4, "cancelled", 0), Mark(5, "work cancelled", 0, "", "a")),
+        *(Mark(6, "refused", 0, "d", "a"), Mark(7, "refused", 1, "d", "a")),
+    ),
+}
+"""What no run of the model of flights shows, by what is wrong with its last mark."""
+
+
+@pytest.mark.parametrize("name", PARTING_FLIGHTS)
+def test_what_the_model_of_flights_does_not_do_is_where_they_part(name: str) -> None:
+    marks = PARTING_FLIGHTS[name]
+    for leader in ("takeover", "share"):
+        model = model_of_flights(leader)
+        assert model is not None
+        assert beside(marks, "a", 2, model).parts == marks[-1].at
+        assert beside(marks[:-1], "a", 2, model).parts == -1
+
+
+# ------------------------------------------------------------------------------------------------------------
 # What the page embeds
 
 
@@ -208,7 +313,11 @@ def test_a_locker_in_which_nothing_is_found_has_a_run_too() -> None:
     schedule = by_default("threads", flight=True, tries=True)
     (flight,) = runner.record("tests.lockers.flights_threads:SharingFlight", [schedule], most=5)
     story = json.loads(json.dumps(data("x:Y", "", [Story("", flight)], (), "")))["stories"][0]
-    assert story["runs"][0]["model"] == []  # The model of locks says nothing of single flights.
+    assert story["runs"][0]["model"]
+    for change in ({"leader": "cancel"}, {"runs": [dataclasses.replace(flight.runs[0], schedule="0da | 0ga @locks")]}):
+        other = dataclasses.replace(flight, **change)  # type: ignore[arg-type]
+        story = json.loads(json.dumps(data("x:Y", "", [Story("", other)], (), "")))["stories"][0]
+        assert story["runs"][0]["model"] == []  # The model does not forget, and shares no cancellation.
 
 
 def test_what_stands_in_the_code_cannot_close_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +351,7 @@ def test_the_command_shows_a_schedule(
 
 REFUSED = {
     "no such module": (3, ["nowhere:Locker", "-o", "page.html", "--replay", "0+a @locks"], "no module 'nowhere'"),
-    "no schedule": (4, ["mine:Locker", "-o", "page.html", "--replay", "what"], "is no schedule"),
+    "no schedule": (4, ["mine:Locker", "-o", "page.html", "--replay", "what"], "is not a schedule"),
     "of another kind": (
         4,
         ["mine:Locker", "-o", "page.html", "--replay", "0+a @tasks"],
@@ -250,7 +359,7 @@ REFUSED = {
     ),
     "a folder": (4, ["mine:Locker", "-o", "."], "is a folder, not a file"),
     "no target": (4, ["mine", "-o", "page.html"], "not of the form MODULE:FACTORY"),
-    "no feature": (4, ["mine:Locker", "-o", "page.html", "--without", "x"], "'x' is no feature"),
+    "no feature": (4, ["mine:Locker", "-o", "page.html", "--without", "x"], "'x' is not a feature"),
 }
 
 

@@ -277,7 +277,7 @@ def test_what_has_no_verdict_is_no_pass(make: Callable[[], Any], error: type[Exc
 
 def test_an_unknown_feature_is_refused_at_once() -> None:
     """With the list of those there are."""
-    with pytest.raises(UnknownFeatureError, match="'speed' is no feature; the features are fifo, timeout,"):
+    with pytest.raises(UnknownFeatureError, match="'speed' is not a feature; the features are fifo, timeout,"):
         locker_machine(KeyedMutex, without={"speed"})
 
 

@@ -246,8 +246,8 @@ def test_what_cannot_be_seen_from_outside_is_unknown_and_no_violation(name: str,
         (log("outside", "rq1 gr1 rl1 rd1 rd1"), "lines are missing"),
         (log("outside", "rq1 gr1 rl1 rd1", starts="running"), "begins while the system runs"),
         (log("outside", ""), "no event"),
-        (log("outside", "rq1 gr1 rl5 rd5 rq2 gr2 rl1 rd1 rl2 rd2"), "may have ended the grant of another"),
-        (log("outside", "rq1 gr1 rl5 rq2 gr2"), "has not come back"),
+        (log("outside", "rq1 gr1 rl5 rd5 rq2 gr2 rl1 rd1 rl2 rd2"), "may have ended another call"),
+        (log("outside", "rq1 gr1 rl5 rq2 gr2"), "has not returned"),
     ],
 )
 def test_a_log_that_is_not_whole_is_unknown(data: bytes, words: str) -> None:

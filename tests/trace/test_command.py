@@ -55,7 +55,7 @@ def written(tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("data", "status", "last"),
     [
-        (GOOD, 0, "pass: 5 events; keys went idle 1 times; at most 1 calls and 1 keys live at once"),
+        (GOOD, 0, "pass: 5 events; keys went idle 1 time; at most 1 call and 1 key live at once"),
         (BAD, 1, "fail (KM-EXCL): 4 events"),
         (GOOD[:-4], 2, "unknown: 4 events"),
     ],
@@ -283,6 +283,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("quiet", [True, False])
 def test_progress_on_a_terminal(
     quiet: bool, many: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -302,6 +303,7 @@ def test_progress_on_a_terminal(
         assert re.search(r"many\.ndjson: \d+%, [0-9,]+ events, [0-9,]+ a second, [0-9,]+ calls live", shown)
 
 
+@pytest.mark.long
 def test_the_checker_is_told_of_progress_as_it_reads(many: Path) -> None:
     """And does not read ahead of it: the share grows to the end."""
     told: list[tuple[int, int]] = []

@@ -18,36 +18,47 @@ MODULES = {
 """Modules that can't be imported."""
 FOR_TRIO = """
 import collections
+import threading
 
 import trio
 
 
-class Locks:
+class Flights:
     def __init__(self):
-        self._locks = collections.defaultdict(trio.Lock)
+        self._events = {}
+
+    async def do(self, key, work):
+        event = self._events.get(key)
+        if event is None:
+            event = self._events[key] = trio.Event()
+            await trio.lowlevel.checkpoint()
+            event.result = await work()
+            event.set()
+        await event.wait()
+        return event.result
+
+
+class BySocket:
+    def __init__(self):
+        self._near, self._far = trio.socket.socketpair()
 
     async def lock(self, key):
-        await self._locks[key].acquire()
+        await self._near.recv(1)
+
+    def unlock(self, key): ...
+
+
+class ByThread:
+    def __init__(self):
+        self._locks = collections.defaultdict(threading.Lock)
+
+    async def lock(self, key):
+        await trio.to_thread.run_sync(self._locks[key].acquire)
 
     def unlock(self, key):
         self._locks[key].release()
-
-
-class Queues:
-    def __init__(self):
-        self._queues = collections.defaultdict(list)
-
-    async def lock(self, key):
-        queue = self._queues[key]
-        queue.append(trio.Event())
-        while queue[0] is not queue[-1]:
-            await queue[-1].wait()
-        await trio.lowlevel.cancel_shielded_checkpoint()
-
-    def unlock(self, key):
-        self._queues.pop(key)
 """
-"""Lockers whose loop is not one of asyncio's."""
+"""Subjects that wait by trio and can't be run."""
 
 
 def prepared(folder: Path) -> Path:

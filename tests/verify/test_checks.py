@@ -11,20 +11,17 @@ from typing import Any
 import pytest
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
-from kmutex.engine.explorer import Explorer
-from kmutex.engine.features import PROMISES, clauses_off
+from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.engine.scenarios import programs_for
-from kmutex.verify.checks import CHECKS
-from kmutex.verify.checks.context import Context
 from kmutex.verify.checks.size import size_of
 from kmutex.verify.evidence import Result
-from kmutex.verify.plan import Unit
 from kmutex.verify.results import UnitResult, rows
 from tests.lockers import misjudged
 from tests.lockers.catalogue import load
 from tests.lockers.catalogue import rows as lockers
+from tests.verify.checked import checked
 
 KEPT = ("asyncio.AsyncCancelledCount", "threads.KeptUnderText", "threads.KeptUnderHash", "threads.KeptElsewhere")
 KEPT += ("threads.ActorKeeps",)
@@ -41,27 +38,16 @@ def bench(name: str) -> Harness:
     return Harness(load(row), without=row.without)
 
 
-def checked(name: str, check: str, make: Callable[[], Any] | None = None) -> tuple[UnitResult, Harness]:
-    where = bench(name)
+def outcome_of(where: Harness, check: str) -> UnitResult:
     with where.control():
-        explorer: Explorer = where.explorer
-        outcome = UnitResult(Unit(0, check, check))
-        context = Context(where.fitted.make, where.shape, explorer, lambda runs: runs, frozenset())
-        CHECKS[check](context, outcome)
-    return outcome, where
-
-
-def result(name: str, check: str, clause: str) -> Result:
-    outcome, where = checked(name, check)
-    table = rows(name, where.shape, clauses_off(where.declared), [outcome], [])
-    return next(row.result for row in table if row.clause == clause)
+        return checked(where, check)
 
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", KEPT)
 def test_what_is_kept_of_idle_keys_is_found(name: str) -> None:
     """KM-IDLE, without len(): by a cancelled wait, under another name, in another table, in a thread of its own."""
-    outcome, _ = checked(name, "memory")
+    outcome = outcome_of(bench(name), "memory")
     assert [found.clauses for found in outcome.found] == [("KM-IDLE",)]
 
 
@@ -69,7 +55,7 @@ def test_what_is_kept_of_idle_keys_is_found(name: str) -> None:
 @pytest.mark.parametrize("name", NOT_KEPT)
 def test_a_cache_and_a_log_are_no_leak(name: str) -> None:
     """And neither are entries that go with their keys."""
-    outcome, _ = checked(name, "memory")
+    outcome = outcome_of(bench(name), "memory")
     assert (outcome.found, outcome.undecided, outcome.complete) == ([], [], True)
     assert outcome.witnesses["KM-IDLE"]
     remarked = {"threads.RemembersNames", "threads.WritesALog", "threads.LastOnlyRepaired"}
@@ -80,12 +66,7 @@ def test_a_cache_and_a_log_are_no_leak(name: str) -> None:
 def test_what_the_next_use_would_clear_away_is_found() -> None:
     """KM-IDLE: kept after a body that raised, until the key is used again; its twin lets go in a finally."""
     for make, found in ((misjudged.AsyncBlockForgetsAfterwards, [("KM-IDLE",)]), (misjudged.AsyncBlockRepaired, [])):
-        where = Harness(make)
-        with where.control():
-            outcome = UnitResult(Unit(0, "memory", "memory"))
-            CHECKS["memory"](
-                Context(where.fitted.make, where.shape, where.explorer, lambda runs: runs, frozenset()), outcome
-            )
+        outcome = outcome_of(Harness(make), "memory")
         assert [one.clauses for one in outcome.found] == found
         assert outcome.complete == (not found)
 
@@ -142,11 +123,7 @@ class _Stumbles(misjudged.AsyncCancelledCountRepaired):
 def test_a_check_that_can_not_be_made_is_no_pass() -> None:
     """Neither `holds` nor silence: inconclusive, with the reason."""
     where = Harness(_Stumbles)
-    with where.control():
-        outcome = UnitResult(Unit(0, "memory", "memory"))
-        CHECKS["memory"](
-            Context(where.fitted.make, where.shape, where.explorer, lambda runs: runs, frozenset()), outcome
-        )
+    outcome = outcome_of(where, "memory")
     (row,) = (row for row in rows("x", where.shape, frozenset(), [outcome], []) if row.clause == "KM-IDLE")
     assert row.result is Result.INCONCLUSIVE
     assert "enough" in row.detail
@@ -156,7 +133,7 @@ def test_a_check_that_can_not_be_made_is_no_pass() -> None:
 @pytest.mark.parametrize("name", DROPPED)
 def test_a_key_that_is_given_twice_after_many_others_or_hours_is_found(name: str) -> None:
     """KM-EXCL: the lock that is held is dropped from its table."""
-    outcome, _ = checked(name, "holding")
+    outcome = outcome_of(bench(name), "holding")
     assert [found.clauses for found in outcome.found] == [("KM-EXCL",)]
 
 
@@ -164,7 +141,7 @@ def test_a_key_that_is_given_twice_after_many_others_or_hours_is_found(name: str
 @pytest.mark.parametrize("name", HELD)
 def test_a_key_stays_held_through_many_others_and_hours(name: str) -> None:
     """Also where each lock takes a step of the loop, or a thread of its own to answer."""
-    outcome, _ = checked(name, "holding")
+    outcome = outcome_of(bench(name), "holding")
     assert (outcome.found, outcome.complete) == ([], True)
     assert outcome.bound == "a key held through 1,600 other keys held or used meanwhile and 3 hours"
     assert outcome.witnesses["KM-EXCL"]
@@ -181,11 +158,7 @@ class _Full(misjudged.CountingUsers):
 
 def test_a_table_that_refuses_more_keys_drops_none() -> None:
     """It is remarked, and the bound says how many were held."""
-    where = Harness(_Full, without=PROMISES)
-    with where.control():
-        outcome = UnitResult(Unit(0, "holding", "holding"))
-        context = Context(where.fitted.make, where.shape, where.explorer, lambda runs: runs, frozenset())
-        CHECKS["holding"](context, outcome)
+    outcome = outcome_of(Harness(_Full, without=PROMISES), "holding")
     assert outcome.found == []
     assert outcome.notes[0][1].startswith("refuses more than 200 keys at once: OverflowError")
     assert outcome.bound == "a key held through 100 other keys held or used meanwhile and 3 hours"
@@ -263,12 +236,7 @@ def test_what_no_short_program_shows_is_found_by_its_check(name: str, check: str
     """And the lock of this library passes each of them."""
 
     def judged(make: Callable[[], Any]) -> UnitResult:
-        where = Harness(make, promises=PROMISES)
-        with where.control():
-            outcome = UnitResult(Unit(0, check, check))
-            context = Context(where.fitted.make, where.shape, where.explorer, lambda runs: runs, frozenset())
-            CHECKS[check](context, outcome)
-        return outcome
+        return outcome_of(Harness(make, promises=PROMISES), check)
 
     assert judged(load(lockers()[name])).found[0].clauses == clauses
     passed = judged(AsyncKeyedMutex if name.startswith("asyncio") else KeyedMutex)
@@ -278,7 +246,7 @@ def test_what_no_short_program_shows_is_found_by_its_check(name: str, check: str
 
 def test_the_interface_of_others_may_mean_something_else_by_a_negative_timeout() -> None:
     """A remark, no violation: for many, -1 is to wait for as long as it takes."""
-    outcome, _ = checked("threads.RepairedTimed", "timeouts")
+    outcome = outcome_of(bench("threads.RepairedTimed"), "timeouts")
     assert outcome.found == []
     assert [clause for clause, _ in outcome.notes] == ["KM-EXPIRED"]
 

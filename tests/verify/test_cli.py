@@ -152,6 +152,7 @@ def results(done: Done) -> dict[str, set[str]]:
     return by_clause
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["sound"])
 def test_a_sound_locker_holds(command: str, done: Done) -> None:
     """And what was declared is off: KM-FIFO and KM-HANDOFF. That it takes a negative timeout is a remark."""
@@ -191,6 +192,7 @@ def test_an_asyncio_locker_holds(command: str, done: Done) -> None:
 # -- 1 -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("command", ["evicts", "async, bad", "prints", "odd words", "shadows", "in the way"])
 def test_a_bad_locker_is_caught(command: str, done: Done) -> None:
     """Whatever it prints or says, and whatever lies beside it."""
@@ -272,6 +274,7 @@ def test_words_that_no_xml_takes_are_written_with_escapes(command: str, done: Do
 # -- 2 -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("command", ["endless", "no time"])
 def test_what_was_not_decided_is_inconclusive(command: str, done: Done) -> None:
     """Runs without an end, or too little time: never a pass."""

@@ -29,7 +29,7 @@ class Table(defaultdict):
 def in_python():
     return Table()
 """
-SAID = "not run, since no bytecode of the subject's own was met"
+SAID = "not run, since the subject ran no bytecode of its own"
 
 
 def verified(target: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

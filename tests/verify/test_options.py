@@ -130,6 +130,7 @@ def test_sarif_is_all_there_is_on_standard_output(verify: Verify) -> None:
     assert "--format sarif" in run["invocations"][0]["commandLine"]
 
 
+@pytest.mark.long
 def test_github_gets_an_annotation_beside_the_text(verify: Verify) -> None:
     done = verify("subjects:AsyncKeepsCancelled", "subjects:NoLock", "--format", "github")
     lines = done.out.splitlines()
@@ -141,7 +142,7 @@ def test_github_gets_an_annotation_beside_the_text(verify: Verify) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--json", "-", "--format", "sarif"), "both want standard output"),
+        (("--json", "-", "--format", "sarif"), "both need standard output"),
         (("--seconds", "3", "--runs", "3"), "not allowed with"),
         (("--runs", "0"), "'0' is not a number of runs"),
         (("--jobs", "0"), "'0' is not a number of processes"),

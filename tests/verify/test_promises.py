@@ -161,7 +161,7 @@ def test_the_own_lockers_promise_everything() -> None:
     assert unpromised(None, "kmutex") == unpromised(None, "kmutex._threads") == frozenset()
     assert unpromised(None, "kmutexes") == unpromised((), "kmutex") == frozenset(PROMISES)
     assert unpromised(("fifo",), "mine") == {"interrupt", "loop"}
-    with pytest.raises(UnknownFeatureError, match="'len' is no promise; a locker may promise fifo, interrupt, loop"):
+    with pytest.raises(UnknownFeatureError, match="'len' is not a promise; a locker may promise fifo, interrupt, loop"):
         unpromised(("fifo", "len"), "mine")
 
 
@@ -186,7 +186,7 @@ def test_the_suite_and_the_histories_hold_a_locker_to_the_same() -> None:
         (("--with", "fifo"), 1, "KM-FIFO: client"),
         (("--strict",), 1, "KM-FIFO: client"),
         (("--strict", "--without", "fifo"), 0, "no clause is violated in this run"),
-        (("--with", "speed"), 4, "'speed' is no promise"),
+        (("--with", "speed"), 4, "'speed' is not a promise"),
     ],
 )
 def test_the_command_takes_promises(options: tuple[str, ...], status: int, said: str) -> None:

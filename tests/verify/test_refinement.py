@@ -74,6 +74,7 @@ def test_the_table_is_brought_into_every_state_of_the_model(real: list[Row]) -> 
     assert f" {states:,} states" in by_clause(real, refinement.METHOD)["KM-REF"].bound
 
 
+@pytest.mark.long
 def test_the_table_is_brought_into_every_state_that_the_proof_allows(real: list[Row]) -> None:
     """Those that no run reaches, too; of each clause something is put to the test (KM-FIFO, KM-HANDOFF)."""
     rows = by_clause(real, refinement.ALLOWED_METHOD)

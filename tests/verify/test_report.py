@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 from xml.etree import ElementTree
 
@@ -26,9 +27,12 @@ from tests.lockers import threads_bad
 CALL = formats.Call("kmutex verify m:F --seed 7", 7, 2, 12.5)
 
 
+harness = cache(Harness)
+
+
 def violation(make: Any, schedule: str) -> Violation:
     """What the run shows of the locker."""
-    bench = Harness(make)
+    bench = harness(make)
     with bench.control():
         (found, *_) = bench.explorer.again(parse_schedule(schedule)).found.values()
     finding = found.finding

@@ -10,8 +10,6 @@ import pytest
 from kmutex import AsyncKeyedMutex, KeyedMutex
 from kmutex.engine.features import PROMISES
 from kmutex.engine.harness import Harness
-from kmutex.verify.checks import CHECKS
-from kmutex.verify.checks.context import Context
 from kmutex.verify.checks.several import FAMILIES
 from kmutex.verify.evidence import Result, Violation
 from kmutex.verify.plan import FAMILIES as FAMILIES_PLANNED
@@ -19,6 +17,7 @@ from kmutex.verify.plan import Unit, plan
 from kmutex.verify.results import UnitResult, rows
 from tests.lockers.catalogue import Row, entries, load
 from tests.lockers.catalogue import rows as lockers
+from tests.verify.checked import checked
 
 # A run that has seen enough ends amid what the subject began.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -32,9 +31,7 @@ def judged(make: Callable[[], Any], without: tuple[str, ...] = ()) -> tuple[list
     outcomes = []
     with where.control():
         for part in range(len(FAMILIES)):
-            outcomes.append(UnitResult(Unit(0, "several", "several", part=part)))
-            context = Context(where.fitted.make, where.shape, where.explorer, lambda runs: runs, frozenset())
-            CHECKS["several"](context, outcomes[-1])
+            outcomes.append(checked(where, "several", part))
             if outcomes[-1].found:
                 break
     return outcomes, where

@@ -26,15 +26,13 @@ from kmutex.engine.shapes import NotALockerError, fit
 from kmutex.engine.ways import keys_of
 from kmutex.testing import ContractError, locker_machine
 from kmutex.testing.suite import check
-from kmutex.verify.checks import CHECKS
-from kmutex.verify.checks.context import Context
-from kmutex.verify.plan import WIDE, Unit
+from kmutex.verify.plan import WIDE
 from kmutex.verify.project import Subject
-from kmutex.verify.results import UnitResult
 from kmutex.verify.target import MissingError, TargetError, load, target_of
 from tests.commands import run_here
 from tests.lockers import catalogue, flights_asyncio, flights_threads, shapes_asyncio, shapes_threads
 from tests.lockers.catalogue import Row, each
+from tests.verify.checked import checked
 
 # A run that has seen enough ends in the midst of what the subject began.
 pytestmark = [
@@ -69,10 +67,7 @@ class Judged:
 
     def check(self, name: str) -> set[str]:
         """The clauses that a check of its own finds broken."""
-        outcome = UnitResult(Unit(0, name, name))
-        make, explorer = self.harness.fitted.make, self.harness.explorer
-        CHECKS[name](Context(make, self.shape, explorer, lambda runs: runs, frozenset()), outcome)
-        return {clause for found in outcome.found for clause in found.clauses}
+        return {clause for found in checked(self.harness, name).found for clause in found.clauses}
 
     def run(self, program: str, bound: int, level: Level | None = None, most: int = MOST) -> set[str]:
         """The clauses that some runs of a program break."""
@@ -381,13 +376,13 @@ class _NeverWaits:
     [
         (
             _Gives,
-            r"_Gives has no lock for a key .*: looked for .*; found get\(key\); name it with --call",
+            r"_Gives has no known form of a lock for a key: looked for .*; found get\(key\); name it with --call",
         ),
         (_NeverWaits, r"a held key is not waited for: acquire\(\) returned False, and there is no time limit"),
         (_OneGate, "two lockers of the factory share more than their keys"),
         (
             lambda maxsize: KeyedMutex(),
-            r"must be given maxsize, and is no lock for a key; write MODULE:<lambda>\(",
+            r"must be given maxsize, and is not a lock for a key; write MODULE:<lambda>\(",
         ),
     ],
 )
@@ -452,6 +447,7 @@ def _giving(given: dict[str, Any]) -> Callable[[str], Any]:
 # -- by the command -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [

@@ -1,4 +1,4 @@
-"""Real threads under a scheduler: the locks they wait for, the run they are in, and what is replaced for it."""
+"""Real threads under a scheduler: their locks, their run, and the parts of the standard library that are replaced."""
 
 from kmutex.engine.threads.bytecode import Bytecode, bytecode_events_seen, foreign, no_subject_below
 from kmutex.engine.threads.clients import Crew, one_core

@@ -13,6 +13,7 @@ import sys
 import sysconfig
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,18 +38,43 @@ class Bytecode:
         self._own = own
         self._watching = watching
         self._places: dict[CodeType, dict[int, Place]] = {}
+        self._alone: set[Any] = set()
+        """Tracers at work in threads that nobody else traces."""
 
-    def follow(self, run: ThreadRun) -> None:
-        """From here on, the run is told of each of these places, in the calling thread, also in calls that it is in."""
+    @contextmanager
+    def within(self, run: ThreadRun) -> Iterator[None]:
+        """Meanwhile, each of these places is a point of the run, in the calling thread."""
         if _monitor is not None:
             _monitor.follow(self)
+            yield
             return
-        sys.settrace(self._tracer(run, sys.gettrace()))
-        frame: FrameType | None = sys._getframe(1)
+        outer = sys.gettrace()
+        tracer = self._tracer(run, outer)
+        if outer is None:
+            self._alone.add(tracer)
+        sys.settrace(tracer)
+        try:
+            yield
+        finally:
+            self._alone.discard(tracer)
+            sys.settrace(outer)
+
+    def catch_up(self, run: ThreadRun) -> None:
+        """In the calls that the calling thread is in, too, each of these places is a point of the run from here on."""
+        frame = sys._getframe(1) if _monitor is None else None
         while frame is not None:
             if self.places(frame.f_code):
                 frame.f_trace = self._steps(run, frame, frame.f_trace)
             frame = frame.f_back
+
+    def pause(self) -> Any:
+        """The calling thread is not traced until what this gives is given to sys.settrace. None: somebody else traces
+        it too, or nobody does."""
+        tracer = sys.gettrace()
+        if tracer not in self._alone:
+            return None
+        sys.settrace(None)
+        return tracer
 
     def met(self) -> bool:
         """Whether there was any such place in the code that has run. A compiled subject has none."""
@@ -67,6 +93,7 @@ class Bytecode:
 
     def _tracer(self, run: ThreadRun, outer: Any) -> _Tracer:
         """A function for sys.settrace. outer: who traced this thread before, and is told all the same."""
+        known = self._places
 
         def enter(frame: FrameType, event: str, arg: Any) -> Any:
             under = None
@@ -75,10 +102,11 @@ class Bytecode:
                 if sys.gettrace() is not enter:
                     # Coverage's tracer puts itself back when it is called.
                     sys.settrace(enter)
-            if not run.followed:
-                sys.settrace(outer)
-                return under
-            if run.plain or run.aside or run.abandoning or not self.places(frame.f_code):
+            # Most calls are this scheduler's own, and one look must do for them.
+            places = known.get(frame.f_code)
+            if places is None:
+                places = self.places(frame.f_code)
+            if not places or not run.followed or run.plain or run.aside or run.abandoning:
                 return under
             return self._steps(run, frame, under)
 
@@ -236,7 +264,7 @@ _READS_CONTENTS = (
 _ASKS = ("UNARY_NOT", "TO_BOOL", "POP_JUMP", "JUMP_IF", "RETURN_VALUE")
 """Of a container: whether there is anything in it. Or it is given to a caller, who may ask that at once."""
 _PLAIN = ("COMPARE_OP", "CONTAINS_OP", "IS_OP", "UNARY_NOT", "TO_BOOL", "LOAD_CONST", "CALL", "PRECALL")
-"""What comes of these is no container, or what is called has met it."""
+"""Instructions whose result is not a container, or is seen by a called function."""
 _WRITES_CONTENTS = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE", "BINARY_SUBSCR", "BINARY_OP")
 """Some dicts make what is asked for and is not there."""
 _OF_CONTAINERS = frozenset(
@@ -311,7 +339,7 @@ _LIBRARY = tuple(
 
 
 _CHECKERS = {str(Path(__file__).resolve().parents[1])}
-"""Folders whose code checks subjects and is none."""
+"""Folders with the checker's code, which is not a subject's."""
 
 
 def no_subject_below(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The threads of a run: what each is doing, and the real threads that serve one run after the other."""
+"""The threads of a run: the state of each, and the real threads that serve one run after the other."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class Client:
         self.place = index
         """Among all threads of the run."""
         self.on: Hashable = EVENT
-        """What its next operation is on, where it stands between two; None where that is not known."""
+        """The object of its next operation; None if unknown."""
         self.timeout = timeout
         self.ident = 0
         self.baton = real_lock()
         self.baton.acquire()
         self.gone = real_lock()
-        """Taken as long as a thread that the subject started is there."""
+        """Held while a thread that the subject started exists."""
         self.steps: deque[Step] = deque()
         self.step: Step | None = None
         self.step_ends: float | None = None
         self.timed = False
         self.late = False
-        """Whether it stood in a wait, and came back from it after the time of its whole call."""
+        """Whether its last wait ended after the deadline of the call."""
         self.idle = False
         self.done = False
         self.traced = False
         self.lock: CoopLock | None = None
         self.ended: CoopLock | None = None
-        """Of a thread that the subject started: taken until it has ended."""
+        """For a thread that the subject started: held until it has ended."""
         self.asleep = False
         self.ends: float | None = None
         self.woken = ""
@@ -71,7 +71,7 @@ class Client:
         return not self.asleep
 
     def cancellable(self) -> str:
-        """How its wait can be ended by a choice now: "expired", "interrupted", or not ("")."""
+        """Return how a choice can end its wait now: "expired", "interrupted", or not ("")."""
         if self.step is None or self.woken or not self.waits or (self.lock is not None and self.lock.free()):
             return ""
         if self.step.kind == "~" and self.ends is not None:
@@ -81,9 +81,9 @@ class Client:
         return ""
 
     def due(self, now: float) -> bool:
-        """Whether its wait is over, or the time of its whole call: then it must come to look at the clock.
+        """Return whether its wait or its whole call is out of time, so that it must check the clock.
 
-        Not where it has looked already, and waits on for the whole time again: nothing makes it look then.
+        False if it has checked already and has begun a new wait for the whole timeout: then it does not check again.
         """
         ends, call_ends = self.ends, self.step_ends
         if ends is None or ends <= now:
@@ -91,7 +91,7 @@ class Client:
         return call_ends is not None and call_ends <= now and not (self.late and ends >= call_ends + self.timeout)
 
     def polling(self) -> bool:
-        """Whether it waits for a time that is not the end of its call."""
+        """Return whether its wait ends at another time than its call."""
         if self.ends is None or self.woken:
             return False
         return self.asleep or self.step_ends is None or self.ends < self.step_ends
@@ -140,23 +140,23 @@ class _Seat:
 
 
 def trace_as_others() -> None:
-    """What threading.settrace installs in its threads (coverage, a debugger), in one that it did not start."""
+    """Install what threading.settrace installs (coverage, a debugger) in a thread that threading did not start."""
     sys.settrace(threading.gettrace())
     _called()
 
 
 def _called() -> None:
-    """A first call: what was installed for all threads may put another in its place, for this one."""
+    """Make a first call: a tracer for all threads may replace itself by another one for this thread."""
 
 
 class Crew:
-    """The threads that serve run after run; making them anew for each would cost more than most runs."""
+    """The threads that serve run after run; new threads for each run would cost more than most runs."""
 
     def __init__(self) -> None:
         self._seats: list[_Seat] = []
 
     def seat(self, clients: int) -> None:
-        """Have threads for so many. Not within a run, where what traces them would meet its locks."""
+        """Start threads for so many clients. Not within a run, where their tracers would use the run's locks."""
         while len(self._seats) < clients:
             self._seats.append(_Seat())
 
@@ -172,9 +172,9 @@ class Crew:
 
 @contextmanager
 def one_core(number: int) -> Iterator[None]:
-    """This thread, and what it starts, stay on one core. number: which, modulo how many there are.
+    """Keep this thread, and those that it starts, on one core: ``number`` modulo the number of cores.
 
-    The threads of a run take turns: to wake the next on another core costs more than most steps that it takes.
+    The threads of a run take turns: waking the next one on another core costs more than most of its steps.
     """
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if cores:

@@ -1,8 +1,8 @@
-"""Locks whose waiting is a choice of the scheduler, and the run that they ask.
+"""Locks under the scheduler's control, and the present run.
 
 Of `threading` only Lock and RLock are replaced: Condition, Event, Semaphore, Barrier and queue.Queue are written in
-Python upon them and so come under control by themselves. A lock that is set free may be taken by anybody, whoever
-waited longest.
+Python and use them, so they are under control too. Any thread may take a free lock, not only the one that has waited
+longest.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class Abandoned(SystemExit):
-    """Unwinds a thread whose run is over. A SystemExit, so that a thread of the subject's ends without a word."""
+    """Unwinds a thread whose run is over. A SystemExit, so that a thread of the subject ends without a message."""
 
 
 class World:
-    """What the replaced primitives ask: the run that is going on, if any."""
+    """The present run, if any, for the replaced primitives."""
 
     run: ThreadRun | None = None
     loop_time: Callable[[], float] | None = None
@@ -38,7 +38,7 @@ class CoopLock:
         self._forsaken = False
         run = World.run
         self._born = 0 if run is None else run.number
-        # By which it is the same lock in another run of the same schedule, up to there.
+        # The same name for the same lock in another run of the same schedule.
         self.name = id(self) if run is None else run.lock_name()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
@@ -69,22 +69,22 @@ class CoopLock:
         return not taken
 
     def free(self) -> bool:
-        """Whether a waiter could take it now."""
+        """Return whether a waiter could take it now."""
         return not self._taken
 
     def take(self) -> None:
-        """Take it, free as it is."""
+        """Take it; it must be free."""
         self._taken, self._forsaken = True, False
         run = World.run
         if run is not None and self.older_than(run):
             run.taken.add(self)
 
     def older_than(self, run: ThreadRun) -> bool:
-        """Whether it was there before this run, and so may be there after it."""
+        """Return whether it was made before this run, and so may outlive it."""
         return self._born != run.number
 
     def set_free(self) -> None:
-        """Whoever has it is gone with its run, and may still let go as it is unwound."""
+        """Free it after the end of its holder's run; the holder may still release it while it is unwound."""
         self._taken, self._forsaken = False, self._taken
 
     def release(self) -> None:
@@ -121,7 +121,7 @@ class CoopLock:
 
 
 class CoopRLock:
-    """A threading.RLock upon a CoopLock."""
+    """A threading.RLock that uses a CoopLock."""
 
     def __init__(self) -> None:
         self._lock = CoopLock()
@@ -142,7 +142,7 @@ class CoopRLock:
         return True
 
     def set_free(self) -> None:
-        """Whoever has it is gone with its run."""
+        """Free it after the end of its holder's run."""
         self._owner, self._count = None, 0
 
     def release(self) -> None:

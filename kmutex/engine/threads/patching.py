@@ -1,12 +1,12 @@
-"""What a run replaces: `threading`'s locks, the clock and thread starts, in the standard library and in the subject.
+"""Replace `threading`'s locks, the clock and thread starts for a run, in the standard library and in the subject.
 
 `replaced` changes the attributes of `threading`, `time` and `queue`. A module that did ``from threading import Lock``
-before that has a real lock in a name of its own. `controlled` changes those names as well, in the modules that belong
-to the subject's package, and changes them back afterwards; and in place of locks that such a module made when it was
-imported, for itself or for a class of its own, it puts others.
+before has the real lock in a name of its own. `controlled` changes those names too, in the modules of the subject's
+package, and restores them afterwards. It also replaces locks that such a module made when it was imported, for itself
+or for one of its classes.
 
-Out of reach is a real lock kept elsewhere: ``field(default_factory=Lock)``, or a default argument, or a Condition at
-the top of a module. Such a module must be imported within `controlled`.
+It does not find real locks in other places: ``field(default_factory=Lock)``, a default argument, or a Condition at the
+top of a module. Such a module must be imported within `controlled`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SOURCES: tuple[ModuleType, ...] = (threading, _thread, time, queue)
 
 @contextmanager
 def replaced() -> Iterator[None]:
-    """Lock, RLock, the clock and thread starts are ours while this is in force; import the subject inside."""
+    """Within the block, Lock, RLock, the clock and thread starts are the scheduler's; import the subject inside."""
     changes: list[tuple[Any, str, Any]] = [
         (threading, "Lock", CoopLock),
         (threading, "RLock", CoopRLock),
@@ -66,7 +66,7 @@ def replaced() -> Iterator[None]:
 
 
 def progress() -> None:
-    """For a subject that makes many calls in one: a call of these has come back."""
+    """Note that a call has returned, for a subject that makes many calls in one."""
     if World.run is not None:
         World.run.go_on()
 
@@ -88,14 +88,14 @@ def _sleep(seconds: float) -> None:
 
 
 def _hook(real: Callable[[Any], object]) -> Callable[[Any], object]:
-    """An excepthook that is silent about threads unwound by us: the real one would run code, and take locks, then."""
+    """Return an excepthook that ignores threads unwound by the scheduler: the real one would run code, and lock."""
     return lambda args: None if args.exc_type is Abandoned else real(args)
 
 
 if sys.version_info >= (3, 13):
 
     class _Handle:
-        """What `threading.Thread` joins: a thread of a run, or a real one that was started while there was none."""
+        """The handle for `Thread.join`: of a thread of a run, or of a real one that was started outside of runs."""
 
         def __init__(self) -> None:
             self._real: Any = None
@@ -150,7 +150,7 @@ if sys.version_info >= (3, 13):
     _real_start_joinable = threading._start_joinable_thread  # type: ignore[attr-defined]
 
     def _threads() -> list[tuple[Any, str, Any]]:
-        """What is replaced so that threads can be started and joined in a run."""
+        """Return the replacements by which threads can be started and joined in a run."""
         return [(threading, "_ThreadHandle", _Handle), (threading, "_start_joinable_thread", _start_joinable)]
 
 else:
@@ -163,7 +163,7 @@ else:
             run.adopt(function, _taken())
 
     def _sentinel() -> Any:
-        """The lock that its own thread takes as it begins, and that is released when it has ended: `join` waits."""
+        """Return the lock that a thread holds from its start to its end, for `join`."""
         run = World.run
         ended = None if run is None else run.ended_of_this()
         if ended is None:
@@ -175,7 +175,7 @@ else:
     _real_sentinel = threading._set_sentinel  # type: ignore[attr-defined]
 
     def _threads() -> list[tuple[Any, str, Any]]:
-        """What is replaced so that threads can be started and joined in a run."""
+        """Return the replacements by which threads can be started and joined in a run."""
         return [(threading, "_start_new_thread", _start), (threading, "_set_sentinel", _sentinel)]
 
 
@@ -187,10 +187,12 @@ def _taken() -> CoopLock:
 
 @contextmanager
 def controlled(make: Callable[[], Any] | None = None) -> Iterator[None]:
-    """Locks and the clock are the scheduler's within this block, also for the modules that ``make`` comes from.
+    """Within this block, the scheduler replaces locks and the clock, in the modules of ``make`` too.
 
-    make: the factory whose modules are searched for names bound to the real ones; None changes no module.
-    For one thread: other threads of the process must not make locks in the meantime.
+    For one thread: meanwhile, other threads of the process must not make locks.
+
+    Args:
+        make: A factory whose modules are searched for names of the real locks and clocks; None changes no module.
     """
     before = [(source, name, value) for source in _SOURCES for name, value in vars(source).items()]
     with ExitStack() as undo:
@@ -210,8 +212,8 @@ def controlled(make: Callable[[], Any] | None = None) -> Iterator[None]:
 
 
 def acts_unseen(make: Callable[[], Any]) -> bool:
-    """Whether anything that a subject's code names acts where no instruction says so: weak references, finalizers,
-    functions that keep results, what is compiled."""
+    """Return whether a subject's code uses anything that acts without an instruction: weak references, finalizers,
+    functions that keep results, compiled code."""
     seen: dict[int, Any] = {}
     left: list[Any] = [inspect.unwrap(make)]
     while left:
@@ -233,7 +235,7 @@ def acts_unseen(make: Callable[[], Any]) -> bool:
 
 
 def _named_by(value: Any) -> list[Any]:
-    """What a function, a class, a module or an object leads to."""
+    """Return the objects that a function, a class, a module or an object refers to."""
     if isinstance(value, FunctionType):
         names = _names_in(value.__code__)
         if names & _UNSEEN:
@@ -273,28 +275,29 @@ def _change(undo: ExitStack, home: Any, name: str, new: Any) -> None:
 
 
 def _kept_in(value: Any, module: ModuleType) -> list[Any]:
-    """A locker that a module or a class of it has, and what that has of the same module."""
+    """Return a locker that is kept in a module or in one of its classes, and its parts of the same module."""
     if isinstance(value, type) or type(value).__module__ != module.__name__ or not hasattr(value, "__dict__"):
         return []
     return [value, *(kept for part in vars(value).values() for kept in _kept_in(part, module) if part is not value)]
 
 
-_REAL_LOCK, _REAL_RLOCK = type(_thread.allocate_lock()), type(_thread.RLock())
+_REAL_LOCK = type(_thread.allocate_lock())
+REAL_RLOCK = type(_thread.RLock())
 
 
 def _ours(value: Any) -> list[Any]:
-    """In place of a real lock, or a list of them, that was made when its module was imported: ours; [] for others."""
+    """Return a replacement for a real lock, or a list of them, that was made at import; [] for anything else."""
     if type(value) is _REAL_LOCK:
         return [CoopLock()]
-    if type(value) is _REAL_RLOCK:
+    if type(value) is REAL_RLOCK:
         return [CoopRLock()]
-    if type(value) is list and value and type(value[0]) in (_REAL_LOCK, _REAL_RLOCK):
+    if type(value) is list and value and type(value[0]) in (_REAL_LOCK, REAL_RLOCK):
         return [[new for kept in value for new in _ours(kept)]]
     return []
 
 
 def _modules_of(make: Callable[[], Any]) -> list[ModuleType]:
-    """The modules loaded from the packages in which the factory and its classes are defined."""
+    """Return the loaded modules of the packages in which the factory and its classes are defined."""
     function: Any = make
     while hasattr(function, "func"):
         function = function.func
@@ -303,7 +306,7 @@ def _modules_of(make: Callable[[], Any]) -> list[ModuleType]:
     if isinstance(function, type):
         homes |= {base.__module__ for base in function.__mro__}
     elif hasattr(function, "__code__"):
-        # A function that makes a locker: the classes and modules it names.
+        # For a function that makes a locker: the classes and modules that it names.
         for name in function.__code__.co_names:
             value = function.__globals__.get(name)
             bases = value.__mro__ if isinstance(value, type) else ()

@@ -10,8 +10,10 @@ from __future__ import annotations
 import _thread
 import gc
 import itertools
+import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from kmutex._text import said
@@ -48,6 +50,7 @@ LEAST_WATCH = 0.05
 _SEEN_AS = {**dict.fromkeys("+~!?[", (ASKED, GRANTED)), **dict.fromkeys("-]", (LETTING_GO, LET_GO))}
 """The call and the return of a step, by its kind."""
 _NUMBERS = itertools.count(1)
+_NOTHING = nullcontext()
 
 
 class ThreadRun:
@@ -190,6 +193,15 @@ class ThreadRun:
         self._count(me, sync)
         if self.plain:
             return
+        # Most calls of a traced run are this scheduler's own, and nobody looks at these.
+        tracer = self._bytecode.pause() if sync and self._bytecode is not None else None
+        try:
+            self._choose_at(me, on)
+        finally:
+            if tracer is not None:
+                sys.settrace(tracer)
+
+    def _choose_at(self, me: Client, on: Hashable) -> None:
         me.on = on
         # Where it stands now is further on, whatever it has touched on its way.
         self._passed(me, empty=True)
@@ -263,7 +275,7 @@ class ThreadRun:
             # What was done before is known from another run, and to trace it would take most of the time.
             self._watching = self.followed = True
             self._anything = False
-            self._trace(me)
+            self._catch_up(me)
         return number
 
     def wait_for(self, lock: CoopLock, timeout: float | None) -> bool:
@@ -276,6 +288,7 @@ class ThreadRun:
             me.step_ends = max(me.step_ends, me.ends)
             me.timed = True
         me.parked = False
+        tracer = None if self._bytecode is None else self._bytecode.pause()
         try:
             while True:
                 self._give_up(me)
@@ -293,6 +306,8 @@ class ThreadRun:
                 me.late = True
             me.lock = None
             me.ends = None
+            if tracer is not None:
+                sys.settrace(tracer)
 
     def sleep(self, seconds: float) -> None:
         """time.sleep under the virtual clock."""
@@ -351,8 +366,8 @@ class ThreadRun:
             try:
                 if self.abandoning:
                     return
-                self._trace(client)
-                body()
+                with self._traced():
+                    body()
             except Abandoned:
                 pass
             finally:
@@ -377,7 +392,6 @@ class ThreadRun:
         try:
             if self.abandoning:
                 return
-            self._trace(me)
             if me is self._clients[0]:
                 # Others may come by while the factory waits for a thread of its own.
                 self._prepare()
@@ -398,7 +412,8 @@ class ThreadRun:
 
     def _prepare(self) -> None:
         try:
-            self._subject = self._make()
+            with self._traced():
+                self._subject = self._make()
         except Abandoned:
             raise
         except BaseException as error:
@@ -419,7 +434,8 @@ class ThreadRun:
         self._tell(lambda: self._observer.called(me.index, step), call, step.key)
         error: BaseException | None = None
         try:
-            self._call(me, step)
+            with self._traced():
+                self._call(me, step)
         except Abandoned:
             raise
         except BaseException as caught:
@@ -559,7 +575,7 @@ class ThreadRun:
         me.baton.acquire()
         if self.abandoning:
             raise Abandoned
-        self._trace(me)
+        self._catch_up(me)
 
     def _next(self, me: Client) -> Client:
         while True:
@@ -678,7 +694,11 @@ class ThreadRun:
             self.plain, self.followed = True, False
             self._ended.release()
 
-    def _trace(self, me: Client) -> None:
+    def _catch_up(self, me: Client) -> None:
         if self._bytecode is not None and self.followed and not me.traced:
             me.traced = True
-            self._bytecode.follow(self)
+            self._bytecode.catch_up(self)
+
+    def _traced(self) -> AbstractContextManager[object]:
+        """In what the subject does within it, each place of `Bytecode` is a point of the run."""
+        return _NOTHING if self._bytecode is None else self._bytecode.within(self)

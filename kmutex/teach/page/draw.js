@@ -4,10 +4,22 @@ function draw() {
   const focus = document.activeElement?.dataset?.focus;
   const steps = [...document.querySelectorAll("#steps .step")];
   const place = steps.indexOf(document.activeElement);
-  const runs = sides(view.mode, view.graph).map((graph) => walk(graph, taken()));
-
-  document.title = `${MODES[view.mode].name}, ${short(view.graph)} – kmutex explore`;
+  document.body.dataset.mode = view.mode;
   drawModes();
+  if (view.mode === "lessons") drawLesson();
+  else drawModel();
+
+  // What had the focus may have been drawn anew: give it back, or give it to what took its place.
+  if (!focus || document.activeElement?.dataset?.focus === focus) return;
+  const again = [...document.querySelectorAll("[data-focus]")].find((element) => element.dataset.focus === focus);
+  const now = [...document.querySelectorAll("#steps .step")];
+  if (again) again.focus();
+  else if (place >= 0) (now[Math.min(place, now.length - 1)] || $("next-title")).focus();
+}
+
+function drawModel() {
+  const runs = sides(view.mode, view.graph).map((graph) => walk(graph, taken()));
+  document.title = `${MODES[view.mode].name}, ${short(view.graph)} – kmutex explore`;
   drawSetup();
   drawScene(runs);
   drawSaid(runs);
@@ -18,13 +30,6 @@ function draw() {
   drawLights(runs);
   drawTerms(runs);
   drawGraph(runs[runs.length - 1]);
-
-  // What had the focus may have been drawn anew: give it back, or give it to what took its place.
-  if (!focus || document.activeElement?.dataset?.focus === focus) return;
-  const again = [...document.querySelectorAll("[data-focus]")].find((element) => element.dataset.focus === focus);
-  const now = [...document.querySelectorAll("#steps .step")];
-  if (again) again.focus();
-  else if (place >= 0) (now[Math.min(place, now.length - 1)] || $("next-title")).focus();
 }
 
 function drawModes() {
@@ -50,6 +55,7 @@ function drawModes() {
 /** The same in another mode. Watch goes back to the beginning of the run, and chooses one where there is none. */
 function otherMode(mode) {
   if (mode === view.mode) return view;
+  if (mode === "lessons") return { mode, lesson: nextLesson(), answer: null };
   const graph = graphFor(mode, view.graph);
   const run = graph === view.graph ? taken() : [];
   if (mode !== "watch") {

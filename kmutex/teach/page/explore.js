@@ -6,7 +6,7 @@ const words = data.words;
 const MODES = {
   schedule: {
     name: "Schedule",
-    purpose: "You are the scheduler. Choose the next step from those that can happen, and see what comes of it.",
+    purpose: "You are the scheduler. Choose the next step from those that can happen, and see what happens.",
     fits: () => true,
   },
   watch: {
@@ -29,6 +29,11 @@ const MODES = {
     purpose: "One schedule, two models: the correct one, and one with a mistake. See where they part.",
     fits: (graph) => !graph.correct,
   },
+  lessons: {
+    name: "Lessons",
+    purpose: "Code with a mistake each. Say what it will do; a run of it answers.",
+    fits: () => true,
+  },
 };
 const PACES = [
   ["slow", 3500],
@@ -36,8 +41,10 @@ const PACES = [
   ["fast", 600],
 ];
 
-/** What is on show: mode, graph, the whole run (what was undone included) and how much of it is taken. */
+/** What is on show: mode, graph, the whole run (what was undone included) and how much of it is taken; in Lessons the
+    number of the lesson, and of the answer that was given to it. */
 let view = null;
+const START = { mode: "schedule", graph: data.graphs[0], run: [], at: 0 };
 /** What the address does not hold. */
 const here = {
   notice: null,
@@ -65,12 +72,13 @@ const TOUR = [
 // What is kept from one visit to the next, where the browser lets a page keep anything
 
 const KEPT = "kmutex explore";
+const NOTHING = { toured: false, found: [], answers: {} };
 
 function kept() {
   try {
-    return { toured: false, found: [], ...JSON.parse(localStorage.getItem(KEPT) || "{}") };
+    return { ...NOTHING, ...JSON.parse(localStorage.getItem(KEPT) || "{}") };
   } catch {
-    return { toured: false, found: [] };
+    return NOTHING;
   }
 }
 
@@ -83,14 +91,15 @@ function keep(change) {
 }
 
 function forget() {
-  keep({ toured: false, found: [] });
+  keep(NOTHING);
   draw();
 }
 
 // ------------------------------------------------------------------------------------------------------------
 // The address
 
-function address({ mode, graph, run, at }) {
+function address({ mode, graph, run, at, lesson, answer }) {
+  if (mode === "lessons") return `#mode=lessons&lesson=${lesson}${answer === null ? "" : `&answer=${letter(answer)}`}`;
   const parts = [`mode=${mode}`, `model=${graph.exercise || graph.model}`, `bound=${graph.bound}`, `race=${graph.race}`];
   if (run.length) parts.push(`run=${run.join(";")}`);
   if (at < run.length) parts.push(`at=${at}`);
@@ -117,6 +126,13 @@ function read(hash) {
   let mode = asked.get("mode") || "schedule";
   if (!Object.hasOwn(MODES, mode)) {
     problem ||= `There is no mode “${mode}”.`;
+    mode = "schedule";
+  }
+  if (mode === "lessons") {
+    const one = lessonOf(asked.has("lesson") ? Number(asked.get("lesson")) : nextLesson());
+    const answer = one ? one.choices.findIndex((_, index) => letter(index) === asked.get("answer")) : -1;
+    if (one) return { view: { ...START, mode, lesson: one.number, answer: answer < 0 ? null : answer }, problem };
+    problem ||= `There is no lesson “${asked.get("lesson")}”.`;
     mode = "schedule";
   }
   const isCalled = (graph, name) => graph[name] === asked.get(name) || (name === "model" && String(graph.exercise) === asked.get(name));
@@ -180,7 +196,7 @@ function touring() {
 
 function tour() {
   here.touring = true;
-  go({ mode: "schedule", graph: data.graphs[0], run: [], at: 0 });
+  go(START);
 }
 
 // ------------------------------------------------------------------------------------------------------------
@@ -314,18 +330,22 @@ function onKey(event) {
     return;
   }
   if (target.matches?.("select, textarea, input:not([type=checkbox]):not([type=range])") || !$("letters").checked) return;
-  if (here.client !== null || /^\d$/.test(event.key)) {
+  const lessons = view.mode === "lessons";
+  if (!lessons && (here.client !== null || /^\d$/.test(event.key))) {
     pick(event);
     return;
   }
-  const does = {
+  const onRun = {
     u: undo,
     r: redo,
     s: restart,
     p: () => view.mode === "watch" && play(),
     h: () => view.mode === "break" && hint(),
-    g: toSteps,
     m: () => $("graph").focus(),
+  };
+  const does = {
+    ...(lessons ? lessonKeys() : onRun),
+    g: toSteps,
     "?": () => {
       $("help").open = !$("help").open;
       if ($("help").open) $("help").querySelector("summary").focus();

@@ -30,6 +30,15 @@ const listed = (items) =>
 const clientName = (client) => `client ${client}`;
 /** What a key is called; a page that has other names for them says so. */
 let keyName = (key) => `key ${key}`;
+/** What those at a key are called; a page that has other names for them says so. */
+let roles = {
+  holder: "holder",
+  holders: "holders",
+  isHeldBy: "held by",
+  free: "nobody holds it",
+  idle: "nobody holds it or waits for it",
+  queue: "queue",
+};
 const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
 function actionWords(words, action, before) {
@@ -66,7 +75,7 @@ function really(state, key) {
 
 /** Where the table and the clients do not agree about a key; empty where they do. */
 function disagreement(state, key) {
-  if (state.entries[key]?.refs === null) return ""; // What is shown is no table: it is what the clients know.
+  if (state.entries[key] && (state.entries[key].refs ?? null) === null) return ""; // What is shown is no table of references.
   const entry = state.entries[key] || { holder: -1, queue: [] };
   const { owners, waiting } = really(state, key);
   const same = (a, b) => [...a].sort().join() === [...b].sort().join();
@@ -81,12 +90,12 @@ function disagreement(state, key) {
 function keyWords(state, key) {
   const entry = state.entries[key];
   const name = upper(keyName(key));
-  if (!entry) return `${name} has no entry: nobody holds it or waits for it.`;
+  if (!entry) return `${name} has no entry: ${roles.idle}.`;
   const doing = entry.refs === null ? "asking" : "waiting";
   const line = entry.queue.length ? `${doing}, oldest first: ${listed(entry.queue.map(clientName))}` : entry.refs === null ? "nobody asks" : "nobody waits";
   const owners = holders(entry);
-  let who = owners.length ? `held by ${listed(owners.map(clientName))}` : "nobody holds it";
-  if (entry.refs === null) return `${name}: ${who}; ${line}.`;
+  let who = owners.length ? `${roles.isHeldBy} ${listed(owners.map(clientName))}` : roles.free;
+  if ((entry.refs ?? null) === null) return `${name}: ${who}; ${line}.`;
   if (owners.length && returning(state, key, owners[0]))
     who = `granted to ${clientName(owners[0])}, whose call has not returned yet`;
   return `${name} is in the table: ${who}; ${line}; ${count(entry.refs, "reference")}.`;
@@ -137,8 +146,8 @@ function keyPicture(state, key, changed) {
     const pitch = queue.length > 4 ? 168 / queue.length : 44;
     const spread = owners.length > 1 ? 22 / (owners.length - 1) : 0;
     const asking = queue.length ? "asking, oldest first" : "nobody asks";
-    const title = { 0: "nobody", 1: granted ? "granted" : "holder" }[owners.length] || `${owners.length} holders`;
-    if (refs !== null)
+    const title = { 0: "nobody", 1: granted ? "granted" : roles.holder }[owners.length] || `${owners.length} ${roles.holders}`;
+    if ((refs ?? null) !== null)
       parts.push(
         svg("rect", { x: WIDTH - 92, y: 14, width: 76, height: 25, rx: 12.5, class: "pill" }),
         caption(`refs ${refs}`, WIDTH - 54, 31.5, "refs", "middle"),
@@ -150,7 +159,7 @@ function keyPicture(state, key, changed) {
       caption(title, 52, 120, owners.length > 1 ? "wrong" : "", "middle"),
       svg("path", { d: `M 92 76 H 84 m 6 -6 l -6 6 l 6 6`, class: "arrow" }),
       svg("path", { d: `M 104 98 H ${WIDTH - 20}`, class: "ground" }),
-      caption(refs === null ? asking : queue.length ? "queue, oldest first" : "queue: empty", 104, 120),
+      caption(refs === null ? asking : queue.length ? `${roles.queue}, oldest first` : `${roles.queue}: empty`, 104, 120),
       ...queue.map((client, place) => token(client, 122 + place * pitch, 76)),
     );
   }

@@ -471,6 +471,7 @@ function markRun() {
 
 function start() {
   keyName = (key) => `key ${story().keys[key]}`;
+  if (words.roles) roles = words.roles;
   makeLights();
   $("target").textContent = data.target;
   $("foot").textContent = `${data.taken ? `Taken as ${data.taken}. ` : ""}${data.foot}. This page loads nothing.`;

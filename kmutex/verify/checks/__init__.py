@@ -1,4 +1,4 @@
-"""Checks that ask for more than a few clients with two keys, by name."""
+"""Checks that need more than a few clients with two keys, by name."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a check of its own works with."""
+"""The environment of a special check."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from kmutex.verify.evidence import Violation
 from kmutex.verify.results import UnitResult
 
 MOST_WRITTEN = 10
-"""Clients that a program can have which is written down."""
+"""The most clients of a program in its text form."""
 
 
 @dataclass
 class Context:
-    """A subject, and what runs it."""
+    """A subject, and the explorer that runs it."""
 
     make: Callable[[], Any]
     shape: Shape
     explorer: Explorer
     beat: Callable[[int], int]
     known: frozenset[str]
-    """Symptoms of plainer programs."""
+    """Symptoms of simpler programs."""
     unpromised: frozenset[str] = frozenset()
     """Clauses that the subject does not promise."""
     off: frozenset[str] = frozenset()
@@ -37,28 +37,28 @@ class Context:
 
     @property
     def level(self) -> Level:
-        """Where switches come in a program of this subject."""
+        """Return where the scheduler switches in a program of this subject."""
         return "locks" if self.shape.kind == "threads" else "tasks"
 
     @property
     def cancels(self) -> bool:
-        """Whether a wait for a key can be given up."""
+        """Return whether a wait for a key can be cancelled."""
         return self.shape.timeout or self.shape.kind == "asyncio"
 
     @cached_property
     def whole(self) -> bool:
-        """Whether the subject has the whole interface of this library, so that it is held to all that this says. In the
-        interfaces of others, the same argument or the same call may mean something else."""
+        """Return whether the subject has this library's whole interface, so that all of its promises are checked. In
+        other interfaces, the same argument or call may have another meaning."""
         return all(hasattr(self.a_subject(), name) for name in ("hold", "snapshot", "__contains__", "__len__"))
 
     def a_subject(self) -> Any:
-        """A new one, made and used in a run."""
+        """Make a new subject and use it in a run."""
         trial = Trial()
         self.explorer.run(parse("0+a-a"), self.level, Chooser(), trial)
         return getattr(trial.subject, "subject", trial.subject)
 
     def violation(self, found: Found, message: str = "") -> Violation:
-        """What a run of a program shows. message: in other words; empty: its own, and how to replay it."""
+        """Return the violation of a run. With a message of the check itself, it has no replay command."""
         finding, schedule = found
         return Violation(
             finding.clauses,
@@ -70,7 +70,7 @@ class Context:
         )
 
     def differs(self, outcome: UnitResult, clause: str, message: str) -> None:
-        """The subject does not do what this library's interface says: a violation, or for others a remark."""
+        """Note a difference from this library's interface: a violation, or for other interfaces a remark."""
         if self.whole:
             outcome.found.append(Violation((clause,), message, symptom=clause))
         else:

@@ -1,4 +1,4 @@
-"""More than one event loop, and a wait that is dropped: KM-LOOP and KM-CANCEL on real loops of asyncio's."""
+"""A second event loop, and a wait that is dropped: KM-LOOP and KM-CANCEL on real loops of asyncio."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kmutex.verify.evidence import Violation
 from kmutex.verify.results import UnitResult
 
 NAP = 1.0
-"""Real seconds for which a locker may sleep on a loop of asyncio's before it counts as waiting."""
+"""Real seconds for which a locker may sleep on a real loop before it counts as waiting."""
 
 
 def loops(context: Context, outcome: UnitResult) -> None:
-    """KM-LOOP: use from a second event loop raises, where the call would wait and where it would not: while the first
-    runs, in another thread, and while keys are held in it. When neither is so, a refusal is remarked."""
+    """KM-LOOP: use from a second event loop raises, whether or not the call would wait, while the first loop runs (in
+    another thread) and while keys are held in it. In any other case, a refusal gives a remark."""
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
     try:
         outcome.runs = 3
@@ -54,7 +54,7 @@ def loops(context: Context, outcome: UnitResult) -> None:
         message = "a call from a second loop, while the first runs, raises where it would wait, but takes a free key"
         _loop_finding(context, outcome, message, at_free)
     else:
-        # No witness: half of the clause was not kept, so that it must not read "holds".
+        # Not counted as a case: half of the clause does not hold, so the row must not read "holds".
         outcome.notes.append(
             ("KM-LOOP", "left to asyncio's own primitives, which raise where they would wait; a free key is taken")
         )
@@ -64,8 +64,8 @@ def loops(context: Context, outcome: UnitResult) -> None:
 
 
 def unstarted(context: Context, outcome: UnitResult) -> None:
-    """KM-CANCEL: a task that is cancelled before its first step has asked for nothing; one whose coroutine is closed in
-    its wait, as that of a loop that ends is, waits no longer."""
+    """KM-CANCEL: a task that is cancelled before its first step has not asked for the key; a task whose coroutine is
+    closed in its wait, as at the end of a loop, no longer waits."""
     loop = asyncio.new_event_loop()
 
     async def never_began() -> str:
@@ -85,7 +85,7 @@ def unstarted(context: Context, outcome: UnitResult) -> None:
         await subject.lock(key)
         before = _live(context, subject)
         waiting = subject.lock(key)
-        # What it waits for is nobody's to await: it is never to go on.
+        # Nobody awaits its future: it must never continue.
         waiting.send(None)
         waiting.close()
         await _settle()
@@ -116,7 +116,7 @@ def unstarted(context: Context, outcome: UnitResult) -> None:
 
 
 def _loop_finding(context: Context, outcome: UnitResult, message: str, seen: list[Event], *better: str) -> None:
-    """seen: what happened. better: clauses that name it better than KM-LOOP."""
+    """Note a finding. ``better`` has clauses that name it better than KM-LOOP."""
     clauses = (*better, "KM-LOOP")
     events = (*seen, Event(-1, f"{clauses[0]}: {message}"))
     violation = Violation(clauses, message, picture=timeline(events), symptom="KM-LOOP", events=events)
@@ -126,10 +126,11 @@ def _loop_finding(context: Context, outcome: UnitResult, message: str, seen: lis
 def _other_loop(
     context: Context, first: asyncio.AbstractEventLoop, second: asyncio.AbstractEventLoop, *, contended: bool
 ) -> tuple[Exception | str, str, list[Event]]:
-    """What a call from the second loop does while the first has used the subject: its error, "got" or "waits".
+    """Call the subject from a second loop after the first has used it.
 
-    And what is left of a call that the subject itself refused, in words; "" for nothing. And what happened: the clients
-    are 0 and 1 of the first loop, and 2 of the second.
+    Returns:
+        The result of the call (its error, "got" or "waits"); a message about traces of a call that the subject refused,
+        or ""; and the events, where clients 0 and 1 are of the first loop, and 2 of the second.
     """
     seen: list[Event] = []
     keys = context.explorer.keys_of_a_run()
@@ -150,7 +151,7 @@ def _other_loop(
         return subject, _live(context, subject)
 
     async def call(subject: Any) -> None:
-        # Where lock() is a plain function, it may raise before there is anything to await.
+        # If lock() is a plain function, it may raise before there is an awaitable.
         await subject.lock(asked)
 
     async def ask(subject: Any) -> Exception | str:
@@ -178,7 +179,7 @@ def _other_loop(
             await _settle()
             if not task.done():
                 task.cancel()
-                return "and its key is not free when all have let go"
+                return "and its key is not free when all have released"
             task.result()
             await settled(subject.unlock(asked))
         except Exception as error:
@@ -200,7 +201,7 @@ def _other_loop(
 def _next_loop(
     context: Context, first: asyncio.AbstractEventLoop, second: asyncio.AbstractEventLoop
 ) -> Exception | None:
-    """The error of a call from the second loop, when the first has ended and nothing is held; None: it got the key."""
+    """Call from the second loop when the first has ended and no key is held; return the error, or None."""
     key = context.explorer.keys_of_a_run()("a")
     made: list[Any] = []
 
@@ -218,7 +219,7 @@ def _next_loop(
 
 
 async def _elsewhere(loop: asyncio.AbstractEventLoop, call: Coroutine[Any, Any, Exception | str]) -> Exception | str:
-    """What the call gives in that loop, in a thread of its own, while this loop runs."""
+    """Run the call in that loop, in another thread, while this loop runs."""
     here, answer = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
 
     def run() -> None:
@@ -235,7 +236,7 @@ def _refused(answer: Exception | str) -> bool:
 
 
 def _given_back_elsewhere(context: Context, first: asyncio.AbstractEventLoop, second: asyncio.AbstractEventLoop) -> str:
-    """What is wrong where a key of the first loop is let go in the second; "" if nothing is."""
+    """Release a key of the first loop in the second; return what is wrong, or ""."""
     keys = context.explorer.keys_of_a_run()
     key = keys("a")
 
@@ -278,11 +279,11 @@ def _live(context: Context, subject: Any) -> int:
     try:
         return len(subject) if context.shape.counts else 0
     except Exception:
-        return 0  # The runs ask it as well, and say so.
+        return 0  # The other runs ask for len() too, and report its error.
 
 
 async def _settle() -> None:
-    """Let everybody go on who can, those too who are asleep for a short time."""
+    """Let all tasks run until they wait, including those in a short sleep."""
     loop = asyncio.get_running_loop()
     end = loop.time() + NAP
 
@@ -292,12 +293,12 @@ async def _settle() -> None:
     awake = 0
     while awake < 20 and loop.time() < end:
         await asyncio.sleep(0)
-        # Counted anew after each sleep: who was woken just now has steps of its own to go.
+        # Start counting again after each sleep: a task that was just woken has steps of its own.
         awake = 0 if asleep() else awake + 1
 
 
 def _own(error: Exception) -> bool:
-    """Whether the error was raised by the subject's code, not by asyncio's."""
+    """Return whether the error was raised by the subject's code, not by asyncio's."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

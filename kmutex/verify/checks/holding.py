@@ -1,11 +1,10 @@
 """A key that is held stays held, however many other keys are asked for, and however long it takes (KM-EXCL, KM-LIVE).
 
-A table that keeps its last hundred locks, or each for an hour, keeps its word in every short program.
+A table that keeps only its last hundred locks, or each for an hour, is correct in every short program.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from collections.abc import Iterator
@@ -21,20 +20,27 @@ from kmutex.verify.evidence import Violation
 from kmutex.verify.results import UnitResult
 
 SIZES = (100, 400, 1_600)
-"""Other keys that are asked for while one is held: so many, then so many more."""
+"""How many other keys are asked for while one is held, in turn."""
 HOURS = 3
 """How long a key is held, by the subject's clock."""
 
 _PROGRAMS = ("0+a | 1+b | 2+a | 0-a | 2-a", "0+a | 1+a | 2+b | 3+a | 0-a | 1-a")
-"""The key a is held, with nobody waiting and with somebody. Then b is asked for, and all the rest happens before that;
-then somebody else asks for a."""
+"""The key a is held, without and with a waiter. Then b is asked for, and before that the other keys are used or time
+passes; then another client asks for a."""
 
 
 class _Meanwhile:
-    """A subject for which something happens before the key b is locked."""
+    """A subject that uses other keys, or lets time pass, before the key b is locked."""
 
     def __init__(self, subject: Any, kind: str, size: int, stay: bool) -> None:
-        """kind: of the keys. size: other keys that are locked then; none: hours pass. stay: whether these stay held."""
+        """Wrap a subject.
+
+        Args:
+            subject: The subject.
+            kind: The type of the keys.
+            size: The number of other keys that are locked; 0: hours pass.
+            stay: Whether these stay held.
+        """
         self._subject = subject
         self._kind = kind
         self._size = size
@@ -72,7 +78,7 @@ class _Meanwhile:
             threads.progress()
 
     def _now(self, key: str) -> bool:
-        """Whether it is time for what happens, once."""
+        """Return whether the key is b, for the first time."""
         now = key.startswith("key-b") and not self._over
         self._over |= now
         return now
@@ -91,7 +97,7 @@ class _TasksMeanwhile(_Meanwhile):
     async def lock(self, key: str, **timeout: Any) -> None:  # type: ignore[override]
         now = self._now(key)
         if now and not self._size:
-            await asyncio.sleep(HOURS * 3600)
+            await eventloop.sleep(HOURS * 3600)
         elif now:
             for other in self._others(key):
                 try:
@@ -141,7 +147,7 @@ def holding(context: Context, outcome: UnitResult) -> None:
 
 
 def _stays(context: Context, outcome: UnitResult, size: int, stay: bool) -> bool:
-    """Whether a held key stays held through that."""
+    """Return whether a held key stays held meanwhile."""
     made: list[_Meanwhile] = []
     wrapped = _Meanwhile if context.shape.kind == "threads" else _TasksMeanwhile
 

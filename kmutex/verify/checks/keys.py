@@ -18,15 +18,15 @@ from kmutex.verify.evidence import Violation
 from kmutex.verify.results import UnitResult
 
 MANY = 150
-"""Keys that each of two clients holds at once: by the birthday bound, some two of them meet in any table of up to
+"""Keys that each of two clients holds at once: by the birthday bound, two of them share a stripe in any table of up to
 some thousand stripes."""
 
 
 class _ManyThreads:
-    """Locks many keys where it is asked for one."""
+    """Locks many keys when it is asked for one."""
 
     def __init__(self, subject: Any, kind: str) -> None:
-        """kind: of the keys."""
+        """Wrap a subject. ``kind`` is the type of the keys."""
         self._subject = subject
         self._kind = kind
 
@@ -55,7 +55,7 @@ class _ManyTasks(_ManyThreads):
 
 
 class _Alike:
-    """A key that looks like every other of its kind, and is equal only to itself."""
+    """A key with the same repr and hash as every other, equal only to itself."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -84,10 +84,10 @@ _ODD_KEYS: tuple[tuple[Any, Any], ...] = (
     ("\u00e9", "e\u0301"),
     (_Alike("1"), _Alike("2")),
 )
-"""Pairs of different keys that a careless locker takes for one another, or for none: falsy ones, equal hashes, equal
-texts, long and alike, spelled almost the same."""
+"""Pairs of different keys that a careless locker confuses, or takes for a missing key: falsy ones, equal hashes, equal
+texts, long similar ones, almost the same spelling."""
 _EQUAL_KEYS: tuple[tuple[Any, ...], ...] = ((1, True, 1.0), (0, -0.0, False), (("key", 1), ("key", True)))
-"""Spellings of one key: what is equal is the same key, as it is to a dict."""
+"""Spellings of one key: equal values are the same key, as in a dict."""
 _EQUAL_PROGRAM = "0+a | 1+a | 0-a | 1-a"
 _KEY_PROGRAMS = ("0+a | 1+a | 2+b | 0-a | 1-a", "0+a | 1+b | 0-a 1-b")
 
@@ -127,7 +127,7 @@ def keys(context: Context, outcome: UnitResult) -> None:
     outcome.witnesses = Counter({"KM-EXCL": outcome.runs})
     if not shape.striped:
         outcome.witnesses["KM-INDEP"] = outcome.runs
-    outcome.bound = "; ".join(bounds) or "nothing: keys share locks, and are of one type"
+    outcome.bound = "; ".join(bounds) or "no keys: they share locks, and have one type"
 
 
 def _flights(context: Context, outcome: UnitResult) -> None:
@@ -154,7 +154,7 @@ _REFUSALS = ("raised TypeError", "raised ValueError", "raised AttributeError")
 
 
 def _refuses(explorer: Explorer, level: Level, text: str) -> bool:
-    """Whether the locker does not take such keys at all."""
+    """Return whether the locker refuses such keys."""
     alone = explorer.every(parse(text), level, 0)
     return any(words in found.finding.message for found in alone.found.values() for words in _REFUSALS)
 
@@ -178,7 +178,7 @@ def _spelled(values: dict[str, Any]) -> Callable[[str], Any]:
 
 
 def _of_type(kind: str, keys: Iterable[Any]) -> bool:
-    """Whether these are keys of a locker whose keys have this type."""
+    """Return whether a locker whose keys have this type takes these keys."""
     return kind == "any" or all(type(key).__name__ == kind for key in keys)
 
 
@@ -188,7 +188,7 @@ def _in_turn(spellings: tuple[Any, ...]) -> Callable[[str], Any]:
 
 
 def _fresh(key: Any) -> Any:
-    """An equal key that is another object, where there can be one."""
+    """Return an equal key that is another object, if possible."""
     if isinstance(key, str):
         return "".join(list(key))
     return tuple(part for part in key) if isinstance(key, tuple) else key

@@ -1,4 +1,4 @@
-"""A long queue: the order of a short one may hold by chance, or by a special case (KM-FIFO, KM-CANCEL)."""
+"""A long queue: a short one may be in order by chance, or by a special case (KM-FIFO, KM-CANCEL)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from kmutex.verify.checks.context import Context
 from kmutex.verify.results import UnitResult
 
 WAITERS = (9, 24)
-"""So many wait for one key. Nine still have a schedule that can be written down, and replayed."""
+"""The numbers of waiters. With nine, the schedule still has a text form, and can be replayed."""
 
 
 def queues(context: Context, outcome: UnitResult) -> None:
-    """One holds a key, many come to wait for it one after the other, some of them leave, and the rest are served."""
+    """One client holds a key, many start to wait one after the other, some of them leave, and the rest are served."""
     cancels = context.shape.timeout or context.shape.kind == "asyncio"
     longest = 0
     for waiters in WAITERS:
@@ -31,7 +31,7 @@ def queues(context: Context, outcome: UnitResult) -> None:
 
 
 def _line(waiters: int, every: int = 0) -> Program:
-    """The program. every: of so many waiters one leaves before it is served; 0: none."""
+    """Return the program. One of ``every`` waiters leaves before it is served; 0: no waiter leaves."""
     asking = [Step("~" if every and client and client % every == 0 else "+", "a") for client in range(waiters + 1)]
     phases = [Phase(((client, (step,)),)) for client, step in enumerate(asking)]
     if every:

@@ -1,21 +1,20 @@
 """Several keys by one request (KM-ALL): what hold_all promises, by the programs and the judge of a single key.
 
-If the keys of any two requests meet, at most one of them can hold all that it asked for, and as their places in the
-queues are taken in one step, they are served in the order in which they asked. So such requests behave as requests for
-one key do, and a letter of a program stands here for a family of key lists that meet pairwise. Where they are taken one
-after the other, two clients wait for each other; where one that gives up keeps a part, the next waits forever.
+If any two requests share a key, at most one of them can hold all of its keys. Since a request joins all of its queues
+in one step, such requests are served in the order in which they asked. So they behave like requests for one key, and a
+letter of a program stands here for a family of key lists that pairwise share a key. If a locker takes the keys one
+after the other, two clients wait for each other; if a client that gives up keeps a key, the next waits forever.
 """
 
 from __future__ import annotations
 
 import _thread
-import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from kmutex.engine.explorer import Explorer
-from kmutex.engine.faces import bare, settled
+from kmutex.engine.faces import bare, current_task, settled
 from kmutex.engine.keys import Spelling, spelled
 from kmutex.engine.program import Program, parse
 from kmutex.engine.shapes import Shape
@@ -31,7 +30,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 """The lists of one letter, in the order in which the calls of a run get them. A list of one key is a call of lock."""
 MOST = 20
-"""Runs of one program with a preemption; one that has more ways is cut short, and the bound says so."""
+"""The most runs of one program with a preemption. If there are more schedules, the bound says so."""
 RACES = (
     "0+a 1+a",
     "0+a-a 1+a-a",
@@ -64,7 +63,7 @@ PROGRAMS = (
 
 
 class _Blocks:
-    """The face lock and unlock, of a subject whose hold_all takes the lists of a family."""
+    """Lock and unlock for a subject whose hold_all takes the lists of a family."""
 
     def __init__(self, made: Any, family: tuple[str, ...], kind: str) -> None:
         self.made = made
@@ -111,10 +110,10 @@ class _TaskBlocks(_Blocks):
         else:
             block = self.subject.hold_all(keys, **timeout)
             await block.__aenter__()
-        self._held[asyncio.current_task(), key] = keys[0] if alone else block
+        self._held[current_task(), key] = keys[0] if alone else block
 
     async def unlock(self, key: str) -> None:
-        held = self._taken(asyncio.current_task(), key)
+        held = self._taken(current_task(), key)
         if hasattr(type(held), "__aexit__"):
             await held.__aexit__(None, None, None)
         else:
@@ -122,7 +121,7 @@ class _TaskBlocks(_Blocks):
 
 
 class _Counted:
-    """With len() as far as one letter goes: none of its keys is live, or some are."""
+    """With len() for one letter: 1 if any of its keys is live."""
 
     made: Any
 
@@ -139,7 +138,7 @@ class _CountedTaskBlocks(_TaskBlocks, _Counted):
 
 
 def several(context: Context, outcome: UnitResult) -> None:
-    """KM-ALL, with one of the families: by the default schedule, and with a preemption."""
+    """KM-ALL, with one of the families: in the default schedule, and with a preemption."""
     words, family = list(FAMILIES.items())[outcome.unit.part]
     waits = context.shape.timeout and _takes_timeout(context.make())
     lacks = "" if waits else "?!" if context.shape.kind == "threads" else "?"
@@ -169,7 +168,7 @@ def _run(
     words: str,
     tries: bool,
 ) -> bool:
-    """Run a program with a family; whether in every way within the bound."""
+    """Run a program with a family; return whether every schedule within the bound was run."""
     explorer = of_families(context.explorer, context.make, context.shape, program, family, tries=tries)
     result = explorer.every(program, context.level, bound, go_on=lambda runs: context.beat(runs) < MOST)
     outcome.runs += result.runs
@@ -191,9 +190,9 @@ def of_families(
     *,
     tries: bool = False,
 ) -> Explorer:
-    """The explorer, for programs with the keys of this one, in which a letter stands for the lists of a family.
+    """Return an explorer for programs in which a letter stands for the lists of a family.
 
-    make, shape: of the subject, which has hold_all. tries: whether that can be asked without waiting.
+    ``make`` and ``shape`` are those of a subject with hold_all; ``tries`` tells whether that can ask without waiting.
     """
     counted = shape.counts and len(program.keys) == 1
     blocks: type[_Blocks] = _CountedThreadBlocks if counted else _ThreadBlocks

@@ -1,4 +1,4 @@
-"""How much a subject keeps: all that can be reached from it, and from the module that it was defined in."""
+"""The size of a subject: all objects that can be reached from it and from its module."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from kmutex.engine.stored import Stored
 from kmutex.engine.threads import CoopLock, CoopRLock, foreign
 
 MOST = 300_000
-"""Objects after which the walk ends."""
+"""The most objects that are counted."""
 
 _OURS = (Face, Stored, CoopLock, CoopRLock)
-"""What of this package a subject is made of; the rest belongs to a run, and is not the subject's."""
+"""Classes of this package that are part of a subject; other objects of the package belong to the run."""
 _CONTAINERS: tuple[Any, ...] = (dict, list, tuple, set, frozenset, deque, bytearray, array)
 _NOT_KEPT = (CodeType, FrameType, TracebackType)
 
 
 def size_of(subject: Any) -> int | None:
-    """The number of objects that the subject keeps, and of the items in them. None: there are too many to count.
+    """Return the number of objects that the subject keeps, and of the items in them; None if there are too many.
 
-    Counted are the subject's own attributes and what hangs on them, and the globals of its package, as far as its
-    classes and functions lead there: a table may be kept there. Items are counted apart, for the objects in two
-    places of a table may be the same, such as small numbers.
+    The objects are those reachable from the subject's attributes, and from the globals of its package that its classes
+    and functions use: a table may be there. Items are counted separately, because two places of a table may have the
+    same object, such as a small number.
     """
     inner = bare(subject)
     made = inner.kind if isinstance(inner, Stored) else inner
@@ -52,7 +52,7 @@ def size_of(subject: Any) -> int | None:
 
 
 def _items(thing: Any) -> int:
-    # A len() of the subject's own is its word, and what it keeps is to be found out.
+    # Not the subject's own len(), which may be wrong.
     return next((kind.__len__(thing) for kind in _CONTAINERS if isinstance(thing, kind)), 0)
 
 

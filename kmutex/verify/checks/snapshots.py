@@ -1,4 +1,4 @@
-"""A snapshot stays as it is, whatever happens to the keys afterwards (KM-REF)."""
+"""A snapshot does not change, whatever happens to the keys afterwards (KM-REF)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PROGRAMS = ("0+a | 1+a | 2+a | 3+b | 0-a | 1-a | 2-a", "0+a | 1+a | 2~a | 3+a |
 
 
 class _Watch(Trial):
-    """Takes a snapshot whenever all is quiet, and a copy of it."""
+    """Takes a snapshot, and a copy of it, in each quiescent state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class _Watch(Trial):
 
 
 def snapshots(context: Context, outcome: UnitResult) -> None:
-    """KM-REF: each snapshot of a run says at its end what it said when it was taken. For subjects with snapshot()."""
+    """KM-REF: at the end of a run, each snapshot is as it was when it was taken. For subjects with snapshot()."""
     subject = context.a_subject()
     if ways.required(getattr(subject, "snapshot", None)) != []:
         outcome.bound = "no snapshot()"

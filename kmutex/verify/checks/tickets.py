@@ -1,6 +1,6 @@
-"""A grant is one grant, however many requests come after it: names of requests are not used twice (KM-TOKEN, KM-EXCL).
+"""A grant stays distinct from all later ones: the number of a request is not used twice (KM-TOKEN, KM-EXCL).
 
-A number of few bits, a hash, or a place in a table that is used again tells two requests apart in every short program.
+A number of few bits, a hash, or a reused place in a table distinguishes requests in every short program.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from kmutex.verify.evidence import Violation
 from kmutex.verify.results import UnitResult
 
 REQUESTS = 1_100
-"""Requests that come after a grant."""
+"""The number of requests after a grant."""
 
 
 class _Later:
-    """A subject that makes many requests where it is asked for the first, and finds out what came of an old grant."""
+    """A subject that makes many requests at its first call, and then checks an old grant."""
 
     def __init__(self, subject: Any, shape: Shape) -> None:
         self.subject = subject
@@ -42,7 +42,7 @@ class _Later:
         self.subject.unlock(key)
 
     async def ask(self, key: Any) -> None:
-        """All of it, at the first call."""
+        """Do all of it at the first call."""
         if not self.asked:
             if self._shape.leases:
                 await self._release_again(key)
@@ -54,7 +54,7 @@ class _Later:
         block = self.subject.hold(key)
         by_threads = self._shape.kind == "threads"
         lease = await settled(block.__enter__() if by_threads else block.__aenter__())
-        # Not by the lease itself, where there is another way: it may note that it was released.
+        # If possible, not by the lease itself: it may note that it was released.
         await settled(self.subject.unlock(key) if self._shape.strays else lease.release())
         for _ in range(REQUESTS):
             self._progress()
@@ -91,7 +91,7 @@ class _Later:
 
 @contextlib.contextmanager
 def _refused() -> Iterator[None]:
-    """Whether it raises is not asked: what it ends is seen from what follows."""
+    """Ignore whether it raises: what it has ended shows in later calls."""
     try:
         yield
     except UncontrolledError:

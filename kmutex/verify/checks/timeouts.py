@@ -1,4 +1,4 @@
-"""What a timeout may be: as long as anybody likes, and neither negative nor NaN (KM-EXPIRED)."""
+"""The values of a timeout: it may be of any length, but neither negative nor NaN (KM-EXPIRED)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from kmutex.verify.checks.context import Context
 from kmutex.verify.results import UnitResult
 
 LONG = 90_000.0
-"""Virtual seconds: more than a day, to which somebody may have cut a timeout that is too long for something."""
+"""Virtual seconds: more than a day, to which a locker may cut long timeouts."""
 WRONG = (-1.0, float("nan"))
 _WRONG_PROGRAMS = ("0~a", "1+a | 0~a | 1-a")
 
 
 class _Asks:
-    """A subject that is asked with another timeout, the first time that it is asked with any but 0."""
+    """A subject whose first call with a timeout other than 0 gets another timeout."""
 
     def __init__(self, subject: Any, timeout: float) -> None:
         self._subject = subject
@@ -44,7 +44,7 @@ class _TaskAsks(_Asks):
 
 
 def timeouts(context: Context, outcome: UnitResult) -> None:
-    """KM-EXPIRED: a long timeout is not over early, and one that is none is refused and leaves no trace."""
+    """KM-EXPIRED: a long timeout does not end early, and an invalid one is refused and changes nothing."""
     if not context.shape.timeout:
         outcome.bound = "no timeout"
         return
@@ -69,7 +69,7 @@ def timeouts(context: Context, outcome: UnitResult) -> None:
 
 
 def _refused(context: Context, level: Level, wrong: float, text: str) -> str:
-    """What is wrong with the way in which such a timeout is refused; "" if nothing is."""
+    """Return what is wrong with the refusal of such a timeout, or ""."""
     kind = _Asks if context.shape.kind == "threads" else _TaskAsks
     trial = Trial()
     program = parse(text)
@@ -83,6 +83,6 @@ def _refused(context: Context, level: Level, wrong: float, text: str) -> str:
     lost = [step for step in ("0+a", "1+a", "2+a") if step not in trial.done]
     others = [other for step, other in trial.errors.items() if step[1:] in ("+a", "-a", "?a")]
     if lost or others:
-        left = said(others[0]) if others else f"{len(lost)} later calls do not come through"
+        left = said(others[0]) if others else f"{len(lost)} later calls do not return"
         return f"a timeout of {wrong:g} at {where} was refused, and left a trace: {left}"
     return ""

@@ -125,12 +125,10 @@ def nothing_left_of_the_idle(at: OfClient, stands: OfClient) -> Callable[[View],
     return lambda s: every(lambda k, c: implies(stands(s, c, k), at(s, c, k)))
 
 
-def left_alone(at: OfClient, owns: OfClient, *outcomes: str) -> Callable[[Step], Term]:
+def left_alone(at: OfClient, owns: OfClient) -> Callable[[Step], Term]:
     """KM-CANCEL, KM-INTERRUPT: who gave up while waiting is gone, and the others wait, own and keep their places."""
 
     def formula(x: Step) -> Term:
-        if x.move.outcome not in outcomes:
-            return TRUE
         gone = every(lambda j: ~at(x.t, x.c, j))
         others = every(lambda d, j: same(d, x.c) | implies(at(x.s, d, j), at(x.t, d, j)))
         places = every(

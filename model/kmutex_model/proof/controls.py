@@ -36,7 +36,7 @@ MOST_STATES = 20_000
 
 
 class Control(NamedTuple):
-    """What became of one broken model.
+    """The result for one broken model.
 
     refuted     the obligation of its clause that failed; None if none did
     breaks      the parts of the invariant that its steps do not keep

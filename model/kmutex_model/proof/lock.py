@@ -123,7 +123,7 @@ class Move(NamedTuple):
     name, outcome  what is called, and what the caller is told
     needs          when it can be taken: (state, c, ...) -> Term. The letters of the other names say what they are: `k`
                    a key, others clients that the move is about, of whom `needs` must leave no choice
-    then           (state, and the same) -> what becomes of each relation that changes
+    then           (state, and the same) -> the new value of each relation that changes
     case           what tells it from other moves of that name
     keyed          whether the caller names the key, as in request(0,1)
     """
@@ -231,7 +231,7 @@ class Lock(NamedTuple):
     small: Callable[[View], Term] = lambda s: TRUE
 
     def replacing(self, *moves: Move) -> Lock:
-        """The same lock with these moves in place of those with their names and cases. LockError: it has none such."""
+        """Return the lock with these moves in place of those with their names and cases; LockError without any."""
         table_ = {str(move): move for move in self.moves}
         for move in moves:
             if str(move) not in table_:
@@ -434,7 +434,7 @@ def _of_rank(live: Live, step: Step) -> Iterator[tuple[str, Term]]:
 
 
 def _counting(lock: Lock, s: View) -> Term:
-    """What a solver can't know, since it can't count: nobody is none, and somebody is at least one."""
+    """What a solver can't know, since it can't count: without clients a count is zero, else at least one."""
 
     def of_one(count: Relation, counted: Callable[[View, Term, Term], Term]) -> Term:
         return both(
@@ -663,8 +663,8 @@ def _reached(played: Explicit, size: Size, most: int, names: set[str]) -> tuple[
 
 
 def replayed(lock: Lock, asked: Asked, found: Structure) -> str:
-    """Why a counterexample of the solver to a claim is none, or an empty string: its step is taken, from its state, and
-    the clause is broken. Of an obligation without a step or a claim there is nothing to play."""
+    """Replay a counterexample to a claim: take its step from its state, and check that the clause is broken. Return why
+    it is wrong, or an empty string. An obligation without a step or a claim can't be replayed."""
     if asked.move is None or asked.claim is None:
         return ""
     played = Explicit(lock)
@@ -681,7 +681,7 @@ def replayed(lock: Lock, asked: Asked, found: Structure) -> str:
 
 
 def told(lock: Lock, found: Structure) -> str:
-    """A counterexample of the solver in words: what is so before the step, and who is who."""
+    """Return a counterexample of the solver as text: the state before the step, and the names of clients and keys."""
     said = []
     for name, (sorts, _) in lock.all_relations.items():
         sizes = (found.clients if sort == "Client" else found.keys for sort in sorts)

@@ -127,7 +127,7 @@ def _reads_numbers(term: Term) -> bool:
 
 
 class Shown(NamedTuple):
-    """An obligation, and what came of it. answers: by the name of the solver."""
+    """An obligation and its result; ``answers`` are by the name of the solver."""
 
     obligation: Obligation
     result: Result

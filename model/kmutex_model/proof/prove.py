@@ -76,7 +76,7 @@ class Obligations(NamedTuple):
 
 
 class ControlLine(NamedTuple):
-    """What became of one broken model. run: actions that lead from the start through the wrong step; "" if none do."""
+    """The result for one broken model. ``run`` leads from the start through the wrong step; "" without such a run."""
 
     model: str
     clause: str
@@ -145,7 +145,7 @@ def _line(shown: Shown, by: Sequence[Solver]) -> Line:
 
 
 def told(one: Obligation, found: Structure) -> str:
-    """A counterexample in words: the state before, and who is who."""
+    """Return a counterexample as text: the state before, and the numbers of clients and keys."""
     config = Config(found.clients, found.keys, one.case.race if one.case else "keep")
     try:
         before = tell(state_of(config, found.relations))
@@ -170,7 +170,7 @@ def _relations_told(found: Structure) -> str:
 
 
 def tell(state: State) -> str:
-    """A state in words."""
+    """Return a state as text."""
     keys = []
     for number, entry in enumerate(state.entries):
         if entry is None:

@@ -1,7 +1,7 @@
 """A state of any number of clients and keys: relations in the place of tuples.
 
 table   present(k), holder(k,c), queued(k,c), ahead(k,a,b), refs(k): the program's opinion. `ahead`: a stands before b
-truth   waiting(c,k), granted(c,k), holding(c,k): where each client stands; idle is none of them
+truth   waiting(c,k), granted(c,k), holding(c,k): the phase of each client; if none of them holds, it is idle
 ghosts  order(k,a,b): a asked before b, and both wait; there(k): how many clients are at k.
         Both follow from what the clients do and never from the table (`recorded`)
 numbers before(a,b), lower(j,k): the order of the numbers of clients and of keys. A step changes neither

@@ -20,6 +20,7 @@ var mistakes = []mistake{
 	{"stray-unlock-accepted", "KM-UNHELD", func() locker { return strayUnlockAccepted{newSound()} }},
 	{"stray-unlock-admits-two", "KM-ATOMIC,KM-EXCL,KM-IDLE", func() locker { return strayUnlockAdmitsTwo{newSound()} }},
 	{"never-evicts", "KM-IDLE", func() locker { return neverEvicts{newSound()} }},
+	{"done-before-keeps-ref", "KM-CANCEL,KM-REF,KM-IDLE", func() locker { return doneBeforeKeepsRef{newSound()} }},
 	{"failed-try-keeps-ref", "KM-EXPIRED,KM-REF,KM-ATOMIC,KM-IDLE", func() locker { return failedTryKeepsRef{newSound()} }},
 }
 
@@ -53,6 +54,9 @@ type entry struct {
 func newSound() *sound { return &sound{entries: make(map[string]*entry)} }
 
 func (s *sound) Lock(ctx context.Context, key string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	return s.lock(ctx, key, func(e *entry, queued bool) {
 		if queued {
 			s.drop(key, e)
@@ -196,6 +200,20 @@ func (m cancelKeepsRef) Lock(ctx context.Context, key string) error {
 			m.pass(key, e)
 		}
 	})
+}
+
+// doneBeforeKeepsRef counts, and returns early where ctx is done before the call: what a nil context does in the original
+// (specs/divergences.md, 4).
+type doneBeforeKeepsRef struct{ *sound }
+
+func (m doneBeforeKeepsRef) Lock(ctx context.Context, key string) error {
+	if err := ctx.Err(); err != nil {
+		m.guard.Lock()
+		m.entry(key).refs++
+		m.guard.Unlock()
+		return err
+	}
+	return m.sound.Lock(ctx, key)
 }
 
 // cancelledStaysQueued leaves its channel in the queue, and is granted later, when nobody listens.

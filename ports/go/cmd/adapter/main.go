@@ -14,13 +14,14 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"kmutex"
 )
 
 const maxLine = 65536
 
-var features = []string{"fifo", "cancel", "pass", "try", "unheld", "stat"}
+var features = []string{"fifo", "cancel", "pass", "try", "unheld", "stat", "done", "refuse", "deadline"}
 
 type locker interface {
 	Lock(ctx context.Context, key string) error
@@ -34,7 +35,8 @@ type command struct {
 	ID       *int64 `json:"id"`
 	Protocol int
 	Key      *string
-	Timeout  *float64
+	Timeout  *int64 // milliseconds
+	Done     bool
 	Call     *int64
 }
 
@@ -104,14 +106,21 @@ type session struct {
 
 func (s *session) obey(c command) {
 	switch {
-	case c.Op == "lock" && c.Key != nil && (c.Timeout == nil || *c.Timeout == 0):
-		// The call can be cancelled from the next command on, so it is known before it starts.
+	case c.Op == "lock" && c.Key != nil && (c.Timeout == nil || *c.Timeout >= 0):
+		try := c.Timeout != nil && *c.Timeout == 0
 		ctx, cancel := context.WithCancel(context.Background())
+		if c.Timeout != nil && !try {
+			ctx, cancel = context.WithTimeout(context.Background(), time.Duration(*c.Timeout)*time.Millisecond)
+		}
+		if c.Done {
+			cancel()
+		}
+		// The call can be cancelled from the next command on, so it is known before it starts.
 		s.guard.Lock()
 		s.calls[*c.ID] = cancel
 		s.guard.Unlock()
 		go func() {
-			answer := guarded(*c.ID, func() string { return s.lock(ctx, *c.Key, c.Timeout != nil) })
+			answer := guarded(*c.ID, func() string { return s.lock(ctx, *c.Key, try) })
 			s.guard.Lock()
 			delete(s.calls, *c.ID)
 			s.guard.Unlock()
@@ -154,6 +163,9 @@ func (s *session) lock(ctx context.Context, key string, try bool) string {
 	err := s.locker.Lock(ctx, key)
 	if errors.Is(err, context.Canceled) {
 		return "cancelled"
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "timeout"
 	}
 	if err != nil {
 		panic(err)

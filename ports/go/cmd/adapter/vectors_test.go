@@ -31,6 +31,7 @@ type step struct {
 	Op   string
 	Call int
 	Key  string
+	MS   int
 }
 
 type seen struct {
@@ -62,7 +63,7 @@ type player struct {
 }
 
 func (p *player) play(v vector) error {
-	courses := v.Courses
+	courses := declared(v)
 	for number, move := range v.Moves {
 		p.guard.Lock()
 		p.seen = seen{map[int]string{}, []string{}, nil}
@@ -73,7 +74,7 @@ func (p *player) play(v vector) error {
 		for _, s := range move {
 			meets = p.give(s, len(move) == 1) && meets
 		}
-		before, quiet := "", time.Now()
+		before, quiet := "", time.Now().Add(time.Duration(brief(move))*time.Millisecond)
 		for pause := 10 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
 			p.guard.Lock()
 			now := p.seen
@@ -110,10 +111,16 @@ func (p *player) play(v vector) error {
 // give gives one command. For a cancel: whether the call had not ended when it was told.
 func (p *player) give(s step, alone bool) bool {
 	switch {
-	case s.Op == "lock" || s.Op == "try":
+	case asks(s):
+		asked := time.Now() // before its clock begins to run
 		ctx, cancel := context.WithCancel(context.Background())
+		if s.Op == "limit" {
+			ctx, cancel = context.WithTimeout(context.Background(), time.Duration(s.MS)*time.Millisecond)
+		} else if s.Op == "done" {
+			cancel()
+		}
 		p.cancel[s.Call], p.key[s.Call] = cancel, s.Key
-		go p.lock(ctx, s, alone)
+		go p.lock(ctx, s, asked, alone)
 	case s.Op == "cancel":
 		p.cancel[s.Call]()
 		p.guard.Lock()
@@ -134,18 +141,23 @@ func (p *player) give(s step, alone bool) bool {
 	return true
 }
 
-func (p *player) lock(ctx context.Context, s step, alone bool) {
-	asked, how := time.Now(), "granted"
+func (p *player) lock(ctx context.Context, s step, asked time.Time, alone bool) {
+	how := "granted"
 	if s.Op == "try" {
 		if !p.locker.TryLock(s.Key) {
 			how = "timeout"
 		}
 	} else if err := p.locker.Lock(ctx, s.Key); errors.Is(err, context.Canceled) {
 		how = "cancelled"
+	} else if errors.Is(err, context.DeadlineExceeded) {
+		how = "timeout"
 	} else if err != nil {
 		how = err.Error()
 	}
 	took := time.Since(asked)
+	if s.Op == "limit" && how == "timeout" && took < time.Duration(s.MS)*time.Millisecond*9/10 {
+		how = "timeout before its time"
+	}
 	p.guard.Lock()
 	defer p.guard.Unlock()
 	if how == "granted" {
@@ -171,6 +183,31 @@ func min(one, other time.Duration) time.Duration {
 	return other
 }
 
+func asks(s step) bool { return s.Op == "lock" || s.Op == "try" || s.Op == "done" || s.Op == "limit" }
+
+// brief has the milliseconds of a limit that is over in the move.
+func brief(move []step) int {
+	if ms := move[0].MS; ms <= 1000 {
+		return ms
+	}
+	return 0
+}
+
+// declared are the courses that a lock with these features may take: an early cancel of a free key is refused.
+func declared(v vector) [][]seen {
+	left := [][]seen{}
+	for _, course := range v.Courses {
+		right := true
+		for number, move := range v.Moves {
+			right = right && (move[0].Op != "done" || course[number].Calls[move[0].Call] != "granted")
+		}
+		if right {
+			left = append(left, course)
+		}
+	}
+	return left
+}
+
 // spread is the same case on Keys keys at once (specs/vectors.md).
 func spread(v vector) vector {
 	if v.Keys == 0 {
@@ -179,7 +216,7 @@ func spread(v vector) vector {
 	made := 0
 	for _, move := range v.Moves {
 		for _, s := range move {
-			if s.Op == "lock" || s.Op == "try" {
+			if asks(s) {
 				made++
 			}
 		}
@@ -197,7 +234,7 @@ func spread(v vector) vector {
 		after := seen{map[int]string{}, []string{}, map[string]kmutex.Counts{}}
 		for copy := range names {
 			for _, s := range move {
-				all = append(all, step{s.Op, copy*made + s.Call, name(s.Key, copy)})
+				all = append(all, step{s.Op, copy*made + s.Call, name(s.Key, copy), s.MS})
 			}
 			for call, how := range one.Calls {
 				after.Calls[copy*made+call] = how

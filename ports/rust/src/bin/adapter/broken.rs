@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kmutex::{CancelToken, Counts, GaveUp, Limits, Unheld};
 
@@ -29,6 +29,8 @@ pub enum Mistake {
     IfLet,
     /// `entry(key).or_default()`, and nothing that removes.
     OrDefault,
+    /// `token.is_cancelled()` before the call, and after that only what wakes it: a cancel that came first does not.
+    LooksTooLate,
     /// Counts a try before it looks.
     TryCounts,
     /// The guard's `Drop` unlocks the key, whoever holds it by then.
@@ -36,7 +38,7 @@ pub enum Mistake {
 }
 
 /// The clauses: any of them is a right name for the mistake, the first is the best.
-pub const MISTAKES: [(&str, &str, Mistake); 10] = [
+pub const MISTAKES: [(&str, &str, Mistake); 11] = [
     ("counts-the-arcs", "KM-REF,KM-EXCL,KM-UNHELD", CountsTheArcs),
     ("early-return", "KM-REF,KM-CANCEL,KM-IDLE", EarlyReturn),
     ("stays-queued", "KM-CANCEL,KM-REF,KM-LIVE,KM-RACE", StaysQueued),
@@ -45,6 +47,7 @@ pub const MISTAKES: [(&str, &str, Mistake); 10] = [
     ("notify-one", "KM-HANDOFF,KM-FIFO", NotifyOne),
     ("if-let", "KM-UNHELD", IfLet),
     ("or-default", "KM-IDLE", OrDefault),
+    ("looks-too-late", "KM-CANCEL", LooksTooLate),
     ("try-counts", "KM-EXPIRED,KM-REF,KM-ATOMIC,KM-IDLE", TryCounts),
     ("drop-by-key", "KM-TOKEN", DropByKey),
 ];
@@ -99,10 +102,13 @@ impl Locker for Faulty {
 
 impl Shared {
     fn acquire(&self, key: &str, limits: Limits) -> Result<u64, GaveUp> {
+        let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
+        let early = self.mistake == LooksTooLate && limits.cancel.map_or(false, CancelToken::is_cancelled);
         let ticket = self.request(key, limits)?;
         let _listening = limits.cancel.map(CancelToken::listen);
         loop {
-            let told = limits.cancel.map_or(false, CancelToken::is_cancelled);
+            let told = !early && limits.cancel.map_or(false, CancelToken::is_cancelled);
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             let mut table = self.guard();
             let looks = !told || self.mistake != DropsTheGrant;
             if looks && self.holds(&mut table, key, ticket) {
@@ -112,8 +118,12 @@ impl Shared {
                 self.leave(&mut table, key, ticket);
                 return Err(GaveUp::Cancelled);
             }
+            if left == Some(Duration::ZERO) {
+                self.leave(&mut table, key, ticket);
+                return Err(GaveUp::TimedOut);
+            }
             drop(table);
-            thread::park();
+            left.map_or_else(thread::park, thread::park_timeout);
             if self.mistake == NotifyOne {
                 // Stands for a machine that is busy when he wakes; without it the mistake shows in few bursts only.
                 thread::sleep(Duration::from_millis(1));

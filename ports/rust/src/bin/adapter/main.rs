@@ -21,7 +21,7 @@ use json::{quoted, Object, Value};
 use kmutex::{CancelToken, Counts, GaveUp, KeyedMutex, Limits, Unheld};
 
 const MAX_LINE: usize = 65_536;
-const FEATURES: &str = r#"["fifo", "cancel", "keep", "try", "lease", "unheld", "stat"]"#;
+const FEATURES: &str = r#"["fifo", "cancel", "keep", "try", "lease", "unheld", "stat", "done", "take", "deadline"]"#;
 
 /// Ends one grant, once.
 pub type Release = Box<dyn FnOnce() -> Result<(), Unheld> + Send>;
@@ -112,11 +112,13 @@ impl Session {
                 let key = text(command, "key").ok_or(INCOMPLETE)?.to_owned();
                 let timeout = match command.get("timeout") {
                     None => None,
-                    Some(Value::Number(seconds)) if *seconds == 0.0 => Some(Duration::ZERO),
-                    Some(_) => return Err("a timeout is 0 here"),
+                    Some(_) => Some(Duration::from_millis(number(command, "timeout").ok_or(INCOMPLETE)?)),
                 };
                 // The call can be cancelled from the next command on, so it is known before it starts.
                 let token = Arc::new(CancelToken::new());
+                if let Some(Value::Word("true")) = command.get("done") {
+                    token.cancel();
+                }
                 unpoisoned(&self.calls).insert(id, Arc::clone(&token));
                 let session = Arc::clone(self);
                 thread::spawn(move || session.lock(id, &key, Limits { timeout, cancel: Some(&token) }));

@@ -24,6 +24,13 @@ struct Step {
     op: String,
     call: usize,
     key: String,
+    ms: u64,
+}
+
+impl Step {
+    fn asks(&self) -> bool {
+        ["lock", "try", "done", "limit"].contains(&self.op.as_str())
+    }
 }
 
 /// What a move shows.
@@ -66,7 +73,7 @@ struct Player {
 
 impl Player {
     fn play(&mut self, vector: &Vector) -> Result<(), String> {
-        let mut courses: Vec<&Vec<Seen>> = vector.courses.iter().collect();
+        let mut courses = declared(vector);
         for (place, steps) in vector.moves.iter().enumerate() {
             let waiting = {
                 let mut told = unpoisoned(&self.told);
@@ -83,7 +90,9 @@ impl Player {
             for step in steps {
                 meets = self.give(step, steps.len() == 1) && meets;
             }
-            let (mut before, mut quiet, mut pause) = (Seen::default(), Instant::now(), Duration::from_micros(10));
+            // A limit of no more than a second is over in its move.
+            let begun = Instant::now() + Duration::from_millis(if steps[0].ms <= 1000 { steps[0].ms } else { 0 });
+            let (mut before, mut quiet, mut pause) = (Seen::default(), begun, Duration::from_micros(10));
             loop {
                 let now = self.look();
                 let fitting: Vec<_> = courses.iter().copied().filter(|course| course[place] == now).collect();
@@ -118,7 +127,7 @@ impl Player {
     /// Gives one command. Of a cancel: whether the call had not ended when it was told.
     fn give(&mut self, step: &Step, alone: bool) -> bool {
         match step.op.as_str() {
-            "lock" | "try" => self.lock(step, alone),
+            "lock" | "try" | "done" | "limit" => self.lock(step, alone),
             "cancel" => {
                 self.calls[&step.call].1.cancel();
                 return !unpoisoned(&self.told).ended.contains_key(&step.call);
@@ -140,10 +149,17 @@ impl Player {
 
     fn lock(&mut self, step: &Step, alone: bool) {
         let token = Arc::new(CancelToken::new());
+        if step.op == "done" {
+            token.cancel();
+        }
         self.calls.insert(step.call, (step.key.clone(), Arc::clone(&token)));
         let (locker, told, step) = (Arc::clone(&self.locker), Arc::clone(&self.told), step.clone());
         thread::spawn(move || {
-            let timeout = if step.op == "try" { Some(Duration::ZERO) } else { None };
+            let timeout = match step.op.as_str() {
+                "try" => Some(Duration::ZERO),
+                "limit" => Some(Duration::from_millis(step.ms)),
+                _ => None,
+            };
             let asked = Instant::now();
             let ended = locker.hold(&step.key, Limits { timeout, cancel: Some(&token) });
             let took = asked.elapsed();
@@ -155,9 +171,12 @@ impl Player {
                     "granted"
                 }
                 Err(GaveUp::Cancelled) => "cancelled",
+                Err(GaveUp::TimedOut) if step.op == "limit" && took * 10 < 9 * Duration::from_millis(step.ms) => {
+                    "timeout before its time"
+                }
                 Err(GaveUp::TimedOut) => "timeout",
             };
-            if timeout.is_some() && alone {
+            if step.op == "try" && alone {
                 told.took.entry(how).or_default().push(took);
             }
             told.ended.insert(step.call, how);
@@ -174,12 +193,23 @@ impl Player {
     }
 }
 
+/// The courses that a lock with these features may take: an early cancel of a free key takes it.
+fn declared(vector: &Vector) -> Vec<&Vec<Seen>> {
+    let mut left: Vec<&Vec<Seen>> = vector.courses.iter().collect();
+    for (place, steps) in vector.moves.iter().enumerate().filter(|(_, steps)| steps[0].op == "done") {
+        let takes = |course: &Vec<Seen>| course[place].calls.get(&steps[0].call).map_or(false, |how| how == "granted");
+        let free = |course: &Vec<Seen>| vector.courses.iter().any(|one| takes(one) && one[..place] == course[..place]);
+        left.retain(|course| takes(course) || !free(course));
+    }
+    left
+}
+
 /// The same case on `keys` keys at once (specs/vectors.md).
 fn spread(vector: &Vector) -> Vector {
     if vector.keys == 1 {
         return vector.clone();
     }
-    let made = vector.moves.iter().flatten().filter(|step| step.op == "lock" || step.op == "try").count();
+    let made = vector.moves.iter().flatten().filter(|step| step.asks()).count();
     let names = key_names(vector.keys);
     let name = |key: &str, copy: usize| match key {
         "a" => names[copy].clone(),
@@ -188,7 +218,7 @@ fn spread(vector: &Vector) -> Vector {
     let copies = 0..vector.keys;
     let copied = |steps: &Vec<Step>, copy: usize| -> Vec<Step> {
         let renamed =
-            |step: &Step| Step { op: step.op.clone(), call: copy * made + step.call, key: name(&step.key, copy) };
+            |step: &Step| Step { call: copy * made + step.call, key: name(&step.key, copy), ..step.clone() };
         steps.iter().map(renamed).collect()
     };
     let moves = vector.moves.iter().map(|steps| copies.clone().flat_map(|copy| copied(steps, copy)).collect());
@@ -275,7 +305,7 @@ fn each<T>(value: &Value, read: impl Fn(&Object) -> T) -> Vec<T> {
 
 fn step(body: &Object) -> Step {
     let key = text(body, "key").unwrap_or_default().to_owned();
-    Step { op: text(body, "op").expect("a command has an op").to_owned(), call: count(body, "call", 0), key }
+    Step { op: text(body, "op").expect("a command has an op").to_owned(), call: count(body, "call", 0), key, ms: count(body, "ms", 0) as u64 }
 }
 
 fn seen(body: &Object) -> Seen {

@@ -1,4 +1,4 @@
-"""A counterexample of the model as a picture: a row for each step, and for what it does to other clients."""
+"""A counterexample of the model as a timeline: a row for each step, and for each change of other clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OWNS = ("granted", "holding")
 
 
 def picture(model: Model, config: Config, violation: Counterexample) -> Picture:
-    """The run that breaks a clause, with what is wrong as its last row. Clients that do nothing have no lane."""
+    """Return the run that breaks a clause, with the message as its last row. Only clients with steps have a lane."""
     rows: list[PictureRow] = []
     state = model.initial(config)
     for action in violation.path:
@@ -33,7 +33,7 @@ def picture(model: Model, config: Config, violation: Counterexample) -> Picture:
 
 
 def of_broken(broken: Broken) -> tuple[Exploration, Picture]:
-    """What the explorer finds of a known-bad model, and the shortest run that breaks its clause."""
+    """Explore a known-bad model; return the result, and the timeline of the shortest run that breaks its clause."""
     found = explore(broken.model, broken.config, properties=broken.judged_by)
     violation = next(one for one in found.violations if one.clause == broken.clause)
     return found, picture(broken.model, broken.config, violation)
@@ -74,4 +74,4 @@ _AS_TOLD: dict[Change, str] = {
     "asks": "waits for {key}",
     "refused": "waits for {key} no longer",
 }
-"""What becomes of a client by the step of another."""
+"""The change of a client by another client's step."""

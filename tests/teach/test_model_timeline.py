@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kmutex.picture.rows import Picture, spans
-from kmutex.teach.model_lanes import picture
+from kmutex.teach.model_timeline import picture
 from kmutex_model.actions import format_schedule
 from kmutex_model.broken import BROKEN, Broken
 from kmutex_model.explore import Counterexample, explore
