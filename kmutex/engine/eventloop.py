@@ -48,8 +48,16 @@ class _Client:
         self.gate: Any = None
         self.task: Any = None
         self.cancelled = False
+        self.told = False
+        """Whether anything of it has run since it was cancelled."""
+        self.again = False
+        """Whether it was cancelled once more then."""
         self.polls = 0
         self.got: dict[str, Any] = {}
+
+    @property
+    def cleans_up(self) -> bool:
+        return self.told and not self.again
 
     @property
     def openable(self) -> bool:
@@ -166,7 +174,10 @@ class Loop(asyncio.AbstractEventLoop):
     def step(self, number: int) -> None:
         handle = self.ready.popleft()
         if not handle.cancelled():
+            owner = handle._context.get(_client)  # type: ignore[attr-defined]
             handle._run()
+            if owner is not None:
+                owner.told = owner.cancelled
 
     def fire(self, timer: _Timer) -> None:
         """Let a timer fire now, and move the clock to its time if that is later."""
@@ -339,7 +350,7 @@ class LoopRun:
 
     async def _perform(self, me: _Client, step: Step) -> None:
         me.step = step
-        me.cancelled = me.timed = False
+        me.cancelled = me.again = me.told = me.timed = False
         timed = step.kind == "~" and self._timeouts
         me.step_ends = self._loop.now + self._timeout if timed else self._loop.now if step.kind == "?" else None
         self._observer.called(me.index, step)
@@ -356,8 +367,9 @@ class LoopRun:
             # It has read the clock itself.
             self._observer.cancelled(me.index)
         me.step = me.step_ends = None
-        if me.cancelled and me.task is not None and hasattr(me.task, "uncancel"):
-            me.task.uncancel()
+        if me.task is not None and hasattr(me.task, "uncancel"):
+            for _ in range(me.cancelled + me.again):
+                me.task.uncancel()
         self._event()
         if error is None:
             self._observer.returned(me.index, step)
@@ -427,6 +439,7 @@ class LoopRun:
         if not moves:
             return None if self._end_a_wait() else self._quiet()
         moves += self._cancels()
+        moves += [(self._firer(timer), 1, Move(timer.owner.index, "early")) for timer in self._early() if timer.owner]
         self._choose(moves)
         return None
 
@@ -469,8 +482,11 @@ class LoopRun:
         ]
 
     def _cancellable(self, client: _Client) -> bool:
-        if client.step is None or client.cancelled or client.step.kind not in "~!t*":
+        if client.step is None or client.step.kind not in "~!t*":
             return False
+        if client.cancelled:
+            # Once more, while it cleans up after the first time.
+            return client.cleans_up and client.step.kind in "~!" and not self._timeouts
         return self._own_timer(client) is not None if self._timeouts else True
 
     def _own_timer(self, client: _Client) -> Any:
@@ -479,6 +495,7 @@ class LoopRun:
 
     def _canceller(self, client: _Client) -> Callable[[], None]:
         def cancel() -> None:
+            client.again, client.told = client.cancelled, False
             client.cancelled = True
             self._event()
             timer = self._own_timer(client) if self._timeouts else None
@@ -490,6 +507,23 @@ class LoopRun:
             self._observer.cancelled(client.index)
 
         return cancel
+
+    def _early(self) -> list[Any]:
+        """Timers of the subject's own that may fire while others can move. Nobody's call is late by that."""
+        ends = [c.step_ends for c in self._clients if c.step_ends is not None and c.step_ends > self._loop.now]
+        return [
+            timer
+            for timer in self._loop.timers
+            if timer.owner is not None and timer.owner.polls < POLLS and all(timer.when < end for end in ends)
+        ]
+
+    def _firer(self, timer: Any) -> Callable[[], None]:
+        def fire() -> None:
+            assert timer.owner is not None
+            timer.owner.polls += 1
+            self._loop.fire(timer)
+
+        return fire
 
     def _end_a_wait(self) -> bool:
         """Fire the next timer that needs no choice: one that is due, or a poll."""

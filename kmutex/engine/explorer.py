@@ -84,8 +84,10 @@ class Exploration:
     level: Level
     bound: int
     runs: int = 0
+    reduced: bool = False
+    """Whether ways that differ from another within the bound only in the order of steps that commute were left out."""
     complete: bool = False
-    """Whether every schedule within the bound was run."""
+    """Whether every schedule within the bound was run, or skipped as `reduced` allows."""
     estimate: float | None = None
     """The estimated number of schedules within the bound, if not all were run."""
     by_pct: int = 0
@@ -286,8 +288,8 @@ class Explorer:
             estimate: If not all are run, estimate their number by further runs, a tenth of those before.
         """
         result = Exploration(program, level, bound, told=told)
-        commute = reduced and level == "locks" and self._crew is not None and self._told_by_code
-        search = ReducedSearch(bound, program.alike) if commute else Search(bound)
+        result.reduced = reduced and self._crew is not None and self._told_by_code
+        search = ReducedSearch(bound, program.alike) if result.reduced else Search(bound)
         since = 0
         default: Chooser | None = None
         for chooser in search:
@@ -406,7 +408,8 @@ class Explorer:
                 observer,
                 crew=self._crew,
                 keys=keys,
-                bytecode=self._bytecode if level == "bytecode" else self._watch if chooser.watches else None,
+                bytecode=self._watch if chooser.watches else self._bytecode if level == "bytecode" else None,
+                switches=level == "bytecode",
                 quiet_tail=tail,
                 patience=self._patience,
                 timeout=self._timeout,

@@ -10,7 +10,7 @@ within a bound, and `kmutex.engine.strategies` has random ones.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -80,7 +80,9 @@ class Chooser:
     sees = False
     """Whether it needs the moves."""
     watches = False
-    """Whether it needs the footprints between two choices."""
+    """Whether it needs the footprints between two choices, from where the run `is_new` on."""
+    is_new = True
+    """Whether it has left what runs before it have shown."""
 
     def __init__(self, picks: Sequence[int] = ()) -> None:
         self._picks = picks
@@ -150,29 +152,57 @@ class _Trace:
     above the highest of those before it with which it does not commute (Foata's normal form)."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[int, Footprint, int]] = []
+        self._levels: dict[int, tuple[int, ...]] = {}
+        """Of the steps, by who made them."""
+        # The highest level of a step that has read this, written this, shown this, done anything; and of all.
+        self._read: dict[Hashable, int] = {}
+        self._written: dict[Hashable, int] = {}
+        self._shown: dict[Event, int] = {}
+        self._anything = 0
+        self._top = 0
 
     def and_then(self, trail: Sequence[tuple[int, Footprint]]) -> _Trace:
         """Return the trace with these steps added."""
         longer = _Trace()
-        longer._steps = steps = list(self._steps)
+        longer._levels, longer._read, longer._written = dict(self._levels), dict(self._read), dict(self._written)
+        longer._shown, longer._anything, longer._top = dict(self._shown), self._anything, self._top
         for who, footprint in trail:
-            below = [level for other, seen, level in steps if other == who or not footprint.apart(seen)]
-            steps.append((who, footprint, 1 + max(below, default=0)))
+            longer._add(who, footprint)
         return longer
 
+    def _add(self, who: int, footprint: Footprint) -> None:
+        before = self._levels.get(who, ())
+        level = 1 + max(self._below(footprint), before[-1] if before else 0)
+        self._levels[who] = (*before, level)
+        self._top = max(self._top, level)
+        if footprint.anything:
+            self._anything = level
+        for what, levels in ((footprint.reads, self._read), (footprint.writes, self._written)):
+            levels.update((on, max(level, levels.get(on, 0))) for on in what)
+        self._shown.update((event, max(level, self._shown.get(event, 0))) for event in footprint.events)
+
+    def _below(self, footprint: Footprint) -> int:
+        """The highest level of a step that this one does not commute with."""
+        if footprint.anything:
+            return self._top
+        read, written = self._read, self._written
+        below = [self._anything]
+        below += [written.get(on, 0) for on in footprint.reads]
+        below += [max(written.get(on, 0), read.get(on, 0)) for on in footprint.writes]
+        for event in footprint.events:
+            below += [level for other, level in self._shown.items() if not event.apart(other)]
+        return max(below)
+
     @property
-    def begun(self) -> set[int]:
+    @property
+    def begun(self) -> Set[int]:
         """Return the threads with at least one step."""
-        return {who for who, _, _ in self._steps}
+        return self._levels.keys()
 
     @property
     def name(self) -> Hashable:
         """A value that is equal for traces that differ only in the order of steps that commute."""
-        levels: dict[int, list[int]] = {}
-        for who, _, level in self._steps:
-            levels.setdefault(who, []).append(level)
-        return tuple(sorted((who, tuple(of)) for who, of in levels.items()))
+        return tuple(sorted(self._levels.items()))
 
 
 @dataclass
@@ -203,7 +233,8 @@ class _Node:
     @property
     def running(self) -> int | None:
         """The running thread, if the choice is whether it continues."""
-        return self.moves[0].who if any(self.costs) else None
+        costs = (cost for cost, move in zip(self.costs, self.moves, strict=True) if move.how == "run")
+        return self.moves[0].who if any(costs) else None
 
 
 class _Awake(Chooser):
@@ -218,6 +249,10 @@ class _Awake(Chooser):
         self._prepared = len(nodes)
         self._asleep: dict[int, Footprint] = {}
         self._trace = _Trace()
+
+    @property
+    def is_new(self) -> bool:  # type: ignore[override]
+        return len(self.path) >= self._prepared
 
     def _pick(self, at: int, costs: Sequence[int], moves: Sequence[Move]) -> int:
         if at < self._prepared:
@@ -243,7 +278,7 @@ class _Awake(Chooser):
             # To try it again behind what commutes with it is to try it now, and costs no more preemptions: it runs
             # on anyway, or what comes after it is a switch that costs nothing.
             ends = len(trail) > 1 and trail[1][0] != move.who
-            if ends or (node.pick == 0 and any(node.costs)):
+            if ends or (node.pick == 0 and node.running is not None):
                 node.slept[node.pick] = trail[0][1]
         self._trace = node.before.and_then(trail)
         self._asleep = node.sleepers(node.pick, trail)

@@ -14,6 +14,8 @@ from kmutex.engine.explorer import Level
 from kmutex.engine.program import Program, parse
 from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import Shape
+from kmutex.verify.generated import generated
+from kmutex_model.state import Race
 
 Bytecodes = Literal["followed", "none", "unseen"]
 """Whether the subject's bytecodes are followed, so that threads switch between them; or it ran none; or this Python
@@ -56,7 +58,9 @@ class Unit:
     part: int = 0
     """The part of the check, if that has several."""
     chance: bool = False
-    """Whether it belongs to the random schedules that are run while there is time; they are not planned work."""
+    """Whether it belongs to what is run while there is time, such as random schedules; that is not planned work."""
+    among: int = 0
+    """The number of all programs of its sort, if the pass has all of up to so many steps."""
 
     @property
     def ingredients(self) -> frozenset[str]:
@@ -137,6 +141,18 @@ def plan(shape: Shape, off: frozenset[str] = frozenset(), seed: int = 0) -> Iter
         chance = "tasks"
     for first in range(SEEDS, SEEDS_APART, SEEDS):
         yield some("chance", busy, chance, first, chance=True)
+        if first == SEEDS and not flight:
+            small = _generated(shape, [*wanted, *wide])
+            bounded = every(
+                "programs from the model", small, *(("locks", 1) if shape.kind == "threads" else ("tasks", 2))
+            )
+            yield [replace(unit, chance=True, among=len(small)) for unit in bounded]
+
+
+def _generated(shape: Shape, chosen: list[Program]) -> list[Program]:
+    kinds = "+-" + "~c" * (shape.timeout or shape.kind == "asyncio") + "?" * shape.tries + "x" * shape.strays
+    race: Race = "keep" if shape.kind == "threads" else "pass"
+    return generated(frozenset(kinds), 1 if shape.striped else 2, race, chosen)
 
 
 def _concurrent(program: Program) -> bool:

@@ -15,6 +15,7 @@ from kmutex.engine.run_judge import BLAMED
 from kmutex.engine.shapes import Shape
 from kmutex.engine.strategies import DEPTH
 from kmutex.verify.evidence import Result, Row, Violation
+from kmutex.verify.generated import SIZE
 from kmutex.verify.plan import Unit
 
 
@@ -25,6 +26,8 @@ class UnitResult:
     unit: Unit
     runs: int = 0
     complete: bool = False
+    reduced: bool = False
+    """Whether runs were left out that differ from another only in the order of steps that commute."""
     endless: int = 0
     seconds: float = 0.0
     longest: int = 0
@@ -218,15 +221,23 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
         return f"{size}, {by_pct:,} by PCT: depth {DEPTH} missed with at most {max(chances):.2%}" if by_pct else size
     bounds = sorted({outcome.unit.bound for outcome in done})
     depth = f"{'-'.join(map(str, bounds))} preemption{'s' if bounds[-1] != 1 else ''}"
+    reduced = any(outcome.reduced for outcome in done)
+    if reduced:
+        depth += " up to steps that commute"
     size = f"{clients} clients, {keys} key{'s' if keys > 1 else ''}, {depth}, {runs:,}"
     whole = sum(outcome.complete for outcome in done)
     planned = len(done) + unrun
+    if done[0].unit.among:
+        return f"{size} runs, {whole} of the {done[0].unit.among} further programs of up to {SIZE} steps complete"
     if whole == planned:
         return f"{size} runs"
     there = [outcome.estimate if outcome.estimate is not None else outcome.runs for outcome in done]
     counted = all(outcome.complete or outcome.estimate is not None for outcome in done) and not unrun
-    # Schedules that were pruned because they are equivalent are in the total, so this is a lower bound.
-    share = f", {min(1.0, runs / sum(there)):.0%} of about {sum(there):,.0f} schedules" if counted else ""
+    share = ""
+    if counted:
+        part = f"{min(1.0, runs / sum(there)):.0%}"
+        # A run of a reduced search stands for others too, and gives neither the share nor the number of all.
+        share = f", at least {part} of the schedules" if reduced else f", {part} of about {sum(there):,.0f} schedules"
     return f"{size} runs, {whole} of {planned} programs complete{share}"
 
 

@@ -83,6 +83,7 @@ class UnitWorker:
         """Makes the adapted locker."""
         self._shape: Shape
         self._explorer: Explorer
+        self._bytecodes: Bytecodes
         self._without: frozenset[str]
         self._unpromised: frozenset[str]
 
@@ -122,7 +123,8 @@ class UnitWorker:
             on_trial = put_on_trial(self._shape, self._make, self._explorer, leaders)
             self._shape, self._make, self._explorer = on_trial
         _try_out(self._explorer, self._shape)
-        self._say("ready", shape=asdict(self._shape), bytecodes=_bytecodes(self._explorer, self._shape))
+        self._bytecodes = _bytecodes(self._explorer, self._shape)
+        self._say("ready", shape=asdict(self._shape), bytecodes=self._bytecodes)
 
     def obey(self, order: dict[str, Any]) -> None:
         """Replay a schedule, record it with its variations, or do a unit."""
@@ -172,6 +174,7 @@ class UnitWorker:
                 known=known,
                 go_on=lambda runs: self._beat(runs) < unit.most,
                 told=told,
+                reduced=self._may_reduce(unit),
                 estimate=True,
             )
             _take(outcome, result)
@@ -198,6 +201,16 @@ class UnitWorker:
         self._say(
             "outcome", outcome=outcome.as_plain(), exited=result.exited if unit.task in ("every", "some") else None
         )
+
+    def _may_reduce(self, unit: Unit) -> bool:
+        """Whether the unit may leave out what differs only in the order of steps that commute.
+
+        Not the work of a flight, of which nothing is known. With a bound of 1, with two clients, or where a wait may be
+        ended, which commutes with nothing, it would cost more than it saves (docs/adr/0003-interleaving-engine.md)."""
+        if not unit.deeper or self._shape.form == "flight" or self._bytecodes != "followed":
+            return False
+        program = parse(unit.program)
+        return program.clients > 2 and program.kinds.isdisjoint("~!")
 
     def _histories(
         self,
@@ -399,7 +412,7 @@ def _try_out(explorer: Explorer, shape: Shape) -> None:
 
 def _take(outcome: UnitResult, result: Exploration) -> None:
     outcome.runs = result.runs
-    outcome.complete = result.complete
+    outcome.complete, outcome.reduced = result.complete, result.reduced
     outcome.endless = result.endless
     outcome.longest = result.longest
     outcome.estimate = result.estimate

@@ -1180,3 +1180,86 @@ class FourUsersPerTable(Handing):
         super().unlock(key)
         if self._room is not None:
             self._room.release()
+
+
+class ForgetsToPassOnTwice(Handing):
+    """Whoever gives up lets the others have a turn first; if it is cancelled once more in that time, it keeps the
+    grant that it was given."""
+
+    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        try:
+            await waiter
+        except BaseException:
+            await asyncio.sleep(0)
+            self._give_up(key, queue, waiter)
+            raise
+
+
+class LongWaitersLast(Handing):
+    """Who has waited for a minute is served after all who have not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since: dict[_Waiter, float] = {}
+
+    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        self._since[waiter] = waiter.get_loop().time()
+        try:
+            await super()._wait(key, queue, waiter)
+        finally:
+            del self._since[waiter]
+
+    def _next(self, queue: deque[_Waiter]) -> _Waiter:
+        patient = queue[0].get_loop().time() - 60
+        chosen = next((waiter for waiter in queue if self._since.get(waiter, patient) > patient), queue[0])
+        queue.remove(chosen)
+        return chosen
+
+
+class SleepsWhileUnlockEnds(_OneLoop):
+    """A woken waiter sleeps for a millisecond, so that the unlock is through, and then writes itself down as the owner:
+    where the unlock takes longer, it strikes out the new owner."""
+
+    def __init__(self) -> None:
+        self._queues: dict[Hashable, deque[_Waiter]] = {}
+        self._owners: dict[Hashable, object] = {}
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    async def lock(self, key: Hashable) -> None:
+        loop = self._check_loop()
+        queue = self._queues.get(key)
+        if queue is None:
+            self._queues[key] = deque()
+        else:
+            waiter = loop.create_future()
+            queue.append(waiter)
+            try:
+                await waiter
+                await asyncio.sleep(0.001)
+            except BaseException:
+                if waiter.done() and not waiter.cancelled():
+                    self._pass_on(key)
+                else:
+                    with suppress(ValueError):
+                        queue.remove(waiter)
+                raise
+        self._owners[key] = asyncio.current_task()
+
+    async def unlock(self, key: Hashable) -> None:
+        if key not in self._owners:
+            raise RuntimeError(f"unlock of unheld key {key!r}")
+        self._pass_on(key)
+        for _ in range(4):
+            await asyncio.sleep(0)
+        self._owners.pop(key, None)
+
+    def _pass_on(self, key: Hashable) -> None:
+        queue = self._queues[key]
+        while queue:
+            waiter = queue.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        del self._queues[key]

@@ -1853,3 +1853,53 @@ class UnlockInTwoTurns(Handing):
         with self._guard:
             if key in self._queues:
                 self._pass_on(key)
+
+
+class SleepsWhileUnlockEnds:
+    """A woken waiter sleeps for a millisecond, so that the unlock is through, and then writes itself down as the owner:
+    where the unlock takes longer, it strikes out the new owner."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._queues: dict[Hashable, deque[_Waiter]] = {}
+        self._owners: dict[Hashable, int] = {}
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._queues)
+
+    def lock(self, key: Hashable) -> None:
+        waiter = _Waiter()
+        with self._guard:
+            queue = self._queues.get(key)
+            if queue is None:
+                self._queues[key] = deque()
+                self._owners[key] = threading.get_ident()
+                return
+            queue.append(waiter)
+        try:
+            waiter.gate.wait()
+            time.sleep(0.001)
+        except BaseException:
+            with self._guard:
+                if waiter.granted:
+                    self._pass_on(key)
+                else:
+                    queue.remove(waiter)
+            raise
+        self._owners[key] = threading.get_ident()
+
+    def unlock(self, key: Hashable) -> None:
+        if key not in self._owners:
+            raise RuntimeError(f"unlock of unheld key {key!r}")
+        with self._guard:
+            self._pass_on(key)
+        self._owners.pop(key, None)
+
+    def _pass_on(self, key: Hashable) -> None:
+        if not self._queues[key]:
+            del self._queues[key]
+            return
+        waiter = self._queues[key].popleft()
+        waiter.granted = True
+        waiter.gate.set()

@@ -2,19 +2,24 @@
 
 import itertools
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 
 from kmutex import cli
+from kmutex.engine.calls import LOOKING
 from kmutex.engine.program import parse
 from kmutex.engine.shapes import Shape
+from kmutex.engine.threads import controlled
 from kmutex.verify import runner
 from kmutex.verify.checks.context import Context
 from kmutex.verify.checks.memory import memory
 from kmutex.verify.evidence import Result
 from kmutex.verify.plan import Unit, plan
 from kmutex.verify.results import UnitResult, rows
+from kmutex.verify.target import load, target_of
+from kmutex.verify.worker import UnitWorker
 
 SHAPE = Shape(kind="threads", timeout=True, counts=True, leases=False)
 
@@ -121,3 +126,35 @@ def test_two_threads_at_locks_come_before_bytecodes() -> None:
     few, _, many = [programs for _, programs in preempted]
     assert max(parse(text).clients for text in few) < 3 <= min(parse(text).clients for text in many)
     assert Counter(few + many) == Counter(first[1])
+
+
+@pytest.mark.parametrize(
+    ("factory", "program", "reduced"),
+    [
+        ("kmutex:KeyedMutex", "0+a 1+a 2+a", True),
+        ("kmutex:KeyedMutex", "0+a-a 1+a", False),
+        ("kmutex:KeyedMutex", "0+a | 1~a 2+a", False),
+        ("tests.lockers.threads_bad:WeakRegistry", "0+a 1+a 2+a", False),
+        ("tests.lockers.flights_threads:SharingFlight", "0na 1na", False),
+    ],
+)
+def test_only_deeper_passes_are_reduced_and_their_bound_says_so(factory: str, program: str, reduced: bool) -> None:
+    """Where the subject's own code tells what each step is on; of the work of a flight nobody tells that."""
+    answers: list[dict[str, Any]] = []
+    worker = UnitWorker(lambda kind, **what: answers.append({"kind": kind, **what}), shortening=0.0)
+    make = load(target_of(factory))
+    with controlled(make):
+        declared = {"without": (), "unpromised": (), "leaders": (), "lenient": True, "calls": LOOKING}
+        worker.take(make, **declared, patience=5.0)
+        for deeper in (False, True):
+            unit = Unit(0, "m", "every", program, "locks", 2, most=300, deeper=deeper)
+            worker.obey({"unit": asdict(unit), "known": [], "symptoms": [], "told": []})
+    whole, less = (UnitResult.from_plain(one["outcome"]) for one in answers if one["kind"] == "outcome")
+    assert (whole.reduced, less.reduced) == (False, reduced)
+    assert less.runs < whole.runs if reduced else less.runs == whole.runs
+    table = rows("it", SHAPE, frozenset(), [less], [])
+    assert any("2 preemptions up to steps that commute" in row.bound for row in table) == reduced
+    if reduced:
+        cut = replace(less, complete=False, estimate=10.0 * less.runs)
+        table = rows("it", SHAPE, frozenset(), [cut], [])
+        assert any(row.bound.endswith("0 of 1 programs complete, at least 10% of the schedules") for row in table)

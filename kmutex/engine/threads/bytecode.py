@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kmutex.engine.threads.locks import World
 
@@ -29,15 +29,15 @@ _Tracer = Callable[[FrameType, str, Any], Any]
 class Bytecode:
     """The places in the subject's own code where a thread reads or writes what others can see.
 
-    There it may lose the baton between lock operations; or the run, which switches at lock operations only, is told of
-    it, so that it knows what a thread has done between two of these.
+    There it may lose the baton between lock operations. And a run that is told of all these knows what a thread has
+    done between two choices.
     """
 
     def __init__(self, own: Callable[[str], bool], *, watching: bool = False) -> None:
-        """``own`` tells whether a file has the subject's code. With ``watching``, runs only note the places."""
+        """``own`` tells whether a file has the subject's code. With ``watching``, places where no run switches count too."""
         self._own = own
-        self.watching = watching
-        self._places: dict[CodeType, dict[int, tuple[Access, bool]]] = {}
+        self._watching = watching
+        self._places: dict[CodeType, dict[int, Place]] = {}
         self._alone: set[Any] = set()
         """Tracers at work in threads that nobody else traces."""
 
@@ -59,6 +59,14 @@ class Bytecode:
             self._alone.discard(tracer)
             sys.settrace(outer)
 
+    def catch_up(self, run: ThreadRun) -> None:
+        """In the calls that the calling thread is in, too, each of these places is a point of the run from here on."""
+        frame = sys._getframe(1) if _monitor is None else None
+        while frame is not None:
+            if self.places(frame.f_code):
+                frame.f_trace = self._steps(run, frame, frame.f_trace)
+            frame = frame.f_back
+
     def pause(self) -> Any:
         """The calling thread is not traced until what this gives is given to sys.settrace. None: somebody else traces
         it too, or nobody does."""
@@ -72,15 +80,14 @@ class Bytecode:
         """Return whether the code that has run had any such place. Compiled code has none."""
         return any(self._places.values())
 
-    def places(self, code: CodeType) -> dict[int, tuple[Access, bool]]:
-        """The offsets in this code that are such places, what is read or written there, and whether others may come
-        in between."""
+    def places(self, code: CodeType) -> dict[int, Place]:
+        """The offsets in this code that are such places, and what there is about each."""
         try:
             return self._places[code]
         except KeyError:
             places = dict(_shared(code) if self._own(code.co_filename) else ())
-            if not self.watching:
-                places = {offset: place for offset, place in places.items() if place[1]}
+            if not self._watching:
+                places = {offset: place for offset, place in places.items() if place.switches}
             self._places[code] = places
             return places
 
@@ -99,23 +106,28 @@ class Bytecode:
             places = known.get(frame.f_code)
             if places is not None and not places:
                 return under
-            if run.plain or run.aside or run.abandoning:
+            if not run.followed or run.plain or run.aside or run.abandoning:
                 return under
-            if not (places := self.places(frame.f_code)):
+            if not self.places(frame.f_code):
                 return under
-
-            def step(frame: FrameType, event: str, arg: Any) -> Any:
-                nonlocal under
-                if event != "opcode":
-                    under = None if under is None else under(frame, event, arg)
-                elif frame.f_lasti in places:
-                    run.instruction(*places[frame.f_lasti])
-                return step
-
-            frame.f_trace_opcodes = True
-            return step
+            return self._steps(run, frame, under)
 
         return enter
+
+    def _steps(self, run: ThreadRun, frame: FrameType, under: Any) -> _Tracer:
+        """A function that is told of the instructions of a call. under: who is told all the same."""
+        places = self.places(frame.f_code)
+        frame.f_trace_opcodes = True
+
+        def step(frame: FrameType, event: str, arg: Any) -> Any:
+            nonlocal under
+            if event != "opcode":
+                under = None if under is None else under(frame, event, arg)
+            elif frame.f_lasti in places:
+                run.instruction(places[frame.f_lasti])
+            return step
+
+        return step
 
 
 class _Monitor:
@@ -160,7 +172,7 @@ class _Monitor:
         if place is None:
             return self._watch.DISABLE
         if World.run is not None:
-            World.run.instruction(*place)
+            World.run.instruction(place)
         return None
 
     def told(self, function: Callable[[int], int]) -> set[int]:
@@ -230,6 +242,19 @@ _SEEN_BY_OTHERS = (
 
 Access = tuple[Hashable, bool]
 """The object of an instruction, and whether it may write."""
+
+
+class Place(NamedTuple):
+    """An instruction that reads or writes what another thread may see."""
+
+    access: Access
+    """Of a call: nothing, since the callee was named before, or says it itself."""
+    switches: bool
+    """Whether a run that switches at bytecodes does so there."""
+    called: Access | None
+    """Of a call where a switch may have come since the callee was named: what any name in this code may be."""
+
+
 CONTENTS = "what a container has"
 """The object of instructions that read or write the contents of any container."""
 UNKNOWN = "what an instruction does not tell"
@@ -255,7 +280,9 @@ _OF_CONTAINERS = frozenset(
     *("heappush", "heappop", "heapify", "insort", "insort_left", "insort_right", "bisect", "bisect_left"),
 }
 """Methods and functions that may read and change the contents of a container."""
-_BUILTINS = frozenset(name for name in dir(builtins) if not name[0].isupper() and not name.startswith("_"))
+_BUILTINS = frozenset(name for name in dir(builtins) if not name[0].isupper() and not name.startswith("_")) | {
+    *("deque", "OrderedDict", "Counter", "defaultdict", "copy", "deepcopy", "chain", "islice"),
+}
 """Functions that may read the contents of a container."""
 _BY_ANY_NAME = frozenset(
     ("getattr", "setattr", "delattr", "hasattr", "vars", "dir", "globals", "locals", "exec", "eval", "compile")
@@ -269,11 +296,15 @@ ITERATORS = "where an iterator stands"
 """The object of next(). An iterator is an object of its own, separate from its container."""
 
 
-def _shared(code: CodeType) -> Iterator[tuple[int, tuple[Access, bool]]]:
-    """The offsets of the instructions that read or write what another thread may see; what that is; and whether
-    a run that switches at bytecodes does so there."""
+def _shared(code: CodeType) -> Iterator[tuple[int, Place]]:
+    """The offsets of the instructions that read or write what another thread may see, and what there is about each."""
+    instructions = list(dis.get_instructions(code))
+    named = [_access(one.opname, one.argval) for one in instructions if one.opname.startswith("LOAD")]
+    callees = {access for access in named if access is not None and access[0] in (CONTENTS, ITERATORS, UNKNOWN)}
+    kinds = {on for on, _ in callees}
+    called = (kinds.pop() if len(kinds) == 1 else UNKNOWN, any(writes for _, writes in callees))
     before = ""
-    for instruction in dis.get_instructions(code):
+    for instruction in instructions:
         name = instruction.opname
         switches = name.startswith(_SEEN_BY_OTHERS) and not name.startswith("CALL_INTRINSIC")
         access = _access(name, instruction.argval)
@@ -281,7 +312,8 @@ def _shared(code: CodeType) -> Iterator[tuple[int, tuple[Access, bool]]]:
             access = None
         before = name
         if switches or access is not None:
-            yield instruction.offset, (access or (None, False), switches)
+            later = called if callees and name.startswith("CALL") else None
+            yield instruction.offset, Place(access or (None, False), switches, later)
 
 
 def _access(name: str, argument: Any) -> Access | None:

@@ -43,6 +43,7 @@ class Client:
         """Whether its last wait ended after the deadline of the call."""
         self.idle = False
         self.done = False
+        self.traced = False
         self.lock: CoopLock | None = None
         self.ended: CoopLock | None = None
         """For a thread that the subject started: held until it has ended."""

@@ -33,13 +33,15 @@ from kmutex.engine.search import (
     Footprint,
     Move,
 )
-from kmutex.engine.threads.bytecode import UNKNOWN, Bytecode, where
+from kmutex.engine.threads.bytecode import UNKNOWN, Bytecode, Place, where
 from kmutex.engine.threads.clients import Client, Crew, real_lock, real_start_new_thread, trace_as_others
 from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
 from kmutex.engine.watchdog import Watchdog
 
 MOST_ALONE = 3_000
 """The most instructions of one thread without a lock operation before another gets the baton."""
+EARLY = "early"
+"""How a wait of the subject itself ends before the other threads have done all that they can."""
 LEAST_SLEEP = 1e-6
 """The least virtual seconds of a sleep: a sleep that ends at once would never count as waiting."""
 LEAST_WATCH = 0.05
@@ -64,13 +66,15 @@ class ThreadRun:
         crew: Crew,
         keys: Callable[[str], Any],
         bytecode: Bytecode | None = None,
+        switches: bool = True,
         quiet_tail: int = 0,
         patience: float = 5.0,
         timeout: float = TIMEOUT,
     ) -> None:
         """A run of ``program`` on what ``make()`` returns.
 
-        keys: the value for a key's letter. bytecode: where to switch between lock operations, or nowhere.
+        keys: the value for a key's letter. bytecode: which instructions the run is told of; None: of none. switches:
+        whether threads switch there too, and not at lock operations only.
         quiet_tail: the last phases of the program in which there is nothing to choose.
         patience: seconds without a scheduling point, as Watchdog counts them, before the run counts as out of control.
         timeout: virtual seconds that a cancellable wait asks for.
@@ -89,12 +93,15 @@ class ThreadRun:
         self._crew = crew
         self._keys = keys
         self._bytecode = bytecode
-        self._switches = bytecode is not None and not bytecode.watching
+        self._switches = switches and bytecode is not None
         self._patience = patience
         self._timeout = timeout
         self._clients = [Client(index, timeout) for index in range(program.clients)]
         self._running = self._clients[0]
         self.plain = True
+        self._watching = chooser.watches and chooser.is_new
+        self.followed = self._switches or self._watching
+        """Whether instructions matter: not once there is nothing left to choose."""
         self._now = 1000.0
         self._steps = 0
         self._most_steps = MOST_STEPS
@@ -104,7 +111,6 @@ class ThreadRun:
         self._ended = real_lock()
         self._ended.acquire()
         self._locks = 0
-        self._watching = chooser.watches
         self._trail: list[tuple[int, Footprint]] = []
         """The steps since the last choice; those of the running thread since then are in the other four."""
         self._reads: set[Hashable] = set()
@@ -209,26 +215,31 @@ class ThreadRun:
             if how:
                 moves.append((how, other))
                 costs.append(1 if self._switches else 0)
+            if self._may_be_early(other):
+                moves.append((EARLY, other))
+                costs.append(1)
         if len(moves) > 1:
             number = self._asked(me, costs, moves)
             how, other = moves[number]
-            if how != "run":
+            if how == EARLY:
+                self._wake_early(other)
+                self._hand_to(me, other)
+            elif how != "run":
                 self._cancel(other, how)
             elif number:
                 self._hand_to(me, other)
 
-    def instruction(self, access: tuple[Hashable, bool], switches: bool) -> None:
-        """A thread is about to execute an instruction that reads, or writes, what others can see.
-
-        switches: where runs that switch at bytecodes do so.
-        """
-        if self.plain or self.aside or self.abandoning or not self.mine():
+    def instruction(self, place: Place) -> None:
+        """A thread is about to execute an instruction that reads, or writes, what others can see."""
+        if self.plain or self.aside or self.abandoning or not self.followed or not self.mine():
             return
-        if switches and self._switches:
-            self.point(access[0])
+        on, writes = place.access
+        if place.switches and self._switches:
+            self.point(on)
+            on, writes = place.called or place.access
         if self._watching:
-            self._anything |= access[0] is UNKNOWN
-            (self._writes if access[1] else self._reads).add(access[0])
+            self._anything |= on is UNKNOWN
+            (self._writes if writes else self._reads).add(on)
 
     def touch(self, what: Hashable) -> None:
         """Note that the running thread reads and writes this object in its present step."""
@@ -260,6 +271,11 @@ class ThreadRun:
         if number < 0:
             self._end(Ending.STOPPED)
             self._rest(me)
+        if not self._watching and chooser.watches and chooser.is_new:
+            # What was done before is known from another run, and to trace it would take most of the time.
+            self._watching = self.followed = True
+            self._anything = False
+            self._catch_up(me)
         return number
 
     def wait_for(self, lock: CoopLock, timeout: float | None) -> bool:
@@ -501,10 +517,9 @@ class ThreadRun:
 
     # -- the next step -------------------------------------------------------------------------------------------
 
-    def _others(self, me: Client) -> Iterator[Client]:
+    def _others(self, me: Client) -> list[Client]:
         at = self._clients.index(me)
-        for step in range(1, len(self._clients)):
-            yield self._clients[(at + step) % len(self._clients)]
+        return self._clients[at + 1 :] + self._clients[:at]
 
     def _count(self, me: Client, sync: bool) -> None:
         self._steps += 1
@@ -560,6 +575,7 @@ class ThreadRun:
         me.baton.acquire()
         if self.abandoning:
             raise Abandoned
+        self._catch_up(me)
 
     def _next(self, me: Client) -> Client:
         while True:
@@ -571,18 +587,37 @@ class ThreadRun:
             if able:
                 cancels = [] if self.plain else [(client, client.cancellable()) for client in self._clients]
                 cancels = [(client, how) for client, how in cancels if how]
+                early = [] if self.plain else [client for client in self._clients if self._may_be_early(client)]
                 moves = [("run", client) for client in able] + [(how, client) for client, how in cancels]
-                how, client = moves[self._choose(me, moves)]
+                costs = [0] * len(moves) + [1] * len(early)
+                moves += [(EARLY, client) for client in early]
+                how, client = moves[self._choose(me, moves, costs)]
+                if how == EARLY:
+                    self._wake_early(client)
+                    return client
                 if how == "run":
                     return client
                 self._cancel(client, how)
             elif not self._end_a_wait():
                 self._quiet(me)
 
-    def _choose(self, me: Client, moves: list[tuple[str, Client]]) -> int:
+    def _choose(self, me: Client, moves: list[tuple[str, Client]], costs: list[int] | None = None) -> int:
         if len(moves) == 1 or self.plain:
             return 0
-        return self._asked(me, [0] * len(moves), moves)
+        return self._asked(me, costs or [0] * len(moves), moves)
+
+    def _may_be_early(self, client: Client) -> bool:
+        """Whether its own sleep, or short wait, may be over while others can move. Nobody's call is late by that."""
+        if not client.waits or client.able() or not client.polling() or client.polls >= POLLS:
+            return False
+        ends = client.ends or 0
+        return all(c.step_ends is None or c.step_ends <= self._now or ends < c.step_ends for c in self._clients)
+
+    def _wake_early(self, client: Client) -> None:
+        self._passed(client, anything=True)
+        client.polls += 1
+        self._now = max(self._now, client.ends or 0)
+        client.woken = "expired"
 
     def _end_a_wait(self) -> bool:
         """End the next wait that needs no choice: one that is due, or a poll."""
@@ -638,6 +673,7 @@ class ThreadRun:
             self._rest(me)
         at, phase = self._phases.popleft()
         self.plain = at >= self._plain_from
+        self.followed &= not self.plain
         self._tell(lambda: self._observer.phase(at))
         self._passed(None, anything=True)
         for index in phase.cancel:
@@ -655,8 +691,13 @@ class ThreadRun:
     def _end(self, ending: Ending) -> None:
         if self.ending is None:
             self.ending = ending
-            self.plain = True
+            self.plain, self.followed = True, False
             self._ended.release()
+
+    def _catch_up(self, me: Client) -> None:
+        if self._bytecode is not None and self.followed and not me.traced:
+            me.traced = True
+            self._bytecode.catch_up(self)
 
     def _traced(self) -> AbstractContextManager[object]:
         """In what the subject does within it, each place of `Bytecode` is a point of the run."""
