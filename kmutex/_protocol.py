@@ -68,3 +68,11 @@ def check_timeout(timeout: float | None) -> None:
     """
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout must be None or at least 0 seconds, not {timeout!r}")
+
+
+class Lines(Protocol):
+    """The part of a text file, open for writing, that a log needs."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> object: ...

@@ -15,19 +15,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterable
 from json.encoder import encode_basestring_ascii
-from typing import Protocol
 
 from kmutex._core import LockTable, Waker
 from kmutex._entry import Ticket
 from kmutex._errors import KMutexError, UnheldKeyError
-
-
-class Lines(Protocol):
-    """The part of a text file, open for writing, that a log needs."""
-
-    def write(self, text: str, /) -> object: ...
-
-    def flush(self) -> object: ...
+from kmutex._protocol import Lines
 
 
 class KeyTexts:

@@ -196,7 +196,7 @@ async def _granted(keys: tuple[Hashable, ...], grants: list[anyio.Event], timeou
     if scope.cancelled_caught and not all(granted.is_set() for granted in grants):
         raise _expired(keys, timeout)
     # asyncio has raised by now if a cancellation met the grant. trio would let the next checkpoint say so, which is
-    # the caller's, who would hold the key then.
+    # the caller's, which would then hold the key.
     await checkpoint_if_cancelled()
 
 

@@ -209,7 +209,7 @@ class Lanes(SphinxDirective):
             title = f"{broken.model.name} breaks {broken.clause}"
             drawn = svg(shown, title=title, cell=COLUMNS)
             section += nodes.raw("", f'<div class="lanes" tabindex="0">{drawn}</div>', format="html")
-            # For whoever reads the page without pictures, and for the search.
+            # For readers without pictures, and for the search.
             block = nodes.literal_block(text(shown), text(shown), language="text")
             section += nodes.raw("", "<details><summary>As text</summary>", format="html")
             section += block

@@ -393,7 +393,7 @@ class Conformance:
                 for one in working:
                     one.result()
             except BaseException:
-                # Who waits for an adapter is woken by its end, also one that is just being started.
+                # The end of an adapter wakes the thread that waits for it, even while it starts.
                 self._over = True
                 while wait(working, 0.05).not_done:
                     for seat in self._seats:

@@ -567,7 +567,7 @@ async def sleep(seconds: float) -> None:
 
 
 def trio_loop() -> ClientLoop:
-    """A loop of trio's, which is loaded for those who have it. UnknownTrioError: it is not known here."""
+    """Return a loop of trio, loaded on use; raise UnknownTrioError for an unknown version."""
     from kmutex.engine.trioloop import TrioLoop
 
     return TrioLoop()

@@ -1,11 +1,11 @@
 """Which schedule a run takes, and how all schedules up to a bound are tried.
 
-A run asks for a choice wherever it could go on in more than one way. Alternative 0 is the default: the one who
-runs goes on. Every other has a cost: 1 for taking the turn from somebody who could go on (a preemption), 0 where
-somebody else must be chosen anyway. A bound limits the sum.
+A run asks for a choice wherever it has several alternatives. Alternative 0 is the default: the running thread
+continues. Every other has a cost: 1 for a preemption of a thread that could continue, 0 if another thread must be
+chosen anyway. A bound limits the sum.
 
-A `Chooser` makes the choices of one run. This one follows what was recorded; `Search` gives one for each schedule
-within a bound, and `kmutex.engine.strategies` has those that draw.
+A `Chooser` makes the choices of one run. This one follows recorded choices; `Search` yields one for each schedule
+within a bound, and `kmutex.engine.strategies` has random ones.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import NamedTuple
 
 
 class Move(NamedTuple):
-    """An alternative of a choice, for a chooser that wants to see more than its cost."""
+    """An alternative of a choice, for a chooser that needs more than its cost."""
 
     who: int
-    """Whose turn it would be: a number for each client and each thread of the subject's, or -1 for the event loop."""
+    """The number of the client, or of the subject's thread, that would run; -1 for the event loop."""
     how: str
-    """"run", "phase", or how its wait would be ended."""
+    """"run", "phase", or how its wait would end."""
     on: Hashable = None
-    """What its next operation is on: a lock, an attribute's name, EVENT; None where that is not known."""
+    """The object of its next operation: a lock, an attribute's name, or EVENT; None if unknown."""
 
 
 EVENT = "call or return"
 """The object of calls and returns."""
 ASKED, GRANTED, LETTING_GO, LET_GO, OTHER = "asked", "granted", "letting go", "let go", "other"
-"""What is seen from outside: calls and returns of a lock, of an unlock, and all else, such as an error."""
+"""Events seen from outside: the call and return of a lock and of an unlock, and others, such as an error."""
 _IN_ORDER = ({GRANTED, LETTING_GO}, {ASKED, LET_GO})
-"""For whoever judges, two of these commute, but for the grant of a key before or after its holder has begun to let it
+"""For a judge, two of these commute, except the grant of a key before or after its holder has begun to let it
 go (KM-EXCL), and a request before or after that has come back (a try, KM-EXPIRED)."""
 
 
@@ -43,14 +43,14 @@ class Event(NamedTuple):
     key: str = ""
 
     def apart(self, other: Event) -> bool:
-        """Whether it tells nothing which of the two came first."""
+        """Return whether the order of the two events does not matter."""
         if OTHER in (self.what, other.what):
             return False
         return self.key != other.key or {self.what, other.what} not in _IN_ORDER
 
 
 class Footprint(NamedTuple):
-    """What was read and written from one choice of a thread to the next: locks, and names of attributes."""
+    """The locks and attribute names that a thread has read and written between two choices."""
 
     reads: frozenset[Hashable] = frozenset()
     writes: frozenset[Hashable] = frozenset()
@@ -59,7 +59,7 @@ class Footprint(NamedTuple):
     """Whether it may have read and written anything."""
 
     def apart(self, other: Footprint) -> bool:
-        """Whether the two may change places, and all is as before."""
+        """Return whether the two commute."""
         if self.anything or other.anything:
             return False
         if not all(mine.apart(theirs) for mine in self.events for theirs in other.events):
@@ -75,19 +75,19 @@ class UnreplayableError(Exception):
 
 
 class Chooser:
-    """Follows recorded picks as long as they fit, then takes alternative 0; keeps what it saw."""
+    """Follows recorded picks as long as they fit, then takes alternative 0; records the choices."""
 
     sees = False
-    """Whether it wants to be told the moves."""
+    """Whether it needs the moves."""
     watches = False
-    """Whether it wants to be told what was read and written between two choices."""
+    """Whether it needs the footprints between two choices."""
 
     def __init__(self, picks: Sequence[int] = ()) -> None:
         self._picks = picks
         self.path: list[tuple[int, Sequence[int]]] = []
         """For each choice so far: the alternative taken and the costs of all."""
         self.left_at: int | None = None
-        """The first choice that has no such alternative as was recorded: from there on the run is another."""
+        """The first choice without the recorded alternative: from there on the run differs."""
 
     def choose(self, costs: Sequence[int], moves: Sequence[Move] = ()) -> int:
         """The index of the alternative to take; costs[0] is 0. moves: the alternatives, for a chooser that sees.
@@ -105,7 +105,7 @@ class Chooser:
         return pick
 
     def passed(self, trail: Sequence[tuple[int, Footprint]]) -> None:
-        """What was done since the last choice: who, and its footprint. For a chooser that watches."""
+        """Take the steps since the last choice: thread and footprint. For a chooser that watches."""
 
     def _pick(self, at: int, costs: Sequence[int], moves: Sequence[Move]) -> int:
         return self._picks[at] if at < len(self._picks) else 0
@@ -118,7 +118,7 @@ class Chooser:
 class Search:
     """Every path within a bound of preemptions, depth first, each run once.
 
-    Use: ``for chooser in search: run(chooser)``; `complete` tells afterwards whether all were run.
+    Use ``for chooser in search: run(chooser)``; afterwards, `complete` tells whether all were run.
     """
 
     def __init__(self, bound: int) -> None:
@@ -153,7 +153,7 @@ class _Trace:
         self._steps: list[tuple[int, Footprint, int]] = []
 
     def and_then(self, trail: Sequence[tuple[int, Footprint]]) -> _Trace:
-        """The same, and these steps."""
+        """Return the trace with these steps added."""
         longer = _Trace()
         longer._steps = steps = list(self._steps)
         for who, footprint in trail:
@@ -163,12 +163,12 @@ class _Trace:
 
     @property
     def begun(self) -> set[int]:
-        """Who has done anything."""
+        """Return the threads with at least one step."""
         return {who for who, _, _ in self._steps}
 
     @property
     def name(self) -> Hashable:
-        """The same for all that differ only in that order."""
+        """A value that is equal for traces that differ only in the order of steps that commute."""
         levels: dict[int, list[int]] = {}
         for who, _, level in self._steps:
             levels.setdefault(who, []).append(level)
@@ -177,7 +177,7 @@ class _Trace:
 
 @dataclass
 class _Node:
-    """A choice on the path that the search stands at."""
+    """A choice on the present path of the search."""
 
     costs: Sequence[int]
     moves: Sequence[Move]
@@ -192,7 +192,7 @@ class _Node:
     """Of the alternatives that were tried: what may sleep while others are tried."""
 
     def sleepers(self, pick: int, trail: Sequence[tuple[int, Footprint]]) -> dict[int, Footprint]:
-        """Who sleeps behind this alternative, and what is done next there."""
+        """Return the sleep set after this alternative: each thread with its next footprint."""
         tried = {self.moves[other].who: seen for other, seen in self.slept.items() if other != pick}
         return {
             who: footprint
@@ -202,7 +202,7 @@ class _Node:
 
     @property
     def running(self) -> int | None:
-        """Who could go on, where the choice is whether he does."""
+        """The running thread, if the choice is whether it continues."""
         return self.moves[0].who if any(self.costs) else None
 
 
@@ -260,13 +260,13 @@ class ReducedSearch(Search):
     """
 
     def __init__(self, bound: int, alike: Mapping[int, int] = MappingProxyType({})) -> None:
-        """alike: by client, another one who does the same and begins before it."""
+        """Search within a bound; ``alike`` has, by client, another one that does the same and begins before it."""
         super().__init__(bound)
         self._alike = alike
         self.cut_short = 0
-        """Runs that were not gone on with, as others show the same."""
+        """The number of runs that were cut short, since others are equivalent."""
         self._known: dict[Hashable, list[_Node]] = {}
-        """Choices, by what was done before them."""
+        """Choices by the trace before them."""
 
     def __iter__(self) -> Iterator[Chooser]:
         nodes: list[_Node] = []
@@ -288,7 +288,7 @@ class ReducedSearch(Search):
         return False
 
     def take_next(self, node: _Node) -> bool:
-        """Take the next alternative that need be tried; whether there is one."""
+        """Take the next alternative that must be tried; return whether there is one."""
         begun = node.before.begun
         for pick, (cost, move) in enumerate(zip(node.costs, node.moves, strict=True)):
             if pick in node.tried or node.spent + cost > self.bound:
@@ -303,7 +303,7 @@ class ReducedSearch(Search):
 
 
 def picks_of(recorded: dict[int, int]) -> list[int]:
-    """The full list of picks for a chooser from those that are not 0."""
+    """Return the full list of picks for a chooser, from those that are not 0."""
     picks = [0] * (max(recorded, default=-1) + 1)
     for at, pick in recorded.items():
         picks[at] = pick

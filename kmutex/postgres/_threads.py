@@ -126,7 +126,7 @@ class PostgresKeyedMutex(LockerOfSession[_Waiter]):
         request = next(requests)
         waiter = _Waiter(name)
         try:
-            # It is here before the server knows of it, so whoever brings the grant finds it.
+            # It is here before the server knows of it, so the thread that brings the grant finds it.
             with self._guard:
                 self._waiting[request] = waiter
             session = waiter.session = self._live(asked_at)

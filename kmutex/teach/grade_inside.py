@@ -26,7 +26,7 @@ def main() -> None:
     config = argument()
     if not config.get("alone"):
         _thread.start_new_thread(end_with, (config["parent"],))
-    # Whoever started it may be gone, and a container of Docker's would go on.
+    # The parent may have ended, and a Docker container would keep running.
     overdue = threading.Timer(config["limit"], os._exit, (1,))
     overdue.daemon = True
     overdue.start()

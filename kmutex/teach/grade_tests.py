@@ -266,7 +266,7 @@ def _judge(
         raise UnreadableError(f"{path}: {broken[0]}")
     if not begun and status not in ([0], [5]):
         why = "importing it stopped pytest" if status else "importing it ended the process"
-        why = f"it did not come back from its import within {seconds:g} s" if late else why
+        why = f"it did not return from its import within {seconds:g} s" if late else why
         raise TestsFailedError(f"cannot run the tests of {path}: {why}")
 
     def met(result: str, detail: str) -> Met:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 ALONE = "0+a-a"
 """Nobody else is there to be waited for."""
 TWO_KEYS = "0+a | 1+b | 0-a | 1-b"
-"""One client holds a key and nobody waits: whoever then waits for another key waits for what all keys share."""
+"""One client holds a key and nobody waits: a client that then waits for another key waits for something that all keys
+share."""
 _SLEEPS = {"time", "asyncio"}
 _UNLOCK = STEPS["-"]
 

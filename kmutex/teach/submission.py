@@ -38,7 +38,7 @@ class Submission:
 
     @property
     def target(self) -> str:
-        """MODULE:FACTORY, for whoever stands in its folder."""
+        """MODULE:FACTORY, relative to its folder."""
         return f"{self.module}:{self.factory}"
 
 

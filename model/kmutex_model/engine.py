@@ -182,7 +182,7 @@ def _ask(state: State, number: int, broken: str, *, spend: bool) -> Iterator[Ste
     if free:
         yield _holds("asks", state, number, ticket)
     else:
-        # Who else came to the head by a burial is told.
+        # Other clients that came to the head by a burial are told.
         yield Step("asks", number, True, _told(_with(state, number, client._replace(phase="waiting", hint=False))))
 
 

@@ -56,7 +56,7 @@ class Caller(NamedTuple):
 
 
 class Flight(NamedTuple):
-    """One key in use: who runs the work, and who follows, oldest first."""
+    """One key in use: the leader, which runs the work, and the followers, oldest first."""
 
     leader: int
     followers: tuple[int, ...]
@@ -141,7 +141,7 @@ def fail(config: FlightConfig, state: FlightState, client: int, key: int) -> Fli
 
 
 def take_over(state: FlightState, key: int) -> FlightState:
-    """The leader is gone; the first who follows leads."""
+    """The leader is gone; the first follower leads."""
     followers = _flight(state, key).followers
     if not followers:
         return _at(state, key, None)
@@ -270,7 +270,7 @@ def _one_leads(config: FlightConfig, state: FlightState) -> str:
 
 
 def _told_by_a_run(t: FlightTransition) -> str:
-    """Who gets a result or an error was in its call when the run that gave it ended, which is this step."""
+    """A client that gets a result or an error was in its call when its run ended, which is this step."""
     for c, (was, now) in enumerate(zip(t.before.clients, t.after.clients, strict=True)):
         if was == now or now.phase not in ("told", "failed"):
             continue

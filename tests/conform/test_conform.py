@@ -310,6 +310,7 @@ BREAKS = [
     ("Binary", "it wrote a line that is not JSON"),
     ("SaysItTwice", "which has its reply or was never sent"),
     ("OwnWords", "its reply to unlock is 'done'"),
+    ("NoToken", "no whole number as its token"),
     ("OddTable", "its reply to stat is not as"),
     ("OddNumbers", "its reply to stat is not as"),
     ("DiesOfAnOddSignal", r"it was killed by signal 37 while it was needed; its last words: \x1b[31m\x00 gone"),

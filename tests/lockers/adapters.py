@@ -233,6 +233,13 @@ class TokensAgain(Fields):
             self.token = 0
 
 
+class NoToken(Fields):
+    """Declares tokens and gives none."""
+
+    def grant(self, number: int) -> None:
+        say(id=number, result="granted")
+
+
 class SlowBox(BlackBox):
     """A black box whose calls of lock come in late and in the wrong order, where the silence was short."""
 

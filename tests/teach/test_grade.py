@@ -511,10 +511,10 @@ def test_weak_tests_miss_some(done: Callable[[str], Done]) -> None:
     result = done("weak")
     assert (result.status, result.err) == (1, "")
     found = results(result)
-    assert len(found["caught"]) == 1
-    assert "lesson 1 " in found["caught"][0]
+    # A lock that nobody refers to is gone before its unlock, which raises in whatever test.
+    assert [row.split("threads")[0].strip() for row in found["caught"]] == ["lesson 1", "lesson 17"]
     threads = sum(one.kind == "threads" for one in PLAIN)
-    assert len(found["missed"]) == threads - 1
+    assert len(found["missed"]) == threads - 2
     assert len(found["not tried"]) == 1 + len(PLAIN) - threads
     # The lockers are named by lesson: their code is not shown.
     assert "self._" not in result.out

@@ -1,4 +1,4 @@
-"""Switches between the bytecodes of the subject's own code, and which code that is.
+"""Switches between the bytecodes of the subject's code, and which code that is.
 
 Between two operations on locks, plain attribute code is uninterrupted unless a run is given a `Bytecode`: then a
 thread may also lose the baton before each instruction of the subject's own code that reads or writes what others
@@ -34,7 +34,7 @@ class Bytecode:
     """
 
     def __init__(self, own: Callable[[str], bool], *, watching: bool = False) -> None:
-        """own: whether a file's code is the subject's. watching: runs are told, and do not switch there."""
+        """``own`` tells whether a file has the subject's code. With ``watching``, runs only note the places."""
         self._own = own
         self.watching = watching
         self._places: dict[CodeType, dict[int, tuple[Access, bool]]] = {}
@@ -69,7 +69,7 @@ class Bytecode:
         return tracer
 
     def met(self) -> bool:
-        """Whether there was any such place in the code that has run. A compiled subject has none."""
+        """Return whether the code that has run had any such place. Compiled code has none."""
         return any(self._places.values())
 
     def places(self, code: CodeType) -> dict[int, tuple[Access, bool]]:
@@ -130,7 +130,7 @@ class _Monitor:
     def follow(self, bytecode: Bytecode) -> None:
         if self._following is not bytecode and self._begun():
             self._following = bytecode
-            # What was no place for the one before may be a place now.
+            # Another `Bytecode` may have other places.
             self._watch.restart_events()
 
     def _begun(self) -> bool:
@@ -162,7 +162,7 @@ class _Monitor:
         return None
 
     def told(self, function: Callable[[int], int]) -> set[int]:
-        """The offsets of the instructions that are told of in a call of the function."""
+        """Return the offsets of the reported instructions in a call of the function."""
         seen: set[int] = set()
         if self._begun():
             watch, code = self._watch, function.__code__
@@ -178,7 +178,7 @@ _monitor = _Monitor() if sys.version_info >= (3, 12) else None
 
 
 def bytecode_events_seen() -> bool:
-    """Whether this interpreter tells of every instruction of a function. From 3.12 on, six tools at most can ask.
+    """Return whether this interpreter reports every instruction of a function. From 3.12 on, at most six tools can ask.
 
     Without this, a search at bytecode level would be complete over switches that never happened.
     """
@@ -192,7 +192,7 @@ def bytecode_events_seen() -> bool:
 
 
 def _traced(function: Callable[[int], int]) -> set[int]:
-    """The offsets of the instructions that a tracer is told of in a call of the function."""
+    """Return the offsets of the instructions that are reported to a tracer in a call of the function."""
     seen: set[int] = set()
 
     def step(frame: FrameType, event: str, arg: Any) -> Any:
@@ -227,21 +227,21 @@ _SEEN_BY_OTHERS = (
 
 
 Access = tuple[Hashable, bool]
-"""What an instruction is on, and whether it may write there."""
+"""The object of an instruction, and whether it may write."""
 CONTENTS = "what a container has"
-"""The object of all that reads or writes the contents of a container, whichever it is."""
+"""The object of instructions that read or write the contents of any container."""
 UNKNOWN = "what an instruction does not tell"
-"""The object of what may read and write anything."""
+"""The object of instructions that may read and write anything."""
 _READS_CONTENTS = (
     *("BINARY_SLICE", "CONTAINS_OP", "FOR_ITER", "GET_ITER", "UNPACK", "COMPARE_OP", "CALL_FUNCTION_EX"),
     *("LIST_EXTEND", "SET_UPDATE", "DICT_UPDATE", "DICT_MERGE", "FORMAT", "MATCH", "GET_LEN"),
 )
 _ASKS = ("UNARY_NOT", "TO_BOOL", "POP_JUMP", "JUMP_IF", "RETURN_VALUE")
-"""Of a container: whether there is anything in it. Or it is given to a caller, who may ask that at once."""
+"""Instructions that test whether a container is empty, or return it to a caller that may test it at once."""
 _PLAIN = ("COMPARE_OP", "CONTAINS_OP", "IS_OP", "UNARY_NOT", "TO_BOOL", "LOAD_CONST", "CALL", "PRECALL")
 """Instructions whose result is not a container, or is seen by a called function."""
 _WRITES_CONTENTS = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE", "BINARY_SUBSCR", "BINARY_OP")
-"""Some dicts make what is asked for and is not there."""
+"""Instructions that may write a container; some dicts create a missing entry on lookup."""
 _OF_CONTAINERS = frozenset(
     name
     for kind in (dict, list, set, bytearray, deque, OrderedDict, Counter, memoryview, str, tuple)
@@ -252,9 +252,9 @@ _OF_CONTAINERS = frozenset(
     *("set", "is_set", "isSet", "n_waiting", "broken", "done", "result", "exception", "is_alive"),
     *("heappush", "heappop", "heapify", "insort", "insort_left", "insort_right", "bisect", "bisect_left"),
 }
-"""Methods and functions that may read and change what a container has."""
+"""Methods and functions that may read and change the contents of a container."""
 _BUILTINS = frozenset(name for name in dir(builtins) if not name[0].isupper() and not name.startswith("_"))
-"""Functions that may read what a container has."""
+"""Functions that may read the contents of a container."""
 _BY_ANY_NAME = frozenset(
     ("getattr", "setattr", "delattr", "hasattr", "vars", "dir", "globals", "locals", "exec", "eval", "compile")
 )
@@ -264,7 +264,7 @@ _TELLING = frozenset(
 """Names between underscores that say what is read, or are of the subject's own code; the others are a container's, or
 a way to attributes of any name."""
 ITERATORS = "where an iterator stands"
-"""The object of next(). An iterator that was made before is an object of its own, and not what it goes through."""
+"""The object of next(). An iterator is an object of its own, separate from its container."""
 
 
 def _shared(code: CodeType) -> Iterator[tuple[int, tuple[Access, bool]]]:
@@ -311,12 +311,12 @@ _CHECKERS = {str(Path(__file__).resolve().parents[1])}
 
 
 def no_subject_below(folder: Path) -> None:
-    """A package that calls subjects says so of itself: no switch comes in its own code."""
+    """Declare a package that calls subjects, so that no switch comes in its own code."""
     _CHECKERS.add(str(folder.resolve()))
 
 
 def foreign(filename: str) -> bool:
-    """Whether a file is the standard library's or the checker's, not a subject's."""
+    """Return whether a file is of the standard library or the checker, not a subject's."""
     if filename.startswith("<"):
         return True
     path = str(Path(filename).resolve())
@@ -326,7 +326,7 @@ def foreign(filename: str) -> bool:
 
 
 def where() -> str:
-    """The subject's line that is running now, for a message."""
+    """Return the line of the subject that is running now, for a message."""
     for frame in sys._current_frames().values():
         seen: FrameType | None = frame
         lines = []

@@ -1,4 +1,4 @@
-"""Programs on real threads, one at a time: they pass a baton, and who gets it next is a choice.
+"""Run programs on real threads, one at a time: they pass a baton, and the next holder of the baton is a choice.
 
 A thread that finds a lock taken gives the baton away. The clock is virtual. A timed wait ends when the scheduler
 decides that it ends, and the clock then stands at its end. Polling waits (sleep, or a short timed wait in a loop) are
@@ -39,20 +39,20 @@ from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
 from kmutex.engine.watchdog import Watchdog
 
 MOST_ALONE = 3_000
-"""Instructions that one thread may execute without a lock operation before another gets the baton."""
+"""The most instructions of one thread without a lock operation before another gets the baton."""
 LEAST_SLEEP = 1e-6
-"""Virtual seconds that a loop of sleeps takes for each: what is over at once would never count as waiting."""
+"""The least virtual seconds of a sleep: a sleep that ends at once would never count as waiting."""
 LEAST_WATCH = 0.05
-"""Real seconds until the first look at whether a run goes on, and between two looks at the least."""
+"""Real seconds until the first check whether a run makes progress, and the least time between two checks."""
 
 _SEEN_AS = {**dict.fromkeys("+~!?[", (ASKED, GRANTED)), **dict.fromkeys("-]", (LETTING_GO, LET_GO))}
-"""The call and the return of a step, by its kind."""
+"""By kind of step: the events of its call and its return."""
 _NUMBERS = itertools.count(1)
 _NOTHING = nullcontext()
 
 
 class ThreadRun:
-    """One run of one program on a fresh subject."""
+    """One run of one program on a new subject."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class ThreadRun:
         self.abandoning = False
         self.ending: Ending | None = None
         self.taken: set[CoopLock | CoopRLock] = set()
-        """Older locks that somebody had in this run: one at the top of a module outlives it."""
+        """Older locks that were held in this run: a module's global lock outlives it."""
         self.number = next(_NUMBERS)
         self._make = make
         self._phases = deque(enumerate(program.phases))
@@ -106,20 +106,20 @@ class ThreadRun:
         self._locks = 0
         self._watching = chooser.watches
         self._trail: list[tuple[int, Footprint]] = []
-        """Who has done what since the last choice; what the one who runs has done since then is in the other four."""
+        """The steps since the last choice; those of the running thread since then are in the other four."""
         self._reads: set[Hashable] = set()
         self._writes: set[Hashable] = set()
         self._events: set[Event] = set()
         self._anything = False
 
-    # -- called from the thread that wants the run ---------------------------------------------------------------
+    # -- called from the thread that starts the run --------------------------------------------------------------
 
     def run(self) -> Ending:
-        """Run to the end. UncontrolledError, SubjectFailedError: there was none."""
+        """Run to the end; raise UncontrolledError or SubjectFailedError if that is not possible."""
         self._crew.seat(len(self._clients))
         World.run = self
-        # A collection comes when it likes, and what it calls (finalizers, callbacks) would run in the middle of a
-        # step of this scheduler, and be traced.
+        # Garbage collection comes at any time, and its finalizers and callbacks would run, and be traced, in the middle
+        # of a step of this scheduler.
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -154,12 +154,12 @@ class ThreadRun:
         self.abandoning = True
         for number, client in enumerate(self._clients):
             if client.ended is not None:
-                # The interpreter waits for it at its own end.
+                # The interpreter waits for this thread at its end.
                 client.ended.set_free()
             if not client.done and client.baton.locked():
                 client.baton.release()
             if client.index < 0:
-                # What it says on its way out is said while we can hear it.
+                # Its last events are still received.
                 client.gone.acquire(timeout=1.0)
             elif not self._crew.at_rest(number, 1.0):
                 self._crew.replace(number)
@@ -167,18 +167,18 @@ class ThreadRun:
             lock.set_free()
 
     def mine(self) -> bool:
-        """Whether the calling thread is the one that has the baton. One that outlived its own run is not."""
+        """Return whether the calling thread has the baton. A thread that outlived its run does not."""
         return self._running.ident == _thread.get_ident()
 
     # -- called from the threads of the run ----------------------------------------------------------------------
 
     def lock_name(self) -> Hashable:
-        """A name for a lock that is made now."""
+        """Return a name for a lock that is made now."""
         self._locks += 1
         return self._locks
 
     def point(self, on: Hashable = None, *, sync: bool = False) -> None:
-        """The running thread could go on; whether it does is a choice. on: the object of its next operation."""
+        """Choose whether the running thread continues. ``on`` is the object of its next operation."""
         if self.abandoning:
             if sync:
                 raise Abandoned
@@ -231,7 +231,7 @@ class ThreadRun:
             (self._writes if access[1] else self._reads).add(access[0])
 
     def touch(self, what: Hashable) -> None:
-        """The running thread reads and writes this in what it does now."""
+        """Note that the running thread reads and writes this object in its present step."""
         if self._watching:
             self._writes.add(what)
 
@@ -248,7 +248,7 @@ class ThreadRun:
             self._anything = False
 
     def _asked(self, me: Client, costs: list[int], moves: list[tuple[str, Client]]) -> int:
-        """The number of the move that the chooser takes."""
+        """Return the number of the move that the chooser takes."""
         chooser = self._chooser
         if not chooser.sees:
             return chooser.choose(costs)
@@ -263,12 +263,12 @@ class ThreadRun:
         return number
 
     def wait_for(self, lock: CoopLock, timeout: float | None) -> bool:
-        """Wait until ``lock`` is free and take it: True. False: the time is over."""
+        """Wait until ``lock`` is free and take it; return False if the time is over first."""
         me = self._running
         me.lock = lock
         me.ends = None if timeout is None or timeout >= ENDLESS else self._now + timeout
         if me.ends is not None and me.step_ends is not None and not me.timed:
-            # The caller's time runs from its call, the wait's from here, and the clock may have moved between.
+            # The caller's time began at its call, the wait's begins here, and the clock may have moved in between.
             me.step_ends = max(me.step_ends, me.ends)
             me.timed = True
         me.parked = False
@@ -302,7 +302,7 @@ class ThreadRun:
         self._anything = True
         me = self._running
         if seconds <= 0 and me.yields < POLLS:
-            # It is up at once, so it may go on before anybody else does. A loop of these is a poll all the same.
+            # It ends at once, so the thread may continue before any other. A loop of these is still a poll.
             me.yields += 1
             self.point()
             return
@@ -321,15 +321,15 @@ class ThreadRun:
             me.ends = None
 
     def now(self) -> float:
-        """The virtual time in seconds."""
+        """Return the virtual time in seconds."""
         return self._now
 
     def ended_of_this(self) -> CoopLock | None:
-        """What is free once the running thread has ended, if it is one that the subject started."""
+        """Return the lock that is free once the running thread has ended, if the subject started that thread."""
         return self._running.ended if self.mine() else None
 
     def adopt(self, body: Callable[[], object], ended: CoopLock) -> None:
-        """A thread that the subject starts: one more client, without steps of its own.
+        """Add a thread that the subject starts, as one more client without steps.
 
         ended: a lock that is taken, and is free once the thread has ended.
         """
@@ -362,7 +362,7 @@ class ThreadRun:
                 client.gone.release()
 
         self._clients.append(client)
-        # What traces the thread may take a lock as it begins.
+        # The thread's tracer may take a lock as it begins.
         self.aside = True
         try:
             real_start_new_thread(whole, ())
@@ -377,7 +377,7 @@ class ThreadRun:
             if self.abandoning:
                 return
             if me is self._clients[0]:
-                # Others may come by while the factory waits for a thread of its own.
+                # Others may call while the factory waits for a thread of its own.
                 self._prepare()
             while True:
                 while me.steps:
@@ -388,7 +388,7 @@ class ThreadRun:
         except Abandoned:
             pass
         except BaseException as error:
-            # Of the observer or of this scheduler: not a finding, and not to be lost in a thread.
+            # An error of the observer or of this scheduler: not a finding, and it must not be lost in a thread.
             self._error = error
             self._end(Ending.STOPPED)
         finally:
@@ -424,7 +424,7 @@ class ThreadRun:
             raise
         except BaseException as caught:
             if self.abandoning:
-                # The subject's way of being unwound, not an event of the run.
+                # The subject is being unwound: not an event of the run.
                 raise Abandoned from None
             if isinstance(caught, UncontrolledError):
                 self._error = caught
@@ -432,7 +432,7 @@ class ThreadRun:
                 raise Abandoned from None
             error = without_frames(caught)
         if error is not None and step.kind == "~" and self._now >= asked + self._timeout:
-            # It looked at the clock itself.
+            # It has read the clock itself.
             self._tell_cancelled(me)
         me.step = me.step_ends = None
         self.progress()
@@ -491,7 +491,7 @@ class ThreadRun:
         try:
             what()
         except BaseException as error:
-            # It may strike within a call of the subject's, and is no answer of that.
+            # It may strike within a call of the subject, and is not the call's answer.
             self._error = error
         finally:
             self.aside = False
@@ -499,7 +499,7 @@ class ThreadRun:
             self._end(Ending.STOPPED)
             self._rest(self._running)
 
-    # -- who goes on ---------------------------------------------------------------------------------------------
+    # -- the next step -------------------------------------------------------------------------------------------
 
     def _others(self, me: Client) -> Iterator[Client]:
         at = self._clients.index(me)
@@ -519,17 +519,17 @@ class ThreadRun:
                 self._hand_to(me, other)
 
     def progress(self) -> None:
-        """Something has happened: whoever polls may look again."""
+        """Note progress: clients that poll may check again."""
         for client in self._clients:
             client.polls = client.yields = 0
 
     def go_on(self) -> None:
-        """A subject that makes many calls in one may take as many steps for each as for a whole run."""
+        """Reset the step limit, for a subject that makes many calls in one."""
         self._most_steps = self._steps + MOST_STEPS
         self.progress()
 
     def _give_up(self, me: Client) -> None:
-        """The running thread can't go on. Returns when it has the baton again."""
+        """Block the running thread; return when it has the baton again."""
         if self.abandoning:
             raise Abandoned
         following = self._next(me)
@@ -537,7 +537,7 @@ class ThreadRun:
             self._hand_to(me, following)
 
     def _leave(self, me: Client) -> None:
-        """The running thread is at its end."""
+        """End the running thread."""
         try:
             following = self._next(me)
         except Abandoned:
@@ -585,7 +585,7 @@ class ThreadRun:
         return self._asked(me, [0] * len(moves), moves)
 
     def _end_a_wait(self) -> bool:
-        """End the next wait that ends without a choice: one that is due, or a poll."""
+        """End the next wait that needs no choice: one that is due, or a poll."""
         self._anything = True
         timed = [c for c in self._clients if c.waits and c.ends is not None and not c.woken]
         due = [c for c in timed if c.due(self._now)]
@@ -611,9 +611,9 @@ class ThreadRun:
         self._tell(lambda: self._observer.cancelled(client.index))
 
     def _quiet(self, me: Client) -> None:
-        """Nobody can move: the next phase begins, or a wait is cancelled, or the run is over."""
+        """In a quiescent state, begin the next phase, cancel a wait, or end the run."""
         if self._subject is None:
-            # The factory waits for what does not come: nobody has anything to call.
+            # The factory waits forever: no client can call yet.
             self._end(Ending.STOPPED)
             self._rest(me)
         waiting: dict[int, Step] = {}
@@ -646,7 +646,7 @@ class ThreadRun:
             if how:
                 self._cancel(client, how)
             elif client.step is not None and client.step.kind == "~" and client.step_ends is not None:
-                # It waits in nothing that ends by itself: it may look at the clock, or it is overdue.
+                # No time limit will end its wait: it may check the clock, or it is overdue.
                 self._now = max(self._now, client.step_ends)
         for index, steps in phase.steps:
             self._clients[index].steps.extend(steps)

@@ -57,7 +57,7 @@ def idle(s: View, at: OfClient, c: Term) -> Term:
 
 
 def keys_apart(at: OfClient) -> Callable[[Step], Term]:
-    """KM-INDEP: nothing changes elsewhere, and who must wait finds somebody there."""
+    """KM-INDEP: nothing changes elsewhere, and a client that must wait finds another client there."""
 
     def formula(x: Step) -> Term:
         waits = x.move.outcome in ("waiting", "timeout")
@@ -67,7 +67,7 @@ def keys_apart(at: OfClient) -> Callable[[Step], Term]:
 
 
 def in_order(owns: OfClient) -> Callable[[Step], Term]:
-    """KM-FIFO: who gets a key leaves nobody waiting that had asked earlier. A newcomer had asked after all."""
+    """KM-FIFO: when a client gets a key, no client waits that had asked earlier. A newcomer has asked last."""
 
     def formula(x: Step) -> Term:
         def passes(d: Term, e: Term, j: Term) -> Term:
@@ -121,12 +121,12 @@ def refused(x: Step) -> Term:
 
 
 def nothing_left_of_the_idle(at: OfClient, stands: OfClient) -> Callable[[View], Term]:
-    """KM-CANCEL, of a state: who is at no key stands in no entry."""
+    """KM-CANCEL, of a state: a client that is at no key is in no entry."""
     return lambda s: every(lambda k, c: implies(stands(s, c, k), at(s, c, k)))
 
 
 def left_alone(at: OfClient, owns: OfClient) -> Callable[[Step], Term]:
-    """KM-CANCEL, KM-INTERRUPT: who gave up while waiting is gone, and the others wait, own and keep their places."""
+    """KM-CANCEL, KM-INTERRUPT: a waiter that gave up is gone, and the others wait, own and keep their places."""
 
     def formula(x: Step) -> Term:
         gone = every(lambda j: ~at(x.t, x.c, j))
