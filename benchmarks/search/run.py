@@ -7,14 +7,18 @@ and not measured. For each seed, each case meets the tools one after the other, 
 core, which has imported all that it needs before its clock starts. A search that finds nothing within the limit counts
 as that long. Two sound lockers, of which none may be accused, tell the schedules a second.
 
+Ctrl-C ends it, and what was measured is shown.
+
 Exit code: 0 if kmutex found all and accused none, 1 if not, 3 if a process failed, 4 for wrong arguments.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -200,23 +204,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no case has {options.only!r} in its name; there are {', '.join(c.label for c in every_case())}")
     tools = [tool for tool in TOOLS if tool.version]
     load = os.getloadavg()[0]
-    samples = []
-    with terms.progress() as bar:
-        task = bar.add_task("searching", total=len(cases) * len(tools) * options.seeds)
-        for seed in range(options.first, options.first + options.seeds):
-            for case in cases:
-                for tool in tools:
-                    bar.update(task, description=f"{case.label}, {tool.name}", advance=1)
-                    if tool.seeded or seed == options.first:
-                        samples.append(measured(tool, case, seed, options.limit))
+    samples: list[Sample] = []
+    jobs = [
+        (seed, case, tool)
+        for seed in range(options.first, options.first + options.seeds)
+        for case in cases
+        for tool in tools
+        if tool.seeded or seed == options.first
+    ]
+    with contextlib.suppress(KeyboardInterrupt), terms.progress() as bar:
+        for seed, case, tool in bar.track(jobs):
+            samples.append(measured(tool, case, seed, options.limit))
+    met = {one.case for one in samples if one.tool == tools[-1].name}
+    left_out = [case.label for case in cases if case.label not in met]
+    cases = [case for case in cases if case.label in met]
+    if not cases:
+        return 128 + signal.SIGINT
     figures = Figures(samples, tools, options.limit)
     facts = terms.machine(load)
-    missing = [f"Not installed, and not measured: {tool.name}." for tool in TOOLS if not tool.version]
+    missing = [f"Stopped before {', '.join(left_out)}."] if left_out else []
+    missing += [f"Not installed, and not measured: {tool.name}." for tool in TOOLS if not tool.version]
     versions = {tool.package: tool.version for tool in tools}
     conditions = [
         f"CPython {facts['python']}, {facts['cores']} cores, {facts['machine']}; "
         + ", ".join(f"{name} {number}" for name, number in versions.items() if name != "kmutex")
-        + f"; {options.seeds} seeds, medians; a search is given {options.limit:g} s.",
+        + f"; medians over the seeds, {options.seeds} in number; a search is given {options.limit:g} s.",
         *terms.busy(load),
     ]
     shown = [*table(figures, cases), "", *(f"- {line}" for line in (*conditions, *missing, *said(figures, cases)))]
