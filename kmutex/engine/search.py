@@ -194,7 +194,6 @@ class _Trace:
         return max(below)
 
     @property
-    @property
     def begun(self) -> Set[int]:
         """Return the threads with at least one step."""
         return self._levels.keys()
