@@ -34,7 +34,7 @@ class Bytecode:
     """
 
     def __init__(self, own: Callable[[str], bool], *, watching: bool = False) -> None:
-        """``own`` tells whether a file has the subject's code. With ``watching``, places where no run switches count too."""
+        """``own`` tells whether a file has the subject's code. ``watching``: places where no run switches count too."""
         self._own = own
         self._watching = watching
         self._places: dict[CodeType, dict[int, Place]] = {}
