@@ -187,6 +187,8 @@ class _Looker:
                 raise NotALockerError("it waits by trio, and no single flight is run there; a locker is") from None
             for call in ways.flights(subject, self._calls):
                 flight = self._flight(call)
+                if self.of_trio:
+                    break
                 if flight is not None:
                     return flight
             raise
@@ -300,6 +302,9 @@ class _Looker:
         if unlike or (call.awaitable and not awaits) or ((call.by_key or call.options) and not answers):
             return None
         kind: Kind = "asyncio" if awaits or not answers else "threads"
+        if kind == "asyncio" and not call.awaitable:
+            # Whether it waits by trio shows only where it runs.
+            self._trials.answer(kind, called)
         counts = "len" not in self._without and hasattr(type(self._subject), "__len__")
         opening = self._opening(call.name)
         by_key = call.by_key or not (call.decorates or call.function_first)

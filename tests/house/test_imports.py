@@ -96,9 +96,7 @@ def only_standard_library() -> list[Path]:
 
 @pytest.mark.parametrize("path", only_standard_library(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_model_and_the_engine_import_the_standard_library_only(path: Path) -> None:
-    # Loaded for a locker that waits by trio only, and so has trio.
-    needed = {"trio", "outcome", "sniffio"} if path.name == "trioloop.py" else set()
-    assert foreign(path, "kmutex_model" if "kmutex_model" in path.parts else "kmutex") == needed
+    assert foreign(path, "kmutex_model" if "kmutex_model" in path.parts else "kmutex") == set()
 
 
 def test_a_foreign_import_is_seen_wherever_it_stands(tmp_path: Path) -> None:

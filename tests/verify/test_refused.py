@@ -39,7 +39,7 @@ REFUSED = {
     "two lockers share a guard": (("subjects:SharesItsGuard",), "two lockers of the factory share more than"),
     "a child that stays": (("subjects:LeavesChildren",), "no scheduling point for"),
     "no lock": (("subjects:NoLock",), "NoLock has no known form of a lock for a key"),
-    "no unlock": (("subjects:NoUnlock",), "NoUnlock has no lock for a key"),
+    "no unlock": (("subjects:NoUnlock",), "NoUnlock has no known form of a lock for a key"),
     "no key": (("subjects:NoKey",), "found lock(), unlock()"),
     "an attribute that raises": (("subjects:AttributeRaises",), "raised OSError: not now"),
     "a name that it has not": (("subjects:Sound", "--call", "get=lock_for"), "Sound has no lock_for(), which --call"),
