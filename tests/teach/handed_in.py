@@ -9,6 +9,7 @@ import io
 import json
 import sys
 import tokenize
+from collections.abc import Collection
 from pathlib import Path
 
 from kmutex.teach.lesson import lesson
@@ -69,10 +70,10 @@ def notebook(*cells: str) -> str:
     return json.dumps({"cells": every, "metadata": {"kernelspec": {"language": "python"}}, "nbformat": 4})
 
 
-def thirty(folder: Path) -> dict[str, tuple[str, str]]:
+def thirty(folder: Path, only: Collection[str] = ()) -> dict[str, tuple[str, str]]:
     """By student: the verdict that is to be ("" where it is not for this lesson to say), and a word that is said.
 
-    Writes them into ``folder``.
+    Writes them into ``folder``: of these students only, if any are named.
     """
     sound = repaired("Counting")
     files: dict[str, tuple[str, str, str, str]] = {}
@@ -102,6 +103,7 @@ def thirty(folder: Path) -> dict[str, tuple[str, str]]:
         "Wrong Kind": ("mine.py", lesson(12).source, "not graded", "not for the lesson"),
         "No File": ("answer.docx", "", "not graded", "no .py and no .ipynb"),
     }
+    files = {student: files[student] for student in only or files}
     for number, (student, (name, code, _, _)) in enumerate(files.items(), 101):
         at = folder / f"{student}_{number}_assignsubmission_file"
         at.mkdir(parents=True)
