@@ -6,6 +6,7 @@ import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Semaphore;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.Lock;
 
 /**
@@ -20,7 +21,7 @@ final class Peer {
     public static void main(String[] arguments) throws IOException {
         int stripes = Integer.parseInt(arguments[2]);
         boolean locks = arguments[1].equals("lock");
-        new Adapter(arguments[0], List.of("cancel", "try"), () -> locks ? new Locks(stripes) : new Semaphores(stripes))
+        new Adapter(arguments[0], List.of("cancel", "try", "deadline"), () -> locks ? new Locks(stripes) : new Semaphores(stripes))
                 .serve();
     }
 
@@ -53,6 +54,11 @@ final class Peer {
             } catch (InterruptedException interrupt) {
                 throw new IllegalStateException(interrupt);
             }
+        }
+
+        @Override
+        public Release tryLock(String key, long milliseconds) throws InterruptedException {
+            return owned(key, lock -> lock.tryLock(milliseconds, TimeUnit.MILLISECONDS));
         }
 
         private Release owned(String key, Way way) throws InterruptedException {
@@ -137,6 +143,12 @@ final class Peer {
         @Override
         public Release tryLock(String key) {
             return striped.get(key).tryAcquire() ? () -> unlock(key) : null;
+        }
+
+        @Override
+        public Release tryLock(String key, long milliseconds) throws InterruptedException {
+            boolean taken = striped.get(key).tryAcquire(milliseconds, TimeUnit.MILLISECONDS);
+            return taken ? () -> unlock(key) : null;
         }
 
         @Override
