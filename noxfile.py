@@ -161,8 +161,8 @@ def types(session: nox.Session) -> None:
     session.run("mypy", "examples/pull")
     session.run("python", "-m", "mypy", "docs/site")
     # Each of them has a run.py.
-    for folder in ("locks", "interrupts", "explorer"):
-        session.run("mypy", f"benchmarks/{folder}")
+    for folder in ("locks", "interrupts", "explorer", "search"):
+        session.run("mypy", f"benchmarks/{folder}", env={"MYPYPATH": "benchmarks/verify"})
 
 
 @nox.session

@@ -272,6 +272,7 @@ def tables_of(kind: str, rows: Sequence[Row], found: Sequence[Standing]) -> list
     counted = [row for row in rows if row.counted]
     counts = {row.name: {one.subject: counted_cell(row, one) for one in of_row(row, found)} for row in counted}
     lines = []
+    columns: tuple[str, ...]
     for row in rows:
         if not row.counted:
             columns, cells_of = COLUMNS[1:], {one.subject: cells(row, one)[1:] for one in of_row(row, found)}
