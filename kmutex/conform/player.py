@@ -66,7 +66,9 @@ def lacking(name: str) -> str:
 
 def clauses_unjudged(features: Set[str]) -> frozenset[str]:
     """The clauses that are not judged of a port with these features."""
-    return frozenset(clause for name, clauses in PORT_FEATURES.items() if name not in features for clause in clauses)
+    off = {clause for name, clauses in PORT_FEATURES.items() if name not in features for clause in clauses}
+    # Tokens are a part of it that stands without leases.
+    return frozenset(off - {"KM-TOKEN"} if "token" in features else off)
 
 
 class CaseVerdict(str, Enum):
@@ -250,8 +252,10 @@ class _Player:
         self._holder: dict[str, int] = {}
         self._asked = {c.call: c.key for move in case.moves for c in move if c.op in ASKING}
         self._cancelling = {c.call for move in case.moves for c in move if c.op in ("cancel", "done", "limit")}
+        self._highest: dict[str, int] = {}
+        """By key: the highest token of the moves before."""
         self._tokens: dict[str, list[int]] = {}
-        """By key: the highest of the moves before, and those of this move."""
+        """By key: the tokens of this move."""
         self._calls: dict[int, str] = {}
         self._unlocks: dict[int, str] = {}
         self._said: list[tuple[Command, str]] = []
@@ -288,7 +292,8 @@ class _Player:
 
     def _make(self, number: int, move: Move) -> None:
         self._calls, self._unlocks, self._said = {}, {}, []
-        self._tokens = {key: [max(tokens)] for key, tokens in self._tokens.items()}
+        self._highest |= {key: max(tokens) for key, tokens in self._tokens.items()}
+        self._tokens = {}
         waiting = [(sent.command.call, sent.command.key) for sent in self._open.values()]
         settle = self._settle(number)
         for place, command in enumerate(move):
@@ -497,11 +502,12 @@ class _Player:
         token, key = reply.get("token"), sent.command.key or ""
         if type(token) is not int:
             raise AdapterError(f"its reply to a granted lock has no whole number as its token: {token!r}")
-        before = self._tokens.setdefault(key, [])
-        # Of the grants of one move nobody knows the order.
-        if before and (token <= before[0] or token in before):
-            self._judge.differs("KM-TOKEN", f"call {sent.client} got {key} with the token {token}, after {max(before)}")
-        before.append(token)
+        highest, beside = self._highest.get(key), self._tokens.setdefault(key, [])
+        # The order of the grants of one move is unknown.
+        if token in beside or (highest is not None and token <= highest):
+            before = max(beside, default=highest)
+            self._judge.differs("KM-TOKEN", f"call {sent.client} got {key} with the token {token}, after {before}")
+        beside.append(token)
 
     def _decide(self, key: str, *, released: bool = False) -> None:
         """Tell the judge the effect of an unlock that was sent together with a lock of a free key, if it had one."""

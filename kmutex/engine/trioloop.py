@@ -121,12 +121,15 @@ class TrioLoop:
         self._batch = 0
         """The number of tasks at the head of the queue that are of this batch."""
         self._clients: list[tuple[Any, _Task]] = []
+        self._seen: set[int] = set()
+        """The numbers of the tasks so far."""
         self.failed: Callable[[BaseException], None] = lambda error: None
 
     @property
     def begun(self) -> int:
-        """The number of tasks."""
-        return len(self._runner.tasks)
+        """The number of tasks so far: one that has ended counts on."""
+        self._seen.update(task._counter for task in self._runner.tasks)
+        return len(self._seen)
 
     @property
     def now(self) -> float:
@@ -246,13 +249,12 @@ class TrioLoop:
         return found
 
     def _owner(self, scope: Any) -> Any:
-        for client, task in self._clients:
-            status = task.task._cancel_status
-            while status is not None and status is not scope._cancel_status:
-                status = status.parent
-            if status is not None:
-                return client
-        return None
+        """The client in whose call the scope is, be it in a task that the call has started; None if in no call."""
+        calls = {task.scope._cancel_status: client for client, task in self._clients if task.scope is not None}
+        status = scope._cancel_status
+        while status is not None and status not in calls:
+            status = status.parent
+        return None if status is None else calls[status]
 
     def fire(self, timer: _Ends) -> None:
         """Let a scope time out now, and those with an earlier deadline."""

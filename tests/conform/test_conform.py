@@ -151,6 +151,7 @@ KINDS = [
     ("LimitStaysQueued", "0+a/1+a:50/ua@300", "KM-CANCEL"),
     ("LimitEndsGrant", "0+a:50/1+a:50/2?a", "KM-EXCL"),
     ("TokensAgain", "0+a/ua/1+a@300", "KM-TOKEN"),
+    ("TokensAgainUnleased", "0+a/ua/1+a", "KM-TOKEN"),
 ]
 """Mistakes that the small vectors do not show, the vector that does, and the clause."""
 

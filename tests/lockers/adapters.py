@@ -233,6 +233,12 @@ class TokensAgain(Fields):
             self.token = 0
 
 
+class TokensAgainUnleased(TokensAgain):
+    """The same, without leases."""
+
+    features = tuple(name for name in Fields.features if name != "lease")
+
+
 class NoToken(Fields):
     """Declares tokens and gives none."""
 

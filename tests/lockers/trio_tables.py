@@ -54,6 +54,34 @@ class Queues:
             next(iter(queue.values())).set()
 
 
+class InNursery(Queues):
+    """The same, where a task of its own waits for each call: tasks begin and end in a run."""
+
+    async def _wait(self, turn: trio.Event, timeout: float | None) -> None:
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(turn.wait)
+        if not turn.is_set():
+            raise TimeoutError
+
+
+class ClockInNursery(Queues):
+    """The same, where a task of its own ends the wait of a call."""
+
+    async def _wait(self, turn: trio.Event, timeout: float | None) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def clock() -> None:
+                await trio.sleep(math.inf if timeout is None else timeout)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(clock)
+            await turn.wait()
+            nursery.cancel_scope.cancel()
+        if not turn.is_set():
+            raise TimeoutError
+
+
 class GrantKept(Queues):
     """Who is cancelled once the key was handed to him raises, and stays its holder (KM-RACE)."""
 
