@@ -11,7 +11,7 @@ from kmutex import KeyedMutex
 from tests.driver import DEADLINE, start
 
 THREADS = 12
-ROUNDS = 20_000 if not getattr(sys, "_is_gil_enabled", lambda: True)() else 200
+ROUNDS = 5_000 if not getattr(sys, "_is_gil_enabled", lambda: True)() else 200
 """Of each thread: as many as show something where threads really run at once."""
 
 
