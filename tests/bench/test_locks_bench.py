@@ -6,7 +6,6 @@ No test here asserts on a time.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import random
 import re
@@ -31,15 +30,11 @@ import workloads
 from lockers import ASYNCIO, FLOOR, OURS, REFERENCES, THREADS, Subject
 from span import Span
 from standing import Sample
+from tests.scripts import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "benchmarks" / "locks" / "run.py"
-spec = importlib.util.spec_from_file_location("bench_run", RUN)
-assert spec is not None
-assert spec.loader is not None
-run = importlib.util.module_from_spec(spec)
-sys.modules["bench_run"] = run
-spec.loader.exec_module(run)
+run = loaded(RUN)
 ROWS = {(row.kind, row.name): row for row in workloads.rows((4, 8), 50)}
 TIMES = {"keys": workloads.HELD_KEYS, "held": 20, "waiter": 5, "kept": 50}
 

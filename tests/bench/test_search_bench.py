@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,13 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.scripts import loaded
+
 ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("search_run", ROOT / "benchmarks" / "search" / "run.py")
-assert spec is not None
-assert spec.loader is not None
-search = importlib.util.module_from_spec(spec)
-sys.modules["search_run"] = search
-spec.loader.exec_module(search)
+search = loaded(ROOT / "benchmarks" / "search" / "run.py")
 ACCOUNT, SOUND = search.CASES[0], search.SOUND[0]
 
 

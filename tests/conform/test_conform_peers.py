@@ -1,28 +1,19 @@
 """docs/conform-peers.md says what conform says of other keyed locks; here it is said again, by running it."""
 
-import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from tests.scripts import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "adapters" / "peers.py"
 
 
-def _module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("conform_peers", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PEERS = _module()
+PEERS = loaded(SCRIPT)
 PAGE = (ROOT / "docs" / "conform-peers.md").read_text(encoding="utf-8")
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
-spec = importlib.util.spec_from_file_location("run_mutants", Path(__file__).with_name("run_mutants.py"))
-assert spec is not None
-assert spec.loader is not None
-run_mutants = importlib.util.module_from_spec(spec)
-sys.modules["run_mutants"] = run_mutants
-spec.loader.exec_module(run_mutants)
+from tests.scripts import loaded
+
+run_mutants = loaded(Path(__file__).with_name("run_mutants.py"))
 
 ONE = run_mutants.Survivor("kmutex._core.f", "a = 1", "a = 2")
 TWO = run_mutants.Survivor("kmutex._core.f", "a = 1", "a = None")

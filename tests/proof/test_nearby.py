@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import itertools
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,16 +12,12 @@ import pytest
 from kmutex_model.proof import clauses
 from kmutex_model.proof.tie import Judge
 from tests.proof.nearby import nearby, verdicts
+from tests.scripts import loaded
 
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("run_model_mutants", ROOT / "tests" / "mutants" / "run_model_mutants.py")
-assert spec is not None
-assert spec.loader is not None
-run = importlib.util.module_from_spec(spec)
-sys.modules["run_model_mutants"] = run
-spec.loader.exec_module(run)
+run = loaded(ROOT / "tests" / "mutants" / "run_model_mutants.py")
 CLAUSES = run.MODEL / "proof" / "clauses.py"
 
 

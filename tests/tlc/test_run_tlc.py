@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -15,22 +13,13 @@ from kmutex_model.explore import explore
 from kmutex_model.proof.invariant import PARTS
 from kmutex_model.properties import ALL
 from kmutex_model.state import Client, Config, Entry, State
+from tests.scripts import loaded
 
 RUNNER = Path(__file__).with_name("run_tlc.py")
 SPECS = Path(__file__).resolve().parents[2] / "specs"
 
 
-def load() -> ModuleType:
-    """The runner as a module; it is a program and not on the path."""
-    spec = importlib.util.spec_from_file_location("run_tlc", RUNNER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-run_tlc = load()
+run_tlc = loaded(RUNNER)
 
 GOOD = """Starting...
 Model checking completed. No error has been found.

@@ -3,25 +3,17 @@
 import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from tests.scripts import loaded
 
 pytestmark = pytest.mark.peers
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("peers", ROOT / "docs" / "site" / "peers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PEERS = _module()
+PEERS = loaded(ROOT / "docs" / "site" / "peers.py")
 PAGE = (ROOT / "docs" / "peers.md").read_text(encoding="utf-8")
 
 
