@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -37,7 +36,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "verify"), str(ROOT), str(ROOT / "model")]
 
-from first_violation import VIOLATION  # noqa: E402
+from first_violation import VIOLATION, verifying  # noqa: E402
 
 import page  # noqa: E402
 import terms  # noqa: E402
@@ -154,17 +153,8 @@ def said(pairs: dict[str, dict[str, list[Took]]]) -> Iterator[str]:
 
 def until_shown(subject: str, seconds: float) -> float | None:
     """Real seconds from the start of `kmutex verify` to its first violation; None: it shows none."""
-    command = [sys.executable, "-m", "kmutex", "verify", *subject.split(), "--seconds", f"{seconds:g}", "--quiet"]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "model")])
     started = time.perf_counter()
-    with subprocess.Popen(
-        command,
-        cwd=ROOT / "tests" / "lockers",
-        env={**os.environ, "PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
+    with verifying(ROOT, subject, seconds) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if VIOLATION.match(line):

@@ -53,21 +53,24 @@ class Took(NamedTuple):
     status: int
 
 
-def measure(checkout: Path, subject: str, seconds: float) -> Took:
-    """Verify it once. The lockers are those of this checkout."""
-    folder = ROOT / "tests" / "lockers"
+def verifying(checkout: Path, subject: str, seconds: float) -> subprocess.Popen[str]:
+    """Begin to verify it by a checkout's command, with its output piped. The lockers are those of this checkout."""
     path = [str(checkout), str(checkout / "model"), str(ROOT)]
-    started = time.perf_counter()
-    first = None
-    command = [sys.executable, "-m", "kmutex", "verify", *subject.split(), "--seconds", f"{seconds:g}", "--quiet"]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
+    return subprocess.Popen(
+        [sys.executable, "-m", "kmutex", "verify", *subject.split(), "--seconds", f"{seconds:g}", "--quiet"],
+        cwd=ROOT / "tests" / "lockers",
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-    ) as process:
+    )
+
+
+def measure(checkout: Path, subject: str, seconds: float) -> Took:
+    """Verify it once."""
+    started = time.perf_counter()
+    first = None
+    with verifying(checkout, subject, seconds) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if first is None and VIOLATION.match(line):
