@@ -3,12 +3,13 @@
 import { LockTimeoutError, UnheldKeyError } from "./kmutex.js";
 
 // What the mistakes are made in: the usual shape, with a count beside an array of waiters. It has none itself.
-class Sound {
+export class Sound {
   entries = new Map(); // key -> { refs, holder, waiters }
 
   async hold(key, { signal, timeout } = {}) {
+    signal?.throwIfAborted();
     if (timeout === 0 && this.entries.get(key)?.holder !== undefined) throw new LockTimeoutError();
-    const ticket = { signal };
+    const ticket = { signal, timeout };
     if (!this.request(key, ticket)) await this.turn(key, ticket);
     return { release: () => this.release(key, ticket) };
   }
@@ -33,13 +34,15 @@ class Sound {
     return entry.holder === ticket;
   }
 
-  // Resolves at the grant, rejects at an abort before it.
+  // Resolves at the grant, rejects at an abort or the end of the time limit before it.
   turn(key, ticket) {
     return new Promise((resolve, reject) => {
+      const giveUp = (reason) => {
+        if (this.leave(key, ticket)) reject(reason);
+      };
       ticket.grant = resolve;
-      ticket.signal?.addEventListener("abort", () => {
-        if (this.leave(key, ticket)) reject(ticket.signal.reason);
-      });
+      ticket.signal?.addEventListener("abort", () => giveUp(ticket.signal.reason));
+      if (ticket.timeout !== undefined) setTimeout(() => giveUp(new LockTimeoutError()), ticket.timeout);
     });
   }
 
