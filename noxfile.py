@@ -37,6 +37,7 @@ COMPILED = (
     "tests/test_core.py",
     "tests/test_entry.py",
     "tests/test_drivers.py",
+    "tests/test_stripes.py",
     "tests/test_threads.py",
     "tests/test_aio.py",
     "tests/test_anyio.py",
@@ -94,6 +95,8 @@ and put $HOME/python3.13t/bin on the path. It takes some ten minutes."""
 THREADED_TESTS = (
     "tests/test_core.py",
     "tests/test_drivers.py",
+    "tests/test_interrupts.py",
+    "tests/test_stripes.py",
     "tests/test_threads.py",
     "tests/test_aio.py",
     "tests/test_free_threads.py",
