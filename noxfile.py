@@ -48,6 +48,7 @@ COMPILED = (
     "tests/test_owners.py",
     "tests/bench/test_interrupts_bench.py",
     "tests/testing/test_suite.py",
+    "tests/trace/test_steps.py",
     "tests/verify/test_compiled.py",
 )
 """What is run on the compiled wheel."""
