@@ -458,42 +458,6 @@ FlagAndConditionLeases = _leasing(FlagAndCondition)
 # Held out: not to be looked at while the checker is built or tuned.
 
 
-class DequeOfFutures(_Entries[deque[_Waiter]], _OneLoop):
-    """A key in the table is held; its deque is the queue; a cancelled future is skipped."""
-
-    async def lock(self, key: Hashable) -> None:
-        loop = self._check_loop()
-        queue = self._entries.get(key)
-        if queue is None:
-            self._entries[key] = deque()
-            return
-        waiter = loop.create_future()
-        queue.append(waiter)
-        try:
-            await waiter
-        except BaseException:
-            if waiter.done() and not waiter.cancelled():
-                self._pass_on(key)
-            elif waiter in queue:
-                queue.remove(waiter)
-            raise
-
-    def unlock(self, key: Hashable) -> None:
-        self._check_if_any()
-        if key not in self._entries:
-            raise KeyError(key)
-        self._pass_on(key)
-
-    def _pass_on(self, key: Hashable) -> None:
-        queue = self._entries[key]
-        while queue:
-            waiter = queue.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        del self._entries[key]
-
-
 class Mailboxes(_OneLoop):
     """Each waiter reads a queue of one letter of its own."""
 
@@ -605,11 +569,10 @@ class SemaphoreAndCount:
             del self._users[key], self._semaphores[key]
 
 
-class HeapOfTurns(DequeOfFutures):
-    """Inherits the loop check only; a heap of (number, future) per key, the cancelled removed at once."""
+class HeapOfTurns(_OneLoop):
+    """A heap of (number, future) per key, the cancelled removed at once."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._heaps: dict[Hashable, list[tuple[int, _Waiter]]] = {}
         self._serial = itertools.count()
 
@@ -926,39 +889,6 @@ class ActorPerKey(_OneLoop):
 
 
 # No order promised: verify these without "fifo".
-
-
-class BargingFutures(_OneLoop):
-    """Unlock frees the key and wakes everybody who waits for it; the first to run takes it."""
-
-    def __init__(self) -> None:
-        self._held: set[Hashable] = set()
-        self._freed: dict[Hashable, list[_Waiter]] = {}
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    async def lock(self, key: Hashable) -> None:
-        loop = self._check_loop()
-        while key in self._held:
-            freed = loop.create_future()
-            self._freed.setdefault(key, []).append(freed)
-            try:
-                await freed
-            finally:
-                waiting = self._freed.get(key, [])
-                if freed in waiting:
-                    waiting.remove(freed)
-                    if not waiting:
-                        del self._freed[key]
-        self._held.add(key)
-
-    def unlock(self, key: Hashable) -> None:
-        self._check_if_any()
-        self._held.remove(key)
-        for freed in self._freed.pop(key, []):
-            if not freed.done():
-                freed.set_result(None)
 
 
 class BargingEvents(_Entries[asyncio.Event], _OneLoop):

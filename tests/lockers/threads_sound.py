@@ -15,7 +15,7 @@ import itertools
 import queue
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -715,55 +715,6 @@ class LinkedList:
         self._unlink(head)
         head.granted = True
         head.gate.release()
-
-
-class OrderedTickets(_Guarded[OrderedDict[int, threading.Semaphore]]):
-    """The first ticket of a key's ordered dict is its holder; a semaphore per ticket."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._serial = itertools.count(1)
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        gate = threading.Semaphore(0)
-        with self._guard:
-            ticket = next(self._serial)
-            tickets = self._entries.setdefault(key, OrderedDict())
-            if not tickets:
-                tickets[ticket] = gate
-                return
-            if timeout == 0:
-                raise TimeoutError(key)
-            tickets[ticket] = gate
-        try:
-            if gate.acquire(timeout=timeout):
-                return
-            with self._guard:
-                if next(iter(tickets)) == ticket:
-                    return
-                del tickets[ticket]
-        except BaseException:
-            with self._guard:
-                if ticket in tickets:
-                    self._remove(key, tickets, ticket)
-            raise
-        raise TimeoutError(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            tickets = self._entries.get(key)
-            if not tickets:
-                raise RuntimeError(f"{key!r} is not held")
-            self._remove(key, tickets, next(iter(tickets)))
-
-    def _remove(self, key: Hashable, tickets: OrderedDict[int, threading.Semaphore], ticket: int) -> None:
-        was_holder = next(iter(tickets)) == ticket
-        del tickets[ticket]
-        if not tickets:
-            del self._entries[key]
-        elif was_holder:
-            next(iter(tickets.values())).release()
 
 
 class _HeapWaiter:
