@@ -252,5 +252,5 @@ def growth(drain: Callable[[int], Callable[[], object]], few: int = 100, many: i
 
 
 def test_a_release_costs_as_much_whatever_the_queue() -> None:
-    """KM-HANDOFF, in constant time. The figures: benchmarks/core/drain.py."""
+    """KM-HANDOFF, in constant time. The figures: docs/adr/0001-head-of-queue-holds.md."""
     assert growth(drain_of_the_table) < 6 < growth(drain_of_a_dict)

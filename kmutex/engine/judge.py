@@ -320,6 +320,9 @@ class Judge(RunJudge):
         elif key not in self._holder:
             if any(other != key for other in self._holder):
                 self._stalled.add(client)
+            elif stuck := next(iter(self._releasing.items()), None):
+                other, of = stuck
+                self._find("KM-LIVE", f"client {client} waits for {key}, and client {other}'s unlock of {of} is stuck")
             else:
                 self._find("KM-LIVE", f"client {client} waits for {key}, nobody holds it, and nobody can move")
         elif client not in self._parked:
