@@ -73,10 +73,22 @@ class InStripes(StripedMutex):
     """The mutex for a Python without the GIL, with as few stripes as keep the keys of the checks apart: sound."""
 
     def __init__(self) -> None:
-        keys = "abcd"
+        keys = "abcdk"
         count = next(n for n in itertools.count(len(keys)) if len({hash(key) % n for key in keys}) == len(keys))
         self._stripes = tuple([threads.UntypedMutex() for _ in range(count)])
         self._mutex = _AllStripes([stripe._mutex for stripe in self._stripes])
+
+    def _stripe(self, key: Hashable) -> threads.UntypedMutex:
+        return self._stripes[hash(key) % len(self._stripes)]
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        self._stripe(key).lock(key, timeout)
+
+    def unlock(self, key: Hashable) -> None:
+        self._stripe(key).unlock(key)
+
+    def hold(self, key: Hashable, timeout: float | None = None) -> threads.Lease:
+        return threads.Lease(self._stripe(key)._mutex, key, timeout, self)
 
 
 class GuardsAsNamed(InStripes):
@@ -85,7 +97,7 @@ class GuardsAsNamed(InStripes):
     def hold_all(self, keys: Keys, timeout: float | None = None) -> threads.Lease:
         several = threads._Several(self._mutex)
         named = distinct(keys)
-        several._guard = _Guards([self._stripes[hash(key) % len(self._stripes)]._mutex._guard for key in named])
+        several._guard = _Guards([self._stripe(key)._mutex._guard for key in named])
         return threads.Lease(several, named, timeout)
 
 
