@@ -87,10 +87,9 @@ class _Guards:
     def __init__(self, guards: list[Guard]) -> None:
         self._guards = guards
 
-    def acquire(self) -> bool:
+    def acquire(self) -> None:
         for guard in self._guards:
             guard.acquire()
-        return True
 
     def release(self) -> None:
         # Those that this thread owns: after an interrupt in `acquire`, or in here, that is not each of them.
@@ -100,9 +99,9 @@ class _Guards:
             except RuntimeError:
                 pass
 
-    def __enter__(self) -> bool:
+    def __enter__(self) -> None:
         try:
-            return self.acquire()
+            self.acquire()
         except BaseException:
             self.release()
             raise

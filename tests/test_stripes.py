@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Callable, Hashable
 
 import pytest
 
-from kmutex._stripes import STRIPES, StripedMutex
+from kmutex._core import LockTable
+from kmutex._lease import NO_TICKET
+from kmutex._stripes import FOR_A_STRIPE, STRIPES, StripedMutex, _Tables
 from kmutex.trace import StepLog
 from tests.driver import DEADLINE, start
 
@@ -50,11 +54,42 @@ def test_no_two_stripes_issue_the_same_ticket() -> None:
     mutex = StripedMutex()
     for key in range(STRIPES):
         mutex.lock(key)
-    with mutex.hold_all(range(STRIPES, 2 * STRIPES)):
+    several = range(STRIPES, 2 * STRIPES)
+    with mutex.hold_all(several):
         holders = {key: entry.holder for key, entry in mutex.snapshot().items()}
-    assert len(holders) == 2 * STRIPES
-    assert len({holders[key] for key in range(STRIPES)}) == STRIPES
-    assert not {holders[key] for key in range(STRIPES)} & {holders[STRIPES]}
+    assert holders == {key: NO_TICKET + 1 + min(key, STRIPES) * FOR_A_STRIPE for key in range(2 * STRIPES)}
+
+
+class Noting(LockTable):
+    """Keeps the reasons that it is given."""
+
+    __slots__ = ("reasons",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: list[str] = []
+
+    def cancel(self, key: Hashable, ticket: int, why: str = "") -> bool:
+        self.reasons.append(why)
+        return True
+
+    def withdraw(self, key: Hashable, ticket: int, why: str = "") -> None:
+        self.reasons.append(why)
+
+
+def test_the_table_of_the_key_is_told_the_reason() -> None:
+    parts = [Noting(), Noting()]
+    tables = _Tables([*parts])
+    calls: tuple[Callable[..., object], ...] = (tables.cancel, tables.withdraw)
+    for call in calls:
+        call("k", 1)
+        call("k", 1, "refused")
+    assert sorted(part.reasons for part in parts) == [[], ["timeout", "refused", "cancelled", "refused"]]
+
+
+def test_a_lease_keeps_the_whole_mutex() -> None:
+    mutex = StripedMutex()
+    assert mutex.hold("k")._owner is mutex
 
 
 def test_a_log_has_the_steps_of_all_keys() -> None:
@@ -73,7 +108,7 @@ def test_who_holds_a_key_is_known() -> None:
     mutex.lock("a")
     owner = mutex.owner("a")
     assert owner is not None
-    assert "test_who_holds_a_key_is_known" in str(owner)
+    assert owner.name == f"thread {threading.current_thread().name!r}"
 
 
 def test_a_key_that_is_not_hashable_is_refused_before_the_block() -> None:
