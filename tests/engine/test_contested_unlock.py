@@ -110,13 +110,16 @@ class Forgets(Sound):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "told", "stuck"),
     [
-        (Stuck, "client 1 waits for a, and client 0's unlock of a is stuck"),
-        (Forgets, "client 1 waits for a, nobody holds it, and nobody can move"),
+        (Stuck, "client 1 waits for a, and client 0's unlock of a is stuck", 0),
+        (Forgets, "client 1 waits for a, nobody holds it, and nobody can move", -1),
     ],
 )
-def test_who_waits_for_an_unlock_that_waits_for_itself_is_told_so(make: Callable[[], Any], told: str) -> None:
-    """KM-LIVE: the key is not free as it is after an unlock that came back."""
+def test_who_waits_for_an_unlock_that_waits_for_itself_is_told_so(
+    make: Callable[[], Any], told: str, stuck: int
+) -> None:
+    """KM-LIVE: the key is not free as it is after an unlock that came back; and the unlock is shown as the place."""
     result = Explorer(make, crew=Crew()).every(parse("0+a | 1+a | 0-a"), "locks", 0)
-    assert result.found["KM-LIVE"].finding.message == told
+    finding = result.found["KM-LIVE"].finding
+    assert (finding.message, finding.stuck) == (told, stuck)
