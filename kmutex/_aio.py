@@ -125,13 +125,16 @@ class AsyncInnerMutex:
         with _moving:
             owner = self._loop
             if owner is not running:
-                # From the next line on, calls from the owner come here too, and wait. An earlier call came from a loop
-                # that runs, and whether the owner runs is checked after that line.
-                self._loop = None
-                if owner is not None and (owner.is_running() or len(self._table)):
-                    self._loop = owner
-                    why = "which still runs" if owner.is_running() else "where keys are held"
-                    raise WrongLoopError(f"this AsyncKeyedMutex belongs to another event loop, {why}")
+                # Once `_loop` is None, calls from the owner come here too, and wait. An earlier call came from a loop
+                # that runs, and whether the owner runs is checked after that.
+                try:
+                    self._loop = None
+                    if owner is not None and (owner.is_running() or len(self._table)):
+                        why = "which still runs" if owner.is_running() else "where keys are held"
+                        raise WrongLoopError(f"this AsyncKeyedMutex belongs to another event loop, {why}")
+                except BaseException:
+                    self._loop = owner  # After an interrupt, too: the next caller would find a mutex of no loop.
+                    raise
                 self._make = running.create_future
                 self._loop = running  # Last: who passes the check finds the loop's own futures.
 

@@ -6,10 +6,10 @@ different keys would contend for that guard (docs/adr/0005-what-a-lock-costs.md)
 Equal keys have equal hashes, so they are in the same stripe. A call on one key is a call of its stripe and touches no
 other, and each stripe is a whole mutex of `kmutex._threads`. So each clause about one key holds as it does there.
 
-`hold_all` and `snapshot` are about keys of several stripes. They take all guards, always in the same order, so no two
-calls wait for each other's guards. Once all are taken no other call is within any stripe: whatever is done then is one
-step for each of them. A log, and the notes of ``diagnose=True``, are written under a guard too; with one of those there
-is one stripe.
+`hold_all`, `snapshot`, `len` and `repr` are about keys of several stripes. They take all guards, always in the same
+order, so no two calls wait for each other's guards. Once all are taken no other call changes any stripe: whatever is
+done then is one step for each of them. A log, and the notes of ``diagnose=True``, are written under a guard too; with
+one of those there is one stripe.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from kmutex._steps import StepLog
 
 STRIPES = 17
-"""Prime, so that keys whose hashes are all multiples of a power of two, as those of objects are, use every stripe."""
+"""Prime, so that keys whose hashes are all multiples of a power of two, as those of objects often are, use
+every stripe."""
 FOR_A_STRIPE = 1 << 48
 """Tickets of one stripe, before it would issue those of the next. A ticket of `hold_all` is in several tables, so no
 two stripes may issue the same."""
@@ -54,16 +55,18 @@ class StripedMutex(UntypedMutex):
             self._mutex = _AllStripes([stripe._mutex for stripe in self._stripes])
 
     def lock(self, key: Any, timeout: float | int | None = None) -> None:
-        """As `UntypedMutex.lock`."""
         self._stripes[hash(key) % STRIPES].lock(key, timeout)
 
     def unlock(self, key: Any) -> None:
-        """As `UntypedMutex.unlock`."""
         self._stripes[hash(key) % STRIPES].unlock(key)
 
     def hold(self, key: Any, timeout: float | int | None = None) -> Lease:
-        """As `UntypedMutex.hold`, but a key that is not hashable is refused here, and not when the block is entered."""
+        # A key that is not hashable is refused here, and not when the block is entered.
         return Lease(self._stripes[hash(key) % STRIPES]._mutex, key, timeout, self)
+
+    def __len__(self) -> int:
+        # Under all guards: a sum of sizes that are read one by one may be 0 while a key is always held.
+        return self._mutex._seen(self._mutex._table.__len__)
 
 
 class _AllStripes(InnerMutex):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kmutex import compiled
+from kmutex import AsyncKeyedMutex, WrongLoopError, compiled
 from kmutex._threads import InnerMutex, UntypedMutex
 from kmutex.testing.interrupts import Boundary, everywhere
 from tests.driver import DEADLINE, in_python, start
@@ -420,6 +420,43 @@ def test_an_interrupted_release_within_the_block_ends_the_lease_once() -> None:
 
     within = [boundary for boundary in everywhere(make_run, traced) if boundary.function.endswith("release")]
     assert len(within) > 10
+
+
+class Loop:
+    """What a mutex asks of an event loop."""
+
+    def __init__(self, running: bool) -> None:
+        self.running = running
+
+    def is_running(self) -> bool:
+        return self.running
+
+    def create_future(self) -> Loop:
+        return self
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_an_interrupted_change_of_loops_takes_the_mutex_from_no_loop(running: bool) -> None:
+    """KM-LOOP: else it would belong to nobody, and the next loop would take it while the first one runs."""
+    made: list[tuple[Any, Loop]] = []
+
+    def make_run() -> Callable[[], object]:
+        mutex: Any = AsyncKeyedMutex()._mutex
+        owner = Loop(running)
+        mutex._moved_to(owner)
+        made.append((mutex, owner))
+
+        def run() -> None:
+            with contextlib.suppress(WrongLoopError):
+                mutex._moved_to(Loop(True))
+
+        return run
+
+    for boundary in everywhere(make_run, lambda code: code is Loop.is_running.__code__):
+        mutex, owner = made[-1]
+        assert mutex._loop is owner, boundary
+        assert mutex._make() is owner, boundary
+    assert len(made) > 3
 
 
 def test_the_harness_strikes_each_boundary_once_and_then_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import threading
 from collections.abc import Callable, Hashable
@@ -11,6 +12,7 @@ import pytest
 from kmutex._core import LockTable
 from kmutex._lease import NO_TICKET
 from kmutex._stripes import FOR_A_STRIPE, STRIPES, StripedMutex, _Tables
+from kmutex._threads import UntypedMutex
 from kmutex.trace import StepLog
 from tests.driver import DEADLINE, start
 
@@ -20,7 +22,7 @@ def stripes_in_use(mutex: StripedMutex) -> list[int]:
 
 
 def test_equal_keys_are_one_key_and_others_are_spread() -> None:
-    """KM-EXCL, KM-INDEP: hashes that are multiples of a power of two, as those of objects are, use every stripe."""
+    """KM-EXCL, KM-INDEP: hashes that are multiples of a power of two, often those of objects, use every stripe."""
     mutex = StripedMutex()
     mutex.lock(1)
     for equal in (1.0, True):
@@ -46,6 +48,16 @@ def test_what_is_about_all_keys_is_done_under_every_guard() -> None:
 
     assert start(free).result(DEADLINE) == [True] * STRIPES
     assert mutex._mutex._seen(lambda: start(free).result(DEADLINE)) == [False] * STRIPES
+
+    class Looks(LockTable):
+        def __len__(self) -> int:
+            seen.append(start(free).result(DEADLINE))
+            return 0
+
+    seen: list[list[bool]] = []
+    mutex._mutex._table._tables[-1] = Looks()  # type: ignore[attr-defined]
+    assert len(mutex) == 0
+    assert seen == [[False] * STRIPES]
     assert start(free).result(DEADLINE) == [True] * STRIPES
 
 
@@ -85,6 +97,11 @@ def test_the_table_of_the_key_is_told_the_reason() -> None:
         call("k", 1)
         call("k", 1, "refused")
     assert sorted(part.reasons for part in parts) == [[], ["timeout", "refused", "cancelled", "refused"]]
+
+
+def test_help_says_what_it_says_of_one_table() -> None:
+    for name in ("lock", "unlock", "hold", "__len__"):
+        assert inspect.getdoc(getattr(StripedMutex, name)) == inspect.getdoc(getattr(UntypedMutex, name))
 
 
 def test_a_lease_keeps_the_whole_mutex() -> None:
