@@ -26,6 +26,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from kmutex import AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease, KeyedLocker, KeyedMutex, Lease, compiled
+from kmutex._stripes import StripedMutex
 from kmutex.anyio import AnyioKeyedMutex, AnyioLease
 
 DEADLINE = 120.0
@@ -156,6 +157,15 @@ class Threads:
     async def pause(self) -> None:
         """Let the others go on a bit."""
         time.sleep(0)
+
+
+class ThreadsOnStripes(Threads):
+    """The same on the mutex for a Python without the GIL."""
+
+    kind, mutex = "stripes", StripedMutex  # type: ignore[assignment]
+
+    def __init__(self, locker: Any = None) -> None:
+        super().__init__(StripedMutex() if locker is None else locker)
 
 
 class Tasks:
@@ -356,5 +366,5 @@ def on(*kinds: type[Threads] | type[Tasks] | type[Grouped]) -> Callable[[Test], 
 
 
 uvloops = [TasksOnUvloop] if sys.version_info >= (3, 11) and importlib.util.find_spec("uvloop") else []
-every = on(Threads, Tasks, *uvloops, GroupedOnAsyncio, GroupedOnTrio)
+every = on(Threads, ThreadsOnStripes, Tasks, *uvloops, GroupedOnAsyncio, GroupedOnTrio)
 both, tasks, grouped = on(Threads, Tasks), on(Tasks), on(GroupedOnAsyncio, GroupedOnTrio)
