@@ -204,8 +204,12 @@ class Tasks:
         assert len(waiters(self.locker, key)) == before + 1, "the waiter did not wait"
         return task
 
+    async def settle(self) -> None:
+        """Return when nobody can go on but this task."""
+        await turns()
+
     async def result(self, client: asyncio.Task[T]) -> T:
-        await turns()  # If anybody else was woken with it, that is seen as well.
+        await self.settle()  # If anybody else was woken with it, that is seen as well.
         return await client
 
     async def until(self, state: Callable[[], object]) -> None:
@@ -249,9 +253,15 @@ class Client(Generic[T]):
     def done(self) -> bool:
         return self.ended.is_set()
 
+    def cancel(self) -> None:
+        self.scope.cancel()
+
+    def cancelled(self) -> bool:
+        return self.scope.cancelled_caught
+
     def result(self) -> T:
         assert self.done()
-        assert not self.scope.cancelled_caught, "it was cancelled"
+        assert not self.cancelled(), "it was cancelled"
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[no-any-return]
@@ -348,6 +358,7 @@ class GroupedOnTrio(Grouped):
 
 
 Driver: TypeAlias = "Threads | Tasks | Grouped"
+Cancellable: TypeAlias = "Tasks | Grouped"
 Test: TypeAlias = Callable[..., Awaitable[None]]
 
 
@@ -368,3 +379,4 @@ def on(*kinds: type[Threads] | type[Tasks] | type[Grouped]) -> Callable[[Test], 
 uvloops = [TasksOnUvloop] if sys.version_info >= (3, 11) and importlib.util.find_spec("uvloop") else []
 every = on(Threads, ThreadsOnStripes, Tasks, *uvloops, GroupedOnAsyncio, GroupedOnTrio)
 both, tasks, grouped = on(Threads, Tasks), on(Tasks), on(GroupedOnAsyncio, GroupedOnTrio)
+cancellable = on(Tasks, GroupedOnAsyncio, GroupedOnTrio)

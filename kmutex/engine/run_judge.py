@@ -60,7 +60,7 @@ class Finding(NamedTuple):
     events: tuple[Event, ...]
     """The events of the run so far."""
     stuck: int = -1
-    """The client that holds up the others, or else -1: then the mistake is where the last one moved."""
+    """The client that holds up the others; -1 where the mistake is where the last one moved."""
 
 
 class RunJudge:
