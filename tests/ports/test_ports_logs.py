@@ -31,8 +31,8 @@ def judged(path: Path) -> LogReport:
 @pytest.mark.parametrize("name", RECORDED)
 def test_each_clause_is_decided_on_a_log_of_a_port(name: str, built: Callable[[str], Port], tmp_path: Path) -> None:
     """KM-EXCL, KM-REF, KM-IDLE, KM-FIFO, KM-HANDOFF, KM-INDEP, KM-CANCEL, KM-RACE, KM-INTERRUPT, KM-EXPIRED, KM-UNHELD,
-    KM-ATOMIC, KM-TOKEN, KM-LIVE: they hold on the log of the lock, and nothing is unknown; a log of wrong steps is convicted
-    by the clause that it is called by, at the first wrong line."""
+    KM-ATOMIC, KM-TOKEN, KM-LIVE: they hold on the log of the lock, and nothing is unknown; a log of wrong steps is
+    convicted by the clause that it is called by, at the first wrong line."""
     port = built(name)
     environment = {**os.environ, "KMUTEX_LOGS": str(tmp_path)}
     done = subprocess.run(
