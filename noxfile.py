@@ -37,6 +37,7 @@ COMPILED = (
     "tests/test_core.py",
     "tests/test_entry.py",
     "tests/test_drivers.py",
+    "tests/test_stripes.py",
     "tests/test_threads.py",
     "tests/test_aio.py",
     "tests/test_anyio.py",
@@ -47,6 +48,7 @@ COMPILED = (
     "tests/test_owners.py",
     "tests/bench/test_interrupts_bench.py",
     "tests/testing/test_suite.py",
+    "tests/trace/test_steps.py",
     "tests/verify/test_compiled.py",
 )
 """What is run on the compiled wheel."""
@@ -94,6 +96,8 @@ and put $HOME/python3.13t/bin on the path. It takes some ten minutes."""
 THREADED_TESTS = (
     "tests/test_core.py",
     "tests/test_drivers.py",
+    "tests/test_interrupts.py",
+    "tests/test_stripes.py",
     "tests/test_threads.py",
     "tests/test_aio.py",
     "tests/test_free_threads.py",
@@ -161,7 +165,7 @@ def types(session: nox.Session) -> None:
     session.run("mypy", "examples/pull")
     session.run("python", "-m", "mypy", "docs/site")
     # Each of them has a run.py.
-    for folder in ("locks", "interrupts", "explorer", "search"):
+    for folder in ("locks", "interrupts", "search"):
         session.run("mypy", f"benchmarks/{folder}", env={"MYPYPATH": "benchmarks/verify"})
 
 
@@ -338,13 +342,6 @@ def ports(session: nox.Session) -> None:
     """Build the ports whose tools are here, run their tests, and speak with their adapters, sound and broken."""
     install(session)
     session.run("python", "-m", "pytest", "-q", "tests/ports", *session.posargs)
-
-
-@nox.session
-def explorer(session: nox.Session) -> None:
-    """Measure the explorer beside TLC; takes a quarter of an hour, and wants Java. Arguments go after --."""
-    install(session)
-    session.run("python", "benchmarks/explorer/run.py", *session.posargs)
 
 
 @nox.session(python="3.13")

@@ -6,12 +6,10 @@ One loop runs one step at a time and nothing here awaits between two steps on th
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
-from asyncio import _get_running_loop
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kmutex._core import LockTable, MutexBase
 from kmutex._entry import Entry, Ticket
@@ -29,6 +27,8 @@ LONGEST = 1e9
 """The longest timer in seconds, some thirty years: a loop's clock can't add an integer of any size."""
 
 
+_running: Final = asyncio._get_running_loop
+"""None where no loop runs, which get_running_loop() would raise for. Compiled, a constant is found without a lookup."""
 _moving = threading.Lock()
 """Held while a mutex moves to another loop: two loops may want it at once."""
 
@@ -36,23 +36,31 @@ _moving = threading.Lock()
 class AsyncInnerMutex:
     """The part that locks, shared by a mutex and its leases. Private, so compiled calls look for no overrides."""
 
-    __slots__ = ("_loop", "_table", "_tickets")
+    __slots__ = ("_last", "_loop", "_make", "_table")
 
     def __init__(self, diagnose: bool, record: StepLog | None) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._make: Any = None
+        """The loop's `create_future`, kept: to look it up makes an object at each call."""
         self._table: LockTable = _watched() if diagnose else LockTable()
         if record is not None:
             self._table = _recorded(self._table, record)
-        self._tickets = itertools.count(NO_TICKET + 1)
+        self._last: Ticket = NO_TICKET
+
+    def _begin(self, timeout: float | int | None) -> Ticket:
+        """Check that the call may be made here, and return its ticket."""
+        if timeout is not None:
+            check_timeout(timeout)
+        loop = _running()
+        if loop is None or loop is not self._loop:
+            self._moved_to(loop)
+        # Behind the check, so no two threads come here at once, and no two calls get the same ticket.
+        self._last += 1
+        return self._last
 
     def _request(self, key: Any, ticket: Ticket, timeout: float | int | None) -> asyncio.Future[None] | None:
         # A plain function: a call that does not wait need not pay for a second coroutine.
-        if timeout is not None:
-            check_timeout(timeout)
-        loop = _get_running_loop()
-        if loop is None or loop is not self._loop:
-            loop = self._moved_to(loop)
-        future: asyncio.Future[None] | None = self._table.request(key, ticket, loop.create_future)
+        future: asyncio.Future[None] | None = self._table.request(key, ticket, self._make)
         return future
 
     async def _grant(self, key: Any, ticket: Ticket, future: asyncio.Future[None], timeout: float | int | None) -> None:
@@ -87,7 +95,7 @@ class AsyncInnerMutex:
             future.set_exception(error)
 
     def _release(self, key: Any, ticket: Ticket) -> None:
-        loop = _get_running_loop()
+        loop = _running()
         if loop is None or loop is not self._loop:
             self._moved_to(loop)
         future: asyncio.Future[None] | None = self._table.release(key, ticket)
@@ -107,8 +115,8 @@ class AsyncInnerMutex:
         about = self._table.about(key)
         return f"; {about}" if about else ""
 
-    def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
-        """Let the mutex belong to the running loop, and return that loop.
+    def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> None:
+        """Let the mutex belong to the running loop.
 
         Raises:
             WrongLoopError: No loop runs, or the mutex still belongs to another one (KM-LOOP).
@@ -120,12 +128,13 @@ class AsyncInnerMutex:
             if owner is not running:
                 # From the next line on, calls from the owner come here too, and wait. An earlier call came from a loop
                 # that runs, and whether the owner runs is checked after that line.
-                self._loop = running
+                self._loop = None
                 if owner is not None and (owner.is_running() or len(self._table)):
                     self._loop = owner
                     why = "which still runs" if owner.is_running() else "where keys are held"
                     raise WrongLoopError(f"this AsyncKeyedMutex belongs to another event loop, {why}")
-        return running
+                self._make = running.create_future
+                self._loop = running  # Last: who passes the check finds the loop's own futures.
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -162,7 +171,7 @@ class AsyncUntypedMutex(MutexBase):
             WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
         mutex = self._mutex
-        ticket = next(mutex._tickets)
+        ticket = mutex._begin(timeout)
         future = mutex._request(key, ticket, timeout)
         if future is not None:
             await mutex._grant(key, ticket, future, timeout)
@@ -180,7 +189,7 @@ class AsyncUntypedMutex(MutexBase):
             WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
         mutex = self._mutex
-        loop = _get_running_loop()  # None outside of a loop, where get_running_loop() would raise.
+        loop = _running()
         if loop is None or loop is not mutex._loop:
             mutex._moved_to(loop)
         future: asyncio.Future[None] | None = mutex._table.release(key)
@@ -249,7 +258,7 @@ class AsyncLease(LeaseOfKey):
         self._ticket = NO_TICKET
         mutex: AsyncInnerMutex = self._mutex
         try:
-            ticket = next(mutex._tickets)
+            ticket = mutex._begin(self._timeout)
             future = mutex._request(self._key, ticket, self._timeout)
             if future is not None:
                 await mutex._grant(self._key, ticket, future, self._timeout)
@@ -290,20 +299,22 @@ class _Several(AsyncInnerMutex):
     __slots__ = ("_error", "_futures", "_mutex")
 
     def __init__(self, mutex: AsyncInnerMutex) -> None:
-        self._mutex, self._table, self._tickets = mutex, mutex._table, mutex._tickets
-        self._loop = None  # Not used: the other mutex has it.
+        self._mutex, self._table = mutex, mutex._table
+        self._loop = None  # Not used, nor `_make`: the other mutex has them.
+        self._make = None
+        self._last = NO_TICKET
         self._futures: list[asyncio.Future[None]] = []
         """One for each key that was not free."""
         self._error: Exception | None = None
         """Raised when the time is over."""
 
+    def _begin(self, timeout: float | int | None) -> Ticket:
+        return self._mutex._begin(timeout)
+
     def _request(self, key: Any, ticket: Ticket, timeout: float | int | None) -> asyncio.Future[None] | None:
-        if timeout is not None:
-            check_timeout(timeout)
-        make = self._moved_to(_get_running_loop()).create_future
         self._error = None
         try:
-            self._futures = self._table.request_all(key, ticket, make)
+            self._futures = self._table.request_all(key, ticket, self._mutex._make)
             if self._futures and timeout == 0:
                 self._withdraw(key, ticket, "refused")
                 raise self._expired(key, timeout)
@@ -341,7 +352,7 @@ class _Several(AsyncInnerMutex):
                 self._wake(each)
 
     def _release(self, key: Any, ticket: Ticket) -> None:
-        self._moved_to(_get_running_loop())
+        self._moved_to(_running())
         failed: UnheldKeyError | None = None
         for one in key:
             try:
@@ -370,8 +381,8 @@ class _Several(AsyncInnerMutex):
     def _about(self, key: Any) -> str:
         return "".join(f"; {brief(one)}: {about}" for one in key if (about := self._table.about(one)))
 
-    def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
-        return self._mutex._moved_to(running)
+    def _moved_to(self, running: asyncio.AbstractEventLoop | None) -> None:
+        self._mutex._moved_to(running)
 
 
 def _watched() -> LockTable:
@@ -383,7 +394,7 @@ def _watched() -> LockTable:
 def _recorded(table: LockTable, log: StepLog) -> LockTable:
     from kmutex._steps import RecordedTable
 
-    return RecordedTable(table, log, _get_running_loop)
+    return RecordedTable(table, log, _running)
 
 
 def _task() -> str:

@@ -155,16 +155,19 @@ class LockTable:
 
     def snapshot(self) -> Mapping[Any, Entry]:
         """Return every live key with its entry, as values that never change."""
-        return MappingProxyType({key: _as_value(entry) for key, entry in self._entries.items()})
+        return MappingProxyType({key: _as_value(entry) for key, entry in self._live()})
 
     def shown(self) -> str:
         """Return a line of bounded length: some of the held keys, and how many requests wait for each."""
         names = []
-        for key, entry in islice(self._entries.items(), SHOWN):
+        for key, entry in islice(self._live(), SHOWN):
             waiting = 0 if isinstance(entry, int) else len(entry) - 1
             names.append(brief(key) + (f" ({waiting} waiting)" if waiting else ""))
-        more = len(self._entries) - len(names)
+        more = len(self) - len(names)
         return "held: " + ", ".join(names) + (f" and {more} more" if more else "") if names else "idle"
+
+    def _live(self) -> Iterable[tuple[Hashable, Ticket | OrderedDict[Ticket, Waker | None]]]:
+        return self._entries.items()
 
     def __len__(self) -> int:
         return len(self._entries)

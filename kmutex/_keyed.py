@@ -6,10 +6,15 @@ inherited methods are compiled.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Generic
 
 from kmutex._protocol import K
-from kmutex._threads import UntypedMutex
+
+if TYPE_CHECKING or getattr(sys, "_is_gil_enabled", lambda: True)():
+    from kmutex._threads import UntypedMutex
+else:
+    from kmutex._stripes import StripedMutex as UntypedMutex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Any, NoReturn, SupportsIndex
+from typing import Any, Final, NoReturn, SupportsIndex
 
 from kmutex._entry import Ticket
 from kmutex._errors import LeaseReusedError, not_copied
 from kmutex._text import brief
 
-NO_TICKET: Ticket = 0
+NO_TICKET: Final[Ticket] = 0
 """Sentinel: never issued as a ticket, so releasing it always raises."""
-NOT_ENTERED: Ticket = -1
+NOT_ENTERED: Final[Ticket] = -1
 """Sentinel of a lease whose block was not entered."""
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+    from types import TracebackType
 
     # Not at run time: typing has no default for a type variable before Python 3.13. Without one, each `KeyedMutex()`
     # would have to be annotated.
@@ -76,3 +77,17 @@ class Lines(Protocol):
     def write(self, text: str, /) -> object: ...
 
     def flush(self) -> object: ...
+
+
+class Guard(Protocol):
+    """The part of a `threading.RLock` that the mutex for threads needs of what guards its table."""
+
+    def acquire(self) -> object: ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...

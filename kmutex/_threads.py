@@ -20,6 +20,7 @@ from kmutex._text import brief
 
 if TYPE_CHECKING:
     from kmutex._owners import Owner
+    from kmutex._protocol import Guard
     from kmutex._steps import StepLog
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class InnerMutex:
 
     def __init__(self, diagnose: bool, record: StepLog | None) -> None:
         # An RLock, so that `_give_back` may call release() without knowing whether this thread owns it.
-        self._guard = threading.RLock()
+        self._guard: Guard = threading.RLock()
         self._table: LockTable = _watched() if diagnose else LockTable()
         if record is not None:
             self._table = _recorded(self._table, record)

@@ -26,6 +26,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from kmutex import AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease, KeyedLocker, KeyedMutex, Lease, compiled
+from kmutex._stripes import StripedMutex
 from kmutex.anyio import AnyioKeyedMutex, AnyioLease
 
 DEADLINE = 120.0
@@ -158,6 +159,15 @@ class Threads:
         time.sleep(0)
 
 
+class ThreadsOnStripes(Threads):
+    """The same on the mutex for a Python without the GIL."""
+
+    kind, mutex = "stripes", StripedMutex  # type: ignore[assignment]
+
+    def __init__(self, locker: Any = None) -> None:
+        super().__init__(StripedMutex() if locker is None else locker)
+
+
 class Tasks:
     """A locker for asyncio, and clients that are tasks."""
 
@@ -194,8 +204,12 @@ class Tasks:
         assert len(waiters(self.locker, key)) == before + 1, "the waiter did not wait"
         return task
 
+    async def settle(self) -> None:
+        """Return when nobody can go on but this task."""
+        await turns()
+
     async def result(self, client: asyncio.Task[T]) -> T:
-        await turns()  # If anybody else was woken with it, that is seen as well.
+        await self.settle()  # If anybody else was woken with it, that is seen as well.
         return await client
 
     async def until(self, state: Callable[[], object]) -> None:
@@ -239,9 +253,15 @@ class Client(Generic[T]):
     def done(self) -> bool:
         return self.ended.is_set()
 
+    def cancel(self) -> None:
+        self.scope.cancel()
+
+    def cancelled(self) -> bool:
+        return self.scope.cancelled_caught
+
     def result(self) -> T:
         assert self.done()
-        assert not self.scope.cancelled_caught, "it was cancelled"
+        assert not self.cancelled(), "it was cancelled"
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[no-any-return]
@@ -338,6 +358,7 @@ class GroupedOnTrio(Grouped):
 
 
 Driver: TypeAlias = "Threads | Tasks | Grouped"
+Cancellable: TypeAlias = "Tasks | Grouped"
 Test: TypeAlias = Callable[..., Awaitable[None]]
 
 
@@ -356,5 +377,6 @@ def on(*kinds: type[Threads] | type[Tasks] | type[Grouped]) -> Callable[[Test], 
 
 
 uvloops = [TasksOnUvloop] if sys.version_info >= (3, 11) and importlib.util.find_spec("uvloop") else []
-every = on(Threads, Tasks, *uvloops, GroupedOnAsyncio, GroupedOnTrio)
+every = on(Threads, ThreadsOnStripes, Tasks, *uvloops, GroupedOnAsyncio, GroupedOnTrio)
 both, tasks, grouped = on(Threads, Tasks), on(Tasks), on(GroupedOnAsyncio, GroupedOnTrio)
+cancellable = on(Tasks, GroupedOnAsyncio, GroupedOnTrio)

@@ -107,88 +107,6 @@ async def test_a_shield_in_a_cancelled_scope_takes_and_keeps(driver: Grouped) ->
 
 
 @grouped
-async def test_a_cancelled_waiter_leaves_the_queue(driver: Grouped) -> None:
-    """KM-CANCEL, KM-REF, KM-FIFO"""
-    mutex = driver.locker
-    await driver.lock("k")
-    queue = [await driver.start_waiter("k") for _ in range(3)]
-    order = waiters(mutex, "k")
-    queue[1].scope.cancel()
-    await driver.settle()
-    assert queue[1].scope.cancelled_caught
-    assert waiters(mutex, "k") == (order[0], order[2])
-    for _ in range(3):
-        driver.unlock("k")
-    await driver.settle()
-    assert [client.done() for client in queue] == [True] * 3
-    assert len(mutex) == 0
-
-
-@pytest.mark.parametrize("grant_first", [True, False])
-@pytest.mark.parametrize("behind", [0, 1, 2])
-@grouped
-async def test_a_cancellation_that_meets_a_grant_passes_the_key_on(
-    driver: Grouped, behind: int, grant_first: bool
-) -> None:
-    """KM-RACE, KM-HANDOFF, KM-IDLE: in one turn, before the waiter's task runs; the call raises, and does not hold."""
-    mutex = driver.locker
-    await driver.lock("k")
-    victim = await driver.start_waiter("k")
-    others = [await driver.start_waiter("k") for _ in range(behind)]
-    order = waiters(mutex, "k")
-    if grant_first:
-        driver.unlock("k")
-        victim.scope.cancel()
-    else:
-        victim.scope.cancel()
-        driver.unlock("k")
-    await driver.settle()
-    assert victim.scope.cancelled_caught
-    assert [client.done() for client in others] == [True, False][:behind]
-    assert mutex.snapshot() == ({"k": Entry(order[1], order[2:])} if behind else {})
-
-
-@grouped
-async def test_a_chain_of_cancelled_waiters_is_passed_over(driver: Grouped) -> None:
-    """KM-RACE, KM-LIVE"""
-    mutex = driver.locker
-    await driver.lock("k")
-    queue = [await driver.start_waiter("k") for _ in range(4)]
-    order = waiters(mutex, "k")
-    driver.unlock("k")
-    for client in queue[:3]:
-        client.scope.cancel()
-    await driver.settle()
-    assert [client.scope.cancelled_caught for client in queue] == [True] * 3 + [False]
-    assert mutex.snapshot() == {"k": Entry(order[3], ())}
-
-
-@pytest.mark.parametrize("first", [0, 1, 2])
-@grouped
-async def test_a_cancelled_request_for_several_leaves_all_queues(driver: Grouped, first: int) -> None:
-    """KM-ALL, KM-CANCEL, KM-RACE: with none of its keys, with some, and in the step in which it got the last."""
-    mutex = driver.locker
-    keys = ["a", "b"]
-    for key in keys:
-        await driver.lock(key)
-    victim = driver.start(driver.hold_all(["b", "a"]).__aenter__)
-    await driver.settle()
-    others = [await driver.start_waiter(key) for key in keys]
-    for key in keys[:first]:
-        driver.unlock(key)
-        if key == "a":
-            await driver.settle()
-    victim.scope.cancel()
-    await driver.settle()
-    assert victim.scope.cancelled_caught
-    assert [other.done() for other in others] == [True, True][:first] + [False, False][first:]
-    for key in keys[first:] + keys:
-        driver.unlock(key)
-        await driver.settle()
-    assert len(mutex) == 0
-
-
-@grouped
 async def test_a_scope_around_the_wait_is_a_timeout_like_any_other(driver: Grouped) -> None:
     """KM-CANCEL"""
     await driver.lock("k")
@@ -231,24 +149,6 @@ def test_a_grant_that_a_waiter_finds_when_its_time_is_over_is_kept() -> None:
         assert mutex.snapshot() == {"k": Entry(ticket, ())}
 
     anyio.run(main)
-
-
-@grouped
-async def test_a_cancelled_block_releases(driver: Grouped) -> None:
-    """KM-TOKEN, KM-IDLE: also where the scope is cancelled while the block ends."""
-    inside = anyio.Event()
-
-    async def work() -> None:
-        async with driver.hold("k"):
-            inside.set()
-            await anyio.sleep_forever()
-
-    client = driver.start(work)
-    await inside.wait()
-    client.scope.cancel()
-    await driver.settle()
-    assert client.scope.cancelled_caught
-    assert len(driver.locker) == 0
 
 
 @grouped

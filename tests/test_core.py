@@ -11,6 +11,15 @@ import pytest
 
 from kmutex import Entry, KMutexError, UnheldKeyError
 from kmutex._core import LockTable
+from kmutex._stripes import _Tables
+
+
+@pytest.fixture(autouse=True, params=["one table", "tables of stripes"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is of both."""
+    if request.param != "one table":
+        one = LockTable
+        monkeypatch.setitem(globals(), "LockTable", lambda: _Tables([one() for _ in range(3)]))
 
 
 def queue_of(*tickets: int, key: str = "k") -> LockTable:
@@ -42,6 +51,15 @@ def test_a_held_key_queues_in_the_order_of_requests() -> None:
     entry = table.entry("k")
     assert entry == Entry(holder=5, waiters=(9, 2))
     assert entry.refs == 3
+
+
+def test_the_holder_is_known_and_how_it_is_woken() -> None:
+    """KM-HANDOFF, KM-TOKEN: whoever never waited has no waker."""
+    table = queue_of(1, 2)
+    assert (table.holds("k", 1), table.holds("k", 2), table.waker("k")) == (True, False, None)
+    table.release("k")
+    assert (table.holds("k", 1), table.holds("k", 2), table.waker("k")) == (False, True, "w2")
+    assert (table.holds("other", 2), table.waker("other")) == (False, None)
 
 
 def test_release_hands_over_to_the_oldest_and_returns_its_waker() -> None:
@@ -252,5 +270,5 @@ def growth(drain: Callable[[int], Callable[[], object]], few: int = 100, many: i
 
 
 def test_a_release_costs_as_much_whatever_the_queue() -> None:
-    """KM-HANDOFF, in constant time. The figures: benchmarks/core/drain.py."""
+    """KM-HANDOFF, in constant time. The figures: docs/adr/0001-head-of-queue-holds.md."""
     assert growth(drain_of_the_table) < 6 < growth(drain_of_a_dict)

@@ -11,13 +11,15 @@ import contextlib
 import threading
 from collections.abc import Callable, Hashable
 from types import CodeType
+from typing import Any
 
 import pytest
 
-from kmutex import KeyedMutex, compiled
-from kmutex._threads import InnerMutex
+from kmutex import compiled
+from kmutex._threads import InnerMutex, UntypedMutex
 from kmutex.testing.interrupts import Boundary, everywhere
 from tests.driver import DEADLINE, in_python, start
+from tests.lockers.several import InStripes
 
 KEY = "k"
 
@@ -30,7 +32,7 @@ def traced(code: CodeType) -> bool:
 class Waiter:
     """A thread that waits for the key, and lets it go when it has it."""
 
-    def __init__(self, mutex: KeyedMutex) -> None:
+    def __init__(self, mutex: UntypedMutex) -> None:
         self.started = False
         self._mutex = mutex
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -53,12 +55,13 @@ class Waiter:
         return not self._thread.is_alive()
 
 
-def let_go(mutex: KeyedMutex) -> None:
+def let_go(mutex: UntypedMutex) -> None:
     """End what an interrupt has left held, if it has."""
     if KEY in mutex:
         mutex.unlock(KEY)
 
 
+kinds = pytest.mark.parametrize("kind", [UntypedMutex, InStripes])
 Make = Callable[[], tuple[Callable[[], object], Callable[[], bool]]]
 """A run, and what says after it whether something is held."""
 
@@ -95,7 +98,7 @@ def plain_lock() -> tuple[Callable[[], object], Callable[[], bool]]:
     return run, lock.locked
 
 
-def hold_on(mutex: KeyedMutex) -> Callable[[], object]:
+def hold_on(mutex: UntypedMutex) -> Callable[[], object]:
     def run() -> None:
         with mutex.hold(KEY):
             pass
@@ -103,16 +106,17 @@ def hold_on(mutex: KeyedMutex) -> Callable[[], object]:
     return run
 
 
-def hold() -> tuple[Callable[[], object], Callable[[], bool]]:
-    mutex = KeyedMutex()
+def hold(kind: type[UntypedMutex] = UntypedMutex) -> tuple[Callable[[], object], Callable[[], bool]]:
+    mutex = kind()
     return hold_on(mutex), lambda: KEY in mutex
 
 
-def test_a_block_leaves_no_more_held_than_a_plain_lock_but_for_two_boundaries() -> None:
+@kinds
+def test_a_block_leaves_no_more_held_than_a_plain_lock_but_for_two_boundaries(kind: type[UntypedMutex]) -> None:
     """KM-INTERRUPT: the end of __enter__ and the beginning of __exit__, where no line of theirs can catch it; compiled,
     there are none."""
     plain, _ = left_held(plain_lock)
-    found, boundaries = left_held(hold)
+    found, boundaries = left_held(lambda: hold(kind))
     assert in_the_with_statement(found) == len(plain) > 0
     if compiled:
         assert len(found) == len(plain), [str(boundary) for boundary in found]
@@ -122,8 +126,8 @@ def test_a_block_leaves_no_more_held_than_a_plain_lock_but_for_two_boundaries() 
     assert len(found) - len(plain) <= 4, [str(boundary) for boundary in found]
 
 
-def hold_all() -> tuple[Callable[[], object], Callable[[], bool]]:
-    mutex = KeyedMutex()
+def hold_all(kind: type[UntypedMutex] = UntypedMutex) -> tuple[Callable[[], object], Callable[[], bool]]:
+    mutex = kind()
 
     def run() -> None:
         with mutex.hold_all(["a", KEY, "b"]):
@@ -132,10 +136,11 @@ def hold_all() -> tuple[Callable[[], object], Callable[[], bool]]:
     return run, lambda: len(mutex) > 0
 
 
-def test_a_block_of_several_leaves_no_more_held_than_one_of_one() -> None:
+@kinds
+def test_a_block_of_several_leaves_no_more_held_than_one_of_one(kind: type[UntypedMutex]) -> None:
     """KM-ALL, KM-INTERRUPT: the same two boundaries; anywhere else all of the keys are given back."""
     plain, _ = left_held(plain_lock)
-    found, boundaries = left_held(hold_all)
+    found, boundaries = left_held(lambda: hold_all(kind))
     assert in_the_with_statement(found) == len(plain) > 0
     if compiled:
         assert len(found) == len(plain), [str(boundary) for boundary in found]
@@ -147,10 +152,10 @@ def test_a_block_of_several_leaves_no_more_held_than_one_of_one() -> None:
 
 def test_whatever_is_left_the_locker_works_on() -> None:
     """KM-INTERRUPT, KM-INDEP: no interrupt leaves the guard taken, so other keys and `unlock` of this one go on."""
-    mutexes: list[KeyedMutex] = []
+    mutexes: list[UntypedMutex] = []
 
     def make_run() -> Callable[[], object]:
-        mutexes.append(KeyedMutex())
+        mutexes.append(UntypedMutex())
         return hold_on(mutexes[-1])
 
     for _ in everywhere(make_run, traced):
@@ -164,10 +169,10 @@ def test_whatever_is_left_the_locker_works_on() -> None:
 @pytest.mark.parametrize("how", ["hold", "unlock", "release"])
 def test_a_waiter_is_served_wherever_the_interrupt_strikes(how: str) -> None:
     """KM-INTERRUPT, KM-LIVE, KM-HANDOFF: the key is still held, and an unlock serves the waiter, or it was served."""
-    waiters: list[tuple[KeyedMutex, Waiter]] = []
+    waiters: list[tuple[UntypedMutex, Waiter]] = []
 
     def make_run() -> Callable[[], object]:
-        mutex = KeyedMutex()
+        mutex = UntypedMutex()
         waiter = Waiter(mutex)
         waiters.append((mutex, waiter))
         if how == "hold":
@@ -207,7 +212,7 @@ def test_a_waiter_is_served_wherever_the_interrupt_strikes(how: str) -> None:
 class Owner:
     """A thread that unlocks the key, which is held, once somebody waits for it; or never, if told that nobody will."""
 
-    def __init__(self, mutex: KeyedMutex) -> None:
+    def __init__(self, mutex: UntypedMutex) -> None:
         self.unlocked = False
         self._mutex = mutex
         self._over = threading.Event()
@@ -232,10 +237,10 @@ class Owner:
 @pytest.mark.parametrize("how", ["hold", "lock"])
 def test_a_call_that_waits_and_is_interrupted_holds_nothing(how: str) -> None:
     """KM-INTERRUPT, KM-CANCEL, KM-RACE: before the wait, and after the grant; but for the very end of the call."""
-    rounds: list[tuple[KeyedMutex, Owner]] = []
+    rounds: list[tuple[UntypedMutex, Owner]] = []
 
     def make_run() -> Callable[[], object]:
-        mutex = KeyedMutex()
+        mutex = UntypedMutex()
         mutex.lock(KEY)
         rounds.append((mutex, Owner(mutex)))
 
@@ -269,10 +274,10 @@ LAST = {"LOAD_CONST", "RETURN_VALUE", "RETURN_CONST", "LOAD_FAST", "POP_BLOCK", 
 @in_python
 def test_an_interrupt_in_the_undoing_of_a_timeout_leaves_no_waiter() -> None:
     """KM-INTERRUPT, KM-EXPIRED"""
-    mutexes: list[KeyedMutex] = []
+    mutexes: list[UntypedMutex] = []
 
     def make_run() -> Callable[[], object]:
-        mutex = KeyedMutex()
+        mutex = UntypedMutex()
         mutex.lock(KEY)
         mutexes.append(mutex)
 
@@ -289,14 +294,22 @@ def test_an_interrupt_in_the_undoing_of_a_timeout_leaves_no_waiter() -> None:
         assert mutex.snapshot()[KEY].waiters == (), boundary
 
 
+def try_all(mutex: UntypedMutex) -> None:
+    with contextlib.suppress(TimeoutError), mutex.hold_all(["a", KEY], timeout=0):
+        pass
+
+
 @in_python
-@pytest.mark.parametrize("call", [KeyedMutex.snapshot, lambda mutex: mutex.unlock(KEY), lambda mutex: mutex.lock("b")])
-def test_no_call_leaves_the_guard_taken(call: Callable[[KeyedMutex], object]) -> None:
+@kinds
+@pytest.mark.parametrize(
+    "call", [UntypedMutex.snapshot, lambda mutex: mutex.unlock(KEY), lambda mutex: mutex.lock("b"), try_all]
+)
+def test_no_call_leaves_the_guard_taken(call: Callable[[UntypedMutex], object], kind: type[UntypedMutex]) -> None:
     """KM-INTERRUPT, KM-INDEP: seen from another thread, since the guard lets its owner in again."""
-    mutexes: list[KeyedMutex] = []
+    mutexes: list[UntypedMutex] = []
 
     def make_run() -> Callable[[], object]:
-        mutex = KeyedMutex()
+        mutex = kind()
         mutex.lock(KEY)
         mutexes.append(mutex)
 
@@ -310,14 +323,15 @@ def test_no_call_leaves_the_guard_taken(call: Callable[[KeyedMutex], object]) ->
     assert len(mutexes) > 10
 
 
-def guard_is_free(mutex: KeyedMutex) -> bool:
-    """For another thread."""
+def guard_is_free(mutex: UntypedMutex) -> bool:
+    """For another thread; of stripes, each guard."""
+    guards: list[Any] = getattr(mutex._mutex._guard, "_guards", [mutex._mutex._guard])
 
     def look() -> bool:
-        free = mutex._mutex._guard.acquire(blocking=False)
-        if free:
-            mutex._mutex._guard.release()
-        return free
+        free = [guard for guard in guards if guard.acquire(blocking=False)]
+        for guard in free:
+            guard.release()
+        return free == guards
 
     return start(look).result(DEADLINE)
 
@@ -339,10 +353,10 @@ class LeavesItToSettle(InnerMutex):
 @pytest.mark.parametrize("how", ["hold", "lock", "hand over", "lease"])
 def test_two_signals_at_one_moment_lose_neither_the_guard_nor_a_wake_up(kind: type[InnerMutex], how: str) -> None:
     """KM-INTERRUPT, KM-INDEP, KM-LIVE: the second handler raises while the first exception is on its way."""
-    made: list[tuple[KeyedMutex, threading.Lock | None]] = []
+    made: list[tuple[UntypedMutex, threading.Lock | None]] = []
 
     def make_run() -> Callable[[], object]:
-        mutex = KeyedMutex()
+        mutex = UntypedMutex()
         mutex._mutex = kind(False, None)
         lease = mutex.hold(KEY)
         gate = None
@@ -392,10 +406,10 @@ WAITER = 10
 @in_python
 def test_an_interrupted_release_within_the_block_ends_the_lease_once() -> None:
     """KM-INTERRUPT, KM-TOKEN: the interrupt comes out of the block, and no error of a second release in its place."""
-    held: list[KeyedMutex] = []
+    held: list[UntypedMutex] = []
 
     def make_run() -> Callable[[], object]:
-        mutex = KeyedMutex()
+        mutex = UntypedMutex()
         held.append(mutex)
 
         def run() -> None:

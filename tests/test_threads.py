@@ -12,14 +12,15 @@ from typing import NoReturn
 
 import pytest
 
-from kmutex import Entry, KeyedMutex, Lease, UnheldKeyError, _threads
+from kmutex import Entry, Lease, UnheldKeyError, _threads
 from kmutex._core import LockTable
+from kmutex._threads import UntypedMutex
 from tests.driver import DEADLINE, in_python, start, start_waiter, until, waiters
 
 
 def test_a_timeout_that_the_wait_itself_refuses_leaves_no_trace() -> None:
     """KM-ATOMIC"""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     mutex.lock("k")
     before = mutex.snapshot()
     with pytest.raises(TypeError):
@@ -30,7 +31,7 @@ def test_a_timeout_that_the_wait_itself_refuses_leaves_no_trace() -> None:
 @in_python
 def test_a_grant_that_beats_the_timeout_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-RACE: the wait reports that the time is over, the table that the grant came; the call returns holding."""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     mutex.lock("k")
 
     def late(gate: threading.Lock, timeout: float | None) -> bool:
@@ -61,7 +62,7 @@ def interrupts() -> Iterator[Callable[[], None]]:
 @pytest.mark.parametrize("timeout", [None, DEADLINE])
 def test_ctrl_c_in_the_wait_leaves_no_ref(timeout: float | None) -> None:
     """KM-INTERRUPT, KM-CANCEL: a real SIGINT while the thread stands in the queue."""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     mutex.lock("k")
     with interrupts() as send:
 
@@ -81,7 +82,7 @@ def test_ctrl_c_in_the_wait_leaves_no_ref(timeout: float | None) -> None:
 @in_python
 def test_an_interrupt_after_the_grant_passes_the_key_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT, KM-RACE: the call raises, so it must not hold."""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     mutex.lock("k")
     open_gate = _threads._pass
     interrupted: list[bool] = []
@@ -106,7 +107,7 @@ def test_an_interrupt_after_the_grant_passes_the_key_on(monkeypatch: pytest.Monk
 @in_python
 def test_an_interrupt_after_the_grant_with_nobody_behind_evicts(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT, KM-IDLE"""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     mutex.lock("k")
     open_gate = _threads._pass
 
@@ -123,7 +124,7 @@ def test_an_interrupt_after_the_grant_with_nobody_behind_evicts(monkeypatch: pyt
 
 def test_an_interrupt_while_the_gate_is_made_leaves_no_ref(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT, KM-ATOMIC: the request was not made."""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     mutex.lock("k")
     before = mutex.snapshot()
 
@@ -135,7 +136,7 @@ def test_an_interrupt_while_the_gate_is_made_leaves_no_ref(monkeypatch: pytest.M
 
 def test_an_interrupt_before_the_ticket_is_drawn_touches_nothing() -> None:
     """KM-INTERRUPT"""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     mutex.lock("k")
     before = mutex.snapshot()
 
@@ -151,7 +152,7 @@ def test_an_interrupt_before_the_ticket_is_drawn_touches_nothing() -> None:
 
 def test_an_interrupt_in_the_wait_for_the_guard_leaves_nothing() -> None:
     """KM-INTERRUPT: no request was made, and the guard, which is another thread's, is left to it."""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     guard = mutex._mutex._guard
 
     class Struck:
@@ -200,7 +201,7 @@ def struck_after(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> Non
 @in_python
 def test_an_interrupt_between_the_hand_over_and_its_gate_loses_no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT, KM-LIVE, KM-HANDOFF"""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     mutex.lock("k")
     waiter = start_waiter(mutex, "k")
     struck_after(monkeypatch, LockTable, "release")
@@ -213,7 +214,7 @@ def test_an_interrupt_between_the_hand_over_and_its_gate_loses_no_wake_up(monkey
 @in_python
 def test_an_unlock_that_was_interrupted_at_its_beginning_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT, KM-ATOMIC: neither the holder nor a waiter."""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     mutex.lock("k")
     waiter = start_waiter(mutex, "k")
     before = mutex.snapshot()
@@ -231,7 +232,7 @@ def test_an_unlock_that_was_interrupted_at_its_beginning_changes_nothing(monkeyp
 @pytest.mark.parametrize("behind", [0, 1])
 def test_a_lease_that_was_interrupted_on_entry_holds_nothing(behind: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT: the key is free, or another's; and the lease may be entered again."""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     lease = mutex.hold("k")
     waiting: list[Future[None]] = []
     granted = LockTable.request
@@ -261,7 +262,7 @@ def test_a_lease_whose_end_was_interrupted_before_it_began_ends(
     end: Callable[[Lease], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """KM-INTERRUPT, KM-HANDOFF, KM-TOKEN: the block is left either way, so the key goes on, once."""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     lease = mutex.hold("k")
     lease.__enter__()
     waiter = start_waiter(mutex, "k")
@@ -279,7 +280,7 @@ def test_a_lease_whose_end_was_interrupted_before_it_began_ends(
 @in_python
 def test_a_lease_whose_end_was_interrupted_after_it_was_made_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-INTERRUPT, KM-TOKEN: the later holder is not touched."""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     lease = mutex.hold("k")
     lease.__enter__()
     waiter = start_waiter(mutex, "k")
@@ -296,7 +297,7 @@ def test_a_lease_whose_end_was_interrupted_after_it_was_made_ends_once(monkeypat
 @pytest.mark.parametrize("behind", [0, 1])
 def test_a_grant_that_beat_the_timeout_and_was_unlocked_since(behind: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-RACE, KM-ATOMIC: the call returns, as it does without a timeout, and whoever waits behind is served."""
-    mutex = KeyedMutex()
+    mutex = UntypedMutex()
     mutex.lock("k")
     others: list[Future[None]] = []
     pass_gate = _threads._pass

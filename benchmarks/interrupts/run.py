@@ -1,6 +1,6 @@
 """What an interrupt leaves held: before every bytecode of a block, and by storms of signals and exceptions.
 
-    python benchmarks/interrupts/run.py [--seconds 5] [--rounds 3] [--json FILE] [--page FILE]
+    python benchmarks/interrupts/run.py [--subject NAME] [--signals 100000] [--rounds 3] [--json FILE] [--page FILE]
 
 First each block is interrupted before each of its bytecodes, once per boundary (kmutex.testing.interrupts). Then
 SIGALRM is sent into endless blocks, at a time drawn anew for each signal, and its handler raises; the subjects take
@@ -9,7 +9,8 @@ function that was running. At last threads, each with a lock of its own, throw a
 who still waits for its lock when all should have ended is stuck. A subject that leaks is beside the sound ones: a storm
 that meets nothing would show.
 
---page FILE writes the tables into that page, between its marks: those of the compiled lock, where kmutex is compiled.
+--subject chooses, and --signals counts where --seconds takes the time. --page FILE writes the tables into that page,
+between its marks: those of the compiled lock, where kmutex is compiled, and those of chosen subjects, where some are.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import platform
 import random
 import signal
@@ -43,6 +45,7 @@ import terms  # noqa: E402
 from twin import in_python  # noqa: E402
 
 KEY = "k"
+SENTENCE = "interrupts, in a sentence"
 SECTION, COMMAND = "interrupts, compiled" if compiled else "interrupts", "benchmarks/interrupts/run.py"
 AGAIN = 0.05
 LONGEST = 60e-6
@@ -227,8 +230,8 @@ class Struck(NamedTuple):
     lost: int
 
 
-def storm(make: Callable[[], Subject], seconds: float, choice: random.Random) -> Struck:
-    """Send signals into blocks for that long. Only in the main thread, which is the one that gets them."""
+def storm(make: Callable[[], Subject], seconds: float, most: float, choice: random.Random) -> Struck:
+    """Send signals into blocks, for that long and so many. Only in the main thread, which is the one that gets them."""
 
     lost, armed = 0, False
 
@@ -249,7 +252,7 @@ def storm(make: Callable[[], Subject], seconds: float, choice: random.Random) ->
     hook, sys.unraisablehook = sys.unraisablehook, on_lost
     try:
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while signals < most and time.monotonic() < end:
             subject = make()
             block = subject.block
             armed = True
@@ -355,10 +358,10 @@ def tables(
     struck: dict[str, list[Struck]],
     pelted: dict[str, Pelted],
     ratios: list[float],
-    seconds: float,
+    options: argparse.Namespace,
 ) -> list[str]:
     """All of it, as Markdown."""
-    rounds = len(next(iter(struck.values())))
+    each = f"{options.signals:,} signals" if options.signals else f"{options.seconds} s"
     build = ", compiled" if compiled else ""
     lines = [
         f"CPython {platform.python_version()}{build}, {time.strftime('%Y-%m-%d')}. An interrupt before each bytecode:",
@@ -373,7 +376,7 @@ def tables(
         lines.append(f"| `{name}` | {row.boundaries} | {row.held} | {own or 'none'} |")
     lines += [
         "",
-        f"SIGALRM, {rounds} rounds of {seconds:g} s each; medians of the rounds, the least and the most in brackets:",
+        f"SIGALRM, {options.rounds} rounds of {each}; medians of the rounds, the least and the most in brackets:",
         "",
         "| block | signals | left held, of 100,000 | seen in | lost |",
         "|-------|--------:|----------------------:|---------|-----:|",
@@ -387,12 +390,14 @@ def tables(
         lines.append(f"| `{name}` | {counts[0]:,} | {rate} | {where} | {counts[1]:,} |")
     lines += [
         "",
-        f"Asynchronous exceptions, {THREADS} threads, each with a lock of its own, {seconds:g} s:",
+        f"Asynchronous exceptions, {THREADS} threads, each with a lock of its own, {options.seconds} s:",
         "",
         "| block | exceptions | threads that wait forever |",
         "|-------|-----------:|---------------------------:|",
     ]
     lines += [f"| `{name}` | {row.exceptions:,} | {row.stuck} |" for name, row in pelted.items()]
+    if not ratios:
+        return lines
     span = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
     what = "that is not compiled" if compiled else "with a finalizer"
     return [*lines, "", f"A block {what} takes {span} times as long as one as it is."]
@@ -413,32 +418,42 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=terms.at_least(1), default=5, help="of signals for each subject and round (5)"
     )
+    parser.add_argument("--signals", type=terms.at_least(1), help="for each subject and round, however long that takes")
+    parser.add_argument("--subject", nargs="+", choices=SUBJECTS, metavar="NAME", default=list(SUBJECTS), help="(all)")
     parser.add_argument("--rounds", type=terms.at_least(1), default=3, help="(3)")
     parser.add_argument("--seed", type=terms.at_least(0), default=None, help="of the times of the signals (drawn)")
     parser.add_argument("--json", type=Path, help="write the counts here")
     parser.add_argument("--page", type=Path, nargs="+", default=[], help="write the tables into these pages")
     options: argparse.Namespace = parser.parse_args()
+    chosen = {name: make for name, make in SUBJECTS.items() if name in options.subject}
+    section = SECTION if len(chosen) == len(SUBJECTS) else f"{SECTION}, chosen"
+    places = [section] if compiled or HOLD not in chosen else [section, SENTENCE]
+    for path in options.page:
+        try:
+            page.written(path.read_text(encoding="utf-8"), COMMAND, dict.fromkeys(places, ()))
+        except (OSError, ValueError) as error:
+            parser.error(f"{path}: {error}")
     seed = random.randrange(10**6) if options.seed is None else options.seed
     choice = random.Random(seed)
-    swept = {name: sweep(make) for name, make in SUBJECTS.items()}
-    struck: dict[str, list[Struck]] = {name: [] for name in SUBJECTS}
+    seconds, most = (math.inf, options.signals) if options.signals else (options.seconds, math.inf)
+    swept = {name: sweep(make) for name, make in chosen.items()}
+    struck: dict[str, list[Struck]] = {name: [] for name in chosen}
     with terms.progress() as shown:
-        task = shown.add_task("signals", total=(options.rounds + 1) * len(SUBJECTS))
+        task = shown.add_task("signals", total=(options.rounds + 1) * len(chosen))
         # Its own thread would be another one to be interrupted in; it is told between the storms.
         shown.live.auto_refresh = False
         for _ in range(options.rounds):
-            for name in choice.sample(list(SUBJECTS), len(SUBJECTS)):
+            for name in choice.sample(list(chosen), len(chosen)):
                 shown.update(task, description=name, refresh=True)
-                struck[name].append(storm(SUBJECTS[name], options.seconds, choice))
+                struck[name].append(storm(chosen[name], seconds, most, choice))
                 shown.advance(task)
         pelted = {}
-        for name in SUBJECTS:
+        for name, make in chosen.items():
             shown.update(task, description=f"{name}, threads", refresh=True)
-            pelted[name] = pelt(SUBJECTS[name], options.seconds, choice)
+            pelted[name] = pelt(make, options.seconds, choice)
             shown.advance(task)
-    lines = tables(swept, struck, pelted, cost(max(5, options.rounds)), options.seconds)
-    lines.append("")
-    lines.append(f"Seed {seed}.")
+    ratios = cost(max(5, options.rounds)) if {HOLD, *TWIN} <= chosen.keys() else []
+    lines = [*tables(swept, struck, pelted, ratios, options), "", f"Seed {seed}."]
     print("\n".join(lines))
     if options.json:
         body = {name: [row._asdict() for row in rows] for name, rows in struck.items()}
@@ -446,9 +461,9 @@ def main() -> int:
         pelted_body = {name: row._asdict() for name, row in pelted.items()}
         document = {"seed": seed, "compiled": compiled, "swept": swept_body, "struck": body, "pelted": pelted_body}
         options.json.write_text(json.dumps(document, indent=1) + "\n")
-    sections = {SECTION: lines, "interrupts, in a sentence": [] if compiled else [sentence(struck[HOLD])]}
+    texts = {section: lines, SENTENCE: [sentence(struck.get(HOLD, []))]}
     for path in options.page:
-        page.write(path, COMMAND, {name: text for name, text in sections.items() if text})
+        page.write(path, COMMAND, {name: texts[name] for name in places})
     return 0
 
 

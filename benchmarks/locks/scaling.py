@@ -2,10 +2,10 @@
 
     python benchmarks/locks/scaling.py [--rounds 9]
 
-"one mutex": both use the same. "a mutex each": as if the table and its guard were in two parts. "no lock":
-both do the same steps on a dict of their own, which shows what the machine and the interpreter have to give just now.
-Each round measures all three, with one thread and then with two; what is shown is the median ratio, with the least and
-the most.
+"one mutex": both use the same, by lock and unlock, or by a block. "one stripe": the same without the stripes that a
+free-threaded Python gets. "a mutex each": what stripes that shared nothing would give. "no lock": both do the same
+steps on a dict of their own, which shows what the machine and the interpreter have to give just now. Each round
+measures all of them, with one thread and then with two; what is shown is the median ratio, with the least and the most.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kmutex import KeyedMutex, compiled
+from kmutex._threads import UntypedMutex
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
@@ -30,12 +31,22 @@ BATCH = 100
 """Calls between two looks at the clock's word."""
 
 
-def on(mutex: KeyedMutex[object]) -> Callable[[], None]:
+def on(mutex: UntypedMutex) -> Callable[[], None]:
     key = object()
 
     def work() -> None:
         mutex.lock(key)
         mutex.unlock(key)
+
+    return work
+
+
+def blocks_on(mutex: UntypedMutex) -> Callable[[], None]:
+    key = object()
+
+    def work() -> None:
+        with mutex.hold(key):
+            pass
 
     return work
 
@@ -51,13 +62,18 @@ def alone() -> Callable[[], None]:
     return work
 
 
-def shared() -> Callable[[], Callable[[], None]]:
-    mutex: KeyedMutex[object] = KeyedMutex()
-    return lambda: on(mutex)
+def shared(
+    work: Callable[[UntypedMutex], Callable[[], None]], kind: type[UntypedMutex] = KeyedMutex
+) -> Callable[[], Callable[[], None]]:
+    mutex = kind()
+    return lambda: work(mutex)
 
 
 WAYS: dict[str, Callable[[], Callable[[], Callable[[], None]]]] = {
-    "one mutex": shared,
+    "one mutex": lambda: shared(on),
+    "one mutex, blocks": lambda: shared(blocks_on),
+    "one stripe": lambda: shared(on, UntypedMutex),
+    "one stripe, blocks": lambda: shared(blocks_on, UntypedMutex),
     "a mutex each": lambda: lambda: on(KeyedMutex()),
     "no lock": lambda: alone,
 }
@@ -101,7 +117,7 @@ def main() -> int:
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     print(f"Python {sys.version.split()[0]}, {'with the GIL' if gil else 'free-threaded'}{', compiled' * compiled}")
     for name, ratios in found.items():
-        print(f"{name:<14}{statistics.median(ratios):5.2f} x one thread, {min(ratios):.2f}..{max(ratios):.2f}")
+        print(f"{name:<20}{statistics.median(ratios):5.2f} x one thread, {min(ratios):.2f}..{max(ratios):.2f}")
     return 0
 
 

@@ -174,27 +174,6 @@ class Postgres(Server):
         return asked.returncode == 0
 
 
-class Etcd(Server):
-    """One member of etcd."""
-
-    name = "etcd"
-
-    def __init__(self) -> None:
-        """NotInstalledError."""
-        found = shutil.which("etcd")
-        if found is None:
-            raise NotInstalledError("etcd is not installed: apt-get install etcd-server")
-        self.binary = found
-        super().__init__()
-
-    def start(self) -> None:
-        peer = f"http://127.0.0.1:{free_port()}"
-        client = f"http://127.0.0.1:{self.port}"
-        urls = ["--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer]
-        cluster = ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"]
-        self._launch([self.binary, "--data-dir", str(self.folder / "data"), *urls, *cluster])
-
-
 def _postgres_bin() -> Path:
     named = os.environ.get(FOLDER)
     if named:

@@ -233,16 +233,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     shown = [*table(figures, cases), "", *(f"- {line}" for line in (*conditions, *missing, *said(figures, cases)))]
     print("\n".join(shown))
-    title = "Until the first violation; each case has its own scale"
     if options.svg:
+        title = "Until the first violation; each case has its own scale"
         drawn = picture.svg(title, conditions, bars(figures, cases), per_group=True)
         options.svg.write_text(drawn, encoding="utf-8")
     if options.json:
         document = {"conditions": facts, "versions": versions, "samples": [asdict(one) for one in samples]}
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     if options.write:
-        drawing = ["```text", *picture.text_bars(bars(figures, cases), per_group=True), "```"]
-        page.write(options.write, COMMAND, {SECTION: [*shown, "", f"{title}:", "", *drawing]})
+        page.write(options.write, COMMAND, {SECTION: shown})
     if any(one.error for one in samples if one.tool == OURS):
         return 3
     return 0 if all(figures.reached(case) for case in cases) else 1

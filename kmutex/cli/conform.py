@@ -14,7 +14,7 @@ from kmutex.conform.expected import make_case
 from kmutex.conform.known_failures import KnownError, read_known
 from kmutex.conform.player import CaseVerdict, Waits
 from kmutex.conform.run import ALWAYS, SIDE_BY_SIDE, Conformance, LackError, Options, Result, StartError
-from kmutex.conform.vectors import Vector, load
+from kmutex.conform.vectors import Vector, load, meetings
 from kmutex.picture.files import HELP, drawn, unfit
 
 DESCRIPTION = """\
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         args.repeat or 1,
         args.all,
     )
-    vectors = load()
+    vectors = (*load(), *meetings())
     if not any(map(options.chooses, vectors)):
         return complain("--run and --skip leave no vector; kmutex conform --list shows what there is")
     try:

@@ -94,6 +94,10 @@ class Adapter:
         self._unsent += json.dumps({"op": op, "id": self.last_id, **fields}).encode() + b"\n"
         return self.last_id
 
+    def flush(self) -> None:
+        """Let out what has not gone out."""
+        self._write()
+
     def ask(self, op: str, *, seconds: float | None = None, **fields: Any) -> dict[str, Any]:
         """Send a command whose reply is due at once, and wait for that. Other replies stay to be taken."""
         number = self.send(op, **fields)

@@ -9,6 +9,7 @@ order; the next move is sent in a quiescent state.
     0?a  call 0: lock a, timeout 0  c0  cancel call 0
     0!a  call 0: lock a, cancelled before it begins
     0+a:50  call 0: lock a within 50 ms
+    0+a:50,ua  the unlock is sent as these 50 ms end, a little sooner or later
     r0   release the lease that call 0 got
 
 Calls are numbered from 0 in the order in which they are made. The text is the id of the case, and the argument of
@@ -134,8 +135,11 @@ def parse_moves(text: str) -> tuple[Move, ...]:
     for move in moves:
         if len(move) > MOST_AT_ONCE:
             raise CaseError(f"{format_moves((move,))!r} is {len(move)} commands at once; {MOST_AT_ONCE} is the most")
-        if len(move) > 1 and any(command.op in ("done", "limit") for command in move):
-            raise CaseError(f"{format_moves((move,))!r}: a call with ! or a time limit is a move by itself")
+        meets = [command.op for command in move] == ["limit", "unlock"] and move[0].key == move[1].key
+        meets = meets and (move[0].ms or 0) <= SHORT
+        if len(move) > 1 and not meets and any(command.op in ("done", "limit") for command in move):
+            alone = "a call with ! or a time limit is a move by itself, or a short one meets an unlock: 1+a:50,ua"
+            raise CaseError(f"{format_moves((move,))!r}: {alone}")
     asked = [command.call for move in moves for command in move if command.op in ASKING]
     if asked != list(range(len(asked))):
         raise CaseError(f"{text!r}: calls are numbered 0, 1, ... in the order in which they are made")

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Sequence, Set
 from enum import Enum
+from random import Random
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -55,6 +56,12 @@ PATIENTLY = 8
 """One case in so many."""
 TRIES = 5
 """So many tries must have been refused, and as many granted, before it counts how long they took."""
+AROUND = 0.0003
+"""Seconds around the moment at which a limit is thought to end, in which an unlock that is to meet it is sent."""
+AWAKE = 0.0005
+"""Seconds before that moment in which the processor is kept."""
+FIRST_STEP, LAST_STEP = 0.002, 0.00005
+"""Seconds by which that moment is moved after each round, at first and at last."""
 SLOWER = 25
 """So many times as long as the usual granted try takes no right port's fastest refused one."""
 
@@ -133,8 +140,9 @@ def _rounds(adapter: Adapter, case: Case, waits: Waits, known: Set[str], off: Se
     whole = spread(case)
     met: list[str] = []
     took: dict[str, list[float]] = {"granted": [], "timeout": []}
+    aim = _Aim()
     for _ in range(case.rounds):
-        player = _Player(adapter, whole, waits, known, off)
+        player = _Player(adapter, whole, waits, known, off, aim)
         played = player.play()._replace(case=case)
         met += player.met
         for how, times in player.took.items():
@@ -151,6 +159,35 @@ def _rounds(adapter: Adapter, case: Case, waits: Waits, known: Set[str], off: Se
         events = tuple(event for event in played.events if event.client in {*named, -1})
         played = played._replace(events=events if named else played.events[-12:])
     return played
+
+
+class _Aim:
+    """When to send an unlock that is to meet the end of a limit: near where this port has changed its answer.
+
+    Nobody outside knows when the port's clock is over, but an unlock that came before is seen from one that came after.
+    """
+
+    def __init__(self) -> None:
+        self._middle, self._step, self._last = 0.0, FIRST_STEP, ""
+        self._random = Random(0)
+
+    def late(self) -> float:
+        """Return how many seconds after the limit the unlock is sent; less than 0: before it."""
+        return self._middle + self._random.uniform(-AROUND, AROUND)
+
+    def saw(self, outcome: str) -> None:
+        """Take in how the call ended."""
+        if outcome != self._last and self._last:
+            self._step = max(LAST_STEP, self._step / 2)
+        self._last = outcome
+        self._middle += self._step if outcome == "granted" else -self._step
+
+
+def _wait_until(moment: float) -> None:
+    """Return at this moment. The last part is not slept: a sleep may be late by more than what is aimed at."""
+    time.sleep(max(0.0, moment - AWAKE - time.monotonic()))
+    while time.monotonic() < moment:
+        pass
 
 
 def _undeclared(features: Set[str], met: list[str]) -> tuple[str, str] | None:
@@ -237,8 +274,11 @@ _ERRORS: dict[str, BaseException] = {
 
 
 class _Player:
-    def __init__(self, adapter: Adapter, case: Case, waits: Waits, known: Set[str], off: Set[str]) -> None:
+    def __init__(self, adapter: Adapter, case: Case, waits: Waits, known: Set[str], off: Set[str], aim: _Aim) -> None:
         self._adapter = adapter
+        self._aim = aim
+        self._meets: int | None = None
+        """The call whose limit is to end as the unlock of this move comes."""
         self._case = case
         self._waits = waits
         self._stat = "stat" in adapter.features
@@ -296,7 +336,12 @@ class _Player:
         self._tokens = {}
         waiting = [(sent.command.call, sent.command.key) for sent in self._open.values()]
         settle = self._settle(number)
+        self._meets = move[0].call if move[0].op == "limit" and len(move) > 1 else None
         for place, command in enumerate(move):
+            if place and self._meets is not None:
+                self._adapter.flush()
+                limit = self._open[self._ids[self._meets]]
+                _wait_until(limit.at + (limit.command.ms or 0) / 1000 + self._aim.late())
             self._send(command, place, move)
         watchdog = self._adapter.watchdog()
         pause = 0.0
@@ -324,6 +369,8 @@ class _Player:
                     self._courses = fitting
                     self._rest()
                     self._meeting(move, waiting)
+                    if self._meets is not None:
+                        self._aim.saw(self._calls[self._meets])
                     return
             elif watchdog.silent() >= self._waits.timeout:
                 self._rest()
@@ -475,7 +522,7 @@ class _Player:
             self._calls[sent.client] = result
             if sent.command.op == "limit" and result == "timeout":
                 if time.monotonic() - sent.at >= EARLIEST * (sent.command.ms or 0) / 1000:
-                    self._judge.cancelled(sent.client, alone=True)
+                    self._judge.cancelled(sent.client, alone=sent.client != self._meets)
             elif result == "granted":
                 self._token(sent, reply)
             if sent.command.op == "try" and sent.at:

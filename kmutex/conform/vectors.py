@@ -32,6 +32,7 @@ from kmutex.conform.case import (
     case_from_json,
     format_moves,
     parse_moves,
+    parse_times,
     spread,
 )
 from kmutex.conform.expected import Courses, make_case
@@ -55,6 +56,8 @@ FIELDS = (
     *("0+a:60000/1+a:50/ua", "0+a:50/1+a:50/2?a", "0+a/1+a:50/2+a:50/3+a/ua"),
 )
 """Cases of calls that are cancelled before they begin, and of calls with a time limit."""
+MEETINGS = ("0+a/1+a:10,ua/2+a*100",)
+"""Cases of `kmutex conform` that are not in the file: other players send the commands of a move at once."""
 
 
 class Vector(NamedTuple):
@@ -80,6 +83,12 @@ class Vector(NamedTuple):
 def load() -> tuple[Vector, ...]:
     """The vectors of specs/vectors.json."""
     return tuple(_from_json(body) for body in json.loads(_specs.read(FILE))["vectors"])
+
+
+def meetings() -> tuple[Vector, ...]:
+    """The cases in which a time limit ends as the key is handed over. They kill no model, for none has a clock."""
+    cases = (make_case(*parse_times(text)) for text in MEETINGS)
+    return tuple(Vector(case, 1, ("KM-RACE",), ("KM-RACE",), (), (), ()) for case in cases)
 
 
 def made(before: Iterable[Vector] = ()) -> tuple[Vector, ...]:

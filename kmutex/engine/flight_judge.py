@@ -316,11 +316,13 @@ class FlightJudge(RunJudge):
             if length:
                 self._find("KM-FORGET", f"len() is {length}, and nobody calls", hopeless=False)
 
-    def _find(self, symptom: str, message: str, *also: str, hopeless: bool = True, promised: bool = True) -> None:
+    def _find(
+        self, symptom: str, message: str, *also: str, hopeless: bool = True, promised: bool = True, stuck: int = -1
+    ) -> None:
         self._ingredients = self._disturbed if symptom in _UPSET else set()
         # As for locks: traces of an interrupt count only if that is promised.
         excused = self._struck and symptom not in self._known and "KM-INTERRUPT" in self._not_promised
-        super()._find(symptom, message, *also, hopeless=hopeless, promised=promised and not excused)
+        super()._find(symptom, message, *also, hopeless=hopeless, promised=promised and not excused, stuck=stuck)
 
 
 def put_on_trial(

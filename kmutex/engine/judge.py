@@ -229,7 +229,8 @@ class Judge(RunJudge):
                 key = self._asking[client].key
                 self._find("KM-LIVE", f"client {client} waits for {key} forever, and nobody holds it", "KM-INDEP")
             else:
-                self._find("KM-INDEP", f"client {client} waits forever in its call to unlock", "KM-LIVE")
+                words = f"client {client} waits forever in its call to unlock"
+                self._find("KM-INDEP", words, "KM-LIVE", stuck=client)
 
     # -- the rules -----------------------------------------------------------------------------------------------
 
@@ -320,6 +321,10 @@ class Judge(RunJudge):
         elif key not in self._holder:
             if any(other != key for other in self._holder):
                 self._stalled.add(client)
+            elif stuck := next(iter(self._releasing.items()), None):
+                other, of = stuck
+                words = f"client {client} waits for {key}, and client {other}'s unlock of {of} is stuck"
+                self._find("KM-LIVE", words, stuck=other)
             else:
                 self._find("KM-LIVE", f"client {client} waits for {key}, nobody holds it, and nobody can move")
         elif client not in self._parked:

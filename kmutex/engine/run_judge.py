@@ -59,6 +59,8 @@ class Finding(NamedTuple):
     """What was observed, in one line."""
     events: tuple[Event, ...]
     """The events of the run so far."""
+    stuck: int = -1
+    """The client that holds up the others; -1 where the mistake is where the last one moved."""
 
 
 class RunJudge:
@@ -148,7 +150,9 @@ class RunJudge:
     def ended(self, ending: Ending) -> None:
         """The run is over."""
 
-    def _find(self, symptom: str, message: str, *also: str, hopeless: bool = True, promised: bool = True) -> None:
+    def _find(
+        self, symptom: str, message: str, *also: str, hopeless: bool = True, promised: bool = True, stuck: int = -1
+    ) -> None:
         """Note a broken clause.
 
         Args:
@@ -157,6 +161,7 @@ class RunJudge:
             also: Other clauses that it breaks.
             hopeless: Whether the rest of the run has no meaning.
             promised: Whether nothing in the run excuses it.
+            stuck: The client that holds up the others.
         """
         if self._hopeless or symptom in self._off:
             return
@@ -173,7 +178,7 @@ class RunJudge:
         self._hopeless = hopeless
         self._log(-1, f"{clauses[0]}: {message}")
         judged = dict.fromkeys(clause for clause in clauses if clause not in self._off | self._not_promised)
-        self.findings.append(Finding(tuple(judged), symptom, message, tuple(self.events)))
+        self.findings.append(Finding(tuple(judged), symptom, message, tuple(self.events), stuck))
 
     def _find_unpromised(self, symptom: str, message: str, broken: tuple[str, ...]) -> None:
         # After traces of an interrupt, the rest of the run has no meaning.

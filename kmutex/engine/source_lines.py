@@ -128,9 +128,10 @@ def stops(events: Iterable[Event]) -> list[Event]:
     ]
 
 
-def last_place(events: Sequence[Event]) -> str:
-    """Return the last place of the client of the last event, or of the client that moved last; "" without lines."""
-    who = next((event.client for event in reversed(events) if event.client >= 0), -1)
+def last_place(events: Sequence[Event], who: int = -1) -> str:
+    """Return the last place of this client, or else of the client that moved last; "" without lines."""
+    if who < 0:
+        who = next((event.client for event in reversed(events) if event.client >= 0), -1)
     places = [(event.client == who, event.place) for event in events if event.place]
     mine = [place for own, place in places if own]
     return (mine or [place for _, place in places] or [""])[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
+from math import perm
 
 from kmutex.engine.program import STEPS
 from kmutex.engine.run_judge import Event
@@ -28,8 +29,8 @@ _ABOUT = {
 }
 """The topic of a run, by its first clause. `_about` finds the topic of the other clauses."""
 _PLAIN = "plain locking"
-_MOST_CLIENTS = 6
-"""Runs with more clients are not searched for in other runs."""
+_MOST_RENAMINGS = 720
+"""If the clients of a short run can be named in more ways after those of a long one, it is not searched for in it."""
 
 
 @dataclass
@@ -90,7 +91,7 @@ def _contains(long: Sequence[Event], short: Sequence[Event]) -> bool:
     wanted, had = _moves(short), _moves(long)
     mine = sorted({client for client, _ in wanted})
     theirs = sorted({client for client, _ in had})
-    if not wanted or len(theirs) > _MOST_CLIENTS:
+    if not wanted or perm(len(theirs), len(mine)) > _MOST_RENAMINGS:
         return False
     return any(
         _follows([(named[client], move) for client, move in wanted], had)

@@ -357,6 +357,7 @@ def drive(
     caught = False
     waiting: list[Unit] = []
     over = False
+    random = False
     end = seconds
 
     def tell(violation: Violation) -> None:
@@ -374,18 +375,18 @@ def drive(
     while True:
         now = crew.elapsed()
         late = now > seconds * SHARE_OF_CHANCE
-        if not waiting and not over:
-            # A pass begins after the end of the one before, whose symptoms are then known.
-            if any(worker.unit is not None for worker in crew.workers):
-                pass
-            else:
+        # A pass begins after the end of the one before, whose symptoms are then known.
+        if not waiting and not over and all(worker.unit is None for worker in crew.workers):
+            # After a random pass all passes are random, and some take long to make.
+            if not (random and (late or caught)):
                 waiting = next(passes, [])
-                # After a violation, random schedules add little.
-                while caught and waiting and waiting[0].deeper:
-                    waiting = next(passes, [])
-                if not waiting or (waiting[0].chance and (late or caught)):
-                    over, waiting = True, []
-                progress.planned += len(waiting)
+            while caught and waiting and waiting[0].deeper:
+                waiting = next(passes, [])
+            random = random or (bool(waiting) and waiting[0].chance)
+            # After a violation, random schedules add little.
+            if not waiting or (random and (late or caught)):
+                over, waiting = True, []
+            progress.planned += len(waiting)
         for worker in crew.workers:
             if worker.ready and worker.unit is None and waiting:
                 unit = waiting.pop(0)
@@ -431,7 +432,7 @@ def drive(
         on_progress(progress)
         if crew.elapsed() >= end:
             report.left += waiting
-            for rest in passes:
+            for rest in () if random else passes:
                 if rest[0].chance:
                     break
                 report.left += rest

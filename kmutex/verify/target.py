@@ -31,11 +31,6 @@ class Target(NamedTuple):
     module: str
     expression: ast.expr
 
-    @property
-    def makes(self) -> bool:
-        """Return whether the expression is a call, which makes the subject itself."""
-        return isinstance(self.expression, ast.Call)
-
 
 def target_of(text: str) -> Target:
     """Parse a target.

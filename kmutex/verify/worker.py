@@ -343,7 +343,7 @@ class UnitWorker:
     def _stood(self, found: Found) -> Violation:
         """Return the violation with only those lines at which clients stopped."""
         finding, schedule = found
-        place = last_place(finding.events) or self._home
+        place = last_place(finding.events, finding.stuck) or self._home
         return replace(_violation(Found(finding._replace(events=tuple(stops(finding.events))), schedule)), place=place)
 
     @functools.cached_property

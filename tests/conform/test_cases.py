@@ -41,7 +41,7 @@ NEVER_KILLED = {
 
 
 def test_a_case_is_read_and_written() -> None:
-    for text in ("0+a", "0+a/1?a/ua,c1/r0", "ub/0+a,1+a", "0!a/1+a:50/2+a:60000"):
+    for text in ("0+a", "0+a/1?a/ua,c1/r0", "ub/0+a,1+a", "0!a/1+a:50/2+a:60000", "0+a/1+a:50,ua"):
         assert format_moves(parse_moves(text)) == text
         case = make_case(parse_moves(text))
         assert case.id == text
@@ -62,7 +62,8 @@ def test_a_case_is_read_and_written() -> None:
         ("0?a,c0", "not made before it"),
         ("0+a,r0", "not made before it"),
         ("0!a,ua", "is a move by itself"),
-        ("0+a/1+a:50,ua", "is a move by itself"),
+        ("0+a/1+a:50,ub", "is a move by itself"),
+        ("0+a/1+a:60000,ua", "is a move by itself"),
         ("0+a/1+a:5000", "nobody knows whether 5000 ms are over"),
         ("0+a:0", "is not a command"),
         ("0+a/r0,ua", "twice at once"),

@@ -150,6 +150,8 @@ KINDS = [
     ("LimitTooSoon", "0+a/1+a:60000/2+a:50/ua", "KM-EXPIRED"),
     ("LimitStaysQueued", "0+a/1+a:50/ua@300", "KM-CANCEL"),
     ("LimitEndsGrant", "0+a:50/1+a:50/2?a", "KM-EXCL"),
+    ("LimitMeetsGrantBox", "0+a/1+a:10,ua/2+a*100", "KM-RACE"),
+    ("LimitMeetsGrant", "0+a/1+a:10,ua/2+a*100", "KM-RACE"),
     ("TokensAgain", "0+a/ua/1+a@300", "KM-TOKEN"),
     ("TokensAgainUnleased", "0+a/ua/1+a", "KM-TOKEN"),
 ]
@@ -159,9 +161,9 @@ KINDS = [
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "case", "clause"), KINDS)
 def test_each_kind_of_mistake_has_a_vector(name: str, case: str, clause: str) -> None:
-    from kmutex.conform.vectors import load
+    from kmutex.conform.vectors import load, meetings
 
-    assert case in {vector.case.id for vector in load()}
+    assert case in {vector.case.id for vector in (*load(), *meetings())}
     done = misbehaving(name, "--case", case)
     assert done.returncode == 1, done.stdout + done.stderr
     assert clause in last(done).partition(": ")[0].split(", ")
@@ -169,8 +171,9 @@ def test_each_kind_of_mistake_has_a_vector(name: str, case: str, clause: str) ->
 
 @pytest.mark.parametrize("name", ["Fields", "TakesEarly"])
 def test_early_cancels_time_limits_and_tokens_of_a_sound_port(name: str) -> None:
-    """KM-CANCEL, KM-EXPIRED, KM-TOKEN: of a free key an early cancel may do either, and the port says which."""
-    done = misbehaving(name, "--run", "...!...", "--run", "0+a...:60000...", "--run", "0+a:50...", "--random", "2")
+    """KM-CANCEL, KM-EXPIRED, KM-RACE, KM-TOKEN: an early cancel may take a free key or not, and the port says which."""
+    cases = [word for case in ("...!...", "0+a...:60000...", "0+a:50...", "...:10,ua...") for word in ("--run", case)]
+    done = misbehaving(name, *cases, "--random", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert ("tokens that rise (no token)" in last(done)) == (name == "TakesEarly")
     assert "no deadline" not in last(done)
@@ -241,7 +244,7 @@ def test_the_first_failure_is_said_at_once() -> None:
 
 @pytest.mark.long
 def test_vectors_are_listed_chosen_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    from kmutex.conform.vectors import load
+    from kmutex.conform.vectors import load, meetings
 
     def listed(*options: str) -> set[str]:
         with pytest.raises(SystemExit) as end:
@@ -249,9 +252,10 @@ def test_vectors_are_listed_chosen_and_left_out(capsys: pytest.CaptureFixture[st
         assert end.value.code == 0
         return {line.split("\t")[0] for line in capsys.readouterr().out.splitlines()}
 
-    assert listed() == {vector.case.id for vector in load()}
+    vectors = (*load(), *meetings())
+    assert listed() == {vector.case.id for vector in vectors}
     assert listed("--run", "0+a/1+a/ua,c1*20") == {"0+a/1+a/ua,c1*20"}
-    race = {vector.case.id for vector in load() if "KM-RACE" in vector.clauses}
+    race = {vector.case.id for vector in vectors if "KM-RACE" in vector.clauses}
     assert listed("--run", "KM-RACE") == race
     assert listed("--run", "KM-RACE", "--skip", "...c1") == {name for name in race if not name.endswith("c1")}
     with pytest.raises(SystemExit) as end:

@@ -1,4 +1,4 @@
-"""Two unlocks of one grant at the same time: one wins and one is refused (KM-UNHELD, KM-ATOMIC)."""
+"""Unlocks that meet: two of one grant, of which one wins (KM-UNHELD, KM-ATOMIC); one and its own guard (KM-LIVE)."""
 
 from __future__ import annotations
 
@@ -87,3 +87,39 @@ def test_both_may_not_win() -> None:
 
 def test_both_may_not_lose() -> None:
     assert "KM-REF" in explored(RefusesBoth)
+
+
+class Stuck(Sound):
+    """Known bad: unlock takes its guard twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed = threading.Condition(threading.Lock())
+
+    def unlock(self, key: object) -> None:
+        with self.changed:
+            super().unlock(key)
+
+
+class Forgets(Sound):
+    """Known bad: unlock wakes nobody."""
+
+    def unlock(self, key: object) -> None:
+        with self.changed:
+            self.held.remove(key)
+
+
+@pytest.mark.parametrize(
+    ("make", "told", "stuck"),
+    [
+        (Stuck, "client 1 waits for a, and client 0's unlock of a is stuck", 0),
+        (Forgets, "client 1 waits for a, nobody holds it, and nobody can move", -1),
+    ],
+)
+def test_who_waits_for_an_unlock_that_waits_for_itself_is_told_so(
+    make: Callable[[], Any], told: str, stuck: int
+) -> None:
+    """KM-LIVE: the key is not free as it is after an unlock that came back; and the unlock is shown as the place."""
+    result = Explorer(make, crew=Crew()).every(parse("0+a | 1+a | 0-a"), "locks", 0)
+    finding = result.found["KM-LIVE"].finding
+    assert (finding.message, finding.stuck) == (told, stuck)

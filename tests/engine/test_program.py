@@ -1,8 +1,6 @@
-"""Programs and schedules as text, the search over choices, and the lanes."""
+"""Programs and schedules as text, and the lanes."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 from hypothesis import given
@@ -13,7 +11,6 @@ from kmutex.engine.explorer import Schedule
 from kmutex.engine.harness import Harness
 from kmutex.engine.program import STEPS, Phase, Program, ProgramError, Step, parse, possible
 from kmutex.engine.run_judge import Event
-from kmutex.engine.search import Chooser, Search, picks_of
 from kmutex.engine.timeline import timeline
 from kmutex.testing import parse_schedule
 
@@ -65,38 +62,6 @@ def test_a_client_ends_only_what_it_has_and_as_it_has_it() -> None:
     """By unlock what it locked, by the lease what it leased."""
     got = {"a": None, "b": object()}
     assert [kind + key for kind in "-]^" for key in "abc" if possible(Step(kind, key), got)] == ["-a", "]b", "^b"]
-
-
-@pytest.mark.parametrize("bound", range(5))
-def test_a_search_runs_every_path_within_the_bound_once(bound: int) -> None:
-    """A tree of 4 choices of 3 ways that cost 0, 1, 1: paths with at most `bound` costly picks, by counting."""
-    search = Search(bound)
-    paths = []
-    for chooser in search:
-        paths.append(tuple(chooser.choose([0, 1, 1]) for _ in range(4)))
-    assert search.complete
-    assert len(paths) == len(set(paths)) == sum(math.comb(4, costly) * 2**costly for costly in range(bound + 1))
-    assert paths[0] == (0, 0, 0, 0)
-
-
-def test_a_search_that_was_left_is_not_complete() -> None:
-    """Whoever stops early has not seen all."""
-    search = Search(2)
-    for chooser in search:
-        chooser.choose([0, 0])
-        break
-    assert not search.complete
-
-
-def test_recorded_picks_lead_the_same_way_again() -> None:
-    """And one that does not fit is left there."""
-    first = Chooser([0, 2, 0, 1])
-    taken = [first.choose([0, 1, 1]) for _ in range(5)]
-    again = Chooser(picks_of(first.recorded()))
-    assert [again.choose([0, 1, 1]) for _ in range(5)] == taken == [0, 2, 0, 1, 0]
-    other = Chooser([0, 2])
-    assert [other.choose([0, 1]) for _ in range(2)] == [0, 0]
-    assert other.left_at == 1
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_client_stands_in_the_caller_when_a_helper_has_returned() -> None:
     assert stood[0].text.split()[1].startswith(("super().lock(", "key,", "forever("))
 
 
-def test_the_last_place_is_that_of_who_moved_last() -> None:
+def test_the_last_place_is_that_of_who_moved_last_or_is_stuck() -> None:
     events = (
         Event(0, "  1  a", place="x.py:1"),
         Event(1, "  2  b", place="x.py:2"),
@@ -58,6 +58,7 @@ def test_the_last_place_is_that_of_who_moved_last() -> None:
     )
     assert last_place(events) == "x.py:1"
     assert last_place(events[1:]) == "x.py:2"
+    assert last_place(events, 1) == "x.py:2"
     assert last_place(events[2:]) == ""
 
 

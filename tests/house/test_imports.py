@@ -106,6 +106,15 @@ def test_a_foreign_import_is_seen_wherever_it_stands(tmp_path: Path) -> None:
     assert foreign(path, "kmutex_model") == {"rich", "hypothesis"}
 
 
+def test_the_model_runs_where_nothing_is_installed() -> None:
+    package = ROOT / "model" / "kmutex_model"
+    names = [path.stem for path in package.glob("*.py") if not path.stem.startswith("__")]
+    program = f"import sys; sys.path.insert(0, {str(package.parent)!r})\n"
+    program += "\n".join(f"import kmutex_model.{name}" for name in names)
+    program += "\nassert 'kmutex' not in sys.modules"
+    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, timeout=60)
+
+
 def test_the_package_itself_imports_the_core_the_drivers_and_once_only() -> None:
     names = set(imported(ROOT / "kmutex" / "__init__.py"))
     own = (

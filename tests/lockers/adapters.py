@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from typing import Any
 
@@ -222,6 +223,28 @@ class LimitEndsGrant(Fields):
         if queue[:1] == [number]:
             queue.pop(0)
             self.next(key, queue)
+
+
+class LimitMeetsGrant(Fields):
+    """A call whose time is over as the key is handed to it says so, and has the key."""
+
+    ends: dict[int, float] = {}  # noqa: RUF012 - of the process, whose numbers are used once
+
+    def limit(self, seconds: float, number: int, key: str) -> None:
+        self.ends[number] = time.monotonic() + seconds
+        super().limit(seconds, number, key)
+
+    def grant(self, number: int) -> None:
+        if abs(time.monotonic() - self.ends.get(number, 0.0)) < self.window / 2:
+            say(id=number, result="timeout")
+        else:
+            super().grant(number)
+
+
+class LimitMeetsGrantBox(LimitMeetsGrant):
+    """The same, without `stat`."""
+
+    features = tuple(name for name in Fields.features if name != "stat")
 
 
 class TokensAgain(Fields):

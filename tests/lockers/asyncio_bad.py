@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import itertools
 import weakref
 from asyncio import CancelledError, Future
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Coroutine, Hashable, MutableMapping
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -307,35 +306,6 @@ class GrantKeptOnCancel(Handing):
 
     def _give_up(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
         self._remove(queue, waiter)
-
-
-class CancelledHeadStays(_Waking):
-    """Wakes the head, which takes itself out when it runs; a cancelled one stays and blocks the rest."""
-
-    async def lock(self, key: Hashable) -> None:
-        loop = self._check_loop()
-        entry = self._entries.setdefault(key, _FlagEntry())
-        if entry.held or entry.queue:
-            turn = loop.create_future()
-            entry.queue.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if not turn.cancelled():
-                    entry.queue.popleft()
-                    self._wake(key, entry)
-                    self._drop(key, entry)
-                raise
-            entry.queue.popleft()
-        entry.held = True
-
-    def _wake(self, key: Hashable, entry: _FlagEntry) -> None:
-        if entry.queue and not entry.queue[0].done():
-            entry.queue[0].set_result(None)
-
-    def _drop(self, key: Hashable, entry: _FlagEntry) -> None:
-        if not entry.queue:
-            del self._entries[key]
 
 
 class HandedToDeadWaiter(Handing):
@@ -669,58 +639,6 @@ class ShieldedWaiterStays(Handing):
             raise
 
 
-class CancelledWalksIn(Handing):
-    """CancelledError is suppressed and lock returns as if it held the key."""
-
-    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
-        try:
-            with suppress(CancelledError):
-                await waiter
-        finally:
-            self._remove(queue, waiter)
-
-
-class CountsDownOnExceptionOnly:
-    """except Exception misses CancelledError, so the count never falls."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, asyncio.Lock] = {}
-        self._users: dict[Hashable, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    async def lock(self, key: Hashable) -> None:
-        entry = self._entries.setdefault(key, asyncio.Lock())
-        self._users[key] = self._users.get(key, 0) + 1
-        try:
-            await entry.acquire()
-        except Exception:
-            self._drop(key)
-            raise
-
-    def unlock(self, key: Hashable) -> None:
-        self._entries[key].release()
-        self._drop(key)
-
-    def _drop(self, key: Hashable) -> None:
-        self._users[key] -= 1
-        if not self._users[key]:
-            del self._users[key], self._entries[key]
-
-
-class GrantNotPassedOn(Handing):
-    """A waiter cancelled after its grant leaves the key held."""
-
-    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
-        try:
-            await waiter
-        except CancelledError:
-            if waiter in queue:
-                queue.remove(waiter)
-            raise
-
-
 class PassesOnOnlyToWaiters(Handing):
     """A waiter cancelled after its grant leaves the key held where nobody else waits."""
 
@@ -1022,41 +940,24 @@ class ByTaskName(Handing):
             del self._ranks[waiter]
 
 
-class RankedByQueueLength(_Entries[list[tuple[int, int, _Waiter]]], _OneLoop):
+class RankedByQueueLength(Handing):
     """Waiters are ranked by the length of the queue they met: a newcomer can pass an older one (needs four waiters)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._serial = itertools.count()
+        self._met: dict[_Waiter, int] = {}
 
-    async def lock(self, key: Hashable) -> None:
-        loop = self._check_loop()
-        heap = self._entries.get(key)
-        if heap is None:
-            self._entries[key] = []
-            return
-        waiter = loop.create_future()
-        place = (len(heap), next(self._serial), waiter)
-        heapq.heappush(heap, place)
+    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        self._met[waiter] = len(queue)
         try:
-            await waiter
-        except BaseException:
-            if waiter.cancelled() or not waiter.done():
-                with suppress(ValueError):
-                    heap.remove(place)
-                    heapq.heapify(heap)
-            else:
-                self.unlock(key)
-            raise
+            await super()._wait(key, queue, waiter)
+        finally:
+            del self._met[waiter]
 
-    def unlock(self, key: Hashable) -> None:
-        heap = self._entries[key]
-        while heap:
-            waiter = heapq.heappop(heap)[-1]
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        del self._entries[key]
+    def _next(self, queue: deque[_Waiter]) -> _Waiter:
+        first = min(queue, key=self._met.__getitem__)
+        queue.remove(first)
+        return first
 
 
 class KeyedByRepr(_Translated):
@@ -1092,44 +993,12 @@ class SameTaskWalksIn(Handing):
         self._takers.pop(key, None)
 
 
-class FailedUnlockLeavesEntry(_OneLoop):
+class FailedUnlockLeavesEntry(_Counting):
     """A failed unlock creates the entry it looked up."""
 
-    def __init__(self) -> None:
-        self._held: set[Hashable] = set()
-        self._queues: defaultdict[Hashable, deque[_Waiter]] = defaultdict(deque)
-
-    def __len__(self) -> int:
-        return len(self._queues)
-
-    async def lock(self, key: Hashable) -> None:
-        loop = self._check_loop()
-        queue = self._queues[key]
-        if key not in self._held:
-            self._held.add(key)
-            return
-        waiter = loop.create_future()
-        queue.append(waiter)
-        try:
-            await waiter
-        except BaseException:
-            if waiter.done() and not waiter.cancelled():
-                self.unlock(key)
-            elif waiter in queue:
-                queue.remove(waiter)
-            raise
-
     def unlock(self, key: Hashable) -> None:
-        queue = self._queues[key]
-        if key not in self._held:
-            raise RuntimeError(f"unlock of unheld key {key!r}")
-        while queue:
-            waiter = queue.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        self._held.remove(key)
-        del self._queues[key]
+        self._entry(key)
+        super().unlock(key)
 
 
 class LenCountsWaiters(Handing):
@@ -1216,50 +1085,30 @@ class LongWaitersLast(Handing):
         return chosen
 
 
-class SleepsWhileUnlockEnds(_OneLoop):
+class SleepsWhileUnlockEnds(Handing):
     """A woken waiter sleeps for a millisecond, so that the unlock is through, and then writes itself down as the owner:
     where the unlock takes longer, it strikes out the new owner."""
 
     def __init__(self) -> None:
-        self._queues: dict[Hashable, deque[_Waiter]] = {}
+        super().__init__()
         self._owners: dict[Hashable, object] = {}
 
-    def __len__(self) -> int:
-        return len(self._queues)
-
     async def lock(self, key: Hashable) -> None:
-        loop = self._check_loop()
-        queue = self._queues.get(key)
-        if queue is None:
-            self._queues[key] = deque()
-        else:
-            waiter = loop.create_future()
-            queue.append(waiter)
-            try:
-                await waiter
-                await asyncio.sleep(0.001)
-            except BaseException:
-                if waiter.done() and not waiter.cancelled():
-                    self._pass_on(key)
-                else:
-                    with suppress(ValueError):
-                        queue.remove(waiter)
-                raise
+        await super().lock(key)
         self._owners[key] = asyncio.current_task()
 
-    async def unlock(self, key: Hashable) -> None:
+    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        try:
+            await waiter
+            await asyncio.sleep(0.001)
+        except BaseException:
+            self._give_up(key, queue, waiter)
+            raise
+
+    async def unlock(self, key: Hashable) -> None:  # type: ignore[override]
         if key not in self._owners:
             raise RuntimeError(f"unlock of unheld key {key!r}")
         self._pass_on(key)
         for _ in range(4):
             await asyncio.sleep(0)
         self._owners.pop(key, None)
-
-    def _pass_on(self, key: Hashable) -> None:
-        queue = self._queues[key]
-        while queue:
-            waiter = queue.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        del self._queues[key]

@@ -458,145 +458,6 @@ FlagAndConditionLeases = _leasing(FlagAndCondition)
 # Held out: not to be looked at while the checker is built or tuned.
 
 
-class DequeOfFutures(_Entries[deque[_Waiter]], _OneLoop):
-    """A key in the table is held; its deque is the queue; a cancelled future is skipped."""
-
-    async def lock(self, key: Hashable) -> None:
-        loop = self._check_loop()
-        queue = self._entries.get(key)
-        if queue is None:
-            self._entries[key] = deque()
-            return
-        waiter = loop.create_future()
-        queue.append(waiter)
-        try:
-            await waiter
-        except BaseException:
-            if waiter.done() and not waiter.cancelled():
-                self._pass_on(key)
-            elif waiter in queue:
-                queue.remove(waiter)
-            raise
-
-    def unlock(self, key: Hashable) -> None:
-        self._check_if_any()
-        if key not in self._entries:
-            raise KeyError(key)
-        self._pass_on(key)
-
-    def _pass_on(self, key: Hashable) -> None:
-        queue = self._entries[key]
-        while queue:
-            waiter = queue.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        del self._entries[key]
-
-
-class LockAndUsers(_Entries[tuple[asyncio.Lock, list[int]]]):
-    """asyncio's lock per key, which is fair, and a count of its users; the loop check is left to the lock."""
-
-    async def lock(self, key: Hashable) -> None:
-        lock, users = self._entries.setdefault(key, (asyncio.Lock(), [0]))
-        users[0] += 1
-        try:
-            await lock.acquire()
-        except BaseException:
-            self._drop(key, users)
-            raise
-
-    def unlock(self, key: Hashable) -> None:
-        lock, users = self._entries[key]
-        lock.release()
-        self._drop(key, users)
-
-    def _drop(self, key: Hashable, users: list[int]) -> None:
-        users[0] -= 1
-        if not users[0]:
-            del self._entries[key]
-
-
-class ListOfEvents(_Entries[list[asyncio.Event]], _OneLoop):
-    """The first event of a key's list belongs to its holder."""
-
-    async def lock(self, key: Hashable) -> None:
-        self._check_loop()
-        turn = asyncio.Event()
-        events = self._entries.setdefault(key, [])
-        events.append(turn)
-        if events[0] is turn:
-            return
-        try:
-            await turn.wait()
-        except BaseException:
-            self._leave(key, events, turn)
-            raise
-
-    def unlock(self, key: Hashable) -> None:
-        self._check_if_any()
-        events = self._entries.get(key)
-        if events is None:
-            raise LookupError(f"{key!r} is not held")
-        self._leave(key, events, events[0])
-
-    def _leave(self, key: Hashable, events: list[asyncio.Event], turn: asyncio.Event) -> None:
-        events.remove(turn)
-        if events:
-            events[0].set()
-        else:
-            del self._entries[key]
-
-
-class TableCondition(_OneLoop):
-    """One condition for the table. Unlock moves the queue at once and lets a task wake the waiters."""
-
-    def __init__(self) -> None:
-        self._queues: dict[Hashable, deque[object]] = {}
-        self._changed: asyncio.Condition | None = None
-        self._wakers: set[asyncio.Task[None]] = set()
-
-    def __len__(self) -> int:
-        return len(self._queues)
-
-    async def lock(self, key: Hashable) -> None:
-        self._check_loop()
-        if self._changed is None:
-            self._changed = asyncio.Condition()
-        ticket = object()
-        queue = self._queues.setdefault(key, deque())
-        queue.append(ticket)
-        if queue[0] is ticket:
-            return
-        try:
-            async with self._changed:
-                await self._changed.wait_for(lambda: queue[0] is ticket)
-        except BaseException:
-            self._leave(key, queue, ticket)
-            raise
-
-    def unlock(self, key: Hashable) -> None:
-        self._check_if_any()
-        queue = self._queues.get(key)
-        if queue is None:
-            raise RuntimeError(f"{key!r} is not held")
-        self._leave(key, queue, queue[0])
-
-    def _leave(self, key: Hashable, queue: deque[object], ticket: object) -> None:
-        queue.remove(ticket)
-        if not queue:
-            del self._queues[key]
-        elif self._loop is not None:
-            waker = self._loop.create_task(self._wake())
-            self._wakers.add(waker)
-            waker.add_done_callback(self._wakers.discard)
-
-    async def _wake(self) -> None:
-        assert self._changed is not None
-        async with self._changed:
-            self._changed.notify_all()
-
-
 class Mailboxes(_OneLoop):
     """Each waiter reads a queue of one letter of its own."""
 
@@ -708,11 +569,10 @@ class SemaphoreAndCount:
             del self._users[key], self._semaphores[key]
 
 
-class HeapOfTurns(DequeOfFutures):
-    """Inherits the loop check only; a heap of (number, future) per key, the cancelled removed at once."""
+class HeapOfTurns(_OneLoop):
+    """A heap of (number, future) per key, the cancelled removed at once."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._heaps: dict[Hashable, list[tuple[int, _Waiter]]] = {}
         self._serial = itertools.count()
 
@@ -1029,39 +889,6 @@ class ActorPerKey(_OneLoop):
 
 
 # No order promised: verify these without "fifo".
-
-
-class BargingFutures(_OneLoop):
-    """Unlock frees the key and wakes everybody who waits for it; the first to run takes it."""
-
-    def __init__(self) -> None:
-        self._held: set[Hashable] = set()
-        self._freed: dict[Hashable, list[_Waiter]] = {}
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    async def lock(self, key: Hashable) -> None:
-        loop = self._check_loop()
-        while key in self._held:
-            freed = loop.create_future()
-            self._freed.setdefault(key, []).append(freed)
-            try:
-                await freed
-            finally:
-                waiting = self._freed.get(key, [])
-                if freed in waiting:
-                    waiting.remove(freed)
-                    if not waiting:
-                        del self._freed[key]
-        self._held.add(key)
-
-    def unlock(self, key: Hashable) -> None:
-        self._check_if_any()
-        self._held.remove(key)
-        for freed in self._freed.pop(key, []):
-            if not freed.done():
-                freed.set_result(None)
 
 
 class BargingEvents(_Entries[asyncio.Event], _OneLoop):

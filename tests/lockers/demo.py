@@ -962,7 +962,7 @@ def objections(row: Row, halts: set[tuple[str, str]], seed: int) -> list[str]:
     return [f"{name}: {finding[0]} {finding[1]}" for name, finding in seen if finding]
 
 
-LOOP_LEFT_TO_ASYNCIO = {"asyncio.LockAndUsers", "asyncio.SemaphoreAndCount"}
+LOOP_LEFT_TO_ASYNCIO = {"asyncio.SemaphoreAndCount"}
 """What they are made of looks at the loop where it waits, and not before."""
 
 

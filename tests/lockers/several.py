@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from kmutex import AsyncKeyedMutex, KeyedMutex
 from kmutex import _aio as aio
 from kmutex import _threads as threads
 from kmutex._lease import distinct
+from kmutex._stripes import StripedMutex, _AllStripes, _Guards
 
 Keys = Iterable[Hashable]
 
@@ -65,6 +67,47 @@ class FirstIsEnough(KeyedMutex):
 
     def hold_all(self, keys: Keys, timeout: float | None = None) -> threads.Lease:
         return threads.Lease(_FirstIsEnough(self._mutex), distinct(keys), timeout)
+
+
+class InStripes(StripedMutex):
+    """The mutex for a Python without the GIL, with as few stripes as keep the keys of the checks apart: sound."""
+
+    def __init__(self) -> None:
+        keys = "abcdk"
+        count = next(n for n in itertools.count(len(keys)) if len({hash(key) % n for key in keys}) == len(keys))
+        self._stripes = tuple([threads.UntypedMutex() for _ in range(count)])
+        self._mutex = _AllStripes([stripe._mutex for stripe in self._stripes])
+
+    def _stripe(self, key: Hashable) -> threads.UntypedMutex:
+        return self._stripes[hash(key) % len(self._stripes)]
+
+    def lock(self, key: Hashable, timeout: float | None = None) -> None:
+        self._stripe(key).lock(key, timeout)
+
+    def unlock(self, key: Hashable) -> None:
+        self._stripe(key).unlock(key)
+
+    def hold(self, key: Hashable, timeout: float | None = None) -> threads.Lease:
+        return threads.Lease(self._stripe(key)._mutex, key, timeout, self)
+
+
+class GuardsAsNamed(InStripes):
+    """Takes the guards of the stripes in the order in which the keys are named, and so may wait in a ring (KM-ALL)."""
+
+    def hold_all(self, keys: Keys, timeout: float | None = None) -> threads.Lease:
+        several = threads._Several(self._mutex)
+        named = distinct(keys)
+        several._guard = _Guards([self._stripe(key)._mutex._guard for key in named])
+        return threads.Lease(several, named, timeout)
+
+
+class TicketsOfEachStripe(InStripes):
+    """Each stripe counts its tickets from one, and hold_all from one as well: two requests with one ticket (KM-ALL)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for mutex in (self._mutex, *(stripe._mutex for stripe in self._stripes)):
+            mutex._tickets = itertools.count(1)
 
 
 class AsyncTakesOneByOne(AsyncKeyedMutex):

@@ -91,7 +91,9 @@ def test_the_script_for_one_caller_can_find_something(name: str) -> None:
     assert finding[0] in rows()[f"threads.{name}"].clauses
 
 
-@pytest.mark.parametrize("name", ["GrantKeptOnCancel", "WakeupDropped", "HandedToDeadWaiter", "CancelledWalksIn"])
+@pytest.mark.parametrize(
+    "name", ["GrantKeptOnCancel", "WakeupDropped", "HandedToDeadWaiter", "CancelledAcquirerEnters"]
+)
 def test_the_script_for_cancellations_beside_a_grant_can_find_something(name: str) -> None:
     """KM-RACE: in one turn of the loop, either of them first."""
     assert demo.within_loop(demo.aio_cancelled_meets_grant, load(f"asyncio.{name}")) is not None

@@ -8,14 +8,12 @@ subclass of them shows its mistake and nothing else.
 from __future__ import annotations
 
 import contextlib
-import heapq
 import itertools
 import threading
 import time
 import weakref
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
 from threading import Condition, Event, Lock
 from typing import Generic, TypeVar
 
@@ -37,11 +35,12 @@ def _for_lock(seconds: float | None) -> float:
 
 
 class _Waiter:
-    __slots__ = ("gate", "gone", "granted")
+    __slots__ = ("gate", "gone", "granted", "rank")
 
-    def __init__(self) -> None:
+    def __init__(self, rank: float = 0) -> None:
         self.gate = threading.Event()
         self.granted = self.gone = False
+        self.rank = rank
 
 
 class _Guarded(Generic[_E]):
@@ -76,7 +75,7 @@ class Handing:
                 return
             if timeout == 0:
                 raise TimeoutError(key)
-            waiter = self._enqueue(queue)
+            waiter = self._enqueue(queue, timeout)
         self._wait(key, queue, waiter, timeout)
 
     def unlock(self, key: Hashable) -> None:
@@ -88,7 +87,7 @@ class Handing:
     def _new_queue(self) -> deque[_Waiter]:
         return deque()
 
-    def _enqueue(self, queue: deque[_Waiter]) -> _Waiter:
+    def _enqueue(self, queue: deque[_Waiter], timeout: float | None) -> _Waiter:
         waiter = _Waiter()
         queue.append(waiter)
         return waiter
@@ -720,66 +719,41 @@ class WeakRegistry:
         return len(self._locks)
 
 
-class StripedKeys:
+class StripedKeys(Handing):
     """A fixed number of locks shared by all keys, so that keys of one stripe wait for each other."""
 
     stripes = 8
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._queues: list[deque[tuple[threading.Event, Hashable]]] = [deque() for _ in range(self.stripes)]
-        self._holders: dict[int, Hashable] = {}
+        super().__init__()
+        self._holders: dict[Hashable, Hashable] = {}
         self._users: Counter[Hashable] = Counter()
 
     def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        seconds = _checked(timeout)
         stripe = hash(key) % self.stripes
-        queue = self._queues[stripe]
         with self._guard:
-            if stripe not in self._holders:
-                self._holders[stripe] = key
-                self._users[key] += 1
-                return
-            if seconds == 0:
-                raise TimeoutError(key)
-            turn = threading.Event()
-            queue.append((turn, key))
             self._users[key] += 1
-        entered = False
         try:
-            turn.wait(seconds)
-            with self._guard:
-                if not turn.is_set():
-                    raise TimeoutError(key)
-                entered = True
-        finally:
-            if not entered:
-                with self._guard:
-                    self._forget(key)
-                    if turn.is_set():
-                        self._hand_on(stripe)
-                    else:
-                        queue.remove((turn, key))
+            super().lock(stripe, timeout)
+        except BaseException:
+            self._forget(key)
+            raise
+        self._holders[stripe] = key
 
     def _forget(self, key: Hashable) -> None:
-        self._users[key] -= 1
-        if self._users[key] == 0:
-            del self._users[key]
-
-    def _hand_on(self, stripe: int) -> None:
-        if self._queues[stripe]:
-            turn, self._holders[stripe] = self._queues[stripe].popleft()
-            turn.set()
-        else:
-            del self._holders[stripe]
+        with self._guard:
+            self._users[key] -= 1
+            if self._users[key] == 0:
+                del self._users[key]
 
     def unlock(self, key: Hashable) -> None:
         stripe = hash(key) % self.stripes
         with self._guard:
-            if stripe not in self._holders or self._holders[stripe] != key:
+            if self._holders.get(stripe) != key:
                 raise RuntimeError(f"{key!r} is not held")
-            self._forget(key)
-            self._hand_on(stripe)
+            del self._holders[stripe]
+        super().unlock(stripe)
+        self._forget(key)
 
     def __len__(self) -> int:
         return len(self._users)
@@ -850,7 +824,7 @@ class LiveCounterOutsideGuard(Handing):
             if queue is not None:
                 if timeout == 0:
                     raise TimeoutError(key)
-                waiter = self._enqueue(queue)
+                waiter = self._enqueue(queue, timeout)
             else:
                 self._queues[key] = deque()
         if queue is not None:
@@ -913,7 +887,7 @@ class ReadOutsideActInside(Handing):
             if queue is None:
                 self._queues[key] = deque()
                 return
-            waiter = self._enqueue(queue)
+            waiter = self._enqueue(queue, timeout)
         self._wait(key, queue, waiter, timeout)
 
 
@@ -956,7 +930,7 @@ class TryPopsTheLast(Handing):
             if queue is None:
                 self._queues[key] = deque()
                 return
-            waiter = self._enqueue(queue)
+            waiter = self._enqueue(queue, timeout)
         if not waiter.gate.wait(0):
             with self._guard:
                 if not waiter.granted:
@@ -1109,7 +1083,7 @@ class PooledGateStaysSet(Handing):
         super().__init__()
         self._spare: list[Event] = []
 
-    def _enqueue(self, queue: deque[_Waiter]) -> _Waiter:
+    def _enqueue(self, queue: deque[_Waiter], timeout: float | None) -> _Waiter:
         waiter = _Waiter()
         if self._spare:
             waiter.gate = self._spare.pop()
@@ -1172,57 +1146,22 @@ class InterruptPopsTheHead(Handing):
             queue.popleft()
 
 
-@dataclass
-class _Request:
-    timeout: float | None
-    gate: Event = field(default_factory=Event, compare=False)
-    granted: bool = False
+class _Equal(_Waiter):
+    """Its rank is its timeout."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Equal) and (self.rank, self.granted) == (other.rank, other.granted)
+
+    def __hash__(self) -> int:
+        return hash(self.rank)
 
 
-class RemovesAnEqualWaiter(_Guarded[list[_Request]]):
+class RemovesAnEqualWaiter(Handing):
     """Waiters with the same time-out are equal, and the first equal one is removed."""
 
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        with self._guard:
-            if key not in self._entries:
-                self._entries[key] = []
-                return
-            if timeout == 0:
-                raise TimeoutError(key)
-            request = _Request(timeout)
-            queue = self._entries[key]
-            queue.append(request)
-        try:
-            if request.gate.wait(timeout):
-                return
-        except BaseException:
-            with self._guard:
-                if request.granted:
-                    self._grant(key)
-                else:
-                    queue.remove(request)
-            raise
-        with self._guard:
-            if request.granted:
-                return
-            queue.remove(request)
-        raise TimeoutError(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            if key not in self._entries:
-                raise KeyError(key)
-            self._grant(key)
-
-    def _grant(self, key: Hashable) -> None:
-        queue = self._entries[key]
-        if not queue:
-            del self._entries[key]
-            return
-        request = queue.pop(0)
-        request.granted = True
-        request.gate.set()
+    def _enqueue(self, queue: deque[_Waiter], timeout: float | None) -> _Waiter:
+        queue.append(_Equal(-1 if timeout is None else timeout))
+        return queue[-1]
 
 
 class RotatesOnRemoval(Handing):
@@ -1353,72 +1292,40 @@ class ConditionReplaced(_Guarded[Condition]):
             self._entries.pop(key).notify()
 
 
-class EarliestDeadlineFirst(_Guarded[list[tuple[float, float, _Waiter]]]):
+class EarliestDeadlineFirst(Handing):
     """Waiters with a time-out overtake those without."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._numbers = itertools.count()
+    def _rank(self, timeout: float | None) -> float:
+        return float("inf") if timeout is None else time.monotonic() + timeout
 
-    def _rank(self, timeout: float | None) -> tuple[float, float]:
-        return (float("inf") if timeout is None else time.monotonic() + timeout, next(self._numbers))
+    def _enqueue(self, queue: deque[_Waiter], timeout: float | None) -> _Waiter:
+        queue.append(_Waiter(self._rank(timeout)))
+        return queue[-1]
 
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        with self._guard:
-            heap = self._entries.get(key)
-            if heap is None:
-                self._entries[key] = []
-                return
-            if timeout == 0:
-                raise TimeoutError(key)
-            waiter = _Waiter()
-            place = (*self._rank(timeout), waiter)
-            heapq.heappush(heap, place)
-        try:
-            if not waiter.gate.wait(timeout):
-                with self._guard:
-                    if not waiter.granted:
-                        raise TimeoutError(key)
-        except BaseException as error:
-            with self._guard:
-                if not waiter.granted:
-                    heap.remove(place)
-                    heapq.heapify(heap)
-                elif isinstance(error, TimeoutError):
-                    return
-                else:
-                    self._grant(key)
-            raise
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            if key not in self._entries:
-                raise RuntimeError(f"unlock of unheld key {key!r}")
-            self._grant(key)
-
-    def _grant(self, key: Hashable) -> None:
-        if not self._entries[key]:
-            del self._entries[key]
-            return
-        waiter = heapq.heappop(self._entries[key])[-1]
-        waiter.granted = True
-        waiter.gate.set()
+    def _next(self, queue: deque[_Waiter]) -> _Waiter:
+        first = min(queue, key=lambda waiter: waiter.rank)
+        queue.remove(first)
+        return first
 
 
 class NewestFirstWithinASecond(EarliestDeadlineFirst):
     """Within one second of the clock the newest waiter goes first."""
 
-    def _rank(self, timeout: float | None) -> tuple[float, float]:
-        return (int(time.monotonic()), -next(self._numbers))
+    def _rank(self, timeout: float | None) -> float:
+        return int(time.monotonic())
+
+    def _next(self, queue: deque[_Waiter]) -> _Waiter:
+        queue.reverse()
+        newest = super()._next(queue)
+        queue.reverse()
+        return newest
 
 
 class ByThreadName(EarliestDeadlineFirst):
     """Waiters are ranked by thread name."""
 
-    def _rank(self, timeout: float | None) -> tuple[float, float]:
-        name = threading.current_thread().name.encode()
-        return (int.from_bytes(name.ljust(64, b"\0"), "big"), next(self._numbers))
+    def _rank(self, timeout: float | None) -> float:
+        return int.from_bytes(threading.current_thread().name.encode().ljust(64, b"\0"), "big")
 
 
 class ThirdWaiterPushesOut(Handing):
@@ -1435,7 +1342,7 @@ class ThreadGateNotCleared(Handing):
         super().__init__()
         self._mine = threading.local()
 
-    def _enqueue(self, queue: deque[_Waiter]) -> _Waiter:
+    def _enqueue(self, queue: deque[_Waiter], timeout: float | None) -> _Waiter:
         waiter = _Waiter()
         waiter.gate = self._mine.__dict__.setdefault("gate", waiter.gate)
         queue.append(waiter)
@@ -1538,63 +1445,13 @@ class HeldMeansWanted:
             del self._users[key]
 
 
-class _Slot:
-    def __init__(self) -> None:
-        self.held = False
-        self.queue: deque[_Waiter] = deque()
-
-
-class FailedUnlockLeavesEntry:
+class FailedUnlockLeavesEntry(_Referenced):
     """A failed unlock creates the entry it looked up."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._slots: defaultdict[Hashable, _Slot] = defaultdict(_Slot)
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._slots)
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        with self._guard:
-            slot = self._slots[key]
-            if not slot.held:
-                slot.held = True
-                return
-            if timeout == 0:
-                raise TimeoutError(key)
-            waiter = _Waiter()
-            slot.queue.append(waiter)
-        try:
-            if waiter.gate.wait(timeout):
-                return
-        except BaseException:
-            with self._guard:
-                if waiter.granted:
-                    self._grant(key, slot)
-                else:
-                    slot.queue.remove(waiter)
-            raise
-        with self._guard:
-            if not waiter.granted:
-                slot.queue.remove(waiter)
-                raise TimeoutError(key)
 
     def unlock(self, key: Hashable) -> None:
         with self._guard:
-            slot = self._slots[key]
-            if not slot.held:
-                raise RuntimeError(f"unlock of unheld key {key!r}")
-            self._grant(key, slot)
-
-    def _grant(self, key: Hashable, slot: _Slot) -> None:
-        if slot.queue:
-            waiter = slot.queue.popleft()
-            waiter.granted = True
-            waiter.gate.set()
-        else:
-            del self._slots[key]
+            self._entries.setdefault(key, _RefEntry())
+        super().unlock(key)
 
 
 # What counts as the same key.
@@ -1855,39 +1712,26 @@ class UnlockInTwoTurns(Handing):
                 self._pass_on(key)
 
 
-class SleepsWhileUnlockEnds:
+class SleepsWhileUnlockEnds(Handing):
     """A woken waiter sleeps for a millisecond, so that the unlock is through, and then writes itself down as the owner:
     where the unlock takes longer, it strikes out the new owner."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._queues: dict[Hashable, deque[_Waiter]] = {}
+        super().__init__()
         self._owners: dict[Hashable, int] = {}
 
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._queues)
+    def lock(self, key: Hashable) -> None:  # type: ignore[override]
+        super().lock(key)
+        self._owners[key] = threading.get_ident()
 
-    def lock(self, key: Hashable) -> None:
-        waiter = _Waiter()
-        with self._guard:
-            queue = self._queues.get(key)
-            if queue is None:
-                self._queues[key] = deque()
-                self._owners[key] = threading.get_ident()
-                return
-            queue.append(waiter)
+    def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter, timeout: float | None) -> None:
         try:
             waiter.gate.wait()
             time.sleep(0.001)
         except BaseException:
             with self._guard:
-                if waiter.granted:
-                    self._pass_on(key)
-                else:
-                    queue.remove(waiter)
+                self._interrupted(key, queue, waiter)
             raise
-        self._owners[key] = threading.get_ident()
 
     def unlock(self, key: Hashable) -> None:
         if key not in self._owners:
@@ -1895,11 +1739,3 @@ class SleepsWhileUnlockEnds:
         with self._guard:
             self._pass_on(key)
         self._owners.pop(key, None)
-
-    def _pass_on(self, key: Hashable) -> None:
-        if not self._queues[key]:
-            del self._queues[key]
-            return
-        waiter = self._queues[key].popleft()
-        waiter.granted = True
-        waiter.gate.set()

@@ -15,7 +15,7 @@ import itertools
 import queue
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -645,49 +645,6 @@ PlainConditionLeases = _leasing(PlainCondition)
 # Held out: not to be looked at while the checker is built or tuned.
 
 
-class DequeOfEvents(_Guarded[deque[threading.Event]]):
-    """A key in the table is held; its deque is the queue. An event is set only under the guard."""
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        with self._guard:
-            waiting = self._entries.get(key)
-            if waiting is None:
-                self._entries[key] = deque()
-                return
-            if timeout == 0:
-                raise TimeoutError(key)
-            gate = threading.Event()
-            waiting.append(gate)
-        try:
-            if gate.wait(timeout):
-                return
-            with self._guard:
-                if gate.is_set():
-                    return
-                waiting.remove(gate)
-        except BaseException:
-            with self._guard:
-                if gate.is_set():
-                    self._pass_on(key)
-                elif gate in waiting:
-                    waiting.remove(gate)
-            raise
-        raise TimeoutError(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            if key not in self._entries:
-                raise KeyError(key)
-            self._pass_on(key)
-
-    def _pass_on(self, key: Hashable) -> None:
-        if self._entries[key]:
-            self._entries[key].popleft().set()
-        else:
-            del self._entries[key]
-
-
 class _Node:
     __slots__ = ("after", "before", "gate", "granted")
 
@@ -760,55 +717,6 @@ class LinkedList:
         head.gate.release()
 
 
-class OrderedTickets(_Guarded[OrderedDict[int, threading.Semaphore]]):
-    """The first ticket of a key's ordered dict is its holder; a semaphore per ticket."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._serial = itertools.count(1)
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        gate = threading.Semaphore(0)
-        with self._guard:
-            ticket = next(self._serial)
-            tickets = self._entries.setdefault(key, OrderedDict())
-            if not tickets:
-                tickets[ticket] = gate
-                return
-            if timeout == 0:
-                raise TimeoutError(key)
-            tickets[ticket] = gate
-        try:
-            if gate.acquire(timeout=timeout):
-                return
-            with self._guard:
-                if next(iter(tickets)) == ticket:
-                    return
-                del tickets[ticket]
-        except BaseException:
-            with self._guard:
-                if ticket in tickets:
-                    self._remove(key, tickets, ticket)
-            raise
-        raise TimeoutError(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            tickets = self._entries.get(key)
-            if not tickets:
-                raise RuntimeError(f"{key!r} is not held")
-            self._remove(key, tickets, next(iter(tickets)))
-
-    def _remove(self, key: Hashable, tickets: OrderedDict[int, threading.Semaphore], ticket: int) -> None:
-        was_holder = next(iter(tickets)) == ticket
-        del tickets[ticket]
-        if not tickets:
-            del self._entries[key]
-        elif was_holder:
-            next(iter(tickets.values())).release()
-
-
 class _HeapWaiter:
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -861,53 +769,6 @@ class HeapOfTickets(_Guarded[list[tuple[int, _HeapWaiter]]]):
                 waiter.gate.set()
                 return
         del self._entries[key]
-
-
-class _Queueing:
-    def __init__(self, guard: threading.Lock, owner: object) -> None:
-        self.changed = threading.Condition(guard)
-        self.owner = owner
-        self.waiters: list[object] = []
-
-
-class ConditionNamesOwner(_Guarded[_Queueing]):
-    """A condition per key over the one guard; unlock names the next owner and wakes all who wait."""
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        me = object()
-        with self._guard:
-            entry = self._entries.get(key)
-            if entry is None:
-                self._entries[key] = _Queueing(self._guard, me)
-                return
-            if timeout == 0:
-                raise TimeoutError(key)
-            entry.waiters.append(me)
-            try:
-                if not entry.changed.wait_for(lambda: entry.owner is me, timeout):
-                    raise TimeoutError(key)
-            except BaseException:
-                if entry.owner is me:
-                    self._next(key, entry)
-                else:
-                    entry.waiters.remove(me)
-                raise
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            try:
-                entry = self._entries[key]
-            except KeyError:
-                raise RuntimeError(f"{key!r} is not held") from None
-            self._next(key, entry)
-
-    def _next(self, key: Hashable, entry: _Queueing) -> None:
-        if entry.waiters:
-            entry.owner = entry.waiters.pop(0)
-            entry.changed.notify_all()
-        else:
-            del self._entries[key]
 
 
 class TableIsACondition(threading.Condition):
@@ -1006,47 +867,6 @@ class NowServing:
         if turns.serving == turns.next:
             del self._turns[key]
         self._called.notify_all()
-
-
-class ListOfFutures(_Guarded[list[concurrent.futures.Future[None]]]):
-    """concurrent.futures.Future as the gate."""
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        with self._guard:
-            if key not in self._entries:
-                self._entries[key] = []
-                return
-            if timeout == 0:
-                raise TimeoutError(key)
-            grant: concurrent.futures.Future[None] = concurrent.futures.Future()
-            waiting = self._entries[key]
-            waiting.append(grant)
-        try:
-            try:
-                grant.result(timeout)
-            except concurrent.futures.TimeoutError:
-                with self._guard:
-                    if not grant.done():
-                        waiting.remove(grant)
-                        raise TimeoutError(key) from None
-        except BaseException:
-            with self._guard:
-                if grant in waiting:
-                    waiting.remove(grant)
-                elif grant.done():
-                    self._grant(key)
-            raise
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            self._grant(key)
-
-    def _grant(self, key: Hashable) -> None:
-        if self._entries[key]:
-            self._entries[key].pop(0).set_result(None)
-        else:
-            del self._entries[key]
 
 
 class Mailboxes:
@@ -1416,7 +1236,7 @@ class Sharded:
     """Sixteen tables with a guard each; a guard is held for a few steps only, so keys stay independent."""
 
     def __init__(self) -> None:
-        self._shards = [DequeOfEvents() for _ in range(16)]
+        self._shards = [EventPerWaiter() for _ in range(16)]
 
     def __len__(self) -> int:
         return sum(map(len, self._shards))
@@ -1554,68 +1374,6 @@ class Polls:
     def unlock(self, key: Hashable) -> None:
         with self._guard:
             self._held.remove(key)
-
-
-class BargingOnOneCondition:
-    """One condition and notify_all, no queue."""
-
-    def __init__(self) -> None:
-        self._freed = threading.Condition()
-        self._held: set[Hashable] = set()
-
-    def __len__(self) -> int:
-        with self._freed:
-            return len(self._held)
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        with self._freed:
-            if timeout == 0 and key in self._held:
-                raise TimeoutError(key)
-            if not self._freed.wait_for(lambda: key not in self._held, timeout):
-                raise TimeoutError(key)
-            self._held.add(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._freed:
-            self._held.remove(key)
-            self._freed.notify_all()
-
-
-class _Users:
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.count = 0
-
-
-class LockAndUsers(_Guarded[_Users]):
-    """A lock and a count per key."""
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        with self._guard:
-            entry = self._entries.setdefault(key, _Users())
-            entry.count += 1
-        taken = False
-        try:
-            taken = entry.lock.acquire(timeout=-1 if timeout is None else timeout)
-        finally:
-            if not taken:
-                with self._guard:
-                    self._drop(key, entry)
-        if not taken:
-            raise TimeoutError(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            entry = self._entries[key]
-            entry.lock.release()
-            self._drop(key, entry)
-
-    def _drop(self, key: Hashable, entry: _Users) -> None:
-        entry.count -= 1
-        if not entry.count:
-            del self._entries[key]
 
 
 class NotifiesOne:

@@ -207,21 +207,6 @@ def test_keys_of_equal_hashes_are_two_keys(mutex: PostgresKeyedMutex, space: str
     assert not mutex.snapshot()
 
 
-def test_a_fork_does_not_take_the_session_along(mutex: PostgresKeyedMutex) -> None:
-    """KM-EXCL: in the child the locker refuses; the parent's grant stands."""
-    with mutex.hold("k"):
-        child = os.fork()
-        if child == 0:
-            try:
-                mutex.lock("k2", timeout=0)
-            except LockLostError:
-                os._exit(7)
-            os._exit(1)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 7
-        assert list(mutex.snapshot()) == ["k"]
-
-
 # -- kill -9 -------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,13 +16,54 @@ from kmutex.engine.threads import controlled
 from kmutex.verify import runner
 from kmutex.verify.checks.context import Context
 from kmutex.verify.checks.memory import memory
-from kmutex.verify.evidence import Result
+from kmutex.verify.evidence import Result, Violation
 from kmutex.verify.plan import Unit, plan
 from kmutex.verify.results import UnitResult, rows
 from kmutex.verify.target import load, target_of
 from kmutex.verify.worker import UnitWorker
 
 SHAPE = Shape(kind="threads", timeout=True, counts=True, leases=False)
+
+
+class Slow:
+    """A crew of one, whose clock shows the given time from its first random unit on. Nothing comes after 10 s."""
+
+    target, ready, runs = "it", True, 0
+
+    def __init__(self, then: float) -> None:
+        self.unit: Unit | None = None
+        self.workers, self.found = [self], list[Violation]()
+        self._now, self._then = 0.0, then
+
+    def begin(self, unit: Unit, *known: object) -> None:
+        self.unit, self._now = unit, self._then if unit.chance else 0.0
+
+    def elapsed(self) -> float:
+        return self._now
+
+    def answer(self, seconds: float) -> dict[str, Any] | None:
+        if self.unit is None or self._now >= 10:
+            return None
+        return {"kind": "outcome", "worker": self, "outcome": UnitResult(self.unit).as_plain(), "exited": None}
+
+    def joins(self, answer: dict[str, Any]) -> bool:
+        return False
+
+    def explain(self, answer: dict[str, Any]) -> str:
+        return str(answer)
+
+
+@pytest.mark.parametrize("then", [6.0, 10.0])
+def test_no_random_pass_is_made_that_has_no_time(then: float) -> None:
+    """Whether the one before it is done or under way; and none of it counts as planned."""
+
+    def passes() -> Iterator[list[Unit]]:
+        yield [Unit(0, "plain", "every", "0+a", most=1)]
+        yield [Unit(1, "chance", "some", "0+a", chance=True)]
+        pytest.fail("a pass is made for nothing")
+
+    done = runner.drive(Slow(then), passes(), 10.0, 1.0, lambda progress: None, lambda violation: None)
+    assert [unit.method for unit in [*(outcome.unit for outcome in done.outcomes), *done.left]] == ["plain", "chance"]
 
 
 class Keeps:

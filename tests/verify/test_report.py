@@ -16,6 +16,7 @@ from rich.console import Console
 
 from kmutex.engine.explorer import parse_schedule
 from kmutex.engine.harness import Harness
+from kmutex.engine.run_judge import Event
 from kmutex.engine.timeline import timeline
 from kmutex.testing import CLAUSES
 from kmutex.verify import formats
@@ -109,10 +110,14 @@ def test_what_was_shown_stands_for_its_cause() -> None:
     assert cause.clauses[: len(TWO_HOLDERS.clauses)] == list(TWO_HOLDERS.clauses)
 
 
-def test_a_run_that_contains_a_broken_one_shows_nothing_new() -> None:
-    """A stray unlock after the same three calls, which are broken already, whatever the clients are called."""
+@pytest.mark.parametrize("others", [0, 7])
+def test_a_run_that_contains_a_broken_one_shows_nothing_new(others: int) -> None:
+    """A stray unlock after the same three calls, which are broken already, whatever the clients are called, and however
+    many others wait."""
     swapped = tuple(event._replace(client={0: 2, 1: 0}.get(event.client, event.client)) for event in EVICTED.events)
-    longer = replace(EVICTED, clauses=("KM-ATOMIC",), events=(*swapped, *STRAY.events), schedule="0+a @locks")
+    waiting = tuple(Event(3 + number, "lock b ...") for number in range(others))
+    events = (*waiting, *swapped, *STRAY.events)
+    longer = replace(EVICTED, clauses=("KM-ATOMIC",), events=events, schedule="0+a @locks")
     assert same_cause(EVICTED, longer)
     assert not same_cause(EVICTED, replace(longer, events=STRAY.events))
 

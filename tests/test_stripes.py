@@ -1,0 +1,120 @@
+"""What the mutex in stripes does beside test_drivers.py and test_interrupts.py, which run on it as well."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Hashable
+
+import pytest
+
+from kmutex._core import LockTable
+from kmutex._lease import NO_TICKET
+from kmutex._stripes import FOR_A_STRIPE, STRIPES, StripedMutex, _Tables
+from kmutex.trace import StepLog
+from tests.driver import DEADLINE, start
+
+
+def stripes_in_use(mutex: StripedMutex) -> list[int]:
+    return [number for number, stripe in enumerate(mutex._stripes) if len(stripe)]
+
+
+def test_equal_keys_are_one_key_and_others_are_spread() -> None:
+    """KM-EXCL, KM-INDEP: hashes that are multiples of a power of two, as those of objects are, use every stripe."""
+    mutex = StripedMutex()
+    mutex.lock(1)
+    for equal in (1.0, True):
+        with pytest.raises(TimeoutError):
+            mutex.lock(equal, timeout=0)
+    assert len(stripes_in_use(mutex)) == 1
+    for key in range(0, 64 * STRIPES, 64):
+        if key not in mutex:
+            mutex.lock(key)
+    assert len(stripes_in_use(mutex)) == STRIPES
+
+
+def test_what_is_about_all_keys_is_done_under_every_guard() -> None:
+    """KM-REF, KM-ALL: so it is one moment of the table."""
+    mutex = StripedMutex()
+
+    def free() -> list[bool]:
+        taken = [stripe._mutex._guard.acquire(blocking=False) for stripe in mutex._stripes]  # type: ignore[call-arg]
+        for stripe, was_free in zip(mutex._stripes, taken, strict=True):
+            if was_free:
+                stripe._mutex._guard.release()
+        return taken
+
+    assert start(free).result(DEADLINE) == [True] * STRIPES
+    assert mutex._mutex._seen(lambda: start(free).result(DEADLINE)) == [False] * STRIPES
+    assert start(free).result(DEADLINE) == [True] * STRIPES
+
+
+def test_no_two_stripes_issue_the_same_ticket() -> None:
+    """KM-ALL, KM-TOKEN: a ticket of hold_all stands in several tables."""
+    mutex = StripedMutex()
+    for key in range(STRIPES):
+        mutex.lock(key)
+    several = range(STRIPES, 2 * STRIPES)
+    with mutex.hold_all(several):
+        holders = {key: entry.holder for key, entry in mutex.snapshot().items()}
+    assert holders == {key: NO_TICKET + 1 + min(key, STRIPES) * FOR_A_STRIPE for key in range(2 * STRIPES)}
+
+
+class Noting(LockTable):
+    """Keeps the reasons that it is given."""
+
+    __slots__ = ("reasons",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: list[str] = []
+
+    def cancel(self, key: Hashable, ticket: int, why: str = "") -> bool:
+        self.reasons.append(why)
+        return True
+
+    def withdraw(self, key: Hashable, ticket: int, why: str = "") -> None:
+        self.reasons.append(why)
+
+
+def test_the_table_of_the_key_is_told_the_reason() -> None:
+    parts = [Noting(), Noting()]
+    tables = _Tables([*parts])
+    calls: tuple[Callable[..., object], ...] = (tables.cancel, tables.withdraw)
+    for call in calls:
+        call("k", 1)
+        call("k", 1, "refused")
+    assert sorted(part.reasons for part in parts) == [[], ["timeout", "refused", "cancelled", "refused"]]
+
+
+def test_a_lease_keeps_the_whole_mutex() -> None:
+    mutex = StripedMutex()
+    assert mutex.hold("k")._owner is mutex
+
+
+def test_a_log_has_the_steps_of_all_keys() -> None:
+    """There is one stripe then, since the lines have one order."""
+    log = io.StringIO()
+    mutex = StripedMutex(record=StepLog(log))
+    for key in "abc":
+        with mutex.hold(key):
+            pass
+    assert len({id(stripe) for stripe in mutex._stripes}) == 1
+    assert [line.count('"grant"') for line in log.getvalue().splitlines()].count(1) == 3
+
+
+def test_who_holds_a_key_is_known() -> None:
+    mutex = StripedMutex(diagnose=True)
+    mutex.lock("a")
+    owner = mutex.owner("a")
+    assert owner is not None
+    assert owner.name == f"thread {threading.current_thread().name!r}"
+
+
+def test_a_key_that_is_not_hashable_is_refused_before_the_block() -> None:
+    """KM-ATOMIC"""
+    mutex = StripedMutex()
+    for call in (mutex.lock, mutex.unlock, mutex.hold):
+        with pytest.raises(TypeError, match="unhashable"):
+            call([])
+    assert len(mutex) == 0
