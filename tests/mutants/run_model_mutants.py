@@ -49,7 +49,7 @@ EQUAL: dict[tuple[str, str], str] = {
     ("owner_stays", "x.s.waiting(w, j)"): _STRONGER,
     ("fair_step_helps", "x.s.waiting(w, j)"): _STRONGER,
 }
-"""Mutants that no test can kill, each with the reason: nothing observable changes, or it says more and is proved too."""
+"""Mutants that no test can kill, each with the reason: nothing observable changes, or it says more and is proved."""
 
 
 def part_of_a_formula(node: ast.AST) -> Iterator[tuple[str, str | None, ast.expr | list[ast.expr]]]:
