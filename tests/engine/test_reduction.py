@@ -26,7 +26,7 @@ TRIES = (("0+a | 0-a 1?a", 2),)
 CANCELS = (("0+a | 1~a | 0-a", 2),)
 """Programs and bounds where threads switch at locks only."""
 AT_BYTECODES = (("0+a | 0-a 1+a", 2),)
-MOST = {"locks": 400, "bytecode": 1_500}
+MOST = {"locks": 500, "bytecode": 1_500}
 """Runs of a program; where there are more, and none shows anything, it is compared at the next lower bound."""
 PLAIN_ONLY = {"threads.Actor": "a queue for each call: with a preemption it has more runs than that"}
 """Lockers that are compared without a preemption."""
