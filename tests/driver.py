@@ -168,17 +168,13 @@ class ThreadsOnStripes(Threads):
         super().__init__(StripedMutex() if locker is None else locker)
 
 
-class Tasks:
-    """A locker for asyncio, and clients that are tasks."""
+class _Awaited:
+    """A locker whose calls are awaited as they are."""
 
-    kind, face, mutex, lease = "asyncio", AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease
-    run = staticmethod(run)
-
-    async def at_once(self, call: Coroutine[Any, Any, T]) -> T:
-        return at_once(call)
+    mutex: ClassVar[Any]
 
     def __init__(self, locker: Any = None) -> None:
-        self.locker = AsyncKeyedMutex() if locker is None else locker
+        self.locker = self.mutex() if locker is None else locker
 
     async def lock(self, key: Hashable, timeout: float | None = None) -> None:
         await self.locker.lock(key, timeout)
@@ -193,6 +189,16 @@ class Tasks:
     def hold_all(self, keys: Iterable[Hashable], timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
         held: AbstractAsyncContextManager[Any] = self.locker.hold_all(keys, timeout)
         return held
+
+
+class Tasks(_Awaited):
+    """A locker for asyncio, and clients that are tasks."""
+
+    kind, face, mutex, lease = "asyncio", AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease
+    run = staticmethod(run)
+
+    async def at_once(self, call: Coroutine[Any, Any, T]) -> T:
+        return at_once(call)
 
     def start(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> asyncio.Task[T]:
         return asyncio.create_task(call(*arguments))
@@ -267,15 +273,12 @@ class Client(Generic[T]):
         return self._value  # type: ignore[no-any-return]
 
 
-class Grouped:
+class Grouped(_Awaited):
     """A locker for anyio, and clients that are tasks of a group, on one of its backends."""
 
     kind: ClassVar[str]
     group: ClassVar[TaskGroup]
     face, mutex, lease = AsyncKeyedLocker, AnyioKeyedMutex, AnyioLease
-
-    def __init__(self, locker: Any = None) -> None:
-        self.locker = AnyioKeyedMutex() if locker is None else locker
 
     @classmethod
     def run(cls, test: Coroutine[Any, Any, None]) -> None:
@@ -302,20 +305,6 @@ class Grouped:
         client = self.start(made)
         await self.settle()
         return client.result()
-
-    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        await self.locker.lock(key, timeout)
-
-    def unlock(self, key: Hashable) -> None:
-        self.locker.unlock(key)
-
-    def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
-        held: AbstractAsyncContextManager[Any] = self.locker.hold(key, timeout)
-        return held
-
-    def hold_all(self, keys: Iterable[Hashable], timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
-        held: AbstractAsyncContextManager[Any] = self.locker.hold_all(keys, timeout)
-        return held
 
     def start(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> Client[T]:
         client: Client[T] = Client()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -130,6 +131,52 @@ async def test_a_grant_that_beat_the_timeout_is_kept(driver: Grouped) -> None:
     assert mutex.snapshot() == {"k": Entry(ticket, ())}
 
 
+def test_a_grant_that_a_waiter_finds_when_its_time_is_over_is_kept() -> None:
+    """KM-RACE: on asyncio the timeout has woken the waiter's task, and the grant comes before that task runs."""
+
+    async def main() -> None:
+        mutex: AnyioKeyedMutex[str] = AnyioKeyedMutex()
+        await mutex.lock("k")
+        loop = asyncio.get_running_loop()
+        async with anyio.create_task_group() as group:
+            group.start_soon(mutex.lock, "k", 0.01)
+            await anyio.wait_all_tasks_blocked()
+            (ticket,) = waiters(mutex, "k")
+            loop.call_later(0.02, lambda: mutex._wake(mutex._table.release("k")))
+            end = loop.time() + 0.03
+            while loop.time() < end:
+                pass  # In the way of the loop, so that both are due when it goes on, the timeout first.
+        assert mutex.snapshot() == {"k": Entry(ticket, ())}
+
+    anyio.run(main)
+
+
+@grouped
+async def test_a_comparison_that_fails_while_a_waiter_leaves_is_told(driver: Grouped) -> None:
+    """A request that may still stand in the queue is no cancellation like any other."""
+    broken = False
+
+    class Key:
+        def __hash__(self) -> int:
+            return 0
+
+        def __eq__(self, other: object) -> bool:
+            if broken:
+                raise RuntimeError("no comparison")
+            return self is other
+
+    async def breaks() -> None:
+        nonlocal broken
+        broken = True
+
+    first, second = Key(), Key()
+    await driver.lock(first)
+    await driver.lock(second)
+    driver.start(breaks)
+    with pytest.raises(RuntimeError, match="no comparison"), anyio.move_on_after(0.01):
+        await driver.lock(second)
+
+
 @pytest.mark.parametrize("second", ["asyncio", "trio"])
 @pytest.mark.parametrize("first", ["asyncio", "trio"])
 def test_another_loop_is_refused_free_or_held(first: str, second: str) -> None:
@@ -178,7 +225,7 @@ def test_an_idle_one_goes_on_in_the_next_loop(first: str, second: str) -> None:
 def test_outside_a_loop_it_is_refused() -> None:
     """KM-LOOP"""
     mutex = AnyioKeyedMutex()
-    with pytest.raises(WrongLoopError, match="no event loop runs here"):
+    with pytest.raises(WrongLoopError, match=r"^an AnyioKeyedMutex is for anyio, and no event loop runs here$"):
         mutex.unlock("k")
     with pytest.raises(WrongLoopError, match="no event loop runs here"):
         mutex.lock("k").send(None)

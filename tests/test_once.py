@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, Protocol, TypeVar
 
 import pytest
@@ -256,6 +257,23 @@ async def test_with_the_no_op_all_do_it_at_the_same_time(driver: Driver) -> None
 
     clients = [free.start(ours, free, "k", nothing, do) for _ in range(4)]
     assert [await free.result(client) for client in clients] == [4] * 4
+
+
+def test_without_a_timeout_the_locker_is_given_none() -> None:
+    """A locker whose ``hold`` takes a key and nothing else will do."""
+
+    class Plain:
+        def hold(self, key: str) -> nullcontext[None]:
+            return nullcontext()
+
+    async def nothing_yet() -> None:
+        return None
+
+    async def work() -> str:
+        return "done"
+
+    assert once(Plain(), "k", lambda: None, lambda: "done") == "done"
+    assert asyncio.run(async_once(Plain(), "k", nothing_yet, work)) == "done"
 
 
 # Known-bad ones.

@@ -1,5 +1,6 @@
 // Plays specs/vectors.json in this process, by the words of specs/vectors.md: the library takes a right course through
-// each, as does what the mistakes of broken.hpp are made in; each mistake through not all. What many rounds say of times is not judged here.
+// each, as does what the mistakes of broken.hpp are made in; each mistake through not all. What many rounds say of
+// times is not judged here.
 //
 //     vectors, or KMUTEX_VECTORS=FILE vectors
 #include <algorithm>

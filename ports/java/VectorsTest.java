@@ -11,7 +11,8 @@ import java.util.function.Supplier;
 
 /**
  * Plays specs/vectors.json in this process, by the words of specs/vectors.md: the library takes a right course through
- * each, as does what the mistakes of Broken.java are made in; each mistake through not all. What many rounds say of times is not judged here.
+ * each, as does what the mistakes of Broken.java are made in; each mistake through not all. What many rounds say of times
+ * is not judged here.
  */
 final class VectorsTest {
     private static final long PATIENCE = 10_000_000_000L;
