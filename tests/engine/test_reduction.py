@@ -26,12 +26,10 @@ TRIES = (("0+a | 0-a 1?a", 2),)
 CANCELS = (("0+a | 1~a | 0-a", 2),)
 """Programs and bounds where threads switch at locks only."""
 AT_BYTECODES = (("0+a | 0-a 1+a", 2),)
-MOST = {"locks": 400, "bytecode": 1_500}
+MOST = {"locks": 500, "bytecode": 1_500}
 """Runs of a program; where there are more, and none shows anything, it is compared at the next lower bound."""
 LOWER = {
     "threads.Actor": {text: 0 for text, _ in (*PROGRAMS, *TRIES, *CANCELS)},  # a queue for each call
-    "threads.StripedKeys": {text: 1 for text, _ in CANCELS},  # a guard around the lock of each stripe
-    "threads.OneLockForAllKeys": {text: 1 for text, _ in CANCELS},  # the same
 }
 """Lockers with more runs than that, and the bounds at which they are compared."""
 
