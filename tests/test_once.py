@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from kmutex import AsyncNoopLocker, KeyedLocker, KeyedMutex, NoopLocker, async_once, once
+from kmutex.engine.observer import Observer
 from kmutex.engine.program import Step, parse
 from kmutex.engine.search import Search
 from kmutex.engine.threads import Bytecode, Crew, ThreadRun, replaced
@@ -394,10 +395,8 @@ class Workplace:
         return number
 
 
-class Outcome:
-    """An `Observer` that keeps what was made and what was raised."""
-
-    stopped = False
+class Outcome(Observer):
+    """It keeps what was made and what was raised."""
 
     def __init__(self) -> None:
         self.subject: Any = None
@@ -408,19 +407,11 @@ class Outcome:
     def made(self, subject: Any) -> None:
         self.subject = subject
 
-    def phase(self, number: int) -> None: ...
-
-    def called(self, client: int, step: Step) -> None: ...
-
     def returned(self, client: int, step: Step) -> None:
         self.back += 1
 
     def raised(self, client: int, step: Step, error: BaseException) -> None:
         self.errors.append(error)
-
-    def cancelled(self, client: int) -> None: ...
-
-    def failed(self, error: BaseException) -> None: ...
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         self.stuck = waiting
