@@ -26,11 +26,16 @@ def install(session: nox.Session) -> None:
         session.install("-q", "-e", ".[dev]")
 
 
+def run(session: nox.Session, *words: str) -> None:
+    """Run Python with these words, and then with the arguments after --."""
+    install(session)
+    session.run("python", *words, *session.posargs)
+
+
 @nox.session(python=["3.10", "3.11", "3.12", "3.13", "3.14"])
 def tests(session: nox.Session) -> None:
     """Run pytest on each supported Python that is found. Arguments after -- are pytest's."""
-    install(session)
-    session.run("python", "-m", "pytest", "-q", *session.posargs)
+    run(session, "-m", "pytest", "-q")
 
 
 COMPILED = (
@@ -195,8 +200,7 @@ def model(session: nox.Session) -> None:
 @nox.session
 def vectors(session: nox.Session) -> None:
     """Whether specs/vectors.json is what the model gives; ``-- --write`` writes it."""
-    install(session)
-    session.run("python", "-m", "kmutex.conform.vectors", *session.posargs)
+    run(session, "-m", "kmutex.conform.vectors")
 
 
 @nox.session(name="vectors-release")
@@ -211,15 +215,13 @@ def vectors_release(session: nox.Session) -> None:
 @nox.session
 def tlc(session: nox.Session) -> None:
     """Check specs/KMutex.tla with TLC, and its counts against the model's. Needs Java."""
-    install(session)
-    session.run("python", "tests/tlc/run_tlc.py", *session.posargs)
+    run(session, "tests/tlc/run_tlc.py")
 
 
 @nox.session
 def crosshair(session: nox.Session) -> None:
     """Confirm the contracts of kmutex._entry, and refute a twin of each."""
-    install(session)
-    session.run("python", "-m", "pytest", "-q", "-n0", "tests/contracts", *session.posargs)
+    run(session, "-m", "pytest", "-q", "-n0", "tests/contracts")
 
 
 @nox.session
@@ -232,22 +234,19 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def long(session: nox.Session) -> None:
     """Judge the rest of the corpus, run the samples that search, and tie every broken model to the proof."""
-    install(session)
-    session.run("python", "-m", "pytest", "-q", "-m", "long", "tests", *session.posargs)
+    run(session, "-m", "pytest", "-q", "-m", "long", "tests")
 
 
 @nox.session
 def site(session: nox.Session) -> None:
     """Build the documentation site, and look at its links, its reference and what it loads."""
-    install(session)
-    session.run("python", "-m", "pytest", "-q", "-m", "site", "tests/docs", *session.posargs)
+    run(session, "-m", "pytest", "-q", "-m", "site", "tests/docs")
 
 
 @nox.session
 def browsers(session: nox.Session) -> None:
     """Open the pages and pictures in Chromium. Needs Chromium and its driver."""
-    install(session)
-    session.run("python", "-m", "pytest", "-q", "-m", "browser", "tests", *session.posargs)
+    run(session, "-m", "pytest", "-q", "-m", "browser", "tests")
 
 
 @nox.session(python="3.13")
@@ -261,15 +260,13 @@ def peers(session: nox.Session) -> None:
 @nox.session
 def registry(session: nox.Session) -> None:
     """Pull from a real registry. Needs Debian's docker-registry."""
-    install(session)
-    session.run("python", "-m", "pytest", "-q", "-m", "registry", "tests/pull", *session.posargs)
+    run(session, "-m", "pytest", "-q", "-m", "registry", "tests/pull")
 
 
 @nox.session
 def valgrind(session: nox.Session) -> None:
     """Count instructions of a lock and an unlock. Needs valgrind."""
-    install(session)
-    session.run("python", "-m", "pytest", "-q", "-m", "valgrind", "tests/bench", *session.posargs)
+    run(session, "-m", "pytest", "-q", "-m", "valgrind", "tests/bench")
 
 
 @nox.session
@@ -292,22 +289,19 @@ def mermaid(session: nox.Session) -> None:
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Run the mutants against the list of survivors; takes some minutes and wants the machine to itself."""
-    install(session)
-    session.run("python", "tests/mutants/run_mutants.py", *session.posargs)
+    run(session, "tests/mutants/run_mutants.py")
 
 
 @nox.session
 def acceptance(session: nox.Session) -> None:
     """Judge the lockers of tests/lockers with the command. Takes an hour; arguments go after --."""
-    install(session)
-    session.run("python", "tests/acceptance/run.py", *session.posargs)
+    run(session, "tests/acceptance/run.py")
 
 
 @nox.session
 def pull(session: nox.Session) -> None:
     """Pull one image many times at once, in three ways, from a real registry; arguments go after --."""
-    install(session)
-    session.run("python", "benchmarks/pull/run.py", *session.posargs)
+    run(session, "benchmarks/pull/run.py")
 
 
 @nox.session(python=["3.11", "3.13", "3.13t", "3.14t"])
@@ -340,8 +334,7 @@ def postgres(session: nox.Session) -> None:
 @nox.session
 def ports(session: nox.Session) -> None:
     """Build the ports whose tools are here, run their tests, and speak with their adapters, sound and broken."""
-    install(session)
-    session.run("python", "-m", "pytest", "-q", "tests/ports", *session.posargs)
+    run(session, "-m", "pytest", "-q", "tests/ports")
 
 
 @nox.session(python="3.13")
@@ -355,12 +348,10 @@ def search(session: nox.Session) -> None:
 @nox.session
 def interrupts(session: nox.Session) -> None:
     """Count what an interrupt leaves held, before each bytecode and by real signals. Arguments go after --."""
-    install(session)
-    session.run("python", "benchmarks/interrupts/run.py", *session.posargs)
+    run(session, "benchmarks/interrupts/run.py")
 
 
 @nox.session
 def package(session: nox.Session) -> None:
     """Build the sdist and the wheel, and look at what they install."""
-    install(session)
-    session.run("python", "-m", "pytest", "-q", "-m", "package", "tests/house", *session.posargs)
+    run(session, "-m", "pytest", "-q", "-m", "package", "tests/house")

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from asyncio import _get_running_loop
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kmutex._core import LockTable, MutexBase
 from kmutex._entry import Entry, Ticket
@@ -28,6 +27,8 @@ LONGEST = 1e9
 """The longest timer in seconds, some thirty years: a loop's clock can't add an integer of any size."""
 
 
+_running: Final = asyncio._get_running_loop
+"""None where no loop runs, which get_running_loop() would raise for. Compiled, a constant is found without a lookup."""
 _moving = threading.Lock()
 """Held while a mutex moves to another loop: two loops may want it at once."""
 
@@ -50,7 +51,7 @@ class AsyncInnerMutex:
         """Check that the call may be made here, and return its ticket."""
         if timeout is not None:
             check_timeout(timeout)
-        loop = _get_running_loop()
+        loop = _running()
         if loop is None or loop is not self._loop:
             self._moved_to(loop)
         # Behind the check, so no two threads come here at once, and no two calls get the same ticket.
@@ -94,7 +95,7 @@ class AsyncInnerMutex:
             future.set_exception(error)
 
     def _release(self, key: Any, ticket: Ticket) -> None:
-        loop = _get_running_loop()
+        loop = _running()
         if loop is None or loop is not self._loop:
             self._moved_to(loop)
         future: asyncio.Future[None] | None = self._table.release(key, ticket)
@@ -191,7 +192,7 @@ class AsyncUntypedMutex(MutexBase):
             WrongLoopError: The mutex belongs to another event loop (KM-LOOP). Nothing has changed.
         """
         mutex = self._mutex
-        loop = _get_running_loop()  # None outside of a loop, where get_running_loop() would raise.
+        loop = _running()
         if loop is None or loop is not mutex._loop:
             mutex._moved_to(loop)
         future: asyncio.Future[None] | None = mutex._table.release(key)
@@ -354,7 +355,7 @@ class _Several(AsyncInnerMutex):
                 self._wake(each)
 
     def _release(self, key: Any, ticket: Ticket) -> None:
-        self._moved_to(_get_running_loop())
+        self._moved_to(_running())
         failed: UnheldKeyError | None = None
         for one in key:
             try:
@@ -396,7 +397,7 @@ def _watched() -> LockTable:
 def _recorded(table: LockTable, log: StepLog) -> LockTable:
     from kmutex._steps import RecordedTable
 
-    return RecordedTable(table, log, _get_running_loop)
+    return RecordedTable(table, log, _running)
 
 
 def _task() -> str:

@@ -168,17 +168,13 @@ class ThreadsOnStripes(Threads):
         super().__init__(StripedMutex() if locker is None else locker)
 
 
-class Tasks:
-    """A locker for asyncio, and clients that are tasks."""
+class _Awaited:
+    """A locker whose calls are awaited as they are."""
 
-    kind, face, mutex, lease = "asyncio", AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease
-    run = staticmethod(run)
-
-    async def at_once(self, call: Coroutine[Any, Any, T]) -> T:
-        return at_once(call)
+    mutex: ClassVar[Any]
 
     def __init__(self, locker: Any = None) -> None:
-        self.locker = AsyncKeyedMutex() if locker is None else locker
+        self.locker = self.mutex() if locker is None else locker
 
     async def lock(self, key: Hashable, timeout: float | None = None) -> None:
         await self.locker.lock(key, timeout)
@@ -194,6 +190,16 @@ class Tasks:
         held: AbstractAsyncContextManager[Any] = self.locker.hold_all(keys, timeout)
         return held
 
+
+class Tasks(_Awaited):
+    """A locker for asyncio, and clients that are tasks."""
+
+    kind, face, mutex, lease = "asyncio", AsyncKeyedLocker, AsyncKeyedMutex, AsyncLease
+    run = staticmethod(run)
+
+    async def at_once(self, call: Coroutine[Any, Any, T]) -> T:
+        return at_once(call)
+
     def start(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> asyncio.Task[T]:
         return asyncio.create_task(call(*arguments))
 
@@ -204,8 +210,12 @@ class Tasks:
         assert len(waiters(self.locker, key)) == before + 1, "the waiter did not wait"
         return task
 
+    async def settle(self) -> None:
+        """Return when nobody can go on but this task."""
+        await turns()
+
     async def result(self, client: asyncio.Task[T]) -> T:
-        await turns()  # If anybody else was woken with it, that is seen as well.
+        await self.settle()  # If anybody else was woken with it, that is seen as well.
         return await client
 
     async def until(self, state: Callable[[], object]) -> None:
@@ -249,23 +259,26 @@ class Client(Generic[T]):
     def done(self) -> bool:
         return self.ended.is_set()
 
+    def cancel(self) -> None:
+        self.scope.cancel()
+
+    def cancelled(self) -> bool:
+        return self.scope.cancelled_caught
+
     def result(self) -> T:
         assert self.done()
-        assert not self.scope.cancelled_caught, "it was cancelled"
+        assert not self.cancelled(), "it was cancelled"
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[no-any-return]
 
 
-class Grouped:
+class Grouped(_Awaited):
     """A locker for anyio, and clients that are tasks of a group, on one of its backends."""
 
     kind: ClassVar[str]
     group: ClassVar[TaskGroup]
     face, mutex, lease = AsyncKeyedLocker, AnyioKeyedMutex, AnyioLease
-
-    def __init__(self, locker: Any = None) -> None:
-        self.locker = AnyioKeyedMutex() if locker is None else locker
 
     @classmethod
     def run(cls, test: Coroutine[Any, Any, None]) -> None:
@@ -292,20 +305,6 @@ class Grouped:
         client = self.start(made)
         await self.settle()
         return client.result()
-
-    async def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        await self.locker.lock(key, timeout)
-
-    def unlock(self, key: Hashable) -> None:
-        self.locker.unlock(key)
-
-    def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
-        held: AbstractAsyncContextManager[Any] = self.locker.hold(key, timeout)
-        return held
-
-    def hold_all(self, keys: Iterable[Hashable], timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
-        held: AbstractAsyncContextManager[Any] = self.locker.hold_all(keys, timeout)
-        return held
 
     def start(self, call: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> Client[T]:
         client: Client[T] = Client()
@@ -348,6 +347,7 @@ class GroupedOnTrio(Grouped):
 
 
 Driver: TypeAlias = "Threads | Tasks | Grouped"
+Cancellable: TypeAlias = "Tasks | Grouped"
 Test: TypeAlias = Callable[..., Awaitable[None]]
 
 
@@ -368,3 +368,4 @@ def on(*kinds: type[Threads] | type[Tasks] | type[Grouped]) -> Callable[[Test], 
 uvloops = [TasksOnUvloop] if sys.version_info >= (3, 11) and importlib.util.find_spec("uvloop") else []
 every = on(Threads, ThreadsOnStripes, Tasks, *uvloops, GroupedOnAsyncio, GroupedOnTrio)
 both, tasks, grouped = on(Threads, Tasks), on(Tasks), on(GroupedOnAsyncio, GroupedOnTrio)
+cancellable = on(Tasks, GroupedOnAsyncio, GroupedOnTrio)

@@ -142,70 +142,6 @@ async def test_an_unlock_after_the_timer_passes_the_late_waiter_over(driver: Tas
 
 
 @tasks
-async def test_a_cancelled_waiter_leaves_the_queue(driver: Tasks) -> None:
-    """KM-CANCEL, KM-REF"""
-    mutex = driver.locker
-    await mutex.lock("k")
-    queue = [await driver.start_waiter("k") for _ in range(3)]
-    order = waiters(mutex, "k")
-    queue[1].cancel()
-    await turns()
-    assert queue[1].cancelled()
-    assert waiters(mutex, "k") == (order[0], order[2])
-    mutex.unlock("k")
-    mutex.unlock("k")
-    mutex.unlock("k")
-    await turns()
-    assert queue[0].done()
-    assert queue[2].done()
-    assert len(mutex) == 0
-
-
-@pytest.mark.parametrize("grant_first", [True, False])
-@pytest.mark.parametrize("behind", [0, 1, 2])
-@tasks
-async def test_a_cancellation_that_meets_a_grant_passes_the_key_on(
-    driver: Tasks, grant_first: bool, behind: int
-) -> None:
-    """KM-RACE, KM-HANDOFF, KM-IDLE: both in one step of the loop; the call raises, and does not hold."""
-    mutex = driver.locker
-    await mutex.lock("k")
-    victim = await driver.start_waiter("k")
-    others = [await driver.start_waiter("k") for _ in range(behind)]
-    order = waiters(mutex, "k")
-    if grant_first:
-        mutex.unlock("k")
-        victim.cancel()
-    else:
-        victim.cancel()
-        mutex.unlock("k")
-    await turns()
-    assert victim.cancelled()
-    assert [task.done() for task in others] == [True, False][:behind]
-    assert mutex.snapshot() == ({"k": Entry(order[1], order[2:])} if behind else {})
-    for task in others:
-        mutex.unlock("k")
-        await task
-    assert len(mutex) == 0
-
-
-@tasks
-async def test_a_chain_of_cancelled_waiters_is_passed_over(driver: Tasks) -> None:
-    """KM-RACE, KM-LIVE: granted one after the other, each already cancelled; the last one that lives holds."""
-    mutex = driver.locker
-    await mutex.lock("k")
-    queue = [await driver.start_waiter("k") for _ in range(4)]
-    order = waiters(mutex, "k")
-    mutex.unlock("k")
-    for task in queue[:3]:
-        task.cancel()
-    await turns()
-    assert [task.cancelled() for task in queue[:3]] == [True] * 3
-    await queue[3]
-    assert mutex.snapshot() == {"k": Entry(order[3], ())}
-
-
-@tasks
 async def test_a_waiter_whose_task_is_thrown_away_leaves_no_ref(driver: Tasks) -> None:
     """KM-INTERRUPT: a closed coroutine gets a GeneratorExit in the wait."""
     mutex = driver.locker
@@ -436,49 +372,6 @@ async def test_a_waiter_whose_time_is_over_leaves_the_queue_at_once(
     with pytest.raises(TimeoutError):
         await waiter
     mutex.unlock("k")
-
-
-@tasks
-async def test_a_cancelled_block_releases(driver: Tasks) -> None:
-    """KM-TOKEN, KM-IDLE"""
-    mutex = driver.locker
-    inside = asyncio.Event()
-
-    async def work() -> None:
-        async with mutex.hold("k"):
-            inside.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(work())
-    await inside.wait()
-    task.cancel()
-    await turns()
-    assert task.cancelled()
-    assert len(mutex) == 0
-
-
-@pytest.mark.parametrize("first", [0, 1, 2])
-@tasks
-async def test_a_cancelled_request_for_several_leaves_all_queues(driver: Tasks, first: int) -> None:
-    """KM-ALL, KM-CANCEL, KM-RACE: with none of its keys, with some, and in the step in which it got the last."""
-    mutex = driver.locker
-    keys = ["a", "b"]
-    for key in keys:
-        await mutex.lock(key)
-    victim = asyncio.create_task(mutex.hold_all(["b", "a"]).__aenter__())
-    await turns(2)
-    others = [await driver.start_waiter(key) for key in keys]
-    for key in keys[:first]:
-        mutex.unlock(key)
-        await turns(0 if key == "b" else 3)
-    victim.cancel()
-    await turns()
-    assert victim.cancelled()
-    assert [task.done() for task in others] == [True, True][:first] + [False, False][first:]
-    for key in keys[first:] + keys:
-        mutex.unlock(key)
-        await turns(3)
-    assert len(mutex) == 0
 
 
 @tasks

@@ -8,11 +8,12 @@ from collections.abc import Hashable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import anyio
 import pytest
 
 from kmutex import Entry, KMutexError, LeaseReusedError, UnheldKeyError
 from kmutex._lease import NO_TICKET
-from tests.driver import Driver, both, every, waiters
+from tests.driver import Cancellable, Driver, both, cancellable, every, waiters
 
 
 async def never_runs(lease: AbstractAsyncContextManager[Any]) -> None:
@@ -573,3 +574,107 @@ async def test_a_key_that_fails_among_several_leaves_none_held(driver: Driver) -
     assert len(mutex) == 0
     async with lease:
         assert len(mutex) == 3
+
+
+@cancellable
+async def test_a_cancelled_waiter_leaves_the_queue(driver: Cancellable) -> None:
+    """KM-CANCEL, KM-REF, KM-FIFO"""
+    mutex = driver.locker
+    await driver.lock("k")
+    queue = [await driver.start_waiter("k") for _ in range(3)]
+    order = waiters(mutex, "k")
+    queue[1].cancel()
+    await driver.settle()
+    assert queue[1].cancelled()
+    assert waiters(mutex, "k") == (order[0], order[2])
+    for _ in range(3):
+        driver.unlock("k")
+    await driver.settle()
+    assert [client.done() for client in queue] == [True] * 3
+    assert len(mutex) == 0
+
+
+@pytest.mark.parametrize("grant_first", [True, False])
+@pytest.mark.parametrize("behind", [0, 1, 2])
+@cancellable
+async def test_a_cancellation_that_meets_a_grant_passes_the_key_on(
+    driver: Cancellable, behind: int, grant_first: bool
+) -> None:
+    """KM-RACE, KM-HANDOFF, KM-IDLE: in one turn, before the waiter's task runs; the call raises, and does not hold."""
+    mutex = driver.locker
+    await driver.lock("k")
+    victim = await driver.start_waiter("k")
+    others = [await driver.start_waiter("k") for _ in range(behind)]
+    order = waiters(mutex, "k")
+    if grant_first:
+        driver.unlock("k")
+        victim.cancel()
+    else:
+        victim.cancel()
+        driver.unlock("k")
+    await driver.settle()
+    assert victim.cancelled()
+    assert [client.done() for client in others] == [True, False][:behind]
+    assert mutex.snapshot() == ({"k": Entry(order[1], order[2:])} if behind else {})
+    for client in others:
+        driver.unlock("k")
+        await driver.result(client)
+    assert len(mutex) == 0
+
+
+@cancellable
+async def test_a_chain_of_cancelled_waiters_is_passed_over(driver: Cancellable) -> None:
+    """KM-RACE, KM-LIVE"""
+    mutex = driver.locker
+    await driver.lock("k")
+    queue = [await driver.start_waiter("k") for _ in range(4)]
+    order = waiters(mutex, "k")
+    driver.unlock("k")
+    for client in queue[:3]:
+        client.cancel()
+    await driver.settle()
+    assert [client.cancelled() for client in queue] == [True] * 3 + [False]
+    assert mutex.snapshot() == {"k": Entry(order[3], ())}
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+@cancellable
+async def test_a_cancelled_request_for_several_leaves_all_queues(driver: Cancellable, first: int) -> None:
+    """KM-ALL, KM-CANCEL, KM-RACE: with none of its keys, with some, and in the step in which it got the last."""
+    mutex = driver.locker
+    keys = ["a", "b"]
+    for key in keys:
+        await driver.lock(key)
+    victim = driver.start(driver.hold_all(["b", "a"]).__aenter__)
+    await driver.settle()
+    others = [await driver.start_waiter(key) for key in keys]
+    for key in keys[:first]:
+        driver.unlock(key)
+        if key == "a":
+            await driver.settle()
+    victim.cancel()
+    await driver.settle()
+    assert victim.cancelled()
+    assert [other.done() for other in others] == [True, True][:first] + [False, False][first:]
+    for key in keys[first:] + keys:
+        driver.unlock(key)
+        await driver.settle()
+    assert len(mutex) == 0
+
+
+@cancellable
+async def test_a_cancelled_block_releases(driver: Cancellable) -> None:
+    """KM-TOKEN, KM-IDLE"""
+    inside = anyio.Event()
+
+    async def work() -> None:
+        async with driver.hold("k"):
+            inside.set()
+            await anyio.sleep_forever()
+
+    client = driver.start(work)
+    await inside.wait()
+    client.cancel()
+    await driver.settle()
+    assert client.cancelled()
+    assert len(driver.locker) == 0

@@ -111,21 +111,6 @@ def hold(kind: type[UntypedMutex] = UntypedMutex) -> tuple[Callable[[], object],
     return hold_on(mutex), lambda: KEY in mutex
 
 
-@kinds
-def test_a_block_leaves_no_more_held_than_a_plain_lock_but_for_two_boundaries(kind: type[UntypedMutex]) -> None:
-    """KM-INTERRUPT: the end of __enter__ and the beginning of __exit__, where no line of theirs can catch it; compiled,
-    there are none."""
-    plain, _ = left_held(plain_lock)
-    found, boundaries = left_held(lambda: hold(kind))
-    assert in_the_with_statement(found) == len(plain) > 0
-    if compiled:
-        assert len(found) == len(plain), [str(boundary) for boundary in found]
-        return
-    assert boundaries > 100
-    assert own(found) <= {"__enter__", "__exit__"}
-    assert len(found) - len(plain) <= 4, [str(boundary) for boundary in found]
-
-
 def hold_all(kind: type[UntypedMutex] = UntypedMutex) -> tuple[Callable[[], object], Callable[[], bool]]:
     mutex = kind()
 
@@ -137,15 +122,19 @@ def hold_all(kind: type[UntypedMutex] = UntypedMutex) -> tuple[Callable[[], obje
 
 
 @kinds
-def test_a_block_of_several_leaves_no_more_held_than_one_of_one(kind: type[UntypedMutex]) -> None:
-    """KM-ALL, KM-INTERRUPT: the same two boundaries; anywhere else all of the keys are given back."""
+@pytest.mark.parametrize(("block", "least"), [(hold, 100), (hold_all, 300)])
+def test_a_block_leaves_no_more_held_than_a_plain_lock_but_for_two_boundaries(
+    block: Callable[[type[UntypedMutex]], Any], least: int, kind: type[UntypedMutex]
+) -> None:
+    """KM-INTERRUPT, KM-ALL: the end of __enter__ and the beginning of __exit__, where no line of theirs can catch it;
+    compiled, there are none. Anywhere else all of the keys are given back."""
     plain, _ = left_held(plain_lock)
-    found, boundaries = left_held(lambda: hold_all(kind))
+    found, boundaries = left_held(lambda: block(kind))
     assert in_the_with_statement(found) == len(plain) > 0
     if compiled:
         assert len(found) == len(plain), [str(boundary) for boundary in found]
         return
-    assert boundaries > 300
+    assert boundaries > least
     assert own(found) <= {"__enter__", "__exit__"}
     assert len(found) - len(plain) <= 4, [str(boundary) for boundary in found]
 

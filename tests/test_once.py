@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, Protocol, TypeVar
 
 import pytest
 
 from kmutex import AsyncNoopLocker, KeyedLocker, KeyedMutex, NoopLocker, async_once, once
+from kmutex.engine.observer import Observer
 from kmutex.engine.program import Step, parse
 from kmutex.engine.search import Search
 from kmutex.engine.threads import Bytecode, Crew, ThreadRun, replaced
@@ -258,6 +260,23 @@ async def test_with_the_no_op_all_do_it_at_the_same_time(driver: Driver) -> None
     assert [await free.result(client) for client in clients] == [4] * 4
 
 
+def test_without_a_timeout_the_locker_is_given_none() -> None:
+    """A locker whose ``hold`` takes a key and nothing else will do."""
+
+    class Plain:
+        def hold(self, key: str) -> nullcontext[None]:
+            return nullcontext()
+
+    async def nothing_yet() -> None:
+        return None
+
+    async def work() -> str:
+        return "done"
+
+    assert once(Plain(), "k", lambda: None, lambda: "done") == "done"
+    assert asyncio.run(async_once(Plain(), "k", nothing_yet, work)) == "done"
+
+
 # Known-bad ones.
 
 
@@ -376,10 +395,8 @@ class Workplace:
         return number
 
 
-class Outcome:
-    """An `Observer` that keeps what was made and what was raised."""
-
-    stopped = False
+class Outcome(Observer):
+    """It keeps what was made and what was raised."""
 
     def __init__(self) -> None:
         self.subject: Any = None
@@ -390,19 +407,11 @@ class Outcome:
     def made(self, subject: Any) -> None:
         self.subject = subject
 
-    def phase(self, number: int) -> None: ...
-
-    def called(self, client: int, step: Step) -> None: ...
-
     def returned(self, client: int, step: Step) -> None:
         self.back += 1
 
     def raised(self, client: int, step: Step, error: BaseException) -> None:
         self.errors.append(error)
-
-    def cancelled(self, client: int) -> None: ...
-
-    def failed(self, error: BaseException) -> None: ...
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         self.stuck = waiting

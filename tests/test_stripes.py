@@ -14,7 +14,7 @@ from kmutex._lease import NO_TICKET
 from kmutex._stripes import FOR_A_STRIPE, STRIPES, StripedMutex, _Tables
 from kmutex._threads import UntypedMutex
 from kmutex.trace import StepLog
-from tests.driver import DEADLINE, start
+from tests.driver import DEADLINE, in_python, start
 
 
 def stripes_in_use(mutex: StripedMutex) -> list[int]:
@@ -72,24 +72,22 @@ def test_no_two_stripes_issue_the_same_ticket() -> None:
     assert holders == {key: NO_TICKET + 1 + min(key, STRIPES) * FOR_A_STRIPE for key in range(2 * STRIPES)}
 
 
-class Noting(LockTable):
-    """Keeps the reasons that it is given."""
-
-    __slots__ = ("reasons",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reasons: list[str] = []
-
-    def cancel(self, key: Hashable, ticket: int, why: str = "") -> bool:
-        self.reasons.append(why)
-        return True
-
-    def withdraw(self, key: Hashable, ticket: int, why: str = "") -> None:
-        self.reasons.append(why)
-
-
+@in_python
 def test_the_table_of_the_key_is_told_the_reason() -> None:
+    class Noting(LockTable):
+        """Keeps the reasons that it is given."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.reasons: list[str] = []
+
+        def cancel(self, key: Hashable, ticket: int, why: str = "") -> bool:
+            self.reasons.append(why)
+            return True
+
+        def withdraw(self, key: Hashable, ticket: int, why: str = "") -> None:
+            self.reasons.append(why)
+
     parts = [Noting(), Noting()]
     tables = _Tables([*parts])
     calls: tuple[Callable[..., object], ...] = (tables.cancel, tables.withdraw)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Any, TypedDict
 
 from kmutex import AsyncKeyedMutex, KeyedMutex
@@ -280,29 +280,16 @@ def _ae_lockname() -> Names:
     return {"l": Quiet(reentrant_locks=False), "NamedLocks": Quiet}
 
 
-def _keyed_lock() -> Names:
-    from asyncio_keyed_lock import AsyncioKeyedLock
-
-    return {"l": AsyncioKeyedLock()}
-
-
-def _named_locks() -> Names:
-    from named_locks import AsyncNamedLock
-
-    return {"l": AsyncNamedLock()}
-
-
-def _tokenized() -> Names:
-    from asyncio_tokenized_lock.lock import LockManager
-
-    return {"l": LockManager()}
-
-
 def _aiopriman() -> Names:
     from aiopriman.manager import LockManager
     from aiopriman.storage import StorageData
 
     return {"l": StorageData(), "LockManager": LockManager}
+
+
+def _of_package(module: str, name: str) -> Callable[[], Names]:
+    """A locker that is made without arguments, and used by its methods alone."""
+    return lambda: {"l": getattr(import_module(module), name)()}
 
 
 def _checked(make: Callable[[], Any], wrapped: Callable[[], Any]) -> Callable[[], Names]:
@@ -449,7 +436,7 @@ ASYNCIO: tuple[Subject, ...] = (
     Subject(
         "asyncio-keyed-lock",
         "asyncio",
-        _keyed_lock,
+        _of_package("asyncio_keyed_lock", "AsyncioKeyedLock"),
         hold="l(k)",
         package="asyncio-keyed-lock",
         note="an asyncio.Lock for each key and a count; a block only",
@@ -457,7 +444,7 @@ ASYNCIO: tuple[Subject, ...] = (
     Subject(
         "namedlocks",
         "asyncio",
-        _named_locks,
+        _of_package("named_locks", "AsyncNamedLock"),
         hold="l.lock(k)",
         package="namedlocks",
         note="an asyncio.Lock for each key, evicted by a look at its private list of waiters; a block only",
@@ -465,7 +452,7 @@ ASYNCIO: tuple[Subject, ...] = (
     Subject(
         "asyncio-tokenized-lock",
         "asyncio",
-        _tokenized,
+        _of_package("asyncio_tokenized_lock.lock", "LockManager"),
         hold="l.register(k)",
         package="asyncio-tokenized-lock",
         note="through LockManager.register; a lock that is made otherwise does not exclude",

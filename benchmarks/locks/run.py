@@ -230,9 +230,12 @@ def cells(row: Row, one: Standing) -> tuple[str, ...]:
     )
 
 
-def counted_cell(row: Row, one: Standing) -> str:
-    """What was counted and not timed, and the ratio if there is one."""
-    return shown_figure(row, one) + (f" ({shown_median(one.to_ours)})" if one.to_ours else "")
+def page_cell(row: Row, one: Standing) -> str:
+    """What the page says of a subject in a row: the ratio, and the figure where it was counted or is our own."""
+    figure, ratio = shown_figure(row, one), shown_median(one.to_ours)
+    if row.counted:
+        return f"{figure} ({ratio})" if ratio else figure
+    return figure if one.subject == OURS else f"{ratio} ({shown_range(one.to_ours)})"
 
 
 def of_row(row: Row, found: Sequence[Standing]) -> list[Standing]:
@@ -268,22 +271,19 @@ def page_table(title: str, columns: Sequence[str], cells_of: Mapping[str, Sequen
 
 
 def tables_of(kind: str, rows: Sequence[Row], found: Sequence[Standing]) -> list[str]:
-    """One for each row that is timed, with its instructions if they were counted, and one of all bytes."""
-    counted = [row for row in rows if row.counted]
-    counts = {row.name: {one.subject: counted_cell(row, one) for one in of_row(row, found)} for row in counted}
+    """One of all rows that are timed, and one of all that are counted; a line for each subject."""
     lines = []
-    columns: tuple[str, ...]
-    for row in rows:
-        if not row.counted:
-            columns, cells_of = COLUMNS[1:], {one.subject: cells(row, one)[1:] for one in of_row(row, found)}
-            if told := counts.pop(row.name + INSTRUCTIONS, None):
-                columns = (*columns, "instructions (x kmutex)")
-                cells_of = {subject: (*shown, told[subject]) for subject, shown in cells_of.items()}
-            lines += page_table(f"{KINDS[kind]}: {row.title}, for one operation", columns, cells_of)
-    titles = [row.title.removeprefix("bytes ") for row in counted if row.name in counts]
-    subjects = dict.fromkeys(subject for told in counts.values() for subject in told)
-    in_bytes = {subject: [told.get(subject, "") for told in counts.values()] for subject in subjects}
-    return [*lines, *page_table(f"{KINDS[kind]}: bytes (x kmutex)", titles, in_bytes)]
+    tables = ("time for one operation, x kmutex (least..most)", False), ("counted for one operation (x kmutex)", True)
+    for title, counted in tables:
+        told = {
+            row.title: {one.subject: page_cell(row, one) for one in here}
+            for row in rows
+            if row.counted is counted and (here := of_row(row, found))
+        }
+        subjects = dict.fromkeys(subject for cells_of in told.values() for subject in cells_of)
+        by_subject = {subject: [cells_of.get(subject, "") for cells_of in told.values()] for subject in subjects}
+        lines += page_table(f"{KINDS[kind]}: {title}", list(told), by_subject)
+    return lines
 
 
 def markdown(
@@ -299,7 +299,8 @@ def markdown(
     lines += [*conditions(options, facts), ""]
     for kind in KINDS:
         lines += tables_of(kind, [row for row in shown if row.kind == kind], found)
-    lines += ["**Goals**", "", *(f"- {goal_line(goal)}" for goal in reached), ""]
+    met = "; ".join(goal_line(goal).removeprefix("met: ") for goal in reached if goal.met)
+    lines += ["**Goals**", "", *(f"- {goal_line(goal)}" for goal in reached if not goal.met), f"- met: {met}", ""]
     versions = ", ".join(
         dict.fromkeys(f"{name.partition(' (')[0]} {version}" for name, version in measured.versions.items() if version)
     )

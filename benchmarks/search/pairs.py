@@ -163,19 +163,21 @@ def until_shown(subject: str, seconds: float) -> float | None:
     return None
 
 
-def others(rows: Sequence[Row], seconds: float) -> Iterator[str]:
-    """How soon `verify` shows a violation of each."""
-    found = 0
-    yield "| locker | first violation |"
-    yield "| --- | --- |"
+def others(rows: Sequence[Row], seconds: float) -> list[str]:
+    """How soon `verify` shows a violation of each; each is printed as soon as it is known."""
+    found, none = [], []
     for row in rows:
         module = row.module.rpartition(".")[2]
         without = "".join(f" --without {one}" for one in row.without)
         took = until_shown(f"{module}:{row.attribute}{without}", seconds)
-        found += took is not None
-        yield f"| {row.name} | {'none' if took is None else f'after {took:.1f} s'} |"
-    yield ""
-    yield f"{found} of {len(rows)} are found by `kmutex verify --seconds {seconds:g}`."
+        print(row.name, "none" if took is None else f"after {took:.1f} s", flush=True)
+        if took is None:
+            none.append(f"`{row.attribute}`")
+        else:
+            found.append(f"`{row.attribute}` {took:.1f}")
+    shown = [f"- {len(found)} of {len(rows)} are found by `kmutex verify --seconds {seconds:g}`."]
+    shown += [f"- Seconds until the first violation: {', '.join(found)}."] if found else []
+    return shown + ([f"- None: {', '.join(none)}."] if none else [])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,9 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shown = []
     if options.others:
         section, status = "other lockers", 0
-        for line in others([row for name, row in rows.items() if name not in listed], options.seconds):
-            print(line, flush=True)
-            shown.append(line)
+        shown += others([row for name, row in rows.items() if name not in listed], options.seconds)
     else:
         section = "pairs"
         pairs = {name: program for name, program in listed.items() if name in rows}
@@ -217,8 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 bar.update(task, description=name, advance=1)
                 took[name] = searched(rows[name], program, options.seeds)
         shown += said(took)
-        print("\n".join(shown))
         status = 0 if all(one.found for by in took.values() for one in by[NOW]) else 1
+    print("\n".join(shown))
     if options.write:
         page.write(options.write, COMMAND, {section: shown})
     return status

@@ -162,10 +162,8 @@ def said(figures: Figures, cases: Sequence[Case]) -> Iterator[str]:
         found = sum(figures.found(case, tool) for case in bad)
         middle = statistics.median(figures.seconds(case, tool) for case in bad)
         yield f"{tool.name}: {found} of {searches} searches found it; median of the cases {1000 * middle:,.0f} ms."
-    for case in bad:
-        if others := figures.behind(case):
-            ours = 1000 * figures.seconds(case, figures.tools[0])
-            yield f"Not ahead: {case.label}: kmutex {ours:.0f} ms, {', '.join(others)}."
+    if behind := [f"{case.label}: {', '.join(others)}" for case in bad if (others := figures.behind(case))]:
+        yield f"Not ahead of: {'; '.join(behind)}."
     for case in cases:
         for tool in figures.tools:
             if case in SOUND and figures.found(case, tool):

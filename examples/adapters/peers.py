@@ -25,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 CONTAINERD = "v2.3.4"
 NEW, OLD = "v0.19.0", "v0.4.0"
 """Of golang.org/x/sync: from v0.5.0 on a semaphore gives a grant back that meets a cancellation."""
+_OF_NEW = "pass,refuse"
+"""The older one keeps it, and says that a call which is cancelled before it begins may take a free key."""
 OPTIONS = ("--quiet", "--random", "10", "--failures", "3")
 LONGER = "0+a,ua/1+a*2000"
 """A stray unlock beside a lock at a free key, in so many rounds."""
@@ -42,11 +44,12 @@ class Subject(NamedTuple):
 
 
 SUBJECTS = (
-    Subject(f"containerd kmutex, x/sync {NEW}", "containerd", (f"./containerd-{NEW}", "containerd", "pass")),
+    Subject(f"containerd kmutex, x/sync {NEW}", "containerd", (f"./containerd-{NEW}", "containerd", _OF_NEW)),
     Subject(f"containerd kmutex, x/sync {OLD}", "containerd", (f"./containerd-{OLD}", "containerd", "keep")),
-    Subject("containerd kmutex, recovered", "containerd", (f"./containerd-{NEW}", "containerd", "pass", "recover")),
-    Subject("containerd kmutex, recovered, slowed", "containerd", ("./slowed", "containerd", "pass", "recover")),
+    Subject("containerd kmutex, recovered", "containerd", (f"./containerd-{NEW}", "containerd", _OF_NEW, "recover")),
+    Subject("containerd kmutex, recovered, slowed", "containerd", ("./slowed", "containerd", _OF_NEW, "recover")),
     Subject("async-lock", "npm", ("node", "adapter.mjs", "async-lock")),
+    Subject("async-lock, without time limits", "npm", ("node", "adapter.mjs", "async-lock"), ("--skip", "...:...")),
     Subject("async-mutex, one for each key", "npm", ("node", "adapter.mjs", "async-mutex")),
     Subject("async-await-mutex-lock", "npm", ("node", "adapter.mjs", "async-await-mutex-lock")),
     Subject(
@@ -79,7 +82,8 @@ MEANING = """
   stray unlock ends the process, so it is asked for only where the adapter recovers from the panic. *slowed* is the same
   code with a pause of 1 ms put between counting and waiting, where the window is that the next section is about.
 - **async-mutex** is not keyed. The adapter has a map of them and deletes none, so KM-IDLE would be the adapter's.
-- **async-lock** and **async-await-mutex-lock** have no count of references; `stat` is made from their maps.
+- **async-lock** and **async-await-mutex-lock** have no count of references; `stat` is made from their maps. In
+  async-lock's queue a call whose time is over stays until its turn. Until then it counts as one of `maxPending`.
 - **Guava** promises no order. Its keys share locks by design: KM-INDEP is what one gives up for a table that does not
   grow, and is judged here since no feature leaves it out. What is seen depends on how the names fall on stripes.
 """

@@ -447,7 +447,8 @@ class _Player:
             elif "KM-IDLE" not in self._off and {r[0] for r in seen.table} > {r[0] for r in alike[0].table}:
                 self._judge.differs("KM-IDLE", message)
             else:
-                self._judge.differs("KM-REF", message)
+                # Where references are not judged, what differs is who waits.
+                self._judge.differs("KM-CANCEL" if "KM-REF" in self._off else "KM-REF", message)
         raise _MismatchError(message)
 
     def _send(self, command: Command, place: int, move: Move) -> None:

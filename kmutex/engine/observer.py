@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from kmutex.engine.program import Step
 
@@ -21,12 +21,13 @@ def without_frames(error: BaseException) -> BaseException:
     return error
 
 
-class Observer(Protocol):
-    """Gets each event of a run, in order. It judges, and never changes the run."""
+class Observer:
+    """Gets each event of a run, in order. It judges, and never changes the run. This one takes no notice of any."""
 
     @property
     def stopped(self) -> bool:
         """True once it needs no more events: the run then ends."""
+        return False
 
     def made(self, subject: Any) -> None:
         """The subject of this run."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from typing import Any, NamedTuple
 
-from kmutex.engine.observer import Ending
-from kmutex.engine.program import Step
+from kmutex.engine.observer import Ending, Observer
 from kmutex.picture.rows import Change
 
 BLAME = {
@@ -60,11 +59,11 @@ class Finding(NamedTuple):
     events: tuple[Event, ...]
     """The events of the run so far."""
     stuck: int = -1
-    """The client that holds up the others, or else -1: then the mistake is where the last one moved."""
+    """The client that holds up the others; -1 where the mistake is where the last one moved."""
 
 
-class RunJudge:
-    """The events and findings of one run, for an `Observer` that judges it.
+class RunJudge(Observer):
+    """The events and findings of one run: an `Observer` that judges it.
 
     It handles clauses that are off or not promised, and symptoms that are known from simpler programs.
     """
@@ -128,24 +127,6 @@ class RunJudge:
     def differs(self, symptom: str, message: str) -> None:
         """Note a fault that only the caller could see, such as a wrong count."""
         self._find(symptom, message)
-
-    def called(self, client: int, step: Step) -> None:
-        """A client calls."""
-
-    def returned(self, client: int, step: Step) -> None:
-        """Its call came back."""
-
-    def raised(self, client: int, step: Step, error: BaseException) -> None:
-        """Its call raised an error."""
-
-    def cancelled(self, client: int) -> None:
-        """Its wait is ended from outside."""
-
-    def failed(self, error: BaseException) -> None:
-        """A callback on the event loop failed. No clause of single flights is about it."""
-
-    def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
-        """Nobody can move."""
 
     def ended(self, ending: Ending) -> None:
         """The run is over."""

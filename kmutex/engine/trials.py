@@ -14,6 +14,7 @@ from kmutex._timeouts import TIMED_OUT
 from kmutex.engine.eventloop import Loop, LoopRun, in_a_loop, trio_loop
 from kmutex.engine.faces import Kind, Way, face_class, is_block
 from kmutex.engine.keys import Spelling
+from kmutex.engine.observer import Observer
 from kmutex.engine.program import Program, Step, parse
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads import Crew, ThreadRun, foreign
@@ -30,8 +31,10 @@ def _of_trio(error: BaseException) -> bool:
     return words.endswith(": must be called from async context") or "<class 'trio." in words
 
 
-class Trial:
-    """The record of a run. An `Observer`."""
+class Trial(Observer):
+    """The record of a run."""
+
+    stopped = False
 
     def __init__(self) -> None:
         self.subject: Any = None
@@ -40,7 +43,6 @@ class Trial:
         self.errors: dict[str, BaseException] = {}
         self.waiting: list[dict[int, Step]] = []
         """By phase: the clients that waited at its end."""
-        self.stopped = False
 
     def did(self, *steps: str) -> bool:
         """Return whether all of these steps returned."""
@@ -64,17 +66,11 @@ class Trial:
     def phase(self, number: int) -> None:
         self.waiting.append({})
 
-    def called(self, client: int, step: Step) -> None: ...
-
     def returned(self, client: int, step: Step) -> None:
         self.done.append(f"{client}{step.kind}{step.key}")
 
     def raised(self, client: int, step: Step, error: BaseException) -> None:
         self.errors[f"{client}{step.kind}{step.key}"] = error
-
-    def cancelled(self, client: int) -> None: ...
-
-    def failed(self, error: BaseException) -> None: ...
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         if self.waiting:

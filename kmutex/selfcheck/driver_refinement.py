@@ -22,6 +22,7 @@ from kmutex._keyed import KeyedMutex
 from kmutex._keyed_aio import AsyncKeyedMutex
 from kmutex.engine.eventloop import LoopRun
 from kmutex.engine.keys import key_of
+from kmutex.engine.observer import Observer
 from kmutex.engine.program import ASKING, Program, Step, parse
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads import Crew, ThreadRun, replaced
@@ -228,8 +229,8 @@ class QuietMoment:
 
 
 @dataclass
-class QuietWatch:
-    """An `Observer` that records each quiescent state."""
+class QuietWatch(Observer):
+    """It records each quiescent state. The end of a call shows that it was cancelled; failures are judged elsewhere."""
 
     config: Config
     moments: list[QuietMoment] = field(default_factory=list)
@@ -254,12 +255,6 @@ class QuietWatch:
 
     def raised(self, client: int, step: Step, error: BaseException) -> None:
         self._raised[client] = error
-
-    def cancelled(self, client: int) -> None:
-        """Do nothing: the end of the call shows it."""
-
-    def failed(self, error: BaseException) -> None:
-        """Do nothing: the interleaving search judges it."""
 
     def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         keys = [key_of(_letter(key)) for key in range(self.config.keys)]

@@ -38,7 +38,7 @@ from kmutex.engine.calls import calls_of
 from kmutex.engine.explorer import Level, Schedule
 from kmutex.engine.harness import Harness
 from kmutex.engine.judge import Judge
-from kmutex.engine.observer import Ending
+from kmutex.engine.observer import Ending, Observer
 from kmutex.engine.program import ASKING, Step
 from kmutex.engine.run_judge import Finding
 from kmutex.engine.shapes import Fitted, Kind
@@ -103,8 +103,8 @@ class Histories(NamedTuple):
     """Whether the same history gave different results. The finding is then one of them."""
 
 
-class Watch:
-    """An `Observer` that passes a run on to the judge, and compares each quiescent state with the model."""
+class Watch(Observer):
+    """It passes a run on to the judge, and compares each quiescent state with the model."""
 
     def __init__(self, judge: Judge, moments: Sequence[Moment], *, off: Set[str], counts: bool) -> None:
         """Watch one run.

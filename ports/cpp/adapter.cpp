@@ -1,7 +1,7 @@
 // Drives one locker by the adapter protocol, version 1 (specs/protocol.md).
 //
 //     adapter                 the library
-//     adapter --broken NAME   a locker with one mistake (broken.hpp)
+//     adapter --broken NAME   a locker with one mistake (broken.hpp), or with none: the one that they are made in
 //     adapter --list-broken   NAME KM-XXX[,KM-YYY], a line for each
 #include <cstdio>
 #include <cstdlib>
@@ -205,10 +205,12 @@ int main(int count, char** arguments) {
         return 0;
     }
     if (words.size() != 2 || words[0] != "--broken") fail("usage: adapter [--list-broken | --broken NAME]");
-    for (const Listed& listed : mistakes) {
+    const auto serve_if_meant = [&](const Listed& listed) {
         if (listed.name == words[1])
             serve("kmutex-cpp (broken: " + words[1] + ")",
                   [&] { return std::make_unique<Faulty>(listed.mistake); });
-    }
+    };
+    serve_if_meant(base);
+    for (const Listed& listed : mistakes) serve_if_meant(listed);
     fail("no mistake is called " + words[1] + "; --list-broken has them");
 }

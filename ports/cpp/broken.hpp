@@ -15,6 +15,7 @@
 #include "locker.hpp"
 
 enum class Mistake {
+    none,                 // the others are made in this one
     counts_the_shared,    // erases at use_count() == 2, which takes one waiter for nobody
     early_return,         // `return std::nullopt` past the line that counts down
     stays_queued,         // a waiter that was stopped stays in the queue and is granted later
@@ -33,6 +34,9 @@ struct Listed {
     const char* clauses;  // any of them is a right name for the mistake, the first is the best
     Mistake mistake;
 };
+
+// It conforms: else a mistake could be found for what is wrong with the locker that it is made in.
+inline constexpr Listed base = {"none", "", Mistake::none};
 
 inline constexpr Listed mistakes[] = {
     {"counts-the-shared", "KM-REF,KM-EXCL,KM-UNHELD", Mistake::counts_the_shared},

@@ -1,5 +1,6 @@
 // Plays specs/vectors.json in this process, by the words of specs/vectors.md: the library takes a right course through
-// each, and each mistake of broken.hpp through not all. What many rounds say of times is not judged here.
+// each, as does what the mistakes of broken.hpp are made in; each mistake through not all. What many rounds say of
+// times is not judged here.
 //
 //     vectors, or KMUTEX_VECTORS=FILE vectors
 #include <algorithm>
@@ -257,6 +258,9 @@ int main() {
     const Json& vectors = read.at("vectors");
     const std::string wrong = first_failure(vectors, [] { return std::make_unique<Sound>(); }, Seconds(10));
     if (!wrong.empty()) fail(wrong);
+    const auto build_base = [] { return std::make_unique<Faulty>(base.mistake); };
+    const std::string wrong_base = first_failure(vectors, build_base, Seconds(10));
+    if (!wrong_base.empty()) fail("what the mistakes are made in: " + wrong_base);
     for (const Listed& listed : mistakes) {
         const auto build = [&] { return std::make_unique<Faulty>(listed.mistake); };
         if (first_failure(vectors, build, Seconds(1)).empty())

@@ -17,7 +17,7 @@ import java.util.function.Supplier;
  *
  * <pre>
  * Adapter                 the library
- * Adapter --broken NAME   a locker with one mistake (Broken.java)
+ * Adapter --broken NAME   a locker with one mistake (Broken.java), or with none: the one that they are made in
  * Adapter --list-broken   NAME KM-XXX[,KM-YYY], a line for each
  * </pre>
  */
@@ -72,6 +72,9 @@ public final class Adapter {
                 System.out.println(mistake.spelled + " " + mistake.clauses);
             }
         } else if (arguments.length == 2 && arguments[0].equals("--broken")) {
+            if (arguments[1].equals("none")) {
+                new Adapter("kmutex-java (broken: none)", FEATURES, () -> new Broken(null)).serve();
+            }
             for (Broken.Mistake mistake : Broken.Mistake.values()) {
                 if (mistake.spelled.equals(arguments[1])) {
                     String name = "kmutex-java (broken: " + mistake.spelled + ")";

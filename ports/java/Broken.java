@@ -65,6 +65,7 @@ final class Broken implements Locker {
     private final Condition told = guard.newCondition();
     private final Map<String, Entry> entries = new HashMap<>();
 
+    /** mistake: null for none. Then it conforms: else one could be found for what is wrong with the locker itself. */
     Broken(Mistake mistake) {
         this.mistake = mistake;
     }

@@ -36,7 +36,10 @@ public final class KeyedMutex<K> {
         public void release() {
             guard.lock();
             try {
-                if (!end()) {
+                if (!end(null)) {
+                    if (log != null) {
+                        log.unheld(key, true);
+                    }
                     throw new UnheldKeyException("this grant of " + key + " has ended");
                 }
             } finally {
@@ -49,29 +52,33 @@ public final class KeyedMutex<K> {
         public void close() {
             guard.lock();
             try {
-                end();
+                end(null);
             } finally {
                 guard.unlock();
             }
         }
 
-        private boolean end() {
+        /** why: of a call that gives its grant back; null: a release. */
+        private boolean end(String why) {
             Queue<Lease> queue = queues.get(key);
             if (queue == null || queue.peek() != this) {
                 return false;
             }
-            handOn(key, queue);
+            handOn(key, queue, why);
             return true;
         }
 
         /** After a wait that was given up: a grant goes on, or else the place in the queue is left. */
-        private void leave() {
+        private void leave(String why) {
             if (granted) {
                 // By the lease, not by the key: unlock(key) may have ended this grant, and another's begun.
-                end();
+                end(why);
             } else {
                 // It stands behind a holder, so the queue is not empty after it.
                 queues.get(key).remove(this);
+                if (log != null) {
+                    log.leaves(key, this, false, why);
+                }
             }
         }
     }
@@ -79,6 +86,17 @@ public final class KeyedMutex<K> {
     private final ReentrantLock guard = new ReentrantLock();
     /** The head of a queue holds, the others wait, oldest first. No queue is empty while the guard is free. */
     private final Map<K, Queue<Lease>> queues = new HashMap<>();
+    private final StepLog<K> log;
+
+    public KeyedMutex() {
+        log = null;
+    }
+
+    /** One whose steps are written by {@code log}, which is nobody else's. */
+    public KeyedMutex(StepLog<K> log) {
+        this.log = log;
+        log.attach(queues::get);
+    }
 
     /** Waits until this request holds {@code key}, in the order of the requests (KM-FIFO), interrupted or not. */
     public Lease lock(K key) {
@@ -112,7 +130,7 @@ public final class KeyedMutex<K> {
                     throw new InterruptedException();
                 }
             } catch (InterruptedException interrupt) {
-                request.leave();
+                request.leave("interrupted");
                 throw interrupt;
             }
             return request;
@@ -127,6 +145,9 @@ public final class KeyedMutex<K> {
         guard.lock();
         try {
             if (queues.containsKey(key)) {
+                if (log != null) {
+                    log.refused(key);
+                }
                 return null;
             }
             enter(request);
@@ -154,11 +175,11 @@ public final class KeyedMutex<K> {
                     throw new InterruptedException();
                 }
             } catch (InterruptedException interrupt) {
-                request.leave();
+                request.leave("interrupted");
                 throw interrupt;
             }
             if (!request.granted) {
-                request.leave();
+                request.leave("timeout");
                 return null;
             }
             return request;
@@ -173,9 +194,12 @@ public final class KeyedMutex<K> {
         try {
             Queue<Lease> queue = queues.get(key);
             if (queue == null) {
+                if (log != null) {
+                    log.unheld(key, false);
+                }
                 throw new UnheldKeyException("unlock of " + key + ", which nobody holds");
             }
-            handOn(key, queue);
+            handOn(key, queue, null);
         } finally {
             guard.unlock();
         }
@@ -204,16 +228,22 @@ public final class KeyedMutex<K> {
         } else {
             queue.add(request);
         }
+        if (log != null) {
+            log.asks(request.key, request);
+        }
     }
 
-    private void handOn(K key, Queue<Lease> queue) {
-        queue.remove();
+    private void handOn(K key, Queue<Lease> queue, String why) {
+        Lease holder = queue.remove();
         Lease next = queue.peek();
         if (next == null) {
             queues.remove(key);
         } else {
             next.granted = true;
             next.turn.signal();
+        }
+        if (log != null) {
+            log.leaves(key, holder, true, why);
         }
     }
 }

@@ -23,6 +23,7 @@ final class KeyedMutexTest {
         whatIsNotHeldIsNotUnlocked();
         aBlockEndsItsOwnGrantHoweverItIsLeft();
         keysThatShareAHashAreTwo();
+        StepLogTest.main(arguments);
         VectorsTest.main(arguments);
     }
 

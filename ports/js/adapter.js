@@ -2,12 +2,12 @@
 // Drives one locker by the adapter protocol, version 1 (specs/protocol.md).
 //
 //   adapter.js                 the module kmutex.js
-//   adapter.js --broken NAME   a locker with one mistake (broken.js)
+//   adapter.js --broken NAME   a locker with one mistake (broken.js), or with none: the one that they are made in
 //   adapter.js --list-broken   NAME KM-XXX[,KM-YYY], a line for each
 
 import { writeSync } from "node:fs";
 
-import { mistakes } from "./broken.js";
+import { Sound, mistakes } from "./broken.js";
 import { KeyedMutex, LockTimeoutError, UnheldKeyError } from "./kmutex.js";
 
 const MAX_LINE = 65536;
@@ -144,6 +144,8 @@ if (option === undefined) {
   serve("kmutex-js", () => new KeyedMutex());
 } else if (option === "--list-broken") {
   for (const [name, { clauses }] of Object.entries(mistakes)) console.log(name, clauses);
+} else if (option === "--broken" && name === "none") {
+  serve("kmutex-js (broken: none)", () => new Sound());
 } else if (option === "--broken" && Object.hasOwn(mistakes, name ?? "")) {
   serve(`kmutex-js (broken: ${name})`, mistakes[name].build);
 } else {

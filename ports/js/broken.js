@@ -2,7 +2,8 @@
 
 import { LockTimeoutError, UnheldKeyError } from "./kmutex.js";
 
-// What the mistakes are made in: the usual shape, with a count beside an array of waiters. It has none itself.
+// What the mistakes are made in: the usual shape, with a count beside an array of waiters. It has none itself, and
+// conforms: else one could be found for what is wrong with the locker that it is made in.
 export class Sound {
   entries = new Map(); // key -> { refs, holder, waiters }
 

@@ -170,7 +170,6 @@ test("the vectors are these", () => {
   assert.ok(vectors.length > 500);
 });
 
-// Sound too: otherwise a mistake could be found for what is wrong with the locker that it was made in.
 for (const Locker of [KeyedMutex, Sound]) {
   test(`${Locker.name} takes a course of each vector`, async () => {
     for (const vector of vectors) assert.equal(await play(vector, () => new Locker()), undefined);

@@ -55,7 +55,7 @@ def figures(*samples: tuple[str, int, bool, float]) -> Any:
 
 def test_what_was_not_found_counts_as_the_whole_time_and_who_is_behind_is_named() -> None:
     found = figures((ACCOUNT.label, 0, True, 0.5), (ACCOUNT.label, 1, True, 0.25))
-    assert "Not ahead: Account: kmutex 500 ms, frontrun, DPOR (250 ms)." in list(search.said(found, [ACCOUNT]))
+    assert "Not ahead of: Account: frontrun, DPOR (250 ms)." in list(search.said(found, [ACCOUNT]))
     assert found.reached(ACCOUNT)
     found = figures((ACCOUNT.label, 0, False, 0.5), (ACCOUNT.label, 1, False, 0.1))
     assert found.seconds(ACCOUNT, search.TOOLS[0]) == 2.0

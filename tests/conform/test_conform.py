@@ -226,6 +226,12 @@ def test_a_clause_is_left_out_and_the_others_are_judged() -> None:
     assert misbehaving("KeepsEntries", *both, "--case", "0+a/1+a").returncode == 0
 
 
+def test_a_waiter_too_many_has_a_name_also_where_references_are_not_judged() -> None:
+    done = misbehaving("LimitStaysQueued", "--without", "KM-REF", "--case", "0+a/1+a:50/2+b")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert ">> KM-CANCEL: after 1+a:50" in done.stdout
+
+
 def test_the_last_line_has_the_bounds_and_what_was_not_judged() -> None:
     done = misbehaving("BlackBox", "--run", "0+a/ua/1+a@300", "--run", "0+a/1+a/2+a/3+a,c3/4+a")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -5,15 +5,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from kmutex.engine.observer import Ending, UncontrolledError
-from kmutex.engine.program import parse
+from kmutex.engine.program import Step, parse
 from kmutex.engine.search import Chooser
 from kmutex.engine.threads import CoopLock, CoopRLock, Crew, ThreadRun, replaced
+from tests.engine.event_log import EventLog
 
 REAL = {CoopLock: threading.Lock, CoopRLock: threading.RLock}
 
@@ -23,36 +24,17 @@ def crew() -> Crew:
     return Crew()
 
 
-class Log:
-    """An observer that writes down what it is told."""
-
-    stopped = False
+class Log(EventLog):
+    """With the words of an error, and beside the lines all whose time was over."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        super().__init__()
         self.overdue: set[int] = set()
 
-    def made(self, subject: Any) -> None:
-        self.subject = subject
-
-    def phase(self, number: int) -> None:
-        self.lines.append(f"phase {number}")
-
-    def called(self, client: int, step: Any) -> None:
-        self.lines.append(f"{client} {step} ...")
-
-    def returned(self, client: int, step: Any) -> None:
-        self.lines.append(f"{client} {step}")
-
-    def raised(self, client: int, step: Any, error: BaseException) -> None:
+    def raised(self, client: int, step: Step, error: BaseException) -> None:
         self.lines.append(f"{client} {step}: {type(error).__name__}: {error}")
 
-    def cancelled(self, client: int) -> None:
-        self.lines.append(f"{client} cancelled")
-
-    def failed(self, error: BaseException) -> None: ...
-
-    def quiet(self, waiting: Any, overdue: frozenset[int]) -> None:
+    def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
         self.lines.append(f"quiet {sorted(waiting)}")
         self.overdue |= overdue
 

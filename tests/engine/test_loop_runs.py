@@ -12,39 +12,14 @@ from kmutex.engine.eventloop import LoopRun
 from kmutex.engine.observer import Ending, SubjectFailedError, UncontrolledError
 from kmutex.engine.program import Step, parse
 from kmutex.engine.search import Chooser, Search
+from tests.engine.event_log import EventLog
 
 
-class Log:
-    """An observer that writes down what it is told."""
-
-    stopped = False
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def made(self, subject: Any) -> None:
-        self.subject = subject
+class Log(EventLog):
+    """Without the phases."""
 
     def phase(self, number: int) -> None:
-        """Not of interest."""
-
-    def called(self, client: int, step: Step) -> None:
-        self.lines.append(f"{client} {step} ...")
-
-    def returned(self, client: int, step: Step) -> None:
-        self.lines.append(f"{client} {step}")
-
-    def raised(self, client: int, step: Step, error: BaseException) -> None:
-        self.lines.append(f"{client} {step}: {type(error).__name__}")
-
-    def cancelled(self, client: int) -> None:
-        self.lines.append(f"{client} cancelled")
-
-    def failed(self, error: BaseException) -> None:
-        self.lines.append(f"a callback raised {error}")
-
-    def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
-        self.lines.append(f"quiet {sorted(waiting)} {sorted(overdue)}")
+        pass
 
 
 def ran(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from kmutex.engine.observer import Ending, SubjectFailedError, UncontrolledError
 from kmutex.engine.program import Step, parse
 from kmutex.engine.search import Chooser, Search
 from kmutex.engine.threads import Bytecode, Crew, ThreadRun, bytecode_events_seen, replaced
+from tests.engine.event_log import EventLog
 
 
 @pytest.fixture(autouse=True)
@@ -32,47 +33,6 @@ def crew() -> Crew:
     return Crew()
 
 
-class Log:
-    """An observer that writes down what it is told, and may fail on the way."""
-
-    def __init__(self, fails_at: str = "") -> None:
-        self.lines: list[str] = []
-        self.subject: Any = None
-        self.waiting: list[dict[int, Step]] = []
-        self._fails_at = fails_at
-
-    stopped = False
-
-    def _say(self, line: str) -> None:
-        self.lines.append(line)
-        if line == self._fails_at:
-            raise LookupError(f"the observer fails at {line}")
-
-    def made(self, subject: Any) -> None:
-        self.subject = subject
-
-    def phase(self, number: int) -> None:
-        self._say(f"phase {number}")
-
-    def called(self, client: int, step: Step) -> None:
-        self._say(f"{client} {step} ...")
-
-    def returned(self, client: int, step: Step) -> None:
-        self._say(f"{client} {step}")
-
-    def raised(self, client: int, step: Step, error: BaseException) -> None:
-        self._say(f"{client} {step}: {type(error).__name__}")
-
-    def cancelled(self, client: int) -> None:
-        self._say(f"{client} cancelled")
-
-    def failed(self, error: BaseException) -> None: ...
-
-    def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
-        self.waiting.append(dict(waiting))
-        self._say(f"quiet {sorted(waiting)} {sorted(overdue)}")
-
-
 def here(filename: str) -> bool:
     return filename == __file__
 
@@ -82,12 +42,12 @@ def ran(
     text: str,
     crew: Crew,
     chooser: Chooser | None = None,
-    log: Log | None = None,
+    log: EventLog | None = None,
     *,
     bytecode: bool = False,
     patience: float = 5.0,
-) -> tuple[Ending, Log]:
-    log = log or Log()
+) -> tuple[Ending, EventLog]:
+    log = log or EventLog()
     run = ThreadRun(
         make,
         parse(text),
@@ -382,7 +342,7 @@ def test_a_wait_that_is_not_replaced_is_out_of_control(make: Any) -> None:
     """It is told with its line, and where nobody waits there is no complaint."""
     crew = Crew()
     assert ran(make, "0+a-a | 1+a", crew)[0] is Ending.DONE
-    log = Log()
+    log = EventLog()
     try:
         with pytest.raises(
             UncontrolledError, match=r"no scheduling point for 0\.3 s, at test_thread_runs\.py:\d+ in lock"
@@ -396,7 +356,7 @@ def test_a_wait_that_is_not_replaced_is_out_of_control(make: Any) -> None:
 
 
 def test_a_lock_of_processes_is_out_of_control() -> None:
-    crew, log = Crew(), Log()
+    crew, log = Crew(), EventLog()
     try:
         with pytest.raises(UncontrolledError, match="in lock"):
             ran(ByProcessLock, "0+a | 1+a", crew, log=log, patience=0.3)
@@ -419,7 +379,7 @@ def test_an_error_of_the_observer_surfaces(at: str, crew: Crew) -> None:
     """Wherever it strikes; and the crew serves the next run."""
     text = "0+a | 1~a | c1" if at == "1 cancelled" else "0+a | 1+a | 0-a"
     with pytest.raises(LookupError, match="the observer fails at"):
-        ran(OneLock, text, crew, log=Log(at))
+        ran(OneLock, text, crew, log=EventLog(at))
     assert ran(OneLock, "0+a-a", crew)[0] is Ending.DONE
 
 
@@ -569,6 +529,31 @@ def test_the_same_picks_give_the_same_events_in_another_process(crew: Crew) -> N
         check=False,
     )
     assert done.stdout.strip() == repr(events(crew)), done.stderr
+
+
+AT_THE_END = r"""
+import atexit
+from kmutex import KeyedMutex
+from kmutex.engine import explorer
+from kmutex.engine.features import PROMISES
+from kmutex.engine.harness import Harness
+from kmutex.engine.program import parse
+
+@atexit.register
+def last():
+    explorer.foreign = None  # as in a module that has been emptied
+    exec(compile("def late(): pass\nlate()", "late.py", "exec"))
+
+bench = Harness(KeyedMutex, promises=PROMISES)
+with bench.control():
+    print(bench.explorer.every(parse("0+a-a 1+a"), "bytecode", 0).runs > 0)
+"""
+
+
+def test_nothing_is_followed_while_the_interpreter_ends() -> None:
+    """From Python 3.12 on the events stay on; what runs last then showed errors of modules that were empty."""
+    done = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_a_toy_program_has_as_many_ways_as_by_hand(crew: Crew) -> None:

@@ -2,7 +2,7 @@
 
     python -m tests.house.clauses                 # print the page
     python -m tests.house.clauses --write         # write it
-    python -m tests.house.clauses KM-RACE         # the tests that name one clause, with their lines
+    python -m tests.house.clauses KM-RACE         # one clause: code, properties, known-bads, tests with their lines
 
 A test names its clauses in its docstring. specs/clauses.toml has the clauses, each with its property of the model and
 what must be found to break it.
@@ -128,7 +128,7 @@ class Checked:
         groups = Counter(test.group for test in self.tests)
         held_out = sum(locker.held_out for locker in self.lockers)
         cells = [
-            f"[{self.id}]({self.anchor})",
+            f"[{self.id}](../specs/contract.md{self.anchor})",
             "yes" if self.property else "no",
             "yes" if self.in_tla else "no",
             str(len(self.models)),
@@ -138,42 +138,29 @@ class Checked:
         return f"| {' | '.join(cells)} |"
 
     def section(self) -> Iterator[str]:
-        """The lines of its section."""
-        yield from (f"## {self.heading}", "", self.clause["statement"], "")
+        """What there is, a line for each kind of check, and then the tests with their lines."""
+        yield from (self.heading, "", self.clause["statement"], "")
         lock = (path for path in sorted((ROOT / "kmutex").glob("_*.py")) if path.name != "_clauses.py")
         sources = [path.name for path in lock if self.id in names_in(path.read_text(encoding="utf-8"))]
-        code = "; in the lock: " + ", ".join(link(f"kmutex/{name}", name) for name in sources) if sources else ""
-        yield f"- Written: [contract](../specs/contract.md{self.anchor}){code}"
+        if sources:
+            yield f"In the lock: {', '.join(sources)}"
         whom = " and ".join(self.clause["drivers"])
         feature = self.clause["feature"]
-        yield f"- Judged: {whom}" + ("" if feature == "none" else f", unless `--without {feature}`")
+        yield f"Judged: {whom}" + ("" if feature == "none" else f", unless --without {feature}")
         if self.property:
-            yield f"- Model: `{self.property}`" + (f"; TLA+: {quoted(self.in_tla)}" if self.in_tla else "")
+            yield f"Model: {self.property}" + (f"; TLA+: {', '.join(self.in_tla)}" if self.in_tla else "")
         else:
-            yield f"- No property: {self.clause['property'].removeprefix('none: ')}"
+            yield f"No property: {self.clause['property'].removeprefix('none: ')}"
         if self.models:
-            yield f"- Known-bad models: {quoted(self.models)}" + (
-                f"; in TLA+: {quoted(self.actions)}" if self.actions else ""
-            )
+            in_tla = f"; in TLA+: {', '.join(self.actions)}" if self.actions else ""
+            yield f"Known-bad models: {', '.join(self.models)}{in_tla}"
         for kind in dict.fromkeys(locker.kind for locker in self.lockers):
             of_kind = [locker for locker in self.lockers if locker.kind == kind]
             shown = [locker.name for locker in of_kind if not locker.held_out]
             hidden = f"{len(of_kind) - len(shown)} held out" if len(of_kind) > len(shown) else ""
-            yield f"- Known-bad lockers, {kind}: " + "; ".join(part for part in (quoted(shown), hidden) if part)
-        for group in [*GROUPS.values(), CHECKERS]:
-            files = Counter(test.file for test in self.tests if test.group == group)
-            if files:
-                counts = (f"{link(file, file.removeprefix('tests/'))} {count}" for file, count in files.items())
-                yield f"- Tests of {group}: {', '.join(counts)}"
-        yield ""
-
-
-def quoted(names: list[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
-
-
-def link(path: str, words: str) -> str:
-    return f"[{words}](../{path})"
+            yield f"Known-bad lockers, {kind}: " + "; ".join(part for part in (", ".join(shown), hidden) if part)
+        for test in self.tests:
+            yield f"{test.file}:{test.line} {test.name}"
 
 
 HEAD = """\
@@ -182,7 +169,7 @@ HEAD = """\
 <!-- skip: next "tests/house/test_clauses.py runs them" -->
 ```sh
 python -m tests.house.clauses --write    # makes this page; a test fails where it is not up to date
-python -m tests.house.clauses KM-RACE    # the tests that name one clause, with their lines
+python -m tests.house.clauses KM-RACE    # one clause: code, properties, known-bads by name, tests with their lines
 ```
 
 A test names in its docstring the clauses that it covers. It counts once for each of them, however many arguments it
@@ -201,22 +188,19 @@ The last four columns count tests: of the mutexes, of what is built upon them, a
 def page() -> str:
     """The text of docs/clauses.md."""
     found = tests()
-    every = [Checked(clause, found) for clause in LISTED]
     columns = ["clause", "model", "TLA+", "known-bad models", "known-bad lockers", *GROUPS.values(), CHECKERS]
     table = [f"| {' | '.join(columns)} |", "|---|---|---|" + "--:|" * (len(columns) - 3)]
-    table += [checked.row() for checked in every]
-    return "\n".join([HEAD, *table, "", *(line for checked in every for line in checked.section())])
+    table += [Checked(clause, found).row() for clause in LISTED]
+    return "\n".join([HEAD, *table, ""])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.house.clauses", description="What checks each clause.")
-    parser.add_argument("clause", nargs="?", choices=IDS, metavar="CLAUSE", help="list the tests of this clause")
+    parser.add_argument("clause", nargs="?", choices=IDS, metavar="CLAUSE", help="print what checks this clause")
     parser.add_argument("--write", action="store_true", help="write docs/clauses.md")
     args = parser.parse_args()
     if args.clause:
-        for test in tests():
-            if args.clause in test.clauses:
-                print(f"{test.file}:{test.line} {test.name}")
+        print(*Checked(LISTED[IDS.index(args.clause)], tests()).section(), sep="\n")
     elif args.write:
         PAGE.write_text(page(), encoding="utf-8")
     else:

@@ -92,11 +92,13 @@ def test_a_test_counts_for_the_clauses_of_its_docstring(tmp_path: Path, monkeypa
     assert {name for name, counts in zip(IDS, counted, strict=True) if counts} == {"KM-EXCL", "KM-IDLE"}
 
 
-def test_the_command_lists_the_tests_of_a_clause() -> None:
-    """With the lines where they begin; a clause that is none is refused."""
+def test_the_command_lists_what_checks_a_clause() -> None:
+    """Code, known-bads, and tests with the lines where they begin; a clause that is none is refused."""
     command = [sys.executable, "-m", "tests.house.clauses"]
     run = subprocess.run([*command, "KM-LOOP"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
-    for line in run.stdout.splitlines():
+    assert re.search(r"^In the lock: .*_aio\.py", run.stdout, re.MULTILINE)
+    assert re.search(r"^Known-bad lockers, asyncio: \w+.*; \d+ held out$", run.stdout, re.MULTILINE)
+    for line in (line for line in run.stdout.splitlines() if line.startswith("tests/")):
         place, name = line.split()
         file, number = place.split(":")
         assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8").splitlines()[int(number) - 1]

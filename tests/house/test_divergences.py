@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kmutex import KeyedMutex, UnheldKeyError
+from kmutex.engine.observer import Observer
 from kmutex.engine.program import ASKING, Step, parse
 from kmutex.engine.search import Chooser, Search
 from kmutex.engine.threads import Crew, ThreadRun, replaced
@@ -96,10 +97,8 @@ class GoLike:
         return len(self._entries)
 
 
-class Seen:
-    """An `Observer` that keeps who holds, by what the calls said, and what was raised."""
-
-    stopped = False
+class Seen(Observer):
+    """It keeps who holds, by what the calls said, and what was raised."""
 
     def __init__(self) -> None:
         self.subject: Any = None
@@ -110,9 +109,6 @@ class Seen:
 
     def made(self, subject: Any) -> None:
         self.subject = subject
-
-    def phase(self, number: int) -> None:
-        pass
 
     def called(self, client: int, step: Step) -> None:
         if step.kind in "-]" and client in self.holders:
@@ -128,11 +124,6 @@ class Seen:
 
     def cancelled(self, client: int) -> None:
         self.cut_short.add(client)
-
-    def failed(self, error: BaseException) -> None: ...
-
-    def quiet(self, waiting: Mapping[int, Step], overdue: frozenset[int]) -> None:
-        pass
 
 
 CREW = Crew()

@@ -23,7 +23,16 @@ PLAIN = {
 }
 """Phrases, and what to write instead. The glossary: schedule, default schedule, interleaving, timeline, shrink,
 quiescent, counterexample, allowed outcome, preemption bound, held-out, known-bad."""
-PAGES = ("*.md", "docs/*.md", "docs/api/*.rst", "specs/*.md", "ports/*.md", "ports/*/*.md", "kmutex/**/*.md")
+PAGES = (
+    "*.md",
+    "docs/*.md",
+    "docs/adr/*.md",
+    "docs/api/*.rst",
+    "specs/*.md",
+    "ports/*.md",
+    "ports/*/*.md",
+    "kmutex/**/*.md",
+)
 CODE = ("pytest_kmutex.py", "kmutex/**/*.py", "model/**/*.py", "docs/site/*.py")
 
 

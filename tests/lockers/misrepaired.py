@@ -47,35 +47,19 @@ class LooksFirst:
 class RaisesAndKeeps(Waiting):
     """A wait that came back without the grant raises, whatever has been granted since."""
 
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        turn = threading.Event()
+    def _timed_out(self, key: Hashable, turn: threading.Event) -> None:
         with self._guard:
-            if key not in self._queues:
-                self._queues[key] = deque()
-                return
-            self._queues[key].append(turn)
-        if not turn.wait(timeout):
-            with self._guard:
-                if turn in self._queues[key]:
-                    self._queues[key].remove(turn)
-            raise TimeoutError(key)
+            if turn in self._queues[key]:
+                self._queues[key].remove(turn)
+        raise TimeoutError(key)
 
 
-class LooksOutside(Waiting):
+class LooksOutside(RaisesAndKeeps):
     """Who gives up looks for its grant before it has the guard."""
 
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        turn = threading.Event()
-        with self._guard:
-            if key not in self._queues:
-                self._queues[key] = deque()
-                return
-            self._queues[key].append(turn)
-        if not turn.wait(timeout) and not turn.is_set():
-            with self._guard:
-                if turn in self._queues[key]:
-                    self._queues[key].remove(turn)
-            raise TimeoutError(key)
+    def _timed_out(self, key: Hashable, turn: threading.Event) -> None:
+        if not turn.is_set():
+            super()._timed_out(key, turn)
 
 
 class RefusesBeforeItLooks(Waiting):

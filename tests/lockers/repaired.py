@@ -240,10 +240,14 @@ class Waiting:
                 raise TimeoutError(key)
             self._queues[key].append(turn)
         try:
-            turn.wait(timeout)
+            granted = turn.wait(timeout)
         except BaseException:
             self._interrupted(key, turn)
             raise
+        if not granted:
+            self._timed_out(key, turn)
+
+    def _timed_out(self, key: Hashable, turn: threading.Event) -> None:
         with self._guard:
             if not turn.is_set():
                 self._queues[key].remove(turn)

@@ -26,10 +26,13 @@ def conform(port: Port, report: Path, *options: str, more: tuple[str, ...] = ())
     return done.returncode, json.loads(report.read_text(encoding="utf-8"))
 
 
-@pytest.mark.sampled(3)
-def test_a_port_conforms(port: Port, tmp_path: Path) -> None:
-    """With every clause of its features put to the test."""
-    status, said = conform(port, tmp_path / "report.json", "--random", "30", "--seconds", "900")
+@pytest.mark.sampled(5)
+@pytest.mark.parametrize("more", [(), ("--broken", "none")], ids=["the lock", "the base of its mistakes"])
+@pytest.mark.parametrize("name", PORTS)
+def test_a_port_conforms(name: str, more: tuple[str, ...], built: Callable[[str], Port], tmp_path: Path) -> None:
+    """With every clause of its features put to the test. So does the locker that its mistakes are made in, without any:
+    otherwise a mistake could be found for what is wrong with that locker."""
+    status, said = conform(built(name), tmp_path / "report.json", "--random", "30", "--seconds", "900", more=more)
     assert status == 0, said["remarks"]
     assert said["passed"] == said["vectors"] + said["random"]
     assert {row["result"] for row in said["clauses"].values()} <= {"holds", "off"}

@@ -45,7 +45,7 @@ def played(port: Port, file: Path) -> subprocess.CompletedProcess[str]:
 def test_a_port_plays_them_and_each_of_its_mistakes_fails(
     name: str, built: Callable[[str], Port], vectors: Path
 ) -> None:
-    """Both are tests of the port's own: one plays the lock, the others the mistakes."""
+    """All are tests of the port's own: of the lock, of what its mistakes are made in, and of the mistakes."""
     done = played(built(name), vectors)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 

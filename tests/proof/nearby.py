@@ -78,12 +78,14 @@ def _steps() -> Iterator[Transition]:
             told = ((state, outcome) for state in (right.state, before) for outcome in get_args(Outcome))
             for after, outcome in (*((state, right.outcome) for state in (right.state, before, *others)), *told):
                 yield make_transition(config, before, action, outcome, after)
-    # No model goes on from a waiter whose entry is gone.
+    # No model goes on from a waiter whose entry is gone, or counts it alone though there is a holder.
     config = Config(2, 1, "keep")
     lost = State((None,), (Client("waiting", 0), IDLE), ((0,),))
-    for action, outcome in (("cancel", "cancelled"), ("interrupt", "interrupted")):
-        after = record_order(lost, with_client(lost, 0, IDLE))
-        yield make_transition(config, lost, Action(action, 0), outcome, after)  # type: ignore[arg-type]
+    alone = State((Entry(1, (0,), 1),), (Client("waiting", 0), Client("holding", 0)), ((0,),))
+    for before, entry in itertools.product((lost, alone), (None, Entry(-1, (), -1))):
+        for action, outcome in (("cancel", "cancelled"), ("interrupt", "interrupted")):
+            after = record_order(before, with_client(with_entry(before, 0, entry), 0, IDLE))
+            yield make_transition(config, before, Action(action, 0), outcome, after)  # type: ignore[arg-type]
 
 
 @cache

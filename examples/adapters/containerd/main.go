@@ -1,9 +1,11 @@
 // The adapter of containerd's package kmutex, as it is. peers.py puts its source beside this file, and that of
 // golang.org/x/sync/semaphore, and builds it.
 //
-//	containerd NAME pass|keep          a panic of Unlock ends the process, as it does in Go
-//	containerd NAME pass|keep recover  it is recovered, and counts as "unheld"
-//	containerd -nil-context            what a context that is nil does, in words
+//	containerd NAME FEATURES          a panic of Unlock ends the process, as it does in Go
+//	containerd NAME FEATURES recover  it is recovered, and counts as "unheld"
+//	containerd -nil-context           what a context that is nil does, in words
+//
+// FEATURES are those that x/sync decides, with commas: pass,refuse or keep.
 package main
 
 import (
@@ -14,17 +16,21 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"strings"
 	"sync"
+	"time"
 	"unsafe"
 
 	"peer/kmutex"
 )
 
 type command struct {
-	Op   string
-	ID   int64 `json:"id"`
-	Key  string
-	Call int64
+	Op      string
+	ID      int64 `json:"id"`
+	Key     string
+	Timeout int64 // milliseconds
+	Done    bool
+	Call    int64
 }
 
 type reply map[string]any
@@ -35,10 +41,10 @@ func main() {
 		return
 	}
 	if len(os.Args) < 3 {
-		fmt.Fprintln(os.Stderr, "adapter: usage: containerd NAME pass|keep [recover]")
+		fmt.Fprintln(os.Stderr, "adapter: usage: containerd NAME FEATURES [recover]")
 		os.Exit(2)
 	}
-	features := []string{"fifo", "cancel", os.Args[2], "stat"}
+	features := append(strings.Split(os.Args[2], ","), "fifo", "cancel", "stat", "done", "deadline")
 	recovers := len(os.Args) > 3
 	if recovers {
 		features = append(features, "unheld")
@@ -61,6 +67,12 @@ func main() {
 			say(reply{"id": c.ID, "result": "ok"})
 		case "lock":
 			ctx, cancel := context.WithCancel(context.Background())
+			if c.Timeout > 0 {
+				ctx, cancel = context.WithTimeout(ctx, time.Duration(c.Timeout)*time.Millisecond)
+			}
+			if c.Done {
+				cancel()
+			}
 			calls[c.ID] = cancel
 			go lock(ctx, locker, c)
 		case "cancel":
@@ -85,6 +97,8 @@ func lock(ctx context.Context, locker kmutex.KeyedLocker, c command) {
 		say(reply{"id": c.ID, "result": "granted"})
 	case errors.Is(err, context.Canceled):
 		say(reply{"id": c.ID, "result": "cancelled"})
+	case errors.Is(err, context.DeadlineExceeded):
+		say(reply{"id": c.ID, "result": "timeout"})
 	default:
 		say(reply{"id": c.ID, "result": "error", "message": err.Error()})
 	}

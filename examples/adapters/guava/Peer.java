@@ -18,11 +18,12 @@ import java.util.concurrent.locks.Lock;
  * </pre>
  */
 final class Peer {
+    private static final List<String> FEATURES = List.of("cancel", "try", "done", "refuse", "deadline");
+
     public static void main(String[] arguments) throws IOException {
         int stripes = Integer.parseInt(arguments[2]);
         boolean locks = arguments[1].equals("lock");
-        new Adapter(arguments[0], List.of("cancel", "try", "deadline"), () -> locks ? new Locks(stripes) : new Semaphores(stripes))
-                .serve();
+        new Adapter(arguments[0], FEATURES, () -> locks ? new Locks(stripes) : new Semaphores(stripes)).serve();
     }
 
     /** A ReentrantLock is unlocked by the thread that has it, so each grant has a thread of its own, to its end. */
@@ -65,9 +66,13 @@ final class Peer {
             CompletableFuture<Boolean> taken = new CompletableFuture<>();
             CompletableFuture<Void> wanted = new CompletableFuture<>();
             CompletableFuture<Void> unlocked = new CompletableFuture<>();
+            boolean before = Thread.interrupted();
             Thread owner = new Thread(() -> {
                 Lock lock = striped.get(key);
                 try {
+                    if (before) {
+                        Thread.currentThread().interrupt();
+                    }
                     boolean got = way.take(lock);
                     taken.complete(got);
                     if (got) {

@@ -15,18 +15,22 @@ const name = process.argv[2];
 const version = () => JSON.parse(readFileSync(join("node_modules", name, "package.json"), "utf8")).version;
 const row = (held, waiters) => ({ refs: Number(held) + waiters, waiters });
 
-// lock(key, granted) says granted() when it holds; unlock(key) is false where nobody holds.
+// lock(key, granted, limit) says granted() when it holds, and rejects with what isTimeout(error) knows after `limit`
+// milliseconds; unlock(key) is false where nobody holds.
 const lockers = {
   // A key is held until the promise that the work returns is settled.
   "async-lock": class {
-    features = ["fifo", "stat"];
+    features = ["fifo", "stat", "deadline"];
     constructor() {
       this.locks = new (require("async-lock"))();
       this.ends = new Map();
     }
-    lock(key, granted) {
+    lock(key, granted, limit) {
       const work = () => new Promise((end) => (this.ends.set(key, end), granted()));
-      return this.locks.acquire(key, work);
+      return this.locks.acquire(key, work, { timeout: limit });
+    }
+    isTimeout(error) {
+      return error.message.startsWith("async-lock timed out");
     }
     unlock(key) {
       const end = this.ends.get(key);
@@ -40,7 +44,7 @@ const lockers = {
   },
   // Not keyed: a Mutex for each key in a Map, as its users have it.
   "async-mutex": class {
-    features = ["fifo", "try"];
+    features = ["fifo", "try", "deadline"];
     constructor() {
       this.module = require("async-mutex");
       this.mutexes = new Map();
@@ -49,8 +53,12 @@ const lockers = {
       if (!this.mutexes.has(key)) this.mutexes.set(key, new this.module.Mutex());
       return this.mutexes.get(key);
     }
-    lock(key, granted) {
-      return this.mutex(key).acquire().then(granted);
+    lock(key, granted, limit) {
+      const mutex = this.mutex(key);
+      return (limit ? this.module.withTimeout(mutex, limit) : mutex).acquire().then(granted);
+    }
+    isTimeout(error) {
+      return error === this.module.E_TIMEOUT;
     }
     async try(key) {
       try {
@@ -108,8 +116,10 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (op === "hello") say({ id, protocol: 1, name: `${name} ${version()}`, features: locker.features });
   else if (op === "reset") (locker = new lockers[name]()), result("ok");
   else if (op === "lock" && timeout === 0) locker.try(key).then((got) => result(got ? "granted" : "timeout"), failed);
-  else if (op === "lock") locker.lock(key, () => result("granted")).catch(failed);
-  else if (op === "unlock") result(locker.unlock(key) ? "released" : "unheld");
+  else if (op === "lock") {
+    const ended = (error) => (locker.isTimeout?.(error) ? result("timeout") : failed(error));
+    locker.lock(key, () => result("granted"), timeout).catch(ended);
+  } else if (op === "unlock") result(locker.unlock(key) ? "released" : "unheld");
   else if (op === "stat") say({ id, keys: Object.fromEntries(locker.stat()) });
   else if (op === "bye") result("ok"), process.exit(0);
   else failed(`no command is called ${op}`);

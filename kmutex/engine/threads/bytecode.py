@@ -7,6 +7,7 @@ can see.
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import dis
 import sys
@@ -156,11 +157,16 @@ class _Monitor:
                 return False
             self._tool = free[-1]
             watch.use_tool_id(self._tool, "kmutex")
+            # What runs at the very end would be looked up in modules that are empty by then.
+            atexit.register(self._end)
             for event in (watch.events.PY_START, watch.events.PY_RESUME):
                 watch.register_callback(self._tool, event, self._on_start)
             watch.register_callback(self._tool, watch.events.INSTRUCTION, self._on_instruction)
             watch.set_events(self._tool, watch.events.PY_START | watch.events.PY_RESUME)
         return True
+
+    def _end(self) -> None:
+        self._following = None
 
     def _on_start(self, code: CodeType, offset: int) -> Any:
         if self._following is not None and self._following.places(code):

@@ -1,7 +1,7 @@
 // Command adapter drives one locker by the adapter protocol, version 1 (specs/protocol.md).
 //
 //	adapter                 the package kmutex
-//	adapter --broken NAME   a locker with one mistake (broken.go)
+//	adapter --broken NAME   a locker with one mistake (broken.go), or with none: the one that they are made in
 //	adapter --list-broken   NAME KM-XXX[,KM-YYY], a line for each
 package main
 

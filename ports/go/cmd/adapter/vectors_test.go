@@ -329,10 +329,12 @@ func read(t *testing.T) []vector {
 	return vectors
 }
 
-func TestTheLockTakesACourseOfEachVector(t *testing.T) {
+func TestTheLockAndTheBaseOfTheMistakesTakeACourseOfEachVector(t *testing.T) {
 	for _, v := range read(t) {
-		if err := play(v, func() locker { return new(kmutex.KeyedMutex) }); err != nil {
-			t.Error(err)
+		for _, build := range []func() locker{func() locker { return new(kmutex.KeyedMutex) }, base.build} {
+			if err := play(v, build); err != nil {
+				t.Errorf("%T: %s", build(), err)
+			}
 		}
 	}
 }

@@ -13,6 +13,8 @@ use Mistake::*;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mistake {
+    /// The others are made in this one. It conforms: else one could be found for what is wrong with the locker itself.
+    Base,
     /// Removes the entry where no more than one `Arc` of it seems to be out: the holder's, or was it a waiter's?
     CountsTheArcs,
     /// `return Err(..)`, or a `?`, past the line that counts down.
@@ -51,6 +53,11 @@ pub const MISTAKES: [(&str, &str, Mistake); 11] = [
     ("try-counts", "KM-EXPIRED,KM-REF,KM-ATOMIC,KM-IDLE", TryCounts),
     ("drop-by-key", "KM-TOKEN", DropByKey),
 ];
+
+pub fn find(name: &str) -> Option<Mistake> {
+    let listed = MISTAKES.iter().find(|(known, _, _)| *known == name).map(|(_, _, mistake)| *mistake);
+    listed.or((name == "none").then_some(Base))
+}
 
 pub fn locker(mistake: Mistake) -> Arc<dyn Locker> {
     Arc::new(Faulty(Arc::new(Shared { mistake, table: Mutex::default() })))

@@ -1,7 +1,7 @@
 //! Drives one locker by the adapter protocol, version 1 (specs/protocol.md).
 //!
 //!     adapter                 the library
-//!     adapter --broken NAME   a locker with one mistake (broken.rs)
+//!     adapter --broken NAME   a locker with one mistake (broken.rs), or with none: the one that they are made in
 //!     adapter --list-broken   NAME KM-XXX[,KM-YYY], a line for each
 
 mod broken;
@@ -54,8 +54,8 @@ fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => serve("kmutex-rust", || Arc::new(Correct(Arc::default()))),
         ["--list-broken"] => broken::MISTAKES.iter().for_each(|(name, clauses, _)| println!("{name} {clauses}")),
-        ["--broken", name] => match broken::MISTAKES.iter().find(|(known, _, _)| *known == name) {
-            Some((_, _, mistake)) => serve(&format!("kmutex-rust (broken: {name})"), || broken::locker(*mistake)),
+        ["--broken", name] => match broken::find(name) {
+            Some(mistake) => serve(&format!("kmutex-rust (broken: {name})"), || broken::locker(mistake)),
             None => fail(&format!("no mistake is called {name}; --list-broken has them")),
         },
         _ => fail("usage: adapter [--list-broken | --broken NAME]"),

@@ -347,9 +347,10 @@ fn read() -> Vec<Vector> {
 }
 
 #[test]
-fn the_lock_takes_a_course_of_each_vector() {
+fn the_lock_and_the_base_of_the_mistakes_take_a_course_of_each_vector() {
     for vector in read() {
         assert_eq!(play(&vector, &|| Arc::new(Correct(Arc::default()))), Ok(()));
+        assert_eq!(play(&vector, &|| broken::locker(broken::Mistake::Base)), Ok(()), "of the base");
     }
 }
 
