@@ -6,10 +6,11 @@ different keys would contend for that guard (docs/adr/0005-what-a-lock-costs.md)
 Equal keys have equal hashes, so they are in the same stripe. A call on one key is a call of its stripe and touches no
 other, and each stripe is a whole mutex of `kmutex._threads`. So each clause about one key holds as it does there.
 
-`hold_all`, `snapshot`, `len` and `repr` are about keys of several stripes. They take all guards, always in the same
-order, so no two calls wait for each other's guards. Once all are taken no other call changes any stripe: whatever is
-done then is one step for each of them. A log, and the notes of ``diagnose=True``, are written under a guard too; with
-one of those there is one stripe.
+`hold_all`, `snapshot`, `len` and `repr` are about several stripes. They take the guards of these in the order of the
+stripes, so no two calls wait for each other's guards. Once they are taken no other call changes any of these stripes:
+whatever is done then is one step for each of them. Two calls of `hold_all` that share keys share the guards of these,
+so one has its places in all queues of shared keys before the other has any. A log, and the notes of ``diagnose=True``,
+are written under a guard too; with one of those there is one stripe.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from kmutex._core import LockTable, Waker
 from kmutex._entry import Entry, Ticket
-from kmutex._lease import NO_TICKET
+from kmutex._lease import NO_TICKET, distinct
 from kmutex._mypyc import mypyc_attr
-from kmutex._threads import InnerMutex, Lease, UntypedMutex
+from kmutex._threads import InnerMutex, Lease, UntypedMutex, _Several
 
 if TYPE_CHECKING:
     from kmutex._protocol import Guard
@@ -64,6 +65,14 @@ class StripedMutex(UntypedMutex):
         # A key that is not hashable is refused here, and not when the block is entered.
         return Lease(self._stripes[hash(key) % STRIPES]._mutex, key, timeout, self)
 
+    def hold_all(self, keys: Iterable[Any], timeout: float | int | None = None) -> Lease:
+        named = distinct(keys)
+        several = _Several(self._mutex)
+        if isinstance(self._mutex, _AllStripes):
+            numbers = sorted({hash(key) % len(self._stripes) for key in named})
+            several._guard = _Guards([self._stripes[number]._mutex._guard for number in numbers])
+        return Lease(several, named, timeout, self)
+
     def __len__(self) -> int:
         # Under all guards: a sum of sizes that are read one by one may be 0 while a key is always held.
         return self._mutex._seen(self._mutex._table.__len__)
@@ -83,7 +92,7 @@ class _AllStripes(InnerMutex):
 
 
 class _Guards:
-    """The guards of all stripes. They are taken in the order of the stripes."""
+    """The guards of some stripes, in the order of the stripes."""
 
     __slots__ = ("_guards",)
 

@@ -377,6 +377,7 @@ class _Several(InnerMutex):
             raise failed
 
     def _settle(self, key: Any, ticket: Ticket, why: str = "interrupted") -> None:
+        self._give_back()  # Of no keys, too.
         failed: Exception | None = None
         for one in key:
             try:

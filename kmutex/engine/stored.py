@@ -88,7 +88,7 @@ def _class_of(name: str, kind: Callable[..., Any]) -> type | None:
     """Return the class of this name, in any spelling, from the module of ``kind`` or another one of its package."""
     home = kind.__module__
     wanted = name.replace("_", "").lower()
-    beside = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == home.partition(".")[0]]
+    beside = [module for name, module in sys.modules.copy().items() if name.partition(".")[0] == home.partition(".")[0]]
     for module in (sys.modules.get(home), *beside):
         for other, found in list(vars(module).items() if module is not None else ()):
             if isinstance(found, type) and other.replace("_", "").lower() == wanted:

@@ -177,7 +177,7 @@ def _imported_anew(target: str) -> Iterator[None]:
     top = target.partition(":")[0].partition(".")[0]
 
     def loaded() -> dict[str, Any]:
-        return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == top}
+        return {name: module for name, module in sys.modules.copy().items() if name.partition(".")[0] == top}
 
     if top == "kmutex" or top in sys.stdlib_module_names:
         # kmutex itself is running.

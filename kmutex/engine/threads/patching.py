@@ -313,7 +313,7 @@ def _modules_of(make: Callable[[], Any]) -> list[ModuleType]:
             homes |= {base.__module__ for base in bases}
             homes.add(value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None))
     tops = {home.partition(".")[0] for home in homes if isinstance(home, str)}
-    return [module for name, module in list(sys.modules.items()) if _belongs(module, name, tops)]
+    return [module for name, module in sys.modules.copy().items() if _belongs(module, name, tops)]
 
 
 def _belongs(module: Any, name: str, tops: set[str]) -> bool:

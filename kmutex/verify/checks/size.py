@@ -33,7 +33,7 @@ def size_of(subject: Any) -> int | None:
     made = inner.kind if isinstance(inner, Stored) else inner
     homes = [made] if isinstance(made, (type, FunctionType)) else type(made).__mro__
     tops = {home.__module__.partition(".")[0] for home in homes if not _of_the_interpreter(home)}
-    globals_ = {id(vars(module)): _of_a_package(module, tops) for module in list(sys.modules.values())}
+    globals_ = {id(vars(module)): _of_a_package(module, tops) for module in sys.modules.copy().values()}
     seen: set[int] = set()
     items = 0
     todo: list[Any] = [subject]
