@@ -105,6 +105,15 @@ def test_help_says_what_it_says_of_one_table() -> None:
 def test_a_lease_keeps_the_whole_mutex() -> None:
     mutex = StripedMutex()
     assert mutex.hold("k")._owner is mutex
+    assert mutex.hold_all(["k", "l"])._owner is mutex
+
+
+def test_hold_all_takes_the_guards_of_its_keys_in_the_order_of_the_stripes() -> None:
+    """KM-ALL, KM-INDEP: in whatever order they are named; and no other guard."""
+    mutex = StripedMutex()
+    keys = [5, 2, 2 + STRIPES, 9]
+    several = mutex.hold_all(keys)._mutex
+    assert several._guard._guards == [mutex._stripes[number]._mutex._guard for number in (2, 5, 9)]
 
 
 def test_a_log_has_the_steps_of_all_keys() -> None:
