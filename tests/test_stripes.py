@@ -29,9 +29,11 @@ def test_equal_keys_are_one_key_and_others_are_spread() -> None:
         with pytest.raises(TimeoutError):
             mutex.lock(equal, timeout=0)
     assert len(stripes_in_use(mutex)) == 1
-    for key in range(0, 64 * STRIPES, 64):
-        if key not in mutex:
-            mutex.lock(key)
+    keys = range(64, 64 + 64 * STRIPES, 64)
+    for key in keys:
+        assert key not in mutex
+        mutex.lock(key)
+        assert key in mutex
     assert len(stripes_in_use(mutex)) == STRIPES
 
 
