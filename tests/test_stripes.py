@@ -37,6 +37,7 @@ def test_equal_keys_are_one_key_and_others_are_spread() -> None:
     assert len(stripes_in_use(mutex)) == STRIPES
 
 
+@in_python
 def test_what_is_about_all_keys_is_done_under_every_guard() -> None:
     """KM-REF, KM-ALL: so it is one moment of the table."""
     mutex = StripedMutex()
