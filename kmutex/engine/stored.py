@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kmutex.engine import ways
+from kmutex.engine.packages import loaded
 
 _TABLE = re.compile(r"\w*(storage|store|registry|table|locks|pool|state|data|entries|shared|mapping|map|dict)")
 """Names of parameters that may be a plain dict."""
@@ -88,8 +89,7 @@ def _class_of(name: str, kind: Callable[..., Any]) -> type | None:
     """Return the class of this name, in any spelling, from the module of ``kind`` or another one of its package."""
     home = kind.__module__
     wanted = name.replace("_", "").lower()
-    beside = [module for name, module in sys.modules.copy().items() if name.partition(".")[0] == home.partition(".")[0]]
-    for module in (sys.modules.get(home), *beside):
+    for module in (sys.modules.get(home), *loaded({home.partition(".")[0]}).values()):
         for other, found in list(vars(module).items() if module is not None else ()):
             if isinstance(found, type) and other.replace("_", "").lower() == wanted:
                 return found

@@ -18,6 +18,7 @@ from typing import Any
 
 from kmutex.engine.features import clauses_off
 from kmutex.engine.observer import SubjectFailedError, UncontrolledError
+from kmutex.engine.packages import loaded
 from kmutex.engine.shapes import Shape
 from kmutex.engine.threads import controlled, one_core, replaced
 from kmutex.verify.evidence import Row, Violation
@@ -176,21 +177,18 @@ def _imported_anew(target: str) -> Iterator[None]:
     """Within the block, the target's package is imported a second time, under the scheduler's control."""
     top = target.partition(":")[0].partition(".")[0]
 
-    def loaded() -> dict[str, Any]:
-        return {name: module for name, module in sys.modules.copy().items() if name.partition(".")[0] == top}
-
     if top == "kmutex" or top in sys.stdlib_module_names:
         # kmutex itself is running.
         with controlled(load(target_of(target))):
             yield
         return
-    before = loaded()
+    before = loaded({top})
     for name in before:
         del sys.modules[name]
     try:
         with replaced():
             yield
     finally:
-        for name in loaded():
+        for name in loaded({top}):
             del sys.modules[name]
         sys.modules.update(before)

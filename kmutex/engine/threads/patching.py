@@ -27,6 +27,7 @@ from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from kmutex.engine.observer import UncontrolledError
+from kmutex.engine.packages import loaded
 from kmutex.engine.threads.bytecode import foreign
 from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
 
@@ -313,12 +314,12 @@ def _modules_of(make: Callable[[], Any]) -> list[ModuleType]:
             homes |= {base.__module__ for base in bases}
             homes.add(value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None))
     tops = {home.partition(".")[0] for home in homes if isinstance(home, str)}
-    return [module for name, module in sys.modules.copy().items() if _belongs(module, name, tops)]
+    return [module for module in loaded(tops).values() if _in_a_file_of_its_own(module)]
 
 
-def _belongs(module: Any, name: str, tops: set[str]) -> bool:
+def _in_a_file_of_its_own(module: Any) -> bool:
     file = getattr(module, "__file__", None)
-    return name.partition(".")[0] in tops and isinstance(file, str) and not _foreign(file)
+    return isinstance(file, str) and not _foreign(file)
 
 
 _foreign = functools.lru_cache(maxsize=None)(foreign)
