@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmutex._core import LockTable, Waker
 from kmutex._entry import Entry, Ticket
-from kmutex._lease import NO_TICKET, distinct
+from kmutex._lease import NO_TICKET
 from kmutex._mypyc import mypyc_attr
 from kmutex._threads import InnerMutex, Lease, UntypedMutex, _Several
 
@@ -65,13 +65,12 @@ class StripedMutex(UntypedMutex):
         # A key that is not hashable is refused here, and not when the block is entered.
         return Lease(self._stripes[hash(key) % STRIPES]._mutex, key, timeout, self)
 
-    def hold_all(self, keys: Iterable[Any], timeout: float | int | None = None) -> Lease:
-        named = distinct(keys)
+    def _several(self, keys: tuple[Any, ...]) -> InnerMutex:
         several = _Several(self._mutex)
         if isinstance(self._mutex, _AllStripes):
-            numbers = sorted({hash(key) % len(self._stripes) for key in named})
+            numbers = sorted({hash(key) % len(self._stripes) for key in keys})
             several._guard = _Guards([self._stripes[number]._mutex._guard for number in numbers])
-        return Lease(several, named, timeout, self)
+        return several
 
     def __len__(self) -> int:
         # Under all guards: a sum of sizes that are read one by one may be 0 while a key is always held.

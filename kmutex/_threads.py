@@ -226,7 +226,12 @@ class UntypedMutex(MutexBase):
         Raises:
             TypeError: A key is not hashable, or ``keys`` is a str or bytes. Nothing has changed.
         """
-        return Lease(_Several(self._mutex), distinct(keys), timeout, self)
+        named = distinct(keys)
+        return Lease(self._several(named), named, timeout, self)
+
+    def _several(self, keys: tuple[Any, ...]) -> InnerMutex:
+        """The mutex for a lease of these keys."""
+        return _Several(self._mutex)
 
     def owner(self, key: Any) -> Owner | None:
         """Return who holds ``key``, since when and from where; None if nobody does.

@@ -53,8 +53,8 @@ class _KeepsAPart(threads._Several):
 class KeepsAPart(KeyedMutex):
     """Who gives up leaves the queues in which it waits, and keeps the keys that it was first for (KM-ALL)."""
 
-    def hold_all(self, keys: Keys, timeout: float | None = None) -> threads.Lease:
-        return threads.Lease(_KeepsAPart(self._mutex), distinct(keys), timeout)
+    def _several(self, keys: tuple[Any, ...]) -> threads.InnerMutex:
+        return _KeepsAPart(self._mutex)
 
 
 class _FirstIsEnough(threads._Several):
@@ -65,8 +65,8 @@ class _FirstIsEnough(threads._Several):
 class FirstIsEnough(KeyedMutex):
     """Waits for the first key only (KM-ALL)."""
 
-    def hold_all(self, keys: Keys, timeout: float | None = None) -> threads.Lease:
-        return threads.Lease(_FirstIsEnough(self._mutex), distinct(keys), timeout)
+    def _several(self, keys: tuple[Any, ...]) -> threads.InnerMutex:
+        return _FirstIsEnough(self._mutex)
 
 
 class InStripes(StripedMutex):
@@ -94,11 +94,10 @@ class InStripes(StripedMutex):
 class GuardsAsNamed(InStripes):
     """Takes the guards of the stripes in the order in which the keys are named, and so may wait in a ring (KM-ALL)."""
 
-    def hold_all(self, keys: Keys, timeout: float | None = None) -> threads.Lease:
+    def _several(self, keys: tuple[Any, ...]) -> threads.InnerMutex:
         several = threads._Several(self._mutex)
-        named = distinct(keys)
-        several._guard = _Guards([self._stripe(key)._mutex._guard for key in named])
-        return threads.Lease(several, named, timeout)
+        several._guard = _Guards([self._stripe(key)._mutex._guard for key in keys])
+        return several
 
 
 class TicketsOfEachStripe(InStripes):
