@@ -60,6 +60,21 @@ def start(call: Callable[..., T], *arguments: object) -> Future[T]:
     return future
 
 
+def free_guards(mutex: Any) -> list[bool]:
+    """Whether the guard of a mutex for threads, or each one of its stripes, is free for another thread."""
+    guard = mutex._mutex._guard
+
+    def look() -> list[bool]:
+        guards = getattr(guard, "_guards", [guard])
+        free = [one.acquire(blocking=False) for one in guards]
+        for one, taken in zip(guards, free, strict=True):
+            if taken:
+                one.release()
+        return free
+
+    return start(look).result(DEADLINE)
+
+
 def waiters(locker: Any, key: Hashable) -> tuple[int, ...]:
     """The tickets that wait for ``key``, oldest first."""
     entry = locker.snapshot().get(key)
@@ -113,7 +128,19 @@ class _Block:
         self._lease.release()  # type: ignore[attr-defined]
 
 
-class Threads:
+class _OfALocker:
+    """What drives a locker: a new one of its kind, or the one that is given."""
+
+    mutex: ClassVar[Any]
+
+    def __init__(self, locker: Any = None) -> None:
+        self.locker = self.mutex() if locker is None else locker
+
+    def unlock(self, key: Hashable) -> None:
+        self.locker.unlock(key)
+
+
+class Threads(_OfALocker):
     """A locker for threads, and clients that are threads."""
 
     kind, face, mutex, lease = "threads", KeyedLocker, KeyedMutex, Lease
@@ -123,14 +150,8 @@ class Threads:
         """What ``call`` returns or raises; AssertionError if it has to wait."""
         return at_once(call)
 
-    def __init__(self, locker: Any = None) -> None:
-        self.locker = KeyedMutex() if locker is None else locker
-
     async def lock(self, key: Hashable, timeout: float | None = None) -> None:
         self.locker.lock(key, timeout)
-
-    def unlock(self, key: Hashable) -> None:
-        self.locker.unlock(key)
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
         return _Block(self.locker.hold(key, timeout))
@@ -162,25 +183,14 @@ class Threads:
 class ThreadsOnStripes(Threads):
     """The same on the mutex for a Python without the GIL."""
 
-    kind, mutex = "stripes", StripedMutex  # type: ignore[assignment]
-
-    def __init__(self, locker: Any = None) -> None:
-        super().__init__(StripedMutex() if locker is None else locker)
+    kind, mutex = "stripes", StripedMutex
 
 
-class _Awaited:
+class _Awaited(_OfALocker):
     """A locker whose calls are awaited as they are."""
-
-    mutex: ClassVar[Any]
-
-    def __init__(self, locker: Any = None) -> None:
-        self.locker = self.mutex() if locker is None else locker
 
     async def lock(self, key: Hashable, timeout: float | None = None) -> None:
         await self.locker.lock(key, timeout)
-
-    def unlock(self, key: Hashable) -> None:
-        self.locker.unlock(key)
 
     def hold(self, key: Hashable, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
         held: AbstractAsyncContextManager[Any] = self.locker.hold(key, timeout)

@@ -12,7 +12,8 @@ from kmutex import KeyedMutex
 from tests.driver import DEADLINE, start
 
 THREADS = 12
-ROUNDS = 5_000 if not getattr(sys, "_is_gil_enabled", lambda: True)() else 200
+WITH_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+ROUNDS = 200 if WITH_GIL else 5_000
 """Of each thread: as many as show something where threads really run at once."""
 
 
@@ -70,7 +71,7 @@ def test_a_storm_excludes_on_each_key_while_others_look(how: str) -> None:
 
 def test_without_the_lock_the_tally_loses_counts_where_threads_run_at_once() -> None:
     """The known-bad of the test above, on a free-threaded build."""
-    if getattr(sys, "_is_gil_enabled", lambda: True)():
+    if WITH_GIL:
         pytest.skip("with the GIL, threads change too seldom for it to be sure")
     end = time.monotonic() + DEADLINE
     while True:

@@ -18,7 +18,7 @@ import pytest
 from kmutex import AsyncKeyedMutex, WrongLoopError, compiled
 from kmutex._threads import InnerMutex, UntypedMutex
 from kmutex.testing.interrupts import Boundary, everywhere
-from tests.driver import DEADLINE, in_python, start
+from tests.driver import DEADLINE, free_guards, in_python, start
 from tests.lockers.several import InStripes
 
 KEY = "k"
@@ -279,7 +279,7 @@ def test_an_interrupt_in_the_undoing_of_a_timeout_leaves_no_waiter() -> None:
     boundaries = list(everywhere(make_run, traced))
     assert len(boundaries) > 100
     for boundary, mutex in zip(boundaries, mutexes, strict=False):
-        assert guard_is_free(mutex), boundary
+        assert all(free_guards(mutex)), boundary
         assert mutex.snapshot()[KEY].waiters == (), boundary
 
 
@@ -308,21 +308,8 @@ def test_no_call_leaves_the_guard_taken(call: Callable[[UntypedMutex], object], 
         return run
 
     for boundary in everywhere(make_run, traced):
-        assert guard_is_free(mutexes[-1]), boundary
+        assert all(free_guards(mutexes[-1])), boundary
     assert len(mutexes) > 10
-
-
-def guard_is_free(mutex: UntypedMutex) -> bool:
-    """For another thread; of stripes, each guard."""
-    guards: list[Any] = getattr(mutex._mutex._guard, "_guards", [mutex._mutex._guard])
-
-    def look() -> bool:
-        free = [guard for guard in guards if guard.acquire(blocking=False)]
-        for guard in free:
-            guard.release()
-        return free == guards
-
-    return start(look).result(DEADLINE)
 
 
 class LeavesItToSettle(InnerMutex):
@@ -376,7 +363,7 @@ def test_two_signals_at_one_moment_lose_neither_the_guard_nor_a_wake_up(kind: ty
     taken, asleep = [], []
     for boundary in everywhere(make_run, followed, twice=True):
         mutex, gate = made[-1]
-        if not guard_is_free(mutex):
+        if not all(free_guards(mutex)):
             taken.append(boundary)
         elif gate is not None and mutex.snapshot()[KEY].holder == WAITER and gate.locked():
             asleep.append(boundary)

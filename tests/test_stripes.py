@@ -14,7 +14,7 @@ from kmutex._lease import NO_TICKET
 from kmutex._stripes import FOR_A_STRIPE, STRIPES, StripedMutex, _Tables
 from kmutex._threads import UntypedMutex
 from kmutex.trace import StepLog
-from tests.driver import DEADLINE, in_python, start
+from tests.driver import free_guards, in_python
 
 
 def stripes_in_use(mutex: StripedMutex) -> list[int]:
@@ -41,27 +41,19 @@ def test_equal_keys_are_one_key_and_others_are_spread() -> None:
 def test_what_is_about_all_keys_is_done_under_every_guard() -> None:
     """KM-REF, KM-ALL: so it is one moment of the table."""
     mutex = StripedMutex()
-
-    def free() -> list[bool]:
-        taken = [stripe._mutex._guard.acquire(blocking=False) for stripe in mutex._stripes]  # type: ignore[call-arg]
-        for stripe, was_free in zip(mutex._stripes, taken, strict=True):
-            if was_free:
-                stripe._mutex._guard.release()
-        return taken
-
-    assert start(free).result(DEADLINE) == [True] * STRIPES
-    assert mutex._mutex._seen(lambda: start(free).result(DEADLINE)) == [False] * STRIPES
+    assert free_guards(mutex) == [True] * STRIPES
+    assert mutex._mutex._seen(lambda: free_guards(mutex)) == [False] * STRIPES
 
     class Looks(LockTable):
         def __len__(self) -> int:
-            seen.append(start(free).result(DEADLINE))
+            seen.append(free_guards(mutex))
             return 0
 
     seen: list[list[bool]] = []
     mutex._mutex._table._tables[-1] = Looks()  # type: ignore[attr-defined]
     assert len(mutex) == 0
     assert seen == [[False] * STRIPES]
-    assert start(free).result(DEADLINE) == [True] * STRIPES
+    assert free_guards(mutex) == [True] * STRIPES
 
 
 def test_no_two_stripes_issue_the_same_ticket() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kmutex.engine.observer import Observer
 from kmutex.engine.program import Step
 
 
-class EventLog:
+class EventLog(Observer):
     """A line for each event. fails_at: a line at which it raises a LookupError."""
-
-    stopped = False
 
     def __init__(self, fails_at: str = "") -> None:
         self.lines: list[str] = []
