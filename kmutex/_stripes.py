@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from kmutex._protocol import Guard
     from kmutex._steps import StepLog
 
-STRIPES = 17
+_NAMES = ("_0", "_1", "_2", "_3", "_4", "_5", "_6", "_7", "_8", "_9", "_10", "_11", "_12", "_13", "_14", "_15", "_16")
+"""The attributes that the stripes are. In a tuple of stripes, each call of each thread would write one reference count.
+This tuple of constants has none: a Python without the GIL makes it immortal."""
+STRIPES = len(_NAMES)
 """Prime, so that keys whose hashes are all multiples of a power of two, as those of objects often are, use
 every stripe."""
 FOR_A_STRIPE = 1 << 48
@@ -39,37 +42,39 @@ FOR_A_STRIPE = 1 << 48
 two stripes may issue the same."""
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
+@mypyc_attr(native_class=False)
 class StripedMutex(UntypedMutex):
     """`UntypedMutex`, whose threads on different keys seldom meet."""
 
-    __slots__ = ("_stripes",)
+    __slots__ = _NAMES
 
     def __init__(self, *, diagnose: bool = False, record: StepLog | None = None) -> None:
         """Make a mutex, as `UntypedMutex` does."""
         if diagnose or record is not None:
             one = UntypedMutex(diagnose=diagnose, record=record)
-            self._stripes: tuple[UntypedMutex, ...] = (one,) * STRIPES
+            stripes = [one] * STRIPES
             self._mutex = one._mutex
         else:
-            self._stripes = tuple([UntypedMutex() for _ in range(STRIPES)])
-            self._mutex = _AllStripes([stripe._mutex for stripe in self._stripes])
+            stripes = [UntypedMutex() for _ in _NAMES]
+            self._mutex = _AllStripes([stripe._mutex for stripe in stripes])
+        for name, stripe in zip(_NAMES, stripes, strict=True):
+            setattr(self, name, stripe)
 
     def lock(self, key: Any, timeout: float | int | None = None) -> None:
-        self._stripes[hash(key) % STRIPES].lock(key, timeout)
+        getattr(self, _NAMES[hash(key) % STRIPES]).lock(key, timeout)
 
     def unlock(self, key: Any) -> None:
-        self._stripes[hash(key) % STRIPES].unlock(key)
+        getattr(self, _NAMES[hash(key) % STRIPES]).unlock(key)
 
     def hold(self, key: Any, timeout: float | int | None = None) -> Lease:
         # A key that is not hashable is refused here, and not when the block is entered.
-        return Lease(self._stripes[hash(key) % STRIPES]._mutex, key, timeout, self)
+        return Lease(getattr(self, _NAMES[hash(key) % STRIPES])._mutex, key, timeout, self)
 
     def _several(self, keys: tuple[Any, ...]) -> InnerMutex:
         several = _Several(self._mutex)
-        if isinstance(self._mutex, _AllStripes):
-            numbers = sorted({hash(key) % len(self._stripes) for key in keys})
-            several._guard = _Guards([self._stripes[number]._mutex._guard for number in numbers])
+        guards = self._mutex._guard
+        if isinstance(guards, _Guards):
+            several._guard = guards.of(keys)
         return several
 
     def __len__(self) -> int:
@@ -97,6 +102,11 @@ class _Guards:
 
     def __init__(self, guards: list[Guard]) -> None:
         self._guards = guards
+
+    def of(self, keys: tuple[Any, ...]) -> _Guards:
+        """Return those of the stripes of these keys, if these are the guards of all stripes."""
+        count = len(self._guards)
+        return _Guards([self._guards[number] for number in sorted({hash(key) % count for key in keys})])
 
     def acquire(self) -> None:
         for guard in self._guards:

@@ -6,13 +6,15 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from types import CodeType, FrameType
-from typing import Any
+from pathlib import Path
+from types import FrameType
 
 import pytest
 
+import kmutex
 from kmutex import AsyncKeyedMutex, KeyedMutex, KMutexError, Owner, compiled
 from kmutex._core import LockTable
+from kmutex.testing.interrupts import _followed
 from tests.driver import Driver, Tasks, both, on, waiters
 from tests.driver import Threads as PlainThreads
 
@@ -97,22 +99,11 @@ def instructions(call: Callable[[], object]) -> Counter[str]:
     """How many instructions of this library's functions a call runs, by module and function."""
     counted: Counter[str] = Counter()
 
-    def on_event(frame: FrameType, event: str, _: Any) -> Any:
-        code: CodeType = frame.f_code
-        module = str(frame.f_globals.get("__name__"))
-        if not module.startswith("kmutex."):
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        if event == "opcode":
-            counted[f"{module}:{code.co_name}"] += 1
-        return on_event
+    def on_instruction(frame: FrameType, _: int) -> None:
+        counted[f"{frame.f_globals.get('__name__')}:{frame.f_code.co_name}"] += 1
 
-    before = sys.gettrace()
-    sys.settrace(on_event)
-    try:
+    with _followed(on_instruction, lambda code: Path(code.co_filename).parent == Path(kmutex.__file__).parent):
         call()
-    finally:
-        sys.settrace(before)
     return counted
 
 

@@ -11,14 +11,14 @@ import pytest
 
 from kmutex._core import LockTable
 from kmutex._lease import NO_TICKET
-from kmutex._stripes import FOR_A_STRIPE, STRIPES, StripedMutex, _Tables
+from kmutex._stripes import _NAMES, FOR_A_STRIPE, STRIPES, StripedMutex, _Tables
 from kmutex._threads import UntypedMutex
 from kmutex.trace import StepLog
 from tests.driver import free_guards, in_python
 
 
 def stripes_in_use(mutex: StripedMutex) -> list[int]:
-    return [number for number, stripe in enumerate(mutex._stripes) if len(stripe)]
+    return [number for number, table in enumerate(mutex._mutex._table._tables) if len(table)]  # type: ignore[attr-defined]
 
 
 def test_equal_keys_are_one_key_and_others_are_spread() -> None:
@@ -108,7 +108,7 @@ def test_hold_all_takes_the_guards_of_its_keys_in_the_order_of_the_stripes() -> 
     mutex = StripedMutex()
     keys = [5, 2, 2 + STRIPES, 9]
     several = mutex.hold_all(keys)._mutex
-    assert several._guard._guards == [mutex._stripes[number]._mutex._guard for number in (2, 5, 9)]
+    assert several._guard._guards == [mutex._mutex._guard._guards[number] for number in (2, 5, 9)]
 
 
 def test_a_log_has_the_steps_of_all_keys() -> None:
@@ -118,7 +118,7 @@ def test_a_log_has_the_steps_of_all_keys() -> None:
     for key in "abc":
         with mutex.hold(key):
             pass
-    assert len({id(stripe) for stripe in mutex._stripes}) == 1
+    assert len({id(getattr(mutex, name)) for name in _NAMES}) == 1
     assert [line.count('"grant"') for line in log.getvalue().splitlines()].count(1) == 3
 
 

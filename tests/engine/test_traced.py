@@ -117,3 +117,23 @@ def test_the_thread_that_wants_the_runs_is_traced_as_before() -> None:
         assert sys.gettrace() is tracer
     finally:
         sys.settrace(before)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no sys.monitoring")
+def test_nothing_is_told_of_the_subject_once_its_runs_are_over() -> None:
+    """Else its code would stay slow in this process, and one of the six numbers of tools would be taken."""
+    watch = sys.monitoring
+    bench = Harness(Plain, without=("evict",))
+
+    def told() -> list[int]:
+        tools = [number for number in range(6) if watch.get_tool(number) == "kmutex"]
+        return [watch.get_local_events(number, Plain.lock.__code__) for number in tools]
+
+    with bench.control():
+        bench.explorer.every(parse(PROGRAM), "bytecode", 1)
+        assert told() == [watch.events.INSTRUCTION]
+    assert told() == []
+    number = next(number for number in range(6) if watch.get_tool(number) is None)
+    watch.use_tool_id(number, "the next one")
+    assert watch.get_local_events(number, Plain.lock.__code__) == 0
+    watch.free_tool_id(number)

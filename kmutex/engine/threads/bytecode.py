@@ -134,19 +134,34 @@ class Bytecode:
 class _Monitor:
     """From Python 3.12 on: sys.monitoring tells of instructions, beside whatever traces the thread.
 
-    The events stay on in the subject's code for as long as the process lives; outside of a run nothing is done there.
+    The events are on in the subject's code until `leave`. After it that code is as fast as before, and the number of
+    the tool is free for others.
     """
 
     def __init__(self) -> None:
         self._watch: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
         self._tool: int | None = None
         self._following: Bytecode | None = None
+        self._told_of: set[CodeType] = set()
+        # What runs at the very end would be looked up in modules that are empty by then.
+        atexit.register(self.leave)
 
     def follow(self, bytecode: Bytecode) -> None:
         if self._following is not bytecode and self._begun():
             self._following = bytecode
+            self._watch.set_events(self._tool, self._watch.events.PY_START | self._watch.events.PY_RESUME)
             # Another `Bytecode` may have other places.
             self._watch.restart_events()
+
+    def leave(self) -> None:
+        self._following = None
+        if self._tool is not None:
+            # Before 3.14 the events outlive the number of their tool.
+            self._watch.set_events(self._tool, 0)
+            while self._told_of:
+                self._watch.set_local_events(self._tool, self._told_of.pop(), 0)
+            self._watch.free_tool_id(self._tool)
+            self._tool = None
 
     def _begun(self) -> bool:
         watch = self._watch
@@ -157,19 +172,14 @@ class _Monitor:
                 return False
             self._tool = free[-1]
             watch.use_tool_id(self._tool, "kmutex")
-            # What runs at the very end would be looked up in modules that are empty by then.
-            atexit.register(self._end)
             for event in (watch.events.PY_START, watch.events.PY_RESUME):
                 watch.register_callback(self._tool, event, self._on_start)
             watch.register_callback(self._tool, watch.events.INSTRUCTION, self._on_instruction)
-            watch.set_events(self._tool, watch.events.PY_START | watch.events.PY_RESUME)
         return True
-
-    def _end(self) -> None:
-        self._following = None
 
     def _on_start(self, code: CodeType, offset: int) -> Any:
         if self._following is not None and self._following.places(code):
+            self._told_of.add(code)
             self._watch.set_local_events(self._tool, code, self._watch.events.INSTRUCTION)
         return self._watch.DISABLE
 
@@ -191,10 +201,18 @@ class _Monitor:
             function(1)
             watch.set_local_events(self._tool, code, 0)
             watch.register_callback(self._tool, watch.events.INSTRUCTION, self._on_instruction)
+            if self._following is None:
+                self.leave()
         return seen
 
 
 _monitor = _Monitor() if sys.version_info >= (3, 12) else None
+
+
+def leave() -> None:
+    """End what `Bytecode.within` has begun in this process beyond its runs."""
+    if _monitor is not None:
+        _monitor.leave()
 
 
 def bytecode_events_seen() -> bool:

@@ -28,7 +28,7 @@ from typing import Any
 
 from kmutex.engine.observer import UncontrolledError
 from kmutex.engine.packages import loaded
-from kmutex.engine.threads.bytecode import foreign
+from kmutex.engine.threads.bytecode import foreign, leave
 from kmutex.engine.threads.locks import Abandoned, CoopLock, CoopRLock, World
 
 _real_time = {name: getattr(time, name) for name in ("sleep", "monotonic", "time", "perf_counter")}
@@ -64,6 +64,7 @@ def replaced() -> Iterator[None]:
     finally:
         for module, name, value in before:
             setattr(module, name, value)
+        leave()
 
 
 def progress() -> None:
