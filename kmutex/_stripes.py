@@ -16,6 +16,7 @@ are written under a guard too; with one of those there is one stripe.
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterable
 from itertools import chain
 from types import TracebackType
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
     from kmutex._protocol import Guard
     from kmutex._steps import StepLog
 
-_NAMES = ("_0", "_1", "_2", "_3", "_4", "_5", "_6", "_7", "_8", "_9", "_10", "_11", "_12", "_13", "_14", "_15", "_16")
-"""The attributes that the stripes are. In a tuple of stripes, each call of each thread would write one reference count.
-This tuple of constants has none: a Python without the GIL makes it immortal."""
+_NAMES = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐ"
+"""Each stripe is an attribute, and a letter names it. Threads that load one object all write its reference count, but
+not that of a string constant or of a letter: without the GIL, Python makes those immortal. A tuple of the stripes is
+not, nor is a tuple of names. No subclass is likely to have attributes of these names."""
 STRIPES = len(_NAMES)
 """Prime, so that keys whose hashes are all multiples of a power of two, as those of objects often are, use
 every stripe."""
@@ -43,19 +45,28 @@ two stripes may issue the same."""
 
 
 @mypyc_attr(native_class=False)
+class _Stripe(UntypedMutex):
+    """One stripe. Once there was a weak reference to it, threads load it from the whole mutex without locking that."""
+
+    __slots__ = ("__weakref__",)
+
+
+@mypyc_attr(native_class=False)
 class StripedMutex(UntypedMutex):
     """`UntypedMutex`, whose threads on different keys seldom meet."""
 
-    __slots__ = _NAMES
+    __slots__ = tuple(_NAMES)
 
     def __init__(self, *, diagnose: bool = False, record: StepLog | None = None) -> None:
         """Make a mutex, as `UntypedMutex` does."""
         if diagnose or record is not None:
             one = UntypedMutex(diagnose=diagnose, record=record)
-            stripes = [one] * STRIPES
+            stripes: list[Any] = [one] * STRIPES
             self._mutex = one._mutex
         else:
-            stripes = [UntypedMutex() for _ in _NAMES]
+            stripes = [_Stripe() for _ in _NAMES]
+            for stripe in stripes:
+                weakref.ref(stripe)
             self._mutex = _AllStripes([stripe._mutex for stripe in stripes])
         for name, stripe in zip(_NAMES, stripes, strict=True):
             setattr(self, name, stripe)

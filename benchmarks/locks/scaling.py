@@ -11,6 +11,7 @@ measures all of them, with one thread and then with two; what is shown is the me
 from __future__ import annotations
 
 import argparse
+import secrets
 import statistics
 import sys
 import threading
@@ -32,7 +33,7 @@ BATCH = 100
 
 
 def on(mutex: UntypedMutex) -> Callable[[], None]:
-    key = object()
+    key = secrets.token_hex(8)
 
     def work() -> None:
         mutex.lock(key)
@@ -42,7 +43,7 @@ def on(mutex: UntypedMutex) -> Callable[[], None]:
 
 
 def blocks_on(mutex: UntypedMutex) -> Callable[[], None]:
-    key = object()
+    key = secrets.token_hex(8)
 
     def work() -> None:
         with mutex.hold(key):
