@@ -15,6 +15,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -387,7 +388,9 @@ def is_block(thing: Any) -> bool:
 
 
 async def settled(answer: Any) -> Any:
-    """Return an answer, awaited if necessary."""
+    """Return an answer, awaited if necessary; of a future of threads, its result."""
+    if isinstance(answer, Future):
+        return answer.result()
     return await answer if inspect.isawaitable(answer) else answer
 
 

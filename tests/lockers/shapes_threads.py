@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 from weakref import WeakValueDictionary
@@ -571,6 +572,42 @@ class UnlockersAnyTime(Unlockers):
     def lock(self, key: Hashable, timeout: timedelta | None = None) -> Callable[[], None]:
         super().lock(key, timeout)
         return functools.partial(self._locks.give, key)
+
+
+class Futures:
+    """acquire(key) returns at once, with a future that is done when the key is the caller's."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._asked: dict[Hashable, deque[Future[None]]] = {}
+
+    def acquire(self, key: Hashable) -> Future[None]:
+        mine: Future[None] = Future()
+        with self._guard:
+            asked = self._asked.setdefault(key, deque())
+            asked.append(mine)
+            if len(asked) == 1:
+                mine.set_result(None)
+        return mine
+
+    def release(self, key: Hashable) -> None:
+        with self._guard:
+            asked = self._asked[key]
+            asked.popleft()
+            if asked:
+                self._next(asked).set_result(None)
+            else:
+                del self._asked[key]
+
+    def _next(self, asked: deque[Future[None]]) -> Future[None]:
+        return asked[0]
+
+
+class FuturesLost(Futures):
+    """It hands the key to a future that nobody has."""
+
+    def _next(self, asked: deque[Future[None]]) -> Future[None]:
+        return Future()
 
 
 # -- a lock that is lent, and given back to who lent it ---------------------------------------------------------------

@@ -215,6 +215,7 @@ def test_a_marked_function_returns_a_locker(project: pytest.Pytester, pytester: 
 
 
 SUITE = """
+import threading
 import locks
 from kmutex.testing import KeyedLockerSuite
 
@@ -230,6 +231,16 @@ class TestNothing(KeyedLockerSuite):
 
 class TestDict(KeyedLockerSuite):
     make = dict
+
+class Early(dict):
+    def __init__(self, new=threading.Lock):
+        self._new = new
+
+    def __missing__(self, key):
+        return self.setdefault(key, self._new())
+
+class TestEarly(KeyedLockerSuite):
+    make = Early
 """
 
 
@@ -239,12 +250,13 @@ def test_a_suite_is_one_test(project: pytest.Pytester, plugin: bool) -> None:
     """KM-EXCL: with the plugin and without it."""
     _write(project, "test_suite.py", SUITE)
     done = _run(project, *(() if plugin else ("-p", "no:kmutex")))
-    done.assert_outcomes(passed=1, failed=3)
+    done.assert_outcomes(passed=1, failed=4)
     done.stdout.fnmatch_lines(
         [
             "*KM-EXCL: client 1 got a while client 0 holds it",
             "*replay: kmutex verify locks:Drops --replay *",
             "*give it make = staticmethod(*",
+            "*name the locker in [[]tool.kmutex[]], which imports it anew",
         ]
     )
 
