@@ -10,8 +10,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import functools
-import heapq
-import itertools
 import queue
 import threading
 import time
@@ -265,76 +263,6 @@ class GatePerWaiter(_Table):
         else:
             del entry.gates[gate]
             gate.release()
-
-
-class _Seat:
-    """A place in a line: state is 'waiting', 'holding' or 'gone'."""
-
-    def __init__(self) -> None:
-        self.state = "waiting"
-        self.called = threading.Event()
-
-
-class ReentrantGuard(_Ticketed):
-    """An RLock as the guard; who gives up is marked gone, and cut once at either end of the line."""
-
-    def __init__(self) -> None:
-        self._guard = threading.RLock()
-        self._lines: dict[Hashable, list[_Seat]] = {}
-
-    def _acquire(self, key: Hashable, seconds: float | None) -> object:
-        seat = _Seat()
-        with self._guard:
-            line = self._lines.setdefault(key, [])
-            line.append(seat)
-            if line[0] is seat:
-                seat.state = "holding"
-                return seat
-            if seconds == 0:
-                self._give_up(key, seat)
-                raise TimeoutError(key)
-        try:
-            seat.called.wait(seconds)
-        except BaseException:
-            self._give_up(key, seat)
-            raise
-        with self._guard:
-            if not seat.called.is_set():
-                self._give_up(key, seat)
-                raise TimeoutError(key)
-        return seat
-
-    def _give_up(self, key: Hashable, seat: _Seat) -> None:
-        with self._guard:
-            was, seat.state = seat.state, "gone"
-            if was == "holding":
-                self._advance(key)
-            elif was == "waiting":
-                line = self._lines[key]
-                while line[-1].state == "gone":
-                    line.pop()
-
-    def _advance(self, key: Hashable) -> None:
-        with self._guard:
-            line = self._lines[key]
-            while line and line[0].state == "gone":
-                line.pop(0)
-            if not line:
-                del self._lines[key]
-            else:
-                line[0].state = "holding"
-                line[0].called.set()
-
-    def _release(self, key: Hashable, ticket: object | None) -> None:
-        with self._guard:
-            line = self._lines.get(key)
-            if line is None or ticket not in (None, line[0]):
-                raise RuntimeError(f"{key!r} is not held")
-            self._give_up(key, line[0])
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._lines)
 
 
 class _SemaphoreEntry:
@@ -632,7 +560,6 @@ class PlainCondition(_Ticketed):
 ConditionTableLeases = _leasing(ConditionTable)
 EventPerWaiterLeases = _leasing(EventPerWaiter)
 GatePerWaiterLeases = _leasing(GatePerWaiter)
-ReentrantGuardLeases = _leasing(ReentrantGuard)
 SemaphorePerWaiterLeases = _leasing(SemaphorePerWaiter)
 ConditionPerKeyLeases = _leasing(ConditionPerKey)
 DeleteByIdentityLeases = _leasing(DeleteByIdentity)
@@ -643,132 +570,6 @@ PlainConditionLeases = _leasing(PlainCondition)
 
 
 # Held out: not to be looked at while the checker is built or tuned.
-
-
-class _Node:
-    __slots__ = ("after", "before", "gate", "granted")
-
-    def __init__(self) -> None:
-        self.before = self.after = self
-        self.gate = threading.Lock()
-        self.granted = False
-
-
-class LinkedList:
-    """A ring per key; its sentinel stands for the holder, and each node carries a closed lock as its gate."""
-
-    __slots__ = ("_guard", "_rings")
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._rings: dict[Hashable, _Node] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._rings)
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        node = _Node()
-        with self._guard:
-            ring = self._rings.get(key)
-            if ring is None:
-                self._rings[key] = node
-                return
-            if timeout == 0:
-                raise TimeoutError(key)
-            node.gate.acquire()
-            node.before, node.after = ring.before, ring
-            ring.before.after = ring.before = node
-        try:
-            if node.gate.acquire(timeout=-1 if timeout is None else timeout):
-                return
-            with self._guard:
-                if node.granted:
-                    return
-                self._unlink(node)
-        except BaseException:
-            with self._guard:
-                if node.granted:
-                    self._grant(key, ring)
-                else:
-                    self._unlink(node)
-            raise
-        raise TimeoutError(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            ring = self._rings.get(key)
-            if ring is None:
-                raise LookupError(f"{key!r} is not held")
-            self._grant(key, ring)
-
-    def _unlink(self, node: _Node) -> None:
-        node.before.after, node.after.before = node.after, node.before
-        node.before = node.after = node
-
-    def _grant(self, key: Hashable, ring: _Node) -> None:
-        head = ring.after
-        if head is ring:
-            del self._rings[key]
-            return
-        self._unlink(head)
-        head.granted = True
-        head.gate.release()
-
-
-class _HeapWaiter:
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.state = "waiting"
-
-
-class HeapOfTickets(_Guarded[list[tuple[int, _HeapWaiter]]]):
-    """A heap of (number, waiter); a cancelled waiter stays in it, marked, until it comes to the top."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._serial = itertools.count()
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        with self._guard:
-            if key not in self._entries:
-                self._entries[key] = []
-                return
-            if timeout == 0:
-                raise TimeoutError(key)
-            waiter = _HeapWaiter()
-            heapq.heappush(self._entries[key], (next(self._serial), waiter))
-        try:
-            waiter.gate.wait(timeout)
-            with self._guard:
-                if waiter.state == "granted":
-                    return
-                waiter.state = "cancelled"
-        except BaseException:
-            with self._guard:
-                if waiter.state == "granted":
-                    self._grant(key)
-                waiter.state = "cancelled"
-            raise
-        raise TimeoutError(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            if key not in self._entries:
-                raise ValueError(f"{key!r} is not held")
-            self._grant(key)
-
-    def _grant(self, key: Hashable) -> None:
-        heap = self._entries[key]
-        while heap:
-            _, waiter = heapq.heappop(heap)
-            if waiter.state == "waiting":
-                waiter.state = "granted"
-                waiter.gate.set()
-                return
-        del self._entries[key]
 
 
 class TableIsACondition(threading.Condition):
@@ -808,65 +609,6 @@ class TableIsACondition(threading.Condition):
         if not tickets:
             del self.tickets[key]
         self.notify_all()
-
-
-class _Turns:
-    __slots__ = ("abandoned", "next", "serving")
-
-    def __init__(self) -> None:
-        self.next = 0
-        self.serving = 0
-        self.abandoned: set[int] = set()
-
-
-class NowServing:
-    """A bakery ticket per request and a number being served; abandoned numbers are passed over."""
-
-    def __init__(self) -> None:
-        self._called = threading.Condition()
-        self._turns: dict[Hashable, _Turns] = {}
-
-    def __len__(self) -> int:
-        with self._called:
-            return len(self._turns)
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._called:
-            if timeout == 0 and key in self._turns:
-                raise TimeoutError(key)
-            turns = self._turns.setdefault(key, _Turns())
-            mine = turns.next
-            turns.next += 1
-            try:
-                while turns.serving != mine:
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        raise TimeoutError(key)
-                    self._called.wait(left)
-            except BaseException:
-                if turns.serving == mine:
-                    self._serve_next(key, turns)
-                else:
-                    turns.abandoned.add(mine)
-                raise
-
-    def unlock(self, key: Hashable) -> None:
-        with self._called:
-            turns = self._turns.get(key)
-            if turns is None:
-                raise ArithmeticError(f"nobody is being served for {key!r}")
-            self._serve_next(key, turns)
-
-    def _serve_next(self, key: Hashable, turns: _Turns) -> None:
-        turns.serving += 1
-        while turns.serving in turns.abandoned:
-            turns.abandoned.remove(turns.serving)
-            turns.serving += 1
-        if turns.serving == turns.next:
-            del self._turns[key]
-        self._called.notify_all()
 
 
 class Mailboxes:
