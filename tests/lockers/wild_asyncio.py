@@ -477,34 +477,6 @@ class CatsMutex(CatsMutexRepaired):
                 await asyncio.shield(before.before.ended)
 
 
-class MutexLockAcquiredRepaired:
-    """Repaired: release takes the key out of the map of what is acquired."""
-
-    def __init__(self) -> None:
-        self._acquired: dict[Hashable, Turn] = {}
-
-    async def acquire(self, key: Hashable) -> None:
-        while key in self._acquired and not self._acquired[key].done():
-            await asyncio.shield(self._acquired[key])
-        self._acquired[key] = _turn()
-
-    def release(self, key: Hashable) -> None:
-        if key not in self._acquired or self._acquired[key].done():
-            raise RuntimeError(f"nobody holds {key!r}")
-        self._acquired[key].set_result(None)
-        self._released(key)
-
-    def _released(self, key: Hashable) -> None:
-        del self._acquired[key]
-
-
-class MutexLockAcquired(MutexLockAcquiredRepaired):
-    """KM-IDLE: a key that was released stays in the map of what is acquired."""
-
-    def _released(self, key: Hashable) -> None:
-        pass
-
-
 class VertxLocalLocksRepaired:
     """Repaired: a name is forgotten when the last who used it has left."""
 
@@ -658,18 +630,6 @@ class OdysseusSharedCache(_Retrying):
 
     def _cancelled(self, key: Hashable, flight: asyncio.Future[Any]) -> None:
         pass
-
-
-class HassRadarProxyRepaired(_Retrying):
-    """Repaired: a leader that is cancelled leaves the work to the next caller."""
-
-
-class HassRadarProxy(_Retrying):
-    """KM-LEADER: a leader that is cancelled cancels all who joined it, though nobody has cancelled them."""
-
-    def _cancelled(self, key: Hashable, flight: asyncio.Future[Any]) -> None:
-        self._end(key)
-        flight.cancel()
 
 
 class _Detached:
