@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
@@ -265,59 +265,6 @@ class GatePerWaiter(_Table):
             gate.release()
 
 
-class _SemaphoreEntry:
-    """refs counts the holder and the waiters."""
-
-    def __init__(self) -> None:
-        self.refs = 0
-        self.holder: object | None = None
-        self.queue: deque[threading.Semaphore] = deque()
-
-
-class SemaphorePerWaiter(_Table):
-    """A Semaphore(0) per waiter, and a count of references that decides about eviction."""
-
-    def _acquire(self, key: Hashable, seconds: float | None) -> object:
-        turn = threading.Semaphore(0)
-        with self._guard:
-            entry = self._entries.get(key)
-            if entry is None:
-                entry = self._entries[key] = _SemaphoreEntry()
-            elif seconds == 0:
-                raise TimeoutError(key)
-            entry.refs += 1
-            if entry.holder is None:
-                entry.holder = turn
-                return turn
-            entry.queue.append(turn)
-        entered = False
-        try:
-            if not turn.acquire(timeout=seconds):
-                with self._guard:
-                    if entry.holder is not turn:
-                        raise TimeoutError(key)
-            entered = True
-        finally:
-            if not entered:
-                with self._guard:
-                    if entry.holder is turn:
-                        self._hand_on(key, entry)
-                    elif turn in entry.queue:
-                        entry.queue.remove(turn)
-                        entry.refs -= 1
-        return turn
-
-    def _hand_on(self, key: Hashable, entry: _SemaphoreEntry) -> None:
-        entry.refs -= 1
-        if entry.refs == 0:
-            entry.holder = None
-            del self._entries[key]
-        else:
-            turn = entry.queue.popleft()
-            entry.holder = turn
-            turn.release()
-
-
 class _ConditionEntry:
     """A line of tickets, its head the holder, and the condition of the key."""
 
@@ -560,7 +507,6 @@ class PlainCondition(_Ticketed):
 ConditionTableLeases = _leasing(ConditionTable)
 EventPerWaiterLeases = _leasing(EventPerWaiter)
 GatePerWaiterLeases = _leasing(GatePerWaiter)
-SemaphorePerWaiterLeases = _leasing(SemaphorePerWaiter)
 ConditionPerKeyLeases = _leasing(ConditionPerKey)
 DeleteByIdentityLeases = _leasing(DeleteByIdentity)
 DeleteByKeyLeases = _leasing(DeleteByKey)
@@ -660,56 +606,6 @@ class Mailboxes:
                 self._table[key].popleft().put_nowait("yours")
             else:
                 del self._table[key]
-
-
-class ContextManaged(_Guarded[deque[threading.Event]]):
-    """A generator owns the place in the queue: it takes it, and gives it up where its body raises."""
-
-    @contextlib.contextmanager
-    def _place(self, key: Hashable) -> Generator[threading.Event, None, None]:
-        gate = threading.Event()
-        with self._guard:
-            if key in self._entries:
-                self._entries[key].append(gate)
-            else:
-                self._entries[key] = deque()
-                gate.set()
-        try:
-            yield gate
-        except BaseException:
-            with self._guard:
-                if gate.is_set():
-                    self._advance(key)
-                elif gate in self._entries.get(key, ()):
-                    self._entries[key].remove(gate)
-            raise
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        if timeout == 0:
-            with self._guard:
-                if key in self._entries:
-                    raise TimeoutError(key)
-                self._entries[key] = deque()
-            return
-        with self._place(key) as gate:
-            if not gate.wait(timeout):
-                with self._guard:
-                    if not gate.is_set():
-                        self._entries[key].remove(gate)
-                        raise TimeoutError(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            if key not in self._entries:
-                raise RuntimeError(f"{key!r} is not held")
-            self._advance(key)
-
-    def _advance(self, key: Hashable) -> None:
-        if self._entries[key]:
-            self._entries[key].popleft().set()
-        else:
-            del self._entries[key]
 
 
 class _Granting(threading.Event):
