@@ -352,15 +352,6 @@ def owner_gives_back_after_a_stranger_tried(make: Make) -> str | None:
     return None
 
 
-@shows("threads.MeziantouKeyedLock")
-def newcomer_after_a_stranger_tried(make: Make) -> str | None:
-    locks, a, b, c = make(), Client(), Client(), Client()
-    a.run(locks.lock, "k")
-    with pytest.raises(RuntimeError):
-        b.run(locks.unlock, "k")
-    return "KM-EXCL" if c.gets(locks.lock, "k") else None
-
-
 @shows("threads.MeziantouDisposer")
 def two_give_one_lease_back(make: Make) -> str | None:
     locks, a, b, c, d, halt = make(), Client(), Client(), Client(), Client(), Halt()
@@ -664,17 +655,6 @@ async def locked_and_unlocked(make: Make) -> str | None:
     await locks.lock("k")
     locks.unlock("k")
     return "KM-IDLE" if locks._locks else None
-
-
-@shows("asyncio.DraftDetectiveLocks")
-async def many_other_keys_while_one_is_held(make: Make) -> str | None:
-    locks = make()
-    held = locks.lock_for("k")
-    await held.acquire()
-    for other in range(256):
-        locks.lock_for(other)
-    (newcomer,) = await standing(locks.lock_for("k").acquire())
-    return "KM-EXCL" if over(newcomer) else None
 
 
 @shows("asyncio.PyKeyValueLocks")

@@ -12,7 +12,6 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager
-from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -510,29 +509,6 @@ class VertxLocalLocks(VertxLocalLocksRepaired):
 
     def _leave(self, key: Hashable, entry: _Counted) -> None:
         entry.users -= 1
-
-
-class DraftDetectiveLocksRepaired:
-    """Repaired: a lock can be had from the table as long as a caller has it."""
-
-    def __init__(self) -> None:
-        self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
-
-    def lock_for(self, key: Hashable) -> asyncio.Lock:
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        return lock
-
-
-class DraftDetectiveLocks:
-    """KM-EXCL: an LRU cache hands the locks out and drops the oldest of 257, also while it is held."""
-
-    def __init__(self) -> None:
-        self._cached = lru_cache(maxsize=256)(lambda key: asyncio.Lock())
-
-    def lock_for(self, key: Hashable) -> asyncio.Lock:
-        return self._cached(key)
 
 
 class PyKeyValueLocksRepaired:

@@ -422,37 +422,6 @@ class MeziantouLeases(MeziantouLeasesRepaired):
             self._exit(lease)
 
 
-class MeziantouKeyedLockRepaired(_Counted):
-    """Repaired: a release that fails leaves the reference of the holder. Only the thread that locked may unlock."""
-
-    def lock(self, key: Hashable) -> None:
-        self._enter(key).owner = get_ident()
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            entry = self._held(key)
-            self._exit(entry)
-            self._leave(key, entry)
-
-    def _exit(self, entry: _Entry) -> None:
-        if entry.owner != get_ident():
-            raise RuntimeError("another thread holds this key, or nobody")
-        entry.owner = None
-        entry.lock.release()
-
-
-class MeziantouKeyedLock(MeziantouKeyedLockRepaired):
-    """KM-EXCL: the count goes down even if the release fails, so the entry of a held key leaves the table."""
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            entry = self._held(key)
-            try:
-                self._exit(entry)
-            finally:
-                self._leave(key, entry)
-
-
 class _Permit:
     __slots__ = ("semaphore", "users")
 
