@@ -144,7 +144,11 @@ def whole_parser() -> argparse.ArgumentParser:
 
 
 def _main(argv: list[str]) -> int:
-    args = _parser(argv).parse_args(argv)
+    parser = _parser(argv)
+    if not argv:
+        parser.print_help(sys.stderr)
+        return 4
+    args = parser.parse_args(argv)
     args.argv = argv
     status: int = args.run(args)
     return status

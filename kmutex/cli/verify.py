@@ -41,8 +41,10 @@ Of several subjects the worst counts: 1, then 3, then 2, then 0.
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    leaders = "\n".join(f"  {name:13} {meaning}" for name, meaning in LEADERS.items())
-    features = "\n".join(f"  {name:13} {' '.join(f.clauses):17} {f.meaning}" for name, f in FEATURES.items())
+    leaders = "\n".join(f"  {name:15} {meaning}" for name, meaning in LEADERS.items())
+    features = "\n".join(
+        f"  {name:15} {f.meaning} ({' '.join(f.clauses) or 'no clause'})" for name, f in FEATURES.items()
+    )
     verify: argparse.ArgumentParser = commands.add_parser(
         "verify",
         help="check a keyed locker against the contract",
@@ -80,7 +82,7 @@ def add_parser(commands: Any) -> None:
         "--jobs", type=number_of("processes", int, 1, 64), metavar="N", help="processes that share the work (2)"
     )
     verify.add_argument("--replay", metavar="SCHEDULE", help="replay one schedule and show what happens")
-    verify.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --replay: {HELP}")
+    verify.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --replay, {HELP}")
     verify.add_argument(
         "--html",
         type=Path,
@@ -118,10 +120,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"all keys are of this type: {', '.join(KEY_TYPES)} (found out by default)",
     )
     parser.add_argument(
-        "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}: broken, they count"
+        "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}, so each is judged"
     )
     parser.add_argument(
-        "--with", action="append", default=[], metavar="PROMISE", dest="promises", help="it promises this one"
+        "--with", action="append", default=[], metavar="PROMISE", dest="promises", help="it promises this one of them"
     )
 
 
