@@ -39,7 +39,7 @@ EXAMPLES = {
     ],
     "show": [
         ("kmutex show mypackage.locks:MyLocker -o page.html", "look for a run that breaks a clause"),
-        ("kmutex show mypackage.locks:MyLocker -o page.html --replay '0+a | 1+a | 0-a @locks'", "this run"),
+        ("kmutex show mypackage.locks:MyLocker -o run.html --replay '0+a 1+a @locks'", "this run"),
     ],
     "explain": [
         ("kmutex explain", "every clause and its title"),
