@@ -146,8 +146,7 @@ def whole_parser() -> argparse.ArgumentParser:
 def _main(argv: list[str]) -> int:
     parser = _parser(argv)
     if not argv:
-        parser.print_help(sys.stderr)
-        return 4
+        parser.error("name a COMMAND; kmutex --help lists them")
     args = parser.parse_args(argv)
     args.argv = argv
     status: int = args.run(args)

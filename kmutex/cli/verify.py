@@ -6,6 +6,7 @@ import argparse
 import math
 import shlex
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -434,7 +435,7 @@ def _python() -> str:
 
 
 def _replay(args: argparse.Namespace, subject: Subject) -> int:
-    from kmutex.engine.timeline import picture, timeline
+    from kmutex.engine.timeline import WIDTH, picture, timeline
     from kmutex.verify.runner import ReplayError, SubjectError, replay
 
     try:
@@ -454,10 +455,9 @@ def _replay(args: argparse.Namespace, subject: Subject) -> int:
         except OSError as error:
             fault = fault or f"{args.html}: {error.strerror}"
     print(timeline(events))
-    for violation in found:
-        print(f"\n{', '.join(violation.clauses)}: {violation.message}")
-    for violation in unkept:
-        print(f"\n{', '.join(violation.clauses)}, not promised: {violation.message}")
+    for violation in (*found, *unkept):
+        names = ", ".join([*violation.clauses, *(() if violation in found else ("not promised",))])
+        print("\n" + textwrap.fill(f"{names}: {violation.message}", WIDTH, break_on_hyphens=False))
     if left_at is not None:
         print(f"\nchoice {left_at} differs from the recorded run; from there on, the default schedule was run")
     if fault:
