@@ -29,6 +29,7 @@ class Target(NamedTuple):
     """The module and expression that make a subject."""
 
     module: str
+    factory: str
     expression: ast.expr
 
 
@@ -47,7 +48,7 @@ def target_of(text: str) -> Target:
         raise TargetError(f"{factory!r} is not a Python expression") from None
     if not isinstance(expression, (ast.Name, ast.Attribute, ast.Call)) or not _plain(expression):
         raise TargetError(f"{factory!r}: a factory is a name, an attribute, or a call with such or literal arguments")
-    return Target(module, expression)
+    return Target(module, factory.strip(), expression)
 
 
 def _plain(node: ast.expr) -> bool:
@@ -81,7 +82,7 @@ def load(target: Target) -> Callable[[], Any]:
     except BaseException as error:
         raise MissingError(f"importing {target.module} raised {said(error)}") from None
     expression = target.expression
-    named = _found(target.module, module, expression.func if isinstance(expression, ast.Call) else expression)
+    named = _found(target, module, expression.func if isinstance(expression, ast.Call) else expression)
     if isinstance(expression, ast.Call):
         code = compile(ast.Expression(expression), f"<{target.module}>", "eval")
         names = _names(module, expression)
@@ -89,9 +90,10 @@ def load(target: Target) -> Callable[[], Any]:
     return named if _makes(named) else _making(lambda: named, type(named))
 
 
-def _found(name: str, module: Any, expression: ast.expr) -> Any:
+def _found(target: Target, module: Any, expression: ast.expr) -> Any:
     """Return the value of a name, an attribute or a call."""
-    text = ast.unparse(expression)
+    # `ast.unparse` imports a module, which may be one that lies beside the subject.
+    name, text = target.module, ast.get_source_segment(target.factory, expression)
     try:
         names = {**_names(module, expression), "__builtins__": {}}
         return eval(compile(ast.Expression(expression), f"<{name}>", "eval"), names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
 import queue
 import subprocess
 import sys
@@ -730,7 +731,7 @@ async def caller_after_a_run_that_failed(make: Make) -> str | None:
 
 
 def played(script: Callable[[Make], Any], make: Make) -> str | None:
-    return asyncio.run(script(make)) if asyncio.iscoroutinefunction(script) else script(make)  # type: ignore[no-any-return]
+    return asyncio.run(script(make)) if inspect.iscoroutinefunction(script) else script(make)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("name", BAD)
