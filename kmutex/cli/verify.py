@@ -53,11 +53,11 @@ def add_parser(commands: Any) -> None:
             "Check keyed lockers against the contract, clause by clause. Without a subject: those that [tool.kmutex]\n"
             "in the pyproject.toml here names, or else the lockers of this library, by every method. A subject is a\n"
             "class or a function that makes a locker without arguments, an expression such as\n"
-            "'pkg.locks:Locks(maxsize=3)', a global locker of a module, or something that is itself called with a\n"
-            "key. The command finds out how to lock, for threads and asyncio: lock and unlock,\n"
-            "acquire and release, a lock for each key, a block for with or async with, an object for each key.\n"
-            "The current directory is importable. A violation is shown when it is found, and the search then ends\n"
-            "soon."
+            "'pkg.locks:Locks(maxsize=3)', a global locker of a module, a module with functions (MODULE alone), or\n"
+            "something that is itself called with a key. The command finds out how to lock, for threads and asyncio:\n"
+            "lock and unlock, acquire and release, a lock for each key, a block for with or async with, an object for\n"
+            "each key. The current directory is importable. A violation is shown when it is found, and the search\n"
+            "then ends soon."
         ),
         epilog=f"features for --without, and the clauses they turn off:\n{features}\n\n"
         f"more for --with, of single flights:\n{leaders}\n\n{EXIT_STATUS}",

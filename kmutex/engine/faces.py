@@ -16,6 +16,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 from kmutex._timeouts import TIMED_OUT
@@ -39,6 +40,8 @@ class Limit:
     timeout: str = ""
     scale: float = 1.0
     """How many of its units are one second."""
+    delta: bool = False
+    """Whether it is a timedelta."""
     blocking: str = ""
     by_blocking: bool = False
     """Whether only ``blocking`` means not to wait, since a timeout of 0 does not."""
@@ -51,12 +54,17 @@ class Limit:
             if not self.endless:
                 return {}
             found: dict[str, Any] = {self.blocking: True} if self.blocking else {}
-            return {**found, self.timeout: FOREVER * self.scale} if self.timeout else found
+            return {**found, self.timeout: self._time(FOREVER)} if self.timeout else found
         if self.timeout and not (seconds == 0 and self.by_blocking):
-            return {self.timeout: seconds if self.scale == 1.0 else int(seconds * self.scale)}
+            return {self.timeout: self._time(seconds)}
         if not self.blocking:
             raise TypeError(f"it takes no timeout, but was given one of {seconds:g} s")
         return {self.blocking: False}
+
+    def _time(self, seconds: float) -> float | timedelta:
+        if self.delta:
+            return timedelta(seconds=seconds)
+        return seconds if self.scale == 1.0 else int(seconds * self.scale)
 
 
 @dataclass(frozen=True)

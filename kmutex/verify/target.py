@@ -1,4 +1,4 @@
-"""MODULE:FACTORY, as text and as a factory.
+"""MODULE:FACTORY, as text and as a factory; or MODULE, whose functions lock and unlock.
 
 The factory is a name (a class, a function, an instance), or an expression of names, attributes, calls and literals that
 makes the subject: ``pkg.locks:Locks(maxsize=3)``.
@@ -30,16 +30,19 @@ class Target(NamedTuple):
 
     module: str
     factory: str
-    expression: ast.expr
+    expression: ast.expr | None
+    """None: the module itself is the subject."""
 
 
 def target_of(text: str) -> Target:
     """Parse a target.
 
     Raises:
-        TargetError: It is not of the form MODULE:FACTORY.
+        TargetError: It is neither of the form MODULE:FACTORY nor the name of a module.
     """
     module, colon, factory = text.partition(":")
+    if not colon and all(part.isidentifier() for part in module.split(".")):
+        return Target(module, "", None)
     if not (module and colon and factory):
         raise TargetError(f"{text!r} is not of the form MODULE:FACTORY")
     try:
@@ -82,6 +85,8 @@ def load(target: Target) -> Callable[[], Any]:
     except BaseException as error:
         raise MissingError(f"importing {target.module} raised {said(error)}") from None
     expression = target.expression
+    if expression is None:
+        return _making(lambda: module, module)
     named = _found(target, module, expression.func if isinstance(expression, ast.Call) else expression)
     if isinstance(expression, ast.Call):
         code = compile(ast.Expression(expression), f"<{target.module}>", "eval")

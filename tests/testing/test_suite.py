@@ -265,7 +265,7 @@ def test_a_lock_at_the_top_of_a_module_is_the_schedulers(project: pytest.Pyteste
     [
         ("", "name at least one"),
         ("subjects = []", "name at least one"),
-        ("subjects = ['locks']", "'locks' is not of the form MODULE:FACTORY"),
+        ("subjects = ['locks:']", "'locks:' is not of the form MODULE:FACTORY"),
         ("subjects = [3]", "it must be a table of target"),
         ("subjects = [{target = 'locks:Drops', color = 1}]", "'color' is unknown"),
         ("subjects = [{target = 'locks:Drops', without = ['speed']}]", "'speed' is not a feature"),
