@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import re
@@ -221,7 +220,9 @@ def _by_looking(subject: Any) -> Iterator[Candidate]:
 
 def _attribute(subject: Any, name: str) -> Any:
     # A special method belongs to the type; functions and classes can be called, but are not lockers because of that.
-    if name == "__call__" and (isinstance(subject, type) or inspect.isroutine(subject) or inspect.ismodule(subject)):
+    # From 3.14 on a partial passes for a routine, since it binds as a method.
+    routine = inspect.isroutine(subject) and not isinstance(subject, functools.partial)
+    if name == "__call__" and (isinstance(subject, type) or routine or inspect.ismodule(subject)):
         return None
     return getattr(subject, name, None) if not name.startswith("__") or hasattr(type(subject), name) else None
 
@@ -365,7 +366,7 @@ def is_coroutine_function(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return callable(function) and any(
-        asyncio.iscoroutinefunction(candidate)
+        inspect.iscoroutinefunction(candidate)
         for candidate in (function, inspect.unwrap(function), type(function).__call__)
     )
 

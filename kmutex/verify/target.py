@@ -29,6 +29,7 @@ class Target(NamedTuple):
     """The module and expression that make a subject."""
 
     module: str
+    factory: str
     expression: ast.expr | None
     """None: the module itself is the subject."""
 
@@ -41,7 +42,7 @@ def target_of(text: str) -> Target:
     """
     module, colon, factory = text.partition(":")
     if not colon and all(part.isidentifier() for part in module.split(".")):
-        return Target(module, None)
+        return Target(module, "", None)
     if not (module and colon and factory):
         raise TargetError(f"{text!r} is not of the form MODULE:FACTORY")
     try:
@@ -50,7 +51,7 @@ def target_of(text: str) -> Target:
         raise TargetError(f"{factory!r} is not a Python expression") from None
     if not isinstance(expression, (ast.Name, ast.Attribute, ast.Call)) or not _plain(expression):
         raise TargetError(f"{factory!r}: a factory is a name, an attribute, or a call with such or literal arguments")
-    return Target(module, expression)
+    return Target(module, factory.strip(), expression)
 
 
 def _plain(node: ast.expr) -> bool:
@@ -86,7 +87,7 @@ def load(target: Target) -> Callable[[], Any]:
     expression = target.expression
     if expression is None:
         return _making(lambda: module, module)
-    named = _found(target.module, module, expression.func if isinstance(expression, ast.Call) else expression)
+    named = _found(target, module, expression.func if isinstance(expression, ast.Call) else expression)
     if isinstance(expression, ast.Call):
         code = compile(ast.Expression(expression), f"<{target.module}>", "eval")
         names = _names(module, expression)
@@ -94,9 +95,10 @@ def load(target: Target) -> Callable[[], Any]:
     return named if _makes(named) else _making(lambda: named, type(named))
 
 
-def _found(name: str, module: Any, expression: ast.expr) -> Any:
+def _found(target: Target, module: Any, expression: ast.expr) -> Any:
     """Return the value of a name, an attribute or a call."""
-    text = ast.unparse(expression)
+    # `ast.unparse` imports a module, which may be one that lies beside the subject.
+    name, text = target.module, ast.get_source_segment(target.factory, expression)
     try:
         names = {**_names(module, expression), "__builtins__": {}}
         return eval(compile(ast.Expression(expression), f"<{name}>", "eval"), names)

@@ -190,6 +190,7 @@ def test_a_block_has_the_sentence_then_the_timeline_then_the_place_and_the_repla
     assert rest[1].splitlines() == [
         "code:   tests/lockers/threads_bad.py:12",
         "replay: kmutex verify m:F --without loop --replay '0+a | 1+a | 0-a @locks'",
+        "clause: kmutex explain KM-REF",
     ]
 
 
