@@ -14,6 +14,7 @@ import pytest
 import kmutex
 from kmutex import AsyncKeyedMutex, KeyedMutex, KMutexError, Owner, compiled
 from kmutex._core import LockTable
+from kmutex._threads import UntypedMutex
 from kmutex.testing.interrupts import _followed
 from tests.driver import Driver, Tasks, both, on, waiters
 from tests.driver import Threads as PlainThreads
@@ -127,7 +128,7 @@ def test_it_costs_nothing_where_it_is_off() -> None:
     assert [name for name in on_ if name.startswith("kmutex._owners")]
     assert {name: count for name, count in on_.items() if not name.startswith("kmutex._owners")}.keys() >= off.keys()
     assert all(on_[name] >= off[name] for name in off)
-    assert type(KeyedMutex()._mutex._table) is type(AsyncKeyedMutex()._mutex._table) is LockTable
+    assert type(UntypedMutex()._mutex._table) is type(AsyncKeyedMutex()._mutex._table) is LockTable
     program = (
         "import sys; from kmutex import KeyedMutex; KeyedMutex().lock('k'); print('kmutex._owners' in sys.modules)"
     )

@@ -15,7 +15,7 @@ from kmutex import AsyncKeyedMutex, KeyedMutex
 from kmutex._aio import AsyncInnerMutex
 from kmutex._core import LockTable, Waker
 from kmutex._entry import Entry
-from kmutex._threads import Lease
+from kmutex._threads import Lease, UntypedMutex
 
 
 class NeverEvicts(KeyedMutex):
@@ -67,7 +67,13 @@ class IgnoresTime(KeyedMutex):
         super().lock(key, 0 if timeout == 0 else None)
 
 
-class Stack(KeyedMutex):
+class _OneTable(UntypedMutex):
+    """`KeyedMutex` as it is with the GIL. Without it, each stripe has a table of its own, and tickets."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Stack(_OneTable):
     """Serves the youngest waiter first (KM-FIFO)."""
 
     __slots__ = ()
@@ -183,7 +189,7 @@ class Barging:
         return len(self._holders.keys() | self._waiting.keys())
 
 
-class OldLeaseReleases(KeyedMutex):
+class OldLeaseReleases(_OneTable):
     """An old lease ends the grant of a later holder behind whom somebody waits (KM-TOKEN)."""
 
     __slots__ = ()
@@ -203,7 +209,7 @@ class _OlderTable(LockTable):
         return super().release(key, ticket)
 
 
-class LiveSnapshot(KeyedMutex):
+class LiveSnapshot(_OneTable):
     """A snapshot is a view of the table, which goes on (KM-REF)."""
 
     __slots__ = ()
@@ -213,7 +219,7 @@ class LiveSnapshot(KeyedMutex):
         return view  # type: ignore[no-any-return]
 
 
-class SixtyFourTickets(KeyedMutex):
+class SixtyFourTickets(_OneTable):
     """Tickets come round (KM-TOKEN, KM-EXCL)."""
 
     __slots__ = ()
@@ -224,7 +230,7 @@ class SixtyFourTickets(KeyedMutex):
         self._mutex._tickets = tickets
 
 
-class YoungestOfMany(KeyedMutex):
+class YoungestOfMany(_OneTable):
     """Serves the youngest where six or more wait (KM-FIFO)."""
 
     __slots__ = ()
