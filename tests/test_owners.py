@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import kmutex
 from kmutex import AsyncKeyedMutex, KeyedMutex, KMutexError, Owner, compiled
 from kmutex._core import LockTable
 from kmutex.testing.interrupts import _followed
-from tests.driver import Driver, Tasks, both, on, waiters
+from tests.driver import Driver, Tasks, both, on, turns, waiters
 from tests.driver import Threads as PlainThreads
 
 
@@ -74,8 +75,18 @@ async def test_a_timeout_of_several_names_the_holder_of_each_that_others_hold(dr
     with pytest.raises(TimeoutError) as late:
         await driver.hold_all(["a", "free", "b"], 0).__aenter__()
     holders = "".join(f"; {key!r}: {driver.locker.owner(key)}" for key in "ab")
+    assert holders.count(f": {NAMES[driver.kind]} '") == 2
     said = f"no grant of ('a', 'free', 'b') within 0 s{holders}"
     assert re.sub(r"\d\.\d{3} s", "", str(late.value)) == re.sub(r"\d\.\d{3} s", "", said)
+
+
+@on(WatchedTasks)
+async def test_a_call_outside_a_task_is_known_as_that(driver: Tasks) -> None:
+    """As from a callback of the loop."""
+    call = asyncio.get_running_loop().call_soon
+    call(lambda: next(driver.locker.lock("k").__await__(), None))
+    await turns()
+    assert driver.locker.owner("k").name == "no task"
 
 
 @watched
