@@ -42,7 +42,6 @@ COMPILED = (
     "tests/test_core.py",
     "tests/test_entry.py",
     "tests/test_drivers.py",
-    "tests/test_stripes.py",
     "tests/test_threads.py",
     "tests/test_aio.py",
     "tests/test_anyio.py",
@@ -94,10 +93,12 @@ def compiled(session: nox.Session) -> None:
 
 
 FREE_THREADED = """\
-no free-threaded Python is on the path (python3.14t, python3.13t). On Debian, with a deb-src line of trixie or sid:
-    apt-get build-dep python3.13 && apt-get source python3.13 && cd python3.13-3.13.*
-    ./configure --disable-gil --prefix=$HOME/python3.13t && make -j2 && make install
-and put $HOME/python3.13t/bin on the path. It takes some ten minutes."""
+no free-threaded Python is on the path (python3.14t, python3.13t). On Debian, with a deb-src line of forky or sid (for
+python3.13: trixie):
+    apt-get install dpkg-dev gcc make pkgconf libffi-dev libssl-dev zlib1g-dev
+    apt-get source python3.14 && cd python3.14-3.14.*
+    ./configure --disable-gil --disable-test-modules --prefix=$HOME/python3.14t && make -j2 && make install
+and put $HOME/python3.14t/bin on the path. It takes some ten minutes."""
 THREADED_TESTS = (
     "tests/test_core.py",
     "tests/test_drivers.py",
@@ -171,7 +172,7 @@ def types(session: nox.Session) -> None:
     session.run("python", "-m", "mypy", "docs/site")
     # Each of them has a run.py.
     for folder in ("locks", "interrupts", "search"):
-        session.run("mypy", f"benchmarks/{folder}", env={"MYPYPATH": "benchmarks/verify"})
+        session.run("mypy", f"benchmarks/{folder}")
 
 
 @nox.session

@@ -9,9 +9,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Generic
 
+from kmutex._core import compiled
 from kmutex._protocol import K
 
-if TYPE_CHECKING or getattr(sys, "_is_gil_enabled", lambda: True)():
+# No class in Python can inherit from the inner parts of a compiled lock, as the stripes do.
+if TYPE_CHECKING or compiled or getattr(sys, "_is_gil_enabled", lambda: True)():
     from kmutex._threads import UntypedMutex
 else:
     from kmutex._stripes import StripedMutex as UntypedMutex

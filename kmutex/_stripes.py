@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from kmutex._core import LockTable, Waker
 from kmutex._entry import Entry, Ticket
 from kmutex._lease import NO_TICKET
-from kmutex._mypyc import mypyc_attr
 from kmutex._threads import InnerMutex, Lease, UntypedMutex, _Several
 
 if TYPE_CHECKING:
@@ -44,14 +43,12 @@ FOR_A_STRIPE = 1 << 48
 two stripes may issue the same."""
 
 
-@mypyc_attr(native_class=False)
 class _Stripe(UntypedMutex):
     """One stripe. Once there was a weak reference to it, threads load it from the whole mutex without locking that."""
 
     __slots__ = ("__weakref__",)
 
 
-@mypyc_attr(native_class=False)
 class StripedMutex(UntypedMutex):
     """`UntypedMutex`, whose threads on different keys seldom meet."""
 

@@ -32,7 +32,7 @@ from kmutex.anyio import AnyioKeyedMutex, AnyioLease
 DEADLINE = 120.0
 """Seconds after which a test that waits has failed; nothing takes long."""
 
-in_python = pytest.mark.skipif(compiled, reason="puts something into the code of the lock, which is compiled")
+in_python = pytest.mark.skipif(compiled, reason="puts something into the code of the lock, or inherits from its parts")
 
 T = TypeVar("T")
 
@@ -376,6 +376,7 @@ def on(*kinds: type[Threads] | type[Tasks] | type[Grouped]) -> Callable[[Test], 
 
 
 uvloops = [TasksOnUvloop] if sys.version_info >= (3, 11) and importlib.util.find_spec("uvloop") else []
-every = on(Threads, ThreadsOnStripes, Tasks, *uvloops, GroupedOnAsyncio, GroupedOnTrio)
+stripes = [] if compiled else [ThreadsOnStripes]
+every = on(Threads, *stripes, Tasks, *uvloops, GroupedOnAsyncio, GroupedOnTrio)
 both, tasks, grouped = on(Threads, Tasks), on(Tasks), on(GroupedOnAsyncio, GroupedOnTrio)
 cancellable = on(Tasks, GroupedOnAsyncio, GroupedOnTrio)

@@ -12,9 +12,10 @@ import pytest
 from kmutex import Entry, KMutexError, UnheldKeyError
 from kmutex._core import LockTable
 from kmutex._stripes import _Tables
+from tests.driver import in_python
 
 
-@pytest.fixture(autouse=True, params=["one table", "tables of stripes"])
+@pytest.fixture(autouse=True, params=["one table", pytest.param("tables of stripes", marks=in_python)])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test is of both."""
     if request.param != "one table":

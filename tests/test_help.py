@@ -26,11 +26,13 @@ def words(line: str) -> list[str]:
     return arguments
 
 
-def test_every_command_has_examples() -> None:
+def test_every_command_has_examples_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     found = dict(parsers(whole_parser()))
     assert found.keys() == EXAMPLES.keys()
     for name, parser in found.items():
         shown = parser.format_help()
+        assert [line for line in shown.splitlines() if len(line) > 80] == []
         assert [line for line, said in EXAMPLES[name] if f"  {line}" not in shown or f"  {said}\n" not in shown] == []
 
 

@@ -14,7 +14,7 @@ from kmutex._lease import NO_TICKET
 from kmutex._stripes import _NAMES, FOR_A_STRIPE, STRIPES, StripedMutex, _Tables
 from kmutex._threads import UntypedMutex
 from kmutex.trace import StepLog
-from tests.driver import free_guards, in_python
+from tests.driver import free_guards
 
 
 def stripes_in_use(mutex: StripedMutex) -> list[int]:
@@ -37,7 +37,6 @@ def test_equal_keys_are_one_key_and_others_are_spread() -> None:
     assert len(stripes_in_use(mutex)) == STRIPES
 
 
-@in_python
 def test_what_is_about_all_keys_is_done_under_every_guard() -> None:
     """KM-REF, KM-ALL: so it is one moment of the table."""
     mutex = StripedMutex()
@@ -67,7 +66,6 @@ def test_no_two_stripes_issue_the_same_ticket() -> None:
     assert holders == {key: NO_TICKET + 1 + min(key, STRIPES) * FOR_A_STRIPE for key in range(2 * STRIPES)}
 
 
-@in_python
 def test_the_table_of_the_key_is_told_the_reason() -> None:
     class Noting(LockTable):
         """Keeps the reasons that it is given."""

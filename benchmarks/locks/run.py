@@ -1,6 +1,6 @@
 """Measure the locks of this library beside its peers: uncontended, contested, given up, and in bytes.
 
-    python benchmarks/locks/run.py [--quick] [--json FILE] [--svg FILE] [--write FILE]
+    python benchmarks/locks/run.py [--quick] [--json FILE] [--write FILE]
 
 Each round is a process of its own and meets all subjects in each row, in an order drawn from the seed. Figures are
 medians; ratios are taken within one pass over the subjects. A subject that lets two in at once, does not come to an
@@ -35,7 +35,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT / "benchmarks"), 
 
 from lockers import ASYNCIO, LEFT_OUT, OURS, REFERENCES, THREADS, Subject  # noqa: E402
 from page import write  # noqa: E402
-from picture import Bar, svg, text_bars  # noqa: E402
+from picture import Bar, text_bars  # noqa: E402
 from span import Span  # noqa: E402
 from standing import Goal, Sample, Standing, goals, standings  # noqa: E402
 from terms import Parser, at_least, busy, machine, progress  # noqa: E402
@@ -340,7 +340,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write samples and figures there")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="write the picture there")
     parser.add_argument(
         "--write", type=Path, nargs="+", default=[], metavar="FILE", help="replace what pages say of this Python"
     )
@@ -447,7 +446,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in shown:
         if here := of_row(row, found):
             console.print(table_of(row, here))
-    title = "Locks, for one operation; each row has its own scale"
     timed = [row for row in shown if not row.counted]
     for line in text_bars(bars_of(timed, found), per_group=True):
         console.print(line, markup=False, soft_wrap=True)
@@ -458,11 +456,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     for line in ("", *conditions(options, facts), *notes, *map(goal_line, reached)):
         console.print(line, markup=False, soft_wrap=True)
-    if options.svg:
-        picture = svg(
-            title, [*conditions(options, facts), *map(goal_line, reached)], bars_of(shown, found), per_group=True
-        )
-        options.svg.write_text(picture, encoding="utf-8")
     if options.json:
         document = {
             "conditions": facts,

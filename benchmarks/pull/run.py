@@ -1,6 +1,6 @@
 """Pull one image many times at once from a real registry: with suppression, failing fast, and with neither.
 
-    python benchmarks/pull/run.py [--quick] [--json FILE] [--svg FILE]
+    python benchmarks/pull/run.py [--quick] [--json FILE]
 
 Starts Debian's docker-registry itself, on loopback. Exit: 0 under suppression each blob was asked for once and each
 layer unpacked once; 1 they were not; 2 nothing was put to the test, as no pull got in another's way even without
@@ -37,7 +37,7 @@ sys.path[:0] = [
 from figures import GOAL_AT_ONCE, GOAL_RATIO, Goal, Row, Sample, goal, rows  # noqa: E402
 from image import DEFAULT_BYTES, Image, build  # noqa: E402
 from kmutex import KeyedMutex  # noqa: E402
-from picture import Bar, svg, text_bars  # noqa: E402
+from picture import Bar, text_bars  # noqa: E402
 from puller import Puller, Way  # noqa: E402
 from registry import DebianRegistry, InProcessRegistry, Registry, RegistryFailedError  # noqa: E402
 from slow_link import SlowLink  # noqa: E402
@@ -280,7 +280,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small image and few rounds: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write samples and rows there")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="write the picture there")
     parser.add_argument("--rounds", type=at_least(1), metavar="N", help=f"default {ROUNDS}, or {QUICK_ROUNDS} if quick")
     parser.add_argument("--bytes", type=at_least(0), metavar="N", help="size of the image")
     parser.add_argument(
@@ -316,15 +315,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
     found = list(rows(samples))
     result = goal(samples)
-    bars = bars_of(found)
-    title = "Wall time as a multiple of one pull in the same way"
     console.print(table_of(found))
     console.print()
-    console.print(title, markup=False)
-    for line in (*text_bars(bars), "", *conditions(facts), *goal_lines(result)):
+    console.print("Wall time as a multiple of one pull in the same way", markup=False)
+    for line in (*text_bars(bars_of(found)), "", *conditions(facts), *goal_lines(result)):
         console.print(line, markup=False, soft_wrap=True)
-    if options.svg:
-        options.svg.write_text(svg(title, [*conditions(facts), *goal_lines(result)], bars), encoding="utf-8")
     if options.json:
         document = {
             "conditions": facts,

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,9 +36,7 @@ else:
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "verify"), str(ROOT), str(ROOT / "model")]
-
-from first_violation import VIOLATION, verifying  # noqa: E402
+sys.path[:0] = [str(HERE.parent), str(ROOT), str(ROOT / "model")]
 
 import page  # noqa: E402
 import terms  # noqa: E402
@@ -66,6 +66,8 @@ PROGRAMS = (
 )
 FORMER, NOW = "random preemptions", "the portfolio"
 WAYS = {FORMER: (FORMER,), NOW: PORTFOLIO, "POS": ("POS",), "SURW": ("SURW",)}
+VIOLATION = re.compile(r"KM-[A-Z]+(?:, KM-[A-Z]+)*: \S")
+"""A line of `verify` with the name of a clause and a sentence about it."""
 TRIED = 40
 MOST = 1_000
 """Schedules after which a search is given up."""
@@ -154,7 +156,16 @@ def said(pairs: dict[str, dict[str, list[Took]]]) -> Iterator[str]:
 def until_shown(subject: str, seconds: float) -> float | None:
     """Real seconds from the start of `kmutex verify` to its first violation; None: it shows none."""
     started = time.perf_counter()
-    with verifying(ROOT, subject, seconds) as process:
+    command = [sys.executable, "-m", "kmutex", "verify", *subject.split(), "--seconds", f"{seconds:g}", "--quiet"]
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "model")))
+    with subprocess.Popen(
+        command,
+        cwd=ROOT / "tests" / "lockers",
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if VIOLATION.match(line):

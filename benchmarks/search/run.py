@@ -1,6 +1,6 @@
 """Time to the first violation, and schedules a second, beside frontrun and interleave-test, on the same lockers.
 
-    python benchmarks/search/run.py [--seeds 5] [--limit 10] [--only TEXT] [--json FILE] [--svg FILE] [--write PAGE]
+    python benchmarks/search/run.py [--seeds 5] [--limit 10] [--only TEXT] [--json FILE] [--write PAGE]
 
 The extra `search` brings the other tools; interleave-test needs Python 3.12 or later. What is not installed is named,
 and not measured. For each seed, each case meets the tools one after the other, each in a process of its own on one
@@ -34,7 +34,6 @@ from cases import CASES, SOUND, Case, zoo  # noqa: E402
 from tools import TOOLS, Tool  # noqa: E402
 
 import page  # noqa: E402
-import picture  # noqa: E402
 import terms  # noqa: E402
 
 COMMAND = "benchmarks/search/run.py"
@@ -173,16 +172,6 @@ def said(figures: Figures, cases: Sequence[Case]) -> Iterator[str]:
         yield f"{name} failed: {error}"
 
 
-def bars(figures: Figures, cases: Sequence[Case]) -> list[picture.Bar]:
-    return [
-        picture.Bar(case.label, tool.name, figures.seconds(case, tool), figures.cell(case, tool))
-        for case in cases
-        if case not in SOUND
-        for tool in figures.tools
-        if figures.of(case, tool)
-    ]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = terms.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=terms.at_least(1), default=5, metavar="N", help="searches of each case (5)")
@@ -190,7 +179,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, default=10.0, metavar="S", help="seconds of one search (10)")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every sample")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="the picture")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="the figures into this page, between its marks")
     parser.add_argument("--child", choices=[tool.name for tool in TOOLS], help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -231,10 +219,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     shown = [*table(figures, cases), "", *(f"- {line}" for line in (*conditions, *missing, *said(figures, cases)))]
     print("\n".join(shown))
-    if options.svg:
-        title = "Until the first violation; each case has its own scale"
-        drawn = picture.svg(title, conditions, bars(figures, cases), per_group=True)
-        options.svg.write_text(drawn, encoding="utf-8")
     if options.json:
         document = {"conditions": facts, "versions": versions, "samples": [asdict(one) for one in samples]}
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

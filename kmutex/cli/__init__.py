@@ -144,7 +144,10 @@ def whole_parser() -> argparse.ArgumentParser:
 
 
 def _main(argv: list[str]) -> int:
-    args = _parser(argv).parse_args(argv)
+    parser = _parser(argv)
+    if not argv:
+        parser.error("name a COMMAND; kmutex --help lists them")
+    args = parser.parse_args(argv)
     args.argv = argv
     status: int = args.run(args)
     return status

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import textwrap
 from collections.abc import Iterator
 
 EXAMPLES = {
@@ -37,7 +39,7 @@ EXAMPLES = {
     ],
     "show": [
         ("kmutex show mypackage.locks:MyLocker -o page.html", "look for a run that breaks a clause"),
-        ("kmutex show mypackage.locks:MyLocker -o page.html --replay '0+a | 1+a | 0-a @locks'", "this run"),
+        ("kmutex show mypackage.locks:MyLocker -o run.html --replay '0+a 1+a @locks'", "this run"),
     ],
     "explain": [
         ("kmutex explain", "every clause and its title"),
@@ -77,8 +79,8 @@ EXAMPLES = {
     ],
 }
 """By command: a line for a shell, and what it does. A test gives each line to the parser, and runs what is quick."""
-WIDEST = 60
-"""A longer line has its explanation in the next line."""
+WIDTH = 79
+"""What is written by hand around the options is wrapped to this; argparse wraps the options themselves."""
 
 
 def parsers(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -93,10 +95,17 @@ def parsers(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[s
 def add_examples(parser: argparse.ArgumentParser) -> None:
     """Put the examples of each command first in what follows its options."""
     for name, one in parsers(parser):
-        wide = max(len(line) for line, _ in EXAMPLES[name] if len(line) <= WIDEST or len(EXAMPLES[name]) == 1)
-        shown = "\n".join(
-            f"  {line:{wide}}  {said}" if len(line) <= wide else f"  {line}\n  {'':{wide}}  {said}"
-            for line, said in EXAMPLES[name]
-        )
-        one.epilog = f"examples:\n{shown}\n" + (f"\n{one.epilog}" if one.epilog else "")
+        shown = "\n".join(f"  {line}\n      {said}" for line, said in EXAMPLES[name])
+        one.epilog = f"examples:\n{shown}\n" + (f"\n{_hanging(one.epilog)}" if one.epilog else "")
+        one.description = one.description and textwrap.fill(one.description, WIDTH, break_on_hyphens=False)
         one.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def _hanging(table: str) -> str:
+    """Wrap each line, and go on below the beginning of its last column."""
+    lines = []
+    for line in table.splitlines():
+        columns = re.match(r" *\S+ {2,}", line)
+        indent = " " * (columns.end() if columns else 0)
+        lines += textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False) or [""]
+    return "\n".join(lines)

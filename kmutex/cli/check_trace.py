@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="the log; .gz is unpacked, - is standard input")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help=f"the first violation: {HELP}")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the first violation, {HELP}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.set_defaults(run=run)

@@ -62,7 +62,7 @@ def add_parser(commands: Any) -> None:
         "--jobs", type=_jobs, metavar="N", help=f"cases in parallel (level 1: {SIDE_BY_SIDE}, level 2: 1)"
     )
     parser.add_argument("--case", metavar="CASE", help="play one case and show it, such as 0+a/1+a/ua,c1")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --case: {HELP}")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --case, {HELP}")
     parser.add_argument("--random", type=_count, metavar="N", help="random sequences (100; with --run 0)")
     parser.add_argument("--seed", type=_count, default=0, metavar="N", help="seed of the first random sequence (0)")
     parser.add_argument("--seconds", type=seconds, default=300.0, metavar="N", help="begin no case after N s (300)")

@@ -65,7 +65,7 @@ def add_parser(commands: Any) -> None:
     play.add_argument("number", type=int, metavar="N")
     play.add_argument("--lines", action="store_true", help="every line of the locker that is executed")
     play.add_argument("--step", action="store_true", help="wait for Enter before each line of the picture")
-    play.add_argument("--picture", type=Path, metavar="FILE", help=HELP)
+    play.add_argument("--picture", type=Path, metavar="FILE", help=f"draw it, {HELP}")
     play.set_defaults(act=_run)
     start = actions.add_parser("start", help="write the locker to a new file, to be repaired")
     start.add_argument("number", type=int, metavar="N")
@@ -119,6 +119,7 @@ def _list(args: argparse.Namespace) -> int:
     print("\nOf the proof (docs/proof.md), each shown and graded by kmutex prove --lesson N:")
     for puzzle in PUZZLES:
         print(f"P{puzzle.number}  {puzzle.title}")
+    print("\nBegin with: kmutex lesson show 0")
     return 0
 
 

@@ -53,7 +53,7 @@ def add_parser(commands: Any) -> None:
     )
     prove.add_argument("--all", action="store_true", help="a line for each obligation")
     prove.add_argument("--known-bad", metavar="NAME", help="one broken model: what refutes it, and the run")
-    prove.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --known-bad: {HELP}")
+    prove.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --known-bad, {HELP}")
     prove.add_argument("--lesson", type=int, metavar="N", help="find the missing part of the invariant")
     prove.add_argument("--answer", metavar="FORMULA", help="with --lesson: your part, graded by the solver")
     prove.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")

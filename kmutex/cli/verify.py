@@ -6,6 +6,7 @@ import argparse
 import math
 import shlex
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -41,8 +42,10 @@ Of several subjects the worst counts: 1, then 3, then 2, then 0.
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
-    leaders = "\n".join(f"  {name:13} {meaning}" for name, meaning in LEADERS.items())
-    features = "\n".join(f"  {name:13} {' '.join(f.clauses):17} {f.meaning}" for name, f in FEATURES.items())
+    leaders = "\n".join(f"  {name:15} {meaning}" for name, meaning in LEADERS.items())
+    features = "\n".join(
+        f"  {name:15} {f.meaning} ({' '.join(f.clauses) or 'no clause'})" for name, f in FEATURES.items()
+    )
     verify: argparse.ArgumentParser = commands.add_parser(
         "verify",
         help="check a keyed locker against the contract",
@@ -50,11 +53,11 @@ def add_parser(commands: Any) -> None:
             "Check keyed lockers against the contract, clause by clause. Without a subject: those that [tool.kmutex]\n"
             "in the pyproject.toml here names, or else the lockers of this library, by every method. A subject is a\n"
             "class or a function that makes a locker without arguments, an expression such as\n"
-            "'pkg.locks:Locks(maxsize=3)', a global locker of a module, or something that is itself called with a\n"
-            "key. The command finds out how to lock, for threads and asyncio: lock and unlock,\n"
-            "acquire and release, a lock for each key, a block for with or async with, an object for each key.\n"
-            "The current directory is importable. A violation is shown when it is found, and the search then ends\n"
-            "soon."
+            "'pkg.locks:Locks(maxsize=3)', a global locker of a module, a module with functions (MODULE alone), or\n"
+            "something that is itself called with a key. The command finds out how to lock, for threads and asyncio:\n"
+            "lock and unlock, acquire and release, a lock for each key, a block for with or async with, an object for\n"
+            "each key. The current directory is importable. A violation is shown when it is found, and the search\n"
+            "then ends soon."
         ),
         epilog=f"features for --without, and the clauses they turn off:\n{features}\n\n"
         f"more for --with, of single flights:\n{leaders}\n\n{EXIT_STATUS}",
@@ -80,7 +83,7 @@ def add_parser(commands: Any) -> None:
         "--jobs", type=number_of("processes", int, 1, 64), metavar="N", help="processes that share the work (2)"
     )
     verify.add_argument("--replay", metavar="SCHEDULE", help="replay one schedule and show what happens")
-    verify.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --replay: {HELP}")
+    verify.add_argument("--picture", type=Path, metavar="FILE", help=f"draw the run of --replay, {HELP}")
     verify.add_argument(
         "--html",
         type=Path,
@@ -118,10 +121,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"all keys are of this type: {', '.join(KEY_TYPES)} (found out by default)",
     )
     parser.add_argument(
-        "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}: broken, they count"
+        "--strict", action="store_true", help=f"the locker promises {', '.join(PROMISES)}, so each is judged"
     )
     parser.add_argument(
-        "--with", action="append", default=[], metavar="PROMISE", dest="promises", help="it promises this one"
+        "--with", action="append", default=[], metavar="PROMISE", dest="promises", help="it promises this one of them"
     )
 
 
@@ -432,7 +435,7 @@ def _python() -> str:
 
 
 def _replay(args: argparse.Namespace, subject: Subject) -> int:
-    from kmutex.engine.timeline import picture, timeline
+    from kmutex.engine.timeline import WIDTH, picture, timeline
     from kmutex.verify.runner import ReplayError, SubjectError, replay
 
     try:
@@ -452,10 +455,9 @@ def _replay(args: argparse.Namespace, subject: Subject) -> int:
         except OSError as error:
             fault = fault or f"{args.html}: {error.strerror}"
     print(timeline(events))
-    for violation in found:
-        print(f"\n{', '.join(violation.clauses)}: {violation.message}")
-    for violation in unkept:
-        print(f"\n{', '.join(violation.clauses)}, not promised: {violation.message}")
+    for violation in (*found, *unkept):
+        names = ", ".join([*violation.clauses, *(() if violation in found else ("not promised",))])
+        print("\n" + textwrap.fill(f"{names}: {violation.message}", WIDTH, break_on_hyphens=False))
     if left_at is not None:
         print(f"\nchoice {left_at} differs from the recorded run; from there on, the default schedule was run")
     if fault:

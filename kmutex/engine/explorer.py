@@ -387,7 +387,7 @@ class Explorer:
     def meets_bytecodes(self, program: Program) -> bool:
         """Return whether this program runs any bytecode of the subject at which a thread can be preempted."""
         self.every(program, "bytecode", 0)
-        return self._bytecode.met()
+        return self._bytecode.met
 
     def run(self, program: Program, level: Level, chooser: Chooser, observer: Observer) -> Ending:
         """Run a program and its epilogue once."""

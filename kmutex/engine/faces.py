@@ -15,7 +15,9 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 from kmutex._timeouts import TIMED_OUT
@@ -39,6 +41,8 @@ class Limit:
     timeout: str = ""
     scale: float = 1.0
     """How many of its units are one second."""
+    delta: bool = False
+    """Whether it is a timedelta."""
     blocking: str = ""
     by_blocking: bool = False
     """Whether only ``blocking`` means not to wait, since a timeout of 0 does not."""
@@ -51,12 +55,17 @@ class Limit:
             if not self.endless:
                 return {}
             found: dict[str, Any] = {self.blocking: True} if self.blocking else {}
-            return {**found, self.timeout: FOREVER * self.scale} if self.timeout else found
+            return {**found, self.timeout: self._time(FOREVER)} if self.timeout else found
         if self.timeout and not (seconds == 0 and self.by_blocking):
-            return {self.timeout: seconds if self.scale == 1.0 else int(seconds * self.scale)}
+            return {self.timeout: self._time(seconds)}
         if not self.blocking:
             raise TypeError(f"it takes no timeout, but was given one of {seconds:g} s")
         return {self.blocking: False}
+
+    def _time(self, seconds: float) -> float | timedelta:
+        if self.delta:
+            return timedelta(seconds=seconds)
+        return seconds if self.scale == 1.0 else int(seconds * self.scale)
 
 
 @dataclass(frozen=True)
@@ -379,7 +388,9 @@ def is_block(thing: Any) -> bool:
 
 
 async def settled(answer: Any) -> Any:
-    """Return an answer, awaited if necessary."""
+    """Return an answer, awaited if necessary; of a future of threads, its result."""
+    if isinstance(answer, Future):
+        return answer.result()
     return await answer if inspect.isawaitable(answer) else answer
 
 

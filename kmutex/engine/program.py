@@ -122,6 +122,15 @@ class Program(NamedTuple):
         return frozenset(kinds | {"c"} if any(phase.cancel for phase in self.phases) else kinds)
 
     @property
+    def words(self) -> str:
+        """What happens, in words."""
+        said = []
+        for phase in self.phases:
+            said += [f"client {client} is cancelled in its wait" for client in phase.cancel]
+            said += [f"client {client}: {', '.join(map(str, steps))}" for client, steps in phase.steps]
+        return "; ".join(said)
+
+    @property
     def ingredients(self) -> frozenset[str]:
         """What it has in addition to plain locking."""
         return self.kinds - frozenset("+-cden")

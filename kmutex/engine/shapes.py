@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -390,10 +391,11 @@ class _Looker:
                     return lent
             if (methods is None and not is_block(answer)) or self._excludes(*pairs[0]):
                 return pairs
-        lets_go = methods[1] if methods is not None else "release"
+        lets_go = methods[1] if methods is not None else "__call__" if _lets_go(answer) else "release"
         if callable(getattr(answer, lets_go, None)):
             handle = replace(calls, form="acquire", close=lets_go, closes="handle", trying="")
-            if (methods is None and not is_block(answer)) or _is_taken(answer) or self._excludes(kind, handle):
+            sure = methods is None and not is_block(answer) and lets_go != "__call__"
+            if sure or _is_taken(answer) or self._excludes(kind, handle):
                 return [(kind, handle)]
         form: Form = "key" if not candidate.open and (self._stored or inspect.isclass(self._subject)) else "get"
         if methods is not None:
@@ -582,12 +584,13 @@ class _Looker:
         block = "async with" if shape.kind == "asyncio" else "with"
         then = " and ".join(filter(None, [way.asks, way.close]))
         said = {"lock": f"{name}, then {then}", "block": f"{block} {name}"}
+        ending = "a call of" if way.close == "__call__" else f"{way.close} of"
         given = {"key": "key", "token": "token", "both": "key, token"}.get(way.closes, "")
         if way.back:
             said["block"] += f", then {way.back}({given.replace('token', 'block')})"
             given = given.replace("token", "lock")
             said["lock"] = f"{name}, " + (f"then {then}, " if then else "") + f"then {way.back}({given})"
-        said["calls"] = f"{name}, " + (f"{way.close}({given})" if given else f"then {way.close} of what it gives")
+        said["calls"] = f"{name}, " + (f"{way.close}({given})" if given else f"then {ending} what it gives")
         parts = [f"{shape.form}: {said[way.by]}", "trio" if shape.trio else shape.kind]
         if not shape.timeout:
             parts.append("no timeout" if not shape.tries else "no timeout, but a try")
@@ -621,10 +624,13 @@ class _Looker:
                 f"its arguments, or a factory that gives functools.partial({name}, ...), to be called with the key"
             )
         found = ways.found(self._subject)
+        name = _name(self._subject)
+        ask = "name it with --call lock=NAME,unlock=NAME, block=NAME, get=NAME or do=NAME"
+        if inspect.ismodule(self._subject):
+            ask = f"name a class or a function of it: {name}:NAME"
         return (
-            f"{_name(self._subject)} has no known form of a lock for a key: looked for lock and unlock, acquire and "
-            f"release, a block, a lock for each key, a single flight; found {found or 'nothing that takes a key'}; "
-            "name it with --call lock=NAME,unlock=NAME, block=NAME, get=NAME or do=NAME"
+            f"{name} has no known form of a lock for a key: looked for lock and unlock, acquire and release, a block, "
+            f"a lock for each key, a single flight; found {found or 'nothing that takes a key'}; {ask}"
         )
 
 
@@ -639,6 +645,11 @@ def _waiting(kind: Kind, lock: Any, asks: str) -> tuple[Kind, Limit]:
     asking = getattr(lock, asks)
     only_async = hasattr(type(lock), "__aenter__") and not hasattr(type(lock), "__enter__")
     return ("asyncio" if only_async or ways.is_coroutine_function(asking) else kind), ways.limit_of(asking)
+
+
+def _lets_go(answer: Any) -> bool:
+    """Return whether it is a function without arguments, which may release the key."""
+    return (inspect.isroutine(answer) or isinstance(answer, functools.partial)) and ways.required(answer) == []
 
 
 def _is_taken(lock: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import re
@@ -50,7 +49,9 @@ _NEVER = re.compile(r"remove|delete|discard|pop|clear|close|update|setdefault|is
 """Methods with such names have another purpose, and are not called."""
 _FUNCTION = re.compile(
     r"fn|func|function|call|callback|callable|work|factory|loader|compute|producer|f|thunk|coro\w*|awaitable|aw"
+    r"|job|task|action|supplier|operation|body"
 )
+_CALLABLE = re.compile(r"\b(Callable|Awaitable|Coroutine)\b")
 _AWAITABLE = re.compile(r"coro|coroutine|awaitable|aw")
 _KEY_FUNCTION = re.compile(
     r"(get_?|make_?|build_?)?key_?(fn|func|function|getter|maker|builder|of|from|by)|(get|make|build)_?key|by"
@@ -112,8 +113,8 @@ def flights(subject: Any, calls: Calls) -> list[FlightCall]:
         return _flight_calls(calls.do, getattr(subject, calls.do)) or [FlightCall(calls.do)]
     named = [
         found
-        for name in (*FLIGHTS, *_public(subject))
-        if not _NEVER.search(name) and callable(function := getattr(subject, name, None))
+        for name in (*FLIGHTS, *_to_guess(subject))
+        if callable(function := getattr(subject, name, None))
         for found in _flight_calls(name, function)
     ]
     itself = _flight_calls("", subject) if callable(subject) else []
@@ -162,8 +163,10 @@ def is_key(parameter: inspect.Parameter) -> bool:
 
 
 def is_work(parameter: inspect.Parameter) -> bool:
-    """Return whether it is the work of a key, by its name."""
-    return bool(_FUNCTION.fullmatch(parameter.name.lower()))
+    """Return whether it is the work of a key, by its name or annotation."""
+    name = parameter.name.lower()
+    by_type = _CALLABLE.search(str(parameter.annotation)) and not _KEY_FUNCTION.fullmatch(name)
+    return bool(by_type or _FUNCTION.fullmatch(name))
 
 
 def keeps_results(maker: Any) -> bool:
@@ -206,7 +209,7 @@ def _by_looking(subject: Any) -> Iterator[Candidate]:
     paired = {name for pair in pairs for name in pair}
     singles = [name for name in SINGLES if callable(_attribute(subject, name))]
     singles.sort(key=lambda name: not (name == "__getitem__" and hasattr(type(subject), "__missing__")))
-    others = [name for name in names if name not in (*singles, *paired) and not _NEVER.search(name)]
+    others = [name for name in _to_guess(subject) if name not in (*singles, *paired)]
     for name in singles:
         if takes_key(_attribute(subject, name)):
             yield Candidate(name)
@@ -217,7 +220,9 @@ def _by_looking(subject: Any) -> Iterator[Candidate]:
 
 def _attribute(subject: Any, name: str) -> Any:
     # A special method belongs to the type; functions and classes can be called, but are not lockers because of that.
-    if name == "__call__" and (isinstance(subject, type) or inspect.isroutine(subject) or inspect.ismodule(subject)):
+    # From 3.14 on a partial passes for a routine, since it binds as a method.
+    routine = inspect.isroutine(subject) and not isinstance(subject, functools.partial)
+    if name == "__call__" and (isinstance(subject, type) or routine or inspect.ismodule(subject)):
         return None
     return getattr(subject, name, None) if not name.startswith("__") or hasattr(type(subject), name) else None
 
@@ -225,6 +230,19 @@ def _attribute(subject: Any, name: str) -> Any:
 def _public(subject: Any) -> list[str]:
     own = [name for name in dir(subject) if not name.startswith("_")]
     return [name for name in own if callable(inspect.getattr_static(subject, name, None)) or _is_method(subject, name)]
+
+
+def _to_guess(subject: Any) -> list[str]:
+    """Return the methods that may be called though their names tell nothing: of a module, only its package's own."""
+    names = [name for name in _public(subject) if not _NEVER.search(name)]
+    if not inspect.ismodule(subject):
+        return names
+    return [name for name in names if not _imported(getattr(subject, name), subject.__name__.partition(".")[0])]
+
+
+def _imported(thing: Any, package: str) -> bool:
+    defined = inspect.isfunction(thing) or inspect.isclass(thing) or inspect.isbuiltin(thing)
+    return defined and str(thing.__module__).partition(".")[0] != package
 
 
 def _is_method(subject: Any, name: str) -> bool:
@@ -285,7 +303,7 @@ def named(function: Any, parameter: str) -> bool:
 def limit_of(function: Any) -> Limit:
     """Return the parameters for not waiting, or for a timeout."""
     timeout = blocking = ""
-    scale = 1.0
+    scale, delta = 1.0, False
     known = parameters(function)
     if known is None:
         return Limit("timeout")  # As for **arguments below: a guess, for a trial to confirm.
@@ -301,7 +319,8 @@ def limit_of(function: Any) -> Limit:
         elif not timeout and _TIMEOUT.search(name) and not _NO_TIMEOUT.search(name):
             timeout = parameter.name
             scale = 1000.0 if _MILLISECONDS.search(name) else 1.0
-    return Limit(timeout, scale, blocking)
+            delta = "timedelta" in str(parameter.annotation)
+    return Limit(timeout, scale, delta, blocking)
 
 
 def token_wanted(opening: Any, closing: Any, answer: Any) -> tuple[Closes, ...]:
@@ -347,7 +366,7 @@ def is_coroutine_function(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return callable(function) and any(
-        asyncio.iscoroutinefunction(candidate)
+        inspect.iscoroutinefunction(candidate)
         for candidate in (function, inspect.unwrap(function), type(function).__call__)
     )
 

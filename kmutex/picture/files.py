@@ -22,7 +22,7 @@ FORMATS: dict[str, Callable[[Picture], str]] = {
     ".txt": lambda picture: text(picture) + "\n",
 }
 """By ending: SVG, Mermaid, Mermaid in a block of Markdown, plain text."""
-HELP = "draw it: .svg, .mmd (Mermaid), .md (Mermaid in Markdown) or .txt (text)"
+HELP = "as .svg, .mmd (Mermaid), .md (Mermaid in Markdown) or .txt (text)"
 """The help text of an option for such a file."""
 
 

@@ -47,7 +47,7 @@ def text(picture: Picture, *, most: int | None = None, width: int | None = None)
 
     def drawn(row: PictureRow) -> str:
         if row.lane is None:
-            return f">> {row.side} {row.text}" if row.side else f">> {row.text}"
+            return "\n".join(_across(row, width))
         return line(row.side, [row.text if lane == row.lane else "|" for lane in lanes])
 
     shown, note = _last(picture.rows, most)
@@ -82,7 +82,7 @@ def _close(picture: Picture, widths: Sequence[int], side: int, most: int | None,
 
     def drawn(row: PictureRow) -> list[str]:
         if row.lane is None:
-            return textwrap.wrap(f">> {row.side} {row.text}" if row.side else f">> {row.text}", width)
+            return _across(row, width)
         return [line(row.side, row.lane, row.text)]
 
     shown, note = _last(picture.rows, most)
@@ -92,6 +92,12 @@ def _close(picture: Picture, widths: Sequence[int], side: int, most: int | None,
     return "\n".join(
         [start + heads, start + rule, *note, *(line for row in shown for line in drawn(row))],
     )
+
+
+def _across(row: PictureRow, width: int | None) -> list[str]:
+    """Return the lines of a text that belongs to no lane."""
+    words = f">> {row.side} {row.text}" if row.side else f">> {row.text}"
+    return [words] if width is None else textwrap.wrap(words, width)
 
 
 def _cut(words: str, width: int) -> str:

@@ -144,9 +144,10 @@ def _bubblewrap(folder: Path, megabytes: int, label: str) -> list[str]:
         "bwrap",
         # With its own process numbers, so that all its processes end with the first.
         *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+        # First, since Python itself may be in /tmp.
+        *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
         *links,
         *shared,
-        *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
         *("--bind", str(folder), INSIDE, "--chdir", INSIDE),
         "--clearenv",
         *(word for name, value in _environment().items() for word in ("--setenv", name, value)),

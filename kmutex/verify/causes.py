@@ -80,6 +80,8 @@ def _about(violation: Violation) -> str:
     if not violation.schedule:
         # A special check, such as odd keys: it shares its cause with violations that have the same message.
         return f"{violation.clauses[0]}: {violation.message}"
+    if violation.clauses == ("KM-EXPIRED",):
+        return "a refusal"  # Of a key that is free. Nobody is left waiting, as after a wait that ended.
     about = _ABOUT.get(violation.clauses[0], _PLAIN)
     return _ABOUT["KM-FORGET"] if about == _PLAIN and "KM-IDLE" in violation.clauses else about
 

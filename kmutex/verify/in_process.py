@@ -43,6 +43,8 @@ from kmutex.verify.worker import RefusedError, UnitWorker
 PATIENCE = 5.0
 """Real seconds without a scheduling point before a run counts as out of control."""
 
+_MADE_EARLY = "if its module makes or keeps a lock at import, name the locker in [tool.kmutex], which imports it anew"
+
 
 def judge(
     subject: Subject,
@@ -66,7 +68,7 @@ def judge(
         return _failed(subject, str(error))
     except UncontrolledError as error:
         if make is not None:
-            return _failed(subject, f"out of the scheduler's control: {error}")
+            return _failed(subject, f"out of the scheduler's control: {error}; {_MADE_EARLY}")
     try:
         # Workers can be killed, and every module that they import gets the scheduler's locks.
         checked = verify(

@@ -472,6 +472,9 @@ class LockerMachine(RuleBasedStateMachine):
     def holders(self) -> Sequence[int]:
         return self.history.holding("+~!?")
 
+    def endings(self) -> Sequence[str]:
+        return "-%" if self.bench.shape.bodies else "-"
+
     def leaseholders(self) -> Sequence[int]:
         return self.history.holding("[")
 
@@ -520,9 +523,9 @@ class LockerMachine(RuleBasedStateMachine):
             self.history.cancel(client)
 
     @_possible("holders")
-    @rule(client=_one_of("holders"))
-    def unlock(self, client: int) -> None:
-        self._release(client, "-")
+    @rule(client=_one_of("holders"), by=_one_of("endings"))
+    def unlock(self, client: int, by: str) -> None:
+        self._release(client, by)
 
     @_possible("leaseholders")
     @rule(client=_one_of("leaseholders"), early=st.booleans())

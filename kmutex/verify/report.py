@@ -128,7 +128,7 @@ def violations(rows: Iterable[Row], result: Result = Result.VIOLATED) -> list[tu
 def show_violation(
     console: Console, report: Report, subject: str, violation: Violation, *, promised: bool = True
 ) -> None:
-    """Print the message, the timeline with source lines, the place, and the replay command."""
+    """Print the message, the timeline with source lines, the place, and the commands that replay and explain it."""
     names = ", ".join([*violation.clauses, *(() if promised else ("not promised",))])
     _say(console, f"{names}: {violation.message}", "bold red" if promised else "cyan")
     if violation.picture:
@@ -140,6 +140,7 @@ def show_violation(
         console.print(Text("code:   ", "dim") + Text(f"{place[0]}:{place[1]}"), soft_wrap=True)
     if violation.schedule:
         console.print(Text("replay: ", "dim") + Text(report.replay(subject, violation)), soft_wrap=True)
+    console.print(Text("clause: ", "dim") + Text(f"kmutex explain {violation.clauses[0]}"), soft_wrap=True)
     _say(console)
 
 
@@ -201,7 +202,10 @@ def _matrix(console: Console, rows: Sequence[Row]) -> None:
         heads = "".join(f"{number:>{_COLUMN}}" for number in range(first + 1, first + 1 + len(some)))
         _say(console, " " * _FIRST + heads, "bold")
         for clause in clauses:
-            console.print(_line(clause, [row for row in rows if row.clause == clause], some), soft_wrap=True)
+            mine = [row for row in rows if row.clause == clause]
+            # Further blocks have only the clauses with a number in them.
+            if first == 0 or any(row.method in some for row in mine):
+                console.print(_line(clause, mine, some), soft_wrap=True)
     _say(console)
     for number, method in enumerate(methods, 1):
         mine = [row for row in rows if row.method == method]

@@ -235,7 +235,8 @@ def _bound(done: list[UnitResult], unrun: int) -> str:
     counted = all(outcome.complete or outcome.estimate is not None for outcome in done) and not unrun
     share = ""
     if counted:
-        part = f"{min(1.0, runs / sum(there)):.0%}"
+        # Not all of them: some program is not complete.
+        part = f"{min(0.99, runs / sum(there)):.0%}"
         # A run of a reduced search stands for others too, and gives neither the share nor the number of all.
         share = f", at least {part} of the schedules" if reduced else f", {part} of about {sum(there):,.0f} schedules"
     return f"{size} runs, {whole} of {planned} programs complete{share}"

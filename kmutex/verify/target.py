@@ -1,4 +1,4 @@
-"""MODULE:FACTORY, as text and as a factory.
+"""MODULE:FACTORY, as text and as a factory; or MODULE, whose functions lock and unlock.
 
 The factory is a name (a class, a function, an instance), or an expression of names, attributes, calls and literals that
 makes the subject: ``pkg.locks:Locks(maxsize=3)``.
@@ -29,16 +29,20 @@ class Target(NamedTuple):
     """The module and expression that make a subject."""
 
     module: str
-    expression: ast.expr
+    factory: str
+    expression: ast.expr | None
+    """None: the module itself is the subject."""
 
 
 def target_of(text: str) -> Target:
     """Parse a target.
 
     Raises:
-        TargetError: It is not of the form MODULE:FACTORY.
+        TargetError: It is neither of the form MODULE:FACTORY nor the name of a module.
     """
     module, colon, factory = text.partition(":")
+    if not colon and all(part.isidentifier() for part in module.split(".")):
+        return Target(module, "", None)
     if not (module and colon and factory):
         raise TargetError(f"{text!r} is not of the form MODULE:FACTORY")
     try:
@@ -47,7 +51,7 @@ def target_of(text: str) -> Target:
         raise TargetError(f"{factory!r} is not a Python expression") from None
     if not isinstance(expression, (ast.Name, ast.Attribute, ast.Call)) or not _plain(expression):
         raise TargetError(f"{factory!r}: a factory is a name, an attribute, or a call with such or literal arguments")
-    return Target(module, expression)
+    return Target(module, factory.strip(), expression)
 
 
 def _plain(node: ast.expr) -> bool:
@@ -81,7 +85,9 @@ def load(target: Target) -> Callable[[], Any]:
     except BaseException as error:
         raise MissingError(f"importing {target.module} raised {said(error)}") from None
     expression = target.expression
-    named = _found(target.module, module, expression.func if isinstance(expression, ast.Call) else expression)
+    if expression is None:
+        return _making(lambda: module, module)
+    named = _found(target, module, expression.func if isinstance(expression, ast.Call) else expression)
     if isinstance(expression, ast.Call):
         code = compile(ast.Expression(expression), f"<{target.module}>", "eval")
         names = _names(module, expression)
@@ -89,9 +95,10 @@ def load(target: Target) -> Callable[[], Any]:
     return named if _makes(named) else _making(lambda: named, type(named))
 
 
-def _found(name: str, module: Any, expression: ast.expr) -> Any:
+def _found(target: Target, module: Any, expression: ast.expr) -> Any:
     """Return the value of a name, an attribute or a call."""
-    text = ast.unparse(expression)
+    # `ast.unparse` imports a module, which may be one that lies beside the subject.
+    name, text = target.module, ast.get_source_segment(target.factory, expression)
     try:
         names = {**_names(module, expression), "__builtins__": {}}
         return eval(compile(ast.Expression(expression), f"<{name}>", "eval"), names)

@@ -28,8 +28,6 @@ struct Json {
         const auto field = named.find(name);
         return field == named.end() ? nullptr : &field->second;
     }
-    const Json& at(const std::string& name) const { return named.at(name); }
-    bool operator==(const Json&) const = default;
 };
 
 class JsonReader {

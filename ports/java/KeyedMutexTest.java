@@ -24,7 +24,6 @@ final class KeyedMutexTest {
         aBlockEndsItsOwnGrantHoweverItIsLeft();
         keysThatShareAHashAreTwo();
         StepLogTest.main(arguments);
-        VectorsTest.main(arguments);
     }
 
     private static void waitersComeInOrder() throws Exception {

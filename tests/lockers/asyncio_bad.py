@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import weakref
 from asyncio import CancelledError, Future
 from collections import Counter, deque
@@ -754,70 +753,7 @@ class TakesWhenCalled(Handing):
         return None
 
 
-class LongWaitersGoLast(Handing):
-    """After 50 ms of waiting a waiter is moved to the end; needs the clock to move."""
-
-    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
-        timer = self._check_loop().call_later(0.05, self._demote, queue, waiter)
-        try:
-            await super()._wait(key, queue, waiter)
-        finally:
-            timer.cancel()
-
-    def _demote(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
-        if waiter in queue:
-            queue.remove(waiter)
-            queue.append(waiter)
-
-
 # Granting.
-
-
-class CallbackTakesTheKey(_OneLoop):
-    """Unlock frees the key and a done callback takes it a turn later; a newcomer gets in between."""
-
-    def __init__(self) -> None:
-        self._held: set[Hashable] = set()
-        self._queues: dict[Hashable, deque[_Waiter]] = {}
-
-    def __len__(self) -> int:
-        return len(self._held | set(self._queues))
-
-    async def lock(self, key: Hashable) -> None:
-        loop = self._check_loop()
-        if key not in self._held:
-            self._held.add(key)
-            return
-        waiter = loop.create_future()
-
-        def take(done: _Waiter) -> None:
-            if not done.cancelled():
-                self._held.add(key)
-
-        waiter.add_done_callback(take)
-        self._queues.setdefault(key, deque()).append(waiter)
-        try:
-            await waiter
-        except BaseException:
-            if waiter.cancelled() or not waiter.done():
-                self._forget(key, waiter)
-            else:
-                self.unlock(key)
-            raise
-
-    def unlock(self, key: Hashable) -> None:
-        self._held.remove(key)
-        for waiter in self._queues.get(key, ()):
-            if not waiter.done():
-                waiter.set_result(None)
-                self._forget(key, waiter)
-                return
-
-    def _forget(self, key: Hashable, waiter: _Waiter) -> None:
-        queue = self._queues[key]
-        queue.remove(waiter)
-        if not queue:
-            del self._queues[key]
 
 
 class UnlocksOnTheNextTurn(Handing):
@@ -831,37 +767,6 @@ class UnlocksOnTheNextTurn(Handing):
     def _settle(self, key: Hashable) -> None:
         if key in self._queues:
             self._pass_on(key)
-
-
-class OneEventForAllWaiters(_Entries[tuple[asyncio.Event, list[int]]]):
-    """One set() wakes all waiters and none looks again."""
-
-    async def lock(self, key: Hashable) -> None:
-        if key not in self._entries:
-            free = asyncio.Event()
-            free.set()
-            self._entries[key] = (free, [0])
-        free, users = self._entries[key]
-        users[0] += 1
-        if not free.is_set():
-            try:
-                await free.wait()
-            except BaseException:
-                self._drop(key, users)
-                raise
-        free.clear()
-
-    def unlock(self, key: Hashable) -> None:
-        free, users = self._entries[key]
-        if free.is_set():
-            raise RuntimeError(f"unlock of unheld key {key!r}")
-        free.set()
-        self._drop(key, users)
-
-    def _drop(self, key: Hashable, users: list[int]) -> None:
-        users[0] -= 1
-        if not users[0]:
-            del self._entries[key]
 
 
 class ActorOutlivesItsKey(_OneLoop):
@@ -918,26 +823,6 @@ class ThirdWaiterPushesOut(Handing):
 
     def _new_queue(self) -> deque[_Waiter]:
         return deque(maxlen=2)
-
-
-class ByTaskName(Handing):
-    """Waiters are ranked by task name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._numbers = itertools.count()
-        self._ranks: dict[_Waiter, tuple[str, int]] = {}
-
-    async def _wait(self, key: Hashable, queue: deque[_Waiter], waiter: _Waiter) -> None:
-        task = asyncio.current_task()
-        self._ranks[waiter] = (task.get_name() if task else "", next(self._numbers))
-        ordered = sorted(queue, key=self._ranks.__getitem__)
-        queue.clear()
-        queue.extend(ordered)
-        try:
-            await super()._wait(key, queue, waiter)
-        finally:
-            del self._ranks[waiter]
 
 
 class RankedByQueueLength(Handing):
@@ -1025,30 +910,6 @@ class LoopForgottenWhenIdle(Handing):
         super()._pass_on(key)
         if not self._queues:
             self._loop = None
-
-
-class FourUsersPerTable(Handing):
-    """Four holders and waiters over all keys; the fifth caller blocks on a free key."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._room: asyncio.Semaphore | None = None
-
-    async def lock(self, key: Hashable) -> None:
-        self._check_loop()
-        if self._room is None:
-            self._room = asyncio.Semaphore(4)
-        await self._room.acquire()
-        try:
-            await super().lock(key)
-        except BaseException:
-            self._room.release()
-            raise
-
-    def unlock(self, key: Hashable) -> None:
-        super().unlock(key)
-        if self._room is not None:
-            self._room.release()
 
 
 class ForgetsToPassOnTwice(Handing):

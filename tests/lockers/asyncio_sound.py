@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import itertools
 import types
 from collections import OrderedDict, deque
@@ -185,45 +184,6 @@ class FuturePerWaiterByIdentity(FuturePerWaiter):
     def _evict(self, key: Hashable, entry: _FutureEntry) -> None:
         if self._entries.get(key) is entry:
             del self._entries[key]
-
-
-class FutureQueue(_Entries[OrderedDict[asyncio.Future[None], None]], _Ticketed):
-    """An ordered dict of futures per key whose first one is the holder's; leaving is O(1)."""
-
-    async def _acquire(self, key: Hashable) -> object:
-        queue = self._entries.setdefault(key, OrderedDict())
-        me: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue[me] = None
-        if len(queue) == 1:
-            me.set_result(None)
-            return me
-        entered = False
-        try:
-            await me
-            entered = True
-        finally:
-            if not entered and me in queue:
-                self._leave(key, queue, me)
-        return me
-
-    def _leave(self, key: Hashable, queue: OrderedDict[asyncio.Future[None], None], me: asyncio.Future[None]) -> None:
-        del queue[me]
-        # A cancelled future may still be in the queue, as its task runs later: it is passed over.
-        if any(place.done() and not place.cancelled() for place in queue):
-            return
-        heir = next((place for place in queue if not place.done()), None)
-        if heir is not None:
-            queue.move_to_end(heir, last=False)
-            heir.set_result(None)
-        elif not queue:
-            del self._entries[key]
-
-    def _release(self, key: Hashable, ticket: object | None) -> None:
-        queue = self._entries.get(key)
-        holder = None if queue is None else next(iter(queue))
-        if queue is None or holder is None or holder.cancelled() or ticket not in (None, holder):
-            raise RuntimeError(f"{key!r} is not held")
-        self._leave(key, queue, holder)
 
 
 class _LockEntry:
@@ -446,7 +406,6 @@ class FlagAndCondition(_Entries[list], _Ticketed):
 
 FuturePerWaiterLeases = _leasing(FuturePerWaiter)
 FuturePerWaiterByIdentityLeases = _leasing(FuturePerWaiterByIdentity)
-FutureQueueLeases = _leasing(FutureQueue)
 LockAndCountLeases = _leasing(LockAndCount)
 LockAndCountNoLoopCheckLeases = _leasing(LockAndCountNoLoopCheck)
 ConditionTableLeases = _leasing(ConditionTable)
@@ -567,50 +526,6 @@ class SemaphoreAndCount:
         self._users[key] -= 1
         if not self._users[key]:
             del self._users[key], self._semaphores[key]
-
-
-class HeapOfTurns(_OneLoop):
-    """A heap of (number, future) per key, the cancelled removed at once."""
-
-    def __init__(self) -> None:
-        self._heaps: dict[Hashable, list[tuple[int, _Waiter]]] = {}
-        self._serial = itertools.count()
-
-    def __len__(self) -> int:
-        return len(self._heaps)
-
-    async def lock(self, key: Hashable) -> None:
-        loop = self._check_loop()
-        if key not in self._heaps:
-            self._heaps[key] = []
-            return
-        heap = self._heaps[key]
-        turn = (next(self._serial), loop.create_future())
-        heapq.heappush(heap, turn)
-        try:
-            await turn[1]
-        except BaseException:
-            if turn in heap:
-                heap.remove(turn)
-                heapq.heapify(heap)
-            elif turn[1].done() and not turn[1].cancelled():
-                self._pass_on(key)
-            raise
-
-    def unlock(self, key: Hashable) -> None:
-        self._check_if_any()
-        if key not in self._heaps:
-            raise ValueError(f"{key!r} is not held")
-        self._pass_on(key)
-
-    def _pass_on(self, key: Hashable) -> None:
-        heap = self._heaps[key]
-        while heap:
-            _, future = heapq.heappop(heap)
-            if not future.done():
-                future.set_result(None)
-                return
-        del self._heaps[key]
 
 
 class _Acquiring:

@@ -107,6 +107,7 @@ class Caller:
         self._file = file_of(call)
         self._at_line = threading.Event()
         self._go = threading.Event()
+        self._went_on = False
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -128,6 +129,7 @@ class Caller:
             sys.settrace(None)
             self._at_line.set()
             self._go.wait()
+            self._went_on = True
         return self._trace
 
     @property
@@ -146,7 +148,12 @@ class Caller:
     def settled(self) -> Caller:
         """The same, once it stands at its line, has ended, or is blocked."""
         parked = Parked(self._thread.ident, self._file)
-        until(lambda: self._standing or self.ended or parked(), "a halt, an end or a wait")
+
+        def waits() -> bool:
+            # Who was told to go on may still stand where it was halted.
+            return (self._went_on or not self._at_line.is_set()) and parked()
+
+        until(lambda: self._standing or self.ended or waits(), "a halt, an end or a wait")
         return self
 
     def resume(self) -> None:

@@ -340,6 +340,22 @@ class TokensAnyTime(Tokens):
         self._locks.give(token.key)
 
 
+class Unlockers(_Over):
+    """lock(key) gives a function that unlocks, once."""
+
+    async def lock(self, key: Hashable) -> Callable[[], None]:
+        await self._locks.take(key)
+        token = _Token(key)
+
+        def unlock() -> None:
+            if token.spent:
+                raise RuntimeError("used before")
+            token.spent = True
+            self._locks.give(key)
+
+        return unlock
+
+
 class TokensEvicting(Tokens):
     """The same over a table whose entries go with waiters behind them."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
+from datetime import timedelta
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -262,6 +264,31 @@ class LockBlocksLeaking(LockBlocks):
     """The same over a table that keeps all."""
 
     _table = _Leaking
+
+
+class LockBlocksLeftTwice(LockBlocks):
+    """A body that raises is counted out by its handler, and once more at the end."""
+
+    @contextlib.contextmanager
+    def lock(self, key: Hashable) -> Iterator[None]:
+        table = self._locks
+        with table._guard:
+            entry = table._entries.setdefault(key, _Entry())
+            entry.users += 1
+        try:
+            with entry.lock:
+                yield
+        except Exception:
+            self._gone(key, entry)
+            raise
+        finally:
+            self._gone(key, entry)
+
+    def _gone(self, key: Hashable, entry: _Entry) -> None:
+        with self._locks._guard:
+            entry.users -= 1
+            if entry.users <= 0:
+                self._locks._entries.pop(key, None)
 
 
 class _Scope:
@@ -528,6 +555,59 @@ class GrantsEvicting(Grants):
     """The same over a table whose entries go with waiters behind them."""
 
     _table = _Evicting
+
+
+class Unlockers(_Over):
+    """lock(key) gives a function that unlocks, once. A time limit is a timedelta."""
+
+    def lock(self, key: Hashable, timeout: timedelta | None = None) -> Callable[[], None]:
+        if not self._locks.take(key, timeout=None if timeout is None else timeout.total_seconds()):
+            raise TimeoutError(key)
+        return _Grant(self._locks, key).release
+
+
+class UnlockersAnyTime(Unlockers):
+    """The function works each time, and ends the grant of somebody else."""
+
+    def lock(self, key: Hashable, timeout: timedelta | None = None) -> Callable[[], None]:
+        super().lock(key, timeout)
+        return functools.partial(self._locks.give, key)
+
+
+class Futures:
+    """acquire(key) returns at once, with a future that is done when the key is the caller's."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._asked: dict[Hashable, deque[Future[None]]] = {}
+
+    def acquire(self, key: Hashable) -> Future[None]:
+        mine: Future[None] = Future()
+        with self._guard:
+            asked = self._asked.setdefault(key, deque())
+            asked.append(mine)
+            if len(asked) == 1:
+                mine.set_result(None)
+        return mine
+
+    def release(self, key: Hashable) -> None:
+        with self._guard:
+            asked = self._asked[key]
+            asked.popleft()
+            if asked:
+                self._next(asked).set_result(None)
+            else:
+                del self._asked[key]
+
+    def _next(self, asked: deque[Future[None]]) -> Future[None]:
+        return asked[0]
+
+
+class FuturesLost(Futures):
+    """It hands the key to a future that nobody has."""
+
+    def _next(self, asked: deque[Future[None]]) -> Future[None]:
+        return Future()
 
 
 # -- a lock that is lent, and given back to who lent it ---------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
 import queue
 import subprocess
 import sys
@@ -210,9 +211,6 @@ class Table(dict[Any, Any]):
             self._halt()
         return found
 
-    def __contains__(self, key: object) -> bool:
-        return bool(self._passing("in", super().__contains__(key)))
-
     def get(self, key: Any, default: Any = None) -> Any:
         return self._passing("get", super().get(key, default))
 
@@ -285,27 +283,6 @@ def try_of_a_held_key(make: Make) -> str | None:
     return "KM-EXCL" if b.run(locks.acquire, "k", False) else None
 
 
-@shows("threads.GuavaLazyPairs")
-def try_of_a_held_side(make: Make) -> str | None:
-    locks, a, b = make(), Client(), Client()
-    side = locks.get("k")
-    a.run(side.acquire)
-    gc.collect()
-    return "KM-EXCL" if b.run(locks.get("k").acquire, False) else None
-
-
-@shows("threads.PaperKeyLocker")
-def two_find_no_lock(make: Make) -> str | None:
-    locks, a, b, halt = make(), Client(), Client(), Halt()
-    locks._entries = Table({}, halt, "in")
-    first = a.start(locks.acquire, "k")
-    halt.settled(first)
-    second = b.start(locks.acquire, "k")
-    second.waits()
-    halt.go()
-    return None if first.waits() or second.waits() else "KM-EXCL"
-
-
 @shows("threads.BonoboExclusive")
 def two_objects_of_one_key(make: Make) -> str | None:
     a, b, halt = Client(), Client(), Halt()
@@ -376,15 +353,6 @@ def owner_gives_back_after_a_stranger_tried(make: Make) -> str | None:
     return None
 
 
-@shows("threads.MeziantouKeyedLock")
-def newcomer_after_a_stranger_tried(make: Make) -> str | None:
-    locks, a, b, c = make(), Client(), Client(), Client()
-    a.run(locks.lock, "k")
-    with pytest.raises(RuntimeError):
-        b.run(locks.unlock, "k")
-    return "KM-EXCL" if c.gets(locks.lock, "k") else None
-
-
 @shows("threads.MeziantouDisposer")
 def two_give_one_lease_back(make: Make) -> str | None:
     locks, a, b, c, d, halt = make(), Client(), Client(), Client(), Client(), Halt()
@@ -421,27 +389,6 @@ def grant_after_the_time_is_over(make: Make) -> str | None:
     halt.go()
     assert late.end() is True
     return "KM-RACE" if c.gets(locks.lock, "k") else None
-
-
-@shows("threads.HazelcastWaits")
-def one_waiter_and_all_leave(make: Make) -> str | None:
-    locks, a, b = make(), Client(), Client()
-    a.run(locks.lock, "k")
-    waiter = b.start(locks.lock, "k")
-    assert waiter.waits()
-    a.run(locks.unlock, "k")
-    waiter.end()
-    b.run(locks.unlock, "k")
-    return "KM-IDLE" if locks._waits else None
-
-
-@shows("threads.AptlyFileLocks")
-def lock_is_used_and_forgotten(make: Make) -> str | None:
-    locks = type("FileLocks", (make,), {"_locks": type(make._locks)()})
-    with locks.get_lock("path"):
-        assert locks._locks
-    gc.collect()
-    return "KM-IDLE" if locks._locks else None
 
 
 @shows("threads.SuiMutexTable")
@@ -485,20 +432,6 @@ def unlock_comes_again(make: Make) -> str | None:
     with contextlib.suppress(RuntimeError):
         a.run(locks.unlock, "k", revision)
     return "KM-TOKEN" if c.gets(locks.lock, "k") else None
-
-
-@shows("threads.LabthingsLock")
-def body_raises(make: Make) -> str | None:
-    locks, a, b = make(), Client(), Client()
-
-    def body() -> None:
-        with locks("k"):
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        a.run(body)
-    block = locks("k")
-    return None if b.gets(block.__enter__) else "KM-LIVE"
 
 
 @shows("threads.GoForget")
@@ -717,31 +650,12 @@ async def two_in_a_row_give_up(make: Make) -> str | None:
     return None
 
 
-@shows("asyncio.MutexLockAcquired")
-async def acquired_and_released(make: Make) -> str | None:
-    locks = make()
-    await locks.acquire("k")
-    locks.release("k")
-    return "KM-IDLE" if locks._acquired else None
-
-
 @shows("asyncio.VertxLocalLocks")
 async def locked_and_unlocked(make: Make) -> str | None:
     locks = make()
     await locks.lock("k")
     locks.unlock("k")
     return "KM-IDLE" if locks._locks else None
-
-
-@shows("asyncio.DraftDetectiveLocks")
-async def many_other_keys_while_one_is_held(make: Make) -> str | None:
-    locks = make()
-    held = locks.lock_for("k")
-    await held.acquire()
-    for other in range(256):
-        locks.lock_for(other)
-    (newcomer,) = await standing(locks.lock_for("k").acquire())
-    return "KM-EXCL" if over(newcomer) else None
 
 
 @shows("asyncio.PyKeyValueLocks")
@@ -781,16 +695,6 @@ async def caller_after_the_leader_was_cancelled(make: Make) -> str | None:
     return None if work.running else "KM-LEADER"
 
 
-@shows("asyncio.HassRadarProxy")
-async def leader_of_a_follower_is_cancelled(make: Make) -> str | None:
-    group, work = make(), AsyncWork()
-    leader, follower = await standing(group.do("k", AsyncWork()), group.do("k", work))
-    leader.cancel()
-    await turns()
-    assert work.running or follower.cancelled()
-    return None if work.running else "KM-LEADER"
-
-
 @shows("asyncio.JanosSingleflight")
 async def caller_after_another_was_cancelled(make: Make) -> str | None:
     group, works = make(), [AsyncWork(), AsyncWork(), AsyncWork()]
@@ -827,7 +731,7 @@ async def caller_after_a_run_that_failed(make: Make) -> str | None:
 
 
 def played(script: Callable[[Make], Any], make: Make) -> str | None:
-    return asyncio.run(script(make)) if asyncio.iscoroutinefunction(script) else script(make)  # type: ignore[no-any-return]
+    return asyncio.run(script(make)) if inspect.iscoroutinefunction(script) else script(make)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("name", BAD)

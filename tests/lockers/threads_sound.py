@@ -10,13 +10,11 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import functools
-import heapq
-import itertools
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
@@ -267,129 +265,6 @@ class GatePerWaiter(_Table):
             gate.release()
 
 
-class _Seat:
-    """A place in a line: state is 'waiting', 'holding' or 'gone'."""
-
-    def __init__(self) -> None:
-        self.state = "waiting"
-        self.called = threading.Event()
-
-
-class ReentrantGuard(_Ticketed):
-    """An RLock as the guard; who gives up is marked gone, and cut once at either end of the line."""
-
-    def __init__(self) -> None:
-        self._guard = threading.RLock()
-        self._lines: dict[Hashable, list[_Seat]] = {}
-
-    def _acquire(self, key: Hashable, seconds: float | None) -> object:
-        seat = _Seat()
-        with self._guard:
-            line = self._lines.setdefault(key, [])
-            line.append(seat)
-            if line[0] is seat:
-                seat.state = "holding"
-                return seat
-            if seconds == 0:
-                self._give_up(key, seat)
-                raise TimeoutError(key)
-        try:
-            seat.called.wait(seconds)
-        except BaseException:
-            self._give_up(key, seat)
-            raise
-        with self._guard:
-            if not seat.called.is_set():
-                self._give_up(key, seat)
-                raise TimeoutError(key)
-        return seat
-
-    def _give_up(self, key: Hashable, seat: _Seat) -> None:
-        with self._guard:
-            was, seat.state = seat.state, "gone"
-            if was == "holding":
-                self._advance(key)
-            elif was == "waiting":
-                line = self._lines[key]
-                while line[-1].state == "gone":
-                    line.pop()
-
-    def _advance(self, key: Hashable) -> None:
-        with self._guard:
-            line = self._lines[key]
-            while line and line[0].state == "gone":
-                line.pop(0)
-            if not line:
-                del self._lines[key]
-            else:
-                line[0].state = "holding"
-                line[0].called.set()
-
-    def _release(self, key: Hashable, ticket: object | None) -> None:
-        with self._guard:
-            line = self._lines.get(key)
-            if line is None or ticket not in (None, line[0]):
-                raise RuntimeError(f"{key!r} is not held")
-            self._give_up(key, line[0])
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._lines)
-
-
-class _SemaphoreEntry:
-    """refs counts the holder and the waiters."""
-
-    def __init__(self) -> None:
-        self.refs = 0
-        self.holder: object | None = None
-        self.queue: deque[threading.Semaphore] = deque()
-
-
-class SemaphorePerWaiter(_Table):
-    """A Semaphore(0) per waiter, and a count of references that decides about eviction."""
-
-    def _acquire(self, key: Hashable, seconds: float | None) -> object:
-        turn = threading.Semaphore(0)
-        with self._guard:
-            entry = self._entries.get(key)
-            if entry is None:
-                entry = self._entries[key] = _SemaphoreEntry()
-            elif seconds == 0:
-                raise TimeoutError(key)
-            entry.refs += 1
-            if entry.holder is None:
-                entry.holder = turn
-                return turn
-            entry.queue.append(turn)
-        entered = False
-        try:
-            if not turn.acquire(timeout=seconds):
-                with self._guard:
-                    if entry.holder is not turn:
-                        raise TimeoutError(key)
-            entered = True
-        finally:
-            if not entered:
-                with self._guard:
-                    if entry.holder is turn:
-                        self._hand_on(key, entry)
-                    elif turn in entry.queue:
-                        entry.queue.remove(turn)
-                        entry.refs -= 1
-        return turn
-
-    def _hand_on(self, key: Hashable, entry: _SemaphoreEntry) -> None:
-        entry.refs -= 1
-        if entry.refs == 0:
-            entry.holder = None
-            del self._entries[key]
-        else:
-            turn = entry.queue.popleft()
-            entry.holder = turn
-            turn.release()
-
-
 class _ConditionEntry:
     """A line of tickets, its head the holder, and the condition of the key."""
 
@@ -632,8 +507,6 @@ class PlainCondition(_Ticketed):
 ConditionTableLeases = _leasing(ConditionTable)
 EventPerWaiterLeases = _leasing(EventPerWaiter)
 GatePerWaiterLeases = _leasing(GatePerWaiter)
-ReentrantGuardLeases = _leasing(ReentrantGuard)
-SemaphorePerWaiterLeases = _leasing(SemaphorePerWaiter)
 ConditionPerKeyLeases = _leasing(ConditionPerKey)
 DeleteByIdentityLeases = _leasing(DeleteByIdentity)
 DeleteByKeyLeases = _leasing(DeleteByKey)
@@ -643,132 +516,6 @@ PlainConditionLeases = _leasing(PlainCondition)
 
 
 # Held out: not to be looked at while the checker is built or tuned.
-
-
-class _Node:
-    __slots__ = ("after", "before", "gate", "granted")
-
-    def __init__(self) -> None:
-        self.before = self.after = self
-        self.gate = threading.Lock()
-        self.granted = False
-
-
-class LinkedList:
-    """A ring per key; its sentinel stands for the holder, and each node carries a closed lock as its gate."""
-
-    __slots__ = ("_guard", "_rings")
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._rings: dict[Hashable, _Node] = {}
-
-    def __len__(self) -> int:
-        with self._guard:
-            return len(self._rings)
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        node = _Node()
-        with self._guard:
-            ring = self._rings.get(key)
-            if ring is None:
-                self._rings[key] = node
-                return
-            if timeout == 0:
-                raise TimeoutError(key)
-            node.gate.acquire()
-            node.before, node.after = ring.before, ring
-            ring.before.after = ring.before = node
-        try:
-            if node.gate.acquire(timeout=-1 if timeout is None else timeout):
-                return
-            with self._guard:
-                if node.granted:
-                    return
-                self._unlink(node)
-        except BaseException:
-            with self._guard:
-                if node.granted:
-                    self._grant(key, ring)
-                else:
-                    self._unlink(node)
-            raise
-        raise TimeoutError(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            ring = self._rings.get(key)
-            if ring is None:
-                raise LookupError(f"{key!r} is not held")
-            self._grant(key, ring)
-
-    def _unlink(self, node: _Node) -> None:
-        node.before.after, node.after.before = node.after, node.before
-        node.before = node.after = node
-
-    def _grant(self, key: Hashable, ring: _Node) -> None:
-        head = ring.after
-        if head is ring:
-            del self._rings[key]
-            return
-        self._unlink(head)
-        head.granted = True
-        head.gate.release()
-
-
-class _HeapWaiter:
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.state = "waiting"
-
-
-class HeapOfTickets(_Guarded[list[tuple[int, _HeapWaiter]]]):
-    """A heap of (number, waiter); a cancelled waiter stays in it, marked, until it comes to the top."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._serial = itertools.count()
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        with self._guard:
-            if key not in self._entries:
-                self._entries[key] = []
-                return
-            if timeout == 0:
-                raise TimeoutError(key)
-            waiter = _HeapWaiter()
-            heapq.heappush(self._entries[key], (next(self._serial), waiter))
-        try:
-            waiter.gate.wait(timeout)
-            with self._guard:
-                if waiter.state == "granted":
-                    return
-                waiter.state = "cancelled"
-        except BaseException:
-            with self._guard:
-                if waiter.state == "granted":
-                    self._grant(key)
-                waiter.state = "cancelled"
-            raise
-        raise TimeoutError(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            if key not in self._entries:
-                raise ValueError(f"{key!r} is not held")
-            self._grant(key)
-
-    def _grant(self, key: Hashable) -> None:
-        heap = self._entries[key]
-        while heap:
-            _, waiter = heapq.heappop(heap)
-            if waiter.state == "waiting":
-                waiter.state = "granted"
-                waiter.gate.set()
-                return
-        del self._entries[key]
 
 
 class TableIsACondition(threading.Condition):
@@ -808,65 +555,6 @@ class TableIsACondition(threading.Condition):
         if not tickets:
             del self.tickets[key]
         self.notify_all()
-
-
-class _Turns:
-    __slots__ = ("abandoned", "next", "serving")
-
-    def __init__(self) -> None:
-        self.next = 0
-        self.serving = 0
-        self.abandoned: set[int] = set()
-
-
-class NowServing:
-    """A bakery ticket per request and a number being served; abandoned numbers are passed over."""
-
-    def __init__(self) -> None:
-        self._called = threading.Condition()
-        self._turns: dict[Hashable, _Turns] = {}
-
-    def __len__(self) -> int:
-        with self._called:
-            return len(self._turns)
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._called:
-            if timeout == 0 and key in self._turns:
-                raise TimeoutError(key)
-            turns = self._turns.setdefault(key, _Turns())
-            mine = turns.next
-            turns.next += 1
-            try:
-                while turns.serving != mine:
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        raise TimeoutError(key)
-                    self._called.wait(left)
-            except BaseException:
-                if turns.serving == mine:
-                    self._serve_next(key, turns)
-                else:
-                    turns.abandoned.add(mine)
-                raise
-
-    def unlock(self, key: Hashable) -> None:
-        with self._called:
-            turns = self._turns.get(key)
-            if turns is None:
-                raise ArithmeticError(f"nobody is being served for {key!r}")
-            self._serve_next(key, turns)
-
-    def _serve_next(self, key: Hashable, turns: _Turns) -> None:
-        turns.serving += 1
-        while turns.serving in turns.abandoned:
-            turns.abandoned.remove(turns.serving)
-            turns.serving += 1
-        if turns.serving == turns.next:
-            del self._turns[key]
-        self._called.notify_all()
 
 
 class Mailboxes:
@@ -918,56 +606,6 @@ class Mailboxes:
                 self._table[key].popleft().put_nowait("yours")
             else:
                 del self._table[key]
-
-
-class ContextManaged(_Guarded[deque[threading.Event]]):
-    """A generator owns the place in the queue: it takes it, and gives it up where its body raises."""
-
-    @contextlib.contextmanager
-    def _place(self, key: Hashable) -> Generator[threading.Event, None, None]:
-        gate = threading.Event()
-        with self._guard:
-            if key in self._entries:
-                self._entries[key].append(gate)
-            else:
-                self._entries[key] = deque()
-                gate.set()
-        try:
-            yield gate
-        except BaseException:
-            with self._guard:
-                if gate.is_set():
-                    self._advance(key)
-                elif gate in self._entries.get(key, ()):
-                    self._entries[key].remove(gate)
-            raise
-
-    def lock(self, key: Hashable, timeout: float | None = None) -> None:
-        _checked(timeout)
-        if timeout == 0:
-            with self._guard:
-                if key in self._entries:
-                    raise TimeoutError(key)
-                self._entries[key] = deque()
-            return
-        with self._place(key) as gate:
-            if not gate.wait(timeout):
-                with self._guard:
-                    if not gate.is_set():
-                        self._entries[key].remove(gate)
-                        raise TimeoutError(key)
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            if key not in self._entries:
-                raise RuntimeError(f"{key!r} is not held")
-            self._advance(key)
-
-    def _advance(self, key: Hashable) -> None:
-        if self._entries[key]:
-            self._entries[key].popleft().set()
-        else:
-            del self._entries[key]
 
 
 class _Granting(threading.Event):

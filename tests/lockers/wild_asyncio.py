@@ -12,7 +12,6 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager
-from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -477,34 +476,6 @@ class CatsMutex(CatsMutexRepaired):
                 await asyncio.shield(before.before.ended)
 
 
-class MutexLockAcquiredRepaired:
-    """Repaired: release takes the key out of the map of what is acquired."""
-
-    def __init__(self) -> None:
-        self._acquired: dict[Hashable, Turn] = {}
-
-    async def acquire(self, key: Hashable) -> None:
-        while key in self._acquired and not self._acquired[key].done():
-            await asyncio.shield(self._acquired[key])
-        self._acquired[key] = _turn()
-
-    def release(self, key: Hashable) -> None:
-        if key not in self._acquired or self._acquired[key].done():
-            raise RuntimeError(f"nobody holds {key!r}")
-        self._acquired[key].set_result(None)
-        self._released(key)
-
-    def _released(self, key: Hashable) -> None:
-        del self._acquired[key]
-
-
-class MutexLockAcquired(MutexLockAcquiredRepaired):
-    """KM-IDLE: a key that was released stays in the map of what is acquired."""
-
-    def _released(self, key: Hashable) -> None:
-        pass
-
-
 class VertxLocalLocksRepaired:
     """Repaired: a name is forgotten when the last who used it has left."""
 
@@ -538,29 +509,6 @@ class VertxLocalLocks(VertxLocalLocksRepaired):
 
     def _leave(self, key: Hashable, entry: _Counted) -> None:
         entry.users -= 1
-
-
-class DraftDetectiveLocksRepaired:
-    """Repaired: a lock can be had from the table as long as a caller has it."""
-
-    def __init__(self) -> None:
-        self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
-
-    def lock_for(self, key: Hashable) -> asyncio.Lock:
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        return lock
-
-
-class DraftDetectiveLocks:
-    """KM-EXCL: an LRU cache hands the locks out and drops the oldest of 257, also while it is held."""
-
-    def __init__(self) -> None:
-        self._cached = lru_cache(maxsize=256)(lambda key: asyncio.Lock())
-
-    def lock_for(self, key: Hashable) -> asyncio.Lock:
-        return self._cached(key)
 
 
 class PyKeyValueLocksRepaired:
@@ -658,18 +606,6 @@ class OdysseusSharedCache(_Retrying):
 
     def _cancelled(self, key: Hashable, flight: asyncio.Future[Any]) -> None:
         pass
-
-
-class HassRadarProxyRepaired(_Retrying):
-    """Repaired: a leader that is cancelled leaves the work to the next caller."""
-
-
-class HassRadarProxy(_Retrying):
-    """KM-LEADER: a leader that is cancelled cancels all who joined it, though nobody has cancelled them."""
-
-    def _cancelled(self, key: Hashable, flight: asyncio.Future[Any]) -> None:
-        self._end(key)
-        flight.cancel()
 
 
 class _Detached:

@@ -185,89 +185,6 @@ class GuavaWeakLocks(GuavaWeakLocksRepaired):
         pass
 
 
-class _Pair:
-    """A pair of locks, of which callers see one side; the table holds the pair weakly."""
-
-    __slots__ = ("__weakref__", "mutex")
-
-    def __init__(self) -> None:
-        self.mutex = Lock()
-
-
-class _Side:
-    """One side of a pair, as callers get it."""
-
-    __slots__ = ("_keep", "_mutex")
-
-    def __init__(self, mutex: Any, keep: object = None) -> None:
-        self._mutex, self._keep = mutex, keep
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        return bool(self._mutex.acquire(blocking, timeout))
-
-    def release(self) -> None:
-        self._mutex.release()
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
-
-
-class GuavaLazyPairsRepaired:
-    """Repaired: the side of a pair that a caller has keeps the pair, and so its place in the table."""
-
-    def __init__(self) -> None:
-        self._guard = Lock()
-        self._pairs: WeakValueDictionary[Hashable, _Pair] = WeakValueDictionary()
-
-    def get(self, key: Hashable) -> _Side:
-        with self._guard:
-            pair = self._pairs.get(key)
-            if pair is None:
-                pair = self._pairs[key] = _Pair()
-        return self._side(pair)
-
-    def _side(self, pair: _Pair) -> _Side:
-        return _Side(pair.mutex, keep=pair)
-
-
-class GuavaLazyPairs(GuavaLazyPairsRepaired):
-    """KM-EXCL: the caller has one side of a pair and nobody the pair; the weak table loses it while it is locked."""
-
-    def _side(self, pair: _Pair) -> _Side:
-        return _Side(pair.mutex)
-
-
-class PaperKeyLockerRepaired(_Counted):
-    """Repaired: an entry is looked for, made and counted in one turn of the guard."""
-
-    def acquire(self, key: Hashable) -> bool:
-        self._enter(key)
-        return True
-
-    def release(self, key: Hashable) -> None:
-        with self._guard:
-            entry = self._held(key)
-            entry.lock.release()
-            self._leave(key, entry)
-
-    def _leave(self, key: Hashable, entry: _Entry) -> None:
-        entry.users -= 1
-        if not entry.users and self._entries.get(key) is entry:
-            del self._entries[key]
-
-
-class PaperKeyLocker(PaperKeyLockerRepaired):
-    """KM-EXCL: two callers find no lock for the key, and the second puts its own over that of the first."""
-
-    def acquire(self, key: Hashable) -> bool:
-        if key not in self._entries:
-            self._entries[key] = _Entry()
-        return super().acquire(key)
-
-
 class BonoboExclusiveRepaired:
     """Repaired: the registry of the class is read and written in one turn of its guard. One object for each key."""
 
@@ -505,37 +422,6 @@ class MeziantouLeases(MeziantouLeasesRepaired):
             self._exit(lease)
 
 
-class MeziantouKeyedLockRepaired(_Counted):
-    """Repaired: a release that fails leaves the reference of the holder. Only the thread that locked may unlock."""
-
-    def lock(self, key: Hashable) -> None:
-        self._enter(key).owner = get_ident()
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            entry = self._held(key)
-            self._exit(entry)
-            self._leave(key, entry)
-
-    def _exit(self, entry: _Entry) -> None:
-        if entry.owner != get_ident():
-            raise RuntimeError("another thread holds this key, or nobody")
-        entry.owner = None
-        entry.lock.release()
-
-
-class MeziantouKeyedLock(MeziantouKeyedLockRepaired):
-    """KM-EXCL: the count goes down even if the release fails, so the entry of a held key leaves the table."""
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            entry = self._held(key)
-            try:
-                self._exit(entry)
-            finally:
-                self._leave(key, entry)
-
-
 class _Permit:
     __slots__ = ("semaphore", "users")
 
@@ -677,78 +563,6 @@ class VsThreadingEntry(VsThreadingEntryRepaired):
     def _granted_late(self, key: Hashable) -> bool:
         self._pass_on(key)
         return True
-
-
-class HazelcastWaitsRepaired:
-    """Repaired: the queue of a key goes when its last waiter leaves it."""
-
-    def __init__(self) -> None:
-        self._guard = Lock()
-        self._held: set[Hashable] = set()
-        self._waits: dict[Hashable, deque[Event]] = {}
-
-    def lock(self, key: Hashable) -> None:
-        with self._guard:
-            if key not in self._held:
-                self._held.add(key)
-                return
-            turn = Event()
-            self._waits.setdefault(key, deque()).append(turn)
-        try:
-            turn.wait()
-        except BaseException:
-            with self._guard:
-                if turn in self._waits.get(key, ()):
-                    self._waits[key].remove(turn)
-                    self._tidy(key)
-                else:
-                    self._next(key)
-            raise
-
-    def unlock(self, key: Hashable) -> None:
-        with self._guard:
-            if key not in self._held:
-                raise RuntimeError(f"nobody holds {key!r}")
-            self._next(key)
-
-    def _next(self, key: Hashable) -> None:
-        if self._waits.get(key):
-            self._waits[key].popleft().set()
-            self._tidy(key)
-        else:
-            self._held.discard(key)
-
-    def _tidy(self, key: Hashable) -> None:
-        if not self._waits[key]:
-            del self._waits[key]
-
-
-class HazelcastWaits(HazelcastWaitsRepaired):
-    """KM-IDLE: a key that somebody once waited for keeps its empty queue."""
-
-    def _tidy(self, key: Hashable) -> None:
-        pass
-
-
-class AptlyFileLocksRepaired:
-    """Repaired: the registry of the class holds a lock as long as a caller has it."""
-
-    _guard = Lock()
-    _locks: ClassVar[Any] = WeakValueDictionary()
-
-    @classmethod
-    def get_lock(cls, path: Hashable) -> Any:
-        with cls._guard:
-            lock = cls._locks.get(path)
-            if lock is None:
-                lock = cls._locks[path] = Lock()
-            return lock
-
-
-class AptlyFileLocks(AptlyFileLocksRepaired):
-    """KM-IDLE: the registry of the class has a lock for each path that was ever published, and loses none."""
-
-    _locks: ClassVar[Any] = {}
 
 
 class SuiMutexTableRepaired:
@@ -924,33 +738,6 @@ class EtcdMutex(EtcdMutexRepaired):
 
     def _owns(self, key: Hashable, revision: int) -> bool:
         return key in self._held
-
-
-class LabthingsLockRepaired(_Counted):
-    """Repaired: the block gives the key back, however its body ends."""
-
-    @contextlib.contextmanager
-    def __call__(self, key: Hashable) -> Iterator[None]:
-        entry = self._join(key)
-        try:
-            with entry.lock:
-                yield
-        finally:
-            with self._guard:
-                self._leave(key, entry)
-
-
-class LabthingsLock(LabthingsLockRepaired):
-    """KM-LIVE: a body that raises leaves the block without the release, so whoever waits never gets the key."""
-
-    @contextlib.contextmanager
-    def __call__(self, key: Hashable) -> Iterator[None]:
-        entry = self._join(key)
-        entry.lock.acquire()
-        yield
-        entry.lock.release()
-        with self._guard:
-            self._leave(key, entry)
 
 
 class _Flight:

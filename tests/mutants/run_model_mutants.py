@@ -3,9 +3,9 @@
     python tests/mutants/run_model_mutants.py [--no-solver]
 
 A formula (kmutex_model.proof.clauses) that has lost a conjunct is killed where it differs from its property on a step
-of tests/proof/nearby.py, as tests/proof/test_nearby.py compares them. A part of the invariant, or of the rank, that has
-lost a conjunct is killed where an obligation fails or a broken model is not convicted any more, as
-tests/proof/test_proof.py asks for. Those take a solver and some minutes. The properties: tests/model/test_parts.py.
+of tests/proof/nearby.py, as tests/proof/test_nearby.py compares them. A part of the invariant that has lost a conjunct
+is killed where an obligation fails, as tests/proof/test_proof.py asks for; that takes a solver and some minutes. The
+properties: tests/model/test_parts.py.
 
 Exit code: 0 if the survivors are exactly those of EQUAL, 1 if not.
 """
@@ -22,17 +22,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "model")]
 
-from kmutex_model.proof import clauses, invariant  # noqa: E402
 from kmutex_model.proof.tie import Judge  # noqa: E402
 from tests.mutants import lost_parts  # noqa: E402
 from tests.mutants.lost_parts import Mutant  # noqa: E402
-from tests.proof.nearby import difference  # noqa: E402
+from tests.proof.nearby import difference, judge_of_rank  # noqa: E402
 
 MODEL = ROOT / "model" / "kmutex_model"
 NOT_CHECKS = {"somebody_counts", "counting"}
 """Functions of these files that are no part of a formula."""
 RANK = {"rank_falls", "rank_never_rises", "owner_stays", "fair_step_helps", "only_the_actor_comes_or_goes"}
-"""Formulas that no property has: they are killed by a solver."""
+"""Formulas that no property has."""
 _ONE_PHASE = "a client of the explorer is in one phase at one key, and it holds here"
 _STRONGER = "this says more than the formula, and is proved as well"
 _NO_ENTRY = "in a state of the explorer, an absent entry has no holder and no queue"
@@ -46,8 +45,8 @@ EQUAL: dict[tuple[str, str], str] = {
     ("went_on", "t.present(k)"): _NO_ENTRY,
     ("cancelled_is_gone", "s.present(k)"): _NO_ENTRY,
     ("rank_never_rises", "x.t.waiting(w, j)"): _STRONGER,
-    ("owner_stays", "x.s.waiting(w, j)"): _STRONGER,
-    ("fair_step_helps", "x.s.waiting(w, j)"): _STRONGER,
+    ("fair_step_helps", "~x.t.granted(x.c, j)"): _ONE_PHASE,
+    ("one_place", "no(gets & holds)"): _STRONGER,
 }
 """Mutants that no test can kill, each with the reason: nothing observable changes, or it says more and is proved."""
 
@@ -89,7 +88,7 @@ def module_of(mutant: Mutant, path: Path) -> types.ModuleType:
 def survives_beside_the_other(mutant: Mutant, path: Path) -> bool:
     """Whether a formula and its property still agree on every nearby step."""
     module = module_of(mutant, path)
-    judge = Judge(module.STATE, module.STEP)
+    judge = judge_of_rank(module) if mutant.name in RANK else Judge(module.STATE, module.STEP)
     try:
         return not difference(judge)
     except (AssertionError, AttributeError, IndexError, TypeError):
@@ -97,35 +96,18 @@ def survives_beside_the_other(mutant: Mutant, path: Path) -> bool:
 
 
 def survives_the_solver(mutant: Mutant, path: Path) -> bool:
-    """Whether everything is still proved, and every broken model of KM-LIVE still convicted."""
+    """Whether everything is still proved."""
     from kmutex_model.actions import CORRECT
-    from kmutex_model.broken import BROKEN
-    from kmutex_model.proof.controls import control
-    from kmutex_model.proof.obligations import GHOST, LIVE, obligations, oldest_of_finite, show
+    from kmutex_model.proof.obligations import obligations, oldest_of_finite, show
     from kmutex_model.proof.solvers import solvers
 
     by = solvers(["z3"])
-    module = module_of(mutant, path)
-    if path.stem == "invariant":
-        parts = module.PARTS
-        every = obligations(CORRECT, parts)
-        return all(show(one, by).result == "proved" for one in every) and _oldest(
-            invariant, parts, oldest_of_finite, by
-        )
-    was = {name: getattr(clauses, name) for name in (*RANK, "RANK")}
-    try:
-        for name in was:
-            setattr(clauses, name, getattr(module, name))
-        every = (one for one in obligations(CORRECT) if one.clause in (LIVE, GHOST))
-        if any(show(one, by).result != "proved" for one in every):
-            return False
-        return not any(control(broken, by).fault for broken in BROKEN if broken.clause == LIVE)
-    finally:
-        for name, value in was.items():
-            setattr(clauses, name, value)
+    parts = module_of(mutant, path).PARTS
+    proved = all(show(one, by).result == "proved" for one in obligations(CORRECT, parts))
+    return proved and _oldest(parts, oldest_of_finite, by)
 
 
-def _oldest(module, parts, oldest_of_finite, by) -> bool:  # type: ignore[no-untyped-def]
+def _oldest(parts, oldest_of_finite, by) -> bool:  # type: ignore[no-untyped-def]
     from kmutex_model.proof import obligations as home
 
     real = home.invariant
@@ -140,16 +122,14 @@ def compared() -> Iterator[tuple[Mutant, bool]]:
     """Mutants of formulas, and whether each survives."""
     path = MODEL / "proof" / "clauses.py"
     for mutant in mutants(path):
-        if mutant.name not in RANK:
-            yield mutant, survives_beside_the_other(mutant, path)
+        yield mutant, survives_beside_the_other(mutant, path)
 
 
 def solved() -> Iterator[tuple[Mutant, bool]]:
-    """Mutants of the invariant and of the rank, and whether each survives."""
-    for path in (MODEL / "proof" / "invariant.py", MODEL / "proof" / "clauses.py"):
-        for mutant in mutants(path):
-            if path.stem == "invariant" or mutant.name in RANK:
-                yield mutant, survives_the_solver(mutant, path)
+    """Mutants of the invariant, and whether each survives."""
+    path = MODEL / "proof" / "invariant.py"
+    for mutant in mutants(path):
+        yield mutant, survives_the_solver(mutant, path)
 
 
 def main() -> int:

@@ -63,6 +63,12 @@ def _working(name: str) -> Container:
     return Container(name)
 
 
+def test_the_empty_tmp_comes_before_a_python_in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "_shared", lambda: ["/tmp/venv"])
+    words = containers._bubblewrap(tmp_path, 512, "")
+    assert words.index("--tmpfs") < words.index("/tmp/venv")
+
+
 # ------------------------------------------------------------------------------------------------------------
 # Who handed in what
 

@@ -358,7 +358,7 @@ REFUSED = {
         "not for a subject of threads",
     ),
     "a folder": (4, ["mine:Locker", "-o", "."], "is a folder, not a file"),
-    "no target": (4, ["mine", "-o", "page.html"], "not of the form MODULE:FACTORY"),
+    "no target": (4, ["mine:", "-o", "page.html"], "not of the form MODULE:FACTORY"),
     "no feature": (4, ["mine:Locker", "-o", "page.html", "--without", "x"], "'x' is not a feature"),
 }
 

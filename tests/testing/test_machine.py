@@ -27,7 +27,7 @@ from kmutex.testing import (
 from kmutex.verify.history import History
 from kmutex.verify.machine import Watch
 from tests.lockers import kmutex_bad as bad
-from tests.lockers import repaired, threads_bad
+from tests.lockers import repaired, shapes_threads, threads_bad
 
 SEED = 20_231
 BAD = [
@@ -37,6 +37,7 @@ BAD = [
     (bad.Stack, "KM-FIFO", ()),
     (bad.AsyncCancelKeepsPlace, "KM-CANCEL", ()),
     (bad.AsyncTryLeavesTrace, "KM-EXPIRED", ()),
+    (shapes_threads.LockBlocksLeftTwice, "KM-TOKEN", ("fifo",)),
 ]
 ACTIONS = {"request", "try", "cancel", "release", "stray_unlock", "stale_release", "leave"}
 

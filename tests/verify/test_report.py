@@ -96,10 +96,11 @@ def test_what_one_mistake_breaks_is_one_cause(other: Violation) -> None:
 
 
 def test_two_mistakes_are_two_causes() -> None:
-    """KM-IDLE, KM-CANCEL, KM-UNHELD beside KM-REF: none explains another."""
-    every = [STRAY, KEPT, KEPT_BY_A_WAITER, EVICTED]
+    """KM-IDLE, KM-CANCEL, KM-UNHELD, a refusal beside KM-REF: none explains another."""
+    refused = replace(STRAY, clauses=("KM-EXPIRED",), message="client 0 tried a, which was free, and was refused")
+    every = [STRAY, KEPT, KEPT_BY_A_WAITER, EVICTED, refused]
     assert KEPT_BY_A_WAITER.clauses[0] == "KM-CANCEL"
-    assert len(causes(every)) == 4
+    assert len(causes(every)) == 5
     assert not any(same_cause(one, other) for one in every for other in every if one is not other)
 
 
@@ -189,6 +190,7 @@ def test_a_block_has_the_sentence_then_the_timeline_then_the_place_and_the_repla
     assert rest[1].splitlines() == [
         "code:   tests/lockers/threads_bad.py:12",
         "replay: kmutex verify m:F --without loop --replay '0+a | 1+a | 0-a @locks'",
+        "clause: kmutex explain KM-REF",
     ]
 
 

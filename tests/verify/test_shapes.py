@@ -23,7 +23,7 @@ from kmutex.engine.harness import Harness
 from kmutex.engine.program import parse
 from kmutex.engine.scenarios import programs_for
 from kmutex.engine.shapes import NotALockerError, fit
-from kmutex.engine.ways import keys_of
+from kmutex.engine.ways import called_by, keys_of
 from kmutex.testing import ContractError, locker_machine
 from kmutex.testing.suite import check
 from kmutex.verify.plan import WIDE
@@ -403,7 +403,7 @@ def test_a_factory_is_a_name_or_a_call(text: str) -> None:
     assert isinstance(target_of(text).expression, (ast.Name, ast.Attribute, ast.Call))
 
 
-@pytest.mark.parametrize("text", ["m", ":f", "m:", "m:f(", "m:f; g", "m:1", "m:f(1 + 1)", "m:f(*x)", "m:(lambda: 1)()"])
+@pytest.mark.parametrize("text", ["-", ":f", "m:", "m:f(", "m:f; g", "m:1", "m:f(1 + 1)", "m:f(*x)", "m:(lambda: 1)()"])
 def test_nothing_else_is_a_factory(text: str) -> None:
     """Usage, told before anything is imported."""
     with pytest.raises(TargetError):
@@ -433,6 +433,17 @@ def test_a_name_that_its_module_gives_when_it_is_asked_for_is_found(monkeypatch:
     assert isinstance(load(target_of("gives_when_asked:Sized(maxsize=3)"))(), _Sized)
     with pytest.raises(MissingError, match="has no 'Nobody'"):
         load(target_of("gives_when_asked:Nobody"))
+
+
+def test_a_module_is_a_locker_by_its_own_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those whose names tell nothing, an imported one is not called."""
+    module: Any = types.ModuleType("of_functions")
+    monkeypatch.setitem(sys.modules, "of_functions", module)
+    exec("from os import mkdir\n\ndef knock(key): ...", vars(module))
+    assert [candidate.open for candidate in called_by(load(target_of("of_functions"))(), LOOKING)] == ["knock"]
+    table = shapes_threads._Table()
+    module.lock_key, module.unlock_key = table.take, table.give
+    assert fit(load(target_of("of_functions"))).shape.shared
 
 
 def _giving(given: dict[str, Any]) -> Callable[[str], Any]:

@@ -39,6 +39,8 @@ class Bytecode:
         self._own = own
         self._watching = watching
         self._places: dict[CodeType, dict[int, Place]] = {}
+        self.met = False
+        """Whether a thread has come to a place where it may lose the baton. In compiled code there is none."""
         self._alone: set[Any] = set()
         """Tracers at work in threads that nobody else traces."""
 
@@ -76,10 +78,6 @@ class Bytecode:
             return None
         sys.settrace(None)
         return tracer
-
-    def met(self) -> bool:
-        """Return whether the code that has run had any such place. Compiled code has none."""
-        return any(self._places.values())
 
     def places(self, code: CodeType) -> dict[int, Place]:
         """The offsets in this code that are such places, and what there is about each."""

@@ -93,14 +93,14 @@ class ThreadRun:
         self._crew = crew
         self._keys = keys
         self._bytecode = bytecode
-        self._switches = switches and bytecode is not None
+        self._switches = bytecode if switches else None
         self._patience = patience
         self._timeout = timeout
         self._clients = [Client(index, timeout) for index in range(program.clients)]
         self._running = self._clients[0]
         self.plain = True
         self._watching = chooser.watches and chooser.is_new
-        self.followed = self._switches or self._watching
+        self.followed = self._switches is not None or self._watching
         """Whether instructions matter: not once there is nothing left to choose."""
         self._now = 1000.0
         self._steps = 0
@@ -234,7 +234,8 @@ class ThreadRun:
         if self.plain or self.aside or self.abandoning or not self.followed or not self.mine():
             return
         on, writes = place.access
-        if place.switches and self._switches:
+        if place.switches and self._switches is not None:
+            self._switches.met = True
             self.point(on)
             on, writes = place.called or place.access
         if self._watching:

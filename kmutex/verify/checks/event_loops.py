@@ -194,8 +194,13 @@ def _other_loop(
     if not contended:
         return first.run_until_complete(while_it_runs())
     subject, before = first.run_until_complete(begin())
-    answer = second.run_until_complete(ask(subject))
-    return answer, first.run_until_complete(left(subject, before)) if _refused(answer) else "", seen
+    try:
+        answer = second.run_until_complete(ask(subject))
+        return answer, first.run_until_complete(left(subject, before)) if _refused(answer) else "", seen
+    finally:
+        # A task that is cancelled is kept by its loop; one that just waits may be collected, and asyncio complains.
+        for task in waiting:
+            task.cancel()
 
 
 def _next_loop(

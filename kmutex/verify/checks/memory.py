@@ -97,7 +97,7 @@ def memory(context: Context, outcome: UnitResult) -> None:
             if not message and context.shape.form == "flight":
                 message = _results_kept()
             if message:
-                picture = timeline([Event(-1, f"{KEPT} keys, one after the other: {text}")])
+                picture = timeline([Event(-1, f"{KEPT} keys, one after the other: {parse(text).words}")])
                 found = Violation((clause,), f"{message}, after: {text}", picture=picture, symptom=clause)
                 (outcome.unpromised if clause in context.unpromised else outcome.found).append(found)
                 return
