@@ -65,8 +65,8 @@ class StripedMutex(UntypedMutex):
             for stripe in stripes:
                 weakref.ref(stripe)
             self._mutex = _AllStripes([stripe._mutex for stripe in stripes])
-        for name, stripe in zip(_NAMES, stripes, strict=True):
-            setattr(self, name, stripe)
+        for number, name in enumerate(_NAMES):
+            setattr(self, name, stripes[number])
 
     def lock(self, key: Any, timeout: float | int | None = None) -> None:
         getattr(self, _NAMES[hash(key) % STRIPES]).lock(key, timeout)

@@ -13,7 +13,7 @@ import pytest
 
 from kmutex import Entry, KMutexError, LeaseReusedError, UnheldKeyError
 from kmutex._lease import NO_TICKET
-from tests.driver import Cancellable, Driver, both, cancellable, every, waiters
+from tests.driver import DEADLINE, Cancellable, Driver, both, cancellable, every, waiters
 
 
 async def never_runs(lease: AbstractAsyncContextManager[Any]) -> None:
@@ -471,7 +471,7 @@ async def test_a_request_for_several_waits_in_all_queues_at_once(driver: Driver)
     await driver.lock("a")
 
     async def both_keys() -> str:
-        async with driver.hold_all(["b", "a"]):
+        async with driver.hold_all(["b", "a"], DEADLINE):
             return "done"
 
     several = driver.start(both_keys)
@@ -547,15 +547,17 @@ async def test_a_lease_of_several_ends_its_own_grants(driver: Driver) -> None:
 
 
 class OnceOnly:
-    """A key whose comparison fails as often as it is told to."""
+    """A key whose comparison fails as often as it is told to, once it has passed as often as it is told to."""
 
-    fails = 0
+    passes = fails = 0
 
     def __hash__(self) -> int:
         return 0
 
     def __eq__(self, other: object) -> bool:
-        if OnceOnly.fails:
+        if OnceOnly.passes:
+            OnceOnly.passes -= 1
+        elif OnceOnly.fails:
             OnceOnly.fails -= 1
             raise RuntimeError("no comparison")
         return self is other
@@ -563,7 +565,7 @@ class OnceOnly:
 
 @both
 async def test_a_key_that_fails_among_several_leaves_none_held(driver: Driver) -> None:
-    """KM-ALL, KM-ATOMIC: the places that were taken already are given back."""
+    """KM-ALL, KM-ATOMIC: the places that were taken already are given back, and those of a wait that is over."""
     mutex = driver.locker
     first, second = OnceOnly(), OnceOnly()
     lease = driver.hold_all(["a", first, second])
@@ -574,6 +576,18 @@ async def test_a_key_that_fails_among_several_leaves_none_held(driver: Driver) -
     assert len(mutex) == 0
     async with lease:
         assert len(mutex) == 3
+    await driver.lock(first)
+    for fails, left in ((1, {first}), (2, {first, second})):
+        OnceOnly.passes, OnceOnly.fails = 2, fails  # Named and asked for; and given up, again and again.
+        with pytest.raises(RuntimeError, match="no comparison"):
+            await driver.hold_all([first, second, "b"], 0.01).__aenter__()
+        assert OnceOnly.passes == OnceOnly.fails == 0
+        assert set(mutex.snapshot()) == left
+    OnceOnly.passes, OnceOnly.fails = 2, 1
+    with pytest.raises(RuntimeError, match="no comparison"):
+        await driver.lock(second, 0.01)
+    assert OnceOnly.passes == OnceOnly.fails == 0
+    assert waiters(mutex, second) == ()
 
 
 @cancellable

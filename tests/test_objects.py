@@ -70,7 +70,6 @@ def test_weak_references_to_it_work(make: Callable[[], Any]) -> None:
     assert seen() is None
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [KeyedMutex, AsyncKeyedMutex])
 def test_a_lease_keeps_what_its_user_calls_the_mutex(make: Callable[[], Any]) -> None:
     """KM-EXCL: from a weak table nobody gets a new one as long as a key of the old one may be held."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -16,7 +18,7 @@ from kmutex import AsyncKeyedMutex, KeyedMutex, KMutexError, Owner, compiled
 from kmutex._core import LockTable
 from kmutex._threads import UntypedMutex
 from kmutex.testing.interrupts import _followed
-from tests.driver import Driver, Tasks, both, on, waiters
+from tests.driver import Driver, Tasks, both, on, turns, waiters
 from tests.driver import Threads as PlainThreads
 
 
@@ -58,15 +60,34 @@ async def test_the_holder_is_known_by_name_time_and_place(driver: Driver) -> Non
 
 @watched
 async def test_a_timeout_names_the_holder(driver: Driver) -> None:
-    """By lock, by a block, and of several keys those that others hold."""
+    """By lock and by a block."""
     await driver.lock("k")
     name = driver.locker.owner("k").name
     said = rf"; {name} has held it for \d+\.\d+ s, after a wait of \d+\.\d+ s; asked at .*driver\.py:\d+ in "
     for call in (lambda: driver.lock("k", 0.001), lambda: driver.lock("k", 0), driver.hold("k", 0).__aenter__):
         with pytest.raises(TimeoutError, match=rf"^no grant of 'k' within \S+ s{said}"):
             await call()
-    with pytest.raises(TimeoutError, match=rf"^no grant of \('a', 'k'\) within 0 s; 'k': {said[2:]}"):
-        await driver.hold_all(["a", "k"], 0).__aenter__()
+
+
+@watched
+async def test_a_timeout_of_several_names_the_holder_of_each_that_others_hold(driver: Driver) -> None:
+    for key in "ab":
+        await driver.lock(key)
+    with pytest.raises(TimeoutError) as late:
+        await driver.hold_all(["a", "free", "b"], 0).__aenter__()
+    holders = "".join(f"; {key!r}: {driver.locker.owner(key)}" for key in "ab")
+    assert holders.count(f": {NAMES[driver.kind]} '") == 2
+    said = f"no grant of ('a', 'free', 'b') within 0 s{holders}"
+    assert re.sub(r"\d\.\d{3} s", "", str(late.value)) == re.sub(r"\d\.\d{3} s", "", said)
+
+
+@on(WatchedTasks)
+async def test_a_call_outside_a_task_is_known_as_that(driver: Tasks) -> None:
+    """As from a callback of the loop."""
+    call = asyncio.get_running_loop().call_soon
+    call(lambda: next(driver.locker.lock("k").__await__(), None))
+    await turns()
+    assert driver.locker.owner("k").name == "no task"
 
 
 @watched

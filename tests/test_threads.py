@@ -29,21 +29,26 @@ def test_a_timeout_that_the_wait_itself_refuses_leaves_no_trace() -> None:
 
 
 @in_python
-def test_a_grant_that_beats_the_timeout_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("several", [False, True])
+def test_a_grant_that_beats_the_timeout_is_kept(several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """KM-RACE: the wait reports that the time is over, the table that the grant came; the call returns holding."""
     mutex = UntypedMutex()
     mutex.lock("k")
+    given: list[bool] = []
 
-    def late(gate: threading.Lock, timeout: float | None) -> bool:
+    def late(gate: threading.Lock, timeout: float) -> bool:
+        given.append(0 <= timeout <= 0.01)
         assert gate.acquire(timeout=DEADLINE)
         return False
 
     monkeypatch.setattr(_threads, "_pass", late)
-    waiter = start_waiter(mutex, "k", 0.01)
+    waiter = start(mutex.hold_all(["k"], 0.01).__enter__) if several else start_waiter(mutex, "k", 0.01)
+    until(lambda: waiters(mutex, "k"))
     ticket = waiters(mutex, "k")[0]
     mutex.unlock("k")
     waiter.result(DEADLINE)
     assert mutex.snapshot() == {"k": Entry(ticket, ())}
+    assert given == [True]
 
 
 @contextmanager

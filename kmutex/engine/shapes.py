@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from kmutex._text import said
 from kmutex._timeouts import TIMED_OUT
 from kmutex.engine import ways
 from kmutex.engine.calls import LOOKING, Calls
@@ -291,7 +292,7 @@ class _Looker:
             return lambda key: FlightFace(subject, call).do(key, work)
 
         # The work returns an awaitable: a subject that does not await it passes it on.
-        answers, _ = self._trials.answer("threads", called)
+        answers, trial = self._trials.answer("threads", called)
         awaits = bool(answers) and inspect.isawaitable(answers[0]) and answers[0] not in made
         if call.awaitable:
             answers += self._trials.answer("asyncio", called)[0][:1]
@@ -299,7 +300,9 @@ class _Looker:
         for left in (*made, *answers):
             if inspect.iscoroutine(left):
                 left.close()
-        unlike = call.decorates and answers and callable(answers[0])
+        # What it makes of a function is no function of the key alone.
+        methods = any(" required positional argument" in said(error) for error in trial.errors.values())
+        unlike = call.decorates and (callable(answers[0]) if answers else methods)
         if unlike or (call.awaitable and not awaits) or ((call.by_key or call.options) and not answers):
             return None
         kind: Kind = "asyncio" if awaits or not answers else "threads"
@@ -616,9 +619,16 @@ class _Looker:
 
     def _no_locker(self) -> str:
         """Return one line: what was looked for, what was found, and what to do."""
-        needed = [parameter.name for parameter in ways.required(self._original) or ()]
+        parameters = ways.required(self._original) or []
+        needed = [parameter.name for parameter in parameters]
         if needed:
             name = getattr(self._original, "__name__", "the factory")
+            if len(needed) == 1 and (ways.is_work(parameters[0]) or needed[0] == "method"):
+                return (
+                    f"{name} is no decorator of functions of a key; if it decorates methods, write a class with a "
+                    "method that it decorates, def work(self, key, fn): return fn(), and verify MODULE:CLASS --call "
+                    "do=work"
+                )
             return (
                 f"{name} must be given {', '.join(needed)}, and is not a lock for a key; write MODULE:{name}(...) with "
                 f"its arguments, or a factory that gives functools.partial({name}, ...), to be called with the key"
@@ -626,8 +636,11 @@ class _Looker:
         found = ways.found(self._subject)
         name = _name(self._subject)
         ask = "name it with --call lock=NAME,unlock=NAME, block=NAME, get=NAME or do=NAME"
+        method, parts = ways.in_parts(self._subject)
         if inspect.ismodule(self._subject):
             ask = f"name a class or a function of it: {name}:NAME"
+        elif method:
+            ask += f"; or, if {method}({parts}) takes the parts of a key, {_adapter(method)}"
         return (
             f"{name} has no known form of a lock for a key: looked for lock and unlock, acquire and release, a block, "
             f"a lock for each key, a single flight; found {found or 'nothing that takes a key'}; {ask}"
@@ -637,7 +650,16 @@ class _Looker:
 def _not_through(candidate: Candidate, trial: Trial) -> str:
     if candidate.guessed:
         return ""
-    return f"{candidate.open or 'the call'}() of a free key does not return: {trial.why()}"
+    words = f"{candidate.open or 'the call'}() of a free key does not return: {trial.why()}"
+    if any(type(error) in (AttributeError, TypeError, ValueError) for error in trial.errors.values()):
+        words += f"; if its keys have a type that --keys does not name, {_adapter(candidate.open)}"
+    return words
+
+
+def _adapter(method: str) -> str:
+    """Return what to do where the key that a method takes can't be made of a text."""
+    name = method or "lock"
+    return f"give a factory of an object whose {name}(key) calls the real {name} with what it makes of key"
 
 
 def _waiting(kind: Kind, lock: Any, asks: str) -> tuple[Kind, Limit]:

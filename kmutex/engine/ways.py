@@ -110,7 +110,8 @@ def called_by(subject: Any, calls: Calls) -> Iterator[Candidate]:
 def flights(subject: Any, calls: Calls) -> list[FlightCall]:
     """Return its do(key, fn), or the subject itself if it is one or a decorator, the likeliest first."""
     if calls.do:
-        return _flight_calls(calls.do, getattr(subject, calls.do)) or [FlightCall(calls.do)]
+        # A decorated method may show the parameters of its decorator: work(key, *args).
+        return [*_flight_calls(calls.do, getattr(subject, calls.do)), FlightCall(calls.do)]
     named = [
         found
         for name in (*FLIGHTS, *_to_guess(subject))
@@ -191,6 +192,16 @@ def found(subject: Any) -> str:
         f"{name}({', '.join(p.name for p in required(getattr(subject, name)) or ())})" for name in _public(subject)
     ]
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+
+
+def in_parts(subject: Any) -> tuple[str, str]:
+    """Return a method whose key seems to have several parts, and its parameters, for a message; "" if there is none."""
+    public = _public(subject)
+    for name in (*(name for name in SINGLES if name in public), *_to_guess(subject)):
+        needed = required(getattr(subject, name)) or []
+        if len(needed) > 1 and not any(map(is_work, needed)):
+            return name, ", ".join(parameter.name for parameter in needed)
+    return "", ""
 
 
 def _by_looking(subject: Any) -> Iterator[Candidate]:

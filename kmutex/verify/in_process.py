@@ -38,12 +38,11 @@ from kmutex.verify.runner import (
     verify,
 )
 from kmutex.verify.target import MissingError, load, target_of
+from kmutex.verify.verdict import uncontrolled
 from kmutex.verify.worker import RefusedError, UnitWorker
 
 PATIENCE = 5.0
 """Real seconds without a scheduling point before a run counts as out of control."""
-
-_MADE_EARLY = "if its module makes or keeps a lock at import, name the locker in [tool.kmutex], which imports it anew"
 
 
 def judge(
@@ -68,7 +67,7 @@ def judge(
         return _failed(subject, str(error))
     except UncontrolledError as error:
         if make is not None:
-            return _failed(subject, f"out of the scheduler's control: {error}; {_MADE_EARLY}")
+            return _failed(subject, uncontrolled(error))
     try:
         # Workers can be killed, and every module that they import gets the scheduler's locks.
         checked = verify(

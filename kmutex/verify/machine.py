@@ -38,12 +38,12 @@ from kmutex.engine.calls import calls_of
 from kmutex.engine.explorer import Level, Schedule
 from kmutex.engine.harness import Harness
 from kmutex.engine.judge import Judge
-from kmutex.engine.observer import Ending, Observer
+from kmutex.engine.observer import Ending, Observer, UncontrolledError
 from kmutex.engine.program import ASKING, Step
 from kmutex.engine.run_judge import Finding
-from kmutex.engine.shapes import Fitted, Kind
+from kmutex.engine.shapes import Fitted, Kind, NotALockerError
 from kmutex.verify.history import GOT, LET_GO, REFUSED, History, Moment, Rest, difference
-from kmutex.verify.verdict import ContractError, InconclusiveError, describe
+from kmutex.verify.verdict import ContractError, InconclusiveError, describe, target, uncontrolled
 
 CLIENTS = 4
 KEYS = "abc"
@@ -227,7 +227,7 @@ def locker_machine(
 ) -> type[LockerMachine]:
     """Make a Hypothesis state machine for a locker; its ``TestCase`` is for a test suite.
 
-    When it runs, it raises `ContractError` (an AssertionError), `NotALockerError`, or UncontrolledError.
+    When it runs, it raises `ContractError` (an AssertionError) or `NotALockerError`.
 
     Args:
         factory: Makes a new locker, without arguments.
@@ -393,7 +393,10 @@ def _machine(bench: Harness) -> type[LockerMachine]:
         try:
             run(self)
         except NoVerdict as end:
-            raise (end.__cause__ or end) from None
+            error = end.__cause__ or end
+            if isinstance(error, UncontrolledError):
+                error = NotALockerError(f"cannot verify {target(machine.bench.make)}: {uncontrolled(error)}")
+            raise error from None
 
     case.runTest = run_test
     return machine

@@ -53,6 +53,14 @@ def describe(finding: Finding, schedule: Schedule, bench: Harness) -> str:
     )
 
 
+def uncontrolled(error: Exception) -> str:
+    """Return one line for a factory of the tests, by which the scheduler lost control: what happened, what to do."""
+    return (
+        f"out of the scheduler's control: {error}; if its module makes or keeps a lock at import, name the locker in "
+        "[tool.kmutex], which imports it anew"
+    )
+
+
 def target(make: Callable[[], Any]) -> str:
     """Return the factory as ``module:name``, or "MODULE:FACTORY" if it can't be imported by name."""
     function: Any = getattr(make, "__func__", make)

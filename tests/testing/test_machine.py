@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from kmutex.testing import (
     NotALockerError,
     UnknownFeatureError,
     check_histories,
+    fit,
     locker_machine,
 )
 from kmutex.verify.history import History
@@ -273,6 +275,24 @@ def test_what_has_no_verdict_is_no_pass(make: Callable[[], Any], error: type[Exc
         _check(make)
     machine = locker_machine(make)
     with pytest.raises(error):
+        machine.TestCase("runTest").debug()
+
+
+class _Early(dict[str, Any]):
+    """Its locks are real ones, by a name that was bound at import."""
+
+    def __init__(self, new: Callable[[], Any] = threading.Lock) -> None:
+        self._new = new
+
+    def __missing__(self, key: str) -> Any:
+        return self.setdefault(key, self._new())
+
+
+def test_a_lock_out_of_control_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a suite; ``field(default_factory=threading.Lock)`` is such a name."""
+    monkeypatch.setattr("kmutex.engine.harness.fit", functools.partial(fit, patience=0.3))
+    machine = locker_machine(_Early)
+    with pytest.raises(NotALockerError, match=r"out of the scheduler's control: .*, at .*; .* in \[tool\.kmutex\]"):
         machine.TestCase("runTest").debug()
 
 

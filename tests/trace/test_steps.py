@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import random
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from kmutex._steps import RecordedTable
 from kmutex.trace import StepLog
 from kmutex.trace.check import CLAUSES, LogReport
 from kmutex.trace.reader import check
-from tests.driver import DEADLINE, Driver, Tasks, Threads, both, in_python, until, waiters
+from tests.driver import DEADLINE, Driver, Tasks, Threads, both, in_python, start, until, waiters
 from tests.test_owners import block, instructions
 
 
@@ -31,6 +32,12 @@ def judged(out: io.StringIO) -> LogReport:
 
 def outcomes(report: LogReport) -> dict[str, str]:
     return {row.clause: row.outcome.value for row in report.clauses}
+
+
+def reasons(out: io.StringIO) -> list[str]:
+    """Why requests were given up, in the order of the lines."""
+    lines = [json.loads(line) for line in out.getvalue().splitlines()[1:]]
+    return [line["why"] for line in lines if line["event"] == "fail"]
 
 
 def recorded(driver: Driver, out: io.StringIO) -> tuple[Driver, StepLog]:
@@ -86,6 +93,7 @@ async def test_each_clause_of_both_drivers_is_decided(driver: Driver) -> None:
     assert (report.verdict.value, report.findings, report.unknown) == ("pass", (), ())
     assert {clause for clause, outcome in outcomes(report).items() if outcome == "holds"} == ALWAYS
     assert all(row.undecided == 0 for row in report.clauses)
+    assert reasons(out) == ["refused", "timeout", *["refused"] * 3, *["timeout"] * 3]
 
 
 def test_a_cancelled_grant_and_the_next_loop_are_decided() -> None:
@@ -97,8 +105,11 @@ def test_a_cancelled_grant_and_the_next_loop_are_decided() -> None:
     async def main() -> None:
         await km.lock("k")
         first, second = asyncio.ensure_future(km.lock("k")), asyncio.ensure_future(km.lock("k"))
-        while len(waiters(km, "k")) < 2:
+        several = asyncio.ensure_future(km.hold_all(["j", "k"]).__aenter__())
+        while len(waiters(km, "k")) < 3:
             await asyncio.sleep(0)
+        several.cancel()
+        await asyncio.wait([several])
         km.unlock("k")
         first.cancel()
         await second
@@ -110,6 +121,7 @@ def test_a_cancelled_grant_and_the_next_loop_are_decided() -> None:
     report = judged(out)
     assert report.verdict.value == "pass"
     assert (outcomes(report)["KM-RACE"], outcomes(report)["KM-LOOP"]) == ("holds", "holds")
+    assert reasons(out) == ["cancelled"] * 6
 
 
 class StruckError(Exception):
@@ -118,7 +130,7 @@ class StruckError(Exception):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pthread_kill")
 def test_interrupts_are_decided() -> None:
-    """KM-INTERRUPT: of a waiter, who leaves; threads."""
+    """KM-INTERRUPT: of a waiter for one key, and of one for two, who leave; threads."""
     out = io.StringIO()
     log = StepLog(out)
     km: KeyedMutex = KeyedMutex(record=log)
@@ -131,20 +143,21 @@ def test_interrupts_are_decided() -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, strike)
-    thread = threading.Thread(target=striker)
     try:
         km.lock("k")
-        thread.start()
-        with pytest.raises(StruckError):
-            km.lock("k", DEADLINE)
+        for wait in (lambda: km.lock("k", DEADLINE), km.hold_all(["j", "k"], DEADLINE).__enter__):
+            thread = start(striker)
+            with pytest.raises(StruckError):
+                wait()
+            thread.result(DEADLINE)
     finally:
-        thread.join(DEADLINE)
         signal.signal(signal.SIGUSR1, before)
     km.unlock("k")
     log.close()
     report = judged(out)
     assert report.verdict.value == "pass"
     assert outcomes(report)["KM-INTERRUPT"] == "holds"
+    assert reasons(out) == ["interrupted"] * 3
 
 
 def test_many_threads_and_keys_are_decided() -> None:

@@ -371,9 +371,82 @@ class _NeverWaits:
         self._held.remove(key)
 
 
+class _InParts:
+    """Its keys have two parts."""
+
+    def __init__(self) -> None:
+        self._mutex = KeyedMutex()
+
+    def lock(self, tenant: str, name: str) -> None:
+        self._mutex.lock((tenant, name))
+
+    def unlock(self, tenant: str, name: str) -> None:
+        self._mutex.unlock((tenant, name))
+
+
+class _OfPaths:
+    """Its keys are objects."""
+
+    def __init__(self) -> None:
+        self._mutex = KeyedMutex()
+
+    def lock(self, key: Path) -> None:
+        self._mutex.lock(key.parts)
+
+    def unlock(self, key: Path) -> None:
+        self._mutex.unlock(key.parts)
+
+
+class _OneKey:
+    """What a refusal of these two tells to write."""
+
+    def __init__(self, make: Callable[[], Any], parts: Callable[[str], tuple[Any, ...]]) -> None:
+        self._real, self._parts = make(), parts
+
+    def lock(self, key: str) -> None:
+        self._real.lock(*self._parts(key))
+
+    def unlock(self, key: str) -> None:
+        self._real.unlock(*self._parts(key))
+
+
+def _one_at_a_time(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator of methods."""
+    mutex = KeyedMutex()
+
+    def locked(self: Any, key: Hashable, *more: Any) -> Any:
+        with mutex.hold(key):
+            return method(self, key, *more)
+
+    return locked
+
+
+class _Service:
+    @_one_at_a_time
+    def work(self, key: Hashable, fn: Callable[[], Any]) -> Any:
+        return fn()
+
+
+def test_what_refusals_tell_to_write_is_taken() -> None:
+    """An object of one key before the real one, and a class with a decorated method."""
+    assert fit(lambda: _OneKey(_InParts, lambda key: ("tenant", key))).shape.form == "lock"
+    assert fit(lambda: _OneKey(_OfPaths, lambda key: (Path(key),))).shape.form == "lock"
+    assert fit(_Service, calls=Calls(do="work")).shape.form == "flight"
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (_InParts, r"if lock\(tenant, name\) takes the parts of a key, give a factory of an object whose lock\(key\) "),
+        (_OfPaths, r"type that --keys does not name, give a factory of an object whose lock\(key\) calls the real "),
+        (
+            _one_at_a_time,
+            r"if it decorates methods, write a class with a method that it decorates, def work\(self, key,",
+        ),
+        (
+            lambda fn: _one_at_a_time(fn),
+            r"if it decorates methods, write a class .*, and verify MODULE:CLASS --call do",
+        ),
         (
             _Gives,
             r"_Gives has no known form of a lock for a key: looked for .*; found get\(key\); name it with --call",
