@@ -58,7 +58,7 @@ class StripedMutex(UntypedMutex):
         """Make a mutex, as `UntypedMutex` does."""
         if diagnose or record is not None:
             one = UntypedMutex(diagnose=diagnose, record=record)
-            stripes: list[Any] = [one] * STRIPES
+            stripes: list[UntypedMutex] = [one] * STRIPES
             self._mutex = one._mutex
         else:
             stripes = [_Stripe() for _ in _NAMES]

@@ -456,8 +456,7 @@ def _replay(args: argparse.Namespace, subject: Subject) -> int:
             fault = fault or f"{args.html}: {error.strerror}"
     print(timeline(events))
     for violation in (*found, *unkept):
-        names = ", ".join([*violation.clauses, *(() if violation in found else ("not promised",))])
-        print("\n" + textwrap.fill(f"{names}: {violation.message}", WIDTH, break_on_hyphens=False))
+        print("\n" + textwrap.fill(violation.said(promised=violation in found), WIDTH, break_on_hyphens=False))
     if left_at is not None:
         print(f"\nchoice {left_at} differs from the recorded run; from there on, the default schedule was run")
     if fault:

@@ -146,13 +146,24 @@ class Loop(asyncio.AbstractEventLoop):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Within the block, this is the running loop. At its end, all callbacks and timers are dropped."""
-        with _as_running(self):
-            try:
-                yield
-            finally:
-                self.ready.clear()
-                self.timers.clear()
+        """Within the block, this is the running loop, also where another one runs a task now.
+
+        At its end, all callbacks and timers are dropped.
+        """
+        before = asyncio._get_running_loop()
+        # From 3.14 on a thread has one current task, and not one for each loop.
+        task = None if before is None else asyncio.current_task(before)
+        if before is not None and task is not None:
+            asyncio.tasks._leave_task(before, task)
+        asyncio._set_running_loop(self)
+        try:
+            yield
+        finally:
+            self.ready.clear()
+            self.timers.clear()
+            asyncio._set_running_loop(before)
+            if before is not None and task is not None:
+                asyncio.tasks._enter_task(before, task)
 
     def start(
         self, client: _Client, body: Callable[[_Client], Coroutine[Any, Any, None]], context: contextvars.Context
@@ -607,22 +618,5 @@ def trio_loop() -> ClientLoop:
 
 def in_a_loop(call: Callable[[], Any]) -> Any:
     """Return what ``call()`` returns within a running loop."""
-    with _as_running(Loop()):  # type: ignore[abstract]
+    with Loop().running():  # type: ignore[abstract]
         return call()
-
-
-@contextmanager
-def _as_running(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Within the block, this is the running loop, also where another one runs a task now."""
-    before = asyncio._get_running_loop()
-    # From 3.14 on a thread has one current task, and not one for each loop.
-    task = None if before is None else asyncio.current_task(before)
-    if before is not None and task is not None:
-        asyncio.tasks._leave_task(before, task)
-    asyncio._set_running_loop(loop)
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(before)
-        if before is not None and task is not None:
-            asyncio.tasks._enter_task(before, task)

@@ -52,6 +52,10 @@ class Violation:
         events = tuple(Event(*event) for event in plain["events"])
         return cls(**{**plain, "clauses": tuple(plain["clauses"]), "events": events})
 
+    def said(self, *, promised: bool = True) -> str:
+        """Return its clauses and its message in one line. promised: whether it counts."""
+        return f"{', '.join([*self.clauses, *(() if promised else ('not promised',))])}: {self.message}"
+
     @property
     def length(self) -> tuple[bool, int, int]:
         """Return a sort key for how much there is to read: runs with source lines first, then by events, then by the

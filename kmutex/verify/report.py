@@ -129,8 +129,7 @@ def show_violation(
     console: Console, report: Report, subject: str, violation: Violation, *, promised: bool = True
 ) -> None:
     """Print the message, the timeline with source lines, the place, and the commands that replay and explain it."""
-    names = ", ".join([*violation.clauses, *(() if promised else ("not promised",))])
-    _say(console, f"{names}: {violation.message}", "bold red" if promised else "cyan")
+    _say(console, violation.said(promised=promised), "bold red" if promised else "cyan")
     if violation.picture:
         _say(console)
         console.print(Text(violation.picture), soft_wrap=True)

@@ -345,15 +345,7 @@ class Unlockers(_Over):
 
     async def lock(self, key: Hashable) -> Callable[[], None]:
         await self._locks.take(key)
-        token = _Token(key)
-
-        def unlock() -> None:
-            if token.spent:
-                raise RuntimeError("used before")
-            token.spent = True
-            self._locks.give(key)
-
-        return unlock
+        return _Grant(self._locks, key).release
 
 
 class TokensEvicting(Tokens):
